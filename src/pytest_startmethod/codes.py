@@ -1,0 +1,92 @@
+"""The catalogue of causes: the one place that holds the codes, their names and what each is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+DOCS_URL: Final = "https://pytest-startmethod.readthedocs.io/codes/"
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """One row of the catalogue."""
+
+    code: str
+    name: str
+    what: str
+    """One sentence, without a full stop, in the words of the documentation."""
+    why_fork: str
+    """Why the same code works under fork: one sentence, without a full stop."""
+
+
+_ROWS: Final = (
+    Cause(
+        "SM101",
+        "local-function",
+        "a lambda, nested function or other function that cannot be imported by name",
+        "fork copies the parent's memory, so the child has the function without importing it",
+    ),
+    Cause(
+        "SM102",
+        "local-class",
+        "an instance of a class, or a class, that is defined inside a function",
+        "fork copies the parent's memory, so the child has the class without importing it",
+    ),
+    Cause(
+        "SM103",
+        "unpicklable-object",
+        "an object that no other process can have: a lock, file, thread, connection, generator, module",
+        "fork copies the parent's memory, so nothing is pickled",
+    ),
+    Cause(
+        "SM104",
+        "shadowed-name",
+        "the importable name leads to another object",
+        "fork copies the parent's memory, so the name is never looked up",
+    ),
+    Cause(
+        "SM105",
+        "pickling-raised",
+        "the object's own pickling code raised",
+        "fork pickles nothing, so that code never runs",
+    ),
+    Cause(
+        "SM106",
+        "foreign-primitive",
+        "a lock, queue or event of another context, or shared in another way than by starting a process",
+        "fork copies the parent's memory, so the child has the primitive already",
+    ),
+    Cause(
+        "SM107",
+        "too-deep",
+        "the recursion limit was reached while pickling",
+        "fork pickles nothing, so depth does not matter",
+    ),
+    Cause(
+        "SM501",
+        "vacuous",
+        "the leg passed and started no process with its method",
+        "the leg says nothing about its start method",
+    ),
+    Cause(
+        "SM502",
+        "pinned-method",
+        "the code asks for a fixed context",
+        "the process starts with the pinned method whatever the leg's is",
+    ),
+    Cause(
+        "SM503",
+        "fixture-started-earlier",
+        "a wider-scoped fixture started the processes under another method",
+        "the fixture is built once and outlives the leg that built it",
+    ),
+    Cause(
+        "SM504",
+        "declares-fork-only",
+        "the code or the test checks the start method and refuses",
+        "the check lets fork through",
+    ),
+)
+
+CAUSES: Final = {row.code: row for row in _ROWS}

@@ -1,0 +1,278 @@
+"""Every private name of multiprocessing that activation and recording touch.
+
+Read in CPython 3.10, 3.11, 3.12, 3.13, 3.14 and 3.15. Each function says what to do when its name goes.
+"""
+
+from __future__ import annotations
+
+import multiprocessing.context
+import multiprocessing.process
+import multiprocessing.spawn
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from types import FrameType
+from typing import Any, ClassVar, Protocol
+
+from multiprocessing.context import BaseContext, DefaultContext
+from multiprocessing.process import BaseProcess
+
+
+class ContextListener(Protocol):
+    """Who hears of the default context while a leg runs."""
+
+    def method_set(self, method: str | None, caller: FrameType | None) -> None:
+        """Code called ``set_start_method``."""
+
+    def method_asked(self, caller: FrameType | None) -> None:
+        """Code called ``get_start_method``."""
+
+
+# The bound methods in the `multiprocessing` namespace (`multiprocessing.set_start_method`) were made at import, so
+# replacing the function on the class or in the module misses whoever imported it by name. The instance behind them
+# is always the same one: its class can be exchanged. When `_actual_context` goes: wrap the names of `multiprocessing`.
+class WatchedContext(DefaultContext):
+    """The default context while a leg runs: tells who sets the start method and who asks for it."""
+
+    listener: ClassVar[ContextListener | None] = None
+
+    def _get_actual(self) -> BaseContext | None:
+        caller = sys._getframe(1)
+        if caller.f_code is DefaultContext.get_start_method.__code__ and self.listener is not None:
+            self.listener.method_asked(caller.f_back)
+        actual: BaseContext | None = self.__dict__["_actual_context"]
+        return actual
+
+    def _set_actual(self, value: BaseContext | None) -> None:
+        caller = sys._getframe(1)
+        self.__dict__["_actual_context"] = value
+        lazy = caller.f_code in (DefaultContext.get_context.__code__, DefaultContext.get_start_method.__code__)
+        if not lazy and self.listener is not None:
+            through = caller.f_code is DefaultContext.set_start_method.__code__
+            self.listener.method_set(value and value._name, caller.f_back if through else caller)  # type: ignore[attr-defined]
+
+    _actual_context = property(_get_actual, _set_actual)  # type: ignore[assignment]
+
+
+def default_context() -> DefaultContext:
+    """Return the one object behind ``multiprocessing.Process``, ``Pool``, ``set_start_method`` and the others."""
+    context: DefaultContext = multiprocessing.context._default_context  # type: ignore[attr-defined]
+    return context
+
+
+def context_state() -> dict[str, Any]:
+    """Return what makes a method the default: `_default_context` (used when nothing was set), `_actual_context`.
+
+    Since 3.14 the former is a cached property, absent until somebody needs it.
+    """
+    context = default_context()
+    return {"class": type(context), "listener": WatchedContext.listener, **context.__dict__}
+
+
+def restore_context_state(state: Mapping[str, Any], actual: BaseContext | None) -> None:
+    """Put `state` of `context_state` back, with `actual` as the context that user code set."""
+    context = default_context()
+    context.__class__ = state["class"]
+    WatchedContext.listener = state["listener"]
+    context.__dict__["_actual_context"] = actual
+    if "_default_context" in state:
+        context.__dict__["_default_context"] = state["_default_context"]
+    else:
+        context.__dict__.pop("_default_context", None)
+
+
+def interpreter_default() -> str:
+    """Return the interpreter's own default method, without fixing it for the rest of the process."""
+    return str(method_of(default_context()._default_context))  # type: ignore[attr-defined]
+
+
+def make_default(method: str, listener: ContextListener) -> None:
+    """Make `method` the interpreter's default, as if it were built in, and leave the set one unset.
+
+    Pinning it with ``set_start_method`` would make a suite's own ``set_start_method(m)`` raise RuntimeError.
+    """
+    context = default_context()
+    context.__class__ = WatchedContext
+    WatchedContext.listener = listener
+    concrete = multiprocessing.context._concrete_contexts[method]  # type: ignore[attr-defined]
+    context.__dict__.update(_default_context=concrete, _actual_context=None)
+
+
+def set_context() -> BaseContext | None:
+    """Return the context that code set (or that a first use fixed), or None; asks without being heard."""
+    actual: BaseContext | None = default_context().__dict__["_actual_context"]
+    return actual
+
+
+def method_of(context: BaseContext | None) -> str | None:
+    """Return the start method of a concrete context."""
+    return None if context is None else context._name  # type: ignore[attr-defined]
+
+
+def process_method(process: BaseProcess) -> str:
+    """Return the method `process` starts with: its class's own, or the default context's."""
+    pinned: str | None = process._start_method  # type: ignore[attr-defined]
+    return pinned or method_of(set_context()) or interpreter_default()
+
+
+def process_work(process: BaseProcess) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+    """Return target, args and kwargs of a process that was not started yet (a subclass may have dropped them)."""
+    state = process.__dict__
+    return state.get("_target"), tuple(state.get("_args", ())), dict(state.get("_kwargs", {}))
+
+
+def process_popen(process: BaseProcess) -> Any:
+    """Return the Popen object of a started process: pid and returncode without side effect."""
+    return process.__dict__.get("_popen")
+
+
+def executor_method(executor: Any) -> str | None:
+    """Return the start method of a ProcessPoolExecutor."""
+    return method_of(getattr(executor, "_mp_context", None))
+
+
+def pool_method(pool: Any) -> str | None:
+    """Return the start method of a Pool."""
+    return method_of(getattr(pool, "_ctx", None))
+
+
+def worker_initializer(target: Any, args: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]] | None:
+    """Return initializer and initargs if `target` is the worker of a Pool or ProcessPoolExecutor, else None.
+
+    ``multiprocessing.pool.worker(inqueue, outqueue, initializer, initargs, ...)`` and
+    ``concurrent.futures.process._process_worker(call_queue, result_queue, initializer, initargs, ...)``.
+    """
+    name = (getattr(target, "__module__", None), getattr(target, "__qualname__", None))
+    if name in (("multiprocessing.pool", "worker"), ("concurrent.futures.process", "_process_worker")):
+        return (args[2], tuple(args[3])) if len(args) > 3 else (None, ())
+    return None
+
+
+def is_manager_server(target: Any) -> bool:
+    """Say whether `target` is what ``BaseManager.start`` hands to its process."""
+    return getattr(target, "__qualname__", None) == "BaseManager._run_server"
+
+
+def temporary_directory() -> str:
+    """Make multiprocessing's own temporary directory now, and return it.
+
+    It is made at first use, and a test may have redirected ``tempfile.tempdir`` to a directory that it removes.
+    """
+    import multiprocessing.util
+
+    return multiprocessing.util.get_temp_dir()  # type: ignore[no-any-return, attr-defined]
+
+
+# -- forkserver ------------------------------------------------------------------------------------------------------
+
+_SERVER_FIELDS = "_forkserver_"  # address, alive_fd, pid on all versions; authkey since 3.12.9, 3.13.2 and 3.14
+
+
+def forkserver_class() -> type[Any]:
+    """Return the class whose ``ensure_running`` every start passes through (POSIX only)."""
+    from multiprocessing import forkserver
+
+    return forkserver.ForkServer
+
+
+def server() -> Any:
+    """Return the one ForkServer object; its bound methods are module attributes, so it is never exchanged."""
+    from multiprocessing import forkserver
+
+    return forkserver._forkserver  # type: ignore[attr-defined]
+
+
+def server_state() -> dict[str, Any]:
+    """Return the fields that say which server process is in use; all None: none is."""
+    return {name: value for name, value in server().__dict__.items() if name.startswith(_SERVER_FIELDS)}
+
+
+def set_server_state(state: Mapping[str, Any] | None) -> None:
+    """Use the server that `state` of `server_state` describes; None: none, the next start makes one."""
+    instance = server()
+    instance.__dict__.update(state if state is not None else dict.fromkeys(server_state()))
+
+
+def server_pid(state: Mapping[str, Any]) -> int | None:
+    """Return the pid of the server in `state`."""
+    return state["_forkserver_pid"]  # type: ignore[no-any-return]
+
+
+def server_alive_fd(state: Mapping[str, Any]) -> int:
+    """Return the descriptor whose closing, here and in every child, ends the server in `state`."""
+    return state["_forkserver_alive_fd"]  # type: ignore[no-any-return]
+
+
+def server_socket(state: Mapping[str, Any]) -> str | None:
+    """Return the path of the server's socket, or None where it lies in the abstract namespace."""
+    address = state["_forkserver_address"]
+    return address if isinstance(address, str) and not address.startswith("\0") else None
+
+
+def preload_modules() -> list[str]:
+    """Return the names that a new server will import: the user's list, or ``["__main__"]``."""
+    return server()._preload_modules  # type: ignore[no-any-return]
+
+
+def set_preload_modules(names: list[str]) -> None:
+    """Set the names that a new server will import, past the checks of ``set_forkserver_preload``."""
+    server()._preload_modules = names
+
+
+# -- places to listen at ---------------------------------------------------------------------------------------------
+
+
+def pickler_class() -> type[Any]:
+    """Return the pickler behind Process, Pool, ProcessPoolExecutor and Connection.send."""
+    from multiprocessing.reduction import ForkingPickler
+
+    return ForkingPickler
+
+
+def is_spawning() -> bool:
+    """Say whether a process object is being pickled for its child in this thread."""
+    return multiprocessing.context.get_spawning_popen() is not None  # type: ignore[attr-defined]
+
+
+def submissions() -> Iterator[tuple[type[Any], str, Callable[[Any], str | None]]]:
+    """Yield class, method name and start-method getter of each place where a pool or executor is given a task.
+
+    ``Pool.apply`` goes through ``apply_async``; ``map``, ``starmap`` and their async forms through ``_map_async``
+    (3.10 to 3.15); ``Executor.map`` through ``submit``.
+    """
+    from concurrent.futures.process import ProcessPoolExecutor
+    from multiprocessing.pool import Pool
+
+    for name in ("apply_async", "_map_async", "imap", "imap_unordered"):
+        yield Pool, name, pool_method
+    yield ProcessPoolExecutor, "submit", executor_method
+
+
+def is_thread_pool(pool: Any) -> bool:
+    """Say whether `pool` runs its tasks in threads: ThreadPool is a subclass of Pool."""
+    from multiprocessing.pool import ThreadPool
+
+    return isinstance(pool, ThreadPool)
+
+
+def unwrap_chunk(function: Any) -> Any:
+    """Return the user's function behind the partial that ``ProcessPoolExecutor.map`` submits."""
+    import functools
+
+    if type(function) is functools.partial and getattr(function.func, "__name__", "") == "_process_chunk":
+        return function.args[0] if function.args else function
+    return function
+
+
+def available() -> list[str]:
+    """Return the start methods of this platform (`multiprocessing.get_all_start_methods`)."""
+    return multiprocessing.get_all_start_methods()
+
+
+def has_forkserver() -> bool:
+    """Say whether this platform has a forkserver at all."""
+    return sys.platform != "win32"
+
+
+def spawn_module() -> Any:
+    """Return the module whose ``get_preparation_data`` the Popen classes call as an attribute."""
+    return multiprocessing.spawn

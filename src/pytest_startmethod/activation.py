@@ -1,0 +1,244 @@
+"""Make a leg's start method the interpreter's default, and take it back without a trace."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from . import _multiprocessing as mp
+from .callers import Place, calling_place, find_calls, owner, user_files
+
+
+@dataclass(frozen=True, slots=True)
+class SetByUser:
+    """A call of ``set_start_method`` that is not the leg's: which method, and where if that can be told."""
+
+    method: str
+    place: Place | None
+    wins: bool
+    """True: it was called in the test itself and holds from there on. False: the leg's method was put back."""
+
+
+class Activation:
+    """The state of one leg's method: what was there before, what the user's code did to it since."""
+
+    def __init__(self, method: str) -> None:
+        self.method = method
+        self.in_call = False
+        self.overrides: list[SetByUser] = []
+        self.asked: list[Place] = []
+        self._before = mp.context_state()
+        self._actual = self._before["_actual_context"]
+        """What user code set, to be put back at the end."""
+
+    def enter(self) -> None:
+        """Make the method the default."""
+        set_before = mp.method_of(self._actual)
+        if set_before not in (None, self.method) and self._before["class"] is not mp.WatchedContext:
+            self.overrides.append(SetByUser(str(set_before), _where_set(str(set_before)), wins=False))
+        mp.make_default(self.method, self)
+
+    def enter_call(self) -> None:
+        """Put the method back if a fixture or a hook changed it, and mark what the test itself sets from here on."""
+        if mp.method_of(mp.set_context()) not in (None, self.method):
+            mp.make_default(self.method, self)
+        self.in_call = True
+
+    def leave_call(self) -> None:
+        """What is set from here on is a fixture's again."""
+        self.in_call = False
+
+    def exit(self) -> None:
+        """Put back what was there: the user's own choice, if a fixture made one meanwhile."""
+        mp.restore_context_state(self._before, self._actual)
+
+    def method_set(self, method: str | None, caller: FrameType | None) -> None:
+        """Hear of a ``set_start_method`` (`mp.ContextListener`)."""
+        if not self.in_call:
+            self._actual = self._before["_actual_context"] if method in (None, self.method) else mp.set_context()
+        if method not in (None, self.method):
+            self.overrides.append(SetByUser(str(method), calling_place(caller), wins=self.in_call))
+
+    def method_asked(self, caller: FrameType | None) -> None:
+        """Hear of a ``get_start_method`` (`mp.ContextListener`)."""
+        place = calling_place(caller) if caller is not None and owner(caller.f_code.co_filename) == "user" else None
+        if place is not None and place not in self.asked:
+            self.asked.append(place)
+
+
+@functools.lru_cache(maxsize=8)
+def _where_set(method: str) -> Place | None:
+    """Find the call that set `method` before the first leg, which nobody watched; None when it could be several."""
+    files = user_files()
+    places = find_calls(files, "set_start_method", method) or find_calls(files, "set_start_method")
+    return places[0] if len(places) == 1 else None
+
+
+class Patches:
+    """Attributes of classes and modules exchanged for the length of a leg."""
+
+    def __init__(self) -> None:
+        self._done: list[tuple[Any, str, Any, Any]] = []
+
+    def put(self, owner: Any, name: str, wrap: Callable[[Any], Any]) -> None:
+        """Exchange ``owner.name`` for ``wrap(original)``."""
+        inherited = name not in vars(owner)
+        original = getattr(owner, name)
+        replacement = wrap(original)
+        setattr(owner, name, replacement)
+        self._done.append((owner, name, None if inherited else original, replacement))
+
+    def undo(self) -> None:
+        """Put the originals back, in reverse; what somebody else exchanged since is left as it is."""
+        while self._done:
+            owner, name, original, replacement = self._done.pop()
+            if vars(owner).get(name) is not replacement:
+                continue
+            if original is None:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, original)
+
+
+# -- preparation data ------------------------------------------------------------------------------------------------
+
+
+def main_is_pytest() -> bool:
+    """Say whether ``__main__`` is pytest's own entry point: the ``pytest`` script or ``python -m pytest``."""
+    main = sys.modules.get("__main__")
+    spec_name = getattr(getattr(main, "__spec__", None), "name", None) or ""
+    file = os.path.basename(getattr(main, "__file__", None) or "")
+    return spec_name.partition(".")[0] == "pytest" or file in ("pytest", "py.test", "pytest.exe", "pytest-script.py")
+
+
+def without_main(original: Callable[[str], dict[str, Any]]) -> Callable[[str], dict[str, Any]]:
+    """Wrap ``spawn.get_preparation_data`` so that a child does not run the parent's main module.
+
+    Under pytest that module is pytest's entry point, or a script that calls ``pytest.main()``: running it imports all
+    of pytest into every child, or, unguarded, starts the whole session anew.
+    """
+
+    def get_preparation_data(name: str) -> dict[str, Any]:
+        data = original(name)
+        data.pop("init_main_from_name", None)
+        data.pop("init_main_from_path", None)
+        return data
+
+    return get_preparation_data
+
+
+# -- forkserver ------------------------------------------------------------------------------------------------------
+
+_STOP_SECONDS = 5.0
+
+
+class ForkServers:
+    """The server of the legs: as good as started fresh at a leg's first use, kept when it already is.
+
+    The user's own server, if there is one, is set aside while a leg runs and is there again afterwards.
+    """
+
+    def __init__(self) -> None:
+        self._ours: dict[str, Any] | None = None
+        self._theirs: dict[str, Any] | None = None
+        self._print: Any = None
+        self._checked = False
+        self._retired: list[tuple[int, str | None]] = []
+        self._pid = os.getpid()
+
+    def enter(self) -> None:
+        """Put our server, if there is one, in the place of the user's."""
+        self._theirs = mp.server_state()
+        mp.set_server_state(self._ours)
+        self._checked = False
+
+    def exit(self) -> None:
+        """Put the user's server back and keep ours for the next leg."""
+        self._ours = mp.server_state()
+        mp.set_server_state(self._theirs)
+        self._theirs = None
+
+    def watch(self, original: Callable[[Any], None]) -> Callable[[Any], None]:
+        """Wrap ``ForkServer.ensure_running``: at a leg's first use, a stale server makes room for a new one."""
+
+        def ensure_running(server: Any) -> None:
+            if self._checked or os.getpid() != self._pid:
+                return original(server)
+            self._checked = True
+            fingerprint = _surroundings()
+            if fingerprint != self._print:
+                self._retire(mp.server_state())
+                mp.set_server_state(None)
+            self._print = fingerprint
+            with _preloading("pytest"):
+                return original(server)
+
+        return ensure_running
+
+    def _retire(self, state: dict[str, Any]) -> None:
+        # The server ends when the last holder of its pipe does: children that are still alive hold it, too, and need
+        # it to hear of their exit. So the pipe is closed here and the server is reaped when the session ends.
+        pid = mp.server_pid(state)
+        if pid is not None:
+            os.close(mp.server_alive_fd(state))
+            self._retired.append((pid, mp.server_socket(state)))
+        self._retired = [each for each in self._retired if not _reap(*each)]
+
+    def close(self) -> None:
+        """End our servers; one whose children outlive the session is left to end with them."""
+        if self._ours is not None:
+            self._retire(self._ours)
+            self._ours = None
+        deadline = time.monotonic() + _STOP_SECONDS
+        while self._retired and time.monotonic() < deadline:
+            self._retired = [each for each in self._retired if not _reap(*each)]
+            time.sleep(0.005)
+
+
+def _reap(pid: int, socket_path: str | None) -> bool:
+    try:
+        done, _ = os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:  # somebody's waitpid(-1) was faster
+        done = pid
+    if done and socket_path is not None:
+        try:
+            os.unlink(socket_path)
+        except OSError:
+            pass
+    return bool(done)
+
+
+def _surroundings() -> Any:
+    """Return what a server keeps from the moment it starts: equal values mean that a new one would be the same."""
+    # pytest changes PYTEST_CURRENT_TEST at every phase: with it no server would ever be reused
+    environment = {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"}
+    streams = []
+    for descriptor in (0, 1, 2):
+        try:
+            status = os.fstat(descriptor)
+            streams.append((status.st_dev, status.st_ino))
+        except OSError:
+            streams.append(None)
+    try:
+        directory = os.getcwd()
+    except OSError:  # it was removed
+        directory = None
+    return environment, directory, list(sys.path), streams, list(mp.preload_modules())
+
+
+@contextmanager
+def _preloading(module: str) -> Iterator[None]:
+    """Add `module` to what a server started now imports; the user's own list is put back."""
+    names = mp.preload_modules()
+    mp.set_preload_modules([*names, *([] if module in names else [module])])
+    try:
+        yield
+    finally:
+        mp.set_preload_modules(names)

@@ -1,0 +1,188 @@
+"""From the evidence of one leg to its findings. Pure: nothing is started, nothing is patched."""
+
+from __future__ import annotations
+
+import linecache
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from . import codes
+from .activation import SetByUser
+from .callers import Place, find_calls, find_names, method_check, user_files
+from .finding import Finding
+from .launches import Failure, Launch, Task
+
+_CLASSES = {
+    "fork": ("ForkProcess", "ForkContext"),
+    "spawn": ("SpawnProcess", "SpawnContext"),
+    "forkserver": ("ForkServerProcess", "ForkServerContext"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What is known of one leg when its outcome is."""
+
+    leg: str
+    """Its node id."""
+    method: str
+    outcome: Literal["passed", "failed", "skipped"]
+    launches: Sequence[Launch] = ()
+    tasks: Sequence[Task] = ()
+    failures: Sequence[Failure] = ()
+    """Starts and sends that failed while the leg ran, in order."""
+    failure: Failure | None = None
+    """The one that the leg's exception comes from."""
+    inherited: Sequence[Launch] = ()
+    """Launches that the leg's wider fixtures made in earlier legs."""
+    asked: Sequence[Place] = ()
+    """Where the user's code called ``get_start_method``."""
+    overrides: Sequence[SetByUser] = ()
+    raised_at: Place | None = None
+    """The user's line that raised, or skipped."""
+
+
+def diagnose(evidence: Evidence) -> tuple[Finding, ...]:
+    """Return why the leg failed or skipped, the best supported cause first; nothing if that cannot be told."""
+    if evidence.outcome == "passed":
+        return ()
+    found: list[Finding] = []
+    if evidence.outcome == "failed":
+        if evidence.failure is not None:
+            found += evidence.failure.findings
+        for each in evidence.failures:
+            found += each.findings
+        for launch in evidence.inherited:
+            if launch.method == evidence.method:
+                found += launch.findings
+    found += _declared_fork_only(evidence)
+    return unique(found)
+
+
+def swallowed(evidence: Evidence) -> tuple[Finding, ...]:
+    """Return what kept processes from starting in a leg that passed all the same."""
+    return unique(f for each in evidence.failures for f in each.findings)
+
+
+def predicted(evidence: Evidence) -> tuple[Finding, ...]:
+    """Return why what the fork leg started could not start under spawn."""
+    return unique(finding for launch in evidence.launches for finding in launch.predicted)
+
+
+def unique(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Return `findings` without repetition, in order."""
+    kept: dict[object, Finding] = {}
+    for finding in findings:
+        kept.setdefault((finding.code, finding.path, finding.file, finding.line), finding)
+    return tuple(kept.values())
+
+
+# -- SM501 to SM504 --------------------------------------------------------------------------------------------------
+
+
+def vacuous(evidence: Evidence) -> Finding | None:
+    """Return why a leg that passed says nothing about its method; None if it started a process with it."""
+    if evidence.outcome != "passed":
+        return None
+    every = [*evidence.launches, *evidence.inherited]
+    if any(launch.method == evidence.method for launch in every):
+        return None
+    others = [launch for launch in evidence.launches if launch.method != evidence.method]
+    if others:
+        return _pinned(evidence, others)
+    if evidence.inherited:
+        return _started_earlier(evidence)
+    for place in evidence.asked:
+        check = method_check(place)
+        if check is not None:
+            message = (
+                f"started no process: the code checks the start method at {_short(check)} "
+                f"and starts nothing under {evidence.method}"
+            )
+            return _note("SM504", "start method check", check, message, _CHECK_FIX)
+    message = "started no process" + _instead(evidence.tasks)
+    return _note("SM501", "", None, message, "take the marker off this test, or start the process in the test")
+
+
+def _instead(tasks: Sequence[Task]) -> str:
+    if not tasks:
+        return ""
+    return f"; its tasks ran in processes of another test: {tasks[0].target}, given at {_short(tasks[0].place)}"
+
+
+def _pinned(evidence: Evidence, others: Sequence[Launch]) -> Finding:
+    launch = others[0]
+    started = f"{len(others)} process{'es' * (len(others) > 1)} with {launch.method}, none with {evidence.method}"
+    forced = [each for each in evidence.overrides if each.wins and each.method == launch.method]
+    if forced:
+        place = forced[-1].place
+        message = f"started {started}: set_start_method({launch.method!r}) at {_short(place)}"
+        fix = "leave the start method to the leg; the test can read it from the start_method fixture"
+        return _note("SM502", f"set_start_method({launch.method!r})", place, message, fix)
+    places = _pins(launch)
+    place = places[0] if places else launch.place
+    what = f"get_context({launch.method!r})"
+    evidence_lines = tuple(f"or at {_short(each)}" for each in places[1:4])
+    where = f"{what} at {_short(place)}" if places else f"started at {_short(launch.place)}"
+    fix = (
+        f"take the context from the mp_context fixture, or let the code accept one, instead of "
+        f"{what if places else 'pinning ' + launch.method}"
+    )
+    return _note("SM502", what, place, f"started {started}: {where}", fix, evidence_lines)
+
+
+def _pins(launch: Launch) -> list[Place]:
+    """Return where the context of `launch` may have been chosen: its own file first, then the user's others."""
+    own = [launch.place.file] if launch.place is not None else []
+    for files in (own, user_files()):
+        found = find_calls(files, "get_context", launch.method)
+        for name in _CLASSES[launch.method]:
+            found += find_names(files, name)
+        if launch.method == "spawn":  # ProcessPoolExecutor(max_tasks_per_child=...) without mp_context, 3.11
+            found += [p for p in find_calls(files, "ProcessPoolExecutor") if "max_tasks_per_child" in _source(p)]
+        if found:
+            return found
+    return []
+
+
+def _source(place: Place) -> str:
+    return linecache.getline(place.file, place.line)
+
+
+def _started_earlier(evidence: Evidence) -> Finding:
+    launch = evidence.inherited[0]
+    fixture = launch.fixture
+    name, scope = (fixture.name, fixture.scope) if fixture else ("?", "?")
+    message = (
+        f"used processes that the {scope}-scoped fixture {name!r} started with {launch.method} "
+        f"in {launch.leg}, at {_short(launch.place)}"
+    )
+    fix = f"let the fixture {name!r} request start_method or mp_context: it is then built once per method"
+    return _note("SM503", name, launch.place, message, fix)
+
+
+_CHECK_FIX = "make the code work without the check, or name the supported methods in the marker"
+
+
+def _declared_fork_only(evidence: Evidence) -> list[Finding]:
+    if evidence.method == "fork" or evidence.raised_at is None:
+        return []
+    check = method_check(evidence.raised_at, refusing=True)
+    if check is None:
+        return []
+    did = "raised" if evidence.outcome == "failed" else "skipped"
+    message = f"the code checks the start method at {_short(check)} and {did} under {evidence.method}"
+    level: Any = "cause" if evidence.outcome == "failed" else "note"
+    return [Finding("SM504", "declares-fork-only", level, "start method check", check.file, check.line, message, fix=_CHECK_FIX)]
+
+
+def _note(
+    code: str, path: str, place: Place | None, message: str, fix: str, evidence: tuple[str, ...] = ()
+) -> Finding:
+    file, line = (place.file, place.line) if place else (None, None)
+    return Finding(code, codes.CAUSES[code].name, "note", path, file, line, message, evidence, fix)
+
+
+def _short(place: Place | None) -> str:
+    return f"{place.file}:{place.line}" if place else "a place that could not be found"

@@ -1,0 +1,397 @@
+"""Record every process that a leg starts, every task it hands to a pool, and every start that fails."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from . import _multiprocessing as mp
+from . import activation
+from .callers import Place, calling_place
+
+if TYPE_CHECKING:
+    from .finding import Finding
+
+_T = TypeVar("_T")
+_MARK = "_pytest_startmethod_failure"
+_DESCRIBED_LENGTH = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Fixture:
+    """The fixture that was being set up: its name, its scope, and the node it is defined at."""
+
+    name: str
+    scope: str
+    base: str
+
+
+@dataclass(slots=True)
+class Launch:
+    """One process that started, or failed to, while a leg ran."""
+
+    method: str
+    target: str
+    args: tuple[str, ...]
+    """What was passed, described by type; the values themselves are not kept."""
+    place: Place | None
+    """The user's line that started it."""
+    thread: str | None
+    """The name of the thread that started it, unless that was the main thread."""
+    fixture: Fixture | None
+    leg: str
+    pid: int | None = None
+    exit_code: int | None = None
+    error: str | None = None
+    """``"PicklingError: ..."`` when ``start()`` raised."""
+    findings: tuple[Finding, ...] = ()
+    """Why ``start()`` raised."""
+    predicted: tuple[Finding, ...] = ()
+    """Under fork: why ``start()`` would raise under spawn."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the launch as builtins."""
+        return {
+            "method": self.method,
+            "target": self.target,
+            "args": list(self.args),
+            "file": self.place and self.place.file,
+            "line": self.place and self.place.line,
+            "thread": self.thread,
+            "fixture": self.fixture and self.fixture.name,
+            "pid": self.pid,
+            "exit_code": self.exit_code,
+            "error": self.error,
+        }
+
+
+@dataclass(slots=True)
+class Task:
+    """One callable handed to a pool or executor, or run by its workers when they start."""
+
+    method: str | None
+    owner: str
+    """``"Pool"`` or ``"ProcessPoolExecutor"``."""
+    how: str
+    """``"apply_async"``, ``"map"``, ``"imap"``, ``"imap_unordered"``, ``"submit"``, ``"initializer"``."""
+    target: str
+    place: Place | None
+    findings: tuple[Finding, ...] = ()
+    """Why it could not be sent."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the task as builtins."""
+        return {
+            "method": self.method,
+            "owner": self.owner,
+            "how": self.how,
+            "target": self.target,
+            "file": self.place and self.place.file,
+            "line": self.place and self.place.line,
+        }
+
+
+def describe_callable(function: Any) -> str:
+    """Return a callable's dotted name, without calling any code of its own."""
+    seen = 0
+    while type(function).__name__ == "partial" and seen < 10:
+        function, seen = object.__getattribute__(function, "func"), seen + 1
+    if function is None:
+        return "None"
+    receiver = getattr(function, "__self__", None) if type(function).__name__ == "method" else None
+    if receiver is not None:
+        function = function.__func__
+    if type(function).__name__ in ("function", "builtin_function_or_method", "type"):
+        return f"{function.__module__}.{function.__qualname__}"
+    return describe(function)
+
+
+def describe(value: Any) -> str:
+    """Return a short text for an argument: builtin values as they are, everything else by its type."""
+    kind = type(value)
+    if kind in (int, float, bool, type(None), complex):
+        return repr(value)
+    if kind in (str, bytes):
+        return repr(value) if len(value) <= _DESCRIBED_LENGTH else f"<{kind.__name__} of length {len(value)}>"
+    if kind in (list, tuple, dict, set, frozenset):
+        return f"<{kind.__name__} of length {len(value)}>"
+    if kind.__name__ in ("function", "method", "partial"):
+        return describe_callable(value)
+    return f"<{kind.__module__}.{kind.__qualname__}>"
+
+
+@dataclass(slots=True)
+class Failure:
+    """A failed start or send, and what is known of it; the exception carries its number (`failure_of`)."""
+
+    number: int
+    error: str
+    findings: tuple[Finding, ...]
+
+
+@dataclass(slots=True)
+class LegRecord:
+    """What one leg did: filled while it runs, read when it ends."""
+
+    leg: str
+    method: str
+    precheck: bool
+    launches: list[Launch] = field(default_factory=list)
+    tasks: list[Task] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    closed: list[Callable[[], None]] = field(default_factory=list)
+
+
+class Recorder:
+    """Listens to starts and submissions while a leg runs. One a session; never raises into the user's code."""
+
+    def __init__(self) -> None:
+        self.record: LegRecord | None = None
+        self.fixtures: list[Fixture] = []
+        self.by_fixture: dict[Fixture, list[Launch]] = {}
+        """Launches of fixtures wider than a function: later legs live with them."""
+        self.troubles: list[str] = []
+        """What went wrong in our own code."""
+        self._known: dict[int, Failure] = {}
+        self._pid = os.getpid()
+        self._local = threading.local()
+
+    # -- one leg -----------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def leg(self, nodeid: str, method: str, *, precheck: bool) -> Iterator[LegRecord]:
+        """Listen for the length of a leg."""
+        record = self.record = LegRecord(nodeid, method, precheck)
+        patches = activation.Patches()
+        patches.put(BaseProcess, "start", self._wrap_start)
+        patches.put(mp.pickler_class(), "dump", self._wrap_dump)
+        for cls, name, method_of in mp.submissions():
+            patches.put(cls, name, lambda original, n=name, m=method_of: self._wrap_submit(original, n, m))  # type: ignore[misc]
+        try:
+            yield record
+        finally:
+            patches.undo()
+            self.record = None
+            for close in record.closed:
+                self._guarded(close)
+
+    @contextmanager
+    def fixture(self, fixture: Fixture) -> Iterator[None]:
+        """What starts now is started by `fixture`."""
+        self.fixtures.append(fixture)
+        try:
+            yield
+        finally:
+            self.fixtures.pop()
+
+    def _guarded(self, function: Callable[..., _T], *args: Any) -> _T | None:
+        """Call a function of ours inside the user's code: its failure is noted and goes no further."""
+        try:
+            return function(*args)
+        except Exception as trouble:
+            self.troubles.append(f"{type(trouble).__name__} in {function.__qualname__}: {trouble}")
+            return None
+
+    def _listening(self) -> LegRecord | None:
+        return self.record if os.getpid() == self._pid else None  # a forked child has our wrappers, too
+
+    # -- starts ------------------------------------------------------------------------------------------------------
+
+    def _wrap_start(self, original: Callable[[BaseProcess], None]) -> Callable[[BaseProcess], None]:
+        def start(process: BaseProcess) -> None:
+            __tracebackhide__ = True
+            record = self._listening()
+            if record is None:
+                return original(process)
+            launch = self._guarded(self._open, record, process)
+            try:
+                original(process)
+            except BaseException as error:
+                if launch is not None:
+                    self._guarded(self._failed, record, launch, error)
+                raise
+            if launch is not None:
+                self._guarded(self._started, record, launch, process)
+            return None
+
+        start.__wrapped__ = original  # type: ignore[attr-defined]
+        return start
+
+    def _open(self, record: LegRecord, process: BaseProcess) -> Launch:
+        target, args, kwargs = mp.process_work(process)
+        thread = threading.current_thread()
+        launch = Launch(
+            method=mp.process_method(process),
+            target=describe_callable(target) if target is not None else describe_callable(type(process).run),
+            args=(*map(describe, args), *(f"{k}={describe(v)}" for k, v in kwargs.items())),
+            place=calling_place(sys._getframe(1)),
+            thread=None if thread is threading.main_thread() else thread.name,
+            fixture=self.fixtures[-1] if self.fixtures else None,
+            leg=record.leg,
+        )
+        record.launches.append(launch)
+        if launch.fixture is not None and launch.fixture.scope != "function":
+            self.by_fixture.setdefault(launch.fixture, []).append(launch)
+        worker = mp.worker_initializer(target, args)
+        if worker is not None and worker[0] is not None:
+            self._initializer(record, launch, target, worker[0])
+        if record.precheck and launch.method == "fork":
+            self._precheck(record, launch, process)
+        return launch
+
+    def _initializer(self, record: LegRecord, launch: Launch, target: Any, initializer: Any) -> None:
+        owner = "Pool" if target.__module__ == "multiprocessing.pool" else "ProcessPoolExecutor"
+        task = Task(launch.method, owner, "initializer", describe_callable(initializer), launch.place)
+        if task not in record.tasks:  # each worker has the same
+            record.tasks.append(task)
+
+    def _precheck(self, record: LegRecord, launch: Launch, process: BaseProcess) -> None:
+        from . import pickling
+
+        known = [
+            each
+            for each in record.launches
+            if each is not launch and each.predicted and (each.target, each.place) == (launch.target, launch.place)
+        ]
+        if known:  # a pool starts many workers alike
+            launch.predicted = known[0].predicted
+            return
+        with self._pickling():
+            outcome = pickling.dry_run(process, allow_fork_primitives=True)
+            if outcome.error is not None:
+                launch.predicted = pickling.diagnose(process, error=outcome.error, allow_fork_primitives=True)
+
+    def _failed(self, record: LegRecord, launch: Launch, error: BaseException) -> None:
+        launch.error = _one_line(error)
+        failure = self.failure_of(error)
+        if failure is not None:
+            launch.findings = failure.findings
+        else:
+            self._remember(record, error, ())
+
+    def _started(self, record: LegRecord, launch: Launch, process: BaseProcess) -> None:
+        popen = mp.process_popen(process)
+        if popen is None:
+            return
+        launch.pid = popen.pid
+
+        # The Popen object closes its descriptors when it goes, so it must not outlive its process object by us.
+        def read_exit_code(popen: Any) -> None:
+            if os.getpid() == self._pid and launch.exit_code is None:
+                launch.exit_code = popen.returncode
+
+        watch = weakref.finalize(process, read_exit_code, popen)
+        watch.atexit = False
+
+        def close() -> None:
+            alive = watch.detach()
+            if alive is not None:
+                launch.exit_code = alive[2][0].poll()
+
+        record.closed.append(close)
+
+    # -- pickling ----------------------------------------------------------------------------------------------------
+
+    def _wrap_dump(self, original: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        def dump(pickler: Any, obj: Any) -> Any:
+            __tracebackhide__ = True
+            try:
+                return original(pickler, obj)
+            except Exception as error:
+                record = self._listening()
+                if record is not None:
+                    self._guarded(self._not_pickled, record, obj, error)
+                raise
+
+        return dump
+
+    def _not_pickled(self, record: LegRecord, obj: Any, error: BaseException) -> None:
+        if self.failure_of(error) is not None or getattr(self._local, "pickling", False):
+            return
+        from . import pickling
+
+        with self._pickling():
+            findings = pickling.diagnose(obj, error=error, task=not mp.is_spawning())
+        self._remember(record, error, findings)
+
+    @contextmanager
+    def _pickling(self) -> Iterator[None]:
+        """Do not listen to what is pickled in this thread: it is ours."""
+        self._local.pickling = True
+        try:
+            yield
+        finally:
+            self._local.pickling = False
+
+    def _remember(self, record: LegRecord, error: BaseException, findings: tuple[Finding, ...]) -> None:
+        failure = Failure(len(self._known) + 1, _one_line(error), findings)
+        self._known[failure.number] = failure
+        record.failures.append(failure)
+        # An exception cannot be referenced weakly, and a reference would keep the arguments alive: it is numbered.
+        error.__dict__[_MARK] = failure.number
+
+    def failure_of(self, error: BaseException | None) -> Failure | None:
+        """Return the failed start or send that `error`, its cause or its context comes from."""
+        seen: set[int] = set()
+        todo = [error]
+        while todo:
+            each = todo.pop()
+            if each is None or id(each) in seen:
+                continue
+            seen.add(id(each))
+            number = getattr(each, "__dict__", {}).get(_MARK)
+            if number in self._known:
+                return self._known[number]
+            todo += [each.__context__, each.__cause__, *getattr(each, "exceptions", ())]
+        return None
+
+    # -- tasks -------------------------------------------------------------------------------------------------------
+
+    def _wrap_submit(
+        self, original: Callable[..., Any], name: str, method_of: Callable[[Any], str | None]
+    ) -> Callable[..., Any]:
+        def submit(pool: Any, /, *args: Any, **kwargs: Any) -> Any:
+            __tracebackhide__ = True
+            record = self._listening()
+            if record is not None:
+                self._guarded(self._submitted, record, pool, name, method_of, args, kwargs)
+            return original(pool, *args, **kwargs)
+
+        submit.__name__ = name
+        submit.__qualname__ = original.__qualname__
+        submit.__wrapped__ = original  # type: ignore[attr-defined]
+        return submit
+
+    def _submitted(
+        self,
+        record: LegRecord,
+        pool: Any,
+        name: str,
+        method_of: Callable[[Any], str | None],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> None:
+        function = args[0] if args else kwargs.get("func", kwargs.get("fn"))
+        if mp.is_thread_pool(pool):
+            return
+        function = mp.unwrap_chunk(function)
+        owner = "ProcessPoolExecutor" if name == "submit" else "Pool"
+        how = "map" if name == "_map_async" else name
+        task = Task(method_of(pool), owner, how, describe_callable(function), calling_place(sys._getframe(1)))
+        if task not in record.tasks:
+            record.tasks.append(task)
+
+
+def _one_line(error: BaseException) -> str:
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # the user's own __str__
+        text = "<its __str__ raised>"
+    return f"{type(error).__name__}: {text}"

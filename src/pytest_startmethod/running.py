@@ -1,0 +1,290 @@
+"""Run one leg: its method active, its launches recorded, its report annotated."""
+
+from __future__ import annotations
+
+import os
+import traceback
+import warnings
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from . import _multiprocessing as mp
+from . import _pytest_private, diagnosis, finding
+from .activation import Activation, ForkServers, Patches, SetByUser, main_is_pytest, without_main
+from .callers import Place, owner
+from .collection import LEG, Leg
+from .launches import Fixture, Launch, LegRecord, Recorder
+from .report import LegResult, relative
+from .warning import StartMethodWarning
+
+if TYPE_CHECKING:
+    from .finding import Finding
+    from .settings import Settings
+
+STATE = pytest.StashKey["LegState"]()
+"""What is known of a leg while it runs; gone when it is over."""
+
+
+class LegState:
+    """One running leg: everything that `Running`'s hooks share."""
+
+    def __init__(self, leg: Leg, activation: Activation, record: LegRecord) -> None:
+        self.leg = leg
+        self.activation = activation
+        self.record = record
+        self.warned = 0
+        self.outcomes: list[tuple[str, str]] = []
+        """Phase and outcome of each report."""
+        self.duration = 0.0
+        self.message: str | None = None
+        self.vacuous: Finding | None = None
+        self.findings: list[Finding] = []
+        self.predictions: tuple[Finding, ...] = ()
+
+
+class Running:
+    """The hooks around a running leg. Registered when the first leg is collected."""
+
+    def __init__(self, config: pytest.Config, settings: Settings) -> None:
+        self.config = config
+        self.settings = settings
+        self.recorder = Recorder()
+        self.servers = ForkServers()
+        self._warned: set[SetByUser] = set()
+        self._shown: dict[object, str] = {}
+        """Findings that already stand below a failure, with its node id."""
+
+    # -- the leg's span ----------------------------------------------------------------------------------------------
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        """Make the leg's method the default from before its first fixture until after its last."""
+        leg = item.stash.get(LEG, None)
+        if leg is None:
+            return (yield)
+        if leg.method not in mp.available():
+            return (yield)  # its skip says so
+        mp.temporary_directory()
+        activation = Activation(leg.method)
+        patches = Patches()
+        precheck = self.settings.precheck != "off"
+        _pytest_private.hide_frames(item, _below_start)
+        with self.recorder.leg(leg.nodeid, leg.method, precheck=precheck) as record:
+            item.stash[STATE] = LegState(leg, activation, record)
+            try:
+                if main_is_pytest():
+                    patches.put(mp.spawn_module(), "get_preparation_data", without_main)
+                if mp.has_forkserver():
+                    patches.put(mp.forkserver_class(), "ensure_running", self.servers.watch)
+                    self.servers.enter()
+                activation.enter()
+                return (yield)
+            finally:
+                activation.exit()
+                if mp.has_forkserver():
+                    self.servers.exit()
+                patches.undo()
+                del item.stash[STATE]
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(
+        self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
+    ) -> Generator[None, object, object]:
+        """Know whose start it is."""
+        with self.recorder.fixture(Fixture(fixturedef.argname, fixturedef.scope, fixturedef.baseid)):
+            return (yield)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
+        """Put the method back if a fixture changed it, and say who changed it."""
+        state = item.stash.get(STATE, None)
+        if state is None:
+            return (yield)
+        state.activation.enter_call()
+        self._warn(state)
+        try:
+            return (yield)
+        finally:
+            state.activation.leave_call()
+            self._warn(state)
+
+    def _warn(self, state: LegState) -> None:
+        for override in state.activation.overrides[state.warned :]:
+            state.warned += 1
+            if override in self._warned:
+                continue
+            self._warned.add(override)
+            text = _override_text(override, state.leg)
+            place = override.place
+            try:
+                warnings.warn_explicit(
+                    StartMethodWarning(text), None, place.file if place else state.leg.file, place.line if place else 1
+                )
+            except StartMethodWarning:  # warnings are errors here, and the outcome is the user's own
+                self.recorder.troubles.append(relative(text, str(self.config.rootpath)))
+
+    # -- reports -----------------------------------------------------------------------------------------------------
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Annotate what failed; at the end of the leg, attach what is known of it."""
+        report = yield
+        state = item.stash.get(STATE, None)
+        if state is None:
+            return report
+        try:
+            self._annotate(item, call, report, state)
+        except Exception:
+            self.recorder.troubles.append(traceback.format_exc(limit=-1).strip().splitlines()[-1])
+        return report
+
+    def _annotate(
+        self, item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport, state: LegState
+    ) -> None:
+        state.duration += report.duration
+        evidence = self._evidence(item, call, report, state)
+        if report.failed:
+            state.message = state.message or _message(report)
+            self._show(report, state, diagnosis.diagnose(evidence))
+        elif report.skipped and not hasattr(report, "wasxfail"):
+            state.findings += diagnosis.diagnose(evidence)
+        elif report.when == "call":
+            state.findings += diagnosis.swallowed(evidence)
+            if report.passed and not hasattr(report, "wasxfail"):
+                self._examine(report, state, evidence)
+        outcome = "xfailed" if report.skipped else "xpassed"
+        state.outcomes.append((str(report.when), outcome if hasattr(report, "wasxfail") else report.outcome))
+        if report.when == "teardown":
+            report.startmethod = self._result(state).as_dict()  # type: ignore[attr-defined]
+
+    def _examine(self, report: pytest.TestReport, state: LegState, evidence: diagnosis.Evidence) -> None:
+        """Look at a leg that passed: did it test its method, and would what it started start elsewhere?"""
+        leg = state.leg
+        if leg.vacuous != "ignore":
+            state.vacuous = diagnosis.vacuous(evidence)
+        state.predictions = diagnosis.predicted(evidence)
+        root = str(self.config.rootpath)
+        if state.vacuous is not None and leg.vacuous == "fail":
+            text = f"vacuous: {state.vacuous.message} ({state.vacuous.code})\nfix: {state.vacuous.fix}"
+            _fail(report, relative(text, root))
+        elif state.predictions and self.settings.precheck == "error":
+            lines = [f"pre-check: what this test starts under fork would not start under spawn ({leg.nodeid})"]
+            for each in state.predictions:
+                lines += ["", *finding.section_lines(each, root)]
+            _fail(report, "\n".join(lines))
+        if report.failed:
+            state.message = _message(report)
+
+    def _show(self, report: pytest.TestReport, state: LegState, findings: tuple[Finding, ...]) -> None:
+        """Put the findings below the failure; one that stands below an earlier failure is named only."""
+        root = str(self.config.rootpath)
+        new = [each for each in findings if each not in state.findings]
+        state.findings += new
+        for each in new:
+            title = f"start method {state.leg.method}: {each.code} {each.name}"
+            key = (each.code, each.path, each.file, each.line)
+            earlier = self._shown.setdefault(key, report.nodeid)
+            if earlier == report.nodeid:
+                text = "\n".join(finding.section_lines(each, root))
+            else:
+                where = relative(f"{each.file}:{each.line}", root)
+                text = f"{each.path} at {where}: the same as in {earlier}, explained there"
+            _pytest_private.add_section(report, title, text)
+
+    def _evidence(
+        self, item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport, state: LegState
+    ) -> diagnosis.Evidence:
+        record, activation = state.record, state.activation
+        excinfo = call.excinfo
+        return diagnosis.Evidence(
+            leg=state.leg.nodeid,
+            method=state.leg.method,
+            outcome=report.outcome,
+            launches=tuple(record.launches),
+            tasks=tuple(record.tasks),
+            failures=tuple(record.failures),
+            failure=self.recorder.failure_of(excinfo.value) if excinfo is not None else None,
+            inherited=self._inherited(item, state.leg),
+            asked=tuple(activation.asked),
+            overrides=tuple(activation.overrides),
+            raised_at=_raised_at(excinfo.tb) if excinfo is not None else None,
+        )
+
+    def _inherited(self, item: pytest.Item, leg: Leg) -> list[Launch]:
+        """Return what the leg's wider fixtures launched in earlier legs."""
+        names = set(getattr(item, "fixturenames", ()))
+        return [
+            launch
+            for fixture, launches in self.recorder.by_fixture.items()
+            if fixture.name in names and (leg.nodeid.startswith(fixture.base) or not fixture.base)
+            for launch in launches
+            if launch.leg != leg.nodeid
+        ]
+
+    def _result(self, state: LegState) -> LegResult:
+        phases = dict(reversed(state.outcomes))  # the first word of each phase
+        words = [outcome for _, outcome in state.outcomes]
+        if any(when != "call" and outcome == "failed" for when, outcome in state.outcomes):
+            outcome = "error" if phases.get("call") != "failed" else "failed"
+        else:
+            outcome = next((w for w in ("failed", "skipped", "xfailed", "xpassed") if w in words), "passed")
+        leg = state.leg
+        return LegResult(
+            nodeid=leg.nodeid,
+            test=leg.test,
+            method=leg.method,
+            file=leg.file,
+            line=leg.line,
+            outcome=outcome,
+            duration=state.duration,
+            message=state.message,
+            launches=tuple(each.as_dict() for each in state.record.launches),
+            tasks=tuple(each.as_dict() for each in state.record.tasks),
+            vacuous=state.vacuous,
+            findings=diagnosis.unique(state.findings),
+            predictions=state.predictions,
+        )
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self) -> None:
+        """End the servers that the legs used."""
+        if mp.has_forkserver():
+            self.servers.close()
+
+
+def _override_text(override: SetByUser, leg: Leg) -> str:
+    where = f"{override.place.file}:{override.place.line}: " if override.place else ""
+    call = f"set_start_method({override.method!r})"
+    if override.wins:
+        return f"{where}{call} replaces the method of {leg.nodeid} from here on: what it starts tests {override.method}"
+    return f"{where}{call} is set aside while a leg runs: each leg runs under its own method"
+
+
+def _below_start(filename: str) -> bool:
+    """Say whether a frame below ``Process.start()`` is CPython's or ours."""
+    return owner(filename) == "ours" or (owner(filename) == "stdlib" and "multiprocessing" in filename)
+
+
+def _fail(report: pytest.TestReport, text: str) -> None:
+    report.outcome = "failed"
+    report.longrepr = text
+
+
+def _message(report: pytest.TestReport) -> str | None:
+    crash = getattr(report.longrepr, "reprcrash", None)
+    text = crash.message if crash is not None else str(report.longrepr)
+    return next(iter(text.splitlines()), None)
+
+
+def _raised_at(tb: Any) -> Place | None:
+    place = None
+    for frame, line in traceback.walk_tb(tb):
+        if owner(frame.f_code.co_filename) == "user":
+            place = Place(os.path.abspath(frame.f_code.co_filename), line)
+    return place

@@ -1,0 +1,201 @@
+"""Every use of a private name of pytest, one small function each.
+
+All of them were checked on pytest 8.4.0 and 9.2.0.
+"""
+
+from __future__ import annotations
+
+import builtins
+import dataclasses
+import functools
+import importlib
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    import pytest
+
+
+def names_in_closure(node: pytest.Item) -> dict[str, Sequence[Any]]:
+    """Return the fixtures that `node` needs, by name: the definitions of that name, the closest one last.
+
+    ``Function._fixtureinfo.name2fixturedefs``. When it goes: there is no public way to see a closure's definitions.
+    """
+    defs: dict[str, Sequence[Any]] = node._fixtureinfo.name2fixturedefs  # type: ignore[attr-defined]
+    return defs
+
+
+def resolves_to(definitions: Sequence[Any], name: str, function: Callable[..., Any]) -> bool:
+    """Return whether a request for `name` reaches the fixture made from `function`.
+
+    An overriding fixture that requests its own name gets the fixture it overrides: ``FixtureRequest``
+    (`_get_active_fixturedef`) walks the definitions backwards. ``FixtureDef.func`` and ``argnames`` are public.
+    """
+    for definition in reversed(definitions):
+        if definition.func is function:
+            return True
+        if name not in definition.argnames:
+            return False
+    return False
+
+
+def add_to_closure(node: pytest.Item, name: str, function: Callable[..., Any]) -> None:
+    """Make `node` need the fixture `name`, and of that name only the one made from `function`.
+
+    A ``usefixtures`` mark would do the same in public, and would have to sit on the user's function or class,
+    where other tests inherit it; and the closure of a test is computed before ``pytest_generate_tests`` is called.
+    ``FuncFixtureInfo`` keeps the names twice: ``names_closure`` is what runs, and is pruned to what
+    ``initialnames`` reaches (`prune_dependency_tree`). When it goes: a mark on the collector.
+    """
+    info = node._fixtureinfo  # type: ignore[attr-defined]
+    definitions = node.session._fixturemanager.getfixturedefs(name, node) or ()
+    info.name2fixturedefs[name] = [found for found in definitions if found.func is function]
+    info.names_closure.insert(0, name)
+    object.__setattr__(info, "initialnames", (name, *info.initialnames))
+
+
+def metafunc_of(function: Any) -> pytest.Metafunc:
+    """Return a ``Metafunc`` for a collected test function, as pytest makes for plain functions only.
+
+    ``Metafunc(..., _ispytest=True)``: the constructor is private, the class is not.
+    When it goes: `TestCase` legs need a callspec made by hand.
+    """
+    from _pytest.python import Metafunc
+
+    return Metafunc(
+        definition=function,
+        fixtureinfo=function._fixtureinfo,
+        config=function.config,
+        cls=function.cls,
+        module=function.module,
+        _ispytest=True,
+    )
+
+
+def callspecs(metafunc: pytest.Metafunc) -> list[Any]:
+    """Return the parameter sets of all ``metafunc.parametrize`` calls so far (``Metafunc._calls``)."""
+    return metafunc._calls
+
+
+def put_first(metafunc: pytest.Metafunc, name: str, indices: dict[object, int], ids: Sequence[object]) -> None:
+    """Make the parameter that was added last, `name`, the outermost one: first in the ids, slowest to change.
+
+    `ids` are that parameter's, as given to ``parametrize``: those that are not strings are hidden.
+    ``CallSpec`` (8.4: ``CallSpec2``): `params`, `indices`, and `_idlist`, one id for each ``parametrize`` call.
+    `indices` gives each value the same index in every test: 8.4 groups the tests by it, 9 by the value.
+    When it goes: parametrize first, and let a suite that parametrizes the name in ``pytest_generate_tests`` fail.
+    """
+    calls: list[list[Any]] = [[] for _ in ids]
+    for position, call in enumerate(metafunc._calls):
+        which = position % len(ids)
+        idlist = call._idlist
+        if isinstance(ids[which], str):
+            idlist = [*idlist[-1:], *idlist[:-1]]
+        index = {**call.indices, name: indices.get(call.params[name], len(indices))}
+        calls[which].append(dataclasses.replace(call, _idlist=idlist, indices=index))
+    metafunc._calls[:] = [call for group in calls for call in group]
+
+
+def id_parts(callspec: Any) -> list[str]:
+    """Return a callspec's ids, one for each ``parametrize`` call that has one (``CallSpec._idlist``)."""
+    return list(callspec._idlist)
+
+
+def is_testcase(collector: pytest.Collector) -> bool:
+    """Return whether `collector` stands for a ``unittest.TestCase`` class (``_pytest.unittest.UnitTestCase``)."""
+    # Absent with `-p no:unittest`.
+    module = sys.modules.get("_pytest.unittest")
+    return module is not None and isinstance(collector, module.UnitTestCase)
+
+
+class _TestCaseLeg:
+    """What makes a ``TestCaseFunction`` a leg: its name is not the name of the method.
+
+    ``TestCaseFunction._getinstance`` and ``runtest`` use `name` where they mean `originalname`.
+    """
+
+    name: str
+    originalname: str
+    parent: Any
+    config: pytest.Config
+    obj: Any
+    instance: Any
+
+    def _getinstance(self) -> object:
+        return self.parent.obj(self.originalname)
+
+    def runtest(self) -> None:
+        from _pytest.compat import is_async_function
+
+        if is_async_function(self.obj):
+            super().runtest()  # type: ignore[misc]
+            return
+        # pytest puts the function under the item's name, so that what wraps `item.obj` is what runs.
+        function = self.obj
+        if self.config.getoption("trace", False):
+            # pytest wraps `obj` only later, inside `runtest`.
+            function = functools.wraps(function)(lambda *args, **kwargs: self.obj(*args, **kwargs))
+        setattr(self.instance, self.originalname, function)
+        try:
+            super().runtest()  # type: ignore[misc]
+        finally:
+            delattr(self.instance, self.originalname)
+
+
+@functools.cache
+def _leg_class(function_class: Any) -> Any:
+    # Of the same name, so that `--collect-only` shows what it always showed.
+    return type(function_class.__name__, (_TestCaseLeg, function_class), {})
+
+
+def testcase_legs(function: Any, metafunc: pytest.Metafunc) -> Iterator[Any]:
+    """Yield one item for each parameter set of `metafunc` in place of a ``TestCaseFunction``."""
+    for call in metafunc._calls:
+        yield _leg_class(type(function)).from_parent(
+            function.parent,
+            name=f"{function.name}[{call.id}]" if call._idlist else function.name,
+            originalname=function.name,
+            callspec=call,
+            fixtureinfo=function._fixtureinfo,
+            keywords={call.id: True},
+        )
+
+
+def twin(collector: Any) -> Any:
+    """Return a second collector of the same class, name and parent, with the same marks.
+
+    Also those that another plugin put on the node, which are not on its object.
+    """
+    node = type(collector).from_parent(collector.parent, name=collector.name, obj=collector.obj)
+    node.obj  # noqa: B018 - reading it collects the object's marks, which must not happen after the next line
+    node.own_markers[:] = collector.own_markers
+    node.keywords.update((mark.name, mark) for mark in collector.own_markers)
+    node.extra_keyword_matches.update(collector.extra_keyword_matches)
+    return node
+
+
+def finish_fixture(item: pytest.Item, name: str) -> None:
+    """Tear down the fixture `name`, as far as `item` knows it, and all that was made with it.
+
+    ``FixtureDef.finish``, which pytest itself calls when a parameter changes.
+    When it goes: fixtures of the last leg are torn down while the next one is set up.
+    """
+    for definition in reversed(names_in_closure(item).get(name, ())):
+        if definition.cached_result is not None:
+            definition.finish(item._request)  # type: ignore[attr-defined]
+
+
+def requesting_item(request: pytest.FixtureRequest) -> pytest.Item:
+    """Return the item that a fixture is made for (``FixtureRequest._pyfuncitem``; public only in function scope)."""
+    return request._pyfuncitem
+
+
+def exception_group(message: str, errors: list[BaseException]) -> BaseException:
+    """Return a ``BaseExceptionGroup``, on 3.10 that of the backport which pytest requires there."""
+    group = getattr(builtins, "BaseExceptionGroup", None)
+    if group is None:
+        group = importlib.import_module("exceptiongroup").BaseExceptionGroup
+    grouped: BaseException = group(message, errors)
+    return grouped

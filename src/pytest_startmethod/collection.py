@@ -1,0 +1,364 @@
+"""Turn marked tests into legs: one item for each start method, with what the marker says of it in the stash."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pytest
+
+from . import _pytest_private, selection
+from .fixtures import Teardown, mp_context_value, start_method_value
+from .settings import MARKER, Marker, Named, Settings, SettingsError, parse_marker
+from .warning import StartMethodWarning
+
+NAME: Final = "start_method"
+
+SETTINGS = pytest.StashKey[Settings]()
+"""The run's options, in ``config.stash``."""
+
+COUNT = pytest.StashKey[int]()
+"""How many collected tests are legs or marked, in ``config.stash``; absent where collection did not come so far."""
+
+_INDICES: Final[dict[object, int]] = {method: index for index, method in enumerate(selection.ORDER)}
+_SCOPES: Final = ("function", "class", "module", "package", "session")
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """One run of one test under one start method; every such item has one in its stash."""
+
+    nodeid: str
+    """``tests/test_x.py::test_x[spawn-1]``"""
+    test: str
+    """The node id without the method, common to the legs of a test: ``tests/test_x.py::test_x[1]``."""
+    method: str
+    """``fork``, ``spawn`` or ``forkserver``."""
+    file: str
+    """Where the test is defined, as pytest prints it: relative to the root directory."""
+    line: int
+    """The line of `file`, counted from 1."""
+    vacuous: str
+    """``report``, ``fail`` or ``ignore``: the marker's word, or the run's."""
+    timeout: float | None
+    """Seconds, 0 for no limit, or None where the marker says nothing."""
+
+
+LEG = pytest.StashKey[Leg]()
+"""An item's `Leg`; only items that are one have it."""
+
+_NO_LEG = pytest.StashKey[bool]()
+"""Set on an item that is rightly no leg, though marked: a skip that says why."""
+
+
+def marker_of(node: pytest.Item) -> Marker | None:
+    """Return what the closest marker of `node` says, or None where there is none.
+
+    Raises:
+        pytest.Collector.CollectError: the marker cannot be meant; names the test and what would be valid.
+
+    """
+    mark = _closest(node)
+    if mark is None:
+        return None
+    try:
+        return parse_marker(mark.args, mark.kwargs)
+    except SettingsError as error:
+        raise pytest.Collector.CollectError(f"{node.nodeid}: @pytest.mark.{MARKER}: {error}") from None
+
+
+def _closest(node: pytest.Item) -> pytest.Mark | None:
+    for owner, mark in node.iter_markers_with_node(MARKER):
+        closest: pytest.Mark = mark
+        if not isinstance(owner, pytest.Class):
+            return closest
+        # pytest lists the marks of a class from the farthest base on: the class's own would come last.
+        for cls in owner.obj.__mro__:
+            marks = cls.__dict__.get("pytestmark", ())
+            for own in marks if isinstance(marks, list) else [marks]:
+                # A list may hold both marks and what decorates with them.
+                found = getattr(own, "mark", own)
+                if isinstance(found, pytest.Mark) and found.name == MARKER:
+                    return found
+        return closest
+    return None
+
+
+def _opted_in(node: pytest.Item) -> bool:
+    """Return whether `node` needs our ``start_method`` fixture, directly or through another fixture."""
+    definitions = _pytest_private.names_in_closure(node).get(NAME, ())
+    return _pytest_private.resolves_to(definitions, NAME, start_method_value)
+
+
+def _scope(node: pytest.Item) -> str:
+    """Return the widest scope of the fixtures of `node` that depend on the start method.
+
+    pytest keeps the user's order of tests for ``function``, and groups tests by method for a wider one.
+    """
+    closure = _pytest_private.names_in_closure(node)
+    ours = (start_method_value, mp_context_value)
+    dependent: dict[str, bool] = {NAME: True}
+
+    def depends(name: str) -> bool:
+        if name not in dependent:
+            dependent[name] = False  # while looking: a fixture may request the one it overrides
+            dependent[name] = any(depends(arg) for found in closure.get(name, ()) for arg in found.argnames)
+        return dependent[name]
+
+    scopes = [
+        _SCOPES.index(found.scope)
+        for name, definitions in closure.items()
+        if depends(name)
+        for found in definitions
+        if found.func not in ours
+    ]
+    return _SCOPES[max(scopes, default=0)]
+
+
+def _params(marker: Marker | None, settings: Settings) -> list[Any]:
+    """Return the ``pytest.param`` values of a test's start methods, never empty: a skip where none is left."""
+    marker = marker or Marker()
+    names = [named.method for named in marker.methods]
+    params = []
+    for method in selection.choose(names, settings.selection):
+        named = marker.named(method)
+        params.append(pytest.param(method, marks=named.marks, id=_id(named)))
+    if not params:
+        reason = selection.nothing_left_reason(names, settings.selection, settings.source)
+        params.append(pytest.param(None, marks=pytest.mark.skip(reason=reason), id=pytest.HIDDEN_PARAM))
+    return params
+
+
+def parametrize(metafunc: pytest.Metafunc) -> None:
+    """Make legs of a marked test function, or of one that requests ``start_method``.
+
+    Runs after every other ``pytest_generate_tests``: a test that parametrizes ``start_method`` itself keeps
+    its own values, wherever it does so.
+
+    Raises:
+        pytest.Collector.CollectError: the marker cannot be meant.
+
+    """
+    node = metafunc.definition
+    marker = marker_of(node)
+    opted_in = _opted_in(node)
+    if marker is None and not opted_in:
+        return
+    if any(NAME in call.params for call in _pytest_private.callspecs(metafunc)):
+        return
+    if not opted_in and NAME in metafunc.fixturenames:
+        return  # a fixture of the user's own: `report_left_out` says so
+    if not opted_in:
+        _pytest_private.add_to_closure(node, NAME, start_method_value)
+    _add_parameter(metafunc, node, _params(marker, metafunc.config.stash[SETTINGS]))
+
+
+def _add_parameter(metafunc: pytest.Metafunc, node: pytest.Item, params: list[Any]) -> None:
+    metafunc.parametrize(NAME, params, indirect=True, scope=_scope(node))  # type: ignore[arg-type]
+    _pytest_private.put_first(metafunc, NAME, _INDICES, [param.id for param in params])
+
+
+def expand_report(collector: pytest.Collector, report: pytest.CollectReport) -> None:
+    """Put the legs of a ``unittest.TestCase`` class in place of its marked tests, if there are any."""
+    if not _pytest_private.is_testcase(collector):
+        return
+    try:
+        report.result = _expand_testcase(collector, report.result or [])
+    except pytest.Collector.CollectError as error:
+        report.outcome, report.longrepr, report.result = "failed", str(error), []
+
+
+def _expand_testcase(collector: pytest.Collector, collected: Sequence[Any]) -> list[Any]:
+    """Return what a ``unittest.TestCase`` class collects: its unmarked tests as they are, and legs of the others.
+
+    The legs of one method have a class collector of their own, so that everything of class scope,
+    ``setUpClass`` first, is done once for each method.
+
+    Raises:
+        pytest.Collector.CollectError: a marker cannot be meant.
+
+    """
+    settings = collector.config.stash[SETTINGS]
+    unchanged: list[Any] = []
+    params: dict[str, list[Any]] = {}
+    for function in collected:
+        marker = marker_of(function) if isinstance(function, pytest.Function) else None
+        if not isinstance(function, pytest.Function) or (marker is None and not _opted_in(function)):
+            unchanged.append(function)
+            continue
+        found = _params(marker, settings)
+        if found[0].values == (None,):
+            for mark in found[0].marks:
+                function.add_marker(mark)
+            function.stash[_NO_LEG] = True
+            unchanged.append(function)
+        elif not _opted_in(function) and NAME in function.fixturenames:
+            unchanged.append(function)
+        else:
+            params[function.name] = found
+    legs = [
+        leg
+        for method in selection.ORDER
+        if any(param.values == (method,) for found in params.values() for param in found)
+        for leg in _testcase_legs(collector, method, params)
+    ]
+    return [*unchanged, *legs]
+
+
+def _testcase_legs(collector: pytest.Collector, method: str, params: dict[str, list[Any]]) -> Iterator[Any]:
+    for function in _pytest_private.twin(collector).collect():
+        chosen = [param for param in params.get(function.name, ()) if param.values == (method,)]
+        if not chosen:
+            continue
+        if not _opted_in(function):
+            _pytest_private.add_to_closure(function, NAME, start_method_value)
+        metafunc = _pytest_private.metafunc_of(function)
+        _add_parameter(metafunc, function, chosen)
+        yield from _pytest_private.testcase_legs(function, metafunc)
+
+
+def stash_legs(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
+    """Put the `Leg` of every item that is one into its stash, and count them."""
+    settings = config.stash[SETTINGS]
+    marked = _Marked()
+    legs = count = 0
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        if callspec is not None and NAME in callspec.params and _make_leg(item, callspec, settings):
+            legs += 1
+        elif _NO_LEG in item.stash or marked(item):
+            count += 1
+    config.stash[COUNT] = legs + count
+    if legs and not config.getoption("collectonly"):
+        register_running(config, settings)
+
+
+def register_running(config: pytest.Config, settings: Settings) -> None:
+    """Register the hooks that run legs; once for each session, and not before there is a leg."""
+    manager = config.pluginmanager
+    if manager.has_plugin("startmethod-running"):
+        return
+    from . import running
+
+    manager.register(Teardown(), "startmethod-teardown")
+    manager.register(running.Running(config, settings), "startmethod-running")
+
+
+def _make_leg(item: pytest.Item, callspec: Any, settings: Settings) -> bool:
+    """Stash the leg of an item that has a parameter ``start_method``; return whether it is one."""
+    marker = marker_of(item)
+    ours = _opted_in(item)
+    if marker is None and not ours and not _needs_our_context(item):
+        return False
+    method = callspec.params[NAME]
+    if method is None and ours:
+        item.stash[_NO_LEG] = True
+        return False
+    if type(method) is not str or method not in selection.ORDER:
+        return False
+    marker = marker or Marker()
+    named = marker.named(method)
+    # The marks of a leg that the user parametrized himself; ours has them.
+    for mark in named.marks:
+        if getattr(mark, "mark", mark) not in callspec.marks:
+            item.add_marker(mark)
+    _skip_unless_selected(item, method, settings)
+    file, line, _ = item.location
+    item.stash[LEG] = Leg(
+        nodeid=item.nodeid,
+        test=_without_method(item.nodeid, _pytest_private.id_parts(callspec), (_id(named), method)),
+        method=method,
+        file=file,
+        line=(line or 0) + 1,
+        vacuous=marker.vacuous or settings.vacuous,
+        timeout=marker.timeout,
+    )
+    return True
+
+
+def _needs_our_context(item: pytest.Item) -> bool:
+    definitions = _pytest_private.names_in_closure(item).get("mp_context", ())
+    return _pytest_private.resolves_to(definitions, "mp_context", mp_context_value)
+
+
+def _skip_unless_selected(item: pytest.Item, method: str, settings: Settings) -> None:
+    available = selection.available()
+    if method not in available:
+        item.add_marker(pytest.mark.skip(reason=selection.unavailable_reason(method, available)))
+    elif method not in selection.selected(settings.selection):
+        # Only where the test has parameters of its own: ours are chosen from the selected ones.
+        reason = selection.unselected_reason(method, settings.selection, settings.source)
+        item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _id(named: Named) -> Any:
+    return named.method if named.id is None else named.id
+
+
+def _without_method(nodeid: str, parts: Sequence[str], ids: Sequence[object]) -> str:
+    """Return a leg's node id without the part that stands for its method.
+
+    `parts` are the ids of its ``parametrize`` calls, `ids` what the method may be called in them.
+    A user's own ``parametrize("start_method,x", ...)`` has both in one part: ``spawn-1``.
+    """
+    suffix = f"[{'-'.join(parts)}]"
+    if not nodeid.endswith(suffix):
+        return nodeid
+    for pieces in (list(parts), "-".join(parts).split("-")):
+        for id_ in ids:
+            if id_ in pieces:
+                pieces.remove(str(id_))
+                base = nodeid.removesuffix(suffix)
+                return f"{base}[{'-'.join(pieces)}]" if pieces else base
+    return nodeid
+
+
+class _Marked:
+    """Whether an item is marked, at little cost for thousands that are not: asks each parent once."""
+
+    def __init__(self) -> None:
+        self._parents: dict[object, bool] = {}
+
+    def __call__(self, item: pytest.Item) -> bool:
+        if any(mark.name == MARKER for mark in item.own_markers):
+            return True
+        parent = item.parent
+        if parent not in self._parents:
+            self._parents[parent] = parent is not None and parent.get_closest_marker(MARKER) is not None
+        return self._parents[parent]
+
+
+def report_left_out(items: Sequence[pytest.Item]) -> None:
+    """Warn of every marked item that is no leg, once for each reason and file: it runs, and only once.
+
+    Raises:
+        pytest.UsageError: the warning is an error in this run.
+
+    """
+    marked = _Marked()
+    found: dict[tuple[str, object], list[pytest.Item]] = {}
+    for item in items:
+        if LEG not in item.stash and _NO_LEG not in item.stash and marked(item):
+            found.setdefault((_why_left_out(item), item.path), []).append(item)
+    for (why, _), left_out in found.items():
+        more = f" (and {len(left_out) - 1} more in this file)" if len(left_out) > 1 else ""
+        first = left_out[0]
+        try:
+            first.warn(StartMethodWarning(f"{first.nodeid}{more} is marked {MARKER} and runs only once: {why}"))
+        except StartMethodWarning as warning:
+            raise pytest.UsageError(str(warning)) from None
+
+
+def _why_left_out(item: pytest.Item) -> str:
+    if not isinstance(item, pytest.Function):
+        return f"legs are made of test functions, and this is a {type(item).__name__}"
+    callspec = getattr(item, "callspec", None)
+    if callspec is not None and NAME in callspec.params:
+        return f"its own parameter start_method is not one of {', '.join(selection.ORDER)}"
+    definitions = _pytest_private.names_in_closure(item).get(NAME, ())
+    if definitions and not _opted_in(item):
+        code = getattr(definitions[-1].func, "__code__", None)
+        where = f" ({code.co_filename}:{code.co_firstlineno})" if code is not None else ""
+        return f"another fixture named start_method{where} hides the plugin's; rename it"
+    return "the marker was added too late, when the test had been collected"

@@ -1,0 +1,93 @@
+"""The fixtures ``start_method`` and ``mp_context``.
+
+Both are values only: what makes a method the active one is the leg, not a fixture.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+import pytest
+
+from . import _pytest_private
+from .warning import StartMethodWarning
+
+if TYPE_CHECKING:
+    from multiprocessing.context import BaseContext
+
+
+def start_method_value(request: pytest.FixtureRequest) -> str:
+    """Return the name of the start method that the test runs under: fork, spawn or forkserver.
+
+    Requesting it, or a fixture that does, runs the test once under each of them.
+    """
+    method: object = getattr(request, "param", None)
+    if isinstance(method, str):
+        return method
+    return _outside_a_leg(_pytest_private.requesting_item(request).nodeid)
+
+
+def mp_context_value(start_method: str) -> BaseContext:
+    """Return the multiprocessing context of the start method that the test runs under.
+
+    For what takes a context: ``ProcessPoolExecutor(mp_context=mp_context)``, ``mp_context.Process(...)``.
+    """
+    import multiprocessing
+
+    return multiprocessing.get_context(start_method)
+
+
+def _outside_a_leg(nodeid: str) -> str:
+    # Asked for by name at run time (`request.getfixturevalue`), or by an item that cannot be run more than once.
+    import multiprocessing
+
+    from . import selection
+
+    # allow_none: asking must not fix the method for the rest of the run.
+    method = multiprocessing.get_start_method(allow_none=True) or selection.default()
+    warnings.warn(
+        StartMethodWarning(
+            f"{nodeid} asks for start_method at run time, when it is too late to make it one test per method: "
+            f"it runs once, under {method}. Mark it with @pytest.mark.startmethods"
+        ),
+        stacklevel=1,
+    )
+    return method
+
+
+start_method = pytest.fixture(scope="session", name="start_method")(start_method_value)
+mp_context = pytest.fixture(scope="session", name="mp_context")(mp_context_value)
+
+
+class Teardown:
+    """Tears the fixtures of a start method down while it is still active; registered with the first leg.
+
+    A fixture of wider scope that depends on the method would otherwise be torn down by pytest
+    when the next leg sets up its own, that is, under another method.
+    """
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_teardown(self, item: pytest.Item, nextitem: pytest.Item | None) -> object:
+        """Finish ``start_method`` and all that depends on it, if the next item runs under another method."""
+        from .collection import LEG
+
+        leg = item.stash.get(LEG, None)
+        following = nextitem.stash.get(LEG, None) if nextitem is not None else None
+        if leg is None or (following is not None and following.method == leg.method):
+            return (yield)
+        errors: list[BaseException] = []
+        result = None
+        try:
+            result = yield
+        except BaseException as error:
+            errors.append(error)
+        try:
+            _pytest_private.finish_fixture(item, "start_method")
+        except BaseException as error:
+            errors.append(error)
+        if len(errors) == 2:
+            raise _pytest_private.exception_group(f"errors while tearing down {item.nodeid}", errors)
+        if errors:
+            raise errors[0]
+        return result

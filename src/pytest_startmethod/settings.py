@@ -1,0 +1,189 @@
+"""What the user asked for: options and ini keys as `Settings`, a test's marker as `Marker`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from . import selection
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pytest
+
+PRECHECK: Final = ("report", "error", "off")
+VACUOUS: Final = ("report", "fail", "ignore")
+MARKER: Final = "startmethods"
+MARKER_HELP: Final = (
+    "startmethods(*methods, vacuous=None, timeout=None): run the test once under each multiprocessing start method "
+    "(fork, spawn, forkserver; without names, under every selected one)."
+)
+
+
+class SettingsError(ValueError):
+    """An option, ini key or marker that cannot be meant; the message is one line for the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The options of one run."""
+
+    selection: str = selection.ALL
+    """``"all"``, ``"default"`` or names joined by commas, see `selection.parse`."""
+    explicit: bool = False
+    """Whether the selection was given on the command line."""
+    precheck: str = "report"
+    """One of `PRECHECK`."""
+    vacuous: str = "report"
+    """One of `VACUOUS`; a marker may override it."""
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The selected methods, in the order fork, spawn, forkserver. Imports multiprocessing."""
+        return selection.selected(self.selection)
+
+    @property
+    def source(self) -> str:
+        """What made the selection, as messages name it."""
+        return "--start-methods" if self.explicit else "the ini key start_methods"
+
+
+def unused_line(text: str) -> str:
+    """Return what to say of a ``--start-methods`` that no collected test took notice of; `text` is its value."""
+    return f"--start-methods={text} had no effect: no test is marked with @pytest.mark.{MARKER}"
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Declare the options and their ini keys; a command-line default is always None, so that the ini key counts."""
+    group = parser.getgroup("startmethod", "multiprocessing start methods")
+    options = {
+        "--start-methods": (
+            "METHODS",
+            "all (the default), default (the interpreter's own), or a list such as fork,spawn: "
+            "marked tests run once under each of these start methods",
+        ),
+        "--start-methods-precheck": (
+            "|".join(PRECHECK),
+            "a process under fork that could not start under spawn: report it (the default), fail the leg, or nothing",
+        ),
+        "--start-methods-vacuous": (
+            "|".join(VACUOUS),
+            "a leg that passed and started no process with its method: report it (the default), fail it, or nothing",
+        ),
+    }
+    for option, (metavar, text) in options.items():
+        key = option.removeprefix("--").replace("-", "_")
+        group.addoption(option, default=None, metavar=metavar, dest=key, help=text)
+        parser.addini(key, f"The default of {option}.", default="")
+
+
+def from_config(config: pytest.Config) -> Settings:
+    """Return the settings of a run: the command line beats the ini file beats the default.
+
+    Raises:
+        SettingsError: a value is not one of the valid ones; the message names both, and where the value stands.
+
+    """
+
+    def given(key: str) -> tuple[str, str]:
+        option = config.getoption(key)
+        if option is not None:
+            return option, "--" + key.replace("_", "-")
+        return config.getini(key).strip(), f"ini key {key}"
+
+    def word(key: str, valid: tuple[str, ...]) -> str:
+        text, source = given(key)
+        if not text and source.startswith("ini"):
+            return valid[0]
+        if text not in valid:
+            raise SettingsError(f"{source}: {text!r} is not valid (valid: {', '.join(valid)})")
+        return text
+
+    text, source = given("start_methods")
+    explicit = source.startswith("--")
+    try:
+        chosen = selection.ALL if not text and not explicit else selection.parse(text)
+    except ValueError as error:
+        raise SettingsError(f"{source}: {error}") from None
+    return Settings(chosen, explicit, word("start_methods_precheck", PRECHECK), word("start_methods_vacuous", VACUOUS))
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """One method that a marker names, with what ``pytest.param`` says of it."""
+
+    method: str
+    marks: tuple[Any, ...] = ()
+    id: object = None
+    """A string, ``pytest.HIDDEN_PARAM``, or None for the method's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """A test's ``@pytest.mark.startmethods(*methods, vacuous=None, timeout=None)``."""
+
+    methods: tuple[Named, ...] = ()
+    """Empty: every selected method."""
+    vacuous: str | None = None
+    """One of `VACUOUS`, or None for the run's setting."""
+    timeout: float | None = None
+    """Seconds, 0 for no limit, or None for the run's setting."""
+
+    def named(self, method: str) -> Named:
+        """Return what the marker says of `method`."""
+        return next((named for named in self.methods if named.method == method), Named(method))
+
+
+def parse_marker(args: tuple[object, ...], kwargs: Mapping[str, object]) -> Marker:
+    """Return what a marker's arguments say.
+
+    Raises:
+        SettingsError: an argument cannot be meant; the message names it and the valid ones, and not the test.
+
+    """
+    for keyword in kwargs:
+        if keyword not in ("vacuous", "timeout"):
+            raise SettingsError(f"unknown keyword {keyword!r} (valid: vacuous, timeout)")
+    methods: dict[str, Named] = {}
+    for arg in args:
+        named = _named(arg)
+        if named.method in methods:
+            raise SettingsError(f"{named.method!r} is named twice")
+        methods[named.method] = named
+    return Marker(tuple(methods.values()), _vacuous(kwargs.get("vacuous")), _timeout(kwargs.get("timeout")))
+
+
+def _named(arg: object) -> Named:
+    valid = f"(valid: {', '.join(selection.ORDER)})"
+    marks: tuple[Any, ...] = ()
+    id_: object = None
+    # What pytest.param returns is a named tuple of a private type.
+    if isinstance(arg, tuple) and getattr(type(arg), "_fields", None) == ("values", "marks", "id"):
+        values, marks, id_ = arg
+        if len(values) != 1:
+            raise SettingsError(f"pytest.param takes one start method here, not {len(values)} values {valid}")
+        arg = values[0]
+    if not isinstance(arg, str):
+        raise SettingsError(
+            f"a start method is given by its name, not by an object of type {type(arg).__name__} {valid}"
+        )
+    if arg not in selection.ORDER:
+        raise SettingsError(f"{arg!r} is not a start method {valid}")
+    return Named(arg, tuple(marks), id_)
+
+
+def _vacuous(value: object) -> str | None:
+    if value is None or (isinstance(value, str) and value in VACUOUS):
+        return value
+    text = repr(value) if isinstance(value, str) else f"an object of type {type(value).__name__}"
+    raise SettingsError(f"vacuous: {text} is not valid (valid: {', '.join(VACUOUS)})")
+
+
+def _timeout(value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < float("inf"):
+        return float(value)
+    text = repr(value) if type(value) in (str, int, float, bool) else f"an object of type {type(value).__name__}"
+    raise SettingsError(f"timeout: {text} is not a number of seconds (valid: a positive number, or 0 for no limit)")

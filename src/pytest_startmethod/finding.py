@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 WIDTH = 80
 """No line of a printed finding is wider, save a path or name that cannot be broken."""
@@ -32,7 +34,7 @@ class Finding:
     message: str
     """What happened, with the values, in one or two sentences."""
     evidence: tuple[str, ...] = ()
-    """Facts that support the message, one a line, indented by the printer."""
+    """Facts that support the message, one a line, indented by the printer. A file in them is absolute."""
     fix: str = ""
     """What to do, in the imperative."""
     confirmed: bool | None = None
@@ -40,4 +42,56 @@ class Finding:
 
     def __str__(self) -> str:
         """Return the finding as text of at most `WIDTH` columns."""
-        raise NotImplementedError
+        return "\n".join(self.section_lines())
+
+    def section_lines(self, root: str | None = None) -> list[str]:
+        """Return the lines of the finding's text, with files below the directory `root` relative to it."""
+        from .codes import CAUSES
+
+        title = f"{self.code} {self.name}"
+        lines = _wrap(f"{title}: {self.path}" if self.path else title, "", "    ")
+        if self.file is not None:
+            lines.append("  " + _relative(self.file if self.line is None else f"{self.file}:{self.line}", root))
+        lines += _wrap(_relative(self.message, root), "  ", "  ")
+        cause = CAUSES.get(self.code)
+        if cause is not None and cause.why_fork and self.level == "cause":
+            lines += _wrap(f"under fork: {cause.why_fork}", "  ", "    ")
+        for fact in self.evidence:
+            lines += _wrap(_relative(fact, root), "  ", "    ")
+        if self.confirmed is not None:
+            lines.append("  confirmed by experiment" if self.confirmed else "  not confirmed: an experiment cleared it")
+        if self.fix:
+            lines += _wrap(_relative(f"fix: {self.fix}", root), "  ", "    ")
+        return lines
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the finding as builtins that JSON can hold; `from_dict` is the way back."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {**values, "evidence": list(self.evidence)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Finding:
+        """Return the finding that `as_dict` made `values` of; keys that it does not know are left out."""
+        known = {each.name for each in fields(cls)}
+        kept = {key: value for key, value in values.items() if key in known}
+        return cls(**{**kept, "evidence": tuple(kept.get("evidence", ()))})
+
+
+def section_lines(finding: Finding, root: str | None = None) -> list[str]:
+    """Return the lines of the section below a failing test, with files below the directory `root` relative to it."""
+    return finding.section_lines(root)
+
+
+def _wrap(text: str, first: str, later: str) -> list[str]:
+    return textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent=first,
+        subsequent_indent=later,
+        break_long_words=False,
+        break_on_hyphens=False,
+    ) or [first + text]
+
+
+def _relative(text: str, root: str | None) -> str:
+    return text if not root else text.replace(root.rstrip(os.sep) + os.sep, "")

@@ -1,0 +1,35 @@
+"""Run tests under every multiprocessing start method, and learn why one fails under spawn or forkserver."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .finding import Finding
+    from .pickling import explain
+    from .warning import StartMethodWarning
+
+    __version__: str
+
+__all__ = ["Finding", "StartMethodWarning", "__version__", "explain"]
+
+_HOMES = {"explain": "pickling", "Finding": "finding", "StartMethodWarning": "warning"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import the public names when they are first asked for: pytest imports this package at every start."""
+    import importlib
+
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("pytest-startmethod")
+    if name in _HOMES:
+        value = getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,156 @@
+"""Every private name of CPython that pickling and its diagnosis touch.
+
+Read in CPython 3.10, 3.11, 3.12, 3.13, 3.14 and 3.15. Each function says what to do when its name goes.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import multiprocessing.process
+import pickle
+import sys
+import types
+from collections.abc import Callable
+from typing import Any
+
+Reducer = Callable[[Any], Any]
+
+
+# -- pickling --------------------------------------------------------------------------------------------------------
+
+
+def spawning_popen() -> Any:
+    """Return what ``get_spawning_popen`` returns, or None: the Popen object whose process is being pickled.
+
+    `context._tls.spawning_popen`; when it goes, the new way to tell "inside a process's arguments" from "elsewhere".
+    """
+    from multiprocessing import context
+
+    return context.get_spawning_popen()
+
+
+def set_spawning_popen(popen: Any) -> None:
+    """Say that a process is being pickled for `popen`, or no longer (None). See `spawning_popen`."""
+    from multiprocessing import context
+
+    context.set_spawning_popen(popen)
+
+
+def forking_pickler() -> type[pickle.Pickler]:
+    """Return the pickler class that ``Process.start`` uses: the user may have put another in its place."""
+    from multiprocessing import reduction
+
+    return reduction.ForkingPickler
+
+
+def stock_pickler(cls: type[pickle.Pickler]) -> bool:
+    """Return whether `cls` pickles as CPython's own ForkingPickler does.
+
+    Tell by module and by the absence of `reducer_override`: our own recorder may have replaced its `dump`.
+    """
+    return cls.__module__ == "multiprocessing.reduction" and not hasattr(cls, "reducer_override")
+
+
+def reducers() -> dict[type, Reducer]:
+    """Return the dispatch table of a new ForkingPickler: copyreg's, then those given to `ForkingPickler.register`.
+
+    `ForkingPickler._extra_reducers` and `_copyreg_dispatch_table`; when they go, `ForkingPickler(file).dispatch_table`.
+    """
+    from multiprocessing import reduction
+
+    return {**copyreg.dispatch_table, **reduction.ForkingPickler._extra_reducers}  # type: ignore[attr-defined]
+
+
+def newobj_functions() -> tuple[Any, Any]:
+    """Return `copyreg.__newobj__` and `copyreg.__newobj_ex__`, documented in PEP 307 and PEP 3154 by name only."""
+    return copyreg.__newobj__, copyreg.__newobj_ex__  # type: ignore[attr-defined]
+
+
+# -- multiprocessing's own objects -----------------------------------------------------------------------------------
+
+
+def made_by_fork(semlock: Any) -> bool:
+    """Return whether a multiprocessing lock was made by a fork context, so that no spawned child can open it.
+
+    Such a semaphore is unlinked at once and `_semlock.name` is None (3.10 to 3.15). 3.11.7 and later also have
+    `_is_fork_ctx` and refuse to pickle it; before, it pickles, loads, and crashes the child that uses it (gh-90549).
+    On Windows no lock is like that.
+    """
+    if sys.platform == "win32":
+        return False
+    return object.__getattribute__(semlock, "__dict__")["_semlock"].name is None
+
+
+def lock_classes() -> tuple[type, ...]:
+    """Return multiprocessing's lock classes, if anyone has imported them: nobody can hold a lock otherwise."""
+    module = sys.modules.get("multiprocessing.synchronize")
+    if module is None:
+        return ()
+    return (module.Lock, module.RLock, module.Semaphore, module.BoundedSemaphore)
+
+
+def connection_classes() -> tuple[type, ...]:
+    """Return the classes whose reducers hand a descriptor to the resource sharer, if imported."""
+    module = sys.modules.get("multiprocessing.connection")
+    if module is None:
+        return ()
+    names = ("Connection", "PipeConnection")
+    return tuple(getattr(module, name) for name in names if hasattr(module, name))
+
+
+def arena_class() -> type | None:
+    """Return the class of the shared memory behind Value and Array, if imported; its reducer passes a descriptor."""
+    module = sys.modules.get("multiprocessing.heap")
+    return None if module is None or sys.platform == "win32" else module.Arena
+
+
+PROCESS_FIELDS = frozenset(
+    "_identity _config _parent_pid _parent_name _popen _closed _target _args _kwargs _name".split()  # noqa: SIM905
+)
+"""What `BaseProcess.__init__` sets; all else in a process's `__dict__` is the user's. The same in 3.10 to 3.15."""
+
+
+def is_process(obj: object) -> bool:
+    """Return whether `obj` is a process object, by its type alone."""
+    return multiprocessing.process.BaseProcess in type.mro(type(obj)) if type(obj) is not type else False
+
+
+def inner_task(func: Any, args: tuple[Any, ...]) -> tuple[str, Any, Any]:
+    """Return what a Pool or executor wrapped: ``(form, function, items)``.
+
+    `form` is "call" (`items` is `args`), "map" (one argument each) or "starmap" (a tuple of arguments each).
+    `pool.mapstar(((func, batch),))`, `pool.starmapstar(((func, batch),))` and, for ProcessPoolExecutor.map,
+    ``partial(_process_chunk, func)(chunk)``. When the names go, the tasks are shown as multiprocessing wraps them.
+    """
+    import functools
+    from multiprocessing import pool
+
+    if func in (pool.mapstar, pool.starmapstar) and len(args) == 1:  # type: ignore[attr-defined]
+        inner, batch = args[0]
+        return "map" if func is pool.mapstar else "starmap", inner, batch  # type: ignore[attr-defined]
+    futures = sys.modules.get("concurrent.futures.process")
+    chunk = getattr(futures, "_process_chunk", None)
+    if type(func) is functools.partial and chunk is not None and func.func is chunk and len(args) == 1:
+        return "starmap", func.args[0], args[0]
+    return "call", func, args
+
+
+def call_item(obj: object) -> tuple[Any, Any, Any] | None:
+    """Return ``(fn, args, kwargs)`` of ProcessPoolExecutor's `_CallItem`, or None if `obj` is none."""
+    futures = sys.modules.get("concurrent.futures.process")
+    cls = getattr(futures, "_CallItem", None)
+    if cls is None or type(obj) is not cls:
+        return None
+    fields = object.__getattribute__(obj, "__dict__")
+    return fields["fn"], fields["args"], fields["kwargs"]
+
+
+# -- types without a public name -------------------------------------------------------------------------------------
+
+
+def cell_value(cell: types.CellType) -> tuple[bool, Any]:
+    """Return whether `cell` holds a value, and that value."""
+    try:
+        return True, cell.cell_contents
+    except ValueError:
+        return False, None

@@ -97,8 +97,7 @@ def vacuous(evidence: Evidence) -> Finding | None:
         check = method_check(place)
         if check is not None:
             message = (
-                f"started no process: the code checks the start method at {_short(check)} "
-                f"and starts nothing under {evidence.method}"
+                f"started no process: the code checks the start method at {_short(check)} and starts nothing"
             )
             return _note("SM504", "start method check", check, message, _CHECK_FIX)
     message = "started no process" + _instead(evidence.tasks)
@@ -113,37 +112,32 @@ def _instead(tasks: Sequence[Task]) -> str:
 
 def _pinned(evidence: Evidence, others: Sequence[Launch]) -> Finding:
     launch = others[0]
-    started = f"{len(others)} process{'es' * (len(others) > 1)} with {launch.method}, none with {evidence.method}"
+    started = f"{len(others)} process{'es' * (len(others) > 1)} with {launch.method}"
     forced = [each for each in evidence.overrides if each.wins and each.method == launch.method]
     if forced:
         place = forced[-1].place
         message = f"started {started}: set_start_method({launch.method!r}) at {_short(place)}"
         fix = "leave the start method to the leg; the test can read it from the start_method fixture"
         return _note("SM502", f"set_start_method({launch.method!r})", place, message, fix)
-    places = _pins(launch)
-    place = places[0] if places else launch.place
     what = f"get_context({launch.method!r})"
-    evidence_lines = tuple(f"or at {_short(each)}" for each in places[1:4])
-    where = f"{what} at {_short(place)}" if places else f"started at {_short(launch.place)}"
-    fix = (
-        f"take the context from the mp_context fixture, or let the code accept one, instead of "
-        f"{what if places else 'pinning ' + launch.method}"
-    )
-    return _note("SM502", what, place, f"started {started}: {where}", fix, evidence_lines)
+    fix = f"take the context from the mp_context fixture, or let the code accept one, instead of {what}"
+    own = _pins(launch, [launch.place.file] if launch.place is not None else [])
+    if own:
+        also = tuple(f"or at {_short(each)}" for each in own[1:4])
+        return _note("SM502", what, own[0], f"started {started}: {what} at {_short(own[0])}", fix, also)
+    message = f"started {started} at {_short(launch.place)}"
+    elsewhere = tuple(f"{what} is at {_short(each)}" for each in _pins(launch, user_files())[:4])
+    return _note("SM502", what, launch.place, message, fix, elsewhere)
 
 
-def _pins(launch: Launch) -> list[Place]:
-    """Return where the context of `launch` may have been chosen: its own file first, then the user's others."""
-    own = [launch.place.file] if launch.place is not None else []
-    for files in (own, user_files()):
-        found = find_calls(files, "get_context", launch.method)
-        for name in _CLASSES[launch.method]:
-            found += find_names(files, name)
-        if launch.method == "spawn":  # ProcessPoolExecutor(max_tasks_per_child=...) without mp_context, 3.11
-            found += [p for p in find_calls(files, "ProcessPoolExecutor") if "max_tasks_per_child" in _source(p)]
-        if found:
-            return found
-    return []
+def _pins(launch: Launch, files: list[str]) -> list[Place]:
+    """Return where `files` choose the context of `launch`."""
+    found = find_calls(files, "get_context", launch.method)
+    for name in _CLASSES[launch.method]:
+        found += find_names(files, name)
+    if launch.method == "spawn":  # ProcessPoolExecutor(max_tasks_per_child=...) without mp_context, 3.11
+        found += [p for p in find_calls(files, "ProcessPoolExecutor") if "max_tasks_per_child" in _source(p)]
+    return found
 
 
 def _source(place: Place) -> str:

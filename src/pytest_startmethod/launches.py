@@ -243,7 +243,7 @@ class Recorder:
         if worker is not None and worker[0] is not None:
             self._initializer(record, launch, target, worker[0])
         if record.precheck and launch.method == "fork":
-            self._precheck(record, launch, process)
+            self._guarded(self._precheck, record, launch, process)
         return launch
 
     def _initializer(self, record: LegRecord, launch: Launch, target: Any, initializer: Any) -> None:
@@ -315,11 +315,13 @@ class Recorder:
     def _not_pickled(self, record: LegRecord, obj: Any, error: BaseException) -> None:
         if self.failure_of(error) is not None or getattr(self._local, "pickling", False):
             return
+        self._remember(record, error, self._guarded(self._diagnose, obj, error) or ())
+
+    def _diagnose(self, obj: Any, error: BaseException) -> tuple[Finding, ...]:
         from . import pickling
 
         with self._pickling():
-            findings = pickling.diagnose(obj, error=error, task=not mp.is_spawning())
-        self._remember(record, error, findings)
+            return pickling.diagnose(obj, error=error, task=not mp.is_spawning())
 
     @contextmanager
     def _pickling(self) -> Iterator[None]:

@@ -37,11 +37,13 @@ class LegResult:
     """Why the leg failed, or what it swallowed."""
     predictions: tuple[Finding, ...] = ()
     """Under fork: what spawn would say."""
+    troubles: tuple[str, ...] = ()
+    """What went wrong in the plugin itself, or could not be said as a warning."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result as builtins, for a report that crosses processes."""
         data = {name: getattr(self, name) for name in self.__slots__}
-        data["launches"], data["tasks"] = list(self.launches), list(self.tasks)
+        data["launches"], data["tasks"], data["troubles"] = list(self.launches), list(self.tasks), list(self.troubles)
         data["vacuous"] = None if self.vacuous is None else self.vacuous.as_dict()
         data["findings"] = [each.as_dict() for each in self.findings]
         data["predictions"] = [each.as_dict() for each in self.predictions]
@@ -51,11 +53,17 @@ class LegResult:
     def from_dict(cls, data: Mapping[str, Any]) -> LegResult:
         """Return the result that `as_dict` was made from."""
         values = dict(data)
-        values["launches"], values["tasks"] = tuple(data["launches"]), tuple(data["tasks"])
+        for name in ("launches", "tasks", "troubles"):
+            values[name] = tuple(data[name])
         values["vacuous"] = None if data["vacuous"] is None else Finding.from_dict(data["vacuous"])
         values["findings"] = tuple(map(Finding.from_dict, data["findings"]))
         values["predictions"] = tuple(map(Finding.from_dict, data["predictions"]))
         return cls(**values)
+
+
+def in_order(results: Iterable[LegResult]) -> list[LegResult]:
+    """Return `results` by file, line, test and method: the same whoever ran them, and when."""
+    return sorted(results, key=lambda leg: (leg.file, leg.line, leg.test, ORDER.index(leg.method)))
 
 
 def verdict(legs: Mapping[str, LegResult]) -> str:
@@ -101,6 +109,15 @@ def group(results: Iterable[LegResult]) -> list[Group]:
     return order
 
 
+def group_vacuous(results: Iterable[LegResult]) -> list[Group]:
+    """Gather the legs that passed and tested nothing by what they did instead, the most frequent first."""
+    groups: dict[object, Group] = {}
+    for leg in results:
+        if leg.vacuous is not None:
+            groups.setdefault(_identity(leg.vacuous), Group(leg.vacuous)).legs.append(leg)
+    return sorted(groups.values(), key=lambda g: -len(g.legs))
+
+
 def _identity(finding: Finding) -> object:
     return finding.code, finding.path, finding.file, finding.line
 
@@ -113,14 +130,13 @@ def summary_lines(results: Sequence[LegResult], *, root: str, verbose: bool) -> 
     lines = _table(results)
     for each in group(results):
         lines += ["", *_cause_lines(each, root=root, verbose=verbose)]
-    vacuous = [leg for leg in results if leg.vacuous is not None]
-    if vacuous:
+    for each in group_vacuous(results):
+        lines += ["", *_vacuous_lines(each, root=root, verbose=verbose)]
+    troubles = list(dict.fromkeys(trouble for leg in results for trouble in leg.troubles))
+    if troubles:
         lines.append("")
-    for leg in vacuous:
-        assert leg.vacuous is not None
-        text = f"vacuous: {leg.nodeid} {relative(leg.vacuous.message, root)} ({leg.vacuous.code})"
-        lines += wrap(text, indent="  ", first="")
-        lines += wrap(f"fix: {leg.vacuous.fix}", indent="    ", first="  ")
+    for trouble in troubles:
+        lines += wrap(trouble, indent="  ", first="")
     return lines
 
 
@@ -139,13 +155,11 @@ def _table(results: Sequence[LegResult]) -> list[str]:
     tests: dict[str, dict[str, LegResult]] = {}
     for leg in results:
         tests.setdefault(leg.test, {})[leg.method] = leg
-    verdicts: dict[str, int] = {}
-    for legs in tests.values():
-        said = verdict(legs)
-        verdicts[said] = verdicts.get(said, 0) + 1
-    several = f"{len(tests)} test{'s' * (len(tests) != 1)}"
-    said = ", ".join(f"{n} {v}" if v not in ("passes", "fails") or n == 1 else f"{n} {v[:-2]}" for v, n in verdicts.items())
-    return [*lines, *wrap(f"{several}: {said}", indent="  ", first="")]
+    said = [verdict(legs) for legs in tests.values()]
+    first = [each for each in ("passes", "needs-fork", "fails") if each in said]
+    words = [*first, *sorted(set(said) - {*first, "vacuous", "skipped"}), *(w for w in ("vacuous", "skipped") if w in said)]
+    text = f"{_count(len(tests), 'test')}: " + ", ".join(f"{said.count(word)} {word}" for word in words)
+    return [*lines, *wrap(text, first="")]
 
 
 def _cause_lines(each: Group, *, root: str, verbose: bool) -> list[str]:
@@ -163,11 +177,31 @@ def _cause_lines(each: Group, *, root: str, verbose: bool) -> list[str]:
     lines += wrap(relative(finding.message, root))
     if finding.fix:
         lines += wrap(f"fix: {relative(finding.fix, root)}", indent="       ", first="  ")
-    if verbose:
-        lines += [f"  {leg.nodeid}" for leg in each.legs]
-    else:
-        more = len(each.legs) - 1
-        lines.append(f"  first: {each.legs[0].nodeid}" + (f" (and {more} more: -v)" if more else ""))
+    return lines + _leg_lines(each.legs, verbose=verbose)
+
+
+def _vacuous_lines(each: Group, *, root: str, verbose: bool) -> list[str]:
+    finding = each.finding
+    one = len(each.legs) == 1
+    passed = f"{_count(len(each.legs), 'leg')} passed and started nothing with {'its' if one else 'their'} method"
+    lines = wrap(f"{finding.code} {finding.name}: {passed}", first="")
+    lines += wrap(relative(finding.message, root))
+    for fact in finding.evidence:
+        lines += wrap(relative(fact, root), indent="      ", first="    ")
+    lines += wrap(f"fix: {relative(finding.fix, root)}", indent="       ", first="  ")
+    return lines + _leg_lines(each.legs, verbose=verbose, word="vacuous: ")
+
+
+_LISTED = 6
+
+
+def _leg_lines(legs: Sequence[LegResult], *, verbose: bool, word: str = "") -> list[str]:
+    """Name the legs: all of them, or the first and how to see the rest."""
+    listed = legs if verbose or len(legs) <= _LISTED else legs[:1]
+    first = "first: " if len(listed) < len(legs) else ""
+    lines = [f"  {word or first}{leg.nodeid}" for leg in listed]
+    if len(listed) < len(legs):
+        lines.append(f"  and {len(legs) - len(listed)} more: -v lists them")
     return lines
 
 

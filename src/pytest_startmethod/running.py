@@ -42,6 +42,8 @@ class LegState:
         self.vacuous: Finding | None = None
         self.findings: list[Finding] = []
         self.predictions: tuple[Finding, ...] = ()
+        self.notes: list[str] = []
+        """What the summary must say because a warning could not."""
 
 
 class Running:
@@ -123,7 +125,7 @@ class Running:
                     StartMethodWarning(text), None, place.file if place else state.leg.file, place.line if place else 1
                 )
             except StartMethodWarning:  # warnings are errors here, and the outcome is the user's own
-                self.recorder.troubles.append(relative(text, str(self.config.rootpath)))
+                state.notes.append(f"StartMethodWarning: {relative(text, str(self.config.rootpath))}")
 
     # -- reports -----------------------------------------------------------------------------------------------------
 
@@ -140,6 +142,9 @@ class Running:
             self._annotate(item, call, report, state)
         except Exception:
             self.recorder.troubles.append(traceback.format_exc(limit=-1).strip().splitlines()[-1])
+            state.outcomes.append((str(report.when), report.outcome))
+            if report.when == "teardown":
+                report.startmethod = self._result(state).as_dict()  # type: ignore[attr-defined]
         return report
 
     def _annotate(
@@ -247,6 +252,7 @@ class Running:
             vacuous=state.vacuous,
             findings=diagnosis.unique(state.findings),
             predictions=state.predictions,
+            troubles=(*state.notes, *(f"pytest-startmethod: {each}" for each in self.recorder.troubles)),
         )
 
     # -- the end -----------------------------------------------------------------------------------------------------

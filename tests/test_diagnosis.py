@@ -1,0 +1,237 @@
+"""What the evidence of one leg says: why it failed, and whether it tested its method at all."""
+
+from __future__ import annotations
+
+import textwrap
+
+import pytest
+
+from pytest_startmethod import diagnosis
+from pytest_startmethod.activation import SetByUser
+from pytest_startmethod.callers import Place
+from pytest_startmethod.diagnosis import Evidence
+from pytest_startmethod.finding import Finding
+from pytest_startmethod.launches import Failure, Fixture, Launch, Task
+
+NODE = "test_a.py::test_x[spawn]"
+
+
+def finding(path="target", code="SM101"):
+    return Finding(code, "local-function", "cause", path, "/a.py", 3, "a message", (), "a fix")
+
+
+def launch(method="spawn", **values):
+    given = {"place": Place("/a.py", 5), "fixture": None, "leg": NODE, **values}
+    return Launch(method, "mod.work", (), given.pop("place"), None, given.pop("fixture"), given.pop("leg"), **given)
+
+
+def evidence(outcome="passed", **values):
+    return Evidence(leg=NODE, method="spawn", outcome=outcome, **values)
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A module of the user's, and the place of a line in it."""
+
+    def write(text):
+        file = tmp_path / "test_module.py"
+        file.write_text(textwrap.dedent(text))
+        return lambda line: Place(str(file), line)
+
+    return write
+
+
+def codes(findings):
+    return [each.code for each in findings]
+
+
+def test_passed_leg_has_no_cause():
+    """A leg that passed has nothing to explain, whatever failed in it."""
+    assert diagnosis.diagnose(evidence(failures=[Failure(1, "E", (finding(),))])) == ()
+
+
+def test_cause_of_the_exception_comes_first():
+    """The failed start that raised leads; others that failed before it follow, each once."""
+    first, second = finding("args[0]"), finding("target")
+    failures = [Failure(1, "E", (first,)), Failure(2, "E", (second,))]
+    found = diagnosis.diagnose(evidence("failed", failures=failures, failure=failures[1]))
+    assert found == (second, first)
+
+
+def test_swallowed_start_explains_a_symptom():
+    """A start that failed elsewhere is the cause of a failure that names something else."""
+    assert diagnosis.diagnose(evidence("failed", failures=[Failure(1, "E", (finding(),))])) == (finding(),)
+
+
+def test_failed_start_of_a_wider_fixture_explains_a_later_leg():
+    """The fixture's failure counts for legs of the same method only."""
+    failed = launch(findings=(finding(),), fixture=Fixture("server", "module", ""))
+    assert diagnosis.diagnose(evidence("failed", inherited=[failed])) == (finding(),)
+    other = launch("forkserver", findings=(finding(),), fixture=Fixture("server", "module", ""))
+    assert diagnosis.diagnose(evidence("failed", inherited=[other])) == ()
+
+
+def test_failure_without_evidence_has_no_finding():
+    """When nothing is known, nothing is said."""
+    assert diagnosis.diagnose(evidence("failed", launches=[launch()])) == ()
+
+
+def test_leg_that_started_a_process_with_its_method_is_not_vacuous():
+    """One launch with the method is enough, and a wider fixture's counts."""
+    assert diagnosis.vacuous(evidence(launches=[launch("fork"), launch()])) is None
+    assert diagnosis.vacuous(evidence(inherited=[launch()])) is None
+
+
+def test_start_that_failed_was_a_start():
+    """A leg that expects a start to fail has tested its method."""
+    assert diagnosis.vacuous(evidence(launches=[launch(error="PicklingError: no")])) is None
+
+
+@pytest.mark.parametrize("outcome", ["failed", "skipped"])
+def test_only_a_leg_that_passed_is_vacuous(outcome):
+    """A failure or a skip says something."""
+    assert diagnosis.vacuous(evidence(outcome)) is None
+
+
+def test_no_process_is_sm501():
+    """Nothing started, nothing asked."""
+    found = diagnosis.vacuous(evidence())
+    assert (found.code, found.message) == ("SM501", "started no process")
+    assert found.fix == "take the marker off this test, or start the process in the test"
+
+
+def test_tasks_in_somebody_elses_pool_are_told():
+    """SM501 names what the leg did give to a pool."""
+    task = Task("fork", "Pool", "map", "mod.work", Place("/a.py", 9))
+    found = diagnosis.vacuous(evidence(tasks=[task]))
+    assert found.message == "started no process; its tasks ran in processes of another test: mod.work, given at /a.py:9"
+
+
+def test_pinned_context_is_sm502_at_the_line_that_pins(source):
+    """The finding stands where the context is chosen, not where the process starts."""
+    place = source(
+        """
+        import multiprocessing
+        CONTEXT = multiprocessing.get_context("fork")
+        def test_x():
+            CONTEXT.Process().start()
+        """
+    )
+    found = diagnosis.vacuous(evidence(launches=[launch("fork", place=place(5))]))
+    assert (found.code, found.line) == ("SM502", 3)
+    assert found.message == f"started 1 process with fork: get_context('fork') at {place(3).file}:3"
+    assert found.fix == (
+        "take the context from the mp_context fixture, or let the code accept one, instead of get_context('fork')"
+    )
+
+
+def test_pin_in_another_file_is_evidence_only(source):
+    """Where the launching file chooses no context, the finding stays at the launch."""
+    found = diagnosis.vacuous(evidence(launches=[launch("fork", place=Place("/no/such/file.py", 8))]))
+    assert (found.code, found.file, found.line) == ("SM502", "/no/such/file.py", 8)
+    assert found.message == "started 1 process with fork at /no/such/file.py:8"
+
+
+@pytest.mark.parametrize("line", ["from multiprocessing.context import ForkProcess", "context.ForkContext()"])
+def test_pinned_classes_are_found(source, line):
+    """A context's classes pin as its name does."""
+    place = source(f"{line}\nx = ForkProcess\n" if "import" in line else f"x = {line}\n")
+    found = diagnosis.vacuous(evidence(launches=[launch("fork", place=place(9))]))
+    assert found.code == "SM502"
+    assert found.file == place(1).file
+
+
+def test_executor_that_pins_spawn_by_itself_is_found(source):
+    """ProcessPoolExecutor(max_tasks_per_child=...) takes a spawn context (CPython 3.11)."""
+    place = source("pool = ProcessPoolExecutor(max_tasks_per_child=1)\n")
+    fork = Evidence("t[fork]", "fork", "passed", launches=[launch("spawn", place=place(7))])
+    assert diagnosis.vacuous(fork).line == 1
+
+
+def test_set_start_method_in_the_test_is_sm502():
+    """What the test sets itself is why it has another method."""
+    override = SetByUser("fork", Place("/a.py", 4), wins=True)
+    found = diagnosis.vacuous(evidence(launches=[launch("fork"), launch("fork")], overrides=[override]))
+    assert found.message == "started 2 processes with fork: set_start_method('fork') at /a.py:4"
+    assert found.fix == "leave the start method to the leg; the test can read it from the start_method fixture"
+
+
+def test_wider_fixture_under_another_method_is_sm503():
+    """The fixture, its scope, its method and its line are named."""
+    earlier = launch("fork", fixture=Fixture("pool", "session", ""), leg="test_a.py::test_x[fork]")
+    found = diagnosis.vacuous(evidence(inherited=[earlier]))
+    assert found.message == (
+        "used processes that the session-scoped fixture 'pool' started with fork in test_a.py::test_x[fork], at /a.py:5"
+    )
+    assert found.fix == "let the fixture 'pool' request start_method or mp_context: it is then built once per method"
+
+
+def test_method_check_that_starts_nothing_is_sm504(source):
+    """Code that compares the method and starts nothing declares itself."""
+    place = source(
+        """
+        def run():
+            method = get_start_method()
+            if method == "fork":
+                start()
+        """
+    )
+    found = diagnosis.vacuous(evidence(asked=[place(3)]))
+    assert (found.code, found.line) == ("SM504", 4)
+    assert found.message == (
+        f"started no process: the code checks the start method at {place(4).file}:4 and starts nothing"
+    )
+
+
+def test_asking_without_comparing_declares_nothing(source):
+    """Printing the method is no check."""
+    place = source("def run():\n    print(get_start_method())\n")
+    assert diagnosis.vacuous(evidence(asked=[place(2)])).code == "SM501"
+
+
+REFUSALS = {
+    "guarded raise": ('if get_start_method() != "fork":\n        raise RuntimeError("fork only")', 3, 2),
+    "guarded skip": ('if method in ("spawn", "forkserver"):\n        pytest.skip("no")', 3, 2),
+    "skipTest": ('if method == "spawn":\n        self.skipTest("no")', 3, 2),
+    "assert": ('assert get_start_method() == "fork"', 2, 2),
+    "early return": ('if method == "fork":\n        return 1\n    raise RuntimeError', 4, 2),
+    "else": ('if method == "fork":\n        go()\n    else:\n        raise RuntimeError', 5, 2),
+}
+
+
+@pytest.mark.parametrize(("body", "raised", "check"), REFUSALS.values(), ids=REFUSALS)
+def test_refusals_are_sm504(source, body, raised, check):
+    """A raise, skip or assert that a comparison with a method's name guards is a declaration."""
+    place = source(f"def run(method):\n    {body}\n")
+    (found,) = diagnosis.diagnose(evidence("failed", raised_at=place(raised)))
+    assert (found.code, found.level, found.line) == ("SM504", "cause", check)
+    assert found.message == f"the code checks the start method at {place(check).file}:{check} and raised under spawn"
+    assert found.fix == "make the code work without the check, or name the supported methods in the marker"
+
+
+def test_skip_by_name_is_a_note(source):
+    """A skip needs no explanation, and is told."""
+    place = source('def test(method):\n    if method == "spawn":\n        pytest.skip("no")\n')
+    (found,) = diagnosis.diagnose(evidence("skipped", raised_at=place(3)))
+    assert (found.code, found.level) == ("SM504", "note")
+
+
+OTHERS = {
+    "unguarded raise": ('if method == "fork":\n        prepare()\n    raise ValueError("unrelated")', 4),
+    "call that raised": ('if method == "spawn":\n        work()', 3),
+    "other comparison": ('if mode == "fast":\n        raise ValueError', 3),
+    "other assert": ('if method == "fork":\n        prepare()\n    assert value == 3', 4),
+}
+
+
+@pytest.mark.parametrize(("body", "raised"), OTHERS.values(), ids=OTHERS)
+def test_other_failures_near_a_check_are_not_blamed_on_it(source, body, raised):
+    """A failure that the comparison does not guard is something else."""
+    place = source(f"def run(method, mode, value):\n    {body}\n")
+    assert diagnosis.diagnose(evidence("failed", raised_at=place(raised))) == ()
+
+
+def test_predictions_are_told_once():
+    """Workers of one pool have the same finding."""
+    launches = [launch("fork", predicted=(finding(),)), launch("fork", predicted=(finding(),))]
+    assert diagnosis.predicted(evidence(launches=launches)) == (finding(),)

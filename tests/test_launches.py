@@ -1,0 +1,327 @@
+"""What a leg starts is recorded, and so is every start that fails, without a trace in the user's code."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import functools
+import gc
+import multiprocessing
+import multiprocessing.pool
+import os
+import sys
+import threading
+import weakref
+
+import pytest
+
+from pytest_startmethod import _multiprocessing as mp
+from pytest_startmethod import launches
+from pytest_startmethod.activation import Activation
+from pytest_startmethod.launches import Fixture, Recorder, describe, describe_callable
+
+METHODS = [m for m in ("fork", "spawn", "forkserver") if m in multiprocessing.get_all_start_methods()]
+
+
+def nothing(*args, **kwargs):
+    return None
+
+
+def double(number):
+    return 2 * number
+
+
+def exit_with(code):
+    sys.exit(code)
+
+
+class Worker(multiprocessing.Process):
+    def __init__(self, number):
+        super().__init__()
+        self.number = number
+
+    def run(self):
+        sys.exit(self.number)
+
+
+@pytest.fixture(params=METHODS)
+def method(request):
+    return request.param
+
+
+class Leg:
+    """A recorder and an active method for the length of a with block."""
+
+    def __init__(self, method, *, precheck=False, recorder=None):
+        self.recorder = recorder or Recorder()
+        self.method, self.activation = method, Activation(method)
+        self.span = self.recorder.leg(f"test_x[{method}]", method, precheck=precheck)
+
+    def __enter__(self):
+        self.activation.enter()
+        self.record = self.span.__enter__()
+        return self
+
+    def __exit__(self, *error):
+        self.span.__exit__(*error)
+        self.activation.exit()
+        assert self.recorder.troubles == []
+
+
+def here(back=1):
+    return sys._getframe(1).f_lineno - back
+
+
+def test_process_is_recorded_whole(method):
+    """Method, target, args, line, pid and exit code are there when the leg is over."""
+    with Leg(method) as leg:
+        process = multiprocessing.Process(target=exit_with, args=(3,))
+        process.start()
+        line = here()
+        process.join()
+    (launch,) = leg.record.launches
+    assert (launch.method, launch.target, launch.args) == (method, f"{__name__}.exit_with", ("3",))
+    assert (launch.place.file, launch.place.line) == (__file__, line)
+    assert (launch.pid, launch.exit_code, launch.error, launch.thread) == (process.pid, 3, None, None)
+
+
+def test_exit_code_of_a_process_that_was_dropped_is_known(method):
+    """The record keeps no process object alive, and hears of the exit code all the same."""
+    with Leg(method) as leg:
+        process = multiprocessing.Process(target=exit_with, args=(4,))
+        process.start()
+        process.join()
+        ghost = weakref.ref(process)
+        del process
+        gc.collect()
+        assert ghost() is None
+        assert leg.record.launches[0].exit_code == 4
+
+
+class Held:
+    """An argument whose life can be watched."""
+
+
+def test_arguments_are_not_kept_alive(method):
+    """What was passed is described, never referenced."""
+    with Leg(method) as leg:
+        held = Held()
+        process = multiprocessing.Process(target=nothing, args=(held,), kwargs={"key": [1, 2]})
+        process.start()
+        process.join()
+        ghost = weakref.ref(held)
+        del held, process
+        gc.collect()
+        assert ghost() is None
+    assert leg.record.launches[0].args == (f"<{__name__}.Held>", "key=<list of length 2>")
+
+
+def test_subclass_is_recorded_by_its_run(method):
+    """A Process subclass without a target goes by its run method."""
+    with Leg(method) as leg:
+        worker = Worker(5)
+        worker.start()
+        worker.join()
+    assert (leg.record.launches[0].target, leg.record.launches[0].exit_code) == (f"{__name__}.Worker.run", 5)
+
+
+def test_pinned_context_is_recorded_with_its_own_method():
+    """What a fixed context starts is recorded under the method it really has."""
+    other = "fork" if "fork" in METHODS else "spawn"
+    with Leg("spawn") as leg:
+        process = multiprocessing.get_context(other).Process(target=nothing)
+        process.start()
+        process.join()
+    assert [launch.method for launch in leg.record.launches] == [other]
+
+
+def test_pool_workers_tasks_and_initializer_are_recorded(method):
+    """A pool shows its workers as launches; what it is given, as tasks, each once."""
+    with Leg(method) as leg, multiprocessing.Pool(2, initializer=double, initargs=(1,)) as pool:
+        pool.map(double, [1, 2])
+        pool.apply(double, (1,))
+        list(pool.imap(double, [1]))
+        list(pool.imap_unordered(double, [1]))
+        pool.starmap(nothing, [(1, 2)])
+    assert [launch.target for launch in leg.record.launches] == ["multiprocessing.pool.worker"] * 2
+    done = [(task.owner, task.method, task.how, task.target) for task in leg.record.tasks]
+    name = f"{__name__}.double"
+    assert done == [
+        ("Pool", method, "initializer", name),
+        ("Pool", method, "map", name),
+        ("Pool", method, "apply_async", name),
+        ("Pool", method, "imap", name),
+        ("Pool", method, "imap_unordered", name),
+        ("Pool", method, "map", f"{__name__}.nothing"),
+    ]
+    assert {task.place.file for task in leg.record.tasks} == {__file__}
+
+
+def test_executor_workers_and_tasks_are_recorded(method):
+    """submit and map both name the user's function."""
+    with Leg(method) as leg, concurrent.futures.ProcessPoolExecutor(1) as executor:
+        assert executor.submit(double, 2).result() == 4
+        assert list(executor.map(double, [1], chunksize=1)) == [2]
+    assert [launch.target for launch in leg.record.launches] == ["concurrent.futures.process._process_worker"]
+    assert {(task.owner, task.method, task.target) for task in leg.record.tasks} == {
+        ("ProcessPoolExecutor", method, f"{__name__}.double")
+    }
+
+
+def test_manager_is_recorded(method):
+    """A manager's server is a launch at the user's line."""
+    with Leg(method) as leg, multiprocessing.Manager() as manager:
+        line = here()
+        assert manager.dict(a=1)["a"] == 1
+    (launch,) = leg.record.launches
+    assert (launch.target, launch.place.line) == ("multiprocessing.managers.BaseManager._run_server", line)
+
+
+def test_thread_pool_is_no_launch():
+    """Threads are not processes."""
+    with Leg("spawn") as leg, multiprocessing.pool.ThreadPool(1) as pool:
+        assert pool.map(double, [1]) == [2]
+    assert (leg.record.launches, leg.record.tasks) == ([], [])
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS if m != "fork"])
+def test_failed_start_is_the_users_exception_with_a_number(method):
+    """The exception is CPython's own; the record knows what it comes from, through causes and contexts."""
+    with Leg(method) as leg:
+        with pytest.raises(RuntimeError) as caught:
+            try:
+                multiprocessing.Process(target=lambda: None).start()
+            except Exception as error:
+                raise RuntimeError("wrapped") from error
+        failure = leg.recorder.failure_of(caught.value)
+    assert failure is leg.record.failures[0]
+    assert [finding.code for finding in failure.findings] == ["SM101"]
+    (launch,) = leg.record.launches
+    assert launch.findings == failure.findings
+    assert (launch.pid, launch.exit_code) == (None, None)
+    assert "lambda" in launch.error
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS if m != "fork"])
+def test_swallowed_failure_in_a_thread_is_recorded(method):
+    """A start that fails in a background thread is known although nobody saw the exception."""
+
+    def start():
+        try:
+            multiprocessing.Process(target=lambda: None).start()
+        except Exception:
+            pass
+
+    with Leg(method) as leg:
+        thread = threading.Thread(target=start, name="starter")
+        thread.start()
+        thread.join()
+    (launch,) = leg.record.launches
+    assert (launch.thread, [f.code for f in launch.findings]) == ("starter", ["SM101"])
+
+
+def test_task_that_cannot_be_sent_is_a_failure(method):
+    """A task that does not pickle is known under every method."""
+    with Leg(method) as leg, multiprocessing.Pool(1) as pool:
+        with pytest.raises(Exception, match="pickle|lambda") as caught:
+            pool.apply(lambda: None)
+        failure = leg.recorder.failure_of(caught.value)
+    assert [finding.code for finding in failure.findings] == ["SM101"]
+
+
+@pytest.mark.skipif("fork" not in METHODS, reason="no fork on this platform")
+def test_precheck_predicts_under_fork_and_changes_nothing():
+    """The fork leg starts what spawn could not, and says so; workers of one pool are looked at once."""
+    lock = threading.Lock()
+    with Leg("fork", precheck=True) as leg:
+        process = multiprocessing.Process(target=nothing, args=(lock,))
+        process.start()
+        process.join()
+        with multiprocessing.Pool(2, initializer=lambda: None) as pool:
+            pool.map(double, [1])
+    first, *workers = leg.record.launches
+    assert (first.exit_code, [f.code for f in first.predicted]) == (0, ["SM103"])
+    assert [[f.code for f in worker.predicted] for worker in workers] == [["SM101"], ["SM101"]]
+    assert leg.record.failures == []
+
+
+def test_launch_in_a_fixture_is_kept_for_later_legs():
+    """A module-scoped fixture's launches are found by its name and scope."""
+    recorder, fixture = Recorder(), Fixture("server", "module", "test_a.py")
+    with Leg("spawn", recorder=recorder), recorder.fixture(fixture):
+        process = multiprocessing.Process(target=nothing)
+        process.start()
+        process.join()
+    with Leg(METHODS[0], recorder=recorder) as leg:
+        pass
+    assert leg.record.launches == []
+    assert [launch.method for launch in recorder.by_fixture[fixture]] == ["spawn"]
+
+
+def test_nothing_is_patched_when_the_leg_is_over(method):
+    """Every class attribute is the very object that it was."""
+    owners = [(multiprocessing.process.BaseProcess, "start"), *((c, n) for c, n, _ in mp.submissions())]
+    before = [vars(owner).get(name) for owner, name in owners]
+    with Leg(method):
+        assert [vars(owner).get(name) for owner, name in owners] != before
+    assert [vars(owner).get(name) for owner, name in owners] == before
+    assert "dump" not in vars(mp.pickler_class())
+
+
+def test_our_own_failure_is_noted_and_harmless(monkeypatch):
+    """When recording fails, the user's process starts as if we were absent."""
+
+    def broken(value):
+        raise ZeroDivisionError("ours")
+
+    recorder = Recorder()
+    monkeypatch.setattr(launches, "describe_callable", broken)
+    with recorder.leg("test_x[spawn]", "spawn", precheck=False):
+        process = multiprocessing.get_context("spawn").Process(target=nothing)
+        process.start()
+        process.join()
+    assert process.exitcode == 0
+    assert recorder.troubles == ["ZeroDivisionError in Recorder._open: ours"]
+
+
+class Loud:
+    def __repr__(self):
+        raise AssertionError("a user's __repr__ was called")
+
+    def __getattr__(self, name):
+        raise AssertionError("a user's __getattr__ was called")
+
+    def __call__(self):
+        pass
+
+    def method(self):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1, "1"),
+        (None, "None"),
+        ("short", "'short'"),
+        ("x" * 61, "<str of length 61>"),
+        ([1, 2], "<list of length 2>"),
+        (double, f"{__name__}.double"),
+        (functools.partial(functools.partial(double, 1), 2), f"{__name__}.double"),
+    ],
+)
+def test_values_are_described_without_running_their_code(value, text):
+    """Builtin values show themselves, everything else its type or name."""
+    assert describe(value) == text
+
+
+def test_user_objects_are_described_by_type():
+    """None of the object's own methods runs."""
+    assert describe(Loud()) == f"<{__name__}.Loud>"
+
+
+def test_callables_are_described_by_name():
+    """Bound methods, partials, classes and callable objects each have a name."""
+    assert describe_callable(Loud().method) == f"{__name__}.Loud.method"
+    assert describe_callable(Loud) == f"{__name__}.Loud"
+    assert describe_callable(Loud()) == f"<{__name__}.Loud>"
+    assert describe_callable(os.getpid) == f"{os.getpid.__module__}.getpid"

@@ -50,10 +50,29 @@ def add_to_closure(node: pytest.Item, name: str, function: Callable[..., Any]) -
     ``initialnames`` reaches (`prune_dependency_tree`). When it goes: a mark on the collector.
     """
     info = node._fixtureinfo  # type: ignore[attr-defined]
-    definitions = node.session._fixturemanager.getfixturedefs(name, node) or ()
-    info.name2fixturedefs[name] = [found for found in definitions if found.func is function]
+    make_indirect(node, name, function)
     info.names_closure.insert(0, name)
     object.__setattr__(info, "initialnames", (name, *info.initialnames))
+
+
+def make_indirect(node: pytest.Item, name: str, function: Callable[..., Any]) -> None:
+    """Let a request for `name` in `node` reach the fixture made from `function`, and nothing else.
+
+    Where the test parametrizes `name` directly, pytest has put a function-scoped stand-in for the fixture there,
+    which a fixture of wider scope may not request (8.4 calls it a pseudo fixture, 9 `DirectParamFixtureDef`).
+    """
+    definitions = node.session._fixturemanager.getfixturedefs(name, node) or ()
+    closure = names_in_closure(node)
+    closure[name] = [found for found in definitions if found.func is function]
+
+
+def is_direct(metafunc: pytest.Metafunc, name: str) -> bool:
+    """Return whether a test parametrizes `name` as an argument, not as what a fixture gets.
+
+    The stand-in's function is the same for all, and its module is pytest's.
+    """
+    definitions = metafunc._arg2fixturedefs.get(name, ())
+    return bool(definitions) and definitions[-1].func.__module__ == "_pytest.python"
 
 
 def metafunc_of(function: Any) -> pytest.Metafunc:
@@ -152,8 +171,9 @@ def _leg_class(function_class: Any) -> Any:
 
 def testcase_legs(function: Any, metafunc: pytest.Metafunc) -> Iterator[Any]:
     """Yield one item for each parameter set of `metafunc` in place of a ``TestCaseFunction``."""
+    function_class: Any = type(function)
     for call in metafunc._calls:
-        yield _leg_class(type(function)).from_parent(
+        yield _leg_class(function_class).from_parent(
             function.parent,
             name=f"{function.name}[{call.id}]" if call._idlist else function.name,
             originalname=function.name,
@@ -199,3 +219,34 @@ def exception_group(message: str, errors: list[BaseException]) -> BaseException:
         group = importlib.import_module("exceptiongroup").BaseExceptionGroup
     grouped: BaseException = group(message, errors)
     return grouped
+
+
+def hide_frames(item: pytest.Item, hidden: Callable[[str], bool]) -> None:
+    """Leave the frames below the last call of the user's out of this item's tracebacks where `hidden` says so.
+
+    ``Node._traceback_filter`` is what every representation of a failure asks, each cause and context, too, and it is
+    not asked with ``--full-trace``. When it goes: filter ``excinfo.traceback`` in ``pytest_runtest_makereport``.
+    """
+    original = getattr(item, "_traceback_filter", None)
+    if original is None or "_traceback_filter" in vars(item):
+        return
+
+    def filtered(excinfo: Any) -> Any:
+        traceback = original(excinfo)
+        kept = traceback.filter(lambda entry: not hidden(str(entry.path)))
+        return kept if kept else traceback
+
+    item._traceback_filter = filtered  # type: ignore[method-assign]
+
+
+def add_section(report: pytest.TestReport, title: str, text: str) -> None:
+    """Put a section below a failure: it survives ``--show-capture=no``, xdist and every ``--tb`` but ``no``.
+
+    ``longrepr.addsection`` of ``ExceptionRepr``; a failure that is plain text, or of another kind, gets a captured
+    section instead (``TestReport.sections``).
+    """
+    add = getattr(report.longrepr, "addsection", None)
+    if add is not None:
+        add(title, text, "-")
+    else:
+        report.sections.append((title, text))

@@ -91,6 +91,12 @@ def _opted_in(node: pytest.Item) -> bool:
     return _pytest_private.resolves_to(definitions, NAME, start_method_value)
 
 
+def _needs_our_context(node: pytest.Item) -> bool:
+    """Return whether `node` needs our ``mp_context``, whatever ``start_method`` is there."""
+    definitions = _pytest_private.names_in_closure(node).get("mp_context", ())
+    return _pytest_private.resolves_to(definitions, "mp_context", mp_context_value)
+
+
 def _scope(node: pytest.Item) -> str:
     """Return the widest scope of the fixtures of `node` that depend on the start method.
 
@@ -143,11 +149,14 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
     node = metafunc.definition
     marker = marker_of(node)
     opted_in = _opted_in(node)
-    if marker is None and not opted_in:
+    if marker is None and not opted_in and not _needs_our_context(node):
         return
     if any(NAME in call.params for call in _pytest_private.callspecs(metafunc)):
+        if _pytest_private.is_direct(metafunc, NAME):
+            # The same values, and fixtures of any scope may depend on them.
+            _pytest_private.make_indirect(node, NAME, start_method_value)
         return
-    if not opted_in and NAME in metafunc.fixturenames:
+    if not opted_in and (marker is None or NAME in metafunc.fixturenames):
         return  # a fixture of the user's own: `report_left_out` says so
     if not opted_in:
         _pytest_private.add_to_closure(node, NAME, start_method_value)
@@ -249,7 +258,7 @@ def _make_leg(item: pytest.Item, callspec: Any, settings: Settings) -> bool:
     """Stash the leg of an item that has a parameter ``start_method``; return whether it is one."""
     marker = marker_of(item)
     ours = _opted_in(item)
-    if marker is None and not ours and not _needs_our_context(item):
+    if marker is None and not ours:
         return False
     method = callspec.params[NAME]
     if method is None and ours:
@@ -275,11 +284,6 @@ def _make_leg(item: pytest.Item, callspec: Any, settings: Settings) -> bool:
         timeout=marker.timeout,
     )
     return True
-
-
-def _needs_our_context(item: pytest.Item) -> bool:
-    definitions = _pytest_private.names_in_closure(item).get("mp_context", ())
-    return _pytest_private.resolves_to(definitions, "mp_context", mp_context_value)
 
 
 def _skip_unless_selected(item: pytest.Item, method: str, settings: Settings) -> None:

@@ -6,7 +6,7 @@ Both are values only: what makes a method the active one is the leg, not a fixtu
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
 
 
-def start_method_value(request: pytest.FixtureRequest) -> str:
+def start_method_value(request: pytest.FixtureRequest) -> Any:
     """Return the name of the start method that the test runs under: fork, spawn or forkserver.
 
     Requesting it, or a fixture that does, runs the test once under each of them.
     """
-    method: object = getattr(request, "param", None)
-    if isinstance(method, str):
-        return method
+    # A test's own `parametrize("start_method", ...)` may have other values too.
+    if hasattr(request, "param"):
+        return request.param
     return _outside_a_leg(_pytest_private.requesting_item(request).nodeid)
 
 

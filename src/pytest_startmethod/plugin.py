@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from . import collection, settings
+from . import collection, settings, terminal
 from .fixtures import mp_context, start_method
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ def pytest_configure(config: pytest.Config) -> None:
     except settings.SettingsError as error:
         raise pytest.UsageError(str(error)) from None
     config.addinivalue_line("markers", settings.MARKER_HELP)
-    if config.pluginmanager.has_plugin("xdist"):
+    config.pluginmanager.register(terminal.Summary(config), "startmethod-summary")
+    if hasattr(config, "workerinput") or config.getoption("dist", "no") != "no":
         config.pluginmanager.register(_Xdist(config), "startmethod-xdist")
 
 

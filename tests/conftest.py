@@ -1,0 +1,165 @@
+"""One tool for all tests through pytest: source in, outcome out."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import pkgutil
+import textwrap
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+# As pytest does for a plugin that it loads itself; it would warn in every session in this process.
+pytest.register_assert_rewrite("pytest_startmethod")
+
+import pytest_startmethod  # noqa: E402
+
+pytest_plugins = ["pytester"]
+
+Where = Literal["in-process", "subprocess", "xdist"]
+
+HERE = Path(__file__).parent
+SOURCE = HERE.parent / "src"
+
+
+# A session in this process must not load modules of its own: pytester would take them out of `sys.modules`
+# afterwards and leave them in the package, where `from . import` finds them.
+for _module in pkgutil.iter_modules(pytest_startmethod.__path__, "pytest_startmethod."):
+    importlib.import_module(_module.name)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a nested session came to."""
+
+    status: int
+    """pytest's exit status."""
+    out: str
+    """All that it printed, standard error last."""
+    results: dict[str, str] = field(default_factory=dict)
+    """Node id -> passed, failed, error, skipped, xfailed, xpassed; in the order in which they ran."""
+    reasons: dict[str, str] = field(default_factory=dict)
+    """Node id -> reason of the skip, or the failure as text."""
+    items: list[str] = field(default_factory=list)
+    """The node ids that were collected, in order, before any was deselected. Empty under xdist."""
+    kinds: dict[str, str] = field(default_factory=dict)
+    """Node id -> class of the item. Empty under xdist."""
+    legs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Node id -> the fields of the item's `Leg`, for those that are legs. Empty under xdist."""
+
+    @property
+    def lines(self) -> list[str]:
+        """What it printed, line by line."""
+        return self.out.splitlines()
+
+    @property
+    def names(self) -> dict[str, str]:
+        """`results` without the name of the file in the node ids."""
+        return {nodeid.partition("::")[2]: outcome for nodeid, outcome in self.results.items()}
+
+    @property
+    def collected(self) -> list[str]:
+        """`items` without the name of the file."""
+        return [nodeid.partition("::")[2] for nodeid in self.items]
+
+
+class Session:
+    """A nested pytest session: `session.file(test_a="...").run("-v")`."""
+
+    def __init__(self, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.pytester = pytester
+        self.path = pytester.path
+        self.record = pytester.path.parent / f"{pytester.path.name}.record"
+        self.plugins = ["pytest_startmethod.plugin", "session_record"]
+        monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+        monkeypatch.setenv("SESSION_RECORD", str(self.record))
+        monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+        path = [str(SOURCE), str(HERE), os.environ.get("PYTHONPATH", "")]
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, path)))
+        for entry in path[:2]:
+            monkeypatch.syspath_prepend(entry)
+
+    def file(self, name: str | None = None, text: str | None = None, /, **modules: str) -> Session:
+        """Write a file, or modules by name; the text is dedented."""
+        texts = {f"{module}.py": source for module, source in modules.items()}
+        if name is not None and text is not None:
+            texts[name] = text
+        for relative, source in texts.items():
+            path = self.path / relative
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(textwrap.dedent(source).lstrip("\n"), encoding="utf-8")
+        return self
+
+    def ini(self, **keys: str) -> Session:
+        """Write a pytest.ini."""
+        lines = [f"{key} = {value}\n" for key, value in keys.items()]
+        return self.file("pytest.ini", "[pytest]\n" + "".join(lines))
+
+    def platform(self, *methods: str) -> Session:
+        """Let the session believe that the platform has only these start methods, the first one its default."""
+        return self.file(
+            "fewer_methods.py",
+            f"""
+            import multiprocessing
+
+            multiprocessing.get_all_start_methods = lambda: {list(methods)!r}
+            """,
+        ).plugin("fewer_methods")
+
+    def plugin(self, *names: str) -> Session:
+        """Load more plugins by module name."""
+        self.plugins.extend(names)
+        return self
+
+    def run(self, *args: object, where: Where = "subprocess") -> Outcome:
+        """Run pytest in the session's directory."""
+        self.record.unlink(missing_ok=True)
+        # The files of the session come first on the path of both kinds of process.
+        command = ["-p", "no:cacheprovider"] if "--lf" not in args and "--ff" not in args else []
+        for plugin in [*self.plugins, *(["xdist.plugin"] if where == "xdist" else [])]:
+            command += ["-p", plugin]
+        if where == "xdist":
+            command += ["-n", "2"]
+        command += [str(arg) for arg in args]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PYTHONPATH", os.pathsep.join([str(self.path), os.environ["PYTHONPATH"]]))
+            if where == "in-process":
+                patch.syspath_prepend(str(self.path))
+                with warnings.catch_warnings():
+                    # Not the filters of the tests themselves, which make errors of warnings.
+                    warnings.resetwarnings()
+                    result = self.pytester.runpytest_inprocess(*command)
+            else:
+                result = self.pytester.runpytest_subprocess(*command)
+        return self._outcome(int(result.ret), f"{result.stdout}\n{result.stderr}")
+
+    def _outcome(self, status: int, out: str) -> Outcome:
+        outcome = Outcome(status, out)
+        text = self.record.read_text(encoding="utf-8") if self.record.exists() else ""
+        for entry in map(json.loads, text.splitlines()):
+            if "item" in entry:
+                outcome.items.append(entry["item"])
+                outcome.kinds[entry["item"]] = entry["kind"]
+                if "leg" in entry:
+                    outcome.legs[entry["item"]] = entry["leg"]
+            else:
+                # A test that passed and whose teardown failed is an error.
+                outcome.results[entry["nodeid"]] = entry["outcome"]
+                outcome.reasons[entry["nodeid"]] = entry["reason"]
+        return outcome
+
+
+@pytest.fixture
+def session(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Session:
+    return Session(pytester, monkeypatch)
+
+
+@pytest.fixture(params=["in-process", "subprocess", "xdist"])
+def where(request: pytest.FixtureRequest) -> Where:
+    """Each way in which a session is run."""
+    return request.param

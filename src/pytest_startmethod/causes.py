@@ -248,7 +248,7 @@ class _Writer:
         cells = _cells(func, self.mode, obj) if func is not None else []
         maker = _enclosing(name)
         if lambda_:
-            message = f"`{self.subject()}` is a lambda, and a lambda has no name that a child could import."
+            message = f"`{self.subject()}` is a lambda: its name is `<lambda>`, and a child can import nothing by that."
         else:
             message = (
                 f"`{_short(name)}` is defined inside `{maker}`, so there is no name that a child could import it by."
@@ -402,8 +402,7 @@ class _Writer:
 
     def unpicklable(self) -> Finding:
         kind = edge.kind_of(self.obj)
-        noun = f"{kind.noun}, {_type_text(self.obj)}" if kind else f"{_a(_type_text(self.obj))} object"
-        message = f"`{self.subject()}` is {noun}, which no other process can have: {_one_line(self.leaf.error)}."
+        message = f"`{self.subject()}` is {_noun(self.obj)}, which no other process can have: {_one_line(self.leaf.error)}."
         place, evidence = self.set_at()
         return self.make("SM103", place, message, evidence, self.keep_out(kind))
 
@@ -411,20 +410,16 @@ class _Writer:
         """A resource around one or more leaves, or an object that is judged as a whole."""
         kind = edge.kind_of(self.obj)
         inner = [(leaf, at) for leaf, at in self.group if len(leaf.chain) > at + 1]
-        path = None
         place, evidence = self.set_at()
         if edge.is_testcase(self.obj):
             return self.testcase()
         if any(_foreign(leaf.obj, leaf.error) for leaf, _ in inner):
             return self.foreign()
-        noun = kind.noun if kind else "an object of a library"
-        fixture = _fixture_name(self.obj) if noun.startswith("an object of pytest") else None
-        if fixture:
-            noun = f"the fixture `{fixture}`, {noun}"
-        text = f"`{self.subject()}` is {noun}: {_type_text(self.obj)}"
-        message = f"{text}. It belongs to this process and cannot be pickled."
-        because = self.because(inner)
-        return self.make("SM103", place, message, [*evidence, *because], self.keep_out(kind), path)
+        fixture = _fixture_name(self.obj) if kind is edge._FIXTURE else None
+        noun = _noun(self.obj) if fixture is None else f"the fixture `{fixture}`, {_noun(self.obj)}"
+        message = f"`{self.subject()}` is {noun}, which belongs to this process and cannot be pickled."
+        because = self.because(inner) if kind is not edge._FIXTURE else []
+        return self.make("SM103", place, message, [*evidence, *because], self.keep_out(kind))
 
     def because(self, inner: list[tuple[Leaf, int]]) -> list[str]:
         if not inner:
@@ -600,11 +595,15 @@ class _Writer:
                 said = f"`{held[0][0]}`, set at"
                 break
             if step[0] == "item" and type(step[1]) is str:
-                found = places.item_places(step[1], extra)
+                found = places.item_places(parent, step[1], obj, extra)
                 if found:
                     break
             if step[0] == "attribute" and not str(step[1]).startswith("__") and edge.is_users(type(parent)):
                 break
+        maker = places.maker_of(self.obj)
+        if not found and maker is not None:
+            return maker.place, [f"made by `{maker.place.function.rpartition('<locals>.')[2]}` at "
+                                 f"{maker.place.file}:{maker.place.line}: {_source_line(maker.place)}"]  # fmt: skip
         evidence = []
         if len(found) > 1:
             evidence = [f"{'or ' if n else ''}{said} {p.file}:{p.line}: {_source_line(p)}" for n, p in enumerate(found[:6])]
@@ -935,8 +934,15 @@ def _leaf_text(leaf: Leaf) -> str:
         what = "a class" if isinstance(obj, type) else "a function"
         name = _qualname(obj)
         return f"{what} that cannot be imported, {name}"
-    kind = edge.kind_of(obj)
-    return f"{kind.noun} ({_type_text(obj)})" if kind else _a(_type_text(obj)) + " object"
+    return _noun(obj)
+
+
+def _noun(obj: object) -> str:
+    """Return what an object is: its kind, and its type unless the kind says it."""
+    kind, name = edge.kind_of(obj), _type_text(obj)
+    if kind is None:
+        return f"{_a(name)} object"
+    return kind.noun if name in kind.noun else f"{kind.noun} ({name})"
 
 
 def _type_text(obj: object) -> str:

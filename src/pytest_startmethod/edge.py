@@ -233,6 +233,8 @@ _BY_SHAPE: tuple[tuple[frozenset[str], Kind], ...] = tuple(
 )
 """Kinds told by what a type defines, for classes that are not the user's: libraries have their own names for these."""
 
+_SHAPES = tuple(kind for _, kind in _BY_SHAPE)
+
 _TRANSPARENT_MODULES = frozenset({"collections", "functools", "operator", "itertools", "types", "copyreg", "abc"})
 _TRANSPARENT_PACKAGES = frozenset({"builtins", "numpy", "pandas", "polars", "xarray", "pyarrow", "scipy", "dask"})
 
@@ -338,12 +340,14 @@ def actionable(chain: Sequence[tuple[Step, Any]], leaf: object) -> int:
     if not chain:
         return -1
     last = len(chain) - 1
+    named = type(leaf) is types.FunctionType or type in _mro(type(leaf)) or code_of(leaf) is not None
+    users = named and is_users(leaf)
     for i, (_, obj) in enumerate(chain):
         kind = kind_of(obj)
-        if kind is not None and kind.resource:
+        # A thread cannot be helped by moving its function; an application may pickle but for the user's own callback.
+        if kind is not None and kind.resource and not (users and kind in _SHAPES):
             return i
-    named = type(leaf) is types.FunctionType or type in _mro(type(leaf)) or code_of(leaf) is not None
-    if named and is_users(leaf):
+    if users:
         return last
     after = 0
     for i, (_, obj) in enumerate(chain[:-1]):

@@ -65,8 +65,9 @@ class _Source:
     """Each function: node, qualified name, functions around it, innermost first."""
     classes: list[tuple[ast.ClassDef, str]] = field(default_factory=list)
     stores: list[_Store] = field(default_factory=list)
-    items: list[tuple[str, Place]] = field(default_factory=list)
-    """Where a constant key is given a value: ``x["k"] = ...``, ``{"k": ...}``, ``dict(k=...)``."""
+    items: list[tuple[str, Place, frozenset[str], ast.expr | None]] = field(default_factory=list)
+    """Where a constant key is given a value, as ``x["k"] = ...``, ``{"k": ...}`` or ``dict(k=...)``: the key, the place,
+    all keys given there, the value."""
     named: list[tuple[str, str, int]] = field(default_factory=list)
     """Types made by a call that is given their name: the name, the variable, the line."""
     rebound: list[tuple[str, int]] = field(default_factory=list)
@@ -173,9 +174,10 @@ class _Indexer:
         elif isinstance(node, ast.Call):
             self.call(node, names, known, cls)
         elif isinstance(node, ast.Dict):
-            for key in node.keys:
+            keys = frozenset(repr(key.value) for key in node.keys if isinstance(key, ast.Constant))
+            for key, each_value in zip(node.keys, node.values, strict=True):
                 if isinstance(key, ast.Constant):
-                    source.items.append((repr(key.value), self.place(key, names)))
+                    source.items.append((repr(key.value), self.place(key, names), keys, each_value))
         elif isinstance(node, (ast.Import, ast.ImportFrom)) and not names:
             for alias in node.names:
                 source.rebound.append(((alias.asname or alias.name).partition(".")[0], node.lineno))
@@ -194,7 +196,8 @@ class _Indexer:
         elif isinstance(target, ast.Attribute):
             self.attribute(target, target.attr, target.value, value, names, known, cls)
         elif isinstance(target, ast.Subscript) and isinstance(target.slice, ast.Constant):
-            self.source.items.append((repr(target.slice.value), self.place(target, names)))
+            key = repr(target.slice.value)
+            self.source.items.append((key, self.place(target, names), frozenset({key}), value))
         elif isinstance(target, ast.Name):
             if not names:
                 self.source.rebound.append((target.id, target.lineno))
@@ -225,7 +228,9 @@ class _Indexer:
             if keyword.arg is not None and name is not None:
                 self.store(keyword.value, keyword.arg, "", "call", name, keyword.value, names)
                 if name == "dict":
-                    self.source.items.append((repr(keyword.arg), self.place(keyword.value, names)))
+                    keys = frozenset(repr(each.arg) for each in node.keywords)
+                    place = self.place(keyword.value, names)
+                    self.source.items.append((repr(keyword.arg), place, keys, keyword.value))
 
     def store(
         self, node: ast.AST, attribute: str, receiver: str, kind: str, owned: str | None,
@@ -297,7 +302,11 @@ def _type_name(value: ast.expr | None) -> str | None:
 def function_definition(func: Any) -> Definition | None:
     """Return where `func` is defined: what it wraps, if it is a wrapper object without code of its own."""
     code = code_of(func)
-    if code is None or code.co_filename.startswith("<"):
+    return None if code is None else _code_definition(code)
+
+
+def _code_definition(code: types.CodeType) -> Definition | None:
+    if code.co_filename.startswith("<"):
         return None
     file, first = os.path.abspath(code.co_filename), code.co_firstlineno
     name = getattr(code, "co_qualname", code.co_name)
@@ -310,6 +319,20 @@ def function_definition(func: Any) -> Definition | None:
             decorators = tuple(Place(file, line, name) for line in lines)
             return Definition(Place(file, node.lineno, name), decorators)
     return Definition(Place(file, first, name))
+
+
+def maker_of(obj: Any) -> Definition | None:
+    """Return where the function is defined that a generator, coroutine, frame or code object belongs to."""
+    code = None
+    for name in ("gi_code", "cr_code", "ag_code", "f_code"):
+        try:
+            code = object.__getattribute__(obj, name)
+            break
+        except Exception:
+            continue
+    if type(obj) is types.CodeType:
+        code = obj
+    return None if type(code) is not types.CodeType else _code_definition(code)
 
 
 def code_of(func: Any) -> types.CodeType | None:
@@ -469,14 +492,22 @@ def _best(stores: list[_Store], everything: list[_Store], own: set[str], value: 
     return ordered
 
 
-def item_places(key: Any, extra: Iterable[str] = ()) -> list[Place]:
-    """Return where the running code, or `extra`, puts something under the constant `key`."""
+def item_places(held: Any, key: Any, value: Any, extra: Iterable[str] = ()) -> list[Place]:
+    """Return where the running code, or `extra`, puts `value` under the constant `key` of the dictionary `held`.
+
+    Code that also gives keys which the dictionary does not have made another one; what gives most of its keys is best.
+    """
     text = repr(key)
-    found = []
+    keys = {repr(each) for each in held if type(each) in (str, int, bytes)} if isinstance(held, dict) else {text}
+    running = running_functions()
+    found: list[tuple[bool, int, Place]] = []
     for file in dict.fromkeys([*running_files(), *extra]):
         source = _source(file)
-        found += [place for each, place in source.items if each == text] if source else []
-    return found
+        for each, place, given, node in source.items if source else ():
+            if each == text and given <= keys and not _plainly_other(node, value):
+                found.append(((file, place.function.removesuffix(".<locals>")) in running, len(given), place))
+    best = max((each[:2] for each in found), default=None)
+    return [place for *rank, place in found if tuple(rank) == best]
 
 
 def names_in_callers(value: Any) -> list[tuple[str, Place]]:

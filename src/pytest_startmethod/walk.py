@@ -146,8 +146,11 @@ class _Walker:
             try:
                 children = self.children(obj)
             except _Bad as bad:
-                leaves.append(Leaf(obj, bad.error, bad.kind, _chain(queue, at), root))
                 children = ()
+                chain = _chain(queue, at)
+                # A buffer that an object reduced itself to is its answer to protocol 5, not the user's own.
+                if bad.kind != "buffer" or all(step[0] != "reduce" for step, _ in chain):
+                    leaves.append(Leaf(obj, bad.error, bad.kind, chain, root))
             for step, child in children:
                 key = id(child)
                 if key not in seen:

@@ -87,7 +87,7 @@ class Teardown:
         except BaseException as error:
             errors.append(error)
         if len(errors) == 2:
-            raise _pytest_private.exception_group(f"errors while tearing down {item.nodeid}", errors)
+            raise _pytest_private.exception_group("errors during test teardown", errors)
         if errors:
             raise errors[0]
         return result

@@ -1,0 +1,191 @@
+"""What is installed, and that it does nothing until a test asks for it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pytest_startmethod
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+SUPPORTED = ("3.10", "3.11", "3.12", "3.13", "3.14", "3.15")
+
+
+@pytest.fixture(scope="module")
+def installed() -> importlib.metadata.Distribution:
+    try:
+        return importlib.metadata.distribution("pytest-startmethod")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("the package is on the path, not installed")
+
+
+def test_entry_point_is_the_plugin(installed):
+    """Pytest finds the plug-in under the name that `-p no:startmethod` switches off."""
+    (entry,) = installed.entry_points.select(group="pytest11")
+    assert (entry.name, entry.value) == ("startmethod", "pytest_startmethod.plugin")
+    assert entry.load().pytest_addoption is not None
+
+
+def test_version_is_said_once(installed):
+    """The package, its metadata and the project file agree."""
+    assert pytest_startmethod.__version__ == installed.version == PROJECT["version"]
+
+
+def test_changelog_has_the_version():
+    """The newest entry of the changelog is the version that is built."""
+    headings = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert headings[0] == PROJECT["version"] or headings[:2] == ["Unreleased", PROJECT["version"]]
+
+
+def test_metadata_names_what_is_supported(installed):
+    """Classifiers, the lowest Python and the dependencies are what the documentation promises."""
+    metadata = installed.metadata
+    classifiers = metadata.get_all("Classifier")
+    assert {"Framework :: Pytest", "Typing :: Typed"} <= set(classifiers)
+    named = [c.rpartition(" ")[2] for c in classifiers if re.fullmatch(r".* :: 3\.\d+", c)]
+    assert tuple(named) == SUPPORTED
+    assert metadata["Requires-Python"] == ">=3.10"
+    needed = {line for line in installed.requires if "extra" not in line}
+    assert needed == {"pytest>=8.4", "pluggy>=1.5", "cloudpickle>=3.0"}
+    assert metadata.get_all("Provides-Extra") == ["test"]
+    assert metadata["License-Expression"] == "MIT"
+
+
+def test_package_says_that_it_is_typed():
+    """Type checkers look for `py.typed` beside the modules."""
+    assert Path(pytest_startmethod.__file__).with_name("py.typed").is_file()
+
+
+def test_public_names_are_there():
+    """Everything in `__all__` can be imported; `__version__` needs the package installed."""
+    assert set(pytest_startmethod.__all__) == {"Finding", "StartMethodWarning", "__version__", "explain"}
+    assert set(pytest_startmethod.__all__) <= set(dir(pytest_startmethod))
+    for name in ("Finding", "StartMethodWarning", "explain"):
+        assert getattr(pytest_startmethod, name).__name__ == name
+    with pytest.raises(AttributeError, match=r"^module 'pytest_startmethod' has no attribute 'missing'$"):
+        pytest_startmethod.missing  # noqa: B018 (it is the access that is tested)
+
+
+# -- installed and unused ----------------------------------------------------------------------------------------------
+
+UNMARKED = """
+import unittest
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def number():
+    return 3
+
+
+def test_function(number):
+    assert number == 3
+
+
+@pytest.mark.parametrize("value", [1, 2])
+def test_parameters(value):
+    assert value
+
+
+class TestPlain:
+    def test_method(self):
+        pass
+
+
+class TestCase(unittest.TestCase):
+    def test_method(self):
+        pass
+"""
+
+STATE = """
+import importlib, json, os, sys
+
+PLACES = [
+    ("multiprocessing.process", "BaseProcess.start"),
+    ("multiprocessing.process", "BaseProcess._bootstrap"),
+    ("multiprocessing.reduction", "ForkingPickler.dump"),
+    ("multiprocessing.spawn", "get_preparation_data"),
+    ("multiprocessing.pool", "Pool.apply_async"),
+    ("multiprocessing.pool", "Pool._map_async"),
+    ("concurrent.futures.process", "ProcessPoolExecutor.submit"),
+    ("multiprocessing", "get_context"),
+    ("multiprocessing", "set_start_method"),
+]
+
+
+def pytest_unconfigure():
+    modules = sorted(sys.modules)
+    found = {}
+    for module, path in PLACES:
+        value = importlib.import_module(module)
+        for name in path.split("."):
+            value = getattr(value, name)
+        found[f"{module}.{path}"] = f"{getattr(value, '__module__', None)} {value.__qualname__}"
+    context = importlib.import_module("multiprocessing.context")
+    found["default context"] = type(context._default_context).__qualname__
+    found["environment"] = sorted(set(os.environ) - {"PYTEST_CURRENT_TEST"})
+    with open(os.environ["STATE"], "w") as file:
+        json.dump({"modules": modules, "found": found, "threads": len(sys._current_frames())}, file)
+"""
+
+
+def run_unmarked(folder: Path, *args: str) -> tuple[str, dict[str, object]]:
+    """Run the unmarked tests; return what was printed, without the time, and the state of the process at its end."""
+    state = folder / "state.json"
+    environment = {
+        **os.environ,
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]),
+        "STATE": str(state),
+    }
+    environment.pop("PYTEST_ADDOPTS", None)
+    command = [sys.executable, "-W", "error", "-m", "pytest", "-p", "no:cacheprovider", *args]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return re.sub(r"in \d+\.\d+s", "in TIME", done.stdout + done.stderr), json.loads(state.read_text())
+
+
+@pytest.mark.parametrize("verbosity", ["-q", "-v"])
+def test_installed_and_unused_it_leaves_no_trace(tmp_path, verbosity):
+    """Promise 1: the same output, nothing patched, and nothing imported but some modules of the plug-in."""
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    (tmp_path / "conftest.py").write_text(STATE)
+    (tmp_path / "test_unmarked.py").write_text(UNMARKED)
+    without_text, without = run_unmarked(tmp_path, verbosity)
+    with_text, with_ = run_unmarked(tmp_path, verbosity, "-p", "pytest_startmethod.plugin")
+    assert "5 passed" in without_text
+    assert with_text == without_text
+    assert with_["found"] == without["found"]
+    assert with_["threads"] == without["threads"] == 1
+    added = set(with_["modules"]) - set(without["modules"])
+    assert "pytest_startmethod.plugin" in added
+    assert {name for name in added if name.partition(".")[0] != "pytest_startmethod"} == set()
+    # What only a leg needs is not imported either.
+    assert added.isdisjoint(f"pytest_startmethod.{name}" for name in ("activation", "launches", "pickling", "walk"))
+
+
+def test_explain_needs_no_pytest():
+    """`explain` works in a process that never imports pytest."""
+    code = (
+        "import sys, pytest_startmethod\n"
+        "findings = pytest_startmethod.explain(lambda: None)\n"
+        "print([f.code for f in findings], 'pytest' in sys.modules, '_pytest' in sys.modules)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("['SM101'] False False\n", "")

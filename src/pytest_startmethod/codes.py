@@ -64,6 +64,36 @@ _ROWS: Final = (
         "nothing is pickled, so depth does not matter",
     ),
     Cause(
+        "SM201",
+        "module-not-importable",
+        "the child cannot import a module that the target or an argument comes from",
+        "the child is a copy of the parent and has the module already",
+    ),
+    Cause(
+        "SM202",
+        "name-missing-in-child",
+        "the module imports in the child, and the name is not there",
+        "the child is a copy of the parent and has the object without looking up its name",
+    ),
+    Cause(
+        "SM203",
+        "unpickling-raised",
+        "the object pickles in the parent and does not load in the child",
+        "the child is a copy of the parent, and nothing is loaded",
+    ),
+    Cause(
+        "SM404",
+        "child-crashed",
+        "a signal, os._exit or native code ended the child",
+        "",
+    ),
+    Cause(
+        "SM407",
+        "unpicklable-result",
+        "a task's result or exception did not come back to the parent",
+        "",
+    ),
+    Cause(
         "SM501",
         "vacuous",
         "the leg passed and started no process with its method",

@@ -24,16 +24,15 @@ def test_function_closes_over_a_local():
     """A nested function takes its cells along under fork; a fresh child cannot even find the function."""
     parent, child = multiprocessing.Pipe()
     factor = 3
-    log = open(__file__)  # noqa: SIM115 (it is the point: an open file in a cell)
+    with open(__file__) as log:
 
-    def triple(number):
-        child.send((number * factor, log.name))
+        def triple(number):
+            child.send((number * factor, log.name))
 
-    process = multiprocessing.Process(target=triple, args=(14,))
-    process.start()
-    assert parent.recv() == (42, __file__)
-    process.join()
-    log.close()
+        process = multiprocessing.Process(target=triple, args=(14,))
+        process.start()
+        assert parent.recv() == (42, __file__)
+        process.join()
 
 
 def note_it(text):

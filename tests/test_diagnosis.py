@@ -220,6 +220,8 @@ OTHERS = {
     "unguarded raise": ('if method == "fork":\n        prepare()\n    raise ValueError("unrelated")', 4),
     "call that raised": ('if method == "spawn":\n        work()', 3),
     "other comparison": ('if mode == "fast":\n        raise ValueError', 3),
+    "methods as keys": ('assert seen == {"spawn": 1, "fork": 2}[method]', 2),
+    "another name": ('assert answer == "spawn"', 2),
     "other assert": ('if method == "fork":\n        prepare()\n    assert value == 3', 4),
 }
 
@@ -227,7 +229,7 @@ OTHERS = {
 @pytest.mark.parametrize(("body", "raised"), OTHERS.values(), ids=OTHERS)
 def test_other_failures_near_a_check_are_not_blamed_on_it(source, body, raised):
     """A failure that the comparison does not guard is something else."""
-    place = source(f"def run(method, mode, value):\n    {body}\n")
+    place = source(f"def run(method, mode, value, seen, answer):\n    {body}\n")
     assert diagnosis.diagnose(evidence("failed", raised_at=place(raised))) == ()
 
 

@@ -15,7 +15,9 @@ from types import FrameType
 _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _STDLIB = tuple({os.path.realpath(p) + os.sep for p in (sysconfig.get_path("stdlib"), os.path.dirname(os.__file__))})
 _INSTALLED = (os.sep + "site-packages" + os.sep, os.sep + "dist-packages" + os.sep)
-_RUNNERS = tuple(f"{os.sep}{name}{os.sep}" for name in ("_pytest", "pluggy", "xdist", "execnet", "pytest_asyncio", "anyio"))
+_RUNNERS = tuple(
+    f"{os.sep}{name}{os.sep}" for name in ("_pytest", "pluggy", "xdist", "execnet", "pytest_asyncio", "anyio")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +141,11 @@ def _guard(function: ast.AST, line: int) -> ast.expr | None:
     block: ast.AST | None = function
     while block is not None:  # down to the statement at `line`
         above.append(block)
-        inner = (n for n in ast.iter_child_nodes(block) if getattr(n, "lineno", line + 1) <= line <= (getattr(n, "end_lineno", 0) or 0))
+        inner = (
+            n
+            for n in ast.iter_child_nodes(block)
+            if getattr(n, "lineno", line + 1) <= line <= (getattr(n, "end_lineno", 0) or 0)
+        )
         block = next((n for n in inner if isinstance(n, (ast.stmt, ast.excepthandler))), None)
     statement = above[-1]
     if not _refuses(statement):
@@ -159,10 +165,22 @@ def _comparison(test: ast.AST) -> ast.expr | None:
 
 
 def _compares_method(node: ast.AST) -> bool:
+    """Say whether `node` compares something that is called a method or context with the name of a start method."""
     if not isinstance(node, ast.Compare):
         return False
-    constants = (each.value for side in node.comparators + [node.left] for each in ast.walk(side) if isinstance(each, ast.Constant))
-    return any(isinstance(value, str) and value in _METHODS for value in constants)
+    sides = [node.left, *node.comparators]
+    return any(map(_names_methods, sides)) and any(map(_is_called_method, sides))
+
+
+def _names_methods(side: ast.expr) -> bool:
+    each = side.elts if isinstance(side, (ast.Tuple, ast.List, ast.Set)) else [side]
+    return any(isinstance(e, ast.Constant) and isinstance(e.value, str) and e.value in _METHODS for e in each)
+
+
+def _is_called_method(side: ast.expr) -> bool:
+    named = side.func if isinstance(side, ast.Call) else side
+    name = named.attr if isinstance(named, ast.Attribute) else getattr(named, "id", "")
+    return any(word in name.lower() for word in ("method", "context", "ctx"))
 
 
 def _innermost(tree: ast.Module, line: int) -> ast.AST:

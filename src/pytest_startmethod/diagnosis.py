@@ -96,9 +96,7 @@ def vacuous(evidence: Evidence) -> Finding | None:
     for place in evidence.asked:
         check = method_check(place)
         if check is not None:
-            message = (
-                f"started no process: the code checks the start method at {_short(check)} and starts nothing"
-            )
+            message = f"started no process: the code checks the start method at {_short(check)} and starts nothing"
             return _note("SM504", "start method check", check, message, _CHECK_FIX)
     message = "started no process" + _instead(evidence.tasks)
     return _note("SM501", "", None, message, "take the marker off this test, or start the process in the test")
@@ -168,12 +166,14 @@ def _declared_fork_only(evidence: Evidence) -> list[Finding]:
     did = "raised" if evidence.outcome == "failed" else "skipped"
     message = f"the code checks the start method at {_short(check)} and {did} under {evidence.method}"
     level: Any = "cause" if evidence.outcome == "failed" else "note"
-    return [Finding("SM504", "declares-fork-only", level, "start method check", check.file, check.line, message, fix=_CHECK_FIX)]
+    return [
+        Finding(
+            "SM504", "declares-fork-only", level, "start method check", check.file, check.line, message, fix=_CHECK_FIX
+        )
+    ]
 
 
-def _note(
-    code: str, path: str, place: Place | None, message: str, fix: str, evidence: tuple[str, ...] = ()
-) -> Finding:
+def _note(code: str, path: str, place: Place | None, message: str, fix: str, evidence: tuple[str, ...] = ()) -> Finding:
     file, line = (place.file, place.line) if place else (None, None)
     return Finding(code, codes.CAUSES[code].name, "note", path, file, line, message, evidence, fix)
 

@@ -157,7 +157,11 @@ def _table(results: Sequence[LegResult]) -> list[str]:
         tests.setdefault(leg.test, {})[leg.method] = leg
     said = [verdict(legs) for legs in tests.values()]
     first = [each for each in ("passes", "needs-fork", "fails") if each in said]
-    words = [*first, *sorted(set(said) - {*first, "vacuous", "skipped"}), *(w for w in ("vacuous", "skipped") if w in said)]
+    words = [
+        *first,
+        *sorted(set(said) - {*first, "vacuous", "skipped"}),
+        *(w for w in ("vacuous", "skipped") if w in said),
+    ]
     text = f"{_count(len(tests), 'test')}: " + ", ".join(f"{said.count(word)} {word}" for word in words)
     return [*lines, *wrap(text, first="")]
 
@@ -171,13 +175,18 @@ def _cause_lines(each: Group, *, root: str, verbose: bool) -> list[str]:
         head += f": predicted for spawn and forkserver, {_count(len(tests), 'test')}"
     else:
         head += f": {_count(len(each.legs), 'leg')} of {_count(len(tests), 'test')} ({', '.join(methods)})"
-    lines = [head]
+    lines = wrap(head, first="")
     if finding.file is not None:
-        lines += wrap(relative(f"{finding.file}:{finding.line}", root) + (f"  {finding.path}" if finding.path else ""))
+        place = relative(f"{finding.file}:{finding.line}", root)
+        lines += wrap(f"{place}: {finding.path}" if finding.path else place)
     lines += wrap(relative(finding.message, root))
-    if finding.fix:
+    # Below a failure the fix has been read already; what did not fail is told here only.
+    if finding.fix and (verbose or each.predicted or finding.level == "note"):
         lines += wrap(f"fix: {relative(finding.fix, root)}", indent="       ", first="  ")
-    return lines + _leg_lines(each.legs, verbose=verbose)
+    if verbose:
+        return lines + [f"  {leg.nodeid}" for leg in each.legs]
+    more = f" and {len(each.legs) - 1} more (-v)" if len(each.legs) > 1 else ""
+    return [*lines, f"  first: {each.legs[0].nodeid}{more}"]
 
 
 def _vacuous_lines(each: Group, *, root: str, verbose: bool) -> list[str]:
@@ -189,20 +198,16 @@ def _vacuous_lines(each: Group, *, root: str, verbose: bool) -> list[str]:
     for fact in finding.evidence:
         lines += wrap(relative(fact, root), indent="      ", first="    ")
     lines += wrap(f"fix: {relative(finding.fix, root)}", indent="       ", first="  ")
-    return lines + _leg_lines(each.legs, verbose=verbose, word="vacuous: ")
+    return lines + _vacuous_legs(each.legs, verbose=verbose)
 
 
 _LISTED = 6
 
 
-def _leg_lines(legs: Sequence[LegResult], *, verbose: bool, word: str = "") -> list[str]:
-    """Name the legs: all of them, or the first and how to see the rest."""
-    listed = legs if verbose or len(legs) <= _LISTED else legs[:1]
-    first = "first: " if len(listed) < len(legs) else ""
-    lines = [f"  {word or first}{leg.nodeid}" for leg in listed]
-    if len(listed) < len(legs):
-        lines.append(f"  and {len(legs) - len(listed)} more: -v lists them")
-    return lines
+def _vacuous_legs(legs: Sequence[LegResult], *, verbose: bool) -> list[str]:
+    listed = legs if verbose or len(legs) <= _LISTED else legs[:_LISTED]
+    lines = [f"  vacuous: {leg.nodeid}" for leg in listed]
+    return lines if len(listed) == len(legs) else [*lines, f"  and {len(legs) - len(listed)} more (-v)"]
 
 
 def _count(number: int, noun: str) -> str:

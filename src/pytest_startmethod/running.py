@@ -16,7 +16,7 @@ from .activation import Activation, ForkServers, Patches, SetByUser, main_is_pyt
 from .callers import Place, owner
 from .collection import LEG, Leg
 from .launches import Fixture, Launch, LegRecord, Recorder
-from .report import LegResult, relative
+from .report import LegResult, relative, wrap
 from .warning import StartMethodWarning
 
 if TYPE_CHECKING:
@@ -119,13 +119,15 @@ class Running:
                 continue
             self._warned.add(override)
             text = _override_text(override, state.leg)
-            place = override.place
+            file, line = (
+                (override.place.file, override.place.line) if override.place else (state.leg.file, state.leg.line)
+            )
             try:
-                warnings.warn_explicit(
-                    StartMethodWarning(text), None, place.file if place else state.leg.file, place.line if place else 1
-                )
+                warnings.warn_explicit(StartMethodWarning(text), None, file, line)
             except StartMethodWarning:  # warnings are errors here, and the outcome is the user's own
-                state.notes.append(f"StartMethodWarning: {relative(text, str(self.config.rootpath))}")
+                state.notes.append(
+                    f"StartMethodWarning: {relative(f'{file}:{line}', str(self.config.rootpath))}: {text}"
+                )
 
     # -- reports -----------------------------------------------------------------------------------------------------
 
@@ -190,15 +192,11 @@ class Running:
         new = [each for each in findings if each not in state.findings]
         state.findings += new
         for each in new:
+            key = (each.code, each.path, each.file, each.line, state.leg.method)
+            first = self._shown.setdefault(key, report.nodeid)
+            lines = section_text(each, root) if first == report.nodeid else wrap(f"the same as in {first}")
             title = f"start method {state.leg.method}: {each.code} {each.name}"
-            key = (each.code, each.path, each.file, each.line)
-            earlier = self._shown.setdefault(key, report.nodeid)
-            if earlier == report.nodeid:
-                text = "\n".join(finding.section_lines(each, root))
-            else:
-                where = relative(f"{each.file}:{each.line}", root)
-                text = f"{each.path} at {where}: the same as in {earlier}, explained there"
-            _pytest_private.add_section(report, title, text)
+            _pytest_private.add_section(report, title, "\n".join(lines))
 
     def _evidence(
         self, item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport, state: LegState
@@ -264,12 +262,21 @@ class Running:
             self.servers.close()
 
 
+def section_text(each: Finding, root: str) -> list[str]:
+    """Return the lines below the section's title, which holds the finding's code and name already."""
+    _, *lines = finding.section_lines(each, root)
+    if each.file is not None and each.path:
+        lines[0] += f": {each.path}"
+    elif each.path:
+        lines.insert(0, f"  {each.path}")
+    return lines
+
+
 def _override_text(override: SetByUser, leg: Leg) -> str:
-    where = f"{override.place.file}:{override.place.line}: " if override.place else ""
     call = f"set_start_method({override.method!r})"
     if override.wins:
-        return f"{where}{call} replaces the method of {leg.nodeid} from here on: what it starts tests {override.method}"
-    return f"{where}{call} is set aside while a leg runs: each leg runs under its own method"
+        return f"{call} replaces the method of {leg.nodeid} from here on: what it starts tests {override.method}"
+    return f"{call} is set aside while a leg runs: each leg runs under its own method"
 
 
 def _below_start(filename: str) -> bool:

@@ -1,0 +1,124 @@
+"""What the plugin says of each example: the examples themselves assert nothing about it."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import shutil
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+METHODS = ("fork", "spawn", "forkserver")
+
+pytestmark = pytest.mark.skipif(
+    len(multiprocessing.get_all_start_methods()) < 3, reason="the examples are written for all three methods"
+)
+
+KEEP = """
+    import json
+    import os
+
+    def pytest_runtest_logreport(report):
+        if hasattr(report, "startmethod") and "PYTEST_XDIST_WORKER" not in os.environ:
+            with open("facts.jsonl", "a") as file:
+                file.write(json.dumps(report.startmethod) + "\\n")
+"""
+
+
+@pytest.fixture
+def run(session):
+    """Run one file of examples; return test name -> method -> the leg's result."""
+
+    def run_file(name, **options):
+        shutil.copy(EXAMPLES / name, session.path)
+        session.file(keep_facts=KEEP).plugin("keep_facts")
+        session.run("--start-methods=all", name, **options)
+        tests = {}
+        for line in (session.path / "facts.jsonl").read_text().splitlines():
+            leg = json.loads(line)
+            tests.setdefault(leg["test"].partition("::")[2], {})[leg["method"]] = leg
+        return tests
+
+    return run_file
+
+
+def outcomes(legs):
+    return [legs[method]["outcome"] for method in METHODS]
+
+
+def findings(legs):
+    """Return code, path and line of each finding of the spawn leg; the forkserver leg has the same."""
+    found = [[(f["code"], f["path"], f["line"]) for f in legs[m]["findings"]] for m in METHODS[1:]]
+    assert found[0] == found[1]
+    return found[0]
+
+
+def line_of(name, text):
+    lines = (EXAMPLES / name).read_text().splitlines()
+    return next(number for number, line in enumerate(lines, 1) if text in line)
+
+
+NEEDS_FORK = ["passed", "failed", "failed"]
+
+
+def test_classics(run, where):
+    """The four classics differ as their texts say."""
+    name = "test_classics.py"
+    tests = run(name, where=where)
+    assert list(map(outcomes, tests.values())) == [NEEDS_FORK, NEEDS_FORK, ["failed"] * 3, NEEDS_FORK]
+    assert findings(tests["test_lambda_reads_a_global"]) == [("SM101", "target", line_of(name, "lambda:"))]
+    assert findings(tests["test_function_closes_over_a_local"]) == [("SM101", "target", line_of(name, "def triple"))]
+    (closure,) = tests["test_function_closes_over_a_local"]["spawn"]["findings"]
+    assert [
+        "closes over: child = <multiprocessing.connection.Connection object> (pickles), "
+        "factor = 3 (pickles), log = <_io.TextIOWrapper object> (does not pickle)"
+    ] == closure["evidence"]
+    # What the child saw and wrote is not looked at yet: no finding is better than a wrong one.
+    assert findings(tests["test_write_that_the_parent_never_sees"]) == []
+    assert findings(tests["test_globals_side_by_side"]) == []
+
+
+CAUSES = {
+    "test_local_function": ("SM101", "target", "def check"),
+    "test_local_class": ("SM102", "args[0].__class__", "class Job"),
+    "test_unpicklable_object": ("SM103", "target.__self__.lock", "self.lock ="),
+    "test_shadowed_name": ("SM104", "target", "def work"),
+    "test_pickling_raised": ("SM105", "args[0]", "def __getstate__"),
+    "test_foreign_primitive": ("SM106", "args[0]", 'get_context("fork").Lock()'),
+}
+
+
+def test_each_way_not_to_pickle(run):
+    """One example for each code of the SM1xx family, with its path and line."""
+    name = "test_pickling.py"
+    tests = run(name)
+    assert {test: outcomes(legs) for test, legs in tests.items()} == dict.fromkeys(
+        [*CAUSES, "test_too_deep"], NEEDS_FORK
+    )
+    for test, (code, path, text) in CAUSES.items():
+        assert findings(tests[test]) == [(code, path, line_of(name, text))], test
+    assert [f["code"] for f in tests["test_too_deep"]["spawn"]["findings"]] == ["SM107"]
+
+
+def test_each_way_to_test_nothing(run):
+    """One example for each code of the SM5xx family."""
+    name = "test_vacuous.py"
+    tests = run(name)
+    assert {test: outcomes(legs) for test, legs in tests.items()} == {
+        **dict.fromkeys(["test_starts_nothing", "test_pinned_method", "test_fixture_started_earlier"], ["passed"] * 3),
+        "test_declares_fork_only": ["passed", "skipped", "skipped"],
+    }
+
+    def said(test, method):
+        vacuous = tests[test][method]["vacuous"]
+        return vacuous and (vacuous["code"], vacuous["line"])
+
+    assert [said("test_starts_nothing", m) for m in METHODS] == [("SM501", None)] * 3
+    pinned = ("SM502", line_of(name, 'get_context("fork")'))
+    assert [said("test_pinned_method", m) for m in METHODS] == [None, pinned, pinned]
+    earlier = ("SM503", line_of(name, "with multiprocessing.Pool"))
+    assert [said("test_fixture_started_earlier", m) for m in METHODS] == [None, earlier, earlier]
+    check = ("SM504", "start method check", line_of(name, "if multiprocessing.get_start_method()"))
+    assert findings(tests["test_declares_fork_only"]) == [check]

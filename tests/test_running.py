@@ -1,0 +1,672 @@
+"""A running leg: its method, its warnings, its annotated failure, and nothing of it afterwards."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+
+import pytest
+
+METHODS = [m for m in ("fork", "spawn", "forkserver") if m in multiprocessing.get_all_start_methods()]
+
+pytestmark = pytest.mark.skipif(len(METHODS) < 3, reason="the sessions below use all three methods")
+
+LOCAL = """
+    import multiprocessing
+    import pytest
+
+    @pytest.mark.startmethods
+    def test_local():
+        def local():
+            pass
+
+        process = multiprocessing.Process(target=local)
+        process.start()
+        process.join()
+        assert process.exitcode == 0
+"""
+
+SECTION = """\
+  test_a.py:6: target
+  `local` is defined inside `test_local`, so there is no name that a child could
+  import it by.
+"""
+
+
+def test_each_leg_has_its_method_from_first_fixture_to_last(session, where):
+    """Set-up, call and tear-down of a leg see its method; the unmarked neighbour sees the interpreter's own."""
+    session.file(
+        test_a="""
+        import multiprocessing
+        import pytest
+
+        DEFAULT = multiprocessing.get_start_method()
+        multiprocessing.set_start_method(None, force=True)
+
+        @pytest.fixture(autouse=True)
+        def around(request):
+            leg = "start_method" in request.fixturenames
+            expected = request.getfixturevalue("start_method") if leg else DEFAULT
+            assert multiprocessing.get_start_method() == expected
+            yield
+            assert multiprocessing.get_start_method() == expected
+            if not leg:
+                multiprocessing.set_start_method(None, force=True)
+
+        @pytest.mark.startmethods
+        def test_leg(start_method, mp_context):
+            assert multiprocessing.get_context().get_start_method() == start_method
+            assert mp_context is multiprocessing.get_context(start_method)
+
+        def test_plain():
+            assert multiprocessing.get_start_method() == DEFAULT
+
+        @pytest.mark.startmethods("spawn")
+        def test_another(start_method):
+            assert multiprocessing.get_start_method() == "spawn"
+        """
+    )
+    outcome = session.run("-p", "no:randomly", where=where)
+    assert outcome.status == 0, outcome.out
+    assert outcome.names == dict.fromkeys(
+        ["test_leg[fork]", "test_leg[spawn]", "test_leg[forkserver]", "test_plain", "test_another[spawn]"], "passed"
+    )
+
+
+def test_everything_is_restored_for_unmarked_tests(session):
+    """After a leg the multiprocessing package is what it was: classes, functions, contexts."""
+    session.file(
+        test_a="""
+        import concurrent.futures.process
+        import multiprocessing.forkserver
+        import multiprocessing.pool
+        import multiprocessing.spawn
+        import pytest
+
+        def state():
+            from multiprocessing import context, forkserver, pool, process, reduction, spawn
+            classes = (process.BaseProcess, pool.Pool, reduction.ForkingPickler, forkserver.ForkServer,
+                       concurrent.futures.process.ProcessPoolExecutor, context.DefaultContext)
+            names = [dict(vars(each)) for each in classes]
+            return (names, spawn.get_preparation_data, dict(vars(context._default_context)),
+                    type(context._default_context), dict(vars(forkserver._forkserver)))
+
+        BEFORE = state()
+
+        def work():
+            pass
+
+        @pytest.mark.startmethods
+        def test_leg():
+            process = multiprocessing.Process(target=work)
+            process.start()
+            process.join()
+            assert process.exitcode == 0
+
+        def test_plain():
+            assert state() == BEFORE
+        """
+    )
+    outcome = session.run()
+    assert outcome.names["test_plain"] == "passed", outcome.out
+
+
+def test_failure_keeps_its_exception_and_gains_a_section(session, where):
+    """The user's error stands first, without CPython's frames; the section explains it."""
+    outcome = session.file(test_a=LOCAL).run(where=where)
+    assert outcome.names == {
+        "test_local[fork]": "passed",
+        "test_local[spawn]": "failed",
+        "test_local[forkserver]": "failed",
+    }
+    for method in ("spawn", "forkserver"):
+        assert f" start method {method}: SM101 local-function -" in outcome.out
+    assert outcome.out.count(SECTION) == 3  # once a leg, once in the summary
+    error = next(line for line in outcome.lines if line.startswith("E  "))
+    assert "local" in error
+    assert "popen_spawn_posix.py" not in outcome.out
+    assert "launches.py" not in outcome.out
+    sections = outcome.out.split(" start method ")[1:3]
+    assert max(len(line) for text in sections for line in text.splitlines()[1:7]) <= 80
+
+
+def test_section_reads_as_promised(session):
+    """What happened, why fork hid it, what to do."""
+    outcome = session.file(test_a=LOCAL).run("--tb=short", "--start-methods=spawn")
+    start = outcome.lines.index("------------------- start method spawn: SM101 local-function -------------------")
+    assert outcome.lines[start + 1 : start + 7] == [
+        "  test_a.py:6: target",
+        "  `local` is defined inside `test_local`, so there is no name that a child could",
+        "  import it by.",
+        "  under fork: the child is a copy of the parent and has the function without",
+        "    importing it",
+        "  fix: move `local` out of `test_local` to module level",
+    ]
+
+
+def test_full_trace_keeps_every_frame(session):
+    """--full-trace shows CPython's frames below start()."""
+    outcome = session.file(test_a=LOCAL).run("--full-trace", "--start-methods=spawn")
+    assert "popen_spawn_posix.py" in outcome.out
+
+
+@pytest.mark.parametrize("style", ["auto", "long", "short", "line", "native"])
+def test_section_survives_every_traceback_style(session, style):
+    """Whatever the style, the section is there."""
+    outcome = session.file(test_a=LOCAL).run(f"--tb={style}", "--show-capture=no", "--start-methods=spawn")
+    assert " start method spawn: SM101 local-function -" in outcome.out
+    assert "SM101 local-function: 1 leg of 1 test (spawn)" in outcome.lines
+
+
+def test_summary_counts_and_names(session, where):
+    """The table, the verdicts, the cause with its first leg; at -v every leg."""
+    outcome = session.file(test_a=LOCAL).run(where=where)
+    start = outcome.lines.index("================================ start methods =================================")
+    assert outcome.lines[start + 1 : start + 12] == [
+        "             passed   failed",
+        "fork              1        -",
+        "spawn             -        1",
+        "forkserver        -        1",
+        "1 test: 1 needs-fork",
+        "",
+        "SM101 local-function: 2 legs of 1 test (spawn, forkserver)",
+        *SECTION.splitlines(),
+        "  first: test_a.py::test_local[spawn] and 1 more (-v)",
+    ]
+    verbose = session.run("-v", where=where)
+    tail = verbose.out[verbose.out.index("= start methods") :]
+    assert "  test_a.py::test_local[spawn]\n  test_a.py::test_local[forkserver]\n" in tail
+
+
+def test_quiet_is_quiet(session):
+    """At -q there is no summary; without marked tests there is nothing at all."""
+    assert "start methods =" not in session.file(test_a=LOCAL).run("-q").out
+    assert "start method" not in session.file(test_a="def test_a(): pass\n").run("-v").out
+
+
+def test_one_start_that_fails_many_tests_is_explained_once(session, where):
+    """A module fixture's failed start is replayed for every test: one cause, one count."""
+    session.file(
+        test_a="""
+        import multiprocessing
+        import pytest
+
+        pytestmark = pytest.mark.startmethods("spawn")
+
+        @pytest.fixture(scope="module")
+        def server(start_method):
+            process = multiprocessing.Process(target=lambda: None)
+            process.start()
+
+        @pytest.mark.parametrize("n", range(4))
+        def test_a(server, n):
+            pass
+        """
+    )
+    outcome = session.run("--dist=loadfile" if where == "xdist" else "--tb=auto", where=where)
+    assert set(outcome.names.values()) == {"error"}
+    assert "SM101 local-function: 4 legs of 4 tests (spawn)" in outcome.lines
+    assert outcome.lines.count("  the same as in test_a.py::test_a[spawn-0]") == 3
+    assert outcome.out.count("fix: replace the lambda") == 1
+
+
+def test_swallowed_start_is_the_cause_of_the_symptom(session):
+    """A start that fails in a thread, and a test that dies of an empty queue: the finding is about the start."""
+    session.file(
+        test_a="""
+        import multiprocessing
+        import queue
+        import threading
+        import pytest
+
+        @pytest.mark.startmethods("spawn")
+        @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+        def test_a():
+            answers = queue.Queue()
+
+            def serve():
+                multiprocessing.Process(target=lambda: None).start()
+                answers.put(1)
+
+            thread = threading.Thread(target=serve)
+            thread.start()
+            thread.join()
+            answers.get_nowait()
+        """
+    )
+    outcome = session.run()
+    assert outcome.names == {"test_a[spawn]": "failed"}
+    assert "_queue.Empty" in outcome.out
+    assert " start method spawn: SM101 local-function -" in outcome.out
+
+
+def test_swallowed_start_of_a_leg_that_passed_is_told(session):
+    """The outcome stays; the summary has the cause."""
+    session.file(
+        test_a="""
+        import multiprocessing
+        import pytest
+
+        @pytest.mark.startmethods("spawn")
+        def test_a():
+            with pytest.raises(Exception, match="lambda"):
+                multiprocessing.Process(target=lambda: None).start()
+        """
+    )
+    outcome = session.run()
+    assert outcome.names == {"test_a[spawn]": "passed"}
+    assert "SM101 local-function: 1 leg of 1 test (spawn)" in outcome.lines
+
+
+def test_prediction_under_fork_alone(session):
+    """When spawn was not selected, the fork leg says what spawn would."""
+    outcome = session.file(test_a=LOCAL).run("--start-methods=fork")
+    assert outcome.status == 0
+    assert "SM101 local-function: predicted for spawn and forkserver, 1 test" in outcome.lines
+    assert "  fix: move `local` out of `test_local` to module level" in outcome.lines
+
+
+def test_precheck_error_fails_the_fork_leg(session, where):
+    """Command line beats ini: an unpicklable launch fails its fork leg, with the finding as the reason."""
+    outcome = session.file(test_a=LOCAL).run("--start-methods=fork", "--start-methods-precheck=error", where=where)
+    assert outcome.names == {"test_local[fork]": "failed"}
+    assert (
+        "pre-check: what this test starts under fork would not start under spawn"
+        in outcome.reasons["test_a.py::test_local[fork]"]
+    )
+    assert "SM101 local-function: target" in outcome.out
+
+
+def test_precheck_off_is_silent(session):
+    """Nothing is pickled, nothing is said."""
+    outcome = session.file(test_a=LOCAL).ini(start_methods_precheck="off").run("--start-methods=fork")
+    assert outcome.status == 0
+    assert "SM101" not in outcome.out
+
+
+VACUOUS = """
+    import pytest
+
+    @pytest.mark.startmethods("spawn")
+    def test_a():
+        pass
+"""
+
+
+def test_vacuous_leg_is_named(session, where):
+    """The default changes no outcome."""
+    outcome = session.file(test_a=VACUOUS).run(where=where)
+    assert outcome.names == {"test_a[spawn]": "passed"}
+    start = outcome.lines.index("SM501 vacuous: 1 leg passed and started nothing with its method")
+    assert outcome.lines[start : start + 4] == [
+        "SM501 vacuous: 1 leg passed and started nothing with its method",
+        "  started no process",
+        "  fix: take the marker off this test, or start the process in the test",
+        "  vacuous: test_a.py::test_a[spawn]",
+    ]
+
+
+def test_vacuous_leg_can_fail(session, where):
+    """With `fail` the leg's failure is the finding."""
+    outcome = session.file(test_a=VACUOUS).run("--start-methods-vacuous=fail", where=where)
+    assert outcome.names == {"test_a[spawn]": "failed"}
+    assert outcome.reasons["test_a.py::test_a[spawn]"] == (
+        "vacuous: started no process (SM501)\nfix: take the marker off this test, or start the process in the test"
+    )
+
+
+def test_vacuous_leg_can_be_left_alone(session):
+    """With `ignore` nothing is said, and the marker's word beats the option's."""
+    assert "SM501" not in session.file(test_a=VACUOUS).run("--start-methods-vacuous=ignore").out
+    session.file(test_a=VACUOUS.replace('"spawn"', '"spawn", vacuous="ignore"'))
+    assert session.run("--start-methods-vacuous=fail").status == 0
+
+
+def test_fixture_that_started_earlier_is_named(session):
+    """A module-scoped pool made under fork serves the spawn leg: SM503 names the fixture."""
+    session.file(
+        test_a="""
+        import multiprocessing
+        import pytest
+
+        @pytest.fixture(scope="module")
+        def pool():
+            with multiprocessing.Pool(1) as pool:
+                yield pool
+
+        @pytest.mark.startmethods("fork", "spawn")
+        def test_a(pool):
+            assert pool.apply(abs, (-1,)) == 1
+        """
+    )
+    outcome = session.run()
+    assert outcome.status == 0
+    assert "SM503 fixture-started-earlier: 1 leg passed and started nothing with its method" in outcome.lines
+    assert "vacuous: test_a.py::test_a[spawn]" in outcome.out
+    assert "vacuous: test_a.py::test_a[fork]" not in outcome.out
+
+
+def test_fixture_that_is_rebuilt_is_not_vacuous(session):
+    """A module-scoped pool that requests the method serves the tests of its method."""
+    session.file(
+        test_a="""
+        import pytest
+
+        pytestmark = pytest.mark.startmethods("fork", "spawn")
+
+        @pytest.fixture(scope="module")
+        def pool(mp_context):
+            with mp_context.Pool(1) as pool:
+                yield pool
+
+        def test_a(pool):
+            assert pool.apply(abs, (-1,)) == 1
+
+        def test_b(pool):
+            assert pool.apply(abs, (-1,)) == 1
+        """
+    )
+    outcome = session.run()
+    assert outcome.status == 0
+    assert "vacuous:" not in outcome.out
+
+
+SETS = """
+    import multiprocessing
+    import pytest
+
+    @pytest.fixture(scope="session", autouse=True)
+    def choose():
+        multiprocessing.set_start_method("spawn")
+
+    @pytest.mark.startmethods("fork", "spawn")
+    def test_leg(start_method):
+        assert multiprocessing.get_start_method() == start_method
+
+    def test_plain():
+        assert multiprocessing.get_start_method(allow_none=True) == "spawn"
+"""
+
+
+def test_set_start_method_in_a_session_fixture_is_set_aside_and_named(session, where):
+    """It neither crashes nor wins, and the unmarked test has it."""
+    options = ["--dist=loadfile"] if where == "xdist" else []
+    outcome = session.file(test_a=SETS).run(*options, where=where)
+    assert set(outcome.names.values()) == {"passed"}, outcome.out
+    assert (
+        "/test_a.py:6: StartMethodWarning: set_start_method('spawn') is set aside while a leg runs: "
+        "each leg runs under its own method" in outcome.out
+    )
+
+
+def test_set_start_method_in_conftest_is_set_aside_and_named(session):
+    """The call that ran before the first leg is found in the source."""
+    session.file(
+        conftest="""
+        import multiprocessing
+
+        multiprocessing.set_start_method("spawn")
+        """,
+        test_a=SETS.replace("set_start_method(", "get_start_method() or ("),
+    )
+    outcome = session.run()
+    assert set(outcome.names.values()) == {"passed"}, outcome.out
+    assert "/conftest.py:3: StartMethodWarning: set_start_method('spawn') is set aside while a leg runs" in outcome.out
+
+
+def test_set_start_method_in_the_test_wins_and_is_named(session):
+    """The test's own outcome is its own; the leg it spoils is vacuous."""
+    session.file(
+        test_a="""
+        import multiprocessing
+        import pytest
+
+        def work():
+            pass
+
+        @pytest.mark.startmethods("fork", "spawn")
+        def test_a():
+            multiprocessing.set_start_method("spawn", force=True)
+            process = multiprocessing.Process(target=work)
+            process.start()
+            process.join()
+            assert multiprocessing.get_start_method() == "spawn"
+
+        def test_plain():
+            assert multiprocessing.get_start_method(allow_none=True) is None
+        """
+    )
+    outcome = session.run()
+    assert set(outcome.names.values()) == {"passed"}
+    assert (
+        "/test_a.py:9: StartMethodWarning: set_start_method('spawn') replaces the method of test_a.py::test_a[fork] "
+        "from here on: what it starts tests spawn" in outcome.out
+    )
+    assert "  vacuous: test_a.py::test_a[fork]" in outcome.lines
+    assert "set_start_method('spawn') at test_a.py:9" in outcome.out
+
+
+def test_warnings_as_errors_change_no_outcome(session):
+    """Under -W error the warning stands in the summary, and the test passes as it did."""
+    outcome = session.file(test_a=SETS).run("-W", "error")
+    assert set(outcome.names.values()) == {"passed"}, outcome.out
+    assert "StartMethodWarning: test_a.py:6: set_start_method('spawn') is set aside while a" in outcome.out
+
+
+def test_xfail_and_skip_keep_their_meaning(session):
+    """A leg's xfail and skip are pytest's own."""
+    session.file(
+        test_a="""
+        import multiprocessing
+        import pytest
+
+        @pytest.mark.startmethods("fork", pytest.param("spawn", marks=pytest.mark.xfail(reason="closure", strict=True)))
+        def test_a():
+            process = multiprocessing.Process(target=lambda: None)
+            process.start()
+            process.join()
+            assert process.exitcode == 0
+
+        @pytest.mark.startmethods("spawn")
+        def test_b():
+            pytest.skip("not today")
+        """
+    )
+    outcome = session.run()
+    assert outcome.names == {"test_a[fork]": "passed", "test_a[spawn]": "xfailed", "test_b[spawn]": "skipped"}
+    assert outcome.status == 0
+
+
+def test_check_of_the_method_is_sm504(session):
+    """Code that refuses is named as what it is, with its line."""
+    session.file(
+        test_a="""
+        import multiprocessing
+        import pytest
+
+        def start():
+            if multiprocessing.get_start_method() != "fork":
+                raise RuntimeError("only fork is supported")
+
+        @pytest.mark.startmethods("spawn")
+        def test_a():
+            start()
+        """
+    )
+    outcome = session.run()
+    assert " start method spawn: SM504 declares-fork-only -" in outcome.out
+    assert "the code checks the start method at test_a.py:5 and raised under spawn" in outcome.out
+
+
+def test_children_do_not_import_pytests_main(session):
+    """A child's main module is not pytest's, and pytest is in the forkserver already."""
+    session.file(
+        work="""
+        import sys
+
+        def modules(connection):
+            main = getattr(sys.modules["__main__"], "__file__", "none")
+            connection.send((main, "_pytest" in sys.modules))
+        """,
+        test_a="""
+        import multiprocessing
+        import pytest
+        from work import modules
+
+        @pytest.mark.startmethods("spawn", "forkserver")
+        def test_a(start_method):
+            parent, child = multiprocessing.Pipe()
+            process = multiprocessing.Process(target=modules, args=(child,))
+            process.start()
+            assert parent.recv() == ("none", start_method == "forkserver")
+            process.join()
+        """,
+    )
+    assert session.run().names == {"test_a[spawn]": "passed", "test_a[forkserver]": "passed"}
+
+
+def test_leg_gets_a_forkserver_as_good_as_new(session):
+    """The environment and the directory of each leg are what its children see."""
+    session.file(
+        work="""
+        import os
+
+        def look(connection):
+            connection.send((os.environ.get("LEG"), os.getcwd()))
+        """,
+        test_a="""
+        import multiprocessing
+        import os
+        import pytest
+        from work import look
+
+        @pytest.mark.startmethods("forkserver")
+        @pytest.mark.parametrize("n", ["1", "2", "2"])
+        def test_a(n, monkeypatch, tmp_path):
+            monkeypatch.setenv("LEG", n)
+            monkeypatch.chdir(tmp_path)
+            parent, child = multiprocessing.Pipe()
+            process = multiprocessing.Process(target=look, args=(child,))
+            process.start()
+            assert parent.recv() == (n, str(tmp_path))
+            process.join()
+        """,
+    )
+    assert set(session.run().names.values()) == {"passed"}
+
+
+def test_capfd_sees_what_a_child_writes(session):
+    """The server's standard streams are those of the leg."""
+    session.file(
+        work="""
+        def say(text):
+            print(text, flush=True)
+        """,
+        test_a="""
+        import multiprocessing
+        import pytest
+        from work import say
+
+        @pytest.mark.startmethods
+        @pytest.mark.parametrize("n", ["one", "two"])
+        def test_a(n, capfd):
+            process = multiprocessing.Process(target=say, args=(n,))
+            process.start()
+            process.join()
+            assert capfd.readouterr().out == n + "\\n"
+        """,
+    )
+    assert set(session.run().names.values()) == {"passed"}
+
+
+def test_subtests_and_testcases_are_annotated(session):
+    """A TestCase's failure gets its section, and pytest's objects are not in it."""
+    session.file(
+        test_a="""
+        import multiprocessing
+        import unittest
+        import pytest
+
+        @pytest.mark.startmethods("fork", "spawn")
+        class TestA(unittest.TestCase):
+            def work(self):
+                pass
+
+            def test_a(self):
+                process = multiprocessing.Process(target=self.work)
+                process.start()
+                process.join()
+                self.assertEqual(process.exitcode, 0)
+        """
+    )
+    outcome = session.run()
+    assert outcome.names == {"TestA::test_a[fork]": "passed", "TestA::test_a[spawn]": "failed"}
+    assert " start method spawn: SM103 unpicklable-object -" in outcome.out
+    assert "`self.work` is a method of the running TestCase `TestA`" in outcome.out
+
+
+def test_report_is_the_same_with_xdist(session):
+    """The summary of -n 2 is the summary without."""
+    session.file(test_a=LOCAL, test_b=VACUOUS, test_c=LOCAL.replace("local", "other"))
+
+    def summary(outcome):
+        start = outcome.lines.index("================================ start methods =================================")
+        return outcome.lines[
+            start : outcome.lines.index(
+                "=========================== short test summary info ============================"
+            )
+        ]
+
+    assert summary(session.run(where="xdist")) == summary(session.run())
+
+
+def test_our_own_failure_leaves_the_outcome_alone(session):
+    """When the annotation raises, the test fails as it did, and the summary says what broke."""
+    session.file(
+        test_a=LOCAL,
+        breaks="""
+        from pytest_startmethod import diagnosis
+
+        def broken(evidence):
+            raise ZeroDivisionError("ours")
+
+        diagnosis.diagnose = broken
+        """,
+    )
+    outcome = session.plugin("breaks").run("--start-methods=spawn")
+    assert outcome.names == {"test_local[spawn]": "failed"}
+    assert "pytest-startmethod: ZeroDivisionError: ours" in outcome.lines
+
+
+def test_collect_only_starts_nothing(session):
+    """Nothing runs, nothing is summed up."""
+    outcome = session.file(test_a=LOCAL).run("--collect-only")
+    assert outcome.collected == ["test_local[fork]", "test_local[spawn]", "test_local[forkserver]"]
+    assert "start methods =" not in outcome.out
+
+
+def test_no_process_is_left(session):
+    """When the session is over, so are its forkservers."""
+    session.file(
+        test_a="""
+        import multiprocessing
+        import os
+        from pathlib import Path
+        import pytest
+
+        def work(connection):
+            connection.send(os.getppid())
+
+        @pytest.mark.startmethods("forkserver")
+        def test_a():
+            parent, child = multiprocessing.Pipe()
+            process = multiprocessing.Process(target=work, args=(child,))
+            process.start()
+            Path("server").write_text(str(parent.recv()))
+            process.join()
+        """
+    )
+    assert session.run().status == 0
+    pid = int((session.path / "server").read_text())
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import _cpython, edge, places, pickling
+from . import _cpython, edge, pickling, places
 from .callers import owner
 from .codes import CAUSES
 from .finding import Finding
@@ -117,13 +117,13 @@ def _is_pool_task(obj: object) -> bool:
 
 def search(root: object, task: bool, allow: bool, budget: int) -> Walk:
     """Walk `root` with the reducers and under the conditions of a dry run."""
-    table = pickling.dispatch_table(task=task, allow_fork_primitives=allow)
+    table = pickling.dispatch_table(allow_fork_primitives=allow)
     cls = _cpython.forking_pickler()
     override = None
     if not _cpython.stock_pickler(cls) and hasattr(cls, "reducer_override"):
         from .walk import Sink
 
-        override = cls(Sink()).reducer_override  # type: ignore[arg-type]
+        override = cls(Sink()).reducer_override
     previous = _cpython.spawning_popen()
     _cpython.set_spawning_popen(None if task else pickling._STAND_IN)
     try:
@@ -175,15 +175,12 @@ def path_of(root: object, steps: Sequence[Step]) -> str:
 
 def _grouped(leaves: Sequence[Leaf]) -> list[list[tuple[Leaf, int]]]:
     """Gather the leaves by the object to name; each with its entry's number in the leaf's chain."""
-    groups: dict[object, list[tuple[Leaf, int]]] = {}
+    groups: dict[int, list[tuple[Leaf, int]]] = {}
     for leaf in leaves:
         at = edge.actionable(leaf.chain, leaf.obj)
         obj = leaf.chain[at][1] if at >= 0 else leaf.root
-        groups.setdefault((id(obj), at == len(leaf.chain) - 1 and id(leaf)), []).append((leaf, at))
-    merged: dict[int, list[tuple[Leaf, int]]] = {}
-    for (obj_id, _), group in groups.items():  # type: ignore[misc]
-        merged.setdefault(obj_id, []).extend(group)
-    return list(merged.values())
+        groups.setdefault(id(obj), []).append((leaf, at))
+    return list(groups.values())
 
 
 # -- one finding -----------------------------------------------------------------------------------------------------
@@ -213,7 +210,7 @@ class _Writer:
             return self.by_name()
         if leaf.kind == "invalid":
             return self.invalid_reduction()
-        if _foreign(obj, leaf.error):
+        if _foreign(leaf.error):
             return self.foreign()
         method = _raising_method(leaf.error)
         if method is not None:
@@ -234,9 +231,9 @@ class _Writer:
     # -- SM101, SM104: functions -------------------------------------------------------------------------------------
 
     def by_name(self) -> Finding:
-        """Something that pickles by name and cannot be found by it: a function, or what poses as one."""
+        """Write about what pickles by name and cannot be found by it: a function, or what poses as one."""
         obj = self.obj
-        name, module = _qualname(obj), _text_attribute(obj, "__module__")
+        name, module = self.leaf.name or _qualname(obj), _text_attribute(obj, "__module__")
         definition = places.function_definition(obj)
         bound = bound_to(obj)
         code = places.code_of(obj)
@@ -402,18 +399,20 @@ class _Writer:
 
     def unpicklable(self) -> Finding:
         kind = edge.kind_of(self.obj)
-        message = f"`{self.subject()}` is {_noun(self.obj)}, which no other process can have: {_one_line(self.leaf.error)}."
+        message = (
+            f"`{self.subject()}` is {_noun(self.obj)}, which no other process can have: {_one_line(self.leaf.error)}."
+        )
         place, evidence = self.set_at()
         return self.make("SM103", place, message, evidence, self.keep_out(kind))
 
     def resource(self) -> Finding:
-        """A resource around one or more leaves, or an object that is judged as a whole."""
+        """Write about a resource around one or more leaves, or an object that is judged as a whole."""
         kind = edge.kind_of(self.obj)
         inner = [(leaf, at) for leaf, at in self.group if len(leaf.chain) > at + 1]
         place, evidence = self.set_at()
         if edge.is_testcase(self.obj):
             return self.testcase()
-        if any(_foreign(leaf.obj, leaf.error) for leaf, _ in inner):
+        if any(_foreign(leaf.error) for leaf, _ in inner):
             return self.foreign()
         fixture = _fixture_name(self.obj) if kind is edge._FIXTURE else None
         noun = _noun(self.obj) if fixture is None else f"the fixture `{fixture}`, {_noun(self.obj)}"
@@ -470,7 +469,9 @@ class _Writer:
         """Return what to do about an object that cannot cross: what fits its kind, and its owner's `__getstate__`."""
         instead = kind.instead if kind and kind.instead else ""
         if not instead:
-            instead = f"re-create the {edge.type_name(type(self.obj)).rpartition('.')[2]} in the child from plain values"
+            instead = (
+                f"re-create the {edge.type_name(type(self.obj)).rpartition('.')[2]} in the child from plain values"
+            )
         held = self.holder()
         if held is None or kind is edge._MOCK:
             return instead
@@ -513,9 +514,9 @@ class _Writer:
         place, _ = self.set_at()
         if place is not None:
             evidence.append(f"`{self.subject()}` is set at {place.file}:{place.line}")
-        return self.make("SM105", method.place, message, evidence, self.raised_fix(method, name))
+        return self.make("SM105", method.place, message, evidence, self.raised_fix(name))
 
-    def raised_fix(self, method: _Method, name: str) -> str:
+    def raised_fix(self, name: str) -> str:
         error = self.leaf.error
         short = name.rpartition(".")[2]
         if short in ("__getattr__", "__getattribute__"):
@@ -547,10 +548,10 @@ class _Writer:
         return self.make("SM105", definition.place if definition else None, message, [], fix)
 
     def foreign(self) -> Finding:
-        leaf = next((each for each, _ in self.group if _foreign(each.obj, each.error)), self.leaf)
+        leaf = next((each for each, _ in self.group if _foreign(each.error)), self.leaf)
         kind = edge.kind_of(self.obj)
         noun = kind.noun if kind else "shared memory"
-        what = type(self.obj).__name__
+        what = _FACTORIES.get(type(self.obj).__name__, type(self.obj).__name__)
         place, evidence = self.set_at()
         inner = [(each, at) for each, at in self.group if len(each.chain) > at + 1]
         if inner:
@@ -566,9 +567,7 @@ class _Writer:
                 f"({self.mode.method!r}), then ctx.{what}() and ctx.Process(...)"
             )
         else:
-            message = (
-                f"`{self.subject()}` is {noun} ({what}) inside a task or message: {_one_line(leaf.error)}."
-            )
+            message = f"`{self.subject()}` is {noun} ({what}) inside a task or message: {_one_line(leaf.error)}."
             fix = (
                 f"let the workers inherit the {what}: pass it in the args of the Process, or to the pool as "
                 f"initializer=..., initargs=(...,); or use Manager().{what}(), whose proxies can be sent"
@@ -606,7 +605,9 @@ class _Writer:
                                  f"{maker.place.file}:{maker.place.line}: {_source_line(maker.place)}"]  # fmt: skip
         evidence = []
         if len(found) > 1:
-            evidence = [f"{'or ' if n else ''}{said} {p.file}:{p.line}: {_source_line(p)}" for n, p in enumerate(found[:6])]
+            evidence = [
+                f"{'or ' if n else ''}{said} {p.file}:{p.line}: {_source_line(p)}" for n, p in enumerate(found[:6])
+            ]
         elif found:
             evidence = [f"{said} {found[0].file}:{found[0].line}: {_source_line(found[0])}"]
         held_by = self.holder_class()
@@ -796,10 +797,7 @@ def _qualname(obj: object) -> str:
 
 def _text_attribute(obj: object, name: str) -> str:
     try:
-        if isinstance(obj, type):
-            value = type.__getattribute__(obj, name)
-        else:
-            value = object.__getattribute__(obj, name)
+        value = (type if isinstance(obj, type) else object).__getattribute__(obj, name)
     except Exception:
         return ""
     return value if type(value) is str else ""
@@ -876,6 +874,10 @@ class _Method:
     raised: Place
 
 
+_FACTORIES = {"Synchronized": "Value", "SynchronizedArray": "Array", "SynchronizedString": "Array"}
+"""What the user calls to make an object of multiprocessing's classes of other names."""
+
+
 def _raising_method(error: BaseException) -> _Method | None:
     """Return the method of the user's (or a library's) that a reduction's exception came out of, if any."""
     entries = [
@@ -885,7 +887,7 @@ def _raising_method(error: BaseException) -> _Method | None:
     ]
     if not entries:
         return None
-    frame, line = entries[0]
+    frame, _ = entries[0]
     code = frame.f_code
     name = getattr(code, "co_qualname", code.co_name)
     first = types.FunctionType(code, {}, closure=tuple(types.CellType() for _ in code.co_freevars) or None)
@@ -905,8 +907,8 @@ def _reduction_method(t: type) -> tuple[str, Any]:
     return "__reduce_ex__", None
 
 
-def _foreign(obj: object, error: BaseException) -> bool:
-    """Return whether multiprocessing itself refused `obj`: made by a fork context, or not shared by inheritance."""
+def _foreign(error: BaseException) -> bool:
+    """Return whether multiprocessing itself refused an object: made by a fork context, or not shared by inheritance."""
     if not isinstance(error, (RuntimeError, ValueError)):
         return False
     text = str(error)

@@ -49,7 +49,9 @@ _MOCK = Kind(
 _ITERATOR = Kind("an iterator", "pass list(...) of it, or what it iterates over", False)
 _WEAK = Kind("a weak reference", "pass the object itself, and re-create the reference in the child", False)
 _CLIENT = Kind("a connection", "pass the address and connect again in the child")
-_ASYNC = Kind("an asyncio object, bound to its event loop", "re-create it in the child, inside the loop that runs there")
+_ASYNC = Kind(
+    "an asyncio object, bound to its event loop", "re-create it in the child, inside the loop that runs there"
+)
 
 _BY_NAME: dict[tuple[str, str], Kind] = {
     ("_thread", "lock"): _LOCK,
@@ -66,9 +68,7 @@ _BY_NAME: dict[tuple[str, str], Kind] = {
     ("threading", "Barrier"): Kind("a threading.Barrier", "pass multiprocessing's Barrier"),
     ("queue", "Queue"): Kind("a queue of threads (queue.Queue)", "pass multiprocessing's Queue"),
     ("_queue", "SimpleQueue"): Kind("a queue of threads", "pass multiprocessing's SimpleQueue"),
-    ("subprocess", "Popen"): Kind(
-        "a running subprocess", "start it in the child, or pass its pid or its output", True
-    ),
+    ("subprocess", "Popen"): Kind("a running subprocess", "start it in the child, or pass its pid or its output", True),
     ("socketserver", "BaseServer"): _SERVER,
     ("asyncio.events", "AbstractServer"): _SERVER,
     ("asyncio.events", "AbstractEventLoop"): _LOOP,
@@ -146,7 +146,9 @@ _BY_NAME: dict[tuple[str, str], Kind] = {
     ("builtins", "classmethod"): Kind(
         "a classmethod object", "pass the method, reached through its class (Class.name)", False
     ),
-    ("builtins", "PyCapsule"): Kind("a pointer into a C library", "re-create the object that owns it in the child", False),
+    ("builtins", "PyCapsule"): Kind(
+        "a pointer into a C library", "re-create the object that owns it in the child", False
+    ),
     ("weakref", "ReferenceType"): _WEAK,
     ("_weakref", "ReferenceType"): _WEAK,
     ("builtins", "weakref"): _WEAK,
@@ -164,7 +166,9 @@ _BY_NAME: dict[tuple[str, str], Kind] = {
     ),
     ("_contextvars", "Context"): Kind("a context", "pass the values, and set the variables in the child", False),
     ("_contextvars", "Token"): Kind("a context variable's token", "reset the variable in the parent", False),
-    ("_ctypes", "_CData"): Kind("ctypes data with pointers", "pass the values, and re-create the pointer in the child", False),
+    ("_ctypes", "_CData"): Kind(
+        "ctypes data with pointers", "pass the values, and re-create the pointer in the child", False
+    ),
     ("ctypes", "CDLL"): Kind("a loaded C library", "pass its path and load it in the child", True),
     ("_ssl", "_SSLContext"): Kind("a TLS context", "create the context in the child", True),
     ("ssl", "SSLContext"): Kind("a TLS context", "create the context in the child", True),
@@ -366,7 +370,11 @@ def describe(obj: object) -> str:
     """Return a short text for a value, without running any of its code."""
     t = type(obj)
     if obj is None or t in (bool, int, float, complex, str, bytes):
-        text = repr(obj) if t not in (str, bytes, int) or _size(obj) <= 60 else f"{repr(obj)[:40] if t is not int else 'int'}..."
+        text = (
+            repr(obj)
+            if t not in (str, bytes, int) or _size(obj) <= 60
+            else f"{repr(obj)[:40] if t is not int else 'int'}..."
+        )
         return text if len(text) <= 60 else text[:57] + "..."
     if t is types.FunctionType:
         return f"<function {obj.__qualname__}>"  # type: ignore[attr-defined]

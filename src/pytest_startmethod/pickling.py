@@ -94,10 +94,10 @@ class _Run:
     def dump(self, obj: object, task: bool, allow: bool) -> None:
         cls = _cpython.forking_pickler()
         if not _cpython.stock_pickler(cls):
-            cls(self.sink).dump(unstarted(obj))  # type: ignore[arg-type]
+            cls(self.sink).dump(unstarted(obj))
             return
-        pickler = pickle.Pickler(self.sink, PROTOCOL, buffer_callback=self.take)  # type: ignore[arg-type]
-        pickler.dispatch_table = dispatch_table(task=task, allow_fork_primitives=allow)
+        pickler = pickle.Pickler(self.sink, PROTOCOL, buffer_callback=self.take)
+        pickler.dispatch_table = dispatch_table(allow_fork_primitives=allow)
         pickler.dump(unstarted(obj))
         if self.seen:
             # A buffer that an array made for its own reduction dies with the pickler. One that lives on is the
@@ -125,7 +125,7 @@ def unstarted(obj: object) -> object:
 # -- inert reducers --------------------------------------------------------------------------------------------------
 
 
-def dispatch_table(*, task: bool, allow_fork_primitives: bool) -> dict[type, Callable[[Any], Any]]:
+def dispatch_table(*, allow_fork_primitives: bool) -> dict[type, Callable[[Any], Any]]:
     """Return the reducers of a ForkingPickler, with those that act on the world replaced by ones that only refuse.
 
     A connection's and a socket's would duplicate a descriptor and start the resource sharer's thread, a tensor's

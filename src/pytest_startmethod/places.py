@@ -66,8 +66,8 @@ class _Source:
     classes: list[tuple[ast.ClassDef, str]] = field(default_factory=list)
     stores: list[_Store] = field(default_factory=list)
     items: list[tuple[str, Place, frozenset[str], ast.expr | None]] = field(default_factory=list)
-    """Where a constant key is given a value, as ``x["k"] = ...``, ``{"k": ...}`` or ``dict(k=...)``: the key, the place,
-    all keys given there, the value."""
+    """Where ``x["k"] = ...``, ``{"k": ...}`` or ``dict(k=...)`` give a constant key a value: the key, the place, all keys
+    given there, the value."""
     named: list[tuple[str, str, int]] = field(default_factory=list)
     """Types made by a call that is given their name: the name, the variable, the line."""
     rebound: list[tuple[str, int]] = field(default_factory=list)
@@ -215,9 +215,7 @@ class _Indexer:
         else:
             self.store(node, attribute, text, "other", known.get(text), value, names)
 
-    def call(
-        self, node: ast.Call, names: tuple[str, ...], known: dict[str, str], cls: tuple[str, str] | None
-    ) -> None:
+    def call(self, node: ast.Call, names: tuple[str, ...], known: dict[str, str], cls: tuple[str, str] | None) -> None:
         name = _last_name(node.func)
         if len(node.args) >= 2 and name in ("setattr", "__setattr__", "object") and name is not None:
             key = node.args[1]
@@ -382,7 +380,9 @@ def _class_in(file: str, cls: type, codes: list[types.CodeType]) -> Definition |
             matches = [node]
             break
     if matches:
-        node = matches[0]
+        # Of several definitions of one name, the last is the one that the name leads to.
+        held = getattr(sys.modules.get(_text(cls, "__module__")), "__dict__", {})
+        node = matches[-1 if held.get(qualname) is cls else 0]
         decorators = tuple(Place(file, each.lineno, qualname) for each in node.decorator_list)
         return Definition(Place(file, node.lineno, qualname), decorators)
     name = _text(cls, "__name__")
@@ -576,7 +576,7 @@ def _stores_in(function: Any, name: str, *, parameters: bool) -> list[int]:
         node = todo.pop(0)
         if isinstance(node, (*_Function, ast.ClassDef)):
             if getattr(node, "name", None) == name:
-                lines.append(node.lineno)  # type: ignore[attr-defined]
+                lines.append(node.lineno)
             continue
         if isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Store):
             lines.append(node.lineno)

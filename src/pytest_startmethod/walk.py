@@ -44,6 +44,8 @@ class Leaf:
     chain: tuple[tuple[Step, Any], ...]
     """From the root's child to `obj`: each step and what it leads to. Empty when the root itself is the leaf."""
     root: Any
+    name: str | None = None
+    """The name that its own reduction returned, where it did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ class Sink:
 
 def probe(obj: object, table: Mapping[type, Any]) -> BaseException | None:
     """Return the error that the C pickler raises for `obj`, or None."""
-    pickler = pickle.Pickler(Sink(), PROTOCOL, buffer_callback=_drop)  # type: ignore[arg-type]
+    pickler = pickle.Pickler(Sink(), PROTOCOL, buffer_callback=_drop)
     pickler.dispatch_table = table
     try:
         pickler.dump(obj)
@@ -116,13 +118,14 @@ def walk(
             gc.enable()
 
 
-class _Bad(Exception):
+class _LeafError(Exception):
     """An object turned out to be a leaf."""
 
-    def __init__(self, kind: Any, error: BaseException) -> None:
+    def __init__(self, kind: Any, error: BaseException, name: str | None = None) -> None:
         super().__init__(kind, error)
         self.kind = kind
         self.error = error
+        self.name = name
 
 
 class _Walker:
@@ -145,12 +148,12 @@ class _Walker:
             obj = queue[at][0]
             try:
                 children = self.children(obj)
-            except _Bad as bad:
+            except _LeafError as bad:
                 children = ()
                 chain = _chain(queue, at)
                 # A buffer that an object reduced itself to is its answer to protocol 5, not the user's own.
                 if bad.kind != "buffer" or all(step[0] != "reduce" for step, _ in chain):
-                    leaves.append(Leaf(obj, bad.error, bad.kind, chain, root))
+                    leaves.append(Leaf(obj, bad.error, bad.kind, chain, root, bad.name))
             for step, child in children:
                 key = id(child)
                 if key not in seen:
@@ -193,14 +196,14 @@ class _Walker:
         if self.prune is not None and self.prune(obj):
             error = probe(obj, self.table)
             if error is not None:
-                raise _Bad("raised", error)
+                raise _LeafError("raised", error)
             return ()
         return self._reduced(obj, self._reduce(obj, t))
 
-    def _named(self, obj: Any) -> tuple[()]:
+    def _named(self, obj: Any, name: str | None = None) -> tuple[()]:
         error = probe(obj, self.table)
         if error is not None:
-            raise _Bad("name", error)
+            raise _LeafError("name", error, name)
         return ()
 
     def _buffer(self, obj: Any) -> None:
@@ -209,7 +212,7 @@ class _Walker:
             if pickle.DEFAULT_PROTOCOL < 5 or not memoryview(obj).contiguous:
                 pickle.dumps(obj)
         except Exception as error:
-            raise _Bad("buffer", error) from None
+            raise _LeafError("buffer", error) from None
 
     def _reduce(self, obj: Any, t: type) -> Any:
         try:
@@ -224,15 +227,15 @@ class _Walker:
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:
-            raise _Bad("raised", error) from None
+            raise _LeafError("raised", error) from None
 
     def _reduced(self, obj: Any, value: Any) -> Iterable[tuple[Step, Any]]:
         if isinstance(value, str):
-            return self._named(obj)
+            return self._named(obj, value)
         if not _well_formed(obj, value):
             error = probe(obj, self.table)
             if error is not None:
-                raise _Bad("invalid", error)
+                raise _LeafError("invalid", error)
             return ()
         func, args, state, listitems, dictitems, setter = (*value, None, None, None, None)[:6]
         t = type(obj)
@@ -299,7 +302,7 @@ class Held:
 
     def arguments(self, args: tuple[Any, ...]) -> list[tuple[Step, Any]]:
         """Return the arguments that rebuild the object, with the step that leads to each."""
-        obj, t = self.obj, type(self.obj)
+        t = type(self.obj)
         if not args or all(type(each) in _ATOMS for each in args):
             return []
         mro = _mro(t)
@@ -395,11 +398,11 @@ class Held:
             elif type(each) is tuple and any(self.name_of(part) for part in each):
                 out += self._numbered(each, f"{where}[{i}]")
             elif type(each) is dict:
-                out += [
-                    ((("attribute", self.name_of(v)) if self.name_of(v) else ("reduce", f"[2]{where}[{i}][{key_text(k, j)}]")), v)
-                    for j, (k, v) in enumerate(each.items()) if type(v) not in _ATOMS
-                ]  # fmt: skip
-                out += [(("key", j), k) for j, k in enumerate(each) if type(k) not in _ATOMS]
+                for j, (key, value) in enumerate(each.items()):
+                    name = self.name_of(value)
+                    text = f"[2]{where}[{i}][{key_text(key, j)}]"
+                    out.append((("attribute", name) if name else ("reduce", text), value))
+                    out.append((("key", j), key))
             else:
                 out.append((("reduce", f"[2]{where}[{i}]"), each))
         return out
@@ -424,7 +427,7 @@ def attributes(obj: Any) -> list[tuple[str, Any]]:
             ):
                 try:
                     out.append((name, descriptor.__get__(obj)))
-                except Exception:  # noqa: S112 - an empty slot, or a getter that refuses: not held
+                except Exception:  # an empty slot, or a getter that refuses: not held
                     continue
     return out
 
@@ -502,7 +505,7 @@ def _pairs(pairs: Iterable[Any]) -> list[tuple[Step, Any]]:
 
 
 def _attributes(namespace: dict[Any, Any]) -> list[tuple[Step, Any]]:
-    out = []
+    out: list[tuple[Step, Any]] = []
     for i, (key, value) in enumerate(namespace.items()):
         if type(value) not in _ATOMS:
             out.append((("attribute", key) if type(key) is str else ("reduce", f"[2][{i}]"), value))
@@ -530,7 +533,7 @@ def key_text(key: Any, index: int) -> str:
 
 
 def _partial(args: tuple[Any, ...]) -> list[tuple[Step, Any]]:
-    out = [(("attribute", "func"), args[0])]
+    out: list[tuple[Step, Any]] = [(("attribute", "func"), args[0])]
     if len(args) == 3:
         out += [(_under("args", i), each) for i, each in enumerate(args[1])]
         out += [(_under("keywords", key), each) for key, each in args[2].items()]

@@ -1,0 +1,615 @@
+"""What runs in every child of a leg: it writes down how the child failed, and is otherwise not there.
+
+A spawn or forkserver child loads this file by its path, before it knows where the parent's modules are, and pays for
+its import: it needs the standard library only and imports the rest when something has failed. Nothing here may raise
+into the child, write to its standard streams or stand in its tracebacks. The private names of CPython that it touches
+are gathered at the end of the file, since it cannot import the module that holds the others.
+
+An event is one JSON file in a directory that belongs to the parent (see `children`), and complete or absent. A crash
+leaves a ``.stack`` file, which faulthandler writes.
+"""
+
+# ruff: noqa: SIM105 - a child does not import contextlib for this
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Generator, Iterator
+from functools import partial
+from itertools import chain
+from types import FrameType, FunctionType, TracebackType
+from typing import Any
+
+TEXT = 2_000
+"""No text of an event is longer."""
+FRAMES = 40
+EXCEPTIONS = 4
+KEY = "pytest_startmethod"
+"""The key in the preparation data. ``multiprocessing.spawn.prepare`` passes over keys that it does not know."""
+
+_SOURCE = """
+try:
+    from importlib.machinery import SourceFileLoader
+    names = {"__name__": name, "__file__": file}
+    exec(SourceFileLoader(name, file).get_code(name), names)
+    names["install"](directory, method, process, starter)
+except Exception:
+    pass
+"""
+
+_facts: dict[str, Any] = {}
+"""What is known of this process: pid, directory, method, process (its name), starter (a pid), phase, count."""
+
+
+class Stowaway:
+    """Travels in the preparation data; unpickling it installs this module in the child, or does nothing."""
+
+    __slots__ = ("names",)
+
+    def __init__(self, directory: str, method: str | None, process: str) -> None:
+        self.names = {
+            "name": "_pytest_startmethod_child",
+            "file": __file__,
+            "directory": directory,
+            "method": method,
+            "process": process,
+            "starter": os.getpid(),
+        }
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Names nothing that the child would have to import: its sys.path is not set yet.
+        return exec, (_SOURCE, self.names)
+
+
+def install(directory: str, method: str | None, process: str, starter: int) -> None:
+    """Watch this spawn or forkserver child, which is about to unpickle its process object, and its own children."""
+    _facts.update(pid=os.getpid(), directory=directory, method=method, process=process, starter=starter)
+    base, spawn = _process_class(), _spawn_module()
+    base._bootstrap = watch_bootstrap(base._bootstrap, directory)
+    spawn.get_preparation_data = watch_preparation(spawn.get_preparation_data, directory)
+    _facts["excepthook"] = sys.excepthook
+    sys.excepthook = _excepthook
+    _catch_crashes()
+
+
+def watch_preparation(original: Callable[[str], dict[str, Any]], directory: str) -> Callable[[str], dict[str, Any]]:
+    """Wrap ``spawn.get_preparation_data`` so that the child loads this module before anything else."""
+
+    def get_preparation_data(name: str) -> dict[str, Any]:
+        data = original(name)
+        try:
+            data[KEY] = Stowaway(directory, _starting_method(sys._getframe(1)), str(name))
+        except Exception:
+            pass
+        return data
+
+    return get_preparation_data
+
+
+def watch_bootstrap(original: Callable[..., int], directory: str) -> Callable[..., int]:
+    """Wrap ``BaseProcess._bootstrap``, through which every child goes once it has its process object."""
+
+    def _bootstrap(process: Any, *args: Any, **kwargs: Any) -> int:
+        try:
+            _begin(process, directory)
+        except Exception:
+            pass
+        code = original(process, *args, **kwargs)
+        if code != 0 and _facts.get("phase") == "exit":
+            _report("exit", None, exit_code=code)
+        return code
+
+    return _bootstrap
+
+
+def _begin(process: Any, directory: str) -> None:
+    if _facts.get("pid") != os.getpid():
+        _facts.clear()  # a fork has its parent's
+        _facts.update(pid=os.getpid(), directory=directory, method="fork", starter=os.getppid())
+        _catch_crashes()
+    elif sys.excepthook is _excepthook:
+        sys.excepthook = _facts["excepthook"]  # from here on `_bootstrap` itself handles what is raised
+    own = object.__getattribute__(process, "__dict__")
+    _facts.update(process=str(own.get("_name")), phase="run")
+    _watch_run(process, own)
+    _watch_worker(own)
+
+
+# -- what is raised, without standing in its traceback ----------------------------------------------------------------
+
+
+def _nothing() -> Generator[None, None, None]:
+    return
+    yield
+
+
+_finished = _nothing()
+for _ in _finished:
+    pass
+
+
+def _unseen(function: Callable[..., Any], *args: Any) -> Callable[[], None]:
+    """Return what calls ``function(*args)``, once, and raises the exception in the tuple that it returns.
+
+    A Python function that lets an exception through stands in its traceback, which the child prints. So the call goes
+    through C alone: `max` calls `key` with the exception, and a finished generator throws what it is given.
+    """
+    calls = chain.from_iterable(map(function, *((arg,) for arg in args)))
+    return partial(max, calls, key=_finished.throw, default=None)
+
+
+def _watch_run(process: Any, own: dict[str, Any]) -> None:
+    """Note what ``process.run`` raises. The instance's attribute is gone before the user's code runs."""
+    if type(getattr(type(process), "run", None)) is not FunctionType:
+        return
+    run, before = process.run, own.get("run")
+
+    def watched(run: Callable[[], object]) -> tuple[BaseException, ...]:
+        if before is None:
+            own.pop("run", None)
+        else:
+            own["run"] = before
+        try:
+            run()
+        except BaseException as error:
+            _facts["phase"] = "failed"
+            return _raised(error, "run")
+        _facts["phase"] = "exit"
+        return ()
+
+    own["run"] = _unseen(watched, run)
+
+
+def _raised(error: BaseException, phase: str, **more: Any) -> tuple[BaseException, ...]:
+    """Report what a watched call raised and return it without our frame, for `_unseen`."""
+    tb = error.__traceback__
+    if tb is not None:
+        error.__traceback__ = tb.tb_next
+    if isinstance(error, SystemExit):
+        if error.code not in (None, 0):
+            _report(phase, error, exit_code=error.code if type(error.code) is int else 1, **more)
+    elif not isinstance(error, KeyboardInterrupt):
+        _report(*_worker_phase(phase, error.__traceback__), error, **more)
+    return (error,)
+
+
+def _excepthook(cls: type[BaseException], error: BaseException, tb: TracebackType | None) -> None:
+    try:
+        if _facts.get("pid") == os.getpid() and not isinstance(error, KeyboardInterrupt):
+            _report(_loading_phase(tb), error, surroundings=True)
+    finally:
+        _facts["excepthook"](cls, error, tb)
+
+
+# -- workers of pools and executors ----------------------------------------------------------------------------------
+
+
+def _watch_worker(own: dict[str, Any]) -> None:
+    """Note results that cannot be sent, and an executor's initializer, whose exception goes to a log only."""
+    target = own.get("_target")
+    if type(target) is not FunctionType:
+        return
+    name = (target.__module__, target.__qualname__)
+    if name == _POOL_WORKER:
+        error_class = sys.modules["multiprocessing.pool"].MaybeEncodingError
+        error_class.__init__ = _watch_encoding_error(error_class.__init__)
+    elif name == _EXECUTOR_WORKER:
+        wrapper_class = sys.modules["concurrent.futures.process"]._ExceptionWithTraceback
+        wrapper_class.__init__ = _watch_exception(wrapper_class.__init__)
+        call_queue, result_queue, initializer, initargs, *rest = own["_args"]
+        if initializer is not None:
+
+            def watched(initializer: Any) -> tuple[BaseException, ...]:
+                try:
+                    initializer(*initargs)
+                except BaseException as error:
+                    return _raised(error, "run", role="initializer", work=_describe(initializer))
+                return ()
+
+            own["_args"] = (call_queue, result_queue, _unseen(watched, initializer), (), *rest)
+
+
+def _watch_encoding_error(original: Callable[..., None]) -> Callable[..., None]:
+    """Wrap ``MaybeEncodingError.__init__``, which a Pool's worker calls when a result does not pickle."""
+
+    def __init__(self: Any, exc: BaseException, value: Any) -> None:  # noqa: N807 - it replaces one
+        _report_result(exc, value)
+        original(self, exc, value)
+
+    return __init__
+
+
+def _watch_exception(original: Callable[..., None]) -> Callable[..., None]:
+    """Wrap ``_ExceptionWithTraceback.__init__``, which an executor's worker calls for every exception."""
+
+    def __init__(self: Any, exc: BaseException, tb: TracebackType | None) -> None:  # noqa: N807 - it replaces one
+        for value in _unsent(tb):
+            _report_result(exc, value)
+        original(self, exc, tb)
+
+    return __init__
+
+
+def _report_result(error: BaseException, value: Any) -> None:
+    """Report that `value`, a task's result or exception, could not be pickled: `error` says why."""
+    try:
+        value = getattr(value, "exc", value) if type(value).__name__.endswith("ExceptionWithTraceback") else value
+        raised = isinstance(value, BaseException)
+        path, part = _bad_part(value)
+        result = {
+            "path": path,
+            "type": _type_name(part),
+            "of": _type_name(value),
+            "raised": raised,
+            "text": _message(value) if raised else "",
+            "part": _describe(part) if type(part) is FunctionType else None,
+        }
+        _report("result", error, result=result, work=_describe(_current_task()))
+    except Exception:
+        pass
+
+
+def _bad_part(value: Any) -> tuple[str, Any]:
+    """Return the deepest part of `value` that cannot be pickled, and its path: by pickling the parts alone."""
+    dumps, path = _dumps(), ""
+    end, budget = time.monotonic() + 0.5, 300
+    while True:
+        for step, part in _parts(value):
+            budget -= 1
+            if budget < 0 or time.monotonic() > end:
+                return path, value
+            try:
+                dumps(part)
+            except Exception:
+                path, value = path + step, part
+                break
+        else:
+            return path, value
+
+
+def _parts(value: Any) -> Iterator[tuple[str, Any]]:
+    cls = type(value)
+    if cls in (list, tuple):
+        yield from ((f"[{index}]", part) for index, part in enumerate(value))
+    elif cls is dict:
+        for index, (key, part) in enumerate(value.items()):
+            yield f"[{_text(key) or f'<key {index}>'}]", part
+    elif cls not in (FunctionType, type):
+        if isinstance(value, BaseException):
+            yield from ((f".args[{index}]", part) for index, part in enumerate(value.args))
+        try:
+            names = object.__getattribute__(value, "__dict__")
+        except (AttributeError, TypeError):
+            return
+        if type(names) is dict:
+            yield from ((f".{name}", part) for name, part in list(names.items()) if type(name) is str)
+
+
+# -- events ----------------------------------------------------------------------------------------------------------
+
+
+def _report(phase: str, error: BaseException | None, **more: Any) -> None:
+    try:
+        event = {
+            "pid": os.getpid(),
+            "ppid": os.getppid(),
+            "starter": _facts.get("starter"),
+            "method": _facts.get("method"),
+            "process": _clip(_facts.get("process")),
+            "phase": phase.removesuffix(" of a task"),
+            "task": phase.endswith(" of a task"),
+            "time": time.time(),
+            "raised": [_exception(each) for each in _chain(error)],
+            **more,
+        }
+        if more.pop("surroundings", False) or phase == "unpickling of a task":
+            event["sys_path"] = [_clip(entry) for entry in sys.path[:200]]
+            event["cwd"] = _cwd()
+            main = sys.modules.get("__main__")
+            event["main"] = _clip(getattr(main, "__file__", None))
+        event.pop("surroundings", None)
+        _write(event)
+    except Exception:
+        pass
+
+
+def _cwd() -> str | None:
+    try:
+        return os.getcwd()
+    except OSError:
+        return None
+
+
+def _write(event: dict[str, Any]) -> None:
+    import json
+
+    data = json.dumps(event).encode("ascii")
+    if not _room_for(len(data)):
+        return
+    _facts["count"] = number = _facts.get("count", 0) + 1
+    path = os.path.join(_facts["directory"], f"{time.time_ns()}-{os.getpid()}-{number}")
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
+        try:
+            while data:
+                data = data[os.write(descriptor, data) :]
+        finally:
+            os.close(descriptor)
+        os.rename(path, f"{path}.json")
+    except OSError:
+        try:
+            os.unlink(path)
+        except OSError:
+            pass
+
+
+def _room_for(size: int) -> bool:
+    """Say whether a file of `size` bytes is allowed. A larger one may raise SIGXFSZ, which ends the process."""
+    try:
+        import resource
+    except ImportError:
+        return True
+    soft = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    return soft == resource.RLIM_INFINITY or size <= soft
+
+
+def _chain(error: BaseException | None) -> list[BaseException]:
+    """Return `error` and what it was raised from or while handling, as a traceback shows them; newest first."""
+    found: list[BaseException] = []
+    while error is not None and len(found) < EXCEPTIONS and not any(error is each for each in found):
+        found.append(error)
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return found
+
+
+def _exception(error: BaseException) -> dict[str, Any]:
+    """Return an exception as builtins."""
+    tb, frames = error.__traceback__, []
+    while tb is not None:
+        frames.append((tb.tb_frame, tb.tb_lineno))
+        tb = tb.tb_next
+    values: dict[str, Any] = {
+        "type": _type_name(error),
+        "message": _message(error),
+        "frames": [_frame(*each) for each in _ends(frames) if each[0].f_code.co_filename != __file__],
+        "omitted": max(0, len(frames) - FRAMES),
+    }
+    if isinstance(error, (ImportError, AttributeError, NameError)):
+        values["name"] = _clip(getattr(error, "name", None))
+    if type(error) is AssertionError and not error.args and frames:
+        try:
+            values["statement"], values["values"] = _asserted(*frames[-1])
+        except Exception:
+            pass
+    return values
+
+
+def _ends(frames: list[Any]) -> list[Any]:
+    return frames if len(frames) <= FRAMES else frames[:8] + frames[8 - FRAMES :]
+
+
+def _frame(frame: FrameType, line: int) -> list[Any]:
+    code = frame.f_code
+    try:
+        import linecache
+
+        source = linecache.getline(code.co_filename, line, frame.f_globals).strip()
+    except Exception:
+        source = ""
+    return [os.path.abspath(code.co_filename), line, getattr(code, "co_qualname", code.co_name), source[:200]]
+
+
+def _asserted(frame: FrameType, line: int) -> tuple[str, list[list[str]]]:
+    """Return the source of the failed ``assert`` and the values of the names in it that can be shown safely."""
+    import ast
+    import linecache
+    import textwrap
+
+    lines = linecache.getlines(frame.f_code.co_filename, frame.f_globals)
+    around = [
+        node
+        for node in ast.walk(ast.parse("".join(lines)))
+        if isinstance(node, ast.Assert) and node.lineno <= line <= (node.end_lineno or line)
+    ]
+    node = around[-1]
+    values: dict[str, str] = {}
+    for each in ast.walk(node.test):
+        if isinstance(each, (ast.Name, ast.Attribute)):
+            name = ast.unparse(each)
+            text = _text(_value(each, frame))
+            if text is not None and len(values) < 10:
+                values.setdefault(name, text)
+    statement = textwrap.dedent("".join(lines[node.lineno - 1 : node.end_lineno])).strip()
+    return statement[:500], [list(each) for each in values.items()]
+
+
+def _value(node: Any, frame: FrameType) -> Any:
+    """Return the value of a name or of an attribute that lies in an instance's own dictionary; runs no code."""
+    if type(node).__name__ == "Name":
+        for scope in (frame.f_locals, frame.f_globals):
+            if node.id in scope:
+                return scope[node.id]
+        return _MISSING
+    if type(node).__name__ == "Attribute":
+        try:
+            names = object.__getattribute__(_value(node.value, frame), "__dict__")
+        except (AttributeError, TypeError):
+            return _MISSING
+        return names.get(node.attr, _MISSING) if type(names) is dict else _MISSING
+    return _MISSING
+
+
+_MISSING = object()
+
+
+def _text(value: Any, depth: int = 0) -> str | None:
+    """Return a short text for a value made of builtins; None for anything else, since its repr is the user's."""
+    cls = type(value)
+    if cls is int and value.bit_length() > 200:
+        return f"<int of {value.bit_length()} bits>"
+    if cls in (int, float, complex, bool, type(None)):
+        return repr(value)
+    if cls in (str, bytes):
+        return repr(value) if len(value) <= 60 else repr(value[:57]) + "..."
+    if cls in (list, tuple, dict, set, frozenset):
+        if not value:
+            return repr(value)
+        if depth < 2 and len(value) <= 8:
+            items = value.items() if cls is dict else ((each,) for each in value)
+            parts = [": ".join(_text(part, depth + 1) or "..." for part in item) for item in items]
+            left, right = "[]" if cls is list else "()" if cls is tuple else "{}"
+            text = left + ", ".join(parts) + ("," if cls is tuple and len(value) == 1 else "") + right
+            if len(text) <= 120:
+                return f"frozenset({text})" if cls is frozenset else text
+        return f"<{cls.__name__} of length {len(value)}>"
+    return None
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)[:TEXT]
+    except Exception:
+        return "<its __str__ raised>"
+
+
+def _type_name(value: Any) -> str:
+    cls = type(value)
+    return f"{cls.__module__}.{cls.__qualname__}".removeprefix("builtins.")[:200]
+
+
+def _clip(value: Any) -> str | None:
+    return None if value is None else str(value)[:TEXT]
+
+
+def _describe(function: Any) -> dict[str, Any] | None:
+    """Return name, file and line of a callable."""
+    while type(function) is partial:
+        function = function.func
+    function = getattr(function, "__func__", function) if type(function).__name__ == "method" else function
+    if type(function) is not FunctionType:
+        return None if function is None else {"name": _type_name(function), "file": None, "line": None}
+    code = function.__code__
+    return {
+        "name": f"{function.__module__}.{function.__qualname__}",
+        "file": os.path.abspath(code.co_filename),
+        "line": code.co_firstlineno,
+    }
+
+
+# -- crashes ---------------------------------------------------------------------------------------------------------
+
+
+def _catch_crashes() -> None:
+    """Let faulthandler write into a file of ours, unless this fresh interpreter was told to use it elsewhere.
+
+    A fork inherits pytest's, which writes among pytest's own output.
+    """
+    import faulthandler
+
+    if _facts["method"] != "fork" and faulthandler.is_enabled():
+        return
+    header = f"{_facts['method']} {_facts['starter']}\n".encode()
+    if not _room_for(1_000_000):
+        return
+    path = os.path.join(_facts["directory"], f"{os.getpid()}.stack")
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    os.write(descriptor, header)
+    faulthandler.enable(descriptor)
+
+
+# -- private names of CPython, read in 3.10 to 3.15 ------------------------------------------------------------------
+
+_POOL_WORKER = ("multiprocessing.pool", "worker")
+_EXECUTOR_WORKER = ("concurrent.futures.process", "_process_worker")
+_WORKERS = {("multiprocessing.pool", "worker"), ("concurrent.futures.process", "_process_worker")}
+_STARTERS = {
+    "multiprocessing.popen_spawn_posix": "spawn",
+    "multiprocessing.popen_spawn_win32": "spawn",
+    "multiprocessing.popen_forkserver": "forkserver",
+}
+
+
+def _process_class() -> Any:
+    """Return the class whose `_bootstrap` runs every process object. When it goes: what then calls `run`."""
+    from multiprocessing.process import BaseProcess
+
+    return BaseProcess
+
+
+def _spawn_module() -> Any:
+    """Return the module whose `get_preparation_data` the Popen classes call as an attribute."""
+    from multiprocessing import spawn
+
+    return spawn
+
+
+def _dumps() -> Callable[[Any], Any]:
+    """Return how results are pickled."""
+    from multiprocessing.reduction import ForkingPickler
+
+    return ForkingPickler.dumps
+
+
+def _starting_method(frame: FrameType | None) -> str | None:
+    """Return the method of the Popen class that asks for preparation data: the module on the stack tells."""
+    for _ in range(10):
+        if frame is None:
+            return None
+        method = _STARTERS.get(frame.f_globals.get("__name__", ""))
+        if method is not None:
+            return method
+        frame = frame.f_back
+    return None
+
+
+def _frames(tb: TracebackType | None) -> Iterator[tuple[str, str]]:
+    while tb is not None:
+        yield tb.tb_frame.f_globals.get("__name__", ""), tb.tb_frame.f_code.co_name
+        tb = tb.tb_next
+
+
+def _loading_phase(tb: TracebackType | None) -> str:
+    """Return where a child failed before it ran: ``spawn._main`` calls ``prepare`` and unpickles the process."""
+    frames = list(_frames(tb))
+    if ("multiprocessing.spawn", "prepare") in frames or ("multiprocessing.spawn", "_main") not in frames:
+        return "start-up"
+    return "unpickling"
+
+
+def _worker_phase(phase: str, tb: TracebackType | None) -> tuple[str]:
+    """Return the phase, told apart from a worker that could not load its task: `get` of its queue raised."""
+    frames = list(_frames(tb))
+    for index, frame in enumerate(frames[:-1]):
+        if frame in _WORKERS and frames[index + 1] in (("multiprocessing.queues", "get"),):
+            return ("unpickling of a task",)
+    return (phase,)
+
+
+def _current_task() -> Any:
+    """Return the user's function that the worker runs now: locals of the worker's frame tell."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        name = (frame.f_globals.get("__name__"), frame.f_code.co_name)
+        if name == _POOL_WORKER:
+            function = frame.f_locals.get("func")
+            if getattr(function, "__name__", "") in ("mapstar", "starmapstar"):
+                return frame.f_locals["args"][0][0]
+            return function
+        if name == _EXECUTOR_WORKER:
+            function = getattr(frame.f_locals.get("call_item"), "fn", None)
+            if type(function) is partial and getattr(function.func, "__name__", "") == "_process_chunk":
+                return function.args[0]
+            return function
+        frame = frame.f_back
+    return None
+
+
+def _unsent(tb: TracebackType | None) -> tuple[Any, ...]:
+    """Return the value that ``concurrent.futures.process._sendback_result`` could not send, if that raised."""
+    if tb is None or tb.tb_frame.f_code.co_name != "_sendback_result":
+        return ()
+    names = tb.tb_frame.f_locals
+    exception = names.get("exception")
+    return (names.get("result") if exception is None else exception,)

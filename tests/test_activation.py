@@ -20,6 +20,7 @@ posix = pytest.mark.skipif(not mp.has_forkserver(), reason="no forkserver on thi
 @pytest.fixture(autouse=True)
 def untouched():
     """Every test leaves the default context as it found it."""
+    multiprocessing.set_start_method(None, force=True)  # an earlier test's first use may have fixed it
     before = mp.context_state()
     yield
     assert mp.context_state() == before

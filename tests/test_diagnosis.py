@@ -31,7 +31,7 @@ def evidence(outcome="passed", **values):
 
 @pytest.fixture
 def source(tmp_path):
-    """A module of the user's, and the place of a line in it."""
+    """Write a module of the user's and return the place of a line in it."""
 
     def write(text):
         file = tmp_path / "test_module.py"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import functools
 import gc
 import multiprocessing
@@ -157,7 +158,7 @@ def test_pool_workers_tasks_and_initializer_are_recorded(method):
 
 
 def test_executor_workers_and_tasks_are_recorded(method):
-    """submit and map both name the user's function."""
+    """Submit and map both name the user's function."""
     with Leg(method) as leg, concurrent.futures.ProcessPoolExecutor(1) as executor:
         assert executor.submit(double, 2).result() == 4
         assert list(executor.map(double, [1], chunksize=1)) == [2]
@@ -183,15 +184,19 @@ def test_thread_pool_is_no_launch():
     assert (leg.record.launches, leg.record.tasks) == ([], [])
 
 
+def start_and_wrap():
+    try:
+        multiprocessing.Process(target=lambda: None).start()
+    except Exception as error:
+        raise RuntimeError("wrapped") from error
+
+
 @pytest.mark.parametrize("method", [m for m in METHODS if m != "fork"])
 def test_failed_start_is_the_users_exception_with_a_number(method):
     """The exception is CPython's own; the record knows what it comes from, through causes and contexts."""
     with Leg(method) as leg:
         with pytest.raises(RuntimeError) as caught:
-            try:
-                multiprocessing.Process(target=lambda: None).start()
-            except Exception as error:
-                raise RuntimeError("wrapped") from error
+            start_and_wrap()
         failure = leg.recorder.failure_of(caught.value)
     assert failure is leg.record.failures[0]
     assert [finding.code for finding in failure.findings] == ["SM101"]
@@ -206,10 +211,8 @@ def test_swallowed_failure_in_a_thread_is_recorded(method):
     """A start that fails in a background thread is known although nobody saw the exception."""
 
     def start():
-        try:
+        with contextlib.suppress(Exception):
             multiprocessing.Process(target=lambda: None).start()
-        except Exception:
-            pass
 
     with Leg(method) as leg:
         thread = threading.Thread(target=start, name="starter")
@@ -222,7 +225,7 @@ def test_swallowed_failure_in_a_thread_is_recorded(method):
 def test_task_that_cannot_be_sent_is_a_failure(method):
     """A task that does not pickle is known under every method."""
     with Leg(method) as leg, multiprocessing.Pool(1) as pool:
-        with pytest.raises(Exception, match="pickle|lambda") as caught:
+        with pytest.raises(Exception, match=r"pickle|lambda") as caught:
             pool.apply(lambda: None)
         failure = leg.recorder.failure_of(caught.value)
     assert [finding.code for finding in failure.findings] == ["SM101"]

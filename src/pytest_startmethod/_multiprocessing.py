@@ -10,11 +10,10 @@ import multiprocessing.process
 import multiprocessing.spawn
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from types import FrameType
-from typing import Any, ClassVar, Protocol
-
 from multiprocessing.context import BaseContext, DefaultContext
 from multiprocessing.process import BaseProcess
+from types import FrameType
+from typing import Any, ClassVar, Protocol
 
 
 class ContextListener(Protocol):
@@ -48,14 +47,14 @@ class WatchedContext(DefaultContext):
         lazy = caller.f_code in (DefaultContext.get_context.__code__, DefaultContext.get_start_method.__code__)
         if not lazy and self.listener is not None:
             through = caller.f_code is DefaultContext.set_start_method.__code__
-            self.listener.method_set(value and value._name, caller.f_back if through else caller)  # type: ignore[attr-defined]
+            self.listener.method_set(method_of(value), caller.f_back if through else caller)
 
-    _actual_context = property(_get_actual, _set_actual)  # type: ignore[assignment]
+    _actual_context = property(_get_actual, _set_actual)
 
 
 def default_context() -> DefaultContext:
     """Return the one object behind ``multiprocessing.Process``, ``Pool``, ``set_start_method`` and the others."""
-    context: DefaultContext = multiprocessing.context._default_context  # type: ignore[attr-defined]
+    context: DefaultContext = multiprocessing.context._default_context
     return context
 
 
@@ -159,7 +158,7 @@ def temporary_directory() -> str:
     """
     import multiprocessing.util
 
-    return multiprocessing.util.get_temp_dir()  # type: ignore[no-any-return, attr-defined]
+    return multiprocessing.util.get_temp_dir()
 
 
 # -- forkserver ------------------------------------------------------------------------------------------------------
@@ -178,7 +177,7 @@ def server() -> Any:
     """Return the one ForkServer object; its bound methods are module attributes, so it is never exchanged."""
     from multiprocessing import forkserver
 
-    return forkserver._forkserver  # type: ignore[attr-defined]
+    return forkserver._forkserver
 
 
 def server_state() -> dict[str, Any]:
@@ -230,7 +229,7 @@ def pickler_class() -> type[Any]:
 
 def is_spawning() -> bool:
     """Say whether a process object is being pickled for its child in this thread."""
-    return multiprocessing.context.get_spawning_popen() is not None  # type: ignore[attr-defined]
+    return multiprocessing.context.get_spawning_popen() is not None
 
 
 def submissions() -> Iterator[tuple[type[Any], str, Callable[[Any], str | None]]]:

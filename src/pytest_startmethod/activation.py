@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -52,7 +52,7 @@ class Activation:
         self.in_call = True
 
     def leave_call(self) -> None:
-        """What is set from here on is a fixture's again."""
+        """Take what is set from here on as a fixture's again."""
         self.in_call = False
 
     def exit(self) -> None:
@@ -208,10 +208,8 @@ def _reap(pid: int, socket_path: str | None) -> bool:
     except ChildProcessError:  # somebody's waitpid(-1) was faster
         done = pid
     if done and socket_path is not None:
-        try:
+        with suppress(OSError):
             os.unlink(socket_path)
-        except OSError:
-            pass
     return bool(done)
 
 
@@ -219,7 +217,7 @@ def _surroundings() -> Any:
     """Return what a server keeps from the moment it starts: equal values mean that a new one would be the same."""
     # pytest changes PYTEST_CURRENT_TEST at every phase: with it no server would ever be reused
     environment = {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"}
-    streams = []
+    streams: list[tuple[int, int] | None] = []
     for descriptor in (0, 1, 2):
         try:
             status = os.fstat(descriptor)

@@ -128,10 +128,7 @@ def method_check(place: Place, *, refusing: bool = False) -> Place | None:
     if tree is None:
         return None
     function = _innermost(tree, place.line)
-    if refusing:
-        check = _guard(function, place.line)
-    else:
-        check = next((node for node in ast.walk(function) if _compares_method(node)), None)
+    check = _guard(function, place.line) if refusing else _comparison(function)
     return None if check is None else Place(place.file, check.lineno)
 
 
@@ -161,7 +158,7 @@ def _guard(function: ast.AST, line: int) -> ast.expr | None:
 
 
 def _comparison(test: ast.AST) -> ast.expr | None:
-    return next((node for node in ast.walk(test) if _compares_method(node)), None)  # type: ignore[misc, return-value]
+    return next((node for node in ast.walk(test) if _compares_method(node)), None)  # type: ignore[return-value]
 
 
 def _compares_method(node: ast.AST) -> bool:

@@ -184,7 +184,7 @@ class Recorder:
 
     @contextmanager
     def fixture(self, fixture: Fixture) -> Iterator[None]:
-        """What starts now is started by `fixture`."""
+        """Take what starts now as started by `fixture`."""
         self.fixtures.append(fixture)
         try:
             yield

@@ -105,8 +105,7 @@ def group(results: Iterable[LegResult]) -> list[Group]:
             key = _identity(finding)
             if key not in groups or groups[key].predicted:
                 groups.setdefault(key, Group(finding, predicted=True)).legs.append(leg)
-    order = sorted(groups.values(), key=lambda g: (g.finding.level != "cause", g.predicted, -len(g.legs)))
-    return order
+    return sorted(groups.values(), key=lambda g: (g.finding.level != "cause", g.predicted, -len(g.legs)))
 
 
 def group_vacuous(results: Iterable[LegResult]) -> list[Group]:

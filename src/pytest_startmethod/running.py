@@ -91,9 +91,7 @@ class Running:
                 del item.stash[STATE]
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_fixture_setup(
-        self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
-    ) -> Generator[None, object, object]:
+    def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any]) -> Generator[None, object, object]:
         """Know whose start it is."""
         with self.recorder.fixture(Fixture(fixturedef.argname, fixturedef.scope, fixturedef.baseid)):
             return (yield)
@@ -169,7 +167,7 @@ class Running:
             report.startmethod = self._result(state).as_dict()  # type: ignore[attr-defined]
 
     def _examine(self, report: pytest.TestReport, state: LegState, evidence: diagnosis.Evidence) -> None:
-        """Look at a leg that passed: did it test its method, and would what it started start elsewhere?"""
+        """Look at a leg that passed: did it test its method, would what it started start elsewhere."""
         leg = state.leg
         if leg.vacuous != "ignore":
             state.vacuous = diagnosis.vacuous(evidence)

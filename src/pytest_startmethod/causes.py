@@ -18,7 +18,7 @@ from .callers import owner
 from .codes import CAUSES
 from .finding import Finding
 from .places import Place
-from .walk import Leaf, Step, Walk, attributes, path_text, walk
+from .walk import Leaf, Sink, Step, Walk, attributes, path_text, walk
 
 _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _MAX_LEAVES = 200
@@ -79,7 +79,7 @@ def _diagnose(obj: object, error: BaseException | None, mode: _Mode, budget: int
         facts = [] if found.complete else [f"only the first {found.visited:,} objects were looked at"]
         return (_placeless(error, facts),)
     findings: dict[object, Finding] = {}
-    for group in _grouped(found.leaves):
+    for group in _grouped(root, found.leaves):
         finding = _Writer(root, group, mode).finding()
         key = (finding.code, finding.path, finding.file, finding.line)
         if key in findings:
@@ -117,13 +117,13 @@ def _is_pool_task(obj: object) -> bool:
 
 def search(root: object, task: bool, allow: bool, budget: int) -> Walk:
     """Walk `root` with the reducers and under the conditions of a dry run."""
-    table = pickling.dispatch_table(allow_fork_primitives=allow)
+    table: Any = pickling.dispatch_table(allow_fork_primitives=allow)
     cls = _cpython.forking_pickler()
     override = None
-    if not _cpython.stock_pickler(cls) and hasattr(cls, "reducer_override"):
-        from .walk import Sink
-
-        override = cls(Sink()).reducer_override
+    if not _cpython.stock_pickler(cls):  # the user put another in its place: cloudpickle's, dill's
+        users = cls(Sink())
+        table = getattr(users, "dispatch_table", table)
+        override = getattr(users, "reducer_override", None)
     previous = _cpython.spawning_popen()
     _cpython.set_spawning_popen(None if task else pickling._STAND_IN)
     try:
@@ -173,11 +173,12 @@ def path_of(root: object, steps: Sequence[Step]) -> str:
     return path_text("object", texts)
 
 
-def _grouped(leaves: Sequence[Leaf]) -> list[list[tuple[Leaf, int]]]:
+def _grouped(root: object, leaves: Sequence[Leaf]) -> list[list[tuple[Leaf, int]]]:
     """Gather the leaves by the object to name; each with its entry's number in the leaf's chain."""
     groups: dict[int, list[tuple[Leaf, int]]] = {}
     for leaf in leaves:
-        at = edge.actionable(leaf.chain, leaf.obj)
+        top = None if isinstance(root, Call) or _cpython.is_process(root) else root
+        at = edge.actionable(top, leaf.chain, leaf.obj)
         obj = leaf.chain[at][1] if at >= 0 else leaf.root
         groups.setdefault(id(obj), []).append((leaf, at))
     return list(groups.values())

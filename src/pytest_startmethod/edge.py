@@ -334,8 +334,8 @@ def _is_container(t: type) -> bool:
     return any(cls in _mro(t) for cls in (dict, list, tuple, set, frozenset, BaseException))
 
 
-def actionable(chain: Sequence[tuple[Step, Any]], leaf: object) -> int:
-    """Return the number of the entry of `chain` to name: the leaf's, or that of the outermost resource around it.
+def actionable(root: object, chain: Sequence[tuple[Step, Any]], leaf: object) -> int:
+    """Return the number of the entry of `chain` to name, -1 for `root`: the leaf's, or the outermost resource's.
 
     The leaf's own if it is the user's function or class, or if nothing but the user's objects and plain containers
     lies on the way. Otherwise the outermost known resource; else the outermost library object behind the last object
@@ -346,7 +346,7 @@ def actionable(chain: Sequence[tuple[Step, Any]], leaf: object) -> int:
     last = len(chain) - 1
     named = type(leaf) is types.FunctionType or type in _mro(type(leaf)) or code_of(leaf) is not None
     users = named and is_users(leaf)
-    for i, (_, obj) in enumerate(chain):
+    for i, obj in enumerate([root, *(obj for _, obj in chain)], -1):
         kind = kind_of(obj)
         # A thread cannot be helped by moving its function; an application may pickle but for the user's own callback.
         if kind is not None and kind.resource and not (users and kind in _SHAPES):

@@ -68,9 +68,9 @@ def dry_run(obj: object, *, task: bool = False, allow_fork_primitives: bool = Fa
             # Some reductions warn (itertools on 3.12). The user's filters decide whether that is an error, and nobody
             # else hears of it. The filters belong to the whole process, so other threads leave them alone.
             with warnings.catch_warnings(record=True):
-                run.dump(obj, task, allow_fork_primitives)
+                run.dump(obj, allow_fork_primitives)
         else:
-            run.dump(obj, task, allow_fork_primitives)
+            run.dump(obj, allow_fork_primitives)
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as raised:
@@ -91,7 +91,7 @@ class _Run:
         if len(self.seen) < 10_000:
             self.seen.append(weakref.ref(buffer))
 
-    def dump(self, obj: object, task: bool, allow: bool) -> None:
+    def dump(self, obj: object, allow: bool) -> None:
         cls = _cpython.forking_pickler()
         if not _cpython.stock_pickler(cls):
             cls(self.sink).dump(unstarted(obj))

@@ -66,8 +66,8 @@ class _Source:
     classes: list[tuple[ast.ClassDef, str]] = field(default_factory=list)
     stores: list[_Store] = field(default_factory=list)
     items: list[tuple[str, Place, frozenset[str], ast.expr | None]] = field(default_factory=list)
-    """Where ``x["k"] = ...``, ``{"k": ...}`` or ``dict(k=...)`` give a constant key a value: the key, the place, all keys
-    given there, the value."""
+    """Where ``x["k"] = ...``, ``{"k": ...}`` or ``dict(k=...)`` give a constant key a value: the key, the place, all
+    keys given there, the value."""
     named: list[tuple[str, str, int]] = field(default_factory=list)
     """Types made by a call that is given their name: the name, the variable, the line."""
     rebound: list[tuple[str, int]] = field(default_factory=list)

@@ -581,7 +581,6 @@ _resource("an_async_mock", mock.AsyncMock, "fake or stub")
 if sys.version_info < (3, 14):  # where it pickles
     _resource("an_argument_parser", argparse.ArgumentParser, "Namespace", "an argument parser")
 _resource("a_match", lambda: re.match("a", "a"), r"match\.group")
-_resource("keys_of_a_dictionary", lambda: {"a": 1}.keys(), r"list\(")
 _resource("a_mapping_proxy", lambda: types.MappingProxyType({}), r"dict\(")
 _resource("a_memory_view", lambda: memoryview(b"x"), "bytes")
 _resource("a_context_manager", _context_manager, "in the child", "a context manager")

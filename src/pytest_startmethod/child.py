@@ -398,7 +398,8 @@ def _frame(frame: FrameType, line: int) -> list[Any]:
         source = linecache.getline(code.co_filename, line, frame.f_globals).strip()
     except Exception:
         source = ""
-    return [os.path.abspath(code.co_filename), line, getattr(code, "co_qualname", code.co_name), source[:200]]
+    file = code.co_filename if code.co_filename.startswith("<") else os.path.abspath(code.co_filename)
+    return [file, line, getattr(code, "co_qualname", code.co_name), source[:200]]
 
 
 def _asserted(frame: FrameType, line: int) -> tuple[str, list[list[str]]]:

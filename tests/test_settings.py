@@ -7,10 +7,10 @@ import pytest
 from pytest_startmethod.settings import Marker, Named, SettingsError, parse_marker
 
 SHOW = """
-    from pytest_startmethod.collection import SETTINGS
+    from pytest_startmethod.collection import settings_of
 
     def pytest_report_header(config):
-        settings = config.stash[SETTINGS]
+        settings = settings_of(config)
         return (
             f"settings: {settings.selection} {','.join(settings.methods)} {settings.explicit} "
             f"{settings.precheck} {settings.vacuous}"

@@ -10,16 +10,14 @@ import pytest
 
 from . import _pytest_private, selection
 from .fixtures import Teardown, mp_context_value, start_method_value
-from .settings import MARKER, Marker, Named, Settings, SettingsError, parse_marker
+from .options import MARKER
+from .settings import Marker, Named, Settings, SettingsError, from_config, parse_marker
 from .warning import StartMethodWarning
 
 NAME: Final = "start_method"
 
 SETTINGS = pytest.StashKey[Settings]()
-"""The run's options, in ``config.stash``."""
-
-COUNT = pytest.StashKey[int]()
-"""How many collected tests are legs or marked, in ``config.stash``; absent where collection did not come so far."""
+"""The run's options, in ``config.stash`` once `settings_of` was asked."""
 
 _INDICES: Final[dict[object, int]] = {method: index for index, method in enumerate(selection.ORDER)}
 _SCOPES: Final = ("function", "class", "module", "package", "session")
@@ -50,6 +48,21 @@ LEG = pytest.StashKey[Leg]()
 
 _NO_LEG = pytest.StashKey[bool]()
 """Set on an item that is rightly no leg, though marked: a skip that says why."""
+
+
+def settings_of(config: pytest.Config) -> Settings:
+    """Return the run's options.
+
+    Raises:
+        pytest.UsageError: one of them is not valid; told to the user in one line.
+
+    """
+    if SETTINGS not in config.stash:
+        try:
+            config.stash[SETTINGS] = from_config(config)
+        except SettingsError as error:
+            raise pytest.UsageError(str(error)) from None
+    return config.stash[SETTINGS]
 
 
 def marker_of(node: pytest.Item) -> Marker | None:
@@ -160,7 +173,7 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
         return  # a fixture of the user's own: `report_left_out` says so
     if not opted_in:
         _pytest_private.add_to_closure(node, NAME, start_method_value)
-    _add_parameter(metafunc, node, _params(marker, metafunc.config.stash[SETTINGS]))
+    _add_parameter(metafunc, node, _params(marker, settings_of(metafunc.config)))
 
 
 def _add_parameter(metafunc: pytest.Metafunc, node: pytest.Item, params: list[Any]) -> None:
@@ -188,7 +201,7 @@ def _expand_testcase(collector: pytest.Collector, collected: Sequence[Any]) -> l
         pytest.Collector.CollectError: a marker cannot be meant.
 
     """
-    settings = collector.config.stash[SETTINGS]
+    settings = settings_of(collector.config)
     unchanged: list[Any] = []
     params: dict[str, list[Any]] = {}
     for function in collected:
@@ -227,20 +240,21 @@ def _testcase_legs(collector: pytest.Collector, method: str, params: dict[str, l
         yield from _pytest_private.testcase_legs(function, metafunc)
 
 
-def stash_legs(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
-    """Put the `Leg` of every item that is one into its stash, and count them."""
-    settings = config.stash[SETTINGS]
-    marked = _Marked()
-    legs = count = 0
+def stash_legs(config: pytest.Config, items: Sequence[pytest.Item]) -> int:
+    """Put the `Leg` of every item that is one into its stash, and make ready to run them.
+
+    `items` are those that are marked or need a fixture named ``start_method``.
+    Returns how many of them have to do with us.
+    """
+    settings = settings_of(config)
+    legs = 0
     for item in items:
         callspec = getattr(item, "callspec", None)
         if callspec is not None and NAME in callspec.params and _make_leg(item, callspec, settings):
             legs += 1
-        elif _NO_LEG in item.stash or marked(item):
-            count += 1
-    config.stash[COUNT] = legs + count
     if legs and not config.getoption("collectonly"):
         register_running(config, settings)
+    return sum(LEG in item.stash or _NO_LEG in item.stash or marker_of(item) is not None for item in items)
 
 
 def register_running(config: pytest.Config, settings: Settings) -> None:
@@ -252,6 +266,15 @@ def register_running(config: pytest.Config, settings: Settings) -> None:
 
     manager.register(Teardown(), "startmethod-teardown")
     manager.register(running.Running(config, settings), "startmethod-running")
+    register_summary(config)
+
+
+def register_summary(config: pytest.Config) -> None:
+    """Register what gathers the legs' reports; under xdist the controller needs it, which collects nothing."""
+    from . import terminal
+
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(terminal.Summary(config), "startmethod-summary")
 
 
 def _make_leg(item: pytest.Item, callspec: Any, settings: Settings) -> bool:
@@ -318,32 +341,16 @@ def _without_method(nodeid: str, parts: Sequence[str], ids: Sequence[object]) ->
     return nodeid
 
 
-class _Marked:
-    """Whether an item is marked, at little cost for thousands that are not: asks each parent once."""
-
-    def __init__(self) -> None:
-        self._parents: dict[object, bool] = {}
-
-    def __call__(self, item: pytest.Item) -> bool:
-        if any(mark.name == MARKER for mark in item.own_markers):
-            return True
-        parent = item.parent
-        if parent not in self._parents:
-            self._parents[parent] = parent is not None and parent.get_closest_marker(MARKER) is not None
-        return self._parents[parent]
-
-
 def report_left_out(items: Sequence[pytest.Item]) -> None:
-    """Warn of every marked item that is no leg, once for each reason and file: it runs, and only once.
+    """Warn of every one of the marked `items` that is no leg, once for each reason and file: it runs, and only once.
 
     Raises:
         pytest.UsageError: the warning is an error in this run.
 
     """
-    marked = _Marked()
     found: dict[tuple[str, object], list[pytest.Item]] = {}
     for item in items:
-        if LEG not in item.stash and _NO_LEG not in item.stash and marked(item):
+        if LEG not in item.stash and _NO_LEG not in item.stash:
             found.setdefault((_why_left_out(item), item.path), []).append(item)
     for (why, _), left_out in found.items():
         more = f" (and {len(left_out) - 1} more in this file)" if len(left_out) > 1 else ""

@@ -1,6 +1,7 @@
 """The fixtures ``start_method`` and ``mp_context``.
 
 Both are values only: what makes a method the active one is the leg, not a fixture.
+Imported at every start of pytest: what only a leg needs is imported by it.
 """
 
 from __future__ import annotations
@@ -9,9 +10,6 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import pytest
-
-from . import _pytest_private
-from .warning import StartMethodWarning
 
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
@@ -25,7 +23,7 @@ def start_method_value(request: pytest.FixtureRequest) -> Any:
     # A test's own `parametrize("start_method", ...)` may have other values too.
     if hasattr(request, "param"):
         return request.param
-    return _outside_a_leg(_pytest_private.requesting_item(request).nodeid)
+    return _outside_a_leg(request)
 
 
 def mp_context_value(start_method: str) -> BaseContext:
@@ -38,12 +36,14 @@ def mp_context_value(start_method: str) -> BaseContext:
     return multiprocessing.get_context(start_method)
 
 
-def _outside_a_leg(nodeid: str) -> str:
+def _outside_a_leg(request: pytest.FixtureRequest) -> str:
     # Asked for by name at run time (`request.getfixturevalue`), or by an item that cannot be run more than once.
     import multiprocessing
 
-    from . import selection
+    from . import _pytest_private, selection
+    from .warning import StartMethodWarning
 
+    nodeid = _pytest_private.requesting_item(request).nodeid
     # allow_none: asking must not fix the method for the rest of the run.
     method = multiprocessing.get_start_method(allow_none=True) or selection.default()
     warnings.warn(
@@ -70,6 +70,7 @@ class Teardown:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_teardown(self, item: pytest.Item, nextitem: pytest.Item | None) -> object:
         """Finish ``start_method`` and all that depends on it, if the next item runs under another method."""
+        from . import _pytest_private
         from .collection import LEG
 
         leg = item.stash.get(LEG, None)

@@ -1,4 +1,4 @@
-"""The plugin's hooks; what they do is in the modules they call."""
+"""The plugin's hooks; what they do is in the modules they call, which are imported when there is something to do."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from . import collection, settings, terminal
+from . import options
 from .fixtures import mp_context, start_method
 
 if TYPE_CHECKING:
@@ -15,20 +15,22 @@ if TYPE_CHECKING:
 # pytest finds the fixtures in the plugin's own namespace.
 __all__ = ["mp_context", "start_method"]
 
+COUNT = pytest.StashKey[int]()
+"""How many collected tests are marked or legs, in ``config.stash``; absent if collection did not come so far."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Declare the options."""
-    settings.add_options(parser)
+    options.add_options(parser)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Read the options and register the marker."""
-    try:
-        config.stash[collection.SETTINGS] = settings.from_config(config)
-    except settings.SettingsError as error:
-        raise pytest.UsageError(str(error)) from None
-    config.addinivalue_line("markers", settings.MARKER_HELP)
-    config.pluginmanager.register(terminal.Summary(config), "startmethod-summary")
+    """Register the marker, and look at the options if there are any."""
+    config.addinivalue_line("markers", options.MARKER_HELP)
+    if options.any_given(config):
+        from . import collection
+
+        collection.settings_of(config)
     if hasattr(config, "workerinput") or config.getoption("dist", "no") != "no":
         config.pluginmanager.register(_Xdist(config), "startmethod-xdist")
 
@@ -37,7 +39,9 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Make legs of a marked function, or of one that requests ``start_method``."""
-    if "start_method" in metafunc.fixturenames or settings.MARKER in metafunc.definition.keywords:
+    if "start_method" in metafunc.fixturenames or options.MARKER in metafunc.definition.keywords:
+        from . import collection
+
         collection.parametrize(metafunc)
 
 
@@ -47,7 +51,9 @@ def pytest_make_collect_report(
 ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     """Make legs of the marked methods of a ``unittest.TestCase``."""
     report = yield
-    if isinstance(collector, pytest.Class) and report.passed:
+    if isinstance(collector, pytest.Class) and _concerned(report.result or ()):
+        from . import collection
+
         collection.expand_report(collector, report)
     return report
 
@@ -56,18 +62,34 @@ def pytest_make_collect_report(
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Note what every leg is."""
-    collection.stash_legs(config, items)
+    found = _concerned(items)
+    config.stash[COUNT] = 0
+    if found:
+        from . import collection
+
+        config.stash[COUNT] = collection.stash_legs(config, found)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Say which marked tests are no legs."""
-    collection.report_left_out(session.items)
+    marked = options.Marked()
+    found = [item for item in session.items if marked(item)]
+    if found:
+        from . import collection
+
+        collection.report_left_out(found)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Say that an explicit ``--start-methods`` met no marked test."""
-    if config.stash[collection.SETTINGS].explicit and config.stash.get(collection.COUNT, None) == 0:
-        terminalreporter.write_line(settings.unused_line(config.getoption("start_methods")))
+    line = options.unused_line(config)
+    if line is not None and config.stash.get(COUNT, None) == 0:
+        terminalreporter.write_line(line)
+
+
+def _concerned(nodes: Any) -> list[Any]:
+    marked = options.Marked()
+    return [node for node in nodes if "start_method" in getattr(node, "fixturenames", ()) or marked(node)]
 
 
 class _Xdist:
@@ -76,15 +98,21 @@ class _Xdist:
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
 
+    def pytest_sessionstart(self) -> None:
+        """Take the reports of legs on the controller."""
+        from . import collection
+
+        collection.register_summary(self.config)
+
     def pytest_sessionfinish(self) -> None:
         """Tell the controller how many marked tests this worker collected."""
         output: dict[str, Any] | None = getattr(self.config, "workeroutput", None)
         if output is not None:
-            output["startmethod_count"] = self.config.stash.get(collection.COUNT, 0)
+            output["startmethod_count"] = self.config.stash.get(COUNT, 0)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
         """Take a worker's number; all of them collect the same tests."""
         count = getattr(node, "workeroutput", {}).get("startmethod_count")
         if count is not None:
-            self.config.stash[collection.COUNT] = count
+            self.config.stash[COUNT] = count

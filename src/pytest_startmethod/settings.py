@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from . import selection
+from .options import PRECHECK, VACUOUS, given
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import pytest
-
-PRECHECK: Final = ("report", "error", "off")
-VACUOUS: Final = ("report", "fail", "ignore")
-MARKER: Final = "startmethods"
-MARKER_HELP: Final = (
-    "startmethods(*methods, vacuous=None, timeout=None): run the test once under each multiprocessing start method "
-    "(fork, spawn, forkserver; without names, under every selected one)."
-)
 
 
 class SettingsError(ValueError):
@@ -49,35 +42,6 @@ class Settings:
         return "--start-methods" if self.explicit else "the ini key start_methods"
 
 
-def unused_line(text: str) -> str:
-    """Return what to say of a ``--start-methods`` that no collected test took notice of; `text` is its value."""
-    return f"--start-methods={text} had no effect: no test is marked with @pytest.mark.{MARKER}"
-
-
-def add_options(parser: pytest.Parser) -> None:
-    """Declare the options and their ini keys; a command-line default is always None, so that the ini key counts."""
-    group = parser.getgroup("startmethod", "multiprocessing start methods")
-    options = {
-        "--start-methods": (
-            "METHODS",
-            "all (the default), default (the interpreter's own), or a list such as fork,spawn: "
-            "marked tests run once under each of these start methods",
-        ),
-        "--start-methods-precheck": (
-            "|".join(PRECHECK),
-            "a process under fork that could not start under spawn: report it (the default), fail the leg, or nothing",
-        ),
-        "--start-methods-vacuous": (
-            "|".join(VACUOUS),
-            "a leg that passed and started no process with its method: report it (the default), fail it, or nothing",
-        ),
-    }
-    for option, (metavar, text) in options.items():
-        key = option.removeprefix("--").replace("-", "_")
-        group.addoption(option, default=None, metavar=metavar, dest=key, help=text)
-        parser.addini(key, f"The default of {option}.", default="")
-
-
 def from_config(config: pytest.Config) -> Settings:
     """Return the settings of a run: the command line beats the ini file beats the default.
 
@@ -86,21 +50,15 @@ def from_config(config: pytest.Config) -> Settings:
 
     """
 
-    def given(key: str) -> tuple[str, str]:
-        option = config.getoption(key)
-        if option is not None:
-            return option, "--" + key.replace("_", "-")
-        return config.getini(key).strip(), f"ini key {key}"
-
     def word(key: str, valid: tuple[str, ...]) -> str:
-        text, source = given(key)
+        text, source = given(config, key)
         if not text and source.startswith("ini"):
             return valid[0]
         if text not in valid:
             raise SettingsError(f"{source}: {text!r} is not valid (valid: {', '.join(valid)})")
         return text
 
-    text, source = given("start_methods")
+    text, source = given(config, "start_methods")
     explicit = source.startswith("--")
     try:
         chosen = selection.ALL if not text and not explicit else selection.parse(text)

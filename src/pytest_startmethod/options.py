@@ -1,0 +1,87 @@
+"""The options and the marker as pytest is told of them; what they mean is in `settings`.
+
+Apart from `settings`, since this is all that a run needs in which nothing is marked and no option given.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import pytest
+
+MARKER: Final = "startmethods"
+MARKER_HELP: Final = (
+    "startmethods(*methods, vacuous=None, timeout=None): run the test once under each multiprocessing start method "
+    "(fork, spawn, forkserver; without names, under every selected one)."
+)
+
+PRECHECK: Final = ("report", "error", "off")
+VACUOUS: Final = ("report", "fail", "ignore")
+
+OPTIONS: Final = {
+    "start_methods": (
+        "METHODS",
+        "all (the default), default (the interpreter's own), or a list such as fork,spawn: "
+        "marked tests run once under each of these start methods",
+    ),
+    "start_methods_precheck": (
+        "|".join(PRECHECK),
+        "a process under fork that could not start under spawn: report it (the default), fail the leg, or nothing",
+    ),
+    "start_methods_vacuous": (
+        "|".join(VACUOUS),
+        "a leg that passed and started no process with its method: report it (the default), fail it, or nothing",
+    ),
+}
+"""Ini key -> metavar and help. The option is the same word with dashes."""
+
+
+def flag(key: str) -> str:
+    """Return the option of an ini key: ``start_methods`` -> ``--start-methods``."""
+    return "--" + key.replace("_", "-")
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Declare the options and their ini keys; a command-line default is always None, so that the ini key counts."""
+    group = parser.getgroup("startmethod", "multiprocessing start methods")
+    for key, (metavar, text) in OPTIONS.items():
+        group.addoption(flag(key), default=None, metavar=metavar, dest=key, help=text)
+        parser.addini(key, f"The default of {flag(key)}.", default="")
+
+
+def given(config: pytest.Config, key: str) -> tuple[str, str]:
+    """Return the text of an option, empty where it is not given, and where it stands, as messages name it."""
+    text = config.getoption(key)
+    if text is not None:
+        return text, flag(key)
+    return config.getini(key).strip(), f"ini key {key}"
+
+
+def any_given(config: pytest.Config) -> bool:
+    """Return whether there is anything to be wrong."""
+    return any(config.getoption(key) is not None or config.getini(key) for key in OPTIONS)
+
+
+def unused_line(config: pytest.Config) -> str | None:
+    """Return what to say of a ``--start-methods`` in a run without a marked test, or None if it was not given."""
+    text = config.getoption("start_methods")
+    return (
+        None if text is None else f"--start-methods={text} had no effect: no test is marked with @pytest.mark.{MARKER}"
+    )
+
+
+class Marked:
+    """Whether an item is marked, at little cost for thousands that are not: asks each parent once."""
+
+    def __init__(self) -> None:
+        self._parents: dict[object, bool] = {}
+
+    def __call__(self, item: pytest.Item) -> bool:
+        """Return whether the marker is on `item` or on a node above it."""
+        if any(mark.name == MARKER for mark in item.own_markers):
+            return True
+        parent = item.parent
+        if parent not in self._parents:
+            self._parents[parent] = parent is not None and parent.get_closest_marker(MARKER) is not None
+        return self._parents[parent]

@@ -154,3 +154,42 @@ def cell_value(cell: types.CellType) -> tuple[bool, Any]:
         return True, cell.cell_contents
     except ValueError:
         return False, None
+
+
+# -- scripts ---------------------------------------------------------------------------------------------------------
+
+
+def interpreter_flags() -> list[str]:
+    """Return this interpreter's flags as arguments: ``-W``, ``-X``, ``-B`` and the others.
+
+    `subprocess._args_from_interpreter_flags` (3.10 to 3.15), which multiprocessing's spawn uses, too; when it goes,
+    its lines over ``sys.flags``, ``sys.warnoptions`` and ``sys._xoptions``.
+    """
+    import subprocess
+
+    return list(subprocess._args_from_interpreter_flags())  # type: ignore[attr-defined]
+
+
+def process_starter() -> Any:
+    """Return the module whose `spawnv_passfds` starts the forkserver (3.10 to 3.15).
+
+    When it goes: whatever ``ForkServer.ensure_running`` then calls with the server's command line.
+    """
+    from multiprocessing import util
+
+    return util
+
+
+def with_server_prefix(args: Any, prefix: str) -> Any:
+    """Return a command line with `prefix` before the forkserver's own code; any other command line as it is.
+
+    The code is the argument after ``-c`` and imports ``main`` from ``multiprocessing.forkserver`` (3.10 to 3.15).
+    When that changes nothing is prefixed, and a server that dies as it imports the main module dies unexplained.
+    """
+    try:
+        at = list(args).index("-c") + 1
+        if "from multiprocessing.forkserver import main" in args[at]:
+            return [*args[:at], prefix + args[at], *args[at + 1 :]]
+    except (ValueError, IndexError, TypeError):
+        pass
+    return args

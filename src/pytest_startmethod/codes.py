@@ -82,6 +82,12 @@ _ROWS: Final = (
         "the child is a copy of the parent, and nothing is loaded",
     ),
     Cause(
+        "SM401",
+        "main-guard",
+        "a script starts processes outside `if __name__ == \"__main__\":`",
+        "the child is a copy of the parent, and no line of the script runs a second time",
+    ),
+    Cause(
         "SM404",
         "child-crashed",
         "a signal, os._exit or native code ended the child",
@@ -116,6 +122,24 @@ _ROWS: Final = (
         "declares-fork-only",
         "the code or the test checks the start method and refuses",
         "the check lets fork through",
+    ),
+    Cause(
+        "SM601",
+        "forkserver-socket-lost",
+        "the forkserver's socket lay in a temporary directory that was removed",
+        "no server and no socket is needed to start a child",
+    ),
+    Cause(
+        "SM602",
+        "forkserver-path-too-long",
+        "the temporary directory's path is too long for the forkserver's socket",
+        "no server and no socket is needed to start a child",
+    ),
+    Cause(
+        "SM603",
+        "process-tree",
+        "the code looks at the process tree, which is another one with a forkserver",
+        "the child is a direct child of its parent, and there is no server",
     ),
 )
 

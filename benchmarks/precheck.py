@@ -79,9 +79,8 @@ def peak_of(call: Callable[[], object]) -> float:
 def report(what: str, value: float, limit: float, unit: str, beside: str = "") -> bool:
     """Print one line; return whether the value is within its limit."""
     good = value <= limit
-    print(
-        f"{'  ' if good else '!!'} {what:44} {value:9.3f} {unit} (limit {limit:g} {unit}){'  ' + beside if beside else ''}"
-    )
+    mark = "  " if good else "!!"
+    print(f"{mark} {what:44} {value:9.3f} {unit} (limit {limit:g} {unit})  {beside}")
     return good
 
 

@@ -25,13 +25,14 @@ from pytest_startmethod.walk import walk
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 _MODULES = (
-    "argparse ast asyncio calendar codecs collections collections.abc concurrent.futures configparser contextlib "
-    "contextvars copyreg csv ctypes dataclasses datetime decimal difflib dis email enum fractions functools hashlib "
-    "heapq html http.client importlib inspect io ipaddress itertools json logging math multiprocessing "
-    "logging.handlers multiprocessing.managers multiprocessing.pool multiprocessing.shared_memory operator os pathlib pdb pickle pprint "
-    "queue random re sched selectors shelve shutil signal socket socketserver sqlite3 ssl statistics string struct "
-    "subprocess tarfile tempfile textwrap threading time tokenize traceback types typing unittest unittest.mock urllib "
-    "urllib.request uuid warnings weakref xml.dom.minidom xml.etree.ElementTree xmlrpc.client zipfile"
+    "argparse ast asyncio calendar codecs collections collections.abc concurrent.futures configparser "
+    "contextlib contextvars copyreg csv ctypes dataclasses datetime decimal difflib dis email enum fractions "
+    "functools hashlib heapq html http.client importlib inspect io ipaddress itertools json logging math "
+    "multiprocessing logging.handlers multiprocessing.managers multiprocessing.pool "
+    "multiprocessing.shared_memory operator os pathlib pdb pickle pprint queue random re sched selectors "
+    "shelve shutil signal socket socketserver sqlite3 ssl statistics string struct subprocess tarfile tempfile "
+    "textwrap threading time tokenize traceback types typing unittest unittest.mock urllib urllib.request uuid "
+    "warnings weakref xml.dom.minidom xml.etree.ElementTree xmlrpc.client zipfile"
 )
 _SCIENCE = "numpy numpy.linalg numpy.random numpy.ma pandas pandas.api.types flask hypothesis pytest cloudpickle"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 import threading
 import traceback
@@ -237,12 +238,12 @@ class _Writer:
         name, module = self.leaf.name or _qualname(obj), _text_attribute(obj, "__module__")
         definition = places.function_definition(obj)
         bound = bound_to(obj)
-        code = places.code_of(obj)
+        code = places.code_of(places.users_function(obj))
         lambda_ = code is not None and code.co_name == "<lambda>"
         evidence = _decorators(definition)
         if "<locals>" not in name and not lambda_:
             return self.shadowed(obj, name, module, definition, bound, evidence)
-        func = _innermost(obj)
+        func = _innermost(places.users_function(obj))
         cells = _cells(func, self.mode, obj) if func is not None else []
         maker = _enclosing(name)
         if lambda_:
@@ -413,7 +414,9 @@ class _Writer:
         place, evidence = self.set_at()
         if edge.is_testcase(self.obj):
             return self.testcase()
-        if any(_foreign(leaf.error) for leaf, _ in inner):
+        if _text_attribute(type(self.obj), "__module__").startswith("multiprocessing.") and any(
+            _foreign(leaf.error) for leaf, _ in inner
+        ):
             return self.foreign()
         fixture = _fixture_name(self.obj) if kind is edge._FIXTURE else None
         noun = _noun(self.obj) if fixture is None else f"the fixture `{fixture}`, {_noun(self.obj)}"
@@ -958,7 +961,7 @@ def _a(noun: str) -> str:
 
 def _one_line(error: BaseException) -> str:
     try:
-        text = " ".join(str(error).split())
+        text = re.sub(r" at 0x[0-9a-fA-F]+", "", " ".join(str(error).split()))
     except Exception:
         text = ""
     name = type(error).__name__

@@ -268,7 +268,7 @@ def kind_of(obj: object) -> Kind | None:
     """Return the kind of thing that `obj` is, if it is a known one."""
     t = type(obj)
     if judged_whole(obj):
-        return _MOCK if _is_mock(t) else _TESTCASE if is_testcase(obj) else _FIXTURE
+        return _MOCK if _is_mock(obj) else _TESTCASE if is_testcase(obj) else _FIXTURE
     for cls in _mro(t)[:-1]:
         kind = _BY_NAME.get(_name(cls))
         if kind is not None:
@@ -284,7 +284,7 @@ def judged_whole(obj: object) -> bool:
     t = type(obj)
     if type in _mro(t):
         return False
-    if _is_mock(t) or is_testcase(obj):
+    if _is_mock(obj) or is_testcase(obj):
         return True
     module = _name(t)[0]
     if module.split(".")[0] not in ("_pytest", "pytest"):
@@ -292,7 +292,11 @@ def judged_whole(obj: object) -> bool:
     return tuple not in _mro(t) and BaseException not in _mro(t)
 
 
-def _is_mock(t: type) -> bool:
+def _is_mock(obj: object) -> bool:
+    t = type(obj)
+    if t is types.FunctionType:  # create_autospec of a function makes a function, with the mock as an attribute
+        held = obj.__dict__.get("mock")
+        return held is not None and type(held) is not types.FunctionType and _is_mock(held)
     return any(_name(cls)[1] == "NonCallableMock" and _name(cls)[0].endswith("mock") for cls in _mro(t))
 
 
@@ -369,13 +373,12 @@ def actionable(root: object, chain: Sequence[tuple[Step, Any]], leaf: object) ->
 def describe(obj: object) -> str:
     """Return a short text for a value, without running any of its code."""
     t = type(obj)
+    if t is int and obj.bit_length() > 200:  # type: ignore[attr-defined]
+        return f"<int of {obj.bit_length()} bits>"  # type: ignore[attr-defined]
+    if t in (str, bytes) and len(obj) > 40:  # type: ignore[arg-type]
+        return f"{obj[:36]!r}..."  # type: ignore[index]
     if obj is None or t in (bool, int, float, complex, str, bytes):
-        text = (
-            repr(obj)
-            if t not in (str, bytes, int) or _size(obj) <= 60
-            else f"{repr(obj)[:40] if t is not int else 'int'}..."
-        )
-        return text if len(text) <= 60 else text[:57] + "..."
+        return repr(obj)
     if t is types.FunctionType:
         return f"<function {obj.__qualname__}>"  # type: ignore[attr-defined]
     if t is types.ModuleType:
@@ -387,7 +390,3 @@ def describe(obj: object) -> str:
         count = len(obj)  # type: ignore[arg-type]
         return f"<{t.__name__} of {count}>"
     return f"<{type_name(t)} object>"
-
-
-def _size(obj: Any) -> int:
-    return obj.bit_length() // 3 if type(obj) is int else len(obj)

@@ -26,6 +26,7 @@ __all__ = [
     "name_places",
     "names_in_callers",
     "names_read",
+    "users_function",
 ]
 
 _Function = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
@@ -299,7 +300,7 @@ def _type_name(value: ast.expr | None) -> str | None:
 
 def function_definition(func: Any) -> Definition | None:
     """Return where `func` is defined: what it wraps, if it is a wrapper object without code of its own."""
-    code = code_of(func)
+    code = code_of(users_function(func))
     return None if code is None else _code_definition(code)
 
 
@@ -317,6 +318,20 @@ def _code_definition(code: types.CodeType) -> Definition | None:
             decorators = tuple(Place(file, line, name) for line in lines)
             return Definition(Place(file, node.lineno, name), decorators)
     return Definition(Place(file, first, name))
+
+
+def users_function(func: Any) -> Any:
+    """Return the user's function that a library's decorator wraps (``functools.wraps``), or `func` itself."""
+    inner = func
+    for _ in range(20):
+        code = code_of(inner)
+        if code is not None and owner(code.co_filename) == "user":
+            return inner
+        try:
+            inner = object.__getattribute__(inner, "__dict__")["__wrapped__"]
+        except Exception:
+            return func
+    return func
 
 
 def maker_of(obj: Any) -> Definition | None:
@@ -416,7 +431,7 @@ def attribute_places(obj: Any, attribute: str, value: Any, extra: Iterable[str] 
     sets attributes which the object does not have made another object.
     """
     mro = type.__dict__["__mro__"].__get__(type(obj))
-    classes = {_text(cls, "__name__") for cls in mro[:-1]}
+    classes = {_text(cls, "__name__"): cls for cls in mro[:-1]}
     own = {name for name, _ in attributes(obj)}
     ranked: dict[int, list[_Store]] = {}
     everything: list[_Store] = []
@@ -427,7 +442,9 @@ def attribute_places(obj: Any, attribute: str, value: Any, extra: Iterable[str] 
             everything += source.stores
             for store in source.stores:
                 if store.attribute == attribute and not _plainly_other(store.value, value):
-                    rank = _rank(store, classes, file in files)
+                    if store.kind in ("other", "call") and _means_another(store, classes):
+                        continue
+                    rank = _rank(store, set(classes), file in files)
                     if rank is not None:
                         ranked.setdefault(rank, []).append(store)
     for rank in sorted(ranked):
@@ -435,6 +452,11 @@ def attribute_places(obj: Any, attribute: str, value: Any, extra: Iterable[str] 
         if stores:
             kept = _best(stores, everything, own, value)
             return list(dict.fromkeys(store.place for store in kept))
+    for cls in mro[:-1]:  # a cached_property sets what its function returns
+        maker = type.__getattribute__(cls, "__dict__").get(attribute)
+        definition = function_definition(getattr(maker, "func", None)) if maker is not None else None
+        if definition is not None:
+            return [definition.place]
     return []
 
 
@@ -450,6 +472,16 @@ def _rank(store: _Store, classes: set[str], own_file: bool) -> int | None:
     if store.owner in classes:
         return 1
     return 2 if store.owner is None and store.receiver else None
+
+
+def _means_another(store: _Store, classes: dict[str, type]) -> bool:
+    """Return whether the class's name means some other class in the module that the source is of."""
+    cls = classes.get(store.owner or "")
+    for module in list(sys.modules.values()) if cls is not None else ():
+        namespace = getattr(module, "__dict__", None)
+        if type(namespace) is dict and namespace.get("__file__") == store.place.file:
+            return namespace.get(store.owner, cls) is not cls
+    return False
 
 
 def _plainly_other(node: ast.expr | None, value: Any) -> bool:

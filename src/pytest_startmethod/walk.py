@@ -253,7 +253,7 @@ class _Walker:
             out += held.arguments(tuple(args[2].values()))
         else:
             out.append((("attribute", "__class__") if func is t else ("reduce", "[0]"), func))
-            out += held.arguments(args)
+            out += held.arguments(args, constructor=func is t or getattr(func, "__module__", "") == "builtins")
         if listitems is not None:
             out += [(("item", i), child) for i, child in enumerate(listitems) if type(child) not in _ATOMS]
         if dictitems is not None:
@@ -300,8 +300,11 @@ class Held:
                     self._by_id.setdefault(id(value), name)
         return self._by_id.get(id(part))
 
-    def arguments(self, args: tuple[Any, ...]) -> list[tuple[Step, Any]]:
-        """Return the arguments that rebuild the object, with the step that leads to each."""
+    def arguments(self, args: tuple[Any, ...], *, constructor: bool = True) -> list[tuple[Step, Any]]:
+        """Return the arguments that rebuild the object, with the step that leads to each.
+
+        With `constructor` they are those of the object's own class, or of a builtin like ``iter``.
+        """
         t = type(self.obj)
         if not args or all(type(each) in _ATOMS for each in args):
             return []
@@ -343,9 +346,9 @@ class Held:
                         for j, (n, part) in enumerate(named)
                     ]
                 else:
-                    out.append((("reduce", f"[1][{i}]"), each))
+                    out.append((("reduce", f"{{argument {i}}}" if constructor else f"[1][{i}]"), each))
             else:
-                out.append((("reduce", f"[1][{i}]"), each))
+                out.append((("reduce", f"{{argument {i}}}" if constructor else f"[1][{i}]"), each))
         return out
 
     def state(self, state: Any) -> list[tuple[Step, Any]]:
@@ -588,7 +591,7 @@ def path_text(root: str, steps: Iterable[Step]) -> str:
 
 
 def step_text(step: Step) -> str:
-    """Return one step: ``.name``, ``[key]``, ``{key 0}``, ``{element}``, ``.__reduce__()[1][0]``."""
+    """Return one step: ``.name``, ``[key]``, ``{key 0}``, ``{element}``, ``{argument 0}``, ``.__reduce__()[1][0]``."""
     if step[0] == "attribute":
         return f".{step[1]}"
     if step[0] == "item":
@@ -601,7 +604,7 @@ def step_text(step: Step) -> str:
         return f"{{key {step[1]}}}"
     if step[0] == "element":
         return "{element}"
-    return step[1] if step[1].startswith(".") else f".__reduce__(){step[1]}"
+    return step[1] if step[1].startswith((".", "{")) else f".__reduce__(){step[1]}"
 
 
 def shorten(texts: list[str]) -> list[str]:

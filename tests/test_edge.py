@@ -1,0 +1,96 @@
+"""What kind of thing an object is, told without running its code."""
+
+from __future__ import annotations
+
+import threading
+import types
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from pytest_startmethod import edge
+
+
+class Loud:
+    """Everything that could be called raises."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise AssertionError(name)
+
+    def __repr__(self) -> str:
+        raise AssertionError
+
+
+def function() -> None:
+    """Do nothing."""
+
+
+@pytest.mark.parametrize(
+    ("obj", "text"),
+    [
+        (1, "1"),
+        (10**500, "<int of 1661 bits>"),
+        (None, "None"),
+        ("a" * 100, repr("a" * 36) + "..."),
+        (b"ab", "b'ab'"),
+        (function, "<function function>"),
+        (types, "<module 'types'>"),
+        (int, "<class 'int'>"),
+        (threading.Thread, "<class 'threading.Thread'>"),
+        ([1, 2], "<list of 2>"),
+        ({}, "<dict of 0>"),
+        (threading.Lock(), "<_thread.lock object>"),
+    ],
+)
+def test_a_value_in_a_few_words(obj: Any, text: str) -> None:
+    """Plain values are shown, everything else by its type; no code of the value runs."""
+    assert edge.describe(obj) == text
+
+
+def test_a_value_is_not_asked() -> None:
+    """A class whose every method raises is described all the same."""
+    assert edge.describe(Loud()) == "<Loud object>"
+    assert edge.kind_of(Loud()) is None
+
+
+def test_mocks_of_every_kind_are_judged_whole() -> None:
+    """Also those with a spec, whose `__class__` lies, and functions made by autospec."""
+    for made in (mock.Mock(), mock.MagicMock(spec=dict), mock.AsyncMock(), mock.create_autospec(function)):
+        assert edge.judged_whole(made)
+        kind = edge.kind_of(made)
+        assert kind is not None
+        assert kind.noun == "a mock"
+    assert not edge.judged_whole(mock.Mock)
+    assert not edge.judged_whole(function)
+
+
+def test_a_users_class_has_no_kind_by_its_shape() -> None:
+    """The user's own class with `acquire` and `release` is not taken for a library's lock."""
+
+    class Mine:
+        def acquire(self) -> None: ...
+        def release(self) -> None: ...
+
+    assert edge.kind_of(Mine()) is None
+
+
+def test_a_librarys_class_has_one(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A library's connection is told by what it defines."""
+    folder = tmp_path / "site-packages"
+    folder.mkdir()
+    (folder / "somedriver.py").write_text(
+        "class C:\n    def cursor(self): pass\n    def commit(self): pass\n    def __getattr__(self, name): 1/0\n"
+    )
+    monkeypatch.syspath_prepend(folder)
+    kind = edge.kind_of(__import__("somedriver").C())
+    assert kind is not None
+    assert kind.noun == "a database connection"
+
+
+def test_whose_code_it_is() -> None:
+    """Functions, classes and instances of this file are the user's; the standard library's and builtins are not."""
+    for mine in (function, Loud, object.__new__(Loud), Loud.__repr__):
+        assert edge.is_users(mine)
+    for other in (len, int, threading.Thread, threading.Lock(), threading.Event(), mock.Mock.assert_called):
+        assert not edge.is_users(other)

@@ -1,0 +1,91 @@
+"""How a finding reads, and how it crosses processes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pytest_startmethod.codes import CAUSES
+from pytest_startmethod.finding import WIDTH, Finding, section_lines
+
+
+def finding(**values: Any) -> Finding:
+    given: dict[str, Any] = {
+        "code": "SM103",
+        "name": "unpicklable-object",
+        "level": "cause",
+        "path": "args[0].lock",
+        "file": "/home/me/proj/pkg/store.py",
+        "line": 7,
+        "message": "`Store.lock` is a lock (_thread.lock).",
+        "evidence": ("set at /home/me/proj/pkg/store.py:7: self.lock = threading.Lock()",),
+        "fix": "create the lock in the child",
+    }
+    return Finding(**{**given, **values})
+
+
+def test_the_whole_text() -> None:
+    """Title with the path, place, message, why fork hid it, evidence, fix."""
+    assert str(finding()).splitlines() == [
+        "SM103 unpicklable-object: args[0].lock",
+        "  /home/me/proj/pkg/store.py:7",
+        "  `Store.lock` is a lock (_thread.lock).",
+        "  under fork: the child is a copy of the parent, and nothing is pickled",
+        "  set at /home/me/proj/pkg/store.py:7: self.lock = threading.Lock()",
+        "  fix: create the lock in the child",
+    ]
+
+
+def test_files_below_the_root_are_relative() -> None:
+    """In the place, the message and the evidence; other files keep their whole name."""
+    lines = section_lines(finding(evidence=("set at /home/me/proj/a.py:1: x", "or /home/you/b.py:2")), "/home/me/proj")
+    assert lines[1] == "  pkg/store.py:7"
+    assert lines[4:6] == ["  set at a.py:1: x", "  or /home/you/b.py:2"]
+    assert section_lines(finding(), "/home/me/proj/")[1] == "  pkg/store.py:7"
+
+
+def test_parts_that_are_not_known_are_left_out() -> None:
+    """Without a place, path, evidence or fix there is no line for it; a note does not speak of fork."""
+    bare = finding(path="", file=None, line=None, evidence=(), fix="", level="note")
+    assert str(bare) == "SM103 unpicklable-object\n  `Store.lock` is a lock (_thread.lock)."
+
+
+def test_what_an_experiment_said() -> None:
+    """Confirmed, cleared, or not tried."""
+    assert "  confirmed by experiment" in section_lines(finding(confirmed=True))
+    assert "  not confirmed: an experiment cleared it" in section_lines(finding(confirmed=False))
+
+
+def test_no_line_is_too_wide() -> None:
+    """Long texts wrap, and go on indented; a word that cannot be broken stays whole."""
+    long = finding(message="word " * 100, evidence=("fact " * 60,), fix="x" * 100 + " " + "do " * 60)
+    lines = section_lines(long)
+    assert all(len(line) <= WIDTH or "x" * 100 in line for line in lines)
+    assert "    " + "x" * 100 in lines
+
+
+def test_as_builtins_and_back() -> None:
+    """The dictionary is JSON; keys of a later version are ignored."""
+    made = finding(confirmed=True)
+    values = json.loads(json.dumps(made.as_dict()))
+    assert Finding.from_dict(values) == made
+    assert Finding.from_dict({**values, "later": 1}) == made
+
+
+def test_the_catalogue_is_complete() -> None:
+    """Each code of pickling has its name, what it is and why fork hides it, as sentences without a full stop."""
+    names = {
+        "SM101": "local-function",
+        "SM102": "local-class",
+        "SM103": "unpicklable-object",
+        "SM104": "shadowed-name",
+        "SM105": "pickling-raised",
+        "SM106": "foreign-primitive",
+        "SM107": "too-deep",
+    }
+    assert {code: cause.name for code, cause in CAUSES.items() if code in names} == names
+    for code in names:
+        assert CAUSES[code].code == code
+        for sentence in (CAUSES[code].what, CAUSES[code].why_fork):
+            assert sentence
+            assert not sentence.endswith(".")

@@ -146,6 +146,12 @@ def worker_initializer(target: Any, args: tuple[Any, ...]) -> tuple[Any, tuple[A
     return None
 
 
+def is_pool_worker(target: Any) -> bool:
+    """Say whether `target` is what a Pool hands to its processes."""
+    name = (getattr(target, "__module__", None), getattr(target, "__qualname__", None))
+    return name == ("multiprocessing.pool", "worker")
+
+
 def is_manager_server(target: Any) -> bool:
     """Say whether `target` is what ``BaseManager.start`` hands to its process."""
     return getattr(target, "__qualname__", None) == "BaseManager._run_server"
@@ -275,3 +281,49 @@ def has_forkserver() -> bool:
 def spawn_module() -> Any:
     """Return the module whose ``get_preparation_data`` the Popen classes call as an attribute."""
     return multiprocessing.spawn
+
+
+# -- jobs of a Pool --------------------------------------------------------------------------------------------------
+
+
+def pool_queue(pool: Any) -> Any:
+    """Return the queue from which the pool's workers take tasks: their first argument."""
+    return pool._inqueue
+
+
+def pool_size(pool: Any) -> int:
+    """Return how many workers the pool keeps."""
+    return int(pool._processes)
+
+
+def pool_jobs(pool: Any) -> Any:
+    """Return the pool's unfinished jobs by number."""
+    return pool._cache
+
+
+def job_cache(job: Any) -> Any:
+    """Return the unfinished jobs among which `job` is counted."""
+    return job._cache
+
+
+def result_classes() -> tuple[type[Any], ...]:
+    """Return the classes whose ``_set`` the pool's result thread calls for each result that arrives."""
+    from multiprocessing.pool import ApplyResult, IMapIterator, IMapUnorderedIterator, MapResult
+
+    return ApplyResult, MapResult, IMapIterator, IMapUnorderedIterator
+
+
+def fail_job(job: Any, error: BaseException) -> None:
+    """Give an unfinished job `error` for all the results that it waits for, as the result thread would."""
+    from multiprocessing.pool import IMapIterator, MapResult
+
+    if isinstance(job, IMapIterator):
+        with job._cond:  # type: ignore[attr-defined]
+            index = job._index  # type: ignore[attr-defined]
+        job._set(index, (False, error))  # type: ignore[attr-defined]
+    elif isinstance(job, MapResult):
+        # a job is counted before it is whole: one that is not has to wait for the next death
+        for _ in range(vars(job).get("_number_left", 0)):
+            job._set(0, (False, error))  # type: ignore[attr-defined]
+    elif job is not None:
+        job._set(0, (False, error))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from . import _multiprocessing as mp
 from . import activation
 from .callers import Place, calling_place
+from .pools import Pools, Watched
 
 if TYPE_CHECKING:
     from .finding import Finding
@@ -55,6 +56,8 @@ class Launch:
     """Why ``start()`` raised."""
     predicted: tuple[Finding, ...] = ()
     """Under fork: why ``start()`` would raise under spawn."""
+    pool: Watched | None = None
+    """The Pool whose worker it is."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the launch as builtins."""
@@ -157,6 +160,11 @@ class Recorder:
         self.fixtures: list[Fixture] = []
         self.by_fixture: dict[Fixture, list[Launch]] = {}
         """Launches of fixtures wider than a function: later legs live with them."""
+        self.pools = Pools()
+        self.dead_workers: Callable[[], str] = lambda: "nothing is known of why"
+        """Says why the workers of a pool died."""
+        self.lost_jobs: Callable[[], set[int]] = set
+        """Returns the numbers of the pool jobs whose tasks no worker could load."""
         self.troubles: list[str] = []
         """What went wrong in our own code."""
         self._known: dict[int, Failure] = {}
@@ -174,6 +182,8 @@ class Recorder:
         patches.put(mp.pickler_class(), "dump", self._wrap_dump)
         for cls, name, method_of in mp.submissions():
             patches.put(cls, name, lambda original, n=name, m=method_of: self._wrap_submit(original, n, m))  # type: ignore[misc]
+        for cls in mp.result_classes():
+            patches.put(cls, "_set", self._wrap_result)
         try:
             yield record
         finally:
@@ -211,6 +221,7 @@ class Recorder:
             if record is None:
                 return original(process)
             launch = self._guarded(self._open, record, process)
+            self._guarded(self._watch_pool, launch)
             try:
                 original(process)
             except BaseException as error:
@@ -240,11 +251,24 @@ class Recorder:
         if launch.fixture is not None and launch.fixture.scope != "function":
             self.by_fixture.setdefault(launch.fixture, []).append(launch)
         worker = mp.worker_initializer(target, args)
+        if mp.is_pool_worker(target):
+            launch.pool = self.pools.of(args[0])
         if worker is not None and worker[0] is not None:
             self._initializer(record, launch, target, worker[0])
         if record.precheck and launch.method == "fork":
             self._guarded(self._precheck, record, launch, process)
         return launch
+
+    def _watch_pool(self, launch: Launch | None) -> None:
+        if launch is not None and launch.pool is not None:
+            self.pools.worker_starting(launch.pool, self.dead_workers, self.lost_jobs)
+
+    def _wrap_result(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def _set(job: Any, i: int, outcome: tuple[bool, Any]) -> None:
+            self._guarded(self.pools.result, job, outcome)
+            original(job, i, outcome)
+
+        return _set
 
     def _initializer(self, record: LegRecord, launch: Launch, target: Any, initializer: Any) -> None:
         owner = "Pool" if target.__module__ == "multiprocessing.pool" else "ProcessPoolExecutor"
@@ -286,6 +310,8 @@ class Recorder:
         def read_exit_code(popen: Any) -> None:
             if os.getpid() == self._pid and launch.exit_code is None:
                 launch.exit_code = popen.returncode
+                if launch.pool is not None:
+                    launch.pool.exited(launch.exit_code)
 
         watch = weakref.finalize(process, read_exit_code, popen)
         watch.atexit = False
@@ -383,6 +409,8 @@ class Recorder:
         function = args[0] if args else kwargs.get("func", kwargs.get("fn"))
         if mp.is_thread_pool(pool):
             return
+        if name != "submit":
+            self.pools.submitted(pool)
         function = mp.unwrap_chunk(function)
         owner = "ProcessPoolExecutor" if name == "submit" else "Pool"
         how = "map" if name == "_map_async" else name

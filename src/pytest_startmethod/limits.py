@@ -1,0 +1,132 @@
+"""End a call when its time is over: a timer and a signal of our own, and no thread.
+
+A helper thread would make every fork of the leg a fork with threads, which Python 3.12 warns of, and SIGALRM belongs
+to pytest-timeout and to the tests themselves.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, Final
+
+AUTO_SECONDS: Final = 60.0
+AUTO_TIMES: Final = 10.0
+_AGAIN_SECONDS: Final = 10.0
+"""What a test does about its end (``finally``, a pool's ``terminate``) may hang in turn: it is ended again."""
+
+LIMIT_SIGNAL: Final[int | None] = signal.SIGRTMIN + 7 if sys.platform == "linux" else getattr(signal, "SIGALRM", None)
+"""Elsewhere than on Linux there is no timer with a signal of one's choice: SIGALRM, where nobody else has it."""
+
+_CLOCK_MONOTONIC: Final = 1
+_SIGEV_SIGNAL: Final = 0
+
+
+def limit_of(chosen: float | None, finished: list[float]) -> float:
+    """Return the limit of a leg's call in seconds, 0 for none.
+
+    `chosen` is the marker's or the option's, None for ``auto``: a minute, and ten times the longest of the test's
+    `finished` legs, so that a slow test is never cut and a hang never lasts.
+    """
+    if chosen is not None:
+        return chosen
+    return AUTO_SECONDS + AUTO_TIMES * max(finished, default=0.0)
+
+
+def is_debugging() -> bool:
+    """Say whether a debugger traces this process: its user decides how long a test takes."""
+    tracer = sys.gettrace()
+    module = getattr(type(tracer), "__module__", "") if tracer is not None else ""
+    name = getattr(tracer, "__module__", None) or module
+    return str(name).partition(".")[0] in ("bdb", "pdb", "pydevd", "_pydevd_bundle", "pydevd_tracing", "debugpy")
+
+
+class Limit:
+    """Calls `expire` in the main thread when `seconds` are over, unless it is cancelled before."""
+
+    def __init__(self, seconds: float, expire: Callable[[], None]) -> None:
+        self.seconds = seconds
+        self._expire = expire
+        self._previous: Any = None
+        self._timer: Timer | None = None
+
+    def start(self) -> bool:
+        """Start the clock; return whether there is one: only the main thread can be interrupted."""
+        if self.seconds <= 0 or LIMIT_SIGNAL is None or threading.current_thread() is not threading.main_thread():
+            return False
+        if signal.getsignal(LIMIT_SIGNAL) not in (signal.SIG_DFL, signal.SIG_IGN):
+            return False  # somebody else's
+        self._previous = signal.signal(LIMIT_SIGNAL, self._expired)
+        self._timer = Timer(LIMIT_SIGNAL)
+        self._timer.set(self.seconds, _AGAIN_SECONDS)
+        return True
+
+    def cancel(self) -> None:
+        """Stop the clock and leave the signal as it was."""
+        if self._timer is None:
+            return
+        self._timer.delete()
+        self._timer = None
+        if LIMIT_SIGNAL is not None and signal.getsignal(LIMIT_SIGNAL) == self._expired:
+            signal.signal(LIMIT_SIGNAL, self._previous)
+
+    def _expired(self, _signal: int, _frame: FrameType | None) -> None:
+        if self._timer is not None:
+            self._expire()
+
+
+class _Sigevent(ctypes.Structure):
+    """``struct sigevent`` of Linux: 64 bytes."""
+
+    _fields_ = (
+        ("value", ctypes.c_void_p),
+        ("signo", ctypes.c_int),
+        ("notify", ctypes.c_int),
+        ("rest", ctypes.c_char * 48),
+    )
+
+
+class _Itimerspec(ctypes.Structure):
+    """``struct itimerspec``: interval and value, each seconds and nanoseconds."""
+
+    _fields_ = tuple((name, ctypes.c_long) for name in ("every_s", "every_ns", "first_s", "first_ns"))
+
+
+class Timer:
+    """One interval timer that sends a signal to this process: ``timer_create`` on Linux, ``setitimer`` elsewhere.
+
+    A fork does not inherit it. The kernel prefers the main thread for a signal to the process.
+    """
+
+    def __init__(self, number: int) -> None:
+        self._id: ctypes.c_void_p | None = None
+        if sys.platform == "linux":
+            self._libc = ctypes.CDLL(None, use_errno=True)
+            self._id = ctypes.c_void_p()
+            event = _Sigevent(signo=number, notify=_SIGEV_SIGNAL)
+            if self._libc.timer_create(_CLOCK_MONOTONIC, ctypes.byref(event), ctypes.byref(self._id)):
+                raise OSError(ctypes.get_errno(), "timer_create")
+
+    def set(self, first: float, every: float) -> None:
+        """Send the signal after `first` seconds, then every `every` seconds."""
+        if self._id is None:
+            signal.setitimer(signal.ITIMER_REAL, first, every)
+            return
+        spec = _Itimerspec(*_split(every), *_split(first))
+        if self._libc.timer_settime(self._id, 0, ctypes.byref(spec), None):
+            raise OSError(ctypes.get_errno(), "timer_settime")
+
+    def delete(self) -> None:
+        """Send no more signals."""
+        if self._id is None:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        else:
+            self._libc.timer_delete(self._id)
+
+
+def _split(seconds: float) -> tuple[int, int]:
+    return int(seconds), int(seconds % 1 * 1_000_000_000)

@@ -1,18 +1,23 @@
-"""The fixtures ``start_method`` and ``mp_context``.
+"""The fixtures ``start_method``, ``mp_context`` and ``start_method_script``.
 
-Both are values only: what makes a method the active one is the leg, not a fixture.
+The first two are values only: what makes a method the active one is the leg, not a fixture.
 Imported at every start of pytest: what only a leg needs is imported by it.
 """
 
 from __future__ import annotations
 
+import os
 import warnings
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from multiprocessing.context import BaseContext
+    from pathlib import Path
+
+    from .scripts import ScriptRun
 
 
 def start_method_value(request: pytest.FixtureRequest) -> Any:
@@ -34,6 +39,59 @@ def mp_context_value(start_method: str) -> BaseContext:
     import multiprocessing
 
     return multiprocessing.get_context(start_method)
+
+
+def start_method_script_value(request: pytest.FixtureRequest, start_method: str) -> Callable[..., ScriptRun]:
+    """Return a function that runs a script as ``python script.py`` does, under the test's start method.
+
+    ``start_method_script("tools/build.py", "--fast", timeout=20, cwd=..., env=..., input=...)`` returns a `ScriptRun`:
+    returncode, stdout, stderr, launches, findings; ``.check()`` raises unless the return code is 0. The path is
+    relative to `cwd`, or to the test's file. Raises `subprocess.TimeoutExpired` when `timeout` seconds have passed.
+    """
+
+    def run(script: str | os.PathLike[str], *args: str, **options: Any) -> ScriptRun:
+        __tracebackhide__ = True
+        from . import scripts
+
+        result = scripts.run(
+            _script_path(request, script, options.get("cwd")),
+            *args,
+            method=start_method,
+            leg=request.node.nodeid,
+            **options,
+        )
+        _note_script(request.node, result)
+        if result.ended == "time limit":
+            import subprocess
+
+            limit = options["timeout"]
+            raise subprocess.TimeoutExpired([result.script, *args], limit, result.stdout, result.stderr)
+        return result
+
+    return run
+
+
+def _script_path(
+    request: pytest.FixtureRequest, script: str | os.PathLike[str], cwd: str | os.PathLike[str] | None
+) -> str | os.PathLike[str]:
+    """Return `script` as it is if it is there, seen from `cwd`; else as seen from the directory of the test's file."""
+    beside: Path = request.node.path.parent / script
+    if not os.path.isfile(os.path.join(os.path.abspath(cwd or os.curdir), script)) and beside.is_file():
+        return os.fspath(beside)
+    return script
+
+
+def _note_script(item: pytest.Item, result: ScriptRun) -> None:
+    """Let what the script started count as started by the leg, and what kept it from starting as the leg's failure."""
+    from .launches import Failure
+    from .running import STATE
+
+    state = item.stash.get(STATE, None)
+    if state is None:
+        return
+    state.record.launches += result.launches
+    if result.findings:
+        state.record.failures.append(Failure(0, result.outcome, result.findings))
 
 
 def _outside_a_leg(request: pytest.FixtureRequest) -> str:
@@ -58,6 +116,7 @@ def _outside_a_leg(request: pytest.FixtureRequest) -> str:
 
 start_method = pytest.fixture(scope="session", name="start_method")(start_method_value)
 mp_context = pytest.fixture(scope="session", name="mp_context")(mp_context_value)
+start_method_script = pytest.fixture(name="start_method_script")(start_method_script_value)
 
 
 class Teardown:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from . import options
-from .fixtures import mp_context, start_method
+from .fixtures import mp_context, start_method, start_method_script
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
 # pytest finds the fixtures in the plugin's own namespace.
-__all__ = ["mp_context", "start_method"]
+__all__ = ["mp_context", "start_method", "start_method_script"]
 
 COUNT = pytest.StashKey[int]()
 """How many collected tests are marked or legs, in ``config.stash``; absent if collection did not come so far."""

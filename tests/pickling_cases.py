@@ -524,7 +524,7 @@ def lock_left_out_of_the_state() -> Given:
 def _resource(name: str, make: Callable[[], Any], fix: str, says: str = "", needs: str = "") -> None:
     def case() -> Given:
         thing = make()
-        close = getattr(thing, "close", None)
+        close = getattr(getattr(thing, "connection", thing), "close", None)
         return Given(Owner(thing).run, close=close if callable(close) else None)
 
     case.__name__ = name

@@ -193,18 +193,3 @@ def with_server_prefix(args: Any, prefix: str) -> Any:
     except (ValueError, IndexError, TypeError):
         pass
     return args
-
-
-# -- fresh children --------------------------------------------------------------------------------------------------
-
-
-def interpreter_flags() -> list[str]:
-    """Return the command-line options that ``multiprocessing.spawn`` starts a child with, to be like this interpreter.
-
-    `subprocess._args_from_interpreter_flags`, which `multiprocessing.util` passes on; 3.10 to 3.15. When it goes, no
-    options: a fresh child then differs in warnings and optimization only.
-    """
-    from multiprocessing import util
-
-    function = getattr(util, "_args_from_interpreter_flags", list)
-    return list(function())

@@ -84,7 +84,7 @@ _ROWS: Final = (
     Cause(
         "SM401",
         "main-guard",
-        "a script starts processes outside `if __name__ == \"__main__\":`",
+        'a script starts processes outside `if __name__ == "__main__":`',
         "the child is a copy of the parent, and no line of the script runs a second time",
     ),
     Cause(

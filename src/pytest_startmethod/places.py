@@ -477,10 +477,12 @@ def _rank(store: _Store, classes: set[str], own_file: bool) -> int | None:
 def _means_another(store: _Store, classes: dict[str, type]) -> bool:
     """Return whether the class's name means some other class in the module that the source is of."""
     cls = classes.get(store.owner or "")
-    for module in list(sys.modules.values()) if cls is not None else ():
+    if cls is None:
+        return False
+    for module in list(sys.modules.values()):
         namespace = getattr(module, "__dict__", None)
         if type(namespace) is dict and namespace.get("__file__") == store.place.file:
-            return namespace.get(store.owner, cls) is not cls
+            return namespace.get(store.owner) is not cls and namespace.get("__name__") != _text(cls, "__module__")
     return False
 
 

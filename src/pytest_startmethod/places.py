@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import functools
 import linecache
 import os
@@ -482,7 +483,8 @@ def _means_another(store: _Store, classes: dict[str, type]) -> bool:
     for module in list(sys.modules.values()):
         namespace = getattr(module, "__dict__", None)
         if type(namespace) is dict and namespace.get("__file__") == store.place.file:
-            return namespace.get(store.owner) is not cls and namespace.get("__name__") != _text(cls, "__module__")
+            meant = namespace.get(store.owner, vars(builtins).get(store.owner or ""))
+            return meant is not cls and namespace.get("__name__") != _text(cls, "__module__")
     return False
 
 

@@ -32,7 +32,7 @@ def function() -> None:
         (1, "1"),
         (10**500, "<int of 1661 bits>"),
         (None, "None"),
-        ("a" * 100, repr("a" * 36) + "..."),
+        ("a" * 100, repr("a" * 56) + "..."),
         (b"ab", "b'ab'"),
         (function, "<function function>"),
         (types, "<module 'types'>"),

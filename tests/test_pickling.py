@@ -352,6 +352,13 @@ def test_an_attribute_of_a_process_subclass() -> None:
     assert diagnose(Server()) == ()
 
 
+def test_an_argument_is_set_by_the_user_not_by_the_process() -> None:
+    """The constructor of Process puts the arguments where they are; that is nobody's business."""
+    process = SPAWN.Process(target=work, args=(threading.Lock(),))
+    (finding,) = diagnose(process)
+    assert (finding.path, finding.file) == ("args[0]", None)
+
+
 def test_a_local_process_subclass() -> None:
     """The class itself must be importable."""
 

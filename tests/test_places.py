@@ -154,6 +154,7 @@ def test_code_that_sets_other_attributes_made_another_object(load: Load) -> None
         "with manage() as t.x: pass",
         "for t.x in [make()]: pass",
         "t = Thing(x=make())",
+        "t.me = t; t.me.x = make()",
     ],
 )
 def test_the_ways_to_set_an_attribute(load: Load, statement: str) -> None:

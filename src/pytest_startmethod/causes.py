@@ -464,6 +464,8 @@ class _Writer:
         hidden = ("_outcome", "_cleanups", "_subtest", "_type_equality_funcs", "_testcase")
         mine = {k: v for k, v in attributes(case) if k not in hidden}
         for leaf in search(mine, self.mode.task, self.mode.allow, 100_000).leaves[:4]:
+            if leaf.obj is case:  # pytest puts the test's own method into the instance
+                continue
             steps = [step for step, _ in leaf.chain]
             where = path_text("", [("attribute", steps[0][1]), *steps[1:]]) if steps else ""
             evidence.append(f"also: self{where} is {_leaf_text(leaf)}")
@@ -588,7 +590,8 @@ class _Writer:
         for i in range(len(self.chain) - 1, -1, -1):
             step, obj = self.chain[i]
             parent = self.chain[i - 1][1] if i else self.leaf.root
-            if step[0] == "attribute" and not isinstance(parent, (Call, types.MethodType)):
+            ours = isinstance(parent, Call) or (_cpython.is_process(parent) and step[1] in _cpython.PROCESS_FIELDS)
+            if step[0] == "attribute" and not ours and type(parent) is not types.MethodType:
                 found = places.attribute_places(parent, str(step[1]), obj, extra)
                 if found:
                     break

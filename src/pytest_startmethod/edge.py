@@ -375,8 +375,8 @@ def describe(obj: object) -> str:
     t = type(obj)
     if t is int and obj.bit_length() > 200:  # type: ignore[attr-defined]
         return f"<int of {obj.bit_length()} bits>"  # type: ignore[attr-defined]
-    if t in (str, bytes) and len(obj) > 40:  # type: ignore[arg-type]
-        return f"{obj[:36]!r}..."  # type: ignore[index]
+    if t in (str, bytes) and len(obj) > 60:  # type: ignore[arg-type]
+        return f"{obj[:56]!r}..."  # type: ignore[index]
     if obj is None or t in (bool, int, float, complex, str, bytes):
         return repr(obj)
     if t is types.FunctionType:

@@ -211,7 +211,7 @@ class _Indexer:
         self, node: ast.AST, attribute: str, receiver: ast.expr, value: ast.expr | None, names: tuple[str, ...],
         known: dict[str, str], cls: tuple[str, str] | None,
     ) -> None:  # fmt: skip
-        text = receiver.id if isinstance(receiver, ast.Name) else ""
+        text = _dotted(receiver)
         if cls is not None and text and text == cls[1]:
             self.store(node, attribute, text, "self", cls[0], value, names)
         else:
@@ -280,6 +280,14 @@ def _class_named(annotation: ast.expr | None) -> str | None:
     if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
         return annotation.value.rpartition(".")[2] or None
     return _last_name(annotation) if annotation is not None else None
+
+
+def _dotted(node: ast.AST) -> str:
+    """Return ``a.b.c`` as it is written, or nothing for anything else."""
+    if isinstance(node, ast.Name):
+        return node.id
+    before = _dotted(node.value) if isinstance(node, ast.Attribute) else ""
+    return f"{before}.{node.attr}" if before and isinstance(node, ast.Attribute) else ""
 
 
 def _last_name(node: ast.AST | None) -> str | None:

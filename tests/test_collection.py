@@ -547,6 +547,41 @@ def test_a_marker_that_comes_after_collection_is_said_aloud(session):
     ) in session.run().out
 
 
+def test_a_late_marker_that_cannot_be_meant_is_a_usage_error(session):
+    """Collection is over, so that no file can be blamed for it."""
+    session.file(
+        conftest="""
+        import pytest
+
+        @pytest.hookimpl(tryfirst=True)
+        def pytest_collection_modifyitems(items):
+            items[0].add_marker(pytest.mark.startmethods("sporn"))
+        """,
+        test_a="def test_a(start_method): pass",
+    )
+    outcome = session.run()
+    assert outcome.status == pytest.ExitCode.USAGE_ERROR
+    assert (
+        "ERROR: test_a.py::test_a[fork]: @pytest.mark.startmethods: 'sporn' is not a start method "
+        "(valid: fork, spawn, forkserver)"
+    ) in outcome.lines
+
+
+def test_a_doctest_with_an_autouse_fixture_that_requests_us(session):
+    """It cannot be made legs: it runs once, and a warning names it."""
+    session.file(
+        conftest="""
+        import pytest
+
+        @pytest.fixture(autouse=True)
+        def always(start_method): pass
+        """,
+    ).file("module.txt", ">>> 1\n1\n")
+    outcome = session.platform("fork", "spawn").run("module.txt")
+    assert outcome.results == {"module.txt::module.txt": "passed"}
+    assert "StartMethodWarning: module.txt::module.txt asks for start_method at run time" in outcome.out
+
+
 def test_what_is_left_out_is_a_usage_error_where_warnings_are_errors(session):
     """One line and exit status 4, no traceback."""
     outcome = session.file(test_a=LEFT_OUT["value"][0]).run("-W", "error")

@@ -141,6 +141,12 @@ class Loud:
         ),
         (("fork", "fork"), {}, "'fork' is named twice"),
         (("fork", pytest.param("fork", id="again")), {}, "'fork' is named twice"),
+        (
+            (pytest.param("fork", id="a"), pytest.param("spawn", id="a")),
+            {},
+            "two start methods have the id 'a'",
+        ),
+        (("fork", pytest.param("spawn", id="fork")), {}, "two start methods have the id 'fork'"),
         ((), {"timeouts": 3}, "unknown keyword 'timeouts' (valid: vacuous, timeout)"),
         ((), {"vacuous": "off"}, "vacuous: 'off' is not valid (valid: report, fail, ignore)"),
         ((), {"vacuous": Loud()}, "vacuous: an object of type Loud is not valid (valid: report, fail, ignore)"),

@@ -11,7 +11,7 @@ import pytest
 from . import _pytest_private, selection
 from .fixtures import Teardown, mp_context_value, start_method_value
 from .options import MARKER
-from .settings import Marker, Named, Settings, SettingsError, from_config, parse_marker
+from .settings import Marker, Settings, SettingsError, from_config, parse_marker
 from .warning import StartMethodWarning
 
 NAME: Final = "start_method"
@@ -142,7 +142,7 @@ def _params(marker: Marker | None, settings: Settings) -> list[Any]:
     params = []
     for method in selection.choose(names, settings.selection):
         named = marker.named(method)
-        params.append(pytest.param(method, marks=named.marks, id=_id(named)))
+        params.append(pytest.param(method, marks=named.marks, id=named.node_id))
     if not params:
         reason = selection.nothing_left_reason(names, settings.selection, settings.source)
         params.append(pytest.param(None, marks=pytest.mark.skip(reason=reason), id=pytest.HIDDEN_PARAM))
@@ -245,16 +245,23 @@ def stash_legs(config: pytest.Config, items: Sequence[pytest.Item]) -> int:
 
     `items` are those that are marked or need a fixture named ``start_method``.
     Returns how many of them have to do with us.
+
+    Raises:
+        pytest.UsageError: a marker that was added after collection cannot be meant.
+
     """
     settings = settings_of(config)
     legs = 0
     for item in items:
         callspec = getattr(item, "callspec", None)
-        if callspec is not None and NAME in callspec.params and _make_leg(item, callspec, settings):
-            legs += 1
+        try:
+            if callspec is not None and NAME in callspec.params and _make_leg(item, callspec, settings):
+                legs += 1
+        except pytest.Collector.CollectError as error:
+            raise pytest.UsageError(str(error)) from None
     if legs and not config.getoption("collectonly"):
         register_running(config, settings)
-    return sum(LEG in item.stash or _NO_LEG in item.stash or marker_of(item) is not None for item in items)
+    return sum(LEG in item.stash or _NO_LEG in item.stash or _closest(item) is not None for item in items)
 
 
 def register_running(config: pytest.Config, settings: Settings) -> None:
@@ -273,8 +280,9 @@ def register_summary(config: pytest.Config) -> None:
     """Register what gathers the legs' reports; under xdist the controller needs it, which collects nothing."""
     from . import terminal
 
-    if not hasattr(config, "workerinput"):
-        config.pluginmanager.register(terminal.Summary(config), "startmethod-summary")
+    manager = config.pluginmanager
+    if not hasattr(config, "workerinput") and not manager.has_plugin("startmethod-summary"):
+        manager.register(terminal.Summary(config), "startmethod-summary")
 
 
 def _make_leg(item: pytest.Item, callspec: Any, settings: Settings) -> bool:
@@ -299,7 +307,7 @@ def _make_leg(item: pytest.Item, callspec: Any, settings: Settings) -> bool:
     file, line, _ = item.location
     item.stash[LEG] = Leg(
         nodeid=item.nodeid,
-        test=_without_method(item.nodeid, _pytest_private.id_parts(callspec), (_id(named), method)),
+        test=_without_method(item.nodeid, _pytest_private.id_parts(callspec), (named.node_id, method)),
         method=method,
         file=file,
         line=(line or 0) + 1,
@@ -317,10 +325,6 @@ def _skip_unless_selected(item: pytest.Item, method: str, settings: Settings) ->
         # Only where the test has parameters of its own: ours are chosen from the selected ones.
         reason = selection.unselected_reason(method, settings.selection, settings.source)
         item.add_marker(pytest.mark.skip(reason=reason))
-
-
-def _id(named: Named) -> Any:
-    return named.method if named.id is None else named.id
 
 
 def _without_method(nodeid: str, parts: Sequence[str], ids: Sequence[object]) -> str:

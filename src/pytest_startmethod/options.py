@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import pytest
 
 MARKER: Final = "startmethods"
@@ -71,17 +73,23 @@ def unused_line(config: pytest.Config) -> str | None:
     )
 
 
-class Marked:
-    """Whether an item is marked, at little cost for thousands that are not: asks each parent once."""
+def marked(nodes: Iterable[pytest.Item]) -> list[pytest.Item]:
+    """Return those of `nodes` that the marker is on, or on a node above them.
 
-    def __init__(self) -> None:
-        self._parents: dict[object, bool] = {}
+    There may be thousands and none that is: a parent is asked once for all neighbours that share it.
+    """
+    found = []
+    parent: object = None
+    above = False
+    for node in nodes:
+        if node.parent is not parent:
+            parent = node.parent
+            above = node.parent is not None and node.parent.get_closest_marker(MARKER) is not None
+        if above or (node.own_markers and any(mark.name == MARKER for mark in node.own_markers)):
+            found.append(node)
+    return found
 
-    def __call__(self, item: pytest.Item) -> bool:
-        """Return whether the marker is on `item` or on a node above it."""
-        if any(mark.name == MARKER for mark in item.own_markers):
-            return True
-        parent = item.parent
-        if parent not in self._parents:
-            self._parents[parent] = parent is not None and parent.get_closest_marker(MARKER) is not None
-        return self._parents[parent]
+
+def requesting(nodes: Iterable[pytest.Item]) -> list[pytest.Item]:
+    """Return those of `nodes` that need a fixture or parameter named ``start_method``."""
+    return [node for node in nodes if "start_method" in getattr(node, "fixturenames", ())]

@@ -51,7 +51,8 @@ def pytest_make_collect_report(
 ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     """Make legs of the marked methods of a ``unittest.TestCase``."""
     report = yield
-    if isinstance(collector, pytest.Class) and _concerned(report.result or ()):
+    nodes: list[Any] = report.result or []
+    if isinstance(collector, pytest.Class) and (options.requesting(nodes) or options.marked(nodes)):
         from . import collection
 
         collection.expand_report(collector, report)
@@ -62,7 +63,7 @@ def pytest_make_collect_report(
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Note what every leg is."""
-    found = _concerned(items)
+    found = list(dict.fromkeys([*options.requesting(items), *options.marked(items)]))
     config.stash[COUNT] = 0
     if found:
         from . import collection
@@ -72,8 +73,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Say which marked tests are no legs."""
-    marked = options.Marked()
-    found = [item for item in session.items if marked(item)]
+    found = options.marked(session.items)
     if found:
         from . import collection
 
@@ -87,11 +87,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(line)
 
 
-def _concerned(nodes: Any) -> list[Any]:
-    marked = options.Marked()
-    return [node for node in nodes if "start_method" in getattr(node, "fixturenames", ()) or marked(node)]
-
-
 class _Xdist:
     """What needs xdist: its controller collects nothing, and asks its workers."""
 
@@ -100,9 +95,10 @@ class _Xdist:
 
     def pytest_sessionstart(self) -> None:
         """Take the reports of legs on the controller."""
-        from . import collection
+        if not hasattr(self.config, "workerinput"):
+            from . import collection
 
-        collection.register_summary(self.config)
+            collection.register_summary(self.config)
 
     def pytest_sessionfinish(self) -> None:
         """Tell the controller how many marked tests this worker collected."""

@@ -76,6 +76,11 @@ class Named:
     id: object = None
     """A string, ``pytest.HIDDEN_PARAM``, or None for the method's name."""
 
+    @property
+    def node_id(self) -> Any:
+        """What stands for the method in node ids."""
+        return self.method if self.id is None else self.id
+
 
 @dataclass(frozen=True, slots=True)
 class Marker:
@@ -108,6 +113,8 @@ def parse_marker(args: tuple[object, ...], kwargs: Mapping[str, object]) -> Mark
         named = _named(arg)
         if named.method in methods:
             raise SettingsError(f"{named.method!r} is named twice")
+        if any(named.node_id == other.node_id for other in methods.values()):
+            raise SettingsError(f"two start methods have the id {named.node_id!r}")
         methods[named.method] = named
     return Marker(tuple(methods.values()), _vacuous(kwargs.get("vacuous")), _timeout(kwargs.get("timeout")))
 

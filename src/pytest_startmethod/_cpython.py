@@ -11,7 +11,7 @@ import pickle
 import sys
 import types
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 Reducer = Callable[[Any], Any]
 
@@ -193,3 +193,44 @@ def with_server_prefix(args: Any, prefix: str) -> Any:
     except (ValueError, IndexError, TypeError):
         pass
     return args
+
+
+def known_temporary_directory() -> str | None:
+    """Return multiprocessing's own temporary directory if it has made one, without making it.
+
+    `current_process()._config["tempdir"]` (3.10 to 3.15), which `util.get_temp_dir` fills and children inherit; when
+    it goes: None, and a lost directory is told by the server's socket alone.
+    """
+    config = getattr(multiprocessing.process.current_process(), "_config", {})
+    path = config.get("tempdir")
+    return path if isinstance(path, str) else None
+
+
+# -- children --------------------------------------------------------------------------------------------------------
+
+
+def process_class() -> Any:
+    """Return the class whose `_bootstrap` runs every process object (3.10 to 3.15). When it goes: what calls `run`."""
+    return multiprocessing.process.BaseProcess
+
+
+def spawn_module() -> Any:
+    """Return the module whose ``get_preparation_data`` the Popen classes call as an attribute (3.10 to 3.15)."""
+    from multiprocessing import spawn
+
+    return spawn
+
+
+def receiver(frame: types.FrameType | None) -> Literal["Pool", "ProcessPoolExecutor"] | None:
+    """Return whose result thread `frame` belongs to, or None: `Pool._handle_results`, `_ExecutorManagerThread`.
+
+    3.10 to 3.15; when the names go, a result that does not load reads as a message that does not.
+    """
+    while frame is not None:
+        module, function = frame.f_globals.get("__name__"), frame.f_code.co_name
+        if (module, function) == ("multiprocessing.pool", "_handle_results"):
+            return "Pool"
+        if (module, function) == ("concurrent.futures.process", "wait_result_broken_or_wakeup"):
+            return "ProcessPoolExecutor"
+        frame = frame.f_back
+    return None

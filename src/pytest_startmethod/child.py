@@ -14,6 +14,7 @@ leaves a ``.stack`` file, which faulthandler writes.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -71,7 +72,11 @@ def install(directory: str, method: str | None, process: str, starter: int) -> N
     spawn.get_preparation_data = watch_preparation(spawn.get_preparation_data, directory)
     _facts["excepthook"] = sys.excepthook
     sys.excepthook = _excepthook
-    _catch_crashes()
+    for step in (_hold_life_line, _catch_crashes):
+        try:
+            step()
+        except Exception:
+            pass
 
 
 def watch_preparation(original: Callable[[str], dict[str, Any]], directory: str) -> Callable[[str], dict[str, Any]]:
@@ -88,11 +93,18 @@ def watch_preparation(original: Callable[[str], dict[str, Any]], directory: str)
     return get_preparation_data
 
 
-def watch_bootstrap(original: Callable[..., int], directory: str) -> Callable[..., int]:
-    """Wrap ``BaseProcess._bootstrap``, through which every child goes once it has its process object."""
+def watch_bootstrap(
+    original: Callable[..., int], directory: str, forked: Callable[[], None] | None = None
+) -> Callable[..., int]:
+    """Wrap ``BaseProcess._bootstrap``, through which every child goes once it has its process object.
+
+    `forked` is called in a child that was forked, before anything else runs in it.
+    """
 
     def _bootstrap(process: Any, *args: Any, **kwargs: Any) -> int:
         try:
+            if forked is not None:
+                forked()
             _begin(process, directory)
         except Exception:
             pass
@@ -108,7 +120,11 @@ def _begin(process: Any, directory: str) -> None:
     if _facts.get("pid") != os.getpid():
         _facts.clear()  # a fork has its parent's
         _facts.update(pid=os.getpid(), directory=directory, method="fork", starter=os.getppid())
-        _catch_crashes()
+        for step in (_let_go, _hold_life_line, _catch_crashes):
+            try:
+                step()
+            except Exception:
+                pass
     elif sys.excepthook is _excepthook:
         sys.excepthook = _facts["excepthook"]  # from here on `_bootstrap` itself handles what is raised
     own = object.__getattribute__(process, "__dict__")
@@ -518,6 +534,44 @@ def _catch_crashes() -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     os.write(descriptor, header)
     faulthandler.enable(descriptor)
+    if STACK_SIGNAL is not None:
+        faulthandler.register(STACK_SIGNAL, descriptor, all_threads=True)
+
+
+# -- the parent's end ------------------------------------------------------------------------------------------------
+
+LIFE_LINE = "alive"
+"""The name of a FIFO in the directory whose writing end only the parent has."""
+STACK_SIGNAL: int | None = signal.SIGRTMIN + 8 if sys.platform == "linux" else getattr(signal, "SIGINFO", None)
+"""On this signal a child writes its stacks into its ``.stack`` file; where nothing is registered, it may end it."""
+
+
+writing_end: int | None = None
+"""The parent's descriptor, which a fork inherits and must not keep."""
+
+
+def _let_go() -> None:
+    global writing_end
+    if writing_end is not None:
+        descriptor, writing_end = writing_end, None
+        os.close(descriptor)
+
+
+def _hold_life_line() -> None:
+    """Let the kernel end this process when the parent is gone, however it went: no thread, no polling.
+
+    A FIFO whose last writer closes it sends the owner of a reading end the signal of its choice (fcntl(2), F_SETSIG;
+    Linux only). Nothing inherits that: not a fork, whose pid is another, nor what is executed.
+    """
+    if sys.platform != "linux":
+        return
+    import fcntl
+
+    path = os.path.join(_facts["directory"], LIFE_LINE)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    fcntl.fcntl(descriptor, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGKILL)  # type: ignore[attr-defined]
+    fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | os.O_ASYNC)  # type: ignore[attr-defined]
 
 
 # -- private names of CPython, read in 3.10 to 3.15 ------------------------------------------------------------------

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from . import codes, places
 from .callers import Place, owner
-from .children import ChildReport, Frame, Raised
+from .children import ChildReport, Frame, Raised, Unreturned
 from .finding import WIDTH, Finding
 from .launches import Launch
 
@@ -65,6 +65,7 @@ def findings(
     launches: Iterable[Launch] = (),
     parent: Parent | None = None,
     predict: Callable[[Launch], Sequence[Unloaded]] | None = None,
+    unreturned: Iterable[Unreturned] = (),
 ) -> tuple[Finding, ...]:
     """Return why children failed, as far as it has to do with the start method, the best supported first.
 
@@ -89,6 +90,7 @@ def findings(
             found += [load_finding(each, parent) for each in every]
         elif report.phase == "result" and report.result is not None:
             found.append(_result_not_sent(report))
+    found += [result_not_loaded(message, parent) for message in unreturned]
     for each in by_pid.values():
         finding = crash(each, [report for report in reports if report.pid == each.pid])
         if finding is not None:
@@ -550,7 +552,7 @@ _STACK_LINE = re.compile(r'\s*File "(?P<file>[^"]+)", line (?P<line>\d+) in (?P<
 def crash(launch: Launch, reports: Sequence[ChildReport]) -> Finding | None:
     """Return the finding for a child that ended without Python's doing; None if it ended in an ordinary way."""
     code = launch.exit_code
-    if code is None or code == 0 or any(report.phase != "crash" for report in reports):
+    if code is None or code == 0 or any(report.phase not in ("crash", "stack") for report in reports):
         return None
     stack = next((report.stack for report in reports if report.phase == "crash"), ())
     place, lines = _user_line(stack)
@@ -621,24 +623,20 @@ def _result_not_sent(report: ChildReport) -> Finding:
     return _finding("SM407", path, place, message, tuple(facts), fix)
 
 
-def result_not_loaded(what: Unloaded, parent: Parent | None = None, *, pool: bool = True) -> Finding:
-    """Return the finding for a result that the child sent and the parent could not load.
+_AFTER = {
+    "Pool": "the Pool's result thread ended with it: whoever waits for a result waits for ever",
+    "ProcessPoolExecutor": "the executor is broken by it: all its futures fail with BrokenProcessPool",
+}
 
-    `pool` says whether a Pool received it: its result thread dies of that, and whoever waits for a result hangs.
-    """
-    inner = load_finding(what, parent or Parent())
-    after = (
-        "the Pool's result thread ended with it, and get() waits for ever" if pool else "the executor is broken by it"
-    )
-    message = f"a task's result was sent and did not load in the parent: {_said(what.raised)}"
-    return _finding(
-        "SM407",
-        what.path or "result",
-        None if inner.file is None else Place(inner.file, inner.line or 1),
-        message,
-        (after, *inner.evidence),
-        inner.fix,
-    )
+
+def result_not_loaded(message: Unreturned, parent: Parent | None = None) -> Finding:
+    """Return the finding for what a child sent and the parent could not load."""
+    inner = load_finding(Unloaded(message.raised), parent or Parent())
+    what = "a message of a child" if message.receiver is None else f"what a task gave its {message.receiver}"
+    after = () if message.receiver is None else (_AFTER[message.receiver],)
+    text = f"{what} was sent and does not load in the parent: {_said(message.raised)}"
+    place = None if inner.file is None else Place(inner.file, inner.line or 1)
+    return _finding("SM407", "result", place, text, (*after, *inner.evidence), inner.fix)
 
 
 # -- text ------------------------------------------------------------------------------------------------------------
@@ -653,8 +651,9 @@ def traceback_lines(report: ChildReport, root: str | None = None, full: bool = F
         "result": "while sending a result",
         "exit": "while exiting",
     }.get(report.phase, "in its initializer" if report.role == "initializer" else "")
-    if report.phase == "crash":
-        return [f"{name} (pid {report.pid}, {report.method}) crashed:", *(f"  {line}" for line in report.stack)]
+    if report.phase in ("crash", "stack"):
+        did = "crashed" if report.phase == "crash" else "stood here"
+        return [f"{name} (pid {report.pid}, {report.method}) {did}:", *(f"  {line}" for line in report.stack)]
     if not report.raised:
         return [f"{name} (pid {report.pid}, {report.method}) ended with exit code {report.exit_code} {doing}".rstrip()]
     lines = [f"{name} (pid {report.pid}, {report.method}) raised{' ' + doing if doing else ''}:"]

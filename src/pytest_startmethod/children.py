@@ -6,12 +6,14 @@ import contextlib
 import json
 import os
 import shutil
+import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from types import FrameType
+from typing import Any, Literal
 
-from . import child
+from . import _cpython, child
 
 _LARGEST = 1_000_000
 """No event is that large; whatever is was not written by `child`."""
@@ -79,7 +81,7 @@ class ChildReport:
 
     pid: int
     phase: str
-    """``"start-up"``, ``"unpickling"``, ``"run"``, ``"result"``, ``"exit"``, or ``"crash"`` for a native stack."""
+    """``"start-up"``, ``"unpickling"``, ``"run"``, ``"result"``, ``"exit"``; of faulthandler's, ``"crash"`` or ``"stack"``."""
     ppid: int | None = None
     starter: int | None = None
     """The pid of the process that started it: another than `ppid` under forkserver."""
@@ -112,11 +114,22 @@ class ChildReport:
         return self.raised[0] if self.raised else None
 
 
+@dataclass(frozen=True, slots=True)
+class Unreturned:
+    """A message of a child that the parent could not load."""
+
+    raised: Raised
+    receiver: Literal["Pool", "ProcessPoolExecutor"] | None
+    """Who read it: a pool's own thread, or the user's code (None)."""
+
+
 class ReportDirectory:
     """A directory that only this user can read, for the reports of the children of one leg or of a session."""
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self.unreturned: list[Unreturned] = []
+        self._loads: Callable[..., Any] | None = None
         self._pid = os.getpid()
 
     @classmethod
@@ -126,13 +139,55 @@ class ReportDirectory:
         _compile()
         return directory
 
+    def hold_life_line(self) -> None:
+        """Let every child that reports here end with this process, and the directory, too, however this one ends."""
+        if sys.platform != "linux":
+            return
+        path = os.path.join(self.path, child.LIFE_LINE)
+        os.mkfifo(path, 0o600)
+        # for reading, too: opening for writing alone waits for a reader
+        child.writing_end = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        _remove_at_the_end(self.path, path)
+
     def watch_preparation(self, original: Callable[[str], dict[str, Any]]) -> Callable[[str], dict[str, Any]]:
         """Wrap ``spawn.get_preparation_data``: spawn and forkserver children report here."""
         return wrap_preparation_data(original, self)
 
     def watch_bootstrap(self, original: Callable[..., int]) -> Callable[..., int]:
         """Wrap ``BaseProcess._bootstrap``: forked children report here."""
-        return child.watch_bootstrap(original, self.path)
+        return child.watch_bootstrap(original, self.path, self._forked)
+
+    def watch_loads(self, original: Callable[..., Any]) -> staticmethod[..., Any]:
+        """Wrap ``ForkingPickler.loads``, through which the parent receives: what it cannot load is noted."""
+
+        def loads(*args: Any, **kwargs: Any) -> Any:
+            __tracebackhide__ = True
+            try:
+                return original(*args, **kwargs)
+            except Exception as error:
+                with contextlib.suppress(Exception):
+                    self._not_loaded(error, sys._getframe(1))
+                raise
+
+        self._loads = original
+        return staticmethod(loads)
+
+    def patches(self) -> Iterator[tuple[Any, str, Callable[[Any], Any]]]:
+        """Yield owner, name and wrapper of all that is to be exchanged while a leg runs."""
+        yield _cpython.process_class(), "_bootstrap", self.watch_bootstrap
+        yield _cpython.spawn_module(), "get_preparation_data", self.watch_preparation
+        yield _cpython.forking_pickler(), "loads", self.watch_loads
+
+    def _forked(self) -> None:
+        """In a forked child, load without a frame of ours in the traceback."""
+        if self._loads is not None and os.getpid() != self._pid:
+            _cpython.forking_pickler().loads = self._loads  # type: ignore[attr-defined]
+
+    def _not_loaded(self, error: Exception, frame: FrameType | None) -> None:
+        if os.getpid() == self._pid and len(self.unreturned) < 100:
+            raised = raised_from(child._exception(error))
+            frames = tuple(each for each in raised.frames if each.file != __file__)
+            self.unreturned.append(Unreturned(replace(raised, frames=frames), _cpython.receiver(frame)))
 
     def read(self) -> tuple[ChildReport, ...]:
         """Return all reports, the oldest first; what cannot be read is passed over."""
@@ -149,11 +204,26 @@ class ReportDirectory:
             for name in os.listdir(self.path):
                 if name.endswith(".json"):
                     os.unlink(os.path.join(self.path, name))
+        self.unreturned.clear()
 
     def remove(self) -> None:
         """Remove the directory; does nothing in a forked child."""
-        if os.getpid() == self._pid:
-            shutil.rmtree(self.path, ignore_errors=True)
+        if os.getpid() != self._pid:
+            return
+        if child.writing_end is not None and os.path.exists(os.path.join(self.path, child.LIFE_LINE)):
+            os.close(child.writing_end)
+            child.writing_end = None
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+_WAIT_AND_REMOVE = """(read -r line < "$2"; rm -rf "$1") </dev/null >/dev/null 2>&1 &"""
+
+
+def _remove_at_the_end(directory: str, life_line: str) -> None:
+    """Leave a shell behind, nobody's child, that removes `directory` when the last writer of `life_line` is gone."""
+    null = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in (0, 1, 2)]
+    command = ["sh", "-c", _WAIT_AND_REMOVE, "sh", directory, life_line]
+    os.waitpid(os.posix_spawn("/bin/sh", command, {}, file_actions=null, setsid=True), 0)
 
 
 def wrap_preparation_data(
@@ -244,14 +314,15 @@ def work_from(values: Mapping[str, Any] | None) -> Work | None:
 
 
 def _crash(path: str, text: str) -> ChildReport | None:
-    """Return the report of a native stack: the first line says who wrote it, the rest is faulthandler's."""
+    """Return the report of a stack: the first line says who wrote it, the rest is faulthandler's."""
     header, *stack = text.splitlines()
     if not any(stack):
         return None
     method, starter = header.split()
+    fatal = any(line.startswith(("Fatal Python error", "Windows fatal exception")) for line in stack)
     return ChildReport(
         pid=int(os.path.basename(path).partition(".")[0]),
-        phase="crash",
+        phase="crash" if fatal else "stack",
         starter=int(starter),
         method=method,
         time=os.path.getmtime(path),

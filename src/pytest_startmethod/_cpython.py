@@ -195,15 +195,19 @@ def with_server_prefix(args: Any, prefix: str) -> Any:
     return args
 
 
-def known_temporary_directory() -> str | None:
-    """Return multiprocessing's own temporary directory if it has made one, without making it.
+def temporary_directory_of(process: multiprocessing.process.BaseProcess) -> str | None:
+    """Return multiprocessing's own temporary directory in `process` if it has made one, without making it.
 
-    `current_process()._config["tempdir"]` (3.10 to 3.15), which `util.get_temp_dir` fills and children inherit; when
-    it goes: None, and a lost directory is told by the server's socket alone.
+    `_config["tempdir"]` (3.10 to 3.15), which `util.get_temp_dir` fills and children inherit; when it goes: None, and
+    a lost directory is told by the server's socket alone.
     """
-    config = getattr(multiprocessing.process.current_process(), "_config", {})
-    path = config.get("tempdir")
+    path = getattr(process, "_config", {}).get("tempdir")
     return path if isinstance(path, str) else None
+
+
+def set_temporary_directory(process: multiprocessing.process.BaseProcess, path: str) -> None:
+    """Let `process`, which was not started yet, use `path` instead of making a directory. See the getter."""
+    process._config["tempdir"] = path  # type: ignore[attr-defined]
 
 
 # -- children --------------------------------------------------------------------------------------------------------

@@ -291,6 +291,7 @@ def _finding(code: str, path: str, place: Place | None, message: str, evidence: 
 def observe(error: BaseException | None) -> Seen:
     """Return what is to be seen of `error` and of the server that is in use now; runs no code of the user's."""
     import tempfile
+    from multiprocessing.process import current_process
 
     from . import _cpython
     from . import _multiprocessing as mp
@@ -298,7 +299,7 @@ def observe(error: BaseException | None) -> Seen:
     if "multiprocessing.forkserver" not in sys.modules or not mp.has_forkserver():
         return Seen()
     state = mp.server_state()
-    socket, directory = mp.server_socket(state), _cpython.known_temporary_directory()
+    socket, directory = mp.server_socket(state), _cpython.temporary_directory_of(current_process())
     return Seen(
         raised=tuple(_raised(each) for each in _chain(error)),
         server_pid=mp.server_pid(state),

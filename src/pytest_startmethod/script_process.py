@@ -32,13 +32,18 @@ def main() -> None:
     try:
         if int(life) >= 0:
             _watch_life(int(life), directory)
-        _prepare(directory, method)
+        failed = _prepare(directory, method)
     except Exception as trouble:
         _write(directory, {"trouble": f"{type(trouble).__name__}: {trouble}"})
-    _run(script)
+        failed = _ignore
+    _run(script, failed)
 
 
-def _run(script: str) -> None:
+def _ignore(error: BaseException) -> None:
+    """Stand in for what could not be prepared."""
+
+
+def _run(script: str, failed: Callable[[BaseException], None]) -> None:
     """Run `script` as ``__main__``; its exceptions are printed without our frames."""
     from importlib.machinery import SourceFileLoader
 
@@ -55,8 +60,12 @@ def _run(script: str) -> None:
         with open(path, "rb") as file:
             source = file.read()
         exec(compile(source, path, "exec", dont_inherit=True), vars(module))
-    except BaseException:
+    except BaseException as error:
         sys.excepthook = _without_us(sys.excepthook)
+        try:
+            failed(error)
+        except Exception:
+            pass
         raise
 
 
@@ -135,8 +144,8 @@ def _watch_life(life: int, directory: str) -> None:
 # -- what is written down --------------------------------------------------------------------------------------------
 
 
-def _prepare(directory: str, method: str) -> None:
-    """Make `method` the default and listen to what the script starts."""
+def _prepare(directory: str, method: str) -> Callable[[BaseException], None]:
+    """Make `method` the default and listen to what the script starts; return what looks at its exception."""
     owner = os.getpid()
     closing: list[Callable[[], None]] = []
 
@@ -150,7 +159,9 @@ def _prepare(directory: str, method: str) -> None:
     _find_package()
     from pytest_startmethod import script_record
 
-    closing.append(script_record.listen(directory, method))
+    listening = script_record.listen(directory, method)
+    closing.append(listening.finish)
+    return listening.failed
 
 
 def _find_package() -> None:

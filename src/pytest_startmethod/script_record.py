@@ -3,21 +3,39 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+import tempfile
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from multiprocessing.process import BaseProcess
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess, current_process
 from typing import Any
 
 from . import _cpython, child
 from . import _multiprocessing as mp
 from .activation import Activation, Patches
+from .callers import Place, owner
 from .children import ReportDirectory
+from .finding import Finding
 from .launches import Launch, LegRecord, Recorder
 from .script_process import _write
 
+_SHORT = 64
+"""A temporary directory with a shorter path leaves room for a socket's."""
 
-def listen(directory: str, method: str) -> Callable[[], None]:
-    """Make `method` the default and write what is started to `directory`; return what ends it, once all is over."""
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """What `script_process` calls at the script's end."""
+
+    failed: Callable[[BaseException], None]
+    """The script did not catch an exception."""
+    finish: Callable[[], None]
+    """All is over: multiprocessing has joined its children."""
+
+
+def listen(directory: str, method: str) -> Listening:
+    """Make `method` the default and write what is started to `directory`, until `Listening.finish`."""
     open_ones = ExitStack()
     recorder = ScriptRecorder(directory)
     record = open_ones.enter_context(recorder.leg("script", method, precheck=False))
@@ -33,8 +51,11 @@ def listen(directory: str, method: str) -> Callable[[], None]:
     if mp.has_forkserver():
         prefix = _server_prefix(directory)
         patches.put(_cpython.process_starter(), "spawnv_passfds", lambda original: _watch_server(original, prefix))
-        if method != "fork":
-            _write(directory, {"temporary_directory": mp.temporary_directory()})
+
+    def failed(error: BaseException) -> None:
+        found = _explain(method, record.launches, error, _raised_at(error))
+        if found:
+            _write(directory, {"failure": type(error).__name__, "findings": [each.as_dict() for each in found]})
 
     def finish() -> None:
         open_ones.close()
@@ -50,7 +71,23 @@ def listen(directory: str, method: str) -> Callable[[], None]:
         for trouble in recorder.troubles:
             _write(directory, {"trouble": trouble})
 
-    return finish
+    return Listening(failed, finish)
+
+
+def _explain(method: str, launches: Sequence[Launch], error: BaseException, place: Place | None) -> tuple[Finding, ...]:
+    """Return what an exception in the script owes to the forkserver."""
+    from . import diagnosis, forkserver_causes
+
+    evidence = diagnosis.Evidence("script", method, "failed", launches=tuple(launches), raised_at=place)
+    return forkserver_causes.explain(evidence, forkserver_causes.observe(error))
+
+
+def _raised_at(error: BaseException) -> Place | None:
+    place = None
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        if owner(frame.f_code.co_filename) == "user":
+            place = Place(os.path.abspath(frame.f_code.co_filename), line)
+    return place
 
 
 class ScriptRecorder(Recorder):
@@ -59,6 +96,21 @@ class ScriptRecorder(Recorder):
     def __init__(self, directory: str) -> None:
         super().__init__()
         self._directory = directory
+        self._temporary: set[str] = set()
+
+    def _open(self, record: LegRecord, process: BaseProcess) -> Launch:
+        self._guarded(self._settle_directory, process)
+        return super()._open(record, process)
+
+    def _settle_directory(self, process: BaseProcess) -> None:
+        """Give a manager's server its temporary directory, which it leaves behind if it is killed."""
+        target, _, _ = mp.process_work(process)
+        base = tempfile.gettempdir()
+        if mp.is_manager_server(target) and len(base) < _SHORT and _cpython.temporary_directory_of(process) is None:
+            directory = tempfile.mkdtemp(prefix="pymp-", dir=base)
+            self._temporary.add(directory)
+            _write(self._directory, {"temporary_directory": directory})
+            _cpython.set_temporary_directory(process, directory)
 
     def _started(self, record: LegRecord, launch: Launch, process: BaseProcess) -> None:
         super()._started(record, launch, process)
@@ -66,9 +118,14 @@ class ScriptRecorder(Recorder):
 
     def _failed(self, record: LegRecord, launch: Launch, error: BaseException) -> None:
         super()._failed(record, launch, error)
+        launch.findings += self._guarded(_explain, launch.method, [launch], error, launch.place) or ()
         self._note(record, launch)
 
     def _note(self, record: LegRecord, launch: Launch) -> None:
+        directory = _cpython.temporary_directory_of(current_process())
+        if directory is not None and directory not in self._temporary:
+            self._temporary.add(directory)
+            _write(self._directory, {"temporary_directory": directory})
         findings = [each.as_dict() for each in launch.findings]
         function = launch.place and launch.place.function
         entry = {**launch.as_dict(), "function": function, "findings": findings}
@@ -139,9 +196,6 @@ def _watch_server(original: Callable[..., int], prefix: str) -> Callable[..., in
 
 def launch_from(entry: Mapping[str, Any], leg: str) -> Launch:
     """Return the launch that `ScriptRecorder` made `entry` of. Raises KeyError or TypeError if it is none."""
-    from .callers import Place
-    from .finding import Finding
-
     file, line = entry["file"], entry["line"]
     return Launch(
         method=str(entry["method"]),

@@ -197,17 +197,16 @@ _FOREIGN = (
 
 
 def _lock(obj: Any) -> Any:
-    """Refuse what 3.10 lets through: the child would crash on it."""
-    reduced = obj.__reduce_ex__(PROTOCOL)
+    """Refuse what 3.10 lets through: the child would crash on it. Elsewhere a lock is a few numbers and a name."""
+    if _cpython.spawning_popen() is None:
+        return obj.__reduce_ex__(PROTOCOL)  # which refuses: it is not being inherited
     if _cpython.made_by_fork(obj):
         raise RuntimeError(_FOREIGN)
-    return reduced
+    return object, ()
 
 
 def _allowed_lock(obj: Any) -> Any:
-    if _cpython.made_by_fork(obj) and _cpython.spawning_popen() is not None:
-        return object, ()
-    return obj.__reduce_ex__(PROTOCOL)
+    return obj.__reduce_ex__(PROTOCOL) if _cpython.spawning_popen() is None else (object, ())
 
 
 def _tensor(obj: Any) -> tuple[Any, ...]:

@@ -1,0 +1,262 @@
+"""What the README shows is what happens: its commands, code and transcripts are run here, as far as a platform can."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from pytest_startmethod.codes import CAUSES
+from pytest_startmethod.options import OPTIONS, flag
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+EXAMPLES = ROOT / "examples"
+
+shows_all_methods = pytest.mark.skipif(
+    len(multiprocessing.get_all_start_methods()) < 3, reason="the README shows all three methods"
+)
+
+
+class Block(NamedTuple):
+    """A fenced code block, and the heading it stands under."""
+
+    language: str
+    lines: list[str]
+    section: str
+
+
+def read_blocks() -> list[Block]:
+    found: list[Block] = []
+    section, block, margin = "", None, 0
+    for line in README.splitlines():
+        indent, fence, language = re.fullmatch(r"( *)(```)?(.*)", line).groups()
+        if block is not None and fence:
+            found.append(block)
+            block = None
+        elif block is not None:
+            block.lines.append(line[margin:].rstrip())
+        elif fence:
+            block, margin = Block(language, [], section), len(indent)
+        elif line.startswith("#"):
+            section = line.lstrip("# ")
+    assert block is None, "a code block has no end"
+    return found
+
+
+BLOCKS = read_blocks()
+
+
+def blocks(language: str) -> list[Block]:
+    return [block for block in BLOCKS if block.language == language]
+
+
+def test_every_block_is_of_a_kind_that_is_tested_here():
+    """A new kind of block needs a new test."""
+    assert {block.language for block in BLOCKS} == {"console", "python", "sh", "text", "toml"}
+
+
+# -- transcripts -------------------------------------------------------------------------------------------------------
+
+
+def run(command: str, folder: Path) -> str:
+    """Run a transcript's command in a copy of what it needs, and return what it prints."""
+    shutil.copytree(EXAMPLES, folder / "examples", ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
+    (folder / "pytest.ini").write_text("[pytest]\n")
+    for block in blocks("python"):
+        name = block.lines[0].removeprefix("# ")
+        (folder / name).write_text("\n".join(block.lines) + "\n", encoding="utf-8")
+    words = shlex.split(command)
+    tool = {"python": [], "pytest": ["-m", "pytest", "-p", "pytest_startmethod.plugin", "-p", "no:cacheprovider"]}
+    environment = {
+        **os.environ,
+        "COLUMNS": "80",
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]),
+    }
+    for name in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS", "CI", "BUILD_NUMBER", "FORCE_COLOR", "PY_COLORS"):
+        environment.pop(name, None)
+    done = subprocess.run(
+        [sys.executable, *tool[words[0]], *words[1:]],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == ""
+    return done.stdout.replace(f"{folder}{os.sep}", "")
+
+
+def normal(line: str) -> str:
+    """Return a line without what differs between runs: addresses and times."""
+    line = re.sub(r"\b0x[0-9a-f]+\b", "0x...", line.rstrip())
+    return re.sub(r"\b\d+\.\d\ds\b", "TIMEs", line)
+
+
+def is_cpythons(line: str) -> bool:
+    """Say whether a line is CPython's message: 3.14 words it in another way than the README, which shows 3.12's."""
+    return line.startswith("E  ") or re.fullmatch(r"\S+\.py:\d+: \w+Error", line) is not None
+
+
+def find(chunk: list[str], lines: list[str], start: int) -> int:
+    """Return where `chunk` ends in `lines`, or fail."""
+    for at in range(start, len(lines) - len(chunk) + 1):
+        if lines[at : at + len(chunk)] == chunk:
+            return at + len(chunk)
+    shown = "\n".join(chunk)
+    pytest.fail(f"this is not printed from line {start} on:\n{shown}\n\nbut:\n" + "\n".join(lines[start:][:300]))
+
+
+@shows_all_methods
+@pytest.mark.parametrize("block", blocks("console"), ids=lambda block: block.lines[0].removeprefix("$ "))
+def test_transcript_is_what_is_printed(block, tmp_path):
+    """The lines between two `...` are printed as they stand, one after the other."""
+    command, *shown = block.lines
+    out = run(command.removeprefix("$ "), tmp_path)
+    if command.startswith("$ python "):
+        # Its files are absolute, so that lines are broken elsewhere.
+        assert out.split() == " ".join(shown).split()
+        return
+    lines = [normal(line) for line in out.splitlines()]
+    shown = [normal(line) for line in shown]
+    if sys.version_info >= (3, 14):
+        lines = [line for line in lines if not is_cpythons(line)]
+        shown = [line for line in shown if not is_cpythons(line)]
+    at = 0
+    chunk: list[str] = []
+    for line in [*shown, "..."]:
+        if line == "...":
+            at = find(chunk, lines, at)
+            chunk = []
+        else:
+            chunk.append(line)
+
+
+@shows_all_methods
+def test_excerpts_are_printed_by_the_examples(tmp_path):
+    """What a cause's section quotes is among what the examples print."""
+    lines = run("pytest --start-methods=all examples", tmp_path).splitlines()
+    for block in blocks("text"):
+        assert block.section[:5] in CAUSES
+        find(block.lines, lines, 0)
+
+
+@shows_all_methods
+def test_code_passes_as_it_stands(tmp_path):
+    """The tests that the README shows do what it says: none fails, and all are run."""
+    names = [block.lines[0].removeprefix("# ") for block in blocks("python")]
+    tests = [name for name in names if name.startswith("test_")]
+    last = run(f"pytest {' '.join(tests)}", tmp_path).splitlines()[-1]
+    assert re.fullmatch(r"=+ 16 passed, 1 xfailed in \S+ =+", last)
+
+
+# -- what is listed ----------------------------------------------------------------------------------------------------
+
+
+def test_commands_are_one_line_each():
+    """The two commands are the ones that the CI script reads from here."""
+    install = "python3 -m venv .venv && .venv/bin/pip install -q"
+    assert [block.lines for block in blocks("sh")] == [
+        [f"{install} . && .venv/bin/pytest --start-methods=all examples"],
+        [f"{install} '.[test]' && .venv/bin/pytest"],
+    ]
+
+
+def test_options_are_those_that_exist():
+    """The table has every option with its ini key, and no other option is named anywhere."""
+    rows = re.findall(r"^\| `(--[\w-]+)=[A-Z]+` \| `(\w+)` \|", README, re.MULTILINE)
+    assert rows == [(flag(key), key) for key in OPTIONS]
+    assert set(re.findall(r"--start-methods[\w-]*", README)) == {flag(key) for key in OPTIONS}
+
+
+def test_fixtures_are_those_that_exist():
+    """The table names fixtures of the plug-in."""
+    from pytest_startmethod import plugin
+
+    named = re.findall(r"^\| `(\w+)` \| ", README.partition("### Fixtures")[2].partition("###")[0], re.MULTILINE)
+    assert {"start_method", "mp_context"} <= set(named) <= set(plugin.__all__)
+
+
+def test_every_cause_with_an_example_has_its_section():
+    """One section for each code that an example shows, under the catalogue's name, with a link to the examples."""
+    shown: dict[str, list[tuple[str, str]]] = {}
+    for file in sorted(EXAMPLES.glob("*.py")):
+        pattern = r'^def (test_\w+)\(.*\):\n    """(SM\d+): '
+        for test, code in re.findall(pattern, file.read_text(encoding="utf-8"), re.MULTILINE):
+            shown.setdefault(code, []).append((test, f"(examples/{file.name})"))
+    sections = dict(re.findall(r"^### (SM\d+ [\w-]+)\n(.*?)(?=^##)", README, re.MULTILINE | re.DOTALL))
+    assert list(sections) == sorted(f"{code} {CAUSES[code].name}" for code in shown)
+    for title, text in sections.items():
+        example = text.partition("*Example:*")[2]
+        for test, link in shown[title[:5]]:
+            assert f"`{test}`" in example, title
+            assert link in example, title
+
+
+def test_links_lead_somewhere():
+    """Files that the README links to are there; so are the anchors in it."""
+    anchors = {
+        re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in re.findall(r"^#+ (.*)", README, re.MULTILINE)
+    }
+    for target in re.findall(r"\]\(([^)]+)\)", README):
+        if target.startswith("#"):
+            assert target[1:] in anchors
+        elif not target.startswith("https://"):
+            assert (ROOT / target).exists() or not (ROOT / ".git").exists(), target
+
+
+# -- coverage ----------------------------------------------------------------------------------------------------------
+
+METHODS = ("fork", "spawn", "forkserver")
+ENTRIES = ("process", "pool", "executor")
+
+
+@shows_all_methods
+def test_coverage_settings_measure_children_of_all_methods(tmp_path):
+    """With the settings that the README names, lines that only a child runs count as run."""
+    pytest.importorskip("coverage")
+    (block,) = blocks("toml")
+    (tmp_path / "pyproject.toml").write_text("\n".join([*block.lines, 'source_pkgs = ["shop"]', ""]))
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    functions = [f"def {e}_{m}(number):\n    return number * number  # {e}_{m}\n" for e in ENTRIES for m in METHODS]
+    functions.append("def send(function, queue):\n    queue.put(function(3))\n")
+    (tmp_path / "shop.py").write_text("\n".join(functions))
+    (tmp_path / "test_shop.py").write_text(
+        "import multiprocessing\n"
+        "from concurrent.futures import ProcessPoolExecutor\n"
+        "import shop\n"
+        "def test_process(start_method):\n"
+        "    queue = multiprocessing.SimpleQueue()\n"
+        "    square = getattr(shop, f'process_{start_method}')\n"
+        "    process = multiprocessing.Process(target=shop.send, args=(square, queue))\n"
+        "    process.start()\n"
+        "    assert queue.get() == 9\n"
+        "    process.join()\n"
+        "def test_pool(start_method):\n"
+        "    with multiprocessing.Pool(1) as pool:\n"
+        "        assert pool.map(getattr(shop, f'pool_{start_method}'), [3]) == [9]\n"
+        "        pool.close()\n"
+        "        pool.join()\n"
+        "def test_executor(start_method):\n"
+        "    with ProcessPoolExecutor(1) as executor:\n"
+        "        assert list(executor.map(getattr(shop, f'executor_{start_method}'), [3])) == [9]\n"
+    )
+    for command in (
+        "python -m coverage run -m pytest -p pytest_startmethod.plugin test_shop.py",
+        "python -m coverage combine -q",
+        "python -m coverage json -q -o coverage.json",
+    ):
+        out = run(command, tmp_path)
+    report = json.loads((tmp_path / "coverage.json").read_text())["files"]["shop.py"]
+    missing = {(tmp_path / "shop.py").read_text().splitlines()[line - 1] for line in report["missing_lines"]}
+    assert (missing, report["summary"]["percent_covered"]) == (set(), 100.0), out

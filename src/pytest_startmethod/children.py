@@ -81,7 +81,7 @@ class ChildReport:
 
     pid: int
     phase: str
-    """``"start-up"``, ``"unpickling"``, ``"run"``, ``"result"``, ``"exit"``; of faulthandler's, ``"crash"`` or ``"stack"``."""
+    """``"start-up"``, ``"unpickling"``, ``"run"``, ``"result"``, ``"exit"``; for a stack ``"crash"`` or ``"stack"``."""
     ppid: int | None = None
     starter: int | None = None
     """The pid of the process that started it: another than `ppid` under forkserver."""
@@ -90,6 +90,8 @@ class ChildReport:
     """The process's name: ``"Process-1"``."""
     task: bool = False
     """With phase ``"unpickling"``: a worker that could not load a task, rather than its process object."""
+    job: int | None = None
+    """The number of the Pool's job that the task belongs to."""
     role: str | None = None
     """``"initializer"``: of an executor's worker."""
     work: Work | None = None
@@ -189,6 +191,18 @@ class ReportDirectory:
             frames = tuple(each for each in raised.frames if each.file != __file__)
             self.unreturned.append(Unreturned(replace(raised, frames=frames), _cpython.receiver(frame)))
 
+    def listens(self, pid: int) -> bool:
+        """Say whether the child writes its stacks when it is asked to."""
+        return os.path.exists(os.path.join(self.path, f"{pid}.stack"))
+
+    def stack_lines(self, pid: int) -> list[str]:
+        """Return what faulthandler wrote in the child."""
+        try:
+            with open(os.path.join(self.path, f"{pid}.stack"), encoding="utf-8", errors="replace") as file:
+                return file.read().splitlines()[1:]
+        except OSError:
+            return []
+
     def read(self) -> tuple[ChildReport, ...]:
         """Return all reports, the oldest first; what cannot be read is passed over."""
         try:
@@ -272,6 +286,7 @@ def report_from(values: Mapping[str, Any]) -> ChildReport:
         method=_string(values.get("method")),
         process=_string(values.get("process")),
         task=bool(values.get("task")),
+        job=_number(values.get("job")),
         role=_string(values.get("role")),
         work=work_from(work),
         time=float(values.get("time", 0.0)),

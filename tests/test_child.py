@@ -1,0 +1,501 @@
+"""What real children report, and that nobody can tell that they do."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SOURCE = Path(__file__).parent.parent / "src"
+METHODS = ["fork", "spawn", "forkserver"]
+
+WORK = """
+import ctypes, multiprocessing, os, signal, sys, threading
+
+
+class Stop(StopIteration):
+    pass
+
+
+class Refuses:
+    def __init__(self):
+        self.version = 1
+
+    def __setstate__(self, state):
+        raise KeyError("version")
+
+
+class Needs(Exception):
+    def __init__(self, code, text):
+        super().__init__(text)
+
+
+class Silent(Exception):
+    def __str__(self):
+        raise RuntimeError("no text")
+
+
+def fine(*args):
+    pass
+
+
+def boom(value):
+    raise ValueError(f"bad {value}")
+
+
+def chained():
+    try:
+        boom(1)
+    except ValueError as error:
+        raise KeyError("k") from error
+
+
+def bare():
+    count, data, other = 3, [1, {"k": None}], object()
+    assert count == len(data), other and ""
+
+
+def silently():
+    count, data = 3, [1, {"k": None}]
+    assert (count
+            == len(data))
+
+
+def stops():
+    raise Stop("s")
+
+
+def mute():
+    raise Silent
+
+
+def deep():
+    deep()
+
+
+def leaves():
+    sys.exit(3)
+
+
+def speaks():
+    sys.exit("bye")
+
+
+def ends_well():
+    sys.exit(0)
+
+
+def vanishes():
+    os._exit(7)
+
+
+def crashes():
+    ctypes.string_at(0)
+
+
+def killed():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def limited():
+    import resource
+
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16, 16))
+    raise ValueError("no room")
+
+
+def starts(method):
+    process = multiprocessing.get_context(method).Process(target=boom, args=(method,), name="inner")
+    process.start()
+    process.join()
+
+
+def gives_lambda(value):
+    return {"a": [1, lambda: value]}
+
+
+def raises_lock(value):
+    raise ValueError("bad", threading.Lock())
+
+
+def raises_needs(value):
+    raise Needs(1, "no")
+
+
+def fails_to_begin():
+    raise RuntimeError("begin")
+
+"""
+
+RUN = """
+import json, os, shutil, sys
+
+method, watched, sabotage, *cases = sys.argv[1:]
+sys.path.insert(0, %r)
+import multiprocessing
+import work
+from pytest_startmethod import child, children
+from pytest_startmethod.activation import Patches
+
+
+def arguments(case):
+    name, _, argument = case.partition(":")
+    given = {"": (), "refuses": (work.Refuses(),), "needs": (work.Needs(1, "x"),)}
+    return getattr(work, name), given.get(argument, (argument,))
+
+
+def main():
+    context = multiprocessing.get_context(method)
+    directory = children.ReportDirectory.create()
+    if sabotage == "gone":
+        shutil.rmtree(directory.path)
+    elif sabotage == "a file":
+        shutil.rmtree(directory.path)
+        open(directory.path, "w").close()
+    elif sabotage == "missing":
+        child.__file__ = "/nonexistent/child.py"
+    elif sabotage in ("syntax", "raises"):
+        child.__file__ = os.path.join(directory.path, "broken.py")
+        with open(child.__file__, "w") as file:
+            file.write("def (" if sabotage == "syntax" else "raise RuntimeError('broken')")
+    elif sabotage == "limit":
+        import resource, signal
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
+    patches = Patches()
+    if watched == "1":
+        for owner, name, wrap in directory.patches():
+            patches.put(owner, name, wrap)
+    results = []
+    for case in cases:
+        sys.stderr.write(f"## {case}\\n")
+        sys.stderr.flush()
+        target, args = arguments(case)
+        process = context.Process(target=target, args=args, name="P")
+        process.start()
+        process.join()
+        entry = {"case": case, "pid": process.pid, "exit": process.exitcode, "reports": []}
+        for each in directory.read():
+            entry["reports"].append({
+                "pid": each.pid, "phase": each.phase, "method": each.method, "process": each.process,
+                "starter": each.starter, "exit_code": each.exit_code, "stack": each.stack,
+                "raised": [[e.type, e.message, [[f.function, f.source] for f in e.frames], e.statement, e.values]
+                           for e in each.raised],
+                "sys_path": bool(each.sys_path),
+            })
+        results.append(entry)
+        directory.clear()
+        for name in os.listdir(directory.path) if os.path.isdir(directory.path) else ():
+            if name.endswith(".stack"):
+                os.unlink(os.path.join(directory.path, name))
+    patches.undo()
+    sys.stderr.write("## end\\n")
+    print(json.dumps({"parent": os.getpid(), "results": results}))
+    directory.remove()
+
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What one parent and its children did."""
+
+    parent: int
+    cases: dict[str, dict[str, Any]]
+    stderr: str
+
+    @property
+    def exits(self) -> dict[str, int]:
+        """Exit codes by case."""
+        return {name: case["exit"] for name, case in self.cases.items()}
+
+    def only(self, case: str) -> dict[str, Any]:
+        """Return the one report of `case`."""
+        (report,) = self.cases[case]["reports"]
+        return report
+
+
+class World:
+    """A directory with a parent that starts children, watched or not."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        (path / "work.py").write_text(WORK)
+        (path / "run.py").write_text(RUN % str(SOURCE))
+
+    def run(self, method: str, *cases: str, watched: bool = True, sabotage: str = "") -> Ran:
+        command = [sys.executable, "run.py", method, str(int(watched)), sabotage, *cases]
+        done = subprocess.run(command, cwd=self.path, capture_output=True, text=True, timeout=120, check=False)
+        assert done.stdout, done.stderr
+        data = json.loads(done.stdout)
+        return Ran(data["parent"], {each["case"]: each for each in data["results"]}, _plain(done.stderr))
+
+
+def _plain(text: str) -> str:
+    """Remove what differs from run to run."""
+    text = re.sub(r"0x[0-9a-f]+", "0x", text)
+    text = re.sub(r"repeated \d+ more", "repeated N more", text)  # two calls of ours take two of the stack
+    return re.sub(r"Process-[\d:]+", "Process-N", text)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+@pytest.fixture(params=METHODS)
+def method(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+ALL = [
+    "fine", "boom:1", "chained", "silently", "stops", "mute", "deep", "leaves", "speaks", "ends_well", "vanishes",
+    "killed", "fine:refuses", "fine:needs", "limited", "starts:fork", "starts:spawn",
+]  # fmt: skip
+
+
+def test_nobody_can_tell_that_a_child_is_watched(world: World, method: str) -> None:
+    """Exit codes and standard error of every kind of failure are the same, tracebacks line by line."""
+    plain, watched = world.run(method, *ALL, watched=False), world.run(method, *ALL)
+    assert watched.exits == plain.exits
+    assert watched.stderr == plain.stderr
+    assert plain.exits["boom:1"] == 1
+    assert not any(case["reports"] for case in plain.cases.values())
+
+
+def test_what_run_raises_is_reported_with_its_frames(world: World, method: str) -> None:
+    """The report holds method, name, starter, type, message and the source lines of the traceback."""
+    ran = world.run(method, "boom:1")
+    report = ran.only("boom:1")
+    assert report["pid"] == ran.cases["boom:1"]["pid"]
+    assert report["starter"] == ran.parent
+    assert (report["phase"], report["method"], report["process"]) == ("run", method, "P")
+    ((kind, message, frames, _, _),) = report["raised"]
+    assert (kind, message) == ("ValueError", "bad 1")
+    assert frames[-1] == ["boom", 'raise ValueError(f"bad {value}")']
+
+
+def test_causes_of_an_exception_are_reported_with_it(world: World) -> None:
+    """``raise ... from`` gives two exceptions, the newest first."""
+    report = world.run("spawn", "chained").only("chained")
+    assert [each[:2] for each in report["raised"]] == [["KeyError", "'k'"], ["ValueError", "bad 1"]]
+
+
+def test_a_bare_assertion_carries_its_source_and_the_values_of_builtins(world: World, method: str) -> None:
+    """A statement of several lines is whole; an object's repr is never called."""
+    ran = world.run(method, "silently", "bare")
+    ((kind, message, _, statement, values),) = ran.only("silently")["raised"]
+    assert (kind, message) == ("AssertionError", "")
+    assert statement == "assert (count\n        == len(data))"
+    assert dict(values) == {"count": "3", "data": "[1, {'k': None}]"}
+    assert ran.only("bare")["raised"][0][3:] == [None, []]
+
+
+def test_an_exception_without_text_is_reported_all_the_same(world: World) -> None:
+    """Its own ``__str__`` raises; a recursion is cut to forty frames."""
+    ran = world.run("spawn", "mute", "deep")
+    assert ran.only("mute")["raised"][0][:2] == ["work.Silent", "<its __str__ raised>"]
+    assert ran.only("deep")["raised"][0][0] == "RecursionError"
+    assert 35 < len(ran.only("deep")["raised"][0][2]) <= 40
+
+
+def test_sys_exit_is_reported_when_it_says_failure(world: World, method: str) -> None:
+    """Status 0 is no failure, a text is status 1."""
+    ran = world.run(method, "leaves", "speaks", "ends_well")
+    assert ran.exits == {"leaves": 3, "speaks": 1, "ends_well": 0}
+    assert ran.only("leaves")["exit_code"] == 3
+    assert ran.only("speaks")["raised"][0][:2] == ["SystemExit", "bye"]
+    assert ran.cases["ends_well"]["reports"] == []
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_what_does_not_unpickle_is_reported_before_anything_runs(world: World, method: str) -> None:
+    """The phase is unpickling, and the child's sys.path comes along."""
+    ran = world.run(method, "fine:refuses", "fine:needs")
+    assert ran.exits == {"fine:refuses": 1, "fine:needs": 1}
+    report = ran.only("fine:refuses")
+    assert (report["phase"], report["method"], report["process"]) == ("unpickling", method, "P")
+    assert report["raised"][0][:2] == ["KeyError", "'version'"]
+    assert report["raised"][0][2][-1] in (
+        ["Refuses.__setstate__", 'raise KeyError("version")'],
+        ["__setstate__", 'raise KeyError("version")'],  # 3.10
+    )
+    assert report["sys_path"]
+    assert "__init__() missing 1 required positional argument: 'text'" in ran.only("fine:needs")["raised"][0][1]
+
+
+@pytest.mark.parametrize("inner", METHODS)
+def test_a_grandchild_is_told_from_its_parent(world: World, method: str, inner: str) -> None:
+    """It reports under its own name, with the child as its starter, whatever the two methods are."""
+    case = f"starts:{inner}"
+    ran = world.run(method, case)
+    report = ran.only(case)
+    assert report["starter"] == ran.cases[case]["pid"]
+    assert (report["method"], report["process"]) == (inner, "inner")
+    assert report["raised"][0][1] == f"bad {inner}"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a segmentation fault has another form there")
+def test_a_crash_leaves_its_stack(world: World, method: str) -> None:
+    """Faulthandler names the line of the user's; `os._exit` and SIGKILL leave nothing but an exit code."""
+    ran = world.run(method, "crashes", "vanishes", "killed")
+    assert ran.exits == {"crashes": -11, "vanishes": 7, "killed": -9}
+    report = ran.only("crashes")
+    assert (report["phase"], report["method"]) == ("crash", method)
+    assert report["stack"][0] == "Fatal Python error: Segmentation fault"
+    assert any("work.py" in line and "in crashes" in line for line in report["stack"])
+    assert ran.cases["vanishes"]["reports"] == ran.cases["killed"]["reports"] == []
+
+
+# -- when our part fails -----------------------------------------------------------------------------------------------
+
+DAMAGED = ["fine", "boom:1", "leaves", "vanishes", "fine:refuses"]
+
+
+@pytest.mark.parametrize("sabotage", ["gone", "a file", "missing", "syntax", "raises", "limit"])
+def test_a_child_runs_on_when_our_part_of_it_fails(world: World, method: str, sabotage: str) -> None:
+    """Directory gone or no directory, module missing, not Python or raising, no room: exit codes and output stay."""
+    if sabotage == "limit" and sys.platform == "win32":
+        pytest.skip("no such limit there")
+    plain = world.run(method, *DAMAGED, watched=False, sabotage=sabotage)
+    damaged = world.run(method, *DAMAGED, sabotage=sabotage)
+    assert damaged.exits == plain.exits
+    assert damaged.stderr == plain.stderr
+    if method != "fork" and sabotage != "limit":
+        assert not any(case["reports"] for case in damaged.cases.values())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such limit there")
+def test_a_report_that_would_not_fit_is_not_begun(world: World, method: str) -> None:
+    """A file size limit with its signal at the default would kill the child that writes; it still ends with 1."""
+    ran = world.run(method, "limited")
+    assert ran.exits == {"limited": 1}
+    assert ran.cases["limited"]["reports"] == []
+
+
+def test_another_stowaway_in_the_preparation_data_arrives_as_well(tmp_path: Path) -> None:
+    """Coverage.py measures children by a key of its own: both keys are there, whoever wraps first."""
+    (tmp_path / "theirs.py").write_text(
+        textwrap.dedent(
+            """
+            import multiprocessing.spawn, os
+
+            class Other:
+                def __getstate__(self):
+                    return {"mark": "theirs"}
+
+                def __setstate__(self, state):
+                    os.environ["THEIR_MARK"] = state["mark"]
+
+            def patch():
+                original = multiprocessing.spawn.get_preparation_data
+                def get_preparation_data(name):
+                    return {**original(name), "theirs": Other()}
+                multiprocessing.spawn.get_preparation_data = get_preparation_data
+
+            def target():
+                raise ValueError(os.environ.get("THEIR_MARK"))
+            """
+        )
+    )
+    (tmp_path / "both.py").write_text(
+        textwrap.dedent(
+            f"""
+            import multiprocessing, sys
+            sys.path.insert(0, {str(SOURCE)!r})
+            import theirs
+            from pytest_startmethod.activation import Patches
+            from pytest_startmethod.children import ReportDirectory
+
+            if __name__ == "__main__":
+                for first in (True, False):
+                    directory, patches = ReportDirectory.create(), Patches()
+                    if first:
+                        theirs.patch()
+                    for owner, name, wrap in directory.patches():
+                        patches.put(owner, name, wrap)
+                    if not first:
+                        theirs.patch()
+                    for method in ("spawn", "forkserver"):
+                        process = multiprocessing.get_context(method).Process(target=theirs.target)
+                        process.start()
+                        process.join()
+                    print([report.error.message for report in directory.read()])
+                    patches.undo()
+                    directory.remove()
+            """
+        )
+    )
+    environment = {"PYTHONPATH": str(tmp_path), "PATH": ""}
+    done = subprocess.run(
+        [sys.executable, "both.py"], cwd=tmp_path, capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.stdout.splitlines() == ["['theirs', 'theirs']"] * 2, done.stderr
+
+
+def test_pools_report_results_and_initializers(tmp_path: Path, method: str) -> None:
+    """A result that does not pickle is reported with the path to the part; an executor's initializer with its role."""
+    World(tmp_path)
+    (tmp_path / "pools.py").write_text(
+        textwrap.dedent(
+            f"""
+            import json, multiprocessing, sys
+            from concurrent.futures import ProcessPoolExecutor
+            sys.path.insert(0, {str(SOURCE)!r})
+            import work
+            from pytest_startmethod.activation import Patches
+            from pytest_startmethod.children import ReportDirectory
+
+            def attempt(call, *args):
+                try:
+                    call(*args)
+                except Exception:
+                    pass
+
+            if __name__ == "__main__":
+                context = multiprocessing.get_context({method!r})
+                directory, patches = ReportDirectory.create(), Patches()
+                for owner, name, wrap in directory.patches():
+                    patches.put(owner, name, wrap)
+                with context.Pool(1) as pool:
+                    attempt(pool.apply, work.gives_lambda, (1,))
+                    attempt(pool.map, work.raises_lock, [1])
+                with ProcessPoolExecutor(1, mp_context=context) as executor:
+                    attempt(executor.submit(work.gives_lambda, 1).result)
+                    attempt(lambda: list(executor.map(work.raises_lock, [1])))
+                    attempt(executor.submit(work.raises_needs, 1).result)
+                with ProcessPoolExecutor(1, mp_context=context, initializer=work.fails_to_begin) as executor:
+                    attempt(executor.submit(work.fine).result)
+                for each in directory.read():
+                    r = each.result
+                    print(each.phase, each.role, each.work and each.work.name, r and (r.of, r.path, r.type, r.raised))
+                for each in directory.unreturned:
+                    print(each.receiver, each.raised.type, "text" in each.raised.message)
+                patches.undo()
+                directory.remove()
+            """
+        )
+    )
+    done = subprocess.run(
+        [sys.executable, "pools.py"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.stdout.splitlines() == [
+        "result None work.gives_lambda ('dict', \"['a'][1]\", 'function', False)",
+        "result None work.raises_lock ('ValueError', '.args[1]', '_thread.lock', True)",
+        "result None work.gives_lambda ('dict', \"['a'][1]\", 'function', False)",
+        "result None work.raises_lock ('ValueError', '.args[1]', '_thread.lock', True)",
+        "run initializer work.fails_to_begin None",
+        "ProcessPoolExecutor TypeError True",
+    ], done.stderr
+    assert "child.py" not in done.stderr

@@ -161,14 +161,23 @@ def _arena(obj: Any) -> tuple[Any, ...]:
 
 
 def _lock(obj: Any) -> Any:
-    reduced = pickling._allowed_lock(obj)
+    return _usable(pickling._lock(obj))
+
+
+def _allowed_lock(obj: Any) -> Any:
+    return _usable(pickling._allowed_lock(obj))
+
+
+def _usable(reduced: Any) -> Any:
+    """Return something with ``acquire`` for a lock that the dry run only lets through: conditions take its methods."""
     return (threading.RLock, ()) if reduced == (object, ()) else reduced
 
 
 _STAND_INS: dict[Any, tuple[str, Callable[[Any], Any]]] = {
     pickling._descriptor: ("connections", _connection),
     pickling._arena: ("shared memory", _arena),
-    pickling._allowed_lock: ("locks", _lock),
+    pickling._lock: ("locks", _lock),
+    pickling._allowed_lock: ("locks", _allowed_lock),
     pickling._tensor: ("tensors", pickling._tensor),
     pickling._array: ("arrays", pickling._array),
 }
@@ -580,8 +589,8 @@ class _Machine:
         for index, (_, part) in enumerate(args.parts):
             if name == ("builtins", "getattr") and index == 0:
                 step = ".__self__"
-            elif name == ("functools", "partial") and index == 0:
-                step = ".func"
+            elif name in _PARTIALS and index < 3:
+                step = (".func", ".args", ".keywords")[index]
             else:
                 step = f"{{argument {index}}}"
             parts.append((step, part))
@@ -612,6 +621,10 @@ class _Machine:
             obj.parts += [(name, part) for name, (_, part) in zip(names, state.parts, strict=True)]
         else:
             obj.parts.append((".__getstate__()", state))
+
+
+_PARTIALS = {("functools", "partial"), ("multiprocessing.reduction", "_rebuild_partial")}
+"""What a partial is made again with: by pickle, and by ForkingPickler (3.10 to 3.15)."""
 
 
 def _attributes(state: _Node) -> list[tuple[str, _Node]]:

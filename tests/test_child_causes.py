@@ -1,0 +1,555 @@
+"""From reports to findings, and the child's traceback as text. Nothing is started."""
+
+from __future__ import annotations
+
+import multiprocessing.context
+import sys
+import textwrap
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_startmethod import child_causes
+from pytest_startmethod.callers import Place
+from pytest_startmethod.child_causes import Parent, Unloaded, findings, load_finding, traceback_lines
+from pytest_startmethod.children import ChildReport, Frame, Raised, ReportDirectory, Result, Unreturned, Work
+from pytest_startmethod.launches import Launch
+
+
+def missing(module: str) -> Raised:
+    return Raised("ModuleNotFoundError", f"No module named '{module}'", name=module)
+
+
+def module_at(name: str, file: Path) -> types.ModuleType:
+    module = types.ModuleType(name)
+    module.__file__ = str(file)
+    return module
+
+
+def launch(**values: Any) -> Launch:
+    base: dict[str, Any] = {
+        "method": "spawn",
+        "target": "work.run",
+        "args": (),
+        "place": Place("/p/test_work.py", 9),
+        "thread": None,
+        "fixture": None,
+        "leg": "test_work.py::test_it[spawn]",
+        "pid": 7,
+    }
+    return Launch(**{**base, **values})
+
+
+def report(phase: str, *raised: Raised, **values: Any) -> ChildReport:
+    base: dict[str, Any] = {"pid": 7, "method": "spawn", "process": "SpawnProcess-1"}
+    return ChildReport(phase=phase, raised=raised, **{**base, **values})
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "test_locks.py").write_text("def hold(): pass\n")
+    return tmp_path
+
+
+# -- SM201 -----------------------------------------------------------------------------------------------------------
+
+
+def test_importlib_mode_is_named_with_the_setting_that_helps(project: Path) -> None:
+    """Only ``tests`` is missed; the finding is about the module that the target comes from."""
+    file = project / "tests" / "test_locks.py"
+    modules = {"tests": types.ModuleType("tests"), "tests.test_locks": module_at("tests.test_locks", file)}
+    parent = Parent(modules, ("/usr/lib",), str(project), "importlib")
+    what = Unloaded(missing("tests"), target="tests.test_locks.hold", place=Place("/p/test_work.py", 9))
+    finding = load_finding(what, parent)
+    assert (finding.code, finding.name, finding.level) == ("SM201", "module-not-importable", "cause")
+    assert (finding.file, finding.line) == (str(file), 1)
+    assert finding.message == (
+        "the spawn child cannot import 'tests.test_locks': --import-mode=importlib gave "
+        f"{file} that name, and {project} is not on sys.path"
+    )
+    assert finding.fix == (
+        f"put {project} on sys.path: `pythonpath = .` in the pytest ini file, or run `python -m pytest` there, or use "
+        "--import-mode=prepend"
+    )
+    assert finding.evidence == ("ModuleNotFoundError: No module named 'tests'", "started at /p/test_work.py:9")
+
+
+def test_a_module_loaded_by_its_path_is_not_importable(project: Path) -> None:
+    """`spec_from_file_location` gives the parent a module that sys.path does not lead to."""
+    file = project / "tests" / "test_locks.py"
+    parent = Parent({"test_locks": module_at("test_locks", file)}, (), str(project), "prepend")
+    finding = load_finding(Unloaded(missing("test_locks"), task=True), parent)
+    assert finding.message == (
+        f"a spawn worker cannot import 'test_locks': the parent loaded {file} by its path, and {file.parent} is not on "
+        "sys.path"
+    )
+    assert finding.fix == (
+        f"put {file.parent} on sys.path before the processes start: `pythonpath = tests` in the pytest ini file, "
+        "PYTHONPATH, or install the package"
+    )
+
+
+@pytest.mark.parametrize(
+    ("made", "reason"),
+    [
+        ("no file", "the parent made that module at run time, and there is no file to import"),
+        ("absent", "the parent has not imported it, and the child's sys.path does not lead to it"),
+        ("other name", "the parent loaded {file} under that name, which its path does not give it"),
+        ("late", "{root} is on the parent's sys.path now, and was not when the processes started"),
+        ("gone", "the parent loaded it from {gone}, which is gone"),
+        ("hook", "the parent loaded it from {file} by other means than sys.path, which holds {root}"),
+    ],
+)
+def test_every_other_reason_has_its_own_words(project: Path, made: str, reason: str) -> None:
+    """No file, never imported, another name, sys.path changed since, file removed, import hook."""
+    file, root = project / "tests" / "test_locks.py", project / "tests"
+    gone = root / "gone.py"
+    name = {"other name": "plugin", "gone": "gone"}.get(made, "test_locks")
+    module = types.ModuleType(name) if made == "no file" else module_at(name, gone if made == "gone" else file)
+    parent = Parent({} if made == "absent" else {name: module}, (str(root),), str(project))
+    child_path = ("/usr/lib",) if made == "late" else (str(root),)
+    finding = load_finding(Unloaded(missing(name), sys_path=child_path), parent)
+    expected = reason.format(file=file, root=root, gone=gone)
+    assert finding.message == f"the spawn child cannot import {name!r}: {expected}"
+    assert finding.fix
+
+
+def imports(file: Path, *frames: Frame) -> tuple[Frame, ...]:
+    return (Frame("<frozen importlib._bootstrap>", 1, "_load", ""), *frames)
+
+
+def test_an_import_that_raises_is_blamed_on_the_line_that_does(tmp_path: Path) -> None:
+    """`set_start_method` at module level runs again in the child that has its method already."""
+    file = tmp_path / "test_pool.py"
+    line = Frame(str(file), 4, "<module>", 'mp.set_start_method("spawn")')
+    inside = Frame(multiprocessing.context.__file__, 247, "set_start_method", "raise RuntimeError")
+    raised = Raised("RuntimeError", "context has already been set", imports(file, line, inside))
+    finding = load_finding(Unloaded(raised, task=True), Parent({}))
+    assert (finding.code, finding.file, finding.line) == ("SM201", str(file), 4)
+    assert finding.message == (
+        f"a spawn worker failed while it imported {file}: RuntimeError: context has already been set"
+    )
+    assert finding.evidence == (f'at {file}:4: mp.set_start_method("spawn")',)
+    assert finding.fix == (
+        'call set_start_method() under `if __name__ == "__main__":` or in a fixture, not when the module loads'
+    )
+
+
+def test_an_import_that_starts_processes_is_told_so(tmp_path: Path) -> None:
+    """CPython's long text is not repeated."""
+    file = tmp_path / "jobs.py"
+    text = "\n        An attempt has been made to start a new process before the\n        current process has finished"
+    raised = Raised("RuntimeError", text, imports(file, Frame(str(file), 3, "<module>", "pool = Pool()")))
+    finding = load_finding(Unloaded(raised, method="forkserver"), Parent({}))
+    assert finding.message == (
+        f"the forkserver child failed while it imported {file}, which starts processes of its own"
+    )
+    assert finding.fix == (
+        'start processes in a function or under `if __name__ == "__main__":`, not when the module loads'
+    )
+
+
+# -- SM202 -----------------------------------------------------------------------------------------------------------
+
+GUARDED = """
+import os
+
+if os.environ.get("PARENT"):
+    def work():
+        pass
+"""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Can't get attribute 'work' on <module 'jobs' from '/p/jobs.py'>",  # up to 3.13
+        "module 'jobs' has no attribute 'work'",
+        "Can't resolve path 'work' on module 'jobs'",
+    ],
+)
+def test_a_name_under_a_condition_is_found_in_the_source(tmp_path: Path, text: str) -> None:
+    """All the words that CPython has for it lead to the same finding."""
+    file = tmp_path / "jobs.py"
+    file.write_text(GUARDED)
+    finding = load_finding(Unloaded(Raised("AttributeError", text)), Parent({"jobs": module_at("jobs", file)}))
+    assert (finding.code, finding.name, finding.file, finding.line) == ("SM202", "name-missing-in-child", str(file), 4)
+    assert finding.message == (
+        "the spawn child imports 'jobs', and the name is not there: 'work' is defined under the condition at "
+        f"{file}:4, which does not hold in the child"
+    )
+    assert finding.fix == "define 'work' unconditionally, at the top level of jobs"
+
+
+def test_a_name_that_the_source_does_not_have_was_added_at_run_time(tmp_path: Path) -> None:
+    """The finding points at the function's own definition."""
+    file = tmp_path / "jobs.py"
+    file.write_text("")
+    module = module_at("jobs", file)
+    module.work = test_a_name_under_a_condition_is_found_in_the_source  # type: ignore[attr-defined]
+    text = "Can't get attribute 'work' on <module 'jobs' from '/p/jobs.py'>"
+    finding = load_finding(Unloaded(Raised("AttributeError", text), path="args[0]"), Parent({"jobs": module}))
+    assert (finding.path, finding.file) == ("args[0]", __file__)
+    assert finding.message == (
+        "the spawn child imports 'jobs', and the name is not there: 'work' is not in its source; the parent added it "
+        f"at run time by {__file__}:{finding.line}"
+    )
+    assert finding.fix == "define 'work' at the top level of jobs, or pass it as an argument"
+
+
+def test_main_of_the_child_is_another_module() -> None:
+    """``__mp_main__`` is the child's name for it."""
+    text = "Can't get attribute 'work' on <module '__mp_main__' from '/p/x.py'>"
+    finding = load_finding(Unloaded(Raised("AttributeError", text)), Parent({}))
+    assert finding.message == (
+        "the spawn child imports '__main__', and the name is not there: the child's __main__ is not the parent's, and "
+        "'work' is not in it"
+    )
+    assert finding.fix == "move 'work' into an importable module of its own, so that the child finds it by import"
+
+
+class Keeper:
+    def __secret(self) -> None: ...
+
+    def bound(self) -> object:
+        return self.__secret
+
+
+def test_a_private_method_is_looked_up_by_the_wrong_name() -> None:
+    """The finding stands at the method's ``def``."""
+    raised = Raised("AttributeError", "'Keeper' object has no attribute '__secret'", name="__secret")
+    what = Unloaded(raised, path="target", target=f"{__name__}.Keeper.__secret")
+    finding = load_finding(what, Parent({__name__: sys.modules[__name__]}))
+    assert (finding.code, finding.path, finding.file) == ("SM202", "target", __file__)
+    assert finding.line == Keeper.__dict__["_Keeper__secret"].__code__.co_firstlineno
+    assert finding.message == (
+        "the spawn child looks '__secret' up on 'Keeper' by that name, and Python keeps a private name as "
+        "'_Keeper__secret'"
+    )
+    assert finding.fix == (
+        "rename '__secret' to '_secret', with a single underscore, or pass a method that is not private"
+    )
+
+
+# -- SM203 -----------------------------------------------------------------------------------------------------------
+
+LOADS = """
+class Record:
+    def __setstate__(self, state):
+        self.version = state["version"]
+
+    def __getattr__(self, name):
+        return self.inner[name]
+"""
+
+
+@pytest.fixture
+def loads(tmp_path: Path) -> Path:
+    file = tmp_path / "records.py"
+    file.write_text(LOADS)
+    return file
+
+
+@pytest.mark.parametrize("function", ["Record.__setstate__", "__setstate__"])
+def test_the_method_that_raises_is_named_by_its_def(loads: Path, function: str) -> None:
+    """3.10 says its name without the class, which the source tells."""
+    raised = Raised("KeyError", "'version'", (Frame(str(loads), 4, function, 'self.version = state["version"]'),))
+    finding = load_finding(Unloaded(raised, path="args[0]"), Parent({}))
+    assert (finding.code, finding.name, finding.line) == ("SM203", "unpickling-raised", 3)
+    assert finding.message == (
+        "the spawn child calls Record.__setstate__ to load the object, and that raises KeyError: 'version'"
+    )
+    assert finding.evidence == (f'raised at {loads}:4: self.version = state["version"]',)
+    assert finding.fix == (
+        "let Record.__setstate__ accept what the object's __getstate__, or else its __dict__, gives it"
+    )
+
+
+def test_a_greedy_getattr_calls_itself(loads: Path) -> None:
+    """The object is empty while it loads."""
+    raised = Raised(
+        "RecursionError", "maximum recursion depth exceeded", (Frame(str(loads), 7, "Record.__getattr__", ""),)
+    )
+    finding = load_finding(Unloaded(raised), Parent({}))
+    assert finding.line == 6
+    assert finding.message == (
+        "the spawn child asks the new, still empty object for an attribute, and Record.__getattr__, which reads an "
+        "attribute that is not set yet, calls itself without end"
+    )
+    assert finding.fix == (
+        "let __getattr__ of Record raise AttributeError for names it does not know, those with __ first"
+    )
+
+
+class NeedsError(Exception):
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+
+
+class Made:
+    def __new__(cls, name: str) -> Made:
+        return super().__new__(cls)
+
+
+MINE = Parent({__name__: sys.modules[__name__]})
+
+
+def test_an_exception_that_needs_more_arguments_than_its_args_hold() -> None:
+    """The finding stands at the constructor; the class is known by its name."""
+    raised = Raised("TypeError", "NeedsError.__init__() missing 1 required positional argument: 'text'")
+    finding = load_finding(Unloaded(raised, global_name=(__name__, "NeedsError")), MINE)
+    assert (finding.code, finding.file, finding.line) == (
+        "SM203",
+        __file__,
+        NeedsError.__init__.__code__.co_firstlineno,
+    )
+    assert finding.message == (
+        "the spawn child calls NeedsError to load the object, with other arguments than it takes: TypeError: "
+        "NeedsError.__init__() missing 1 required positional argument: 'text'"
+    )
+    assert finding.fix == (
+        "pass all arguments on, super().__init__(...), so that NeedsError.args holds what the constructor takes, or "
+        "define __reduce__"
+    )
+
+
+def test_new_with_arguments_wants_getnewargs() -> None:
+    """The default reduction calls ``__new__`` with the class alone."""
+    raised = Raised("TypeError", "Made.__new__() missing 1 required positional argument: 'name'")
+    finding = load_finding(Unloaded(raised, global_name=(__name__, "Made")), MINE)
+    assert finding.line == Made.__new__.__code__.co_firstlineno
+    assert finding.fix == "define __getnewargs__ in Made, which returns the arguments of __new__, or define __reduce__"
+
+
+def test_what_is_not_understood_is_said_in_the_interpreters_words() -> None:
+    """No frame of the user's, no known form: no guess."""
+    finding = load_finding(Unloaded(Raised("ValueError", "truncated"), global_name=("x.y", "Z")), Parent({}))
+    assert finding.message == "the spawn child could not load x.y.Z: ValueError: truncated"
+
+
+# -- SM404 -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_signal_is_named_with_the_line_it_struck() -> None:
+    """The native stack leads to the user's line."""
+    context = multiprocessing.context.__file__
+    stack = ("Fatal Python error: Segmentation fault", "", 'Current thread 0x1 (most recent call first):',
+             f'  File "{context}", line 3 in string_at', '  File "/p/work.py", line 12 in read')  # fmt: skip
+    (finding,) = findings([report("crash", stack=stack)], [launch(exit_code=-11)])
+    assert (finding.code, finding.name, finding.level) == ("SM404", "child-crashed", "cause")
+    assert (finding.file, finding.line) == ("/p/work.py", 12)
+    assert finding.message == "the spawn child work.run (pid 7) was killed by SIGSEGV, exit code -11"
+    assert finding.evidence[0] == "Fatal Python error: Segmentation fault"
+    assert finding.evidence[-1] == "started at /p/test_work.py:9"
+    assert finding.fix == (
+        "look at the line above: native code that holds threads, handles or memory of its parent is the usual cause"
+    )
+
+
+def test_an_exit_code_without_an_exception_is_os_exit() -> None:
+    """Nothing was reported: Python did not end the child."""
+    (finding,) = findings([], [launch(exit_code=7)])
+    assert finding.message == (
+        "the spawn child work.run (pid 7) ended with exit code 7 and no exception: os._exit(7) or native code ended it"
+    )
+    assert finding.fix == "look for os._exit() in the child; it skips finally blocks, buffered output and exit handlers"
+
+
+def test_a_lost_forkserver_leaves_255() -> None:
+    """That code is not the child's own."""
+    (finding,) = findings([], [launch(method="forkserver", exit_code=255)])
+    assert finding.message == (
+        "the forkserver child work.run (pid 7) has no exit code: the forkserver process that it came from has ended"
+    )
+
+
+def test_sigkill_is_a_note() -> None:
+    """Tests kill children on purpose."""
+    (finding,) = findings([], [launch(exit_code=-9)])
+    assert finding.level == "note"
+    assert finding.fix == ("look for who kills it: Process.kill(), a supervisor, or the kernel when memory runs out")
+
+
+@pytest.mark.parametrize("code", [None, 0, -15, -2])
+def test_an_ordinary_end_is_no_finding(code: int | None) -> None:
+    """A child still alive, one that ended well, one that was terminated."""
+    assert findings([], [launch(exit_code=code)]) == ()
+
+
+def test_what_the_users_function_raised_is_no_finding() -> None:
+    """The traceback says it; the exit code follows from it."""
+    assert findings([report("run", Raised("ValueError", "bad"))], [launch(exit_code=1)]) == ()
+    assert findings([report("run", Raised("SystemExit", "3"), exit_code=3)], [launch(exit_code=3)]) == ()
+
+
+def test_workers_that_fail_alike_are_one_finding() -> None:
+    """A pool replaces them for ever."""
+    reports = [report("unpickling", missing("gone"), pid=pid, task=True) for pid in range(5)]
+    assert len(findings(reports, [launch(pid=pid, exit_code=1) for pid in range(5)], Parent({}))) == 1
+
+
+def test_a_prediction_adds_the_path() -> None:
+    """It counts only when it is about the same exception."""
+    told = report("unpickling", Raised("KeyError", "'version'"))
+    same = Unloaded(Raised("KeyError", "'version'"), path="args[0].x")
+    other = Unloaded(Raised("ValueError", "?"), path="args[1]")
+    (finding,) = findings([told], [launch()], Parent({}), lambda _: [same])
+    assert finding.path == "args[0].x"
+    (finding,) = findings([told], [launch()], Parent({}), lambda _: [other])
+    assert finding.path == ""
+
+
+# -- SM407 -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_result_that_does_not_pickle_is_shown_by_its_part() -> None:
+    """The part is a function: the fix is about functions."""
+    part = Work("work.give.<locals>.<lambda>", "/p/work.py", 4)
+    result = Result("dict", "['a'][1]", "function", False, "", part)
+    raised = Raised("AttributeError", "Can't pickle local object")
+    (finding,) = findings([report("result", raised, result=result, work=Work("work.give", "/p/work.py", 3))])
+    assert (finding.code, finding.name, finding.path) == ("SM407", "unpicklable-result", "result['a'][1]")
+    assert (finding.file, finding.line) == ("/p/work.py", 3)
+    assert finding.message == (
+        "the result of work.give did not come back: result['a'][1] is work.give.<locals>.<lambda>, which cannot be "
+        "pickled"
+    )
+    assert finding.fix == "return what the function computes, or a function at the top level of a module"
+
+
+def test_an_exception_that_does_not_pickle_is_a_result_too() -> None:
+    """Its own message is not lost."""
+    result = Result("ValueError", ".args[1]", "_thread.lock", True, "bad", None)
+    (finding,) = findings([report("result", result=result, work=Work("work.give", "/p/work.py", 3))])
+    assert finding.path == "exception.args[1]"
+    assert finding.message == (
+        "the ValueError that work.give raised did not come back: its args[1] is a _thread.lock, which cannot be pickled"
+    )
+    assert finding.evidence == ("the exception said: bad",)
+    assert finding.fix == "raise an exception whose args and attributes are plain data"
+
+
+@pytest.mark.parametrize(
+    ("receiver", "what", "after"),
+    [
+        ("Pool", "what a task gave its Pool",
+         ("the Pool's result thread ended with it: whoever waits for a result waits for ever",)),
+        ("ProcessPoolExecutor", "what a task gave its ProcessPoolExecutor",
+         ("the executor is broken by it: all its futures fail with BrokenProcessPool",)),
+        (None, "a message of a child", ()),
+    ],
+)  # fmt: skip
+def test_what_the_parent_cannot_load_is_said_with_what_becomes_of_it(
+    receiver: Any, what: str, after: tuple[str, ...]
+) -> None:
+    """An exception class with required arguments pickles in the child, and only the parent fails."""
+    raised = Raised("TypeError", "NeedsError.__init__() missing 1 required positional argument: 'text'")
+    (finding,) = findings([], [], MINE, unreturned=[Unreturned(raised, receiver)])
+    assert (finding.code, finding.path, finding.file) == ("SM407", "result", __file__)
+    assert finding.message == (
+        f"{what} was sent and does not load in the parent: TypeError: NeedsError.__init__() missing 1 required "
+        "positional argument: 'text'"
+    )
+    assert finding.evidence == after
+    assert "super().__init__" in finding.fix
+
+
+# -- text ------------------------------------------------------------------------------------------------------------
+
+FRAMES = (
+    Frame("/usr/lib/python3.12/multiprocessing/process.py", 108, "run", "self._target()"),
+    Frame("/p/pkg/work.py", 3, "outer", "inner(1)"),
+    Frame("/p/pkg/work.py", 7, "inner", "assert count == len(data)"),
+)
+
+
+def test_the_childs_traceback_is_the_users_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `full` it is all of them; files are relative to the root."""
+    monkeypatch.setattr(child_causes, "owner", lambda file: "stdlib" if "/usr/lib/" in file else "user")
+    raised = Raised("ValueError", "bad\nworse", FRAMES, omitted=2)
+    lines = traceback_lines(report("run", raised, Raised("KeyError", "'k'")), "/p")
+    assert (
+        lines
+        == textwrap.dedent("""\
+        SpawnProcess-1 (pid 7, spawn) raised:
+          pkg/work.py:3 in outer
+            inner(1)
+          pkg/work.py:7 in inner
+            assert count == len(data)
+          ValueError: bad
+          worse
+          which came from:
+          KeyError: 'k'""").splitlines()
+    )
+    full = traceback_lines(report("run", raised), "/p", full=True)
+    assert full[1:3] == ["  /usr/lib/python3.12/multiprocessing/process.py:108 in run", "    self._target()"]
+    assert "  (2 frames left out)" in full
+
+
+def test_a_bare_assertion_says_that_it_is_not_rewritten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The values that can be had stand below it."""
+    monkeypatch.setattr(child_causes, "owner", lambda file: "stdlib" if "/usr/lib/" in file else "user")
+    raised = Raised(
+        "AssertionError", "", FRAMES, statement="assert count == len(data)", values=(("count", "3"), ("data", "[1]"))
+    )
+    assert traceback_lines(report("run", raised))[-5:] == [
+        "  AssertionError",
+        "    count = 3",
+        "    data = [1]",
+        "    pytest does not rewrite asserts in this spawn child: it says no more than",
+        "    this",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        ({"phase": "start-up"}, "SpawnProcess-1 (pid 7, spawn) raised while starting up:"),
+        ({"phase": "unpickling"}, "SpawnProcess-1 (pid 7, spawn) raised while loading its process object:"),
+        ({"phase": "unpickling", "task": True}, "SpawnProcess-1 (pid 7, spawn) raised while loading a task:"),
+        ({"phase": "result"}, "SpawnProcess-1 (pid 7, spawn) raised while sending a result:"),
+        ({"phase": "run", "role": "initializer"}, "SpawnProcess-1 (pid 7, spawn) raised in its initializer:"),
+    ],
+)
+def test_the_first_line_says_when_it_was(values: dict[str, Any], line: str) -> None:
+    """Each phase has its words."""
+    phase = values.pop("phase")
+    assert traceback_lines(report(phase, missing("x"), **values))[0] == line
+
+
+def test_an_exit_without_exception_is_one_line() -> None:
+    """What a finalizer raised is not known."""
+    assert traceback_lines(report("exit", exit_code=1)) == [
+        "SpawnProcess-1 (pid 7, spawn) ended with exit code 1 while exiting"
+    ]
+
+
+# -- reading ---------------------------------------------------------------------------------------------------------
+
+
+def test_what_cannot_be_read_is_passed_over() -> None:
+    """Corrupt, truncated, foreign, half-written and empty files do no harm, and the directory goes away."""
+    directory = ReportDirectory.create()
+    path = Path(directory.path)
+    assert path.stat().st_mode & 0o777 == 0o700
+    good = '{"pid": 1, "phase": "run", "time": 5}'
+    texts = {
+        "1.json": good, "2.json": good[:-4], "3.json": "", "4.json": "[]", "5.json": '{"pid": "x", "phase": 1}',
+        "6.json": '{"pid": 1, "phase": "run", "raised": [{"type": "X"}]}', "7-1": good, "8.json": "[" * 100_000,
+        "9.stack": "", "10.stack": "fork 1\n", "x.stack": "fork 1\nFatal Python error: Aborted\n",
+        "11.stack": "nonsense\nFatal\n", "12.json": '{"pid": 1, "phase": "run", "result": 5}', "13.json": "\ud800",
+        "14.stack": "fork 3\nThread 0x1:\n", "15.stack": "fork 3\nFatal Python error: Aborted\n",
+    }  # fmt: skip
+    for name, text in texts.items():
+        (path / name).write_text(text, errors="surrogatepass")
+    (path / "16.json").mkdir()
+    found = {(each.pid, each.phase, each.starter) for each in directory.read()}
+    assert found == {(1, "run", None), (14, "stack", 3), (15, "crash", 3)}
+    directory.clear()
+    assert {each.phase for each in directory.read()} == {"stack", "crash"}
+    directory.remove()
+    assert not path.exists()
+    assert directory.read() == ()

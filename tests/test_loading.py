@@ -1,0 +1,337 @@
+"""What a fresh child says of bytes that pickle and do not load, and that it leaves nothing behind."""
+
+from __future__ import annotations
+
+import array
+import functools
+import multiprocessing
+import os
+import socket
+import sys
+import textwrap
+import threading
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_startmethod import loading
+from pytest_startmethod.causes import Call
+
+MODULE = """
+import functools, os, time
+
+
+class Refuses:
+    def __init__(self):
+        self.version = 1
+
+    def __setstate__(self, state):
+        raise KeyError("version")
+
+
+class NeedsError(Exception):
+    def __init__(self, code, text):
+        super().__init__(text)
+
+
+class Made:
+    def __new__(cls, name):
+        self = super().__new__(cls)
+        self.name = name
+        return self
+
+
+class Slotted:
+    __slots__ = ("inner", "__dict__")
+
+    def __init__(self, inner):
+        self.inner = inner
+
+
+class Greedy:
+    def __init__(self):
+        self.inner = {}
+
+    def __getattr__(self, name):
+        return self.inner[name]
+
+
+class Private:
+    def __work(self):
+        pass
+
+    def bound(self):
+        return self.__work
+
+
+class Names(dict):
+    def __setitem__(self, key, value):
+        raise LookupError(key)
+
+
+class Kills:
+    def __reduce__(self):
+        return os._exit, (3,)
+
+
+class Sleeps:
+    def __reduce__(self):
+        return time.sleep, (1000,)
+
+
+class Prints:
+    def __reduce__(self):
+        return os.system, ("echo noise; echo noise >&2",)
+
+
+class Asks:
+    def __reduce__(self):
+        return input, ()
+
+
+def top(*args, **kwargs):
+    pass
+"""
+
+
+@pytest.fixture(scope="module")
+def loader() -> Iterator[loading.Loader]:
+    with loading.Loader() as loader:
+        yield loader
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    directory = tmp_path_factory.mktemp("parts")
+    (directory / "loading_parts.py").write_text(MODULE)
+    sys.path.insert(0, str(directory))
+    import loading_parts
+
+    yield loading_parts
+    sys.path.remove(str(directory))
+    del sys.modules["loading_parts"]
+
+
+def top(*_args: object) -> None:
+    pass
+
+
+def found(loader: loading.Loader, *args: object, target: Any = top, **kwargs: object) -> list[tuple[str, str]]:
+    findings = loading.explain(Call(target, args, kwargs), loader=loader)
+    return [(finding.code, finding.path) for finding in findings]
+
+
+def make_each(parts: Any) -> dict[str, tuple[Any, str, str]]:
+    """Return, by name, an object that does not load, the code, and the path below the object."""
+    return {
+        "setstate": (parts.Refuses(), "SM203", ""),
+        "exception": (parts.NeedsError(1, "x"), "SM203", ""),
+        "new": (parts.Made("x"), "SM203", ""),
+        "in a slot": (parts.Slotted(parts.Refuses()), "SM203", ".inner"),
+        "private method": (parts.Private().bound(), "SM202", ""),
+        "in a list": ([0, {"a": (1, parts.Refuses())}], "SM203", "[1]['a'][1]"),
+        "in a partial": (functools.partial(parts.top, parts.Refuses()), "SM203", ".args[0]"),
+        "in a keyword": (functools.partial(parts.top, key=parts.Refuses()), "SM203", ".keywords['key']"),
+    }
+
+
+NAMES = ["setstate", "exception", "new", "in a slot", "private method", "in a list", "in a partial", "in a keyword"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_object_is_found_with_its_path(loader: loading.Loader, parts: Any, name: str) -> None:
+    """Whatever holds it, and however it is reduced."""
+    obj, code, path = make_each(parts)[name]
+    assert found(loader, {"k": obj}) == [(code, f"args[0]['k']{path}")]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="fails in the parent there, which asks it for __getstate__")
+def test_a_greedy_getattr_is_found(loader: loading.Loader, parts: Any) -> None:
+    """It has recursed a thousand times by then."""
+    assert found(loader, parts.Greedy()) == [("SM203", "args[0]")]
+
+
+def test_every_object_is_found_not_only_the_first(loader: loading.Loader, parts: Any) -> None:
+    """What comes after a failure is tried as well, and its consequences are not reported."""
+    refuses, needs = parts.Refuses(), parts.NeedsError(1, "x")
+    assert found(loader, [refuses], {"e": [needs]}, target=parts.Private().bound(), k=parts.Made("y")) == [
+        ("SM202", "target"),
+        ("SM203", "args[0][0]"),
+        ("SM203", "args[1]['e'][0]"),
+        ("SM203", "kwargs['k']"),
+    ]
+
+
+def test_an_item_that_is_refused_is_the_containers_fault(loader: loading.Loader, parts: Any) -> None:
+    """``__setitem__`` of a dictionary's subclass runs while it loads."""
+    names = parts.Names()
+    dict.__setitem__(names, "a", 1)
+    (finding,) = loading.explain(Call(top, (names,)), loader=loader)
+    assert (finding.code, finding.path) == ("SM203", "args[0]")
+    assert (
+        finding.message == "the spawn child calls Names.__setitem__ to load the object, and that raises LookupError: a"
+    )
+
+
+def test_a_module_that_only_the_parent_has(loader: loading.Loader, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A function of a module without a file pickles by name."""
+    module = types.ModuleType("only_here")
+    exec("def work(): pass", module.__dict__)
+    monkeypatch.setitem(sys.modules, "only_here", module)
+    (finding,) = loading.explain(Call(module.work), loader=loader)  # type: ignore[attr-defined]
+    assert (finding.code, finding.path) == ("SM201", "target")
+    assert finding.message == (
+        "the spawn child cannot import 'only_here': the parent made that module at run time, and there is no file to "
+        "import"
+    )
+
+
+def test_a_task_has_its_own_paths(loader: loading.Loader, parts: Any) -> None:
+    """As it lies in a Pool's queue, with the user's items one by one."""
+    from multiprocessing.pool import mapstar, starmapstar
+
+    refuses = parts.Refuses()
+    single = (1, 0, mapstar, ((parts.top, (1, refuses)),), {})
+    several = (1, 0, starmapstar, ((parts.top, ((1, refuses),)),), {})
+    plain = (1, None, parts.top, (1, refuses), {})
+    paths = [
+        [each.path for each in loading.explain(task, task=True, loader=loader)] for task in (single, several, plain)
+    ]
+    assert paths == [["args[0]"], ["args[1]"], ["args[1]"]]
+
+
+def test_a_process_object_is_read_as_its_target_and_arguments(loader: loading.Loader, parts: Any) -> None:
+    """The authentication key in it is pickled as for a child, and never shown."""
+    context = multiprocessing.get_context("spawn")
+    process = context.Process(target=parts.top, args=(parts.Refuses(),))
+    payload = loading.pack(process)
+    assert payload is not None
+    assert "b'" not in repr(payload)
+    assert [each.path for each in loader.predict(payload)] == ["args[0]"]
+
+
+# -- no false alarm ----------------------------------------------------------------------------------------------------
+
+
+def test_what_loads_in_a_child_gives_nothing(loader: loading.Loader) -> None:
+    """Locks, queues, pipes, values, sockets, arrays and proxies are there by shape."""
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    one, other = context.Pipe()
+    with socket.socket() as wire, context.Manager() as manager:
+        values = (
+            queue, one, other, wire, context.Lock(), context.Event(), context.Condition(), context.Value("i", 3),
+            context.Array("d", 5), manager.dict(a=1), array.array("d", [1]), context.SimpleQueue(), context.Barrier(2),
+        )  # fmt: skip
+        assert found(loader, *values) == []
+    queue.close()
+    one.close()
+    other.close()
+
+
+def test_primitives_of_a_fork_context_are_let_through_when_asked(loader: loading.Loader) -> None:
+    """Under spawn another context would have made them."""
+    context = multiprocessing.get_context("fork")
+    queue, condition = context.Queue(), context.Condition()
+    call = Call(top, (queue, condition, context.Lock(), context.Event()))
+    assert loading.explain(call, allow_fork_primitives=True, loader=loader) == ()
+    queue.close()
+
+
+def test_large_arrays_are_not_sent(loader: loading.Loader, parts: Any) -> None:
+    """Zero pages stand for them, and what fails beside them is called approximate."""
+    numpy = pytest.importorskip("numpy")
+    big = numpy.ones(30_000_000)
+    payload = loading.pack(Call(top, (big, [big])))
+    assert payload is not None
+    assert len(payload.data) < 10_000
+    assert payload.buffers == (big.nbytes,)
+    assert loader.predict(payload) == ()
+    (finding,) = loading.explain(Call(top, (big, parts.Refuses())), loader=loader)
+    assert finding.evidence[-1] == "approximate: arrays were empty in this trial"
+
+
+def test_what_does_not_pickle_is_not_our_business(loader: loading.Loader) -> None:
+    """The walk explains it."""
+    assert loading.pack(threading.Lock()) is None
+    assert found(loader, lambda: 1) == []
+    assert loading.pack(Call(top, ("x" * 1000,)), limit=100) is None
+
+
+def test_noise_goes_nowhere(loader: loading.Loader, parts: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    """What the user's code prints or reads while it loads does not disturb the questions."""
+    assert found(loader, parts.Prints()) == []
+    assert found(loader, parts.Asks()) == [("SM203", "args[0]")]
+    assert found(loader, 1) == []
+    assert capfd.readouterr() == ("", "")
+
+
+# -- nothing left behind -----------------------------------------------------------------------------------------------
+
+
+def _children() -> set[int]:
+    listed = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[2]) in {os.getpid(), os.getpgrp()} or int(fields[1]) == os.getpid():
+                listed.add(int(entry.name))
+    return listed
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("what", ["Refuses", "Kills", "Sleeps"])
+def test_no_process_is_left(parts: Any, what: str) -> None:
+    """After an answer, after a child that killed itself, after one that took too long."""
+    before = _children()
+    with loading.Loader(seconds=1) as loader:
+        payload = loading.pack(Call(top, (getattr(parts, what)(),)))
+        assert payload is not None
+        assert bool(loader.predict(payload)) == (what == "Refuses")
+        group = loader._process and loader._process.pid
+        assert loader.predict(payload) is not None
+    assert _children() == before
+    if group is not None:
+        with pytest.raises(ProcessLookupError):
+            os.killpg(group, 0)
+
+
+def test_a_broken_interpreter_gives_no_prediction(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No answer is no finding."""
+    monkeypatch.setattr(multiprocessing.spawn, "get_executable", lambda: str(tmp_path / "python"))  # type: ignore[attr-defined]
+    assert loading.explain(Call(top, (1,))) == ()
+
+
+def test_the_main_module_is_run_as_a_child_would(tmp_path: Path) -> None:
+    """A function of a guarded script loads; one that is defined under the guard does not."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent(
+            f"""
+            import sys
+            sys.path.insert(0, {str(Path(loading.__file__).parent.parent)!r})
+            from pytest_startmethod import loading
+            from pytest_startmethod.causes import Call
+
+            def outside():
+                pass
+
+            if __name__ == "__main__":
+                def inside():
+                    pass
+
+                print([(f.code, f.path) for f in loading.explain(Call(outside))])
+                print([(f.code, f.path) for f in loading.explain(Call(inside))])
+            """
+        )
+    )
+    import subprocess
+
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == ["[]", "[('SM202', 'target')]"], done.stderr

@@ -250,3 +250,18 @@ def add_section(report: pytest.TestReport, title: str, text: str) -> None:
         add(title, text, "-")
     else:
         report.sections.append((title, text))
+
+
+def pytest_timeout_of(item: pytest.Item) -> float:
+    """Return the limit in seconds that pytest-timeout has for an item; 0 without one, or without the plugin.
+
+    ``pytest_timeout._get_item_settings`` (2.2 to 2.4). When it goes: both limits count, and the shorter one rules.
+    """
+    plugin = item.config.pluginmanager.get_plugin("timeout")
+    settings = getattr(plugin, "_get_item_settings", None)
+    if settings is None:
+        return 0.0
+    try:
+        return float(settings(item).timeout or 0.0)
+    except Exception:
+        return 0.0

@@ -326,6 +326,8 @@ def _report(phase: str, error: BaseException | None, **more: Any) -> None:
             main = sys.modules.get("__main__")
             event["main"] = _clip(getattr(main, "__file__", None))
         event.pop("surroundings", None)
+        if event["task"] and error is not None:
+            event["job"] = _job(error.__traceback__)
         _write(event)
     except Exception:
         pass
@@ -570,8 +572,8 @@ def _hold_life_line() -> None:
     path = os.path.join(_facts["directory"], LIFE_LINE)
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     fcntl.fcntl(descriptor, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGKILL)  # type: ignore[attr-defined]
-    fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | os.O_ASYNC)  # type: ignore[attr-defined]
+    fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | os.O_ASYNC)
 
 
 # -- private names of CPython, read in 3.10 to 3.15 ------------------------------------------------------------------
@@ -640,6 +642,22 @@ def _worker_phase(phase: str, tb: TracebackType | None) -> tuple[str]:
         if frame in _WORKERS and frames[index + 1] in (("multiprocessing.queues", "get"),):
             return ("unpickling of a task",)
     return (phase,)
+
+
+def _job(tb: TracebackType | None) -> int | None:
+    """Return the number of the Pool's job whose task could not be loaded: what ``SimpleQueue.get`` had received.
+
+    A Pool sends ``(job, i, function, args, kwargs)``.
+    """
+    while tb is not None:
+        frame = tb.tb_frame
+        if (frame.f_globals.get("__name__"), frame.f_code.co_name) == ("multiprocessing.queues", "get"):
+            import pickletools
+
+            operations = pickletools.genops(bytes(frame.f_locals["res"]))
+            return next(arg for op, arg, _ in operations if op.name.startswith(("BININT", "LONG")))
+        tb = tb.tb_next
+    return None
 
 
 def _current_task() -> Any:

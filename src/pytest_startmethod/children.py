@@ -206,7 +206,7 @@ class ReportDirectory:
     def read(self) -> tuple[ChildReport, ...]:
         """Return all reports, the oldest first; what cannot be read is passed over."""
         try:
-            names = sorted(os.listdir(self.path))
+            names = sorted(name for name in os.listdir(self.path) if name.endswith((".json", ".stack")))
         except OSError:
             return ()
         reports = (_read(os.path.join(self.path, name)) for name in names)

@@ -88,15 +88,39 @@ _ROWS: Final = (
         "the child is a copy of the parent, and no line of the script runs a second time",
     ),
     Cause(
+        "SM402",
+        "pool-crash-loop",
+        "the workers of a Pool die before they can run a task, and the Pool replaces them for ever",
+        "",
+    ),
+    Cause(
+        "SM403",
+        "hang",
+        "the call was not over within its time limit",
+        "",
+    ),
+    Cause(
         "SM404",
         "child-crashed",
         "a signal, os._exit or native code ended the child",
         "",
     ),
     Cause(
+        "SM405",
+        "fork-with-threads",
+        "a forked child waits for what only a thread of the parent could give",
+        "",
+    ),
+    Cause(
         "SM407",
         "unpicklable-result",
         "a task's result or exception did not come back to the parent",
+        "",
+    ),
+    Cause(
+        "SM408",
+        "start-failed-elsewhere",
+        "start() failed in another thread, a fixture or a clean-up path, and the test died of a symptom",
         "",
     ),
     Cause(

@@ -41,6 +41,14 @@ class Evidence:
     overrides: Sequence[SetByUser] = ()
     raised_at: Place | None = None
     """The user's line that raised, or skipped."""
+    error: str = ""
+    """The exception as one line: ``"Empty: "``."""
+    children: Sequence[Finding] = ()
+    """What the children reported, and how they ended."""
+    peculiar: Sequence[Finding] = ()
+    """What is peculiar to the forkserver."""
+    hang: Finding | None = None
+    """What the call waited for when its time was over."""
 
 
 def diagnose(evidence: Evidence) -> tuple[Finding, ...]:
@@ -56,6 +64,13 @@ def diagnose(evidence: Evidence) -> tuple[Finding, ...]:
         for launch in evidence.inherited:
             if launch.method == evidence.method:
                 found += launch.findings
+        found += _elsewhere(evidence)
+        found += evidence.children
+        found += evidence.peculiar
+        found += _pools_given_up(evidence)
+        found += _threads(evidence)
+        if evidence.hang is not None:
+            found.append(evidence.hang)
     found += _declared_fork_only(evidence)
     return unique(found)
 
@@ -68,6 +83,55 @@ def swallowed(evidence: Evidence) -> tuple[Finding, ...]:
 def predicted(evidence: Evidence) -> tuple[Finding, ...]:
     """Return why what the fork leg started could not start under spawn."""
     return unique(finding for launch in evidence.launches for finding in launch.predicted)
+
+
+def _elsewhere(evidence: Evidence) -> list[Finding]:
+    """Say which start failed, where the test died of something else (SM408)."""
+    if evidence.failure is not None:
+        return []
+    found = []
+    for launch in [*evidence.launches, *(each for each in evidence.inherited if each.method == evidence.method)]:
+        if launch.error is None:
+            continue
+        where = f"in thread {launch.thread!r}" if launch.thread else f"at {_short(launch.place)}"
+        if launch.fixture is not None:
+            where += f", in the fixture {launch.fixture.name!r}"
+        message = f"start() of {launch.target} failed {where}: {launch.error}"
+        if evidence.error:
+            message += f". What the test died of, {evidence.error}, is a symptom of it"
+        fix = "let the failure of start() reach the test: check it where the thread or the fixture is waited for"
+        found.append(_cause("SM408", launch.target, launch.place, message, fix))
+    return found
+
+
+def _pools_given_up(evidence: Evidence) -> list[Finding]:
+    """Say that a Pool's workers died before they could run a task (SM402)."""
+    pools = {id(each.pool): each for each in evidence.launches if each.pool is not None and each.pool.given_up}
+    fix = (
+        "see to it that a worker can import the task's module and run the initializer: what comes first above says why"
+    )
+    return [
+        _cause("SM402", launch.target, launch.place, f"{launch.pool.given_up}", fix)
+        for launch in pools.values()
+        if launch.pool is not None
+    ]
+
+
+def _threads(evidence: Evidence) -> list[Finding]:
+    """Say that a forked child that hangs waits for a lock that another thread may have held (SM405)."""
+    names = sorted({name for launch in evidence.launches for name in launch.threads})
+    if evidence.method != "fork" or evidence.hang is None or not names:
+        return []
+    waiting = [line for line in evidence.hang.evidence if "waiting for a lock" in line or "held for ever" in line]
+    if not waiting:
+        return []
+    message = (
+        f"the child was forked while other threads ran ({', '.join(names)}) and waits for a lock: a fork copies a lock "
+        "that another thread holds, and nobody in the child will ever release it"
+    )
+    fix = "start the processes before the threads, or use spawn or forkserver, whose children inherit no locks"
+    place = next((launch.place for launch in evidence.launches if launch.threads), None)
+    return [_cause("SM405", "", place, message, fix, tuple(waiting))]
 
 
 def unique(findings: Iterable[Finding]) -> tuple[Finding, ...]:
@@ -171,6 +235,13 @@ def _declared_fork_only(evidence: Evidence) -> list[Finding]:
             "SM504", "declares-fork-only", level, "start method check", check.file, check.line, message, fix=_CHECK_FIX
         )
     ]
+
+
+def _cause(
+    code: str, path: str, place: Place | None, message: str, fix: str, evidence: tuple[str, ...] = ()
+) -> Finding:
+    file, line = (place.file, place.line) if place else (None, None)
+    return Finding(code, codes.CAUSES[code].name, "cause", path, file, line, message, evidence, fix)
 
 
 def _note(code: str, path: str, place: Place | None, message: str, fix: str, evidence: tuple[str, ...] = ()) -> Finding:

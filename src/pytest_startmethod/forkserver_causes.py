@@ -115,7 +115,8 @@ def _redirections() -> list[Place]:
     files = user_files()
     found = find_names(files, "NestedTempfile")
     for place in find_names(files, "tempdir"):
-        if re.search(r"\btempdir\b[\"']?\s*[=,](?!=)", linecache.getline(place.file, place.line)):
+        # an assignment or a monkeypatch, but not one that takes it back
+        if re.search(r"\btempdir\b[\"']?\s*[=,](?!=)(?!\s*None\b)", linecache.getline(place.file, place.line)):
             found.append(place)
     return found[:3]
 
@@ -127,10 +128,10 @@ def _path_too_long(place: Place | None, seen: Seen) -> Finding:
         where = os.path.dirname(seen.directory)
     message = (
         f"the temporary directory is {len(where)} characters long, and the forkserver's socket below it cannot have "
-        f"a path of more than {_PATH_LIMIT}: {where}"
+        f"a path of more than {_PATH_LIMIT}"
     )
     fix = f"let TMPDIR name a directory of at most {room} characters"
-    return _finding("SM602", "TMPDIR", place, message, [], fix)
+    return _finding("SM602", "TMPDIR", place, message, [f"it is {where}"], fix)
 
 
 # -- SM603 -----------------------------------------------------------------------------------------------------------

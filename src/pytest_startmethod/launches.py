@@ -58,6 +58,18 @@ class Launch:
     """Under fork: why ``start()`` would raise under spawn."""
     pool: Watched | None = None
     """The Pool whose worker it is."""
+    popen: Callable[[], Any] = lambda: None
+    """Return the process's Popen object as long as the process object lives, else None."""
+    is_worker: bool = False
+    """Whether a Pool or an executor started it."""
+    threads: tuple[str, ...] = ()
+    """Under fork: the other threads that ran in the parent when it started."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs still."""
+        popen = self.popen()
+        return popen is not None and popen.poll() is None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the launch as builtins."""
@@ -251,8 +263,11 @@ class Recorder:
         if launch.fixture is not None and launch.fixture.scope != "function":
             self.by_fixture.setdefault(launch.fixture, []).append(launch)
         worker = mp.worker_initializer(target, args)
+        launch.is_worker = worker is not None
         if mp.is_pool_worker(target):
             launch.pool = self.pools.of(args[0])
+        if launch.method == "fork":
+            launch.threads = tuple(each.name for each in threading.enumerate() if each is not thread)
         if worker is not None and worker[0] is not None:
             self._initializer(record, launch, target, worker[0])
         if record.precheck and launch.method == "fork":
@@ -293,7 +308,7 @@ class Recorder:
                 launch.predicted = pickling.diagnose(process, error=outcome.error, allow_fork_primitives=True)
 
     def _failed(self, record: LegRecord, launch: Launch, error: BaseException) -> None:
-        launch.error = _one_line(error)
+        launch.error = one_line(error)
         failure = self.failure_of(error)
         if failure is not None:
             launch.findings = failure.findings
@@ -316,10 +331,17 @@ class Recorder:
         watch = weakref.finalize(process, read_exit_code, popen)
         watch.atexit = False
 
+        def living_popen() -> Any:
+            alive = watch.peek()
+            return alive[2][0] if alive is not None else None
+
+        launch.popen = living_popen
+
         def close() -> None:
-            alive = watch.detach()
-            if alive is not None:
-                launch.exit_code = alive[2][0].poll()
+            popen = living_popen()
+            if popen is not None and (code := popen.poll()) is not None:
+                launch.exit_code = code
+                watch.detach()
 
         record.closed.append(close)
 
@@ -359,7 +381,7 @@ class Recorder:
             self._local.pickling = False
 
     def _remember(self, record: LegRecord, error: BaseException, findings: tuple[Finding, ...]) -> None:
-        failure = Failure(len(self._known) + 1, _one_line(error), findings)
+        failure = Failure(len(self._known) + 1, one_line(error), findings)
         self._known[failure.number] = failure
         record.failures.append(failure)
         # An exception cannot be referenced weakly, and a reference would keep the arguments alive: it is numbered.
@@ -419,7 +441,8 @@ class Recorder:
             record.tasks.append(task)
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """Return an exception's type and message as one line."""
     try:
         text = " ".join(str(error).split())
     except Exception:  # the user's own __str__

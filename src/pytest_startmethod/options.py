@@ -35,6 +35,11 @@ OPTIONS: Final = {
         "|".join(VACUOUS),
         "a leg that passed and started no process with its method: report it (the default), fail it, or nothing",
     ),
+    "start_methods_timeout": (
+        "auto|SECONDS",
+        "limit of a leg's call in seconds, 0 for none; auto (the default): a minute, and ten times the longest "
+        "finished leg of the same test",
+    ),
 }
 """Ini key -> metavar and help. The option is the same word with dashes."""
 

@@ -31,6 +31,8 @@ class Watched:
     results: int = 0
     pool: Callable[[], Any] = lambda: None
     """A weak reference; known once the pool is given a task."""
+    given_up: str | None = None
+    """What was said when its jobs were ended."""
 
     def exited(self, code: int | None) -> None:
         """Hear that a worker is gone."""
@@ -88,5 +90,6 @@ class Pools:
             count = len(watched.exits)
             died = f"{count} workers of this Pool died" if count > 1 else "a worker of this Pool died"
             text = f"{died} before running a task, so its result can never come: {why()}"
+            watched.given_up = text
             for number in doomed:
                 mp.fail_job(jobs.get(number), WorkersDiedError(text))

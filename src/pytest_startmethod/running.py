@@ -6,22 +6,26 @@ import os
 import traceback
 import warnings
 from collections.abc import Generator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from . import _multiprocessing as mp
-from . import _pytest_private, diagnosis, finding
+from . import _pytest_private, child_causes, diagnosis, finding, forkserver_causes, hang, leftovers, limits, stacks
 from .activation import Activation, ForkServers, Patches, SetByUser, main_is_pytest, without_main
 from .callers import Place, owner
+from .children import ChildReport, ReportDirectory
 from .collection import LEG, Leg
-from .launches import Fixture, Launch, LegRecord, Recorder
+from .launches import Fixture, Launch, LegRecord, Recorder, one_line
 from .report import LegResult, relative, wrap
 from .warning import StartMethodWarning
 
 if TYPE_CHECKING:
     from .finding import Finding
     from .settings import Settings
+
+_SHOWN_CHILDREN = 3
 
 STATE = pytest.StashKey["LegState"]()
 """What is known of a leg while it runs; gone when it is over."""
@@ -42,6 +46,11 @@ class LegState:
         self.vacuous: Finding | None = None
         self.findings: list[Finding] = []
         self.predictions: tuple[Finding, ...] = ()
+        self.hang: Finding | None = None
+        """What the call waited for when its time was over."""
+        self.limit: limits.Limit | None = None
+        self.children: set[object] = set()
+        """What children raised, as far as it stands below a failure."""
         self.notes: list[str] = []
         """What the summary must say because a warning could not."""
 
@@ -54,6 +63,12 @@ class Running:
         self.settings = settings
         self.recorder = Recorder()
         self.servers = ForkServers()
+        self.reports = _report_directory(self.recorder)
+        self.recorder.dead_workers = self._why_workers_died
+        self.recorder.lost_jobs = self._lost_jobs
+        self._state: LegState | None = None
+        self._finished: dict[str, list[float]] = {}
+        """By test: how long the calls of its finished legs took."""
         self._warned: set[SetByUser] = set()
         self._shown: dict[object, str] = {}
         """Findings that already stand below a failure, with its node id."""
@@ -74,20 +89,26 @@ class Running:
         precheck = self.settings.precheck != "off"
         _pytest_private.hide_frames(item, _below_start)
         with self.recorder.leg(leg.nodeid, leg.method, precheck=precheck) as record:
-            item.stash[STATE] = LegState(leg, activation, record)
+            self._state = item.stash[STATE] = LegState(leg, activation, record)
             try:
                 if main_is_pytest():
                     patches.put(mp.spawn_module(), "get_preparation_data", without_main)
+                if self.reports is not None:
+                    self.reports.clear()
+                    for owner_, name, wrap_ in self.reports.patches():
+                        patches.put(owner_, name, wrap_)
                 if mp.has_forkserver():
                     patches.put(mp.forkserver_class(), "ensure_running", self.servers.watch)
                     self.servers.enter()
                 activation.enter()
                 return (yield)
             finally:
+                leftovers.end(record.launches)  # those of a leg that was interrupted: a finished one has said so
                 activation.exit()
                 if mp.has_forkserver():
                     self.servers.exit()
                 patches.undo()
+                self._state = None
                 del item.stash[STATE]
 
     @pytest.hookimpl(wrapper=True)
@@ -104,11 +125,50 @@ class Running:
             return (yield)
         state.activation.enter_call()
         self._warn(state)
+        self._start_clock(item, state)
         try:
             return (yield)
         finally:
+            self._stop_clock(state)
             state.activation.leave_call()
             self._warn(state)
+
+    # -- the time limit ----------------------------------------------------------------------------------------------
+
+    def _start_clock(self, item: pytest.Item, state: LegState) -> None:
+        if self.config.getoption("usepdb", False) or limits.is_debugging():
+            return
+        chosen = state.leg.timeout if state.leg.timeout is not None else self.settings.timeout
+        theirs = _pytest_private.pytest_timeout_of(item)
+        if theirs:  # pytest-timeout's limit rules: only look, shortly before
+            state.limit = limits.Limit(theirs - min(0.5, theirs / 10), lambda: self._look(state, theirs))
+        else:
+            seconds = limits.limit_of(chosen, self._finished.get(state.leg.test, []))
+            state.limit = limits.Limit(seconds, lambda: self._expire(state, seconds))
+        state.limit.start()
+
+    def _stop_clock(self, state: LegState) -> None:
+        if state.limit is not None:
+            state.limit.cancel()
+
+    @pytest.hookimpl
+    def pytest_enter_pdb(self) -> None:
+        """Stop the clock: from here on a person decides how long it takes."""
+        if self._state is not None:
+            self._stop_clock(self._state)
+
+    def _look(self, state: LegState, seconds: float) -> None:
+        if state.hang is None:
+            children = stacks.of_children(state.record.launches, self.reports)
+            state.hang = hang.explain(hang.Hanging(seconds, stacks.own(), children), state.leg.method)
+
+    def _expire(self, state: LegState, seconds: float) -> None:
+        try:
+            self._look(state, seconds)
+            leftovers.end(state.record.launches, grace=0.0)
+        except Exception as trouble:
+            self.recorder.troubles.append(f"{type(trouble).__name__} in Running._expire: {trouble}")
+        pytest.fail(f"the leg {state.leg.nodeid} was not over after {seconds:g} s (--start-methods-timeout)")
 
     def _warn(self, state: LegState) -> None:
         for override in state.activation.overrides[state.warned :]:
@@ -154,6 +214,7 @@ class Running:
         evidence = self._evidence(item, call, report, state)
         if report.failed:
             state.message = state.message or _message(report)
+            self._show_children(report, state)
             self._show(report, state, diagnosis.diagnose(evidence))
         elif report.skipped and not hasattr(report, "wasxfail"):
             state.findings += diagnosis.diagnose(evidence)
@@ -163,8 +224,16 @@ class Running:
                 self._examine(report, state, evidence)
         outcome = "xfailed" if report.skipped else "xpassed"
         state.outcomes.append((str(report.when), outcome if hasattr(report, "wasxfail") else report.outcome))
+        if report.when == "call":
+            self._finished.setdefault(state.leg.test, []).append(report.duration)
         if report.when == "teardown":
+            self._end_leftovers(state)
             report.startmethod = self._result(state).as_dict()  # type: ignore[attr-defined]
+
+    def _end_leftovers(self, state: LegState) -> None:
+        root = str(self.config.rootpath)
+        for launch in leftovers.end(state.record.launches):
+            state.notes.append(relative(leftovers.sentence(launch, state.leg.nodeid), root))
 
     def _examine(self, report: pytest.TestReport, state: LegState, evidence: diagnosis.Evidence) -> None:
         """Look at a leg that passed: did it test its method, would what it started start elsewhere."""
@@ -184,14 +253,26 @@ class Running:
         if report.failed:
             state.message = _message(report)
 
+    def _show_children(self, report: pytest.TestReport, state: LegState) -> None:
+        """Put what children raised below the failure, each kind once."""
+        full, root = self.config.getoption("fulltrace", False), str(self.config.rootpath)
+        texts: dict[object, str] = {}
+        for each in self._reports():
+            key: object = (each.phase, each.task, each.error and (each.error.type, each.error.message))
+            if each.phase != "stack" and key not in state.children:
+                texts.setdefault(key, "\n".join(child_causes.traceback_lines(each, root, full)))
+        for key, text in list(texts.items())[:_SHOWN_CHILDREN]:
+            state.children.add(key)
+            _pytest_private.add_section(report, f"start method {state.leg.method}: in the child", text)
+
     def _show(self, report: pytest.TestReport, state: LegState, findings: tuple[Finding, ...]) -> None:
         """Put the findings below the failure; one that stands below an earlier failure is named only."""
         root = str(self.config.rootpath)
         new = [each for each in findings if each not in state.findings]
         state.findings += new
         for each in new:
-            key = (each.code, each.path, each.file, each.line, state.leg.method)
-            first = self._shown.setdefault(key, report.nodeid)
+            identity = (each.code, each.path, each.file, each.line, state.leg.method)
+            first = self._shown.setdefault(identity, report.nodeid)
             lines = section_text(each, root) if first == report.nodeid else wrap(f"the same as in {first}")
             title = f"start method {state.leg.method}: {each.code} {each.name}"
             _pytest_private.add_section(report, title, "\n".join(lines))
@@ -201,7 +282,7 @@ class Running:
     ) -> diagnosis.Evidence:
         record, activation = state.record, state.activation
         excinfo = call.excinfo
-        return diagnosis.Evidence(
+        evidence = diagnosis.Evidence(
             leg=state.leg.nodeid,
             method=state.leg.method,
             outcome=report.outcome,
@@ -213,7 +294,35 @@ class Running:
             asked=tuple(activation.asked),
             overrides=tuple(activation.overrides),
             raised_at=_raised_at(excinfo.tb) if excinfo is not None else None,
+            error=one_line(excinfo.value) if excinfo is not None else "",
+            children=self._children(record) if report.failed else (),
+            hang=state.hang,
         )
+        if not report.failed or state.leg.method != "forkserver":
+            return evidence
+        seen = forkserver_causes.observe(excinfo.value if excinfo is not None else None)
+        return replace(evidence, peculiar=forkserver_causes.explain(evidence, seen))
+
+    def _children(self, record: LegRecord) -> tuple[Finding, ...]:
+        """Return why children of the leg failed, by what they reported and how they ended."""
+        if self.reports is None:
+            return ()
+        parent = child_causes.Parent(
+            rootdir=str(self.config.rootpath), import_mode=self.config.getoption("importmode", None)
+        )
+        return child_causes.findings(
+            self.reports.read(), record.launches, parent, unreturned=tuple(self.reports.unreturned)
+        )
+
+    def _why_workers_died(self) -> str:
+        errors = [each.error for each in self._reports() if each.error is not None]
+        return f"{errors[-1].type}: {errors[-1].message}" if errors else "they left no word of why"
+
+    def _lost_jobs(self) -> set[int]:
+        return {each.job for each in self._reports() if each.job is not None}
+
+    def _reports(self) -> tuple[ChildReport, ...]:
+        return self.reports.read() if self.reports is not None else ()
 
     def _inherited(self, item: pytest.Item, leg: Leg) -> list[Launch]:
         """Return what the leg's wider fixtures launched in earlier legs."""
@@ -255,9 +364,24 @@ class Running:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:
-        """End the servers that the legs used."""
+        """End what the legs left: processes of wider fixtures, servers, the directory of the reports."""
+        wider = [launch for launches in self.recorder.by_fixture.values() for launch in launches]
+        leftovers.end_all(wider)
         if mp.has_forkserver():
             self.servers.close()
+        if self.reports is not None:
+            self.reports.remove()
+
+
+def _report_directory(recorder: Recorder) -> ReportDirectory | None:
+    """Make the directory for what children report; without one, nothing is reported and everything else works."""
+    try:
+        directory = ReportDirectory.create()
+        directory.hold_life_line()
+        return directory
+    except OSError as trouble:
+        recorder.troubles.append(f"children cannot report: {trouble}")
+        return None
 
 
 def section_text(each: Finding, root: str) -> list[str]:

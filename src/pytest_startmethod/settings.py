@@ -30,6 +30,8 @@ class Settings:
     """One of `PRECHECK`."""
     vacuous: str = "report"
     """One of `VACUOUS`; a marker may override it."""
+    timeout: float | None = None
+    """Seconds, 0 for no limit, or None for ``auto``; a marker may override it."""
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -64,7 +66,25 @@ def from_config(config: pytest.Config) -> Settings:
         chosen = selection.ALL if not text and not explicit else selection.parse(text)
     except ValueError as error:
         raise SettingsError(f"{source}: {error}") from None
-    return Settings(chosen, explicit, word("start_methods_precheck", PRECHECK), word("start_methods_vacuous", VACUOUS))
+    return Settings(
+        chosen,
+        explicit,
+        word("start_methods_precheck", PRECHECK),
+        word("start_methods_vacuous", VACUOUS),
+        _limit(*given(config, "start_methods_timeout")),
+    )
+
+
+def _limit(text: str, source: str) -> float | None:
+    if text == "auto" or (not text and source.startswith("ini")):
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise SettingsError(f"{source}: {text!r} is not valid (valid: auto, a number of seconds, or 0 for no limit)")
+    return seconds
 
 
 @dataclass(frozen=True, slots=True)

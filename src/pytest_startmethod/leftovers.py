@@ -1,0 +1,60 @@
+"""End what a leg leaves running, and say what it was."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from .launches import Launch
+
+GRACE_SECONDS = 0.5
+"""A child that is about to end is no leftover."""
+TERMINATE_SECONDS = 1.0
+
+
+def alive(launches: Iterable[Launch]) -> list[Launch]:
+    """Return the launches whose process runs and belongs to no fixture wider than the test."""
+    return [each for each in launches if (each.fixture is None or each.fixture.scope == "function") and each.alive]
+
+
+def end(launches: Iterable[Launch], grace: float = GRACE_SECONDS) -> list[Launch]:
+    """End the processes that still run when their leg is over, and return their launches."""
+    return end_all(alive(launches), grace)
+
+
+def end_all(candidates: list[Launch], grace: float = GRACE_SECONDS) -> list[Launch]:
+    """End the processes of `candidates`, whoever they belong to, and return the launches of those that still ran."""
+    _wait(candidates, grace)
+    left = [launch for launch in candidates if launch.alive]
+    for pool in {id(p): p for p in (each.pool.pool() for each in left if each.pool is not None)}.values():
+        if pool is not None:  # it would replace the workers that are ended here
+            with contextlib.suppress(Exception):
+                pool.terminate()
+    for signal_name, seconds in (("terminate", TERMINATE_SECONDS), ("kill", TERMINATE_SECONDS)):
+        remaining = [launch for launch in left if launch.alive]
+        for launch in remaining:
+            with contextlib.suppress(OSError, AttributeError):
+                getattr(launch.popen(), signal_name)()
+        _wait(remaining, seconds)
+    return left
+
+
+def _wait(launches: list[Launch], seconds: float) -> None:
+    """Wait until all of the processes are gone, but no longer than `seconds`."""
+    from multiprocessing.connection import wait
+
+    end_time = time.monotonic() + seconds
+    while True:
+        sentinels: list[Any] = [each.popen().sentinel for each in launches if each.alive]
+        remaining = end_time - time.monotonic()
+        if not sentinels or remaining <= 0:
+            return
+        wait(sentinels, remaining)
+
+
+def sentence(launch: Launch, leg: str) -> str:
+    """Say which child outlived its leg."""
+    where = f", started at {launch.place.file}:{launch.place.line}" if launch.place is not None else ""
+    return f"child {launch.pid} ({launch.target}{where}) outlived {leg} and was ended"

@@ -162,7 +162,13 @@ def main():
         open(directory.path, "w").close()
     elif sabotage == "missing":
         child.__file__ = "/nonexistent/child.py"
+        os.unlink(os.path.join(directory.path, child.COMPILED))
+    elif sabotage == "truncated":
+        with open(os.path.join(directory.path, child.COMPILED), "r+b") as file:
+            file.truncate(1000)
+        child.__file__ = "/nonexistent/child.py"
     elif sabotage in ("syntax", "raises"):
+        os.unlink(os.path.join(directory.path, child.COMPILED))
         child.__file__ = os.path.join(directory.path, "broken.py")
         with open(child.__file__, "w") as file:
             file.write("def (" if sabotage == "syntax" else "raise RuntimeError('broken')")
@@ -363,9 +369,9 @@ def test_a_crash_leaves_its_stack(world: World, method: str) -> None:
 DAMAGED = ["fine", "boom:1", "leaves", "vanishes", "fine:refuses"]
 
 
-@pytest.mark.parametrize("sabotage", ["gone", "a file", "missing", "syntax", "raises", "limit"])
+@pytest.mark.parametrize("sabotage", ["gone", "a file", "missing", "truncated", "syntax", "raises", "limit"])
 def test_a_child_runs_on_when_our_part_of_it_fails(world: World, method: str, sabotage: str) -> None:
-    """Directory gone or no directory, module missing, not Python or raising, no room: exit codes and output stay."""
+    """Directory gone or none, module missing, cut, not Python or raising, no room: exit codes and output stay."""
     if sabotage == "limit" and sys.platform == "win32":
         pytest.skip("no such limit there")
     plain = world.run(method, *DAMAGED, watched=False, sabotage=sabotage)

@@ -27,14 +27,20 @@ TEXT = 2_000
 """No text of an event is longer."""
 FRAMES = 40
 EXCEPTIONS = 4
+COMPILED = "child.pyc"
+"""The name of this module's code in the directory: compiling it takes ten times as long as all that it does."""
 KEY = "pytest_startmethod"
 """The key in the preparation data. ``multiprocessing.spawn.prepare`` passes over keys that it does not know."""
 
 _SOURCE = """
 try:
-    from importlib.machinery import SourceFileLoader
+    from importlib.machinery import SourceFileLoader, SourcelessFileLoader
+    try:
+        code = SourcelessFileLoader(name, compiled).get_code(name)
+    except (OSError, ImportError, EOFError, TypeError, ValueError):
+        code = SourceFileLoader(name, file).get_code(name)
     names = {"__name__": name, "__file__": file}
-    exec(SourceFileLoader(name, file).get_code(name), names)
+    exec(code, names)
     names["install"](directory, method, process, starter)
 except Exception:
     pass
@@ -53,6 +59,7 @@ class Stowaway:
         self.names = {
             "name": "_pytest_startmethod_child",
             "file": __file__,
+            "compiled": os.path.join(directory, COMPILED),
             "directory": directory,
             "method": method,
             "process": process,

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import importlib.util
 import json
+import marshal
 import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from importlib.machinery import SourceFileLoader
 from types import FrameType
 from typing import Any, Literal
 
@@ -17,6 +21,10 @@ from . import _cpython, child
 
 _LARGEST = 1_000_000
 """No event is that large; whatever is was not written by `child`."""
+
+
+_NEEDED_BY_FORKS = ("faulthandler", "fcntl", "resource")
+"""What a forked child of a leg would import, each for itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +146,13 @@ class ReportDirectory:
     def create(cls) -> ReportDirectory:
         """Make the directory. Raises OSError if there is no place for it."""
         directory = cls(tempfile.mkdtemp(prefix="pytest-startmethod-"))
-        _compile()
+        with contextlib.suppress(OSError, SyntaxError):  # then children compile it
+            code = compiled(child.__file__)
+            with open(os.path.join(directory.path, child.COMPILED), "wb") as file:
+                file.write(code)
+        for module in _NEEDED_BY_FORKS:
+            with contextlib.suppress(ImportError):
+                importlib.import_module(module)
         return directory
 
     def hold_life_line(self) -> None:
@@ -247,14 +261,15 @@ def wrap_preparation_data(
     return child.watch_preparation(original, directory.path)
 
 
-def _compile() -> None:
-    """Have `child` compiled where children look for it: pytest compiles the plugin's modules elsewhere."""
-    from importlib.machinery import SourceFileLoader
+@functools.lru_cache
+def compiled(file: str) -> bytes:
+    """Return the code of a module as a ``.pyc`` file has it (PEP 552). Raises OSError or SyntaxError.
 
-    try:
-        SourceFileLoader("_pytest_startmethod_child", child.__file__).get_code("_pytest_startmethod_child")
-    except (OSError, SyntaxError):
-        return
+    Children may not find one: pytest compiles the plugin's modules elsewhere, and ``PYTHONDONTWRITEBYTECODE`` is common
+    where tests run.
+    """
+    name = os.path.basename(file).partition(".")[0]
+    return importlib.util.MAGIC_NUMBER + bytes(12) + marshal.dumps(SourceFileLoader(name, file).get_code(name))
 
 
 # -- reading ---------------------------------------------------------------------------------------------------------

@@ -186,11 +186,19 @@ _STAND_INS: dict[Any, tuple[str, Callable[[Any], Any]]] = {
 # -- the fresh child -------------------------------------------------------------------------------------------------
 
 _SOURCE = """
-from importlib.machinery import SourceFileLoader
+import marshal, os, struct, sys
+if sys.platform == "win32":
+    import msvcrt
+    msvcrt.setmode(0, os.O_BINARY)
+def block():
+    data, size = b"", struct.unpack("!Q", os.read(0, 8))[0]
+    while len(data) < size:
+        data += os.read(0, size - len(data)) or sys.exit()
+    return data
 modules = {}
 for name, file in %r:
     modules[name] = {"__name__": name, "__file__": file}
-    exec(SourceFileLoader(name, file).get_code(name), modules[name])
+    exec(marshal.loads(block()[16:]), modules[name])
 modules["load_child"]["main"](modules["child"]["_exception"])
 """
 _PREPARED = ("sys_path", "sys_argv", "orig_dir", "dir", "start_method")
@@ -272,6 +280,8 @@ class Loader:
             bufsize=0,
             start_new_session=True,
         )
+        for _, file in files:
+            self._send(children.compiled(file))
         prepared = {key: data[key] for key in _PREPARED if key in data}
         self._send(json.dumps({**prepared, "start_method": self.method}).encode())
         self._receive()

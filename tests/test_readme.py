@@ -195,12 +195,12 @@ def test_every_cause_with_an_example_has_its_section():
         for test, code in re.findall(pattern, file.read_text(encoding="utf-8"), re.MULTILINE):
             shown.setdefault(code, []).append((test, f"(examples/{file.name})"))
     sections = dict(re.findall(r"^### (SM\d+ [\w-]+)\n(.*?)(?=^##)", README, re.MULTILINE | re.DOTALL))
-    assert list(sections) == sorted(f"{code} {CAUSES[code].name}" for code in shown)
-    for title, text in sections.items():
-        example = text.partition("*Example:*")[2]
-        for test, link in shown[title[:5]]:
-            assert f"`{test}`" in example, title
-            assert link in example, title
+    assert list(sections) == sorted(f"{title[:5]} {CAUSES[title[:5]].name}" for title in sections)
+    for code, tests in shown.items():
+        example = sections[f"{code} {CAUSES[code].name}"].partition("*Example:*")[2]
+        for test, link in tests:
+            assert f"`{test}`" in example, code
+            assert link in example, code
 
 
 def test_links_lead_somewhere():

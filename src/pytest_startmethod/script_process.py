@@ -29,22 +29,26 @@ def main() -> None:
     if sys.path and sys.path[0] == os.path.dirname(os.path.realpath(__file__)):  # not under -P and -I
         sys.path[0] = os.path.dirname(os.path.realpath(script))
     sys.argv[:] = [script, *args]
+    namespace = _main_module(script)
+    failed: Callable[[BaseException], None] = _ignore
     try:
         if int(life) >= 0:
             _watch_life(int(life), directory)
         failed = _prepare(directory, method)
     except Exception as trouble:
         _write(directory, {"trouble": f"{type(trouble).__name__}: {trouble}"})
-        failed = _ignore
-    _run(script, failed)
+    _run(namespace, failed)
 
 
 def _ignore(error: BaseException) -> None:
     """Stand in for what could not be prepared."""
 
 
-def _run(script: str, failed: Callable[[BaseException], None]) -> None:
-    """Run `script` as ``__main__``; its exceptions are printed without our frames."""
+def _main_module(script: str) -> dict[str, Any]:
+    """Put the script's module, empty, in the place of ours; return its namespace.
+
+    Done before multiprocessing is imported, which makes ``__mp_main__`` another name of it.
+    """
     from importlib.machinery import SourceFileLoader
 
     own = sys.modules["__main__"]
@@ -56,10 +60,16 @@ def _run(script: str, failed: Callable[[BaseException], None]) -> None:
     values |= {name: {} if name == "__annotations__" else None for name in _MAIN_NAMES if name in vars(own)}
     vars(module).update(values)
     sys.modules["__main__"] = module
+    return vars(module)
+
+
+def _run(namespace: dict[str, Any], failed: Callable[[BaseException], None]) -> None:
+    """Run the script in its module; its exceptions are printed without our frames."""
+    path = namespace["__file__"]
     try:
         with open(path, "rb") as file:
             source = file.read()
-        exec(compile(source, path, "exec", dont_inherit=True), vars(module))
+        exec(compile(source, path, "exec", dont_inherit=True), namespace)
     except BaseException as error:
         sys.excepthook = _without_us(sys.excepthook)
         try:

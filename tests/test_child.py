@@ -364,6 +364,19 @@ def test_a_crash_leaves_its_stack(world: World, method: str) -> None:
     assert ran.cases["vanishes"]["reports"] == ran.cases["killed"]["reports"] == []
 
 
+def test_a_child_imports_nothing_for_us(tmp_path: Path) -> None:
+    """Until something fails it has what multiprocessing has, and three modules of C."""
+    script = (
+        "import sys, multiprocessing.spawn; before = set(sys.modules)\n"
+        f"names = {{'__name__': 'child', '__file__': {str(SOURCE / 'pytest_startmethod' / 'child.py')!r}}}\n"
+        "exec(compile(open(names['__file__']).read(), names['__file__'], 'exec'), names)\n"
+        f"names['install']({str(tmp_path)!r}, 'spawn', 'P', 1)\n"
+        "print(sorted(set(sys.modules) - before - {'__future__', 'faulthandler', 'fcntl', 'resource'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
 # -- when our part fails -----------------------------------------------------------------------------------------------
 
 DAMAGED = ["fine", "boom:1", "leaves", "vanishes", "fine:refuses"]

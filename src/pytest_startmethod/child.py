@@ -17,11 +17,14 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from itertools import chain
 from types import FrameType, FunctionType, TracebackType
-from typing import Any
+
+TYPE_CHECKING = False  # typing.TYPE_CHECKING: importing typing would take longer than everything else here
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator
+    from typing import Any
 
 TEXT = 2_000
 """No text of an event is longer."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import linecache
 import os
 import re
@@ -95,6 +96,10 @@ def findings(
         finding = crash(each, [report for report in reports if report.pid == each.pid])
         if finding is not None:
             found.append(finding)
+    for report in reports:
+        if report.phase == "crash" and report.pid not in by_pid:
+            who = f"a {report.method} child of the child {report.starter} (pid {report.pid})"
+            found.append(_crashed(who, report.method, report.stack, None))
     return _unique(found)
 
 
@@ -552,11 +557,13 @@ _STACK_LINE = re.compile(r'\s*File "(?P<file>[^"]+)", line (?P<line>\d+) in (?P<
 def crash(launch: Launch, reports: Sequence[ChildReport]) -> Finding | None:
     """Return the finding for a child that ended without Python's doing; None if it ended in an ordinary way."""
     code = launch.exit_code
-    if code is None or code == 0 or any(report.phase not in ("crash", "stack") for report in reports):
+    if code == 0 or any(report.phase not in ("crash", "stack") for report in reports):
         return None
     stack = next((report.stack for report in reports if report.phase == "crash"), ())
-    place, lines = _user_line(stack)
     who = f"the {launch.method} child {launch.target} (pid {launch.pid})"
+    if code is None:
+        return _crashed(who, launch.method, stack, launch.place) if stack else None
+    place, lines = _user_line(stack)
     started = () if launch.place is None else (f"started at {launch.place.file}:{launch.place.line}",)
     if code < 0:
         name = _signal_name(-code)
@@ -566,11 +573,9 @@ def crash(launch: Launch, reports: Sequence[ChildReport]) -> Finding | None:
         if name == "SIGKILL":
             fix = "look for who kills it: Process.kill(), a supervisor, or the kernel when memory runs out"
             return _finding("SM404", "", launch.place, message, started, fix, "note")
-        where = "the line above" if place is not None else "the native code that the child runs"
-        fix = f"look at {where}: native code that holds threads, handles or memory of its parent is the usual cause"
-        if launch.method == "fork":
-            fix += ", and spawn gives it a clean start"
-        return _finding("SM404", "", place or launch.place, message, (*lines, *started), fix)
+        return _finding(
+            "SM404", "", place or launch.place, message, (*lines, *started), _crash_fix(launch.method, place)
+        )
     if code == 255 and launch.method == "forkserver":
         message = f"{who} has no exit code: the forkserver process that it came from has ended"
         fix = "look for who ends the forkserver: a signal to the process group, or a loop over all child processes"
@@ -578,6 +583,27 @@ def crash(launch: Launch, reports: Sequence[ChildReport]) -> Finding | None:
     message = f"{who} ended with exit code {code} and no exception: os._exit({code}) or native code ended it"
     fix = "look for os._exit() in the child; it skips finally blocks, buffered output and exit handlers"
     return _finding("SM404", "", launch.place, message, (*lines, *started), fix)
+
+
+def _crashed(who: str, method: str | None, stack: Sequence[str], started: Place | None) -> Finding:
+    """Return the finding for a crash whose exit code nobody knows: faulthandler tells."""
+    place, lines = _user_line(stack)
+    title, facts = (lines[0], lines[1:]) if lines else ("a fatal error", ())
+    message = f"{who} crashed: {title.removeprefix('Fatal Python error: ')}"
+    if started is not None:
+        facts = (*facts, f"started at {started.file}:{started.line}")
+    return _finding("SM404", "", place or started, message, facts, _crash_fix(method, place))
+
+
+def _crash_fix(method: str | None, place: Place | None) -> str:
+    where = "the line above" if place is not None else "the native code that the child runs"
+    fix = f"look at {where}: native code that holds threads, handles or memory of its parent is the usual cause"
+    return fix + (", and spawn gives it a clean start" if method == "fork" else "")
+
+
+def _in_child(frame: re.Match[str]) -> bool:
+    """Say whether a line is the child's own: below ``_bootstrap`` a fork shows what its parent was doing."""
+    return frame["function"] != "_bootstrap"
 
 
 def _signal_name(number: int) -> str:
@@ -589,7 +615,7 @@ def _signal_name(number: int) -> str:
 
 def _user_line(stack: Sequence[str]) -> tuple[Place | None, tuple[str, ...]]:
     """Return the innermost line of the user's in faulthandler's text, and the lines that are worth showing."""
-    found = [match for line in stack if (match := _STACK_LINE.match(line))]
+    found = list(itertools.takewhile(_in_child, filter(None, map(_STACK_LINE.match, stack))))
     shown = [f"{m['file']}:{m['line']} in {m['function']}" for m in found if owner(m["file"]) in ("user", "installed")]
     place = next((Place(m["file"], int(m["line"])) for m in found if owner(m["file"]) == "user"), None)
     title = [line for line in stack if line.startswith(("Fatal Python error", "Windows fatal"))][:1]
@@ -653,7 +679,8 @@ def traceback_lines(report: ChildReport, root: str | None = None, full: bool = F
     }.get(report.phase, "in its initializer" if report.role == "initializer" else "")
     if report.phase in ("crash", "stack"):
         did = "crashed" if report.phase == "crash" else "stood here"
-        return [f"{name} (pid {report.pid}, {report.method}) {did}:", *(f"  {line}" for line in report.stack)]
+        stack = report.stack if full else _stack_worth_showing(report.stack, root)
+        return [f"{name} (pid {report.pid}, {report.method}) {did}:", *(f"  {line}" for line in stack)]
     if not report.raised:
         return [f"{name} (pid {report.pid}, {report.method}) ended with exit code {report.exit_code} {doing}".rstrip()]
     lines = [f"{name} (pid {report.pid}, {report.method}) raised{' ' + doing if doing else ''}:"]
@@ -665,7 +692,9 @@ def traceback_lines(report: ChildReport, root: str | None = None, full: bool = F
 
 
 def _raised_lines(raised: Raised, report: ChildReport, root: str | None, full: bool) -> list[str]:
-    shown = raised.frames if full else _worth_showing(raised.frames)
+    shown = list(raised.frames) if full else _worth_showing(raised.frames)
+    if not shown and report.phase == "run":
+        shown = list(raised.frames[-1:])
     lines = []
     for frame in shown:
         file = frame.file if not root else frame.file.removeprefix(root.rstrip(os.sep) + os.sep)
@@ -684,12 +713,30 @@ def _raised_lines(raised: Raised, report: ChildReport, root: str | None, full: b
     return lines
 
 
+def _stack_worth_showing(stack: Sequence[str], root: str | None) -> list[str]:
+    """Return faulthandler's text without the parent's frames below a fork, and of frames only the user's."""
+    lines: list[str] = []
+    inherited = False
+    for line in stack:
+        frame = _STACK_LINE.match(line)
+        if frame is None:
+            inherited = False
+            if line.strip():
+                lines.append(line)
+        elif frame["function"] == "_bootstrap":
+            inherited = True
+        elif not inherited and _whose(frame["file"]) == "user":
+            file = frame["file"]
+            file = file if not root else file.removeprefix(root.rstrip(os.sep) + os.sep)
+            lines.append(f"  {file}:{frame['line']} in {frame['function']}")
+    return lines
+
+
 def _worth_showing(frames: Sequence[Frame]) -> list[Frame]:
-    """Return the user's frames; failing that the last one of all."""
+    """Return the user's frames, and where an installed package raised."""
     own = [each for each in frames if _whose(each.file) == "user"]
     installed = [each for each in frames if _whose(each.file) == "installed"]
     chosen = own + ([installed[-1]] if installed and frames[-1] is installed[-1] else [])
-    chosen = chosen or list(frames[-1:])
     return chosen if len(chosen) <= 12 else chosen[:3] + chosen[-9:]
 
 

@@ -230,8 +230,10 @@ class ReportDirectory:
         """Forget the reports so far. Children that still run keep their files for a crash."""
         with contextlib.suppress(OSError):
             for name in os.listdir(self.path):
-                if name.endswith(".json"):
-                    os.unlink(os.path.join(self.path, name))
+                path = os.path.join(self.path, name)
+                if name.endswith(".json") or (name.endswith(".stack") and _read(path) is not None):
+                    with contextlib.suppress(OSError):
+                        os.unlink(path)
         self.unreturned.clear()
 
     def remove(self) -> None:

@@ -206,6 +206,8 @@ def main():
     sys.stderr.write("## end\\n")
     print(json.dumps({"parent": os.getpid(), "results": results}))
     directory.remove()
+    if sabotage == "a file":
+        os.unlink(directory.path)
 
 
 if __name__ == "__main__":

@@ -565,6 +565,16 @@ def test_what_did_not_load_needs_no_frame_of_multiprocessing() -> None:
     ]
 
 
+def test_a_long_message_is_wrapped_unless_all_is_wanted() -> None:
+    """A section has eighty columns."""
+    raised = Raised("TypeError", "Record.__init__() missing 1 required positional argument: 'description'")
+    assert traceback_lines(report("unpickling", raised))[1:] == [
+        "  TypeError: Record.__init__() missing 1 required positional argument:",
+        "    'description'",
+    ]
+    assert len(traceback_lines(report("unpickling", raised), full=True)) == 2
+
+
 def test_an_exit_without_exception_is_one_line() -> None:
     """What a finalizer raised is not known."""
     assert traceback_lines(report("exit", exit_code=1)) == [

@@ -704,13 +704,28 @@ def _raised_lines(raised: Raised, report: ChildReport, root: str | None, full: b
     if full and raised.omitted:
         lines.append(f"  ({raised.omitted} frames left out)")
     message = raised.message.strip()
-    lines += textwrap.indent(f"{raised.type}: {message}" if message else raised.type, "  ").splitlines()
+    for line in (f"{raised.type}: {message}" if message else raised.type).splitlines():
+        lines += [f"  {line}"] if full or not line.strip() else _wrapped(line)
     if raised.statement is not None:
         lines += [f"    {name} = {text}" for name, text in raised.values]
         how = "forked" if report.method == "fork" else f"{report.method} "
         text = f"pytest does not rewrite asserts in this {how.strip()} child: it says no more than this"
         lines += textwrap.wrap(text, WIDTH, initial_indent="    ", subsequent_indent="    ")
     return lines
+
+
+def _wrapped(line: str) -> list[str]:
+    """Return a line of a message in the width of a section; a path or name is never broken."""
+    return textwrap.wrap(
+        line,
+        WIDTH,
+        initial_indent="  ",
+        subsequent_indent="    ",
+        break_long_words=False,
+        break_on_hyphens=False,
+        drop_whitespace=True,
+        replace_whitespace=False,
+    )
 
 
 def _stack_worth_showing(stack: Sequence[str], root: str | None) -> list[str]:

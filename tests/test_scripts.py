@@ -465,26 +465,6 @@ def test_method_of_the_script(box):
     assert run.notes == (f"{box.path / 'script.py'}:7: set_start_method('fork') holds from there on",)
 
 
-def test_default_of_children(box):
-    """The method is the default of the children, too, whichever way they were started."""
-    text = """
-        import multiprocessing
-
-        def work(queue):
-            queue.put(multiprocessing.get_start_method())
-
-        if __name__ == "__main__":
-            context = multiprocessing.get_context("spawn")
-            queue = context.Queue()
-            process = context.Process(target=work, args=(queue,))
-            process.start()
-            print(queue.get())
-            process.join()
-        """
-    for method in FRESH:
-        assert box.run(text, method=method).check().stdout == f"{method}\n"
-
-
 # -- the end ---------------------------------------------------------------------------------------------------------
 
 ENDLESS = """
@@ -523,7 +503,8 @@ def test_time_limit(box, method):
 def test_killed_from_outside(box, method):
     """When whoever runs the script is killed, the script and all that it started end, and their files go."""
     command = [sys.executable, "-m", "pytest_startmethod", "run", "--method", method, box.file(ENDLESS)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, env=box.env)
+    source = str(Path(main_guard.__file__).parent.parent)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, env={**box.env, "PYTHONPATH": source})
     assert process.stdout is not None
     assert process.stdout.readline() == b"ready\n"
     process.kill()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import tempfile
 import traceback
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -45,7 +47,6 @@ def listen(directory: str, method: str) -> Listening:
     patches = Patches()
     open_ones.callback(patches.undo)
     reports = ReportDirectory(directory)
-    patches.put(mp.spawn_module(), "get_preparation_data", lambda original: _with_method(original, method))
     patches.put(mp.spawn_module(), "get_preparation_data", reports.watch_preparation)
     patches.put(BaseProcess, "_bootstrap", reports.watch_bootstrap)
     if mp.has_forkserver():
@@ -59,6 +60,7 @@ def listen(directory: str, method: str) -> Listening:
 
     def finish() -> None:
         open_ones.close()
+        recorder.read_exit_codes()
         for index, launch in enumerate(record.launches):
             _write(directory, {"exit": index, "exit_code": launch.exit_code})
         for failure in record.failures:
@@ -71,6 +73,12 @@ def listen(directory: str, method: str) -> Listening:
         for trouble in recorder.troubles:
             _write(directory, {"trouble": trouble})
 
+    def hold() -> None:
+        if os.getpid() == owner_pid:
+            recorder.hold()
+
+    owner_pid = os.getpid()
+    atexit.register(hold)  # after multiprocessing's own, and so called before it
     return Listening(failed, finish)
 
 
@@ -97,6 +105,22 @@ class ScriptRecorder(Recorder):
         super().__init__()
         self._directory = directory
         self._temporary: set[str] = set()
+        self._processes: list[tuple[Launch, weakref.ref[BaseProcess]]] = []
+        self._held: list[tuple[Launch, Any]] = []
+
+    def hold(self) -> None:
+        """Keep what tells the exit codes of the processes that are alive at the end of the script.
+
+        multiprocessing joins them at exit and lets go of them, at a time when `weakref.finalize` is no longer heard.
+        """
+        alive = [(launch, process()) for launch, process in self._processes]
+        self._held = [(launch, mp.process_popen(process)) for launch, process in alive if process is not None]
+
+    def read_exit_codes(self) -> None:
+        """Note the exit codes of the processes that `hold` found."""
+        for launch, popen in self._held:
+            if popen is not None and launch.exit_code is None:
+                launch.exit_code = popen.returncode
 
     def _open(self, record: LegRecord, process: BaseProcess) -> Launch:
         self._guarded(self._settle_directory, process)
@@ -114,6 +138,7 @@ class ScriptRecorder(Recorder):
 
     def _started(self, record: LegRecord, launch: Launch, process: BaseProcess) -> None:
         super()._started(record, launch, process)
+        self._processes.append((launch, weakref.ref(process)))
         self._note(record, launch)
 
     def _failed(self, record: LegRecord, launch: Launch, error: BaseException) -> None:
@@ -131,21 +156,6 @@ class ScriptRecorder(Recorder):
         entry = {**launch.as_dict(), "function": function, "findings": findings}
         index = next(n for n, each in enumerate(record.launches) if each is launch)
         _write(self._directory, {"launch": index, **entry})
-
-
-def _with_method(original: Callable[[str], dict[str, Any]], method: str) -> Callable[[str], dict[str, Any]]:
-    """Wrap ``spawn.get_preparation_data``: the default of the children is `method`, too.
-
-    As long as the script has not used the default context the data says None: the interpreter's own.
-    """
-
-    def get_preparation_data(name: str) -> dict[str, Any]:
-        data = original(name)
-        if data.get("start_method", method) is None:
-            data["start_method"] = method
-        return data
-
-    return get_preparation_data
 
 
 # -- the forkserver's own failure ------------------------------------------------------------------------------------

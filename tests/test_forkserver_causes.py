@@ -1,0 +1,341 @@
+"""What is peculiar to the forkserver is explained where it is certain, and only there."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from pytest_startmethod import forkserver_causes, scripts
+from pytest_startmethod.callers import Place
+from pytest_startmethod.children import Frame, Raised
+from pytest_startmethod.diagnosis import Evidence
+from pytest_startmethod.forkserver_causes import Seen, explain
+from pytest_startmethod.launches import Launch
+
+pytestmark = pytest.mark.skipif(
+    "forkserver" not in multiprocessing.get_all_start_methods(), reason="there is no forkserver"
+)
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+# -- for real --------------------------------------------------------------------------------------------------------
+
+
+def test_socket_lost():
+    """SM601: the server of a script lay in a directory that is gone; the finding says which, and who redirected."""
+    script = EXAMPLES / "redirecting_script.py"
+    run = scripts.run(script, method="forkserver")
+    assert run.returncode == 1
+    (finding,) = run.findings
+    lost = finding.message.split()[5].rstrip(",")
+    assert Path(lost).name.startswith("pymp-")
+    assert finding.section_lines(str(EXAMPLES)) == [
+        "SM601 forkserver-socket-lost: tempfile.tempdir",
+        "  redirecting_script.py:13",
+        f"  the forkserver's socket was in {lost}, which has been",
+        "  removed since: the server can no longer be reached",
+        "  under fork: no server and no socket is needed to start a child",
+        f"  the temporary directory is {Path(lost).parent.parent} now",
+        "  the temporary directory is redirected at redirecting_script.py:19",
+        "  fix: let the server start before a test redirects the temporary directory:",
+        "    call multiprocessing.forkserver.ensure_running() in a session fixture, or in",
+        "    conftest.py",
+    ]
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_socket_not_needed(method):
+    """The same script has no finding under the other methods."""
+    run = scripts.run(EXAMPLES / "redirecting_script.py", method=method)
+    assert (run.stdout, run.findings) == ("done\n", ())
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="Python takes /tmp then")
+def test_path_too_long(tmp_path):
+    """SM602: the finding says how long the directory is and how long it may be."""
+    directory = tmp_path / ("x" * 100)
+    directory.mkdir()
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import multiprocessing\nif __name__ == '__main__':\n    multiprocessing.Process(target=print).start()\n"
+    )
+    run = scripts.run(script, method="forkserver", env={**os.environ, "TMPDIR": str(directory)})
+    (finding,) = run.findings
+    assert (finding.code, finding.path, finding.file, finding.line) == ("SM602", "TMPDIR", str(script), 3)
+    assert finding.message == (
+        f"the temporary directory is {len(str(directory))} characters long, and the forkserver's socket below it "
+        "cannot have a path of more than 107"
+    )
+    assert finding.evidence == (f"it is {directory}",)
+    assert finding.fix == "let TMPDIR name a directory of at most 75 characters"
+
+
+WAIT = """
+    import multiprocessing
+    import os
+
+    def work():
+        pass
+
+    if __name__ == "__main__":
+        process = multiprocessing.Process(target=work)
+        process.start()
+        os.waitpid(process.pid, 0)
+    """
+
+
+def run(tmp_path, text, method):
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent(text).lstrip("\n"))
+    return scripts.run(script, method=method)
+
+
+def test_waits_for_a_child_of_the_server(tmp_path):
+    """SM603: `os.waitpid` fails for what the server started, and the finding names the process."""
+    result = run(tmp_path, WAIT, "forkserver")
+    (finding,) = result.findings
+    assert (finding.code, finding.path, finding.line) == ("SM603", "os.waitpid", 10)
+    assert finding.message == (
+        f"os.waitpid() waits for children of this process, and process {result.launches[0].pid} is none: "
+        "the forkserver started it and waits for it"
+    )
+    assert finding.fix == "wait with process.join() and read process.exitcode, which hold under every method"
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_waits_for_another(tmp_path, method):
+    """Waiting in vain for a process that the server did not start is another failure."""
+    text = WAIT.replace("process.pid", "gone").replace(
+        "    process = ",
+        "    gone = os.posix_spawn('/bin/true', ['true'], {})\n        os.waitpid(gone, 0)\n        process = ",
+    )
+    result = run(tmp_path, text, method)
+    assert "ChildProcessError" in result.stderr
+    assert result.findings == ()
+
+
+PARENT = """
+    import multiprocessing
+    import os
+
+    def send_parent(connection):
+        connection.send(os.getppid())
+
+    def check():
+        here, there = multiprocessing.Pipe()
+        process = multiprocessing.Process(target=send_parent, args=(there,))
+        process.start()
+        parent = here.recv()
+        process.join()
+        assert parent == os.getpid()
+
+    if __name__ == "__main__":
+        check()
+    """
+
+
+def test_parent_of_a_child_of_the_server(tmp_path):
+    """SM603: what the child says of its parent differs, and the finding names the line that asks."""
+    (finding,) = run(tmp_path, PARENT, "forkserver").findings
+    assert (finding.code, finding.path, finding.line) == ("SM603", "getppid", 13)
+    assert finding.message == "os.getppid() of the child is the forkserver's pid, not this process's"
+    assert finding.evidence[0] == f"{tmp_path / 'script.py'}:5: connection.send(os.getppid())"
+    assert finding.fix == (
+        "multiprocessing.parent_process().pid names the process that started the child under every method"
+    )
+
+
+def test_parent_under_the_other_methods(tmp_path):
+    """Under the other methods the same code passes."""
+    for method in ("fork", "spawn"):
+        assert run(tmp_path, PARENT, method).check().findings == ()
+
+
+# As psutil tells the direct children of this process.
+PSUTIL = """
+    import os
+
+    class Process:
+        def children(self):
+            pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+            return {pid for pid in pids if pid != os.getpid() and self._parent(pid) == os.getpid()}
+
+        def _parent(self, pid):
+            try:
+                with open(f"/proc/{pid}/stat") as file:
+                    return int(file.read().rpartition(")")[2].split()[1])
+            except OSError:
+                return None
+    """
+
+CHILDREN = """
+    import multiprocessing
+    import psutil
+
+    def work():
+        pass
+
+    def running():
+        return psutil.Process().children()
+
+    def check():
+        multiprocessing.Lock()  # the resource tracker is there before
+        before = running()
+        process = multiprocessing.Process(target=work)
+        process.start()
+        process.join()
+        after = running()
+        assert after <= before, f"{after} not <= {before}"
+
+    if __name__ == "__main__":
+        check()
+    """
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks for processes in /proc")
+def test_server_is_a_child(tmp_path):
+    """SM603: the server is one more child, and its number in the failure is pointed at."""
+    (tmp_path / "psutil.py").write_text(textwrap.dedent(PSUTIL).lstrip("\n"))
+    result = run(tmp_path, CHILDREN, "forkserver")
+    (finding,) = result.findings
+    assert (finding.code, finding.path, finding.line) == ("SM603", "children", 17)
+    assert finding.message == ("the forkserver is one more child of this process, and what it started are its children")
+    assert finding.evidence[0] == f"{tmp_path / 'script.py'}:8: return psutil.Process().children()"
+    assert finding.evidence[1].endswith(", named in the failure")
+    for method in ("fork", "spawn"):
+        assert run(tmp_path, CHILDREN, method).check().findings == ()
+
+
+# -- from evidence ---------------------------------------------------------------------------------------------------
+
+STDLIB = str(Path(multiprocessing.__file__).parent / "forkserver.py")
+
+
+def launch(**values) -> Launch:
+    return Launch(
+        **{
+            "method": "forkserver",
+            "target": "script.work",
+            "args": (),
+            "place": Place("/x/test_a.py", 3),
+            "thread": None,
+            "fixture": None,
+            "leg": "test_a.py::test_a[forkserver]",
+            "pid": 4711,
+            **values,
+        }
+    )
+
+
+def evidence(**values) -> Evidence:
+    return Evidence(
+        **{
+            "leg": "test_a.py::test_a[forkserver]",
+            "method": "forkserver",
+            "outcome": "failed",
+            "launches": (launch(),),
+            "raised_at": Place("/x/test_a.py", 3),
+            **values,
+        }
+    )
+
+
+def raised(kind: str, message: str, function: str = "connect_to_new_process", file: str = STDLIB) -> tuple[Raised, ...]:
+    return (Raised(kind, message, (Frame("/x/test_a.py", 3, "test_a", ""), Frame(file, 80, function, ""))),)
+
+
+LOST = "[Errno 2] No such file or directory"
+
+
+def codes_of(given: Evidence, seen: Seen) -> list[str]:
+    return [each.code for each in explain(given, seen)]
+
+
+@pytest.mark.parametrize("function", ["connect_to_new_process", "ensure_running", "ForkServer.ensure_running"])
+def test_lost_socket_from_evidence(function, tmp_path):
+    """A server that cannot be reached or made is SM601 where its place is gone, by exception or by launch."""
+    seen = Seen(raised("FileNotFoundError", LOST, function), directory=str(tmp_path / "gone"), gone=True)
+    assert codes_of(evidence(launches=()), seen) == ["SM601"]
+    started = (launch(error=f"FileNotFoundError: {LOST}"),)
+    assert codes_of(evidence(launches=started, raised_at=None), Seen(gone=True, socket="/x/y")) == ["SM601"]
+
+
+@pytest.mark.parametrize(
+    ("given", "seen"),
+    [
+        (evidence(outcome="passed"), Seen(raised("FileNotFoundError", LOST), gone=True)),
+        (evidence(), Seen(raised("FileNotFoundError", LOST), gone=False)),
+        (evidence(), Seen(raised("FileNotFoundError", LOST + ": 'data.txt'", "load", "/x/forkserver.py"), gone=True)),
+        (evidence(), Seen(raised("FileNotFoundError", LOST, "main"), gone=True)),
+        (evidence(), Seen(raised("ConnectionResetError", "[Errno 104] Connection reset by peer"), gone=True)),
+        (evidence(), Seen(raised("OSError", "AF_UNIX path too long", "bind", "/x/server.py"))),
+        (evidence(method="fork"), Seen(raised("ChildProcessError", "[Errno 10] No child processes"))),
+        (evidence(), Seen(raised("ChildProcessError", "[Errno 10] No child processes"))),
+        (evidence(), Seen(raised("AssertionError", "assert 3 == 2"), server_pid=1)),
+        (evidence(), Seen()),
+    ],
+)
+def test_nothing_certain(given, seen):
+    """Without the whole of the evidence there is no finding."""
+    assert explain(given, seen) == ()
+
+
+def test_assertion_that_has_nothing_to_do_with_it(tmp_path):
+    """A failing test is not explained by what another test in its file looks at, nor by `active_children`."""
+    path = tmp_path / "test_a.py"
+    path.write_text(
+        "import os, psutil\n"
+        "def test_other():\n    assert len(psutil.Process().children()) == 1\n"
+        "def test_a():\n    assert len(multiprocessing.active_children()) == 1\n"
+        "def test_b():\n    tree.children()\n    assert False\n"
+    )
+    for line in (5,):
+        given = evidence(raised_at=Place(str(path), line))
+        assert explain(given, Seen(raised("AssertionError", "assert 3 == 1"), server_pid=12)) == ()
+    given = evidence(raised_at=Place(str(path), 3))
+    assert codes_of(given, Seen(raised("AssertionError", "assert 3 == 1"), server_pid=12)) == ["SM603"]
+    assert explain(given, Seen(raised("AssertionError", "assert 3 == 1"))) == ()
+    assert explain(given, Seen(raised("ValueError", "no"), server_pid=12)) == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("SIGCHLD", "this process gets no SIGCHLD when the child ends: the forkserver does"),
+        ("RUSAGE_CHILDREN", "what the child used is counted for the forkserver, not for this process"),
+    ],
+)
+def test_other_views(tmp_path, name, says):
+    """What a parent is told of its children is told to the server."""
+    path = tmp_path / "test_a.py"
+    path.write_text(f"import signal\ndef test_a():\n    use(signal.{name})\n    assert seen\n")
+    given = evidence(raised_at=Place(str(path), 4))
+    (finding,) = explain(given, Seen(raised("AssertionError", "assert seen")))
+    assert (finding.path, finding.message) == (name, says)
+
+
+def test_observing_imports_nothing():
+    """Looking at a leg that never had a server does not import multiprocessing's part for it."""
+    code = """
+        import json, sys
+        from pytest_startmethod import forkserver_causes
+        seen = forkserver_causes.observe(ValueError())
+        print(json.dumps([seen == forkserver_causes.Seen(), "multiprocessing.forkserver" in sys.modules]))
+    """
+    source = str(Path(forkserver_causes.__file__).parent.parent)
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": source},
+    )
+    assert json.loads(done.stdout) == [True, False]

@@ -90,10 +90,15 @@ def test_pickling_raised():
     assert run(use, Session())
 
 
+def hold(lock):
+    with lock:
+        pass
+
+
 def test_foreign_primitive():
     """SM106: the lock comes from a fork context whatever the process comes from."""
     lock = multiprocessing.get_context("fork").Lock()
-    assert run(use, lock)
+    assert run(hold, lock)
 
 
 class Link:
@@ -106,7 +111,7 @@ class Link:
 def test_too_deep():
     """SM107: pickling follows the chain by recursion."""
     chain = None
-    for _ in range(20_000):
+    for _ in range(100_000):
         chain = Link(chain)
     assert run(use, chain)
     while chain is not None:  # taken apart by hand: the interpreter would do that by recursion, too

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -102,7 +103,10 @@ def test_each_way_not_to_pickle(run):
         [*CAUSES, "test_too_deep"], NEEDS_FORK
     )
     for test, (code, path, text) in CAUSES.items():
-        assert findings(tests[test]) == [(code, path, line_of(name, text))], test
+        first, *more = findings(tests[test])
+        assert first == (code, path, line_of(name, text)), test
+        # 3.10 starts a child with a foreign lock, and the child crashes
+        assert [each[0] for each in more] == ["SM404"] * (code == "SM106" and sys.version_info < (3, 11))
     assert [f["code"] for f in tests["test_too_deep"]["spawn"]["findings"]] == ["SM107"]
 
 

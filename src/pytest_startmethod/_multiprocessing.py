@@ -327,3 +327,45 @@ def fail_job(job: Any, error: BaseException) -> None:
             job._set(0, (False, error))  # type: ignore[attr-defined]
     elif job is not None:
         job._set(0, (False, error))
+
+
+# -- locks -----------------------------------------------------------------------------------------------------------
+
+
+def lock_class() -> type[Any]:
+    """Return the base of Lock, RLock, Semaphore and BoundedSemaphore; Queue, Event, Value and the others hold these."""
+    from multiprocessing.synchronize import SemLock
+
+    return SemLock
+
+
+def made_by_default_context(frame: FrameType | None) -> bool:
+    """Say whether the factory method that makes a lock was called on the default context.
+
+    ``BaseContext.Lock`` and its kind pass ``self.get_context()`` on; a Queue, Value or Event makes its locks within
+    the same call.
+    """
+    context = None
+    while frame is not None and (frame.f_globals.get("__name__") or "").startswith("multiprocessing."):
+        if frame.f_globals["__name__"] == "multiprocessing.context":
+            context = frame.f_locals.get("self", context)
+        frame = frame.f_back
+    return context is None or context is default_context()
+
+
+def is_fork_lock(lock: Any) -> bool:
+    """Say whether a SemLock was made for forked children only: its semaphore has no name (3.10 has no other mark)."""
+    return lock._semlock.name is None
+
+
+def make_lock_anew(lock: Any) -> None:
+    """Give a SemLock a semaphore with a name, of the same kind and value: ``SemLock.__init__`` once more.
+
+    An RLock that this process holds keeps the one it has: a semaphore does not know how often it was acquired.
+    """
+    from multiprocessing.synchronize import RECURSIVE_MUTEX  # type: ignore[attr-defined]
+
+    semaphore = lock._semlock
+    if sys.platform != "win32" and not (semaphore.kind == RECURSIVE_MUTEX and semaphore._is_mine()):
+        context = multiprocessing.context._concrete_contexts["spawn"]  # type: ignore[attr-defined]
+        lock_class().__init__(lock, semaphore.kind, semaphore._get_value(), semaphore.maxvalue, ctx=context)

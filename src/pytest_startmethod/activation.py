@@ -118,6 +118,20 @@ def main_is_pytest() -> bool:
     return spec_name.partition(".")[0] == "pytest" or file in ("pytest", "py.test", "pytest.exe", "pytest-script.py")
 
 
+def unguarded_runner() -> Place | None:
+    """Return the line at which the main module, a script of the user's, runs pytest outside a main guard, or None.
+
+    pytest is run by something called `main` or `console_main`: ``sys.exit(pytest.main(sys.argv[1:]))``.
+    """
+    file = getattr(sys.modules.get("__main__"), "__file__", None)
+    if main_is_pytest() or not isinstance(file, str):
+        return None
+    for name in ("main", "console_main"):
+        for place in find_calls([os.path.abspath(file)], name, outermost=True):
+            return place
+    return None
+
+
 def without_main(original: Callable[[str], dict[str, Any]]) -> Callable[[str], dict[str, Any]]:
     """Wrap ``spawn.get_preparation_data`` so that a child does not run the parent's main module.
 

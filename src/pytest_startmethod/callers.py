@@ -81,12 +81,23 @@ def _tree(file: str) -> ast.Module | None:
         return None
 
 
-def find_calls(files: Iterable[str], name: str, argument: str | None = None) -> list[Place]:
-    """Return where `files` call something named `name` (with the string `argument`, if given), in source order."""
+def _top_level(tree: ast.Module) -> Iterator[ast.AST]:
+    """Yield what runs when a module is imported as something else than ``__main__``."""
+    for statement in tree.body:
+        guard = isinstance(statement, ast.If) and "__name__" in ast.dump(statement.test)
+        if not guard and not isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            yield from ast.walk(statement)
+
+
+def find_calls(files: Iterable[str], name: str, argument: str | None = None, *, outermost: bool = False) -> list[Place]:
+    """Return where `files` call something named `name` (with the string `argument`, if given), in source order.
+
+    `outermost`: only calls that an import of the file makes.
+    """
     found = []
     for file in files:
         tree = _tree(file) if name in "".join(linecache.getlines(file)) else None
-        for node in ast.walk(tree) if tree else ():
+        for node in (_top_level(tree) if outermost else ast.walk(tree)) if tree else ():
             if not isinstance(node, ast.Call):
                 continue
             called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", None)

@@ -106,7 +106,11 @@ def _elsewhere(evidence: Evidence) -> list[Finding]:
 
 def _pools_given_up(evidence: Evidence) -> list[Finding]:
     """Say that a Pool's workers died before they could run a task (SM402)."""
-    pools = {id(each.pool): each for each in evidence.launches if each.pool is not None and each.pool.given_up}
+    # the first worker of each: it was started where the user made the pool, the others in a thread of the pool's own
+    pools: dict[int, Launch] = {}
+    for launch in evidence.launches:
+        if launch.pool is not None and launch.pool.given_up:
+            pools.setdefault(id(launch.pool), launch)
     fix = (
         "see to it that a worker can import the task's module and run the initializer: what comes first above says why"
     )
@@ -132,6 +136,16 @@ def _threads(evidence: Evidence) -> list[Finding]:
     fix = "start the processes before the threads, or use spawn or forkserver, whose children inherit no locks"
     place = next((launch.place for launch in evidence.launches if launch.threads), None)
     return [_cause("SM405", "", place, message, fix, tuple(waiting))]
+
+
+def runner(place: Place) -> Finding:
+    """Return the note on a script that runs pytest outside a main guard (SM401)."""
+    message = (
+        "the script that runs pytest does so outside a main guard: every spawn and forkserver child of it runs the "
+        "whole session again. The children of these legs do not: they are told nothing of the script"
+    )
+    fix = f'put `if __name__ == "__main__":` above line {place.line} of the script'
+    return _note("SM401", "__main__", place, message, fix)
 
 
 def unique(findings: Iterable[Finding]) -> tuple[Finding, ...]:

@@ -19,9 +19,11 @@ from .pools import Pools, Watched
 
 if TYPE_CHECKING:
     from .finding import Finding
+    from .loading import Payload
 
 _T = TypeVar("_T")
 _MARK = "_pytest_startmethod_failure"
+_KEPT_BYTES = 1_000_000
 _DESCRIBED_LENGTH = 60
 
 
@@ -56,6 +58,8 @@ class Launch:
     """Why ``start()`` raised."""
     predicted: tuple[Finding, ...] = ()
     """Under fork: why ``start()`` would raise under spawn."""
+    payload: Payload | None = None
+    """Under spawn and forkserver: what was pickled, if it is not large, to see which part of it does not load."""
     pool: Watched | None = None
     """The Pool whose worker it is."""
     popen: Callable[[], Any] = lambda: None
@@ -201,8 +205,12 @@ class Recorder:
         finally:
             patches.undo()
             self.record = None
-            for close in record.closed:
-                self._guarded(close)
+            self.note_exits(record)
+
+    def note_exits(self, record: LegRecord) -> None:
+        """Know how the processes that are over ended, also those that nobody joined."""
+        for close in record.closed:
+            self._guarded(close)
 
     @contextmanager
     def fixture(self, fixture: Fixture) -> Iterator[None]:
@@ -272,6 +280,10 @@ class Recorder:
             self._initializer(record, launch, target, worker[0])
         if record.precheck and launch.method == "fork":
             self._guarded(self._precheck, record, launch, process)
+        elif launch.method != "fork":
+            self._guarded(self._keep_payload, launch, process)
+            if sys.version_info < (3, 11):
+                self._guarded(self._look_for_fork_locks, record, process)
         return launch
 
     def _watch_pool(self, launch: Launch | None) -> None:
@@ -306,6 +318,23 @@ class Recorder:
             outcome = pickling.dry_run(process, allow_fork_primitives=True)
             if outcome.error is not None:
                 launch.predicted = pickling.diagnose(process, error=outcome.error, allow_fork_primitives=True)
+
+    def _keep_payload(self, launch: Launch, process: BaseProcess) -> None:
+        from . import loading
+
+        if not launch.is_worker:  # theirs are multiprocessing's own; what matters is the tasks
+            with self._pickling():
+                launch.payload = loading.pack(process, limit=_KEPT_BYTES)
+
+    def _look_for_fork_locks(self, record: LegRecord, process: BaseProcess) -> None:
+        """Note what 3.10 pickles, loads and then crashes on: a lock that only a forked child can have."""
+        from . import pickling
+
+        with self._pickling():
+            outcome = pickling.dry_run(process)
+            found = pickling.diagnose(process, error=outcome.error) if outcome.error is not None else ()
+        if any(finding.code == "SM106" for finding in found):
+            record.failures.append(Failure(0, one_line(outcome.error or RuntimeError()), found))
 
     def _failed(self, record: LegRecord, launch: Launch, error: BaseException) -> None:
         launch.error = one_line(error)

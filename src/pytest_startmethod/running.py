@@ -5,15 +5,26 @@ from __future__ import annotations
 import os
 import traceback
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from . import _multiprocessing as mp
-from . import _pytest_private, child_causes, diagnosis, finding, forkserver_causes, hang, leftovers, limits, stacks
-from .activation import Activation, ForkServers, Patches, SetByUser, main_is_pytest, without_main
+from . import (
+    _pytest_private,
+    child_causes,
+    diagnosis,
+    finding,
+    forkserver_causes,
+    hang,
+    leftovers,
+    limits,
+    primitives,
+    stacks,
+)
+from .activation import Activation, ForkServers, Patches, SetByUser, main_is_pytest, unguarded_runner, without_main
 from .callers import Place, owner
 from .children import ChildReport, ReportDirectory
 from .collection import LEG, Leg
@@ -67,6 +78,10 @@ class Running:
         self.recorder.dead_workers = self._why_workers_died
         self.recorder.lost_jobs = self._lost_jobs
         self._state: LegState | None = None
+        self._native = mp.interpreter_default()
+        self._runner = unguarded_runner()
+        """The line of the main module that runs pytest outside a main guard."""
+        self._runner_told = False
         self._finished: dict[str, list[float]] = {}
         """By test: how long the calls of its finished legs took."""
         self._warned: set[SetByUser] = set()
@@ -91,7 +106,7 @@ class Running:
         with self.recorder.leg(leg.nodeid, leg.method, precheck=precheck) as record:
             self._state = item.stash[STATE] = LegState(leg, activation, record)
             try:
-                if main_is_pytest():
+                if main_is_pytest() or self._runner is not None:
                     patches.put(mp.spawn_module(), "get_preparation_data", without_main)
                 if self.reports is not None:
                     self.reports.clear()
@@ -100,6 +115,9 @@ class Running:
                 if mp.has_forkserver():
                     patches.put(mp.forkserver_class(), "ensure_running", self.servers.watch)
                     self.servers.enter()
+                patches.put(mp.lock_class(), "__init__", primitives.watch_creation)
+                if leg.method != "fork":
+                    patches.put(mp.lock_class(), "__getstate__", primitives.adopting(self._native))
                 activation.enter()
                 return (yield)
             finally:
@@ -212,6 +230,8 @@ class Running:
     ) -> None:
         state.duration += report.duration
         evidence = self._evidence(item, call, report, state)
+        if report.when == "call" and state.leg.method != "fork":
+            self._note_runner(state)
         if report.failed:
             state.message = state.message or _message(report)
             self._show_children(report, state)
@@ -229,6 +249,11 @@ class Running:
         if report.when == "teardown":
             self._end_leftovers(state)
             report.startmethod = self._result(state).as_dict()  # type: ignore[attr-defined]
+
+    def _note_runner(self, state: LegState) -> None:
+        if self._runner is not None and not self._runner_told and state.record.launches:
+            self._runner_told = True
+            state.findings.append(diagnosis.runner(self._runner))
 
     def _end_leftovers(self, state: LegState) -> None:
         root = str(self.config.rootpath)
@@ -307,11 +332,12 @@ class Running:
         """Return why children of the leg failed, by what they reported and how they ended."""
         if self.reports is None:
             return ()
+        self.recorder.note_exits(record)
         parent = child_causes.Parent(
             rootdir=str(self.config.rootpath), import_mode=self.config.getoption("importmode", None)
         )
         return child_causes.findings(
-            self.reports.read(), record.launches, parent, unreturned=tuple(self.reports.unreturned)
+            self.reports.read(), record.launches, parent, _not_loading, tuple(self.reports.unreturned)
         )
 
     def _why_workers_died(self) -> str:
@@ -382,6 +408,15 @@ def _report_directory(recorder: Recorder) -> ReportDirectory | None:
     except OSError as trouble:
         recorder.troubles.append(f"children cannot report: {trouble}")
         return None
+
+
+def _not_loading(launch: Launch) -> Sequence[child_causes.Unloaded]:
+    """Ask a fresh child which objects of `launch` do not load, and by which paths."""
+    if launch.payload is None:
+        return ()
+    from . import loading
+
+    return loading.predict(launch.payload, method=launch.method)
 
 
 def section_text(each: Finding, root: str) -> list[str]:

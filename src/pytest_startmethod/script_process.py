@@ -162,7 +162,10 @@ def _prepare(directory: str, method: str) -> Callable[[BaseException], None]:
     def finish() -> None:
         if os.getpid() == owner:
             for each in closing:
-                each()
+                try:
+                    each()
+                except Exception as trouble:
+                    _write(directory, {"trouble": f"{type(trouble).__name__}: {trouble}"})
 
     # Before multiprocessing is imported: what it does at exit, where it joins its children, comes first then.
     atexit.register(finish)

@@ -60,7 +60,7 @@ def listen(directory: str, method: str) -> Listening:
 
     def finish() -> None:
         open_ones.close()
-        recorder.read_exit_codes()
+        recorder.note_held_codes()
         for index, launch in enumerate(record.launches):
             _write(directory, {"exit": index, "exit_code": launch.exit_code})
         for failure in record.failures:
@@ -75,7 +75,7 @@ def listen(directory: str, method: str) -> Listening:
 
     def hold() -> None:
         if os.getpid() == owner_pid:
-            recorder.hold()
+            recorder.hold_at_exit()
 
     owner_pid = os.getpid()
     atexit.register(hold)  # after multiprocessing's own, and so called before it
@@ -106,19 +106,19 @@ class ScriptRecorder(Recorder):
         self._directory = directory
         self._temporary: set[str] = set()
         self._processes: list[tuple[Launch, weakref.ref[BaseProcess]]] = []
-        self._held: list[tuple[Launch, Any]] = []
+        self._held_at_exit: list[tuple[Launch, Any]] = []
 
-    def hold(self) -> None:
+    def hold_at_exit(self) -> None:
         """Keep what tells the exit codes of the processes that are alive at the end of the script.
 
         multiprocessing joins them at exit and lets go of them, at a time when `weakref.finalize` is no longer heard.
         """
         alive = [(launch, process()) for launch, process in self._processes]
-        self._held = [(launch, mp.process_popen(process)) for launch, process in alive if process is not None]
+        self._held_at_exit = [(launch, mp.process_popen(process)) for launch, process in alive if process is not None]
 
-    def read_exit_codes(self) -> None:
-        """Note the exit codes of the processes that `hold` found."""
-        for launch, popen in self._held:
+    def note_held_codes(self) -> None:
+        """Note the exit codes of the processes that `hold_at_exit` found."""
+        for launch, popen in self._held_at_exit:
             if popen is not None and launch.exit_code is None:
                 launch.exit_code = popen.returncode
 

@@ -56,7 +56,7 @@ def test_help(capsys):
     ("arguments", "line"),
     [
         ([], "python -m pytest_startmethod: the following arguments are required: COMMAND"),
-        (["run"], "python -m pytest_startmethod run: the following arguments are required: script, ..."),
+        (["run"], "python -m pytest_startmethod run: the following arguments are required: script"),
         (
             ["run", "--method", "clone", "x.py"],
             "python -m pytest_startmethod run: argument --method: unknown start method 'clone' (choose from METHODS)",
@@ -77,7 +77,8 @@ def test_wrong_arguments(arguments, line, capsys):
         __main__.main(arguments)
     assert caught.value.code == 2
     methods = ", ".join(each for each in selection.ORDER if each in selection.available())
-    assert capsys.readouterr().err == line.replace("METHODS", methods) + "\n"
+    # up to 3.14 it names what may be missing, too
+    assert capsys.readouterr().err.replace("script, ...", "script") == line.replace("METHODS", methods) + "\n"
 
 
 def test_no_such_script(capsys):

@@ -491,7 +491,7 @@ ENDLESS = """
 @pytest.mark.parametrize("method", METHODS)
 def test_time_limit(box, method):
     """At the limit the script ends, with all that it started."""
-    run = box.run(ENDLESS, method=method, timeout=4)
+    run = box.run(ENDLESS, method=method, timeout=8)
     assert (run.ended, run.stdout, run.stderr) == ("time limit", "ready\n", "")
     assert run.outcome == "script.py was ended (time limit)"
     assert box.left() == ([], [])

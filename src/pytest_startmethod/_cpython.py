@@ -205,7 +205,7 @@ def temporary_directory_of(process: multiprocessing.process.BaseProcess) -> str 
     return path if isinstance(path, str) else None
 
 
-def set_temporary_directory(process: multiprocessing.process.BaseProcess, path: str) -> None:
+def set_temporary_directory(process: multiprocessing.process.BaseProcess, path: str | None) -> None:
     """Let `process`, which was not started yet, use `path` instead of making a directory. See the getter."""
     process._config["tempdir"] = path  # type: ignore[attr-defined]
 

@@ -157,16 +157,6 @@ def is_manager_server(target: Any) -> bool:
     return getattr(target, "__qualname__", None) == "BaseManager._run_server"
 
 
-def temporary_directory() -> str:
-    """Make multiprocessing's own temporary directory now, and return it.
-
-    It is made at first use, and a test may have redirected ``tempfile.tempdir`` to a directory that it removes.
-    """
-    import multiprocessing.util
-
-    return multiprocessing.util.get_temp_dir()
-
-
 # -- forkserver ------------------------------------------------------------------------------------------------------
 
 _SERVER_FIELDS = "_forkserver_"  # address, alive_fd, pid on all versions; authkey since 3.12.9, 3.13.2 and 3.14

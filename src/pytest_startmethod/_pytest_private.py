@@ -257,7 +257,8 @@ def pytest_timeout_of(item: pytest.Item) -> float:
 
     ``pytest_timeout._get_item_settings`` (2.2 to 2.4). When it goes: both limits count, and the shorter one rules.
     """
-    plugin = item.config.pluginmanager.get_plugin("timeout")
+    manager = item.config.pluginmanager
+    plugin = manager.get_plugin("timeout") or manager.get_plugin("pytest_timeout")  # as an entry point, or with -p
     settings = getattr(plugin, "_get_item_settings", None)
     if settings is None:
         return 0.0

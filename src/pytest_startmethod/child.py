@@ -580,10 +580,29 @@ def _hold_life_line() -> None:
     import fcntl
 
     path = os.path.join(_facts["directory"], LIFE_LINE)
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        if _is_gone(_facts["starter"]):  # it ended while this process was starting
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise
     fcntl.fcntl(descriptor, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGKILL)
     fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | os.O_ASYNC)
+    try:
+        if os.read(descriptor, 1) == b"":  # no writer: it ended before the line above
+            os.kill(os.getpid(), signal.SIGKILL)
+    except BlockingIOError:
+        pass
+
+
+def _is_gone(pid: int) -> bool:
+    """Say whether a process has ended, though it may not have been waited for."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()[0] in "ZX"
+    except FileNotFoundError:
+        return os.path.exists("/proc/self/stat")
 
 
 # -- private names of CPython, read in 3.10 to 3.15 ------------------------------------------------------------------

@@ -145,7 +145,8 @@ class ReportDirectory:
     @classmethod
     def create(cls) -> ReportDirectory:
         """Make the directory. Raises OSError if there is no place for it."""
-        directory = cls(tempfile.mkdtemp(prefix="pytest-startmethod-"))
+        # named as multiprocessing names its own: it can be that, too, and no path in it is longer than the user's
+        directory = cls(tempfile.mkdtemp(prefix="pymp-"))
         with contextlib.suppress(OSError, SyntaxError):  # then children compile it
             code = compiled(child.__file__)
             with open(os.path.join(directory.path, child.COMPILED), "wb") as file:

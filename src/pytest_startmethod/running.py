@@ -7,6 +7,7 @@ import traceback
 import warnings
 from collections.abc import Generator, Sequence
 from dataclasses import replace
+from multiprocessing.process import current_process
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -98,7 +99,7 @@ class Running:
             return (yield)
         if leg.method not in mp.available():
             return (yield)  # its skip says so
-        mp.temporary_directory()
+        self._give_temporary_directory()
         activation = Activation(leg.method)
         patches = Patches()
         precheck = self.settings.precheck != "off"
@@ -128,6 +129,15 @@ class Running:
                 patches.undo()
                 self._state = None
                 del item.stash[STATE]
+
+    def _give_temporary_directory(self) -> None:
+        """Have a place for multiprocessing's sockets that no test removes, and that goes with the session.
+
+        It is made at first use, and a test may have redirected ``tempfile.tempdir`` to a directory that it removes.
+        """
+        theirs = _cpython.temporary_directory_of(current_process())
+        if self.reports is not None and (theirs is None or not os.path.isdir(theirs)):
+            _cpython.set_temporary_directory(current_process(), self.reports.path)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any]) -> Generator[None, object, object]:
@@ -396,6 +406,8 @@ class Running:
         if mp.has_forkserver():
             self.servers.close()
         if self.reports is not None:
+            if _cpython.temporary_directory_of(current_process()) == self.reports.path:
+                _cpython.set_temporary_directory(current_process(), None)
             self.reports.remove()
 
 

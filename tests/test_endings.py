@@ -1,0 +1,448 @@
+"""Every way in which a leg, its children and the session can end: told, in time, and with nothing left."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(
+    len(multiprocessing.get_all_start_methods()) < 3 or sys.platform != "linux", reason="asks Linux what is left"
+)
+
+
+def processes_with(mark):
+    """Return the pids of processes that have `mark` in their environment."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                if mark.encode() in (entry / "environ").read_bytes():
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+    return found
+
+
+@pytest.fixture
+def alone(session, monkeypatch, tmp_path_factory):
+    """A session with a mark in its environment and a temporary directory of its own; nothing may be left of it."""
+    mark = f"PYTEST_STARTMETHOD_MARK={session.path.name}-{os.getpid()}"
+    temporary = tmp_path_factory.mktemp("t")
+    monkeypatch.setenv(*mark.split("="))
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    session.mark, session.temporary = mark, temporary
+    yield session
+    monkeypatch.delenv("PYTEST_STARTMETHOD_MARK")
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and (processes_with(mark) or leftovers(temporary)):
+        os.sched_yield()
+    assert processes_with(mark) == []
+    assert leftovers(temporary) == []
+
+
+@pytest.fixture(params=["subprocess", "xdist"])
+def where(request):
+    """In this process there would be nothing to look at: what is left is left to it."""
+    return request.param
+
+
+def leftovers(directory):
+    return [each.name for each in directory.iterdir() if each.name.startswith("pymp-")]
+
+
+def lines_of(outcome, start):
+    at = next(i for i, line in enumerate(outcome.lines) if line.startswith(start))
+    return outcome.lines[at:]
+
+
+HANG = """
+    import multiprocessing
+    import pytest
+
+    def wait(event):
+        event.wait()
+
+    @pytest.mark.startmethods
+    def test_a():
+        event = multiprocessing.Event()
+        process = multiprocessing.Process(target=wait, args=(event,))
+        process.start()
+        process.join()
+
+    def test_b():
+        pass
+"""
+
+
+def test_hang_ends_at_its_limit_and_is_told(alone, where):
+    """The leg fails, the session goes on, parent and child say where they stood, the child is gone."""
+    outcome = alone.file(test_a=HANG).run("--start-methods-timeout=2", where=where)
+    legs = ["test_a[fork]", "test_a[spawn]", "test_a[forkserver]"]
+    assert outcome.names == {**dict.fromkeys(legs, "failed"), "test_b": "passed"}
+    for method in ("fork", "spawn", "forkserver"):
+        assert f"the leg test_a.py::test_a[{method}] was not over after 2 s (--start-methods-timeout)" in outcome.out
+        assert f" start method {method}: SM403 hang -" in outcome.out
+    text = " ".join(outcome.out.split())
+    assert "it is at test_a.py:12 in test_a, waiting for a process to end" in text
+    assert "at test_a.py:5 in wait, waiting for a multiprocessing event, condition or barrier" in text
+
+
+def test_marker_and_ini_and_option_set_the_limit(alone):
+    """The marker beats the option, the option beats the ini key; 0 is no limit."""
+    alone.file(test_a=HANG.replace("startmethods", 'startmethods("fork", timeout=0.5)'))
+    assert "after 0.5 s" in alone.ini(start_methods_timeout="40").run("--start-methods-timeout=30").out
+    alone.file(test_a=HANG.replace("startmethods", 'startmethods("fork")'))
+    assert "after 0.7 s" in alone.ini(start_methods_timeout="0.7").run().out
+
+
+@pytest.mark.parametrize("text", ["soon", "-1", "inf", "nan"])
+def test_limit_that_cannot_be_meant_is_one_line(session, text):
+    """What, where, and what would be valid."""
+    outcome = session.file(test_a=HANG).run(f"--start-methods-timeout={text}")
+    assert outcome.status == 4
+    expected = f"--start-methods-timeout: '{text}' is not valid (valid: auto, a number of seconds, or 0 for no limit)"
+    assert f"ERROR: {expected}" in outcome.lines
+
+
+def test_pytest_timeouts_limit_rules(alone):
+    """Where pytest-timeout has a limit for the item, its failure stands, and the diagnosis is added."""
+    pytest.importorskip("pytest_timeout")
+    alone.file(test_a=HANG.replace("startmethods", 'startmethods("fork")')).plugin("pytest_timeout")
+    outcome = alone.run("--timeout=2")
+    assert "Timeout (>2.0s) from pytest-timeout." in outcome.out
+    assert " start method fork: SM403 hang -" in outcome.out
+
+
+def test_full_queue_joined_too_early_is_told(alone):
+    """A child that waits for its queue's feeder: read the queue before join()."""
+    alone.file(
+        test_a="""
+        import multiprocessing
+        import pytest
+
+        def fill(queue):
+            queue.put("x" * 10_000_000)
+
+        @pytest.mark.startmethods(timeout=3)
+        def test_a():
+            queue = multiprocessing.Queue()
+            process = multiprocessing.Process(target=fill, args=(queue,))
+            process.start()
+            process.join()
+        """
+    )
+    outcome = alone.run()
+    text = " ".join(outcome.out.split())
+    assert text.count("its queue's feeder thread to end: nobody reads what it has put") >= 3
+    assert "fix: read the queue until it is empty before join()" in text
+
+
+def test_lock_held_at_fork_by_another_thread_is_told(alone):
+    """SM405: only fork hangs, and the finding names the thread."""
+    alone.file(
+        test_a="""
+        import multiprocessing
+        import threading
+        import pytest
+
+        LOCK = threading.Lock()
+
+        def take():
+            with LOCK:
+                pass
+
+        @pytest.mark.startmethods("fork", "spawn", timeout=3)
+        @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+        def test_a():
+            held, done = threading.Event(), threading.Event()
+
+            def hold():
+                with LOCK:
+                    held.set()
+                    done.wait()
+
+            thread = threading.Thread(target=hold, name="holder")
+            thread.start()
+            try:
+                held.wait()
+                process = multiprocessing.Process(target=take)
+                process.start()
+                process.join()
+                assert process.exitcode == 0
+            finally:
+                done.set()
+                thread.join()
+        """
+    )
+    outcome = alone.run()
+    assert outcome.names == {"test_a[fork]": "failed", "test_a[spawn]": "passed"}
+    assert " start method fork: SM405 fork-with-threads -" in outcome.out
+    assert "forked while other threads ran (holder) and waits for a lock" in " ".join(outcome.out.split())
+
+
+POOLS = """
+    import multiprocessing
+    import pytest
+
+    def number(value):
+        return value
+
+    def refuse():
+        raise RuntimeError("no worker today")
+
+    def ask(pool, how):
+        if how == "apply":
+            return pool.apply(number, (1,))
+        if how in ("map_async", "starmap_async"):
+            return getattr(pool, how)(number, [(1,)]).get()
+        return list(getattr(pool, how)(number, [(1,), (2,)]))
+"""
+WAYS = ["apply", "map", "starmap", "imap", "imap_unordered", "map_async", "starmap_async"]
+
+
+@pytest.mark.parametrize("how", WAYS)
+def test_initializer_that_raises_ends_the_wait(alone, how):
+    """Every way to ask a Pool that has no living workers ends in seconds, with the cause."""
+    alone.file(
+        test_a=f"""{POOLS}
+    @pytest.mark.startmethods(timeout=50)
+    def test_a():
+        with multiprocessing.Pool(2, initializer=refuse) as pool:
+            ask(pool, {how!r})
+        """
+    )
+    outcome = alone.run()
+    assert set(outcome.names.values()) == {"failed"}
+    assert "SM403" not in outcome.out
+    for method in ("fork", "spawn", "forkserver"):
+        assert f" start method {method}: SM402 pool-crash-loop -" in outcome.out
+    assert "RuntimeError: no worker today" in outcome.out
+
+
+@pytest.mark.parametrize("how", WAYS)
+def test_task_that_no_worker_can_import_ends_the_wait(alone, how):
+    """Under importlib mode the test module's functions cannot be imported: SM201 leads, SM402 follows."""
+    alone.file(
+        "project/tests/test_a.py",
+        f"""{POOLS}
+    @pytest.mark.startmethods(timeout=50)
+    def test_a():
+        with multiprocessing.Pool(2) as pool:
+            ask(pool, {how!r})
+        """,
+    )
+    (alone.path / "project" / "tests" / "__init__.py").touch()
+    outcome = alone.run("--import-mode=importlib", "--rootdir", alone.path / "project", "project/tests")
+    assert outcome.names == {"test_a[fork]": "passed", "test_a[spawn]": "failed", "test_a[forkserver]": "failed"}
+    assert "SM403" not in outcome.out
+    for method in ("spawn", "forkserver"):
+        first, second = (
+            outcome.out.index(f" start method {method}: {code} -")
+            for code in ("SM201 module-not-importable", "SM402 pool-crash-loop")
+        )
+        assert first < second
+
+
+def test_pool_that_recovers_is_left_alone(alone):
+    """Workers that die at first and live then give their results."""
+    alone.file(
+        test_a=f"""{POOLS}
+    import os
+
+    def die_twice(path):
+        with open(path, "a") as file:
+            file.write("x")
+        if os.path.getsize(path) <= 2:
+            os._exit(3)
+
+    @pytest.mark.startmethods
+    def test_a(tmp_path):
+        with multiprocessing.Pool(2, initializer=die_twice, initargs=(str(tmp_path / "starts"),)) as pool:
+            assert pool.map(number, [1, 2, 3]) == [1, 2, 3]
+        """
+    )
+    assert set(alone.run().names.values()) == {"passed"}
+
+
+def test_segmentation_fault_shows_its_stack(alone):
+    """SM404 names the signal, and the child's stack is there."""
+    alone.file(
+        test_a="""
+        import ctypes
+        import multiprocessing
+        import pytest
+
+        def crash():
+            ctypes.string_at(0)
+
+        @pytest.mark.startmethods
+        def test_a():
+            process = multiprocessing.Process(target=crash)
+            process.start()
+            process.join()
+            assert process.exitcode == 0
+        """
+    )
+    outcome = alone.run()
+    for method in ("fork", "spawn", "forkserver"):
+        assert f" start method {method}: SM404 child-crashed -" in outcome.out
+    assert "SIGSEGV" in outcome.out
+    assert " in crash" in outcome.out
+
+
+def test_failure_of_the_child_is_shown(alone, where):
+    """`assert 1 == 0` of an exit code is no longer all there is."""
+    alone.file(
+        test_a="""
+        import multiprocessing
+        import pytest
+
+        def fail(number):
+            total = number + 1
+            assert total == 3
+
+        @pytest.mark.startmethods
+        def test_a():
+            process = multiprocessing.Process(target=fail, args=(1,))
+            process.start()
+            process.join()
+            assert process.exitcode == 0
+        """
+    )
+    outcome = alone.run(where=where)
+    assert set(outcome.names.values()) == {"failed"}
+    for method in ("fork", "spawn", "forkserver"):
+        assert f" start method {method}: in the child -" in outcome.out
+    assert "assert total == 3" in outcome.out
+    assert "total = 2" in outcome.out
+
+
+def test_leftover_is_named_and_ended(alone, where):
+    """A daemon that outlives its leg is ended; the line that launched it is told, and the outcome is the user's."""
+    alone.file(
+        test_a="""
+        import multiprocessing
+        import pytest
+
+        def wait(connection):
+            connection.send("here")
+            connection.recv()
+
+        @pytest.mark.startmethods
+        def test_a(request):
+            ours, theirs = multiprocessing.Pipe()
+            process = multiprocessing.Process(target=wait, args=(theirs,), daemon=True)
+            process.start()
+            assert ours.recv() == "here"
+            request.config.kept = ours  # or its end would end the child
+        """
+    )
+    outcome = alone.run(where=where)
+    assert set(outcome.names.values()) == {"passed"}
+    text = " ".join(outcome.out.split())
+    for method in ("fork", "spawn", "forkserver"):
+        assert f"(test_a.wait, started at test_a.py:12) outlived test_a.py::test_a[{method}] and was ended" in text
+
+
+def test_process_of_a_wider_fixture_lives_on(alone):
+    """Only what belongs to the leg is ended with it."""
+    alone.file(
+        test_a="""
+        import multiprocessing
+        import pytest
+
+        pytestmark = pytest.mark.startmethods("fork", "spawn")
+
+        def serve(connection):
+            while connection.recv():
+                connection.send("here")
+
+        @pytest.fixture(scope="module")
+        def server(mp_context):
+            ours, theirs = mp_context.Pipe()
+            process = mp_context.Process(target=serve, args=(theirs,))
+            process.start()
+            yield ours
+            ours.send(None)
+            process.join()
+            assert process.exitcode == 0
+
+        @pytest.mark.parametrize("n", [1, 2])
+        def test_a(server, n):
+            server.send(n)
+            assert server.recv() == "here"
+        """
+    )
+    outcome = alone.run()
+    assert set(outcome.names.values()) == {"passed"}
+    assert "outlived" not in outcome.out
+
+
+ENDLESS = """
+    import multiprocessing
+    import os
+    import pytest
+    from pathlib import Path
+
+    def wait(event):
+        event.wait()
+
+    @pytest.mark.startmethods
+    def test_a(start_method):
+        event = multiprocessing.Event()
+        process = multiprocessing.Process(target=wait, args=(event,), daemon=False)
+        process.start()
+        Path("started-" + start_method).touch()
+        {then}
+"""
+
+
+def start(alone, *args):
+    """Start a session that is to be ended from outside, and wait until its leg has its child."""
+    path = os.pathsep.join([str(Path(__file__).parent.parent / "src"), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-m", "pytest", "-p", "pytest_startmethod.plugin", "-p", "no:cacheprovider", *args]
+    process = subprocess.Popen(
+        command,
+        cwd=alone.path,
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    while not list(alone.path.glob("started-*")):
+        assert process.poll() is None, process.communicate()[0]
+        os.sched_yield()
+    return process
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "SIGKILL"])
+def test_nothing_is_left_when_the_session_is_ended(alone, method, how):
+    """Ctrl-C, terminate and kill leave no child, no server, no directory (the fixture looks)."""
+    alone.file(test_a=ENDLESS.format(then="process.join()"))
+    process = start(alone, f"--start-methods={method}", "--start-methods-timeout=0")
+    os.kill(process.pid, getattr(signal, how))
+    process.communicate(timeout=30)
+    assert process.returncode != 0
+
+
+def test_nothing_is_left_after_exit_first(alone):
+    """-x ends the session at the first failure, and the leg's child with it."""
+    outcome = alone.file(test_a=ENDLESS.format(then="assert False")).run("-x")
+    assert list(outcome.names.values()) == ["failed"]
+
+
+def test_nothing_is_left_when_an_xdist_worker_dies(alone):
+    """A worker that is gone takes its legs' children along."""
+    pytest.importorskip("xdist")
+    alone.file(test_a=ENDLESS.format(then="os._exit(9)"))
+    outcome = alone.run("--start-methods=spawn", where="xdist")
+    assert "crashed while running" in outcome.out

@@ -32,7 +32,7 @@ def processes_with(mark):
 
 @pytest.fixture
 def alone(session, monkeypatch, tmp_path_factory):
-    """A session with a mark in its environment and a temporary directory of its own; nothing may be left of it."""
+    """Mark a session in its environment and give it a temporary directory; nothing may be left of either."""
     mark = f"PYTEST_STARTMETHOD_MARK={session.path.name}-{os.getpid()}"
     temporary = tmp_path_factory.mktemp("t")
     monkeypatch.setenv(*mark.split("="))

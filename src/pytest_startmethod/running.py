@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from . import _multiprocessing as mp
 from . import (
+    _cpython,
     _pytest_private,
     child_causes,
     diagnosis,
@@ -25,6 +25,7 @@ from . import (
     primitives,
     stacks,
 )
+from . import _multiprocessing as mp
 from .activation import Activation, ForkServers, Patches, SetByUser, main_is_pytest, unguarded_runner, without_main
 from .callers import Place, owner
 from .children import ChildReport, ReportDirectory

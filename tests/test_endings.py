@@ -43,8 +43,20 @@ def alone(session, monkeypatch, tmp_path_factory):
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline and (processes_with(mark) or leftovers(temporary)):
         os.sched_yield()
-    assert processes_with(mark) == []
+    left = [described(pid) for pid in processes_with(mark)]
+    assert not left, "\n".join(map(str, left))
     assert leftovers(temporary) == []
+
+
+def described(pid):
+    """Return a process's command line, and what it waits for, as far as the kernel tells."""
+    texts = []
+    for name in ("cmdline", "wchan"):
+        try:
+            texts.append((Path("/proc") / str(pid) / name).read_text().replace("\0", " ")[:400])
+        except OSError:
+            continue
+    return texts
 
 
 @pytest.fixture(params=["subprocess", "xdist"])

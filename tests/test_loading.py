@@ -280,7 +280,7 @@ def _children() -> set[int]:
                 fields = (entry / "stat").read_text().rpartition(")")[2].split()
             except OSError:
                 continue
-            if int(fields[2]) in {os.getpid(), os.getpgrp()} or int(fields[1]) == os.getpid():
+            if int(fields[1]) == os.getpid():
                 listed.add(int(entry.name))
     return listed
 

@@ -127,9 +127,11 @@ def watch_bootstrap(
 
 
 def _begin(process: Any, directory: str) -> None:
+    own = object.__getattribute__(process, "__dict__")
     if _facts.get("pid") != os.getpid():
         _facts.clear()  # a fork has its parent's
-        _facts.update(pid=os.getpid(), directory=directory, method="fork", starter=os.getppid())
+        starter = own.get("_parent_pid", os.getppid())  # not getppid(): the parent may be gone by now
+        _facts.update(pid=os.getpid(), directory=directory, method="fork", starter=starter)
         for step in (_let_go, _hold_life_line, _catch_crashes):
             try:
                 step()
@@ -137,7 +139,6 @@ def _begin(process: Any, directory: str) -> None:
                 pass
     elif sys.excepthook is _excepthook:
         sys.excepthook = _facts["excepthook"]  # from here on `_bootstrap` itself handles what is raised
-    own = object.__getattribute__(process, "__dict__")
     _facts.update(process=str(own.get("_name")), phase="run")
     _watch_run(process, own)
     _watch_worker(own)

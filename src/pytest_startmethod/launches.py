@@ -19,7 +19,7 @@ from .pools import Pools, Watched
 
 if TYPE_CHECKING:
     from .finding import Finding
-    from .loading import Payload
+    from .loading import Loader, Payload
 
 _T = TypeVar("_T")
 _MARK = "_pytest_startmethod_failure"
@@ -176,6 +176,8 @@ class Recorder:
         self.fixtures: list[Fixture] = []
         self.by_fixture: dict[Fixture, list[Launch]] = {}
         """Launches of fixtures wider than a function: later legs live with them."""
+        self.loader: Callable[[], Loader] | None = None
+        """Gives the fresh child that is asked whether what pickles loads, too; None: nothing is asked."""
         self.pools = Pools()
         self.dead_workers: Callable[[], str] = lambda: "nothing is known of why"
         """Says why the workers of a pool died."""
@@ -318,6 +320,10 @@ class Recorder:
             outcome = pickling.dry_run(process, allow_fork_primitives=True)
             if outcome.error is not None:
                 launch.predicted = pickling.diagnose(process, error=outcome.error, allow_fork_primitives=True)
+            elif self.loader is not None:
+                from . import loading
+
+                launch.predicted = loading.explain(process, allow_fork_primitives=True, loader=self.loader())
 
     def _keep_payload(self, launch: Launch, process: BaseProcess) -> None:
         from . import loading

@@ -260,7 +260,9 @@ class Loader:
     def _ask(self, payload: Payload) -> Mapping[str, Any]:
         if self._process is None or self._process.poll() is not None:
             self._start()
-        question = {"buffers": payload.buffers, "main": self._main, "seconds": self.seconds}
+        # running the main module again has effects of its own: only for what refers to it
+        main = self._main if b"__main__" in payload.data else {}
+        question = {"buffers": payload.buffers, "main": main, "seconds": self.seconds}
         self._send(json.dumps(question).encode())
         self._send(payload.data)
         answer: Mapping[str, Any] = json.loads(self._receive())

@@ -254,10 +254,11 @@ def explain(
     method: str = "spawn",
     task: bool = False,
 ) -> list[Finding]:
-    """Return why ``Process(target=target, args=args, kwargs=kwargs).start()`` would fail under `method`.
+    """Return why ``Process(target=target, args=args, kwargs=kwargs)`` would not start, or not load, under `method`.
 
-    Empty under fork, and when all of it can be pickled. With `task`, the same for a pool's or executor's task. Raises
-    ValueError for an unknown method.
+    Empty under fork, and when all of it can be pickled here and loaded by a fresh child, which is asked only if all
+    can be pickled (about 0.1 s). With `task`, the same for a pool's or executor's task. Raises ValueError for an
+    unknown method.
     """
     if method not in _METHODS:
         raise ValueError(f"unknown start method {method!r}: choose from {', '.join(_METHODS)}")
@@ -266,4 +267,9 @@ def explain(
     from . import causes
 
     call = causes.Call(target, tuple(args), dict(kwargs or {}))
-    return list(diagnose(call, task=task, method=method))
+    found = diagnose(call, task=task, method=method)
+    if not found:
+        from . import loading
+
+        found = loading.explain(call, task=task, method=method)
+    return list(found)

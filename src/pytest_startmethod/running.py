@@ -36,6 +36,7 @@ from .warning import StartMethodWarning
 
 if TYPE_CHECKING:
     from .finding import Finding
+    from .loading import Loader
     from .settings import Settings
 
 _SHOWN_CHILDREN = 3
@@ -79,6 +80,9 @@ class Running:
         self.reports = _report_directory(self.recorder)
         self.recorder.dead_workers = self._why_workers_died
         self.recorder.lost_jobs = self._lost_jobs
+        self._loader: Loader | None = None
+        if settings.precheck == "error":
+            self.recorder.loader = self._fresh_child
         self._state: LegState | None = None
         self._native = mp.interpreter_default()
         self._runner = unguarded_runner()
@@ -351,6 +355,14 @@ class Running:
             self.reports.read(), record.launches, parent, _not_loading, tuple(self.reports.unreturned)
         )
 
+    def _fresh_child(self) -> Loader:
+        if self._loader is None:
+            from .loading import Loader
+
+            self._loader = Loader()
+            self._loader.__enter__()
+        return self._loader
+
     def _why_workers_died(self) -> str:
         errors = [each.error for each in self._reports() if each.error is not None]
         return f"{errors[-1].type}: {errors[-1].message}" if errors else "they left no word of why"
@@ -404,6 +416,8 @@ class Running:
         """End what the legs left: processes of wider fixtures, servers, the directory of the reports."""
         wider = [launch for launches in self.recorder.by_fixture.values() for launch in launches]
         leftovers.end_all(wider)
+        if self._loader is not None:
+            self._loader.__exit__(None, None, None)
         if mp.has_forkserver():
             self.servers.close()
         if self.reports is not None:

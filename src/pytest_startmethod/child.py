@@ -597,11 +597,16 @@ def _hold_life_line() -> None:
         pass
 
 
+_EXITING = 0x4
+"""``PF_EXITING`` of Linux: set before a process closes its files; only later does it become a zombie."""
+
+
 def _is_gone(pid: int) -> bool:
-    """Say whether a process has ended, though it may not have been waited for."""
+    """Say whether a process has ended or is about to, though it may not have been waited for."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            return file.read().rpartition(")")[2].split()[0] in "ZX"
+            state, _, _, _, _, _, flags, *_ = file.read().rpartition(")")[2].split()
+        return state in "ZX" or bool(int(flags) & _EXITING)
     except FileNotFoundError:
         return os.path.exists("/proc/self/stat")
 

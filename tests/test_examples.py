@@ -110,6 +110,29 @@ def test_each_way_not_to_pickle(run):
     assert [f["code"] for f in tests["test_too_deep"]["spawn"]["findings"]] == ["SM107"]
 
 
+CHILDREN = {
+    "test_module_not_importable": (NEEDS_FORK, ["SM201"]),
+    "test_name_missing_in_child": (NEEDS_FORK, ["SM202"]),
+    "test_unpickling_raised": (NEEDS_FORK, ["SM203"]),
+    "test_pool_crash_loop": (NEEDS_FORK, ["SM402"]),
+    "test_hang": (NEEDS_FORK, ["SM403"]),
+    "test_child_crashed": (NEEDS_FORK, ["SM404"]),
+    "test_fork_with_threads": (["failed", "passed", "passed"], ["SM405", "SM403"]),
+    "test_unpicklable_result": (["failed"] * 3, ["SM407"]),
+    "test_start_failed_elsewhere": (NEEDS_FORK, ["SM101", "SM408"]),
+}
+
+
+def test_each_way_in_which_a_child_goes_wrong(run):
+    """One example for each code of the SM2xx and SM4xx families."""
+    tests = run("test_children.py")
+    assert {test: outcomes(legs) for test, legs in tests.items()} == {t: o for t, (o, _) in CHILDREN.items()}
+    for test, (words, codes) in CHILDREN.items():
+        for method, word in zip(METHODS, words, strict=True):
+            found = [each["code"] for each in tests[test][method]["findings"]]
+            assert found == (codes if word == "failed" else []), (test, method)
+
+
 def test_each_way_to_test_nothing(run):
     """One example for each code of the SM5xx family."""
     name = "test_vacuous.py"

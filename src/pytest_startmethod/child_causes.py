@@ -668,6 +668,11 @@ def result_not_loaded(message: Unreturned, parent: Parent | None = None) -> Find
 # -- text ------------------------------------------------------------------------------------------------------------
 
 
+def has_user_frames(report: ChildReport) -> bool:
+    """Say whether a child's traceback shows more than its finding says."""
+    return any(_own_frames(raised) for raised in report.raised)
+
+
 def traceback_lines(report: ChildReport, root: str | None = None, full: bool = False) -> list[str]:
     """Return the child's own traceback as text: the user's frames, or with `full` all of them."""
     name = report.process or "a child"

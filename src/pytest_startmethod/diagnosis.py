@@ -98,9 +98,9 @@ def _elsewhere(evidence: Evidence) -> list[Finding]:
             where += f", in the fixture {launch.fixture.name!r}"
         message = f"start() of {launch.target} failed {where}: {launch.error}"
         if evidence.error:
-            message += f". What the test died of, {evidence.error}, is a symptom of it"
+            message += f". What the test died of ({evidence.error}) is a symptom of it"
         fix = "let the failure of start() reach the test: check it where the thread or the fixture is waited for"
-        found.append(_cause("SM408", launch.target, launch.place, message, fix))
+        found.append(_cause("SM408", "", launch.place, message, fix))
     return found
 
 

@@ -44,14 +44,22 @@ class Finding:
         """Return the finding as text of at most `WIDTH` columns."""
         return "\n".join(self.section_lines())
 
-    def section_lines(self, root: str | None = None) -> list[str]:
-        """Return the lines of the finding's text, with files below the directory `root` relative to it."""
+    def section_lines(self, root: str | None = None, *, titled: bool = True) -> list[str]:
+        """Return the lines of the finding's text, with files below the directory `root` relative to it.
+
+        Not `titled`: without code and name, for below a title that has them; the path stands beside the place.
+        """
         from .codes import CAUSES
 
         title = f"{self.code} {self.name}"
-        lines = _wrap(f"{title}: {self.path}" if self.path else title, "", "    ")
+        lines = _wrap(f"{title}: {self.path}" if self.path else title, "", "    ") if titled else []
+        place = None
         if self.file is not None:
-            lines.append("  " + _relative(self.file if self.line is None else f"{self.file}:{self.line}", root))
+            place = _relative(self.file if self.line is None else f"{self.file}:{self.line}", root)
+        if not titled and self.path:
+            place = f"{place}: {self.path}" if place else self.path
+        if place is not None:
+            lines += [f"  {place}"] if titled else _wrap(place, "  ", "    ")
         lines += _wrap(_relative(self.message, root), "  ", "  ")
         cause = CAUSES.get(self.code)
         if cause is not None and cause.why_fork and self.level == "cause":

@@ -30,7 +30,7 @@ from .activation import Activation, ForkServers, Patches, SetByUser, main_is_pyt
 from .callers import Place, owner
 from .children import ChildReport, ReportDirectory
 from .collection import LEG, Leg
-from .launches import Fixture, Launch, LegRecord, Recorder, one_line
+from .launches import Fixture, Launch, LegRecord, Recorder
 from .report import LegResult, relative, wrap
 from .warning import StartMethodWarning
 
@@ -299,7 +299,8 @@ class Running:
         texts: dict[object, str] = {}
         for each in self._reports():
             key: object = (each.phase, each.task, each.error and (each.error.type, each.error.message))
-            if each.phase != "stack" and key not in state.children:
+            told = each.phase in ("start-up", "unpickling") and not child_causes.has_user_frames(each)
+            if each.phase != "stack" and not told and key not in state.children:
                 texts.setdefault(key, "\n".join(child_causes.traceback_lines(each, root, full)))
         for key, text in list(texts.items())[:_SHOWN_CHILDREN]:
             state.children.add(key)
@@ -313,7 +314,9 @@ class Running:
         for each in new:
             identity = (each.code, each.path, each.file, each.line, state.leg.method)
             first = self._shown.setdefault(identity, report.nodeid)
-            lines = section_text(each, root) if first == report.nodeid else wrap(f"the same as in {first}")
+            lines = (
+                each.section_lines(root, titled=False) if first == report.nodeid else wrap(f"the same as in {first}")
+            )
             title = f"start method {state.leg.method}: {each.code} {each.name}"
             _pytest_private.add_section(report, title, "\n".join(lines))
 
@@ -334,7 +337,7 @@ class Running:
             asked=tuple(activation.asked),
             overrides=tuple(activation.overrides),
             raised_at=_raised_at(excinfo.tb) if excinfo is not None else None,
-            error=one_line(excinfo.value) if excinfo is not None else "",
+            error=excinfo.typename if excinfo is not None else "",
             children=self._children(record) if report.failed else (),
             hang=state.hang,
         )
@@ -444,16 +447,6 @@ def _not_loading(launch: Launch) -> Sequence[child_causes.Unloaded]:
     from . import loading
 
     return loading.predict(launch.payload, method=launch.method)
-
-
-def section_text(each: Finding, root: str) -> list[str]:
-    """Return the lines below the section's title, which holds the finding's code and name already."""
-    _, *lines = finding.section_lines(each, root)
-    if each.file is not None and each.path:
-        lines[0] += f": {each.path}"
-    elif each.path:
-        lines.insert(0, f"  {each.path}")
-    return lines
 
 
 def _override_text(override: SetByUser, leg: Leg) -> str:

@@ -4,7 +4,8 @@
 
 Runs in an environment where the plug-in is installed. A session of one unmarked test is started with the plug-in and
 without it (`-p no:startmethod`), in turn. CPU time of the process is less noisy than the clock on a busy
-machine, and the least of many runs less than their median.
+machine, and the least of many runs less than their median: the difference between
+the least of each is held against the target, on a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ def main() -> None:
     for title, values in (("clock", clock), ("CPU", cpu)):
         without, with_ = (statistics.median(values[name]) for name in variants)
         added, least = with_ - without, min(values["with"]) - min(values["without"])
-        verdict = "" if min(added, least) <= TARGET_MS else "  MISSED"
+        verdict = "" if least <= TARGET_MS else "  MISSED"
         print(
             f"{title:7} without {without:6.1f} ms   with {with_:6.1f} ms   added {added:+5.1f} ms, "
             f"between the least of each {least:+5.1f} ms (target {TARGET_MS:.0f} ms){verdict}"

@@ -215,44 +215,34 @@ POOLS = """
         if how in ("map_async", "starmap_async"):
             return getattr(pool, how)(number, [(1,)]).get()
         return list(getattr(pool, how)(number, [(1,), (2,)]))
+
+    @pytest.mark.startmethods(timeout=50)
+    @pytest.mark.parametrize("how", {ways!r})
+    def test_a(how):
+        with multiprocessing.Pool(2, initializer={initializer}) as pool:
+            ask(pool, how)
 """
 WAYS = ["apply", "map", "starmap", "imap", "imap_unordered", "map_async", "starmap_async"]
 
 
-@pytest.mark.parametrize("how", WAYS)
-def test_initializer_that_raises_ends_the_wait(alone, how):
+def test_initializer_that_raises_ends_the_wait(alone):
     """Every way to ask a Pool that has no living workers ends in seconds, with the cause."""
-    alone.file(
-        test_a=f"""{POOLS}
-    @pytest.mark.startmethods(timeout=50)
-    def test_a():
-        with multiprocessing.Pool(2, initializer=refuse) as pool:
-            ask(pool, {how!r})
-        """
-    )
-    outcome = alone.run()
+    outcome = alone.file(test_a=POOLS.format(ways=WAYS, initializer="refuse")).run()
     assert set(outcome.names.values()) == {"failed"}
+    assert len(outcome.names) == 3 * len(WAYS)
     assert "SM403" not in outcome.out
-    for method in ("fork", "spawn", "forkserver"):
-        assert f" start method {method}: SM402 pool-crash-loop -" in outcome.out
+    assert "SM402 pool-crash-loop: 21 legs of 7 tests (fork, spawn, forkserver)" in outcome.lines
     assert "RuntimeError: no worker today" in outcome.out
 
 
-@pytest.mark.parametrize("how", WAYS)
-def test_task_that_no_worker_can_import_ends_the_wait(alone, how):
+def test_task_that_no_worker_can_import_ends_the_wait(alone):
     """Under importlib mode the test module's functions cannot be imported: SM201 leads, SM402 follows."""
-    alone.file(
-        "project/tests/test_a.py",
-        f"""{POOLS}
-    @pytest.mark.startmethods(timeout=50)
-    def test_a():
-        with multiprocessing.Pool(2) as pool:
-            ask(pool, {how!r})
-        """,
-    )
+    alone.file("project/tests/test_a.py", POOLS.format(ways=WAYS, initializer=None))
     (alone.path / "project" / "tests" / "__init__.py").touch()
-    outcome = alone.run("--import-mode=importlib", "--rootdir", alone.path / "project", "project/tests")
-    assert outcome.names == {"test_a[fork]": "passed", "test_a[spawn]": "failed", "test_a[forkserver]": "failed"}
+    outcome = alone.run("-v", "--import-mode=importlib", "--rootdir", alone.path / "project", "project/tests")
+    for how in WAYS:
+        legs = {method: outcome.names[f"test_a[{method}-{how}]"] for method in ("fork", "spawn", "forkserver")}
+        assert legs == {"fork": "passed", "spawn": "failed", "forkserver": "failed"}, how
     assert "SM403" not in outcome.out
     for method in ("spawn", "forkserver"):
         first, second = (
@@ -260,13 +250,20 @@ def test_task_that_no_worker_can_import_ends_the_wait(alone, how):
             for code in ("SM201 module-not-importable", "SM402 pool-crash-loop")
         )
         assert first < second
+    assert "SM201 module-not-importable: 14 legs of 7 tests (spawn, forkserver)" in outcome.lines
+    assert "SM402 pool-crash-loop: 14 legs of 7 tests (spawn, forkserver)" in outcome.lines
 
 
 def test_pool_that_recovers_is_left_alone(alone):
     """Workers that die at first and live then give their results."""
     alone.file(
-        test_a=f"""{POOLS}
+        test_a="""
+    import multiprocessing
     import os
+    import pytest
+
+    def number(value):
+        return value
 
     def die_twice(path):
         with open(path, "a") as file:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 
 import pytest
 
@@ -91,6 +92,7 @@ def test_everything_is_restored_for_unmarked_tests(session):
             return (names, spawn.get_preparation_data, dict(vars(context._default_context)),
                     type(context._default_context), dict(vars(forkserver._forkserver)))
 
+        multiprocessing.get_all_start_methods()  # since 3.14 it keeps what it finds
         BEFORE = state()
 
         def work():
@@ -670,3 +672,67 @@ def test_no_process_is_left(session):
     pid = int((session.path / "server").read_text())
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="3.14 adds the notes")
+def test_notes_of_a_deep_object_are_cut(session):
+    """One note for each level would fill the screen many times over; --full-trace keeps them."""
+    session.file(
+        test_a="""
+        import multiprocessing
+        import pytest
+
+        @pytest.mark.startmethods("spawn")
+        def test_a():
+            deep = lambda: None
+            for _ in range(40):
+                deep = {"key": deep}
+            multiprocessing.Process(target=print, args=(deep,)).start()
+        """
+    )
+    cut = session.run().out
+    assert cut.count("when serializing dict item 'key'") < 20
+    assert "more levels (--full-trace shows them)" in cut
+    assert session.run("--full-trace").out.count("when serializing dict item 'key'") >= 40
+
+
+def test_leg_that_passes_when_it_is_run_again_passed(session):
+    """What a rerun within the leg's span says counts, and the first run's failure is forgotten."""
+    session.file(
+        test_a="""
+        import multiprocessing
+        import pytest
+
+        RUNS = []
+
+        def work():
+            pass
+
+        @pytest.mark.startmethods("spawn")
+        def test_a():
+            RUNS.append(1)
+            process = multiprocessing.Process(target=work if len(RUNS) == 2 else lambda: None)
+            process.start()
+            process.join()
+            assert process.exitcode == 0
+        """,
+        again="""
+        import pytest
+        from _pytest.runner import runtestprotocol
+
+        @pytest.hookimpl(tryfirst=True)
+        def pytest_runtest_protocol(item, nextitem):
+            item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+            for attempt in range(2):
+                reports = runtestprotocol(item, nextitem=nextitem, log=False)
+                if attempt == 0:
+                    item._initrequest()
+            for report in reports:
+                item.ihook.pytest_runtest_logreport(report=report)
+            return True
+        """,
+    )
+    outcome = session.plugin("again").run()
+    assert outcome.names == {"test_a[spawn]": "passed"}
+    assert "1 test: 1 passes" in outcome.lines
+    assert "SM101" not in outcome.out

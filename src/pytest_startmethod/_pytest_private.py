@@ -266,3 +266,32 @@ def pytest_timeout_of(item: pytest.Item) -> float:
         return float(settings(item).timeout or 0.0)
     except Exception:
         return 0.0
+
+
+_SHOWN_NOTES = 8
+
+
+def shorten_notes(report: pytest.TestReport) -> None:
+    """Cut the notes that 3.14 adds to a pickling error, one for each level: a deep object has a hundred thousand.
+
+    ``ReprEntry.lines`` and ``ReprFileLocation.message`` of the ``ExceptionRepr``. When they go: the notes are shown.
+    """
+    longrepr: Any = report.longrepr
+    for chained in getattr(longrepr, "chain", ()):
+        for entry in getattr(chained[0], "reprentries", ()):
+            lines = getattr(entry, "lines", None)
+            if isinstance(lines, list):
+                lines[:] = _without_most_notes(lines)
+    crash = getattr(longrepr, "reprcrash", None)
+    if crash is not None and crash.message.count("\n") > _SHOWN_NOTES:
+        crash.message = "\n".join(_without_most_notes(crash.message.split("\n")))
+
+
+def _without_most_notes(lines: list[str]) -> list[str]:
+    notes = [index for index, line in enumerate(lines) if line.lstrip("E ").startswith("when serializing ")]
+    hidden = notes[_SHOWN_NOTES:-1]
+    if not hidden:
+        return lines
+    prefix = lines[hidden[0]][: len(lines[hidden[0]]) - len(lines[hidden[0]].lstrip("E "))]
+    more = f"{prefix}... {len(hidden)} more levels (--full-trace shows them)"
+    return [*lines[: hidden[0]], more, *lines[hidden[-1] + 1 :]]

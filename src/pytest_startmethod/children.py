@@ -232,7 +232,7 @@ class ReportDirectory:
         with contextlib.suppress(OSError):
             for name in os.listdir(self.path):
                 path = os.path.join(self.path, name)
-                if name.endswith(".json") or (name.endswith(".stack") and _read(path) is not None):
+                if name.endswith(".json") or (name.endswith(".stack") and not _runs(int(name[: -len(".stack")]))):
                     with contextlib.suppress(OSError):
                         os.unlink(path)
         self.unreturned.clear()
@@ -276,6 +276,14 @@ def compiled(file: str) -> bytes:
 
 
 # -- reading ---------------------------------------------------------------------------------------------------------
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return False
+    return True
 
 
 def _read(path: str) -> ChildReport | None:

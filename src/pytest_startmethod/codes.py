@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-DOCS_URL: Final = "https://pytest-startmethod.readthedocs.io/codes/"
-
 
 @dataclass(frozen=True, slots=True)
 class Cause:

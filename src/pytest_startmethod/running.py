@@ -68,6 +68,14 @@ class LegState:
         self.notes: list[str] = []
         """What the summary must say because a warning could not."""
 
+    def start_anew(self) -> None:
+        """Forget a run that is over: pytest-rerunfailures runs the leg again within the same span."""
+        for each in (self.outcomes, self.findings, self.children, self.record.launches, self.record.failures):
+            each.clear()
+        self.record.tasks.clear()
+        self.record.closed.clear()
+        self.duration, self.message, self.vacuous, self.hang, self.predictions = 0.0, None, None, None, ()
+
 
 class Running:
     """The hooks around a running leg. Registered when the first leg is collected."""
@@ -191,13 +199,18 @@ class Running:
             self._stop_clock(self._state)
 
     def _look(self, state: LegState, seconds: float) -> None:
-        if state.hang is None:
+        """Note where everybody stands; called in the middle of the test, which goes on whatever happens here."""
+        if state.hang is not None:
+            return
+        try:
             children = stacks.of_children(state.record.launches, self.reports)
             state.hang = hang.explain(hang.Hanging(seconds, stacks.own(), children), state.leg.method)
+        except Exception as trouble:
+            self.recorder.troubles.append(f"{type(trouble).__name__} in Running._look: {trouble}")
 
     def _expire(self, state: LegState, seconds: float) -> None:
+        self._look(state, seconds)
         try:
-            self._look(state, seconds)
             leftovers.end(state.record.launches, grace=0.0)
         except Exception as trouble:
             self.recorder.troubles.append(f"{type(trouble).__name__} in Running._expire: {trouble}")
@@ -249,6 +262,8 @@ class Running:
             self._note_runner(state)
         if report.failed:
             state.message = state.message or _message(report)
+            if not self.config.getoption("fulltrace", False):
+                _pytest_private.shorten_notes(report)
             self._show_children(report, state)
             self._show(report, state, diagnosis.diagnose(evidence))
         elif report.skipped and not hasattr(report, "wasxfail"):
@@ -264,6 +279,7 @@ class Running:
         if report.when == "teardown":
             self._end_leftovers(state)
             report.startmethod = self._result(state).as_dict()  # type: ignore[attr-defined]
+            state.start_anew()
 
     def _note_runner(self, state: LegState) -> None:
         if self._runner is not None and not self._runner_told and state.record.launches:

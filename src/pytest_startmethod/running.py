@@ -15,15 +15,11 @@ import pytest
 from . import (
     _cpython,
     _pytest_private,
-    child_causes,
     diagnosis,
     finding,
-    forkserver_causes,
-    hang,
     leftovers,
     limits,
     primitives,
-    stacks,
 )
 from . import _multiprocessing as mp
 from .activation import Activation, ForkServers, Patches, SetByUser, main_is_pytest, unguarded_runner, without_main
@@ -34,7 +30,9 @@ from .launches import Fixture, Launch, LegRecord, Recorder
 from .report import LegResult, relative, wrap
 from .warning import StartMethodWarning
 
+# What only a failure needs is imported by it: a fork copies the page tables of all that is loaded.
 if TYPE_CHECKING:
+    from . import child_causes
     from .finding import Finding
     from .loading import Loader
     from .settings import Settings
@@ -203,6 +201,8 @@ class Running:
         if state.hang is not None:
             return
         try:
+            from . import hang, stacks
+
             children = stacks.of_children(state.record.launches, self.reports)
             state.hang = hang.explain(hang.Hanging(seconds, stacks.own(), children), state.leg.method)
         except Exception as trouble:
@@ -311,6 +311,8 @@ class Running:
 
     def _show_children(self, report: pytest.TestReport, state: LegState) -> None:
         """Put what children raised below the failure, each kind once."""
+        from . import child_causes
+
         full, root = self.config.getoption("fulltrace", False), str(self.config.rootpath)
         texts: dict[object, str] = {}
         for each in self._reports():
@@ -359,6 +361,8 @@ class Running:
         )
         if not report.failed or state.leg.method != "forkserver":
             return evidence
+        from . import forkserver_causes
+
         seen = forkserver_causes.observe(excinfo.value if excinfo is not None else None)
         return replace(evidence, peculiar=forkserver_causes.explain(evidence, seen))
 
@@ -366,6 +370,8 @@ class Running:
         """Return why children of the leg failed, by what they reported and how they ended."""
         if self.reports is None:
             return ()
+        from . import child_causes
+
         self.recorder.note_exits(record)
         parent = child_causes.Parent(
             rootdir=str(self.config.rootpath), import_mode=self.config.getoption("importmode", None)

@@ -21,6 +21,9 @@ def alive(launches: Iterable[Launch]) -> list[Launch]:
 
 def end(launches: Iterable[Launch], grace: float = GRACE_SECONDS) -> list[Launch]:
     """End the processes that still run when their leg is over, and return their launches."""
+    launches = list(launches)
+    # a pool that was given up goes on replacing its workers, and none may be alive just now
+    _terminate(each.pool.pool() for each in launches if each.pool is not None and each.pool.given_up)
     return end_all(alive(launches), grace)
 
 
@@ -28,10 +31,7 @@ def end_all(candidates: list[Launch], grace: float = GRACE_SECONDS) -> list[Laun
     """End the processes of `candidates`, whoever they belong to, and return the launches of those that still ran."""
     _wait(candidates, grace)
     left = [launch for launch in candidates if launch.alive]
-    for pool in {id(p): p for p in (each.pool.pool() for each in left if each.pool is not None)}.values():
-        if pool is not None:  # it would replace the workers that are ended here
-            with contextlib.suppress(Exception):
-                pool.terminate()
+    _terminate(each.pool.pool() for each in left if each.pool is not None)  # or it would replace what is ended here
     for signal_name, seconds in (("terminate", TERMINATE_SECONDS), ("kill", TERMINATE_SECONDS)):
         remaining = [launch for launch in left if launch.alive]
         for launch in remaining:
@@ -39,6 +39,12 @@ def end_all(candidates: list[Launch], grace: float = GRACE_SECONDS) -> list[Laun
                 getattr(launch.popen(), signal_name)()
         _wait(remaining, seconds)
     return left
+
+
+def _terminate(pools: Iterable[Any]) -> None:
+    for pool in {id(each): each for each in pools if each is not None}.values():
+        with contextlib.suppress(Exception):
+            pool.terminate()
 
 
 def _wait(launches: list[Launch], seconds: float) -> None:

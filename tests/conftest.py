@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import pkgutil
+import signal
 import textwrap
 import warnings
 from dataclasses import dataclass, field
@@ -22,6 +23,10 @@ import pytest_startmethod  # noqa: E402
 pytest_plugins = ["pytester"]
 
 Where = Literal["in-process", "subprocess", "xdist"]
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # As a shell leaves it to what it runs in the background: children would not be interrupted either.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 HERE = Path(__file__).parent
 SOURCE = HERE.parent / "src"

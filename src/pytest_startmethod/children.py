@@ -232,7 +232,8 @@ class ReportDirectory:
         with contextlib.suppress(OSError):
             for name in os.listdir(self.path):
                 path = os.path.join(self.path, name)
-                if name.endswith(".json") or (name.endswith(".stack") and not _runs(int(name[: -len(".stack")]))):
+                stack = name.endswith(".stack")
+                if name.endswith(".json") or (stack and not (_runs(name[: -len(".stack")]) and _read(path) is None)):
                     with contextlib.suppress(OSError):
                         os.unlink(path)
         self.unreturned.clear()
@@ -278,10 +279,10 @@ def compiled(file: str) -> bytes:
 # -- reading ---------------------------------------------------------------------------------------------------------
 
 
-def _runs(pid: int) -> bool:
+def _runs(pid: str) -> bool:
     try:
-        os.kill(pid, 0)
-    except OSError:
+        os.kill(int(pid), 0)
+    except (OSError, ValueError):
         return False
     return True
 

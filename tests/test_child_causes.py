@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing.context
+import os
 import sys
 import textwrap
 import types

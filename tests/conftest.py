@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import multiprocessing
 import os
 import pkgutil
 import signal
@@ -15,10 +16,7 @@ from typing import Any, Literal
 
 import pytest
 
-# As pytest does for a plugin that it loads itself; it would warn in every session in this process.
-pytest.register_assert_rewrite("pytest_startmethod")
-
-import pytest_startmethod  # noqa: E402
+import pytest_startmethod
 
 pytest_plugins = ["pytester"]
 
@@ -135,6 +133,8 @@ class Session:
             patch.setenv("PYTHONPATH", os.pathsep.join([str(self.path), os.environ["PYTHONPATH"]]))
             if where == "in-process":
                 patch.syspath_prepend(str(self.path))
+                # What an earlier session in this process set with `set_start_method`; and none keeps this one's.
+                patch.setattr(multiprocessing.get_context.__self__, "_actual_context", None)
                 with warnings.catch_warnings():
                     # Not the filters of the tests themselves, which make errors of warnings.
                     warnings.resetwarnings()

@@ -156,7 +156,8 @@ def test_full_trace_keeps_every_frame(session):
 def test_section_survives_every_traceback_style(session, style):
     """Whatever the style, the section is there."""
     outcome = session.file(test_a=LOCAL).run(f"--tb={style}", "--show-capture=no", "--start-methods=spawn")
-    assert " start method spawn: SM101 local-function -" in outcome.out
+    if style != "line" or pytest.version_tuple >= (9,):  # pytest 8 has one line for a failure there, and no more
+        assert " start method spawn: SM101 local-function -" in outcome.out
     assert "SM101 local-function: 1 leg of 1 test (spawn)" in outcome.lines
 
 

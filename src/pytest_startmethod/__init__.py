@@ -1,4 +1,7 @@
-"""Run tests under every multiprocessing start method, and learn why one fails under spawn or forkserver."""
+"""Run tests under every multiprocessing start method, and learn why one fails under spawn or forkserver.
+
+Nothing here asserts for a test, so pytest need not rewrite it: PYTEST_DONT_REWRITE.
+"""
 
 from __future__ import annotations
 

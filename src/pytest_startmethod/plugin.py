@@ -1,4 +1,7 @@
-"""The plugin's hooks; what they do is in the modules they call, which are imported when there is something to do."""
+"""The plugin's hooks; what they do is in the modules they call, which are imported when there is something to do.
+
+Nothing here asserts for a test, so pytest need not rewrite it: PYTEST_DONT_REWRITE.
+"""
 
 from __future__ import annotations
 

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from . import codes
+from . import codes, foreign
 from .activation import SetByUser
 from .callers import Place, find_calls, find_names, method_check, user_files
 from .finding import Finding
+from .foreign import Foreign
 from .launches import Failure, Launch, Task
 
 _CLASSES = {
@@ -49,6 +50,8 @@ class Evidence:
     """What is peculiar to the forkserver."""
     hang: Finding | None = None
     """What the call waited for when its time was over."""
+    foreign: Sequence[Foreign] = ()
+    """Processes that no start method of a leg has to do with."""
 
 
 def diagnose(evidence: Evidence) -> tuple[Finding, ...]:
@@ -169,6 +172,8 @@ def vacuous(evidence: Evidence) -> Finding | None:
     others = [launch for launch in evidence.launches if launch.method != evidence.method]
     if others:
         return _pinned(evidence, others)
+    if evidence.foreign:
+        return _foreign(evidence.foreign)
     if evidence.inherited:
         return _started_earlier(evidence)
     for place in evidence.asked:
@@ -186,9 +191,39 @@ def _instead(tasks: Sequence[Task]) -> str:
     return f"; its tasks ran in processes of another test: {tasks[0].target}, given at {_short(tasks[0].place)}"
 
 
+def _foreign(every: Sequence[Foreign]) -> Finding:
+    first = max(every, key=lambda each: each.count)
+    others = [each for each in every if each is not first]
+    what = foreign.noun(first.kind, first.method)
+    if first.count:
+        message = f"started {_processes(first.count)} {what} at {_short(first.place)}"
+    else:
+        message = f"started no process; {_tasks(first.tasks)} ran in running processes {what}, given at "
+        message += _short(first.place)
+    also = tuple(
+        f"also {_processes(each.count)} {foreign.noun(each.kind, each.method)} at {_short(each.place)}"
+        for each in others[:4]
+    )
+    fix = foreign.fix(first.kind, first.method)
+    return _note("SM502", _FOREIGN_PATHS.get(first.kind, first.method), first.place, message, fix, also)
+
+
+_FOREIGN_PATHS = {"os.fork": "os.fork", "joblib": "joblib", "loky": "loky"}
+
+
+def _processes(number: int) -> str:
+    return f"{number} process{'es' * (number != 1)}"
+
+
+def _tasks(number: int) -> str:
+    return f"{number} task{'s' * (number != 1)}"
+
+
 def _pinned(evidence: Evidence, others: Sequence[Launch]) -> Finding:
     launch = others[0]
-    started = f"{len(others)} process{'es' * (len(others) > 1)} with {launch.method}"
+    if launch.by_torch or ":" in launch.method or ":" in evidence.method:
+        return _foreign([*foreign.pinned(others, evidence.method), *evidence.foreign])
+    started = f"{_processes(len(others))} with {launch.method}"
     forced = [each for each in evidence.overrides if each.wins and each.method == launch.method]
     if forced:
         place = forced[-1].place

@@ -140,10 +140,10 @@ def dispatch_table(*, allow_fork_primitives: bool) -> dict[type, Callable[[Any],
     if arena is not None:
         inert.append((arena, _arena))
     for cls, reducer in inert:
-        if cls in table and _from(table[cls], "multiprocessing"):
+        if cls in table and _own(table[cls]):
             table[cls] = reducer
     array = sys.modules.get("array")
-    if array is not None and (array.array not in table or _from(table[array.array], "multiprocessing")):
+    if array is not None and (array.array not in table or _own(table[array.array])):
         table[array.array] = _array
     numpy = sys.modules.get("numpy")
     ndarray = getattr(numpy, "ndarray", None)
@@ -157,6 +157,10 @@ def dispatch_table(*, allow_fork_primitives: bool) -> dict[type, Callable[[Any],
             if _from(reducer, "torch.multiprocessing"):
                 table[cls] = _tensor if getattr(reducer, "__name__", "") == "reduce_tensor" else _nothing
     return table
+
+
+def _own(reducer: object) -> bool:
+    return _from(reducer, "multiprocessing") or _from(reducer, "billiard")
 
 
 def _from(reducer: object, package: str) -> bool:

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .finding import WIDTH, Finding
-from .selection import ORDER
+from .selection import in_order as methods_in_order
+from .selection import rank
 
 OUTCOMES = ("passed", "failed", "error", "skipped", "xfailed", "xpassed")
 
@@ -39,11 +40,14 @@ class LegResult:
     """Under fork: what spawn would say."""
     troubles: tuple[str, ...] = ()
     """What went wrong in the plugin itself, or could not be said as a warning."""
+    foreign: tuple[dict[str, Any], ...] = ()
+    """Processes that the leg's method had nothing to do with: kind, method, file, line, count, tasks."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result as builtins, for a report that crosses processes."""
         data = {name: getattr(self, name) for name in self.__slots__}
         data["launches"], data["tasks"], data["troubles"] = list(self.launches), list(self.tasks), list(self.troubles)
+        data["foreign"] = list(self.foreign)
         data["vacuous"] = None if self.vacuous is None else self.vacuous.as_dict()
         data["findings"] = [each.as_dict() for each in self.findings]
         data["predictions"] = [each.as_dict() for each in self.predictions]
@@ -55,6 +59,7 @@ class LegResult:
         values = dict(data)
         for name in ("launches", "tasks", "troubles"):
             values[name] = tuple(data[name])
+        values["foreign"] = tuple(data.get("foreign", ()))
         values["vacuous"] = None if data["vacuous"] is None else Finding.from_dict(data["vacuous"])
         values["findings"] = tuple(map(Finding.from_dict, data["findings"]))
         values["predictions"] = tuple(map(Finding.from_dict, data["predictions"]))
@@ -63,13 +68,13 @@ class LegResult:
 
 def in_order(results: Iterable[LegResult]) -> list[LegResult]:
     """Return `results` by file, line, test and method: the same whoever ran them, and when."""
-    return sorted(results, key=lambda leg: (leg.file, leg.line, leg.test, ORDER.index(leg.method)))
+    return sorted(results, key=lambda leg: (leg.file, leg.line, leg.test, rank(leg.method)))
 
 
 def verdict(legs: Mapping[str, LegResult]) -> str:
     """Say what one test's legs (by method) say together."""
-    bad = [m for m in ORDER if m in legs and legs[m].outcome in ("failed", "error")]
-    ran = [m for m in ORDER if m in legs and legs[m].outcome != "skipped"]
+    bad = [m for m in methods_in_order(legs) if legs[m].outcome in ("failed", "error")]
+    ran = [m for m in methods_in_order(legs) if legs[m].outcome != "skipped"]
     if not ran:
         return "skipped"
     if not bad:
@@ -131,6 +136,7 @@ def summary_lines(results: Sequence[LegResult], *, root: str, verbose: bool) -> 
         lines += ["", *_cause_lines(each, root=root, verbose=verbose)]
     for each in group_vacuous(results):
         lines += ["", *_vacuous_lines(each, root=root, verbose=verbose)]
+    lines += _foreign_lines(results, root=root, verbose=verbose)
     troubles = list(dict.fromkeys(trouble for leg in results for trouble in leg.troubles))
     if troubles:
         lines.append("")
@@ -147,10 +153,11 @@ def _table(results: Sequence[LegResult]) -> list[str]:
         if leg.vacuous is not None:
             row["vacuous"] = row.get("vacuous", 0) + 1
     columns = [o for o in (*OUTCOMES, "vacuous") if o == "passed" or any(o in row for row in counts.values())]
-    lines = [f"{'':10}" + "".join(f"{c:>9}" for c in columns)]
-    for method in ORDER:
-        if method in counts:
-            lines.append(f"{method:10}" + "".join(f"{counts[method].get(c, 0) or '-':>9}" for c in columns))
+    methods = methods_in_order(counts)
+    width = max([10, *(len(method) + 1 for method in methods)])
+    lines = [f"{'':{width}}" + "".join(f"{c:>9}" for c in columns)]
+    for method in methods:
+        lines.append(f"{method:{width}}" + "".join(f"{counts[method].get(c, 0) or '-':>9}" for c in columns))
     tests: dict[str, dict[str, LegResult]] = {}
     for leg in results:
         tests.setdefault(leg.test, {})[leg.method] = leg
@@ -168,7 +175,7 @@ def _table(results: Sequence[LegResult]) -> list[str]:
 def _cause_lines(each: Group, *, root: str, verbose: bool) -> list[str]:
     finding = each.finding
     tests = list(dict.fromkeys(leg.test for leg in each.legs))
-    methods = [m for m in ORDER if any(leg.method == m for leg in each.legs)]
+    methods = methods_in_order(leg.method for leg in each.legs)
     head = f"{finding.code} {finding.name}"
     if each.predicted:
         head += f": predicted for spawn and forkserver, {_count(len(tests), 'test')}"
@@ -201,6 +208,38 @@ def _vacuous_lines(each: Group, *, root: str, verbose: bool) -> list[str]:
 
 
 _LISTED = 6
+
+
+def _foreign_lines(results: Sequence[LegResult], *, root: str, verbose: bool) -> list[str]:
+    """Return the block on processes that no start method of a leg reached: by kind, each place once."""
+    from . import foreign
+
+    kinds: dict[tuple[str, str], dict[str, list[int]]] = {}
+    for leg in results:
+        for each in leg.foreign:
+            place = f"{each['file']}:{each['line']}" if each["file"] else "a place that could not be found"
+            sums = kinds.setdefault((each["kind"], each["method"]), {}).setdefault(place, [0, 0])
+            sums[0] += each["count"]
+            sums[1] += each["tasks"]
+    if not kinds:
+        return []
+    total = sum(count for places in kinds.values() for count, _ in places.values())
+    lines = ["", *wrap(f"not exercised: {_processes(total)} with a context of their own", first="")]
+    for (kind, method), places in sorted(kinds.items()):
+        listed = sorted(places.items(), key=lambda item: (-item[1][0], item[0]))
+        shown = listed if verbose or len(listed) <= _LISTED else listed[:_LISTED]
+        for place, (count, tasks) in shown:
+            text = f"{_processes(count)} {foreign.noun(kind, method)}"
+            text += f", {_count(tasks, 'task')}" if tasks else ""
+            lines += wrap(relative(f"{text} at {place}", root), indent="    ", first="  ")
+        if len(shown) < len(listed):
+            lines.append(f"  and {len(listed) - len(shown)} more places (-v)")
+        lines += wrap(f"fix: {foreign.fix(kind, method)}", indent="       ", first="  ")
+    return lines
+
+
+def _processes(number: int) -> str:
+    return f"{number} process{'es' * (number != 1)}"
 
 
 def _vacuous_legs(legs: Sequence[LegResult], *, verbose: bool) -> list[str]:

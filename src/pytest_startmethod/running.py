@@ -7,6 +7,7 @@ import traceback
 import warnings
 from collections.abc import Generator, Sequence
 from dataclasses import replace
+from functools import partial
 from multiprocessing.process import current_process
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +16,14 @@ import pytest
 from . import (
     _cpython,
     _pytest_private,
+    backends,
     diagnosis,
     finding,
+    foreign,
     leftovers,
     limits,
     primitives,
+    selection,
 )
 from . import _multiprocessing as mp
 from .activation import Activation, ForkServers, Patches, SetByUser, main_is_pytest, unguarded_runner, without_main
@@ -71,6 +75,7 @@ class LegState:
         for each in (self.outcomes, self.findings, self.children, self.record.launches, self.record.failures):
             each.clear()
         self.record.tasks.clear()
+        self.record.foreign.clear()
         self.record.closed.clear()
         self.duration, self.message, self.vacuous, self.hang, self.predictions = 0.0, None, None, None, ()
 
@@ -83,6 +88,8 @@ class Running:
         self.settings = settings
         self.recorder = Recorder()
         self.servers = ForkServers()
+        self._others: dict[str, ForkServers] = {}
+        """By package: those of other backends that legs ran under."""
         self.reports = _report_directory(self.recorder)
         self.recorder.dead_workers = self._why_workers_died
         self.recorder.lost_jobs = self._lost_jobs
@@ -108,38 +115,59 @@ class Running:
         leg = item.stash.get(LEG, None)
         if leg is None:
             return (yield)
-        if leg.method not in mp.available():
+        if backends.unavailable_reason(self.config, leg.method) is not None:
             return (yield)  # its skip says so
+        backend = backends.of(self.config, leg.method)
         self._give_temporary_directory()
-        activation = Activation(leg.method)
+        activation = Activation(selection.base(leg.method), backend.package)
         patches = Patches()
+        servers: list[ForkServers | None] = []
         precheck = self.settings.precheck != "off"
         _pytest_private.hide_frames(item, _below_start)
-        with self.recorder.leg(leg.nodeid, leg.method, precheck=precheck) as record:
+        with self.recorder.leg(leg.nodeid, leg.method, precheck=precheck, backend=backend) as record:
             self._state = item.stash[STATE] = LegState(leg, activation, record)
             try:
-                if main_is_pytest() or self._runner is not None:
-                    patches.put(mp.spawn_module(), "get_preparation_data", without_main)
                 if self.reports is not None:
                     self.reports.clear()
-                    for owner_, name, wrap_ in self.reports.patches():
-                        patches.put(owner_, name, wrap_)
-                if mp.has_forkserver():
-                    patches.put(mp.forkserver_class(), "ensure_running", self.servers.watch)
-                    self.servers.enter()
-                patches.put(mp.lock_class(), "__init__", primitives.watch_creation)
-                if leg.method != "fork":
-                    patches.put(mp.lock_class(), "__getstate__", primitives.adopting(self._native))
+                for package in dict.fromkeys((mp.STDLIB, backend.package)):
+                    self._patch(patches, package, activation.method)
+                    servers.append(self._servers_of(package))
                 activation.enter()
                 return (yield)
             finally:
                 leftovers.end(record.launches)  # those of a leg that was interrupted: a finished one has said so
                 activation.exit()
-                if mp.has_forkserver():
-                    self.servers.exit()
+                for each in servers:
+                    if each is not None:
+                        each.exit()
                 patches.undo()
                 self._state = None
                 del item.stash[STATE]
+
+    def _patch(self, patches: Patches, package: str, method: str) -> None:
+        """Exchange for a leg what `package` starts processes with; `method` is without the backend."""
+        stdlib = package == mp.STDLIB
+        if main_is_pytest() or self._runner is not None:
+            patches.put(mp.spawn_module(package), "get_preparation_data", without_main)
+        if self.reports is not None:
+            for owner_, name, wrap_ in self.reports.patches(package):
+                patches.put(owner_, name, wrap_)
+        native = self._native if stdlib else mp.interpreter_default(package)
+        patches.put(mp.lock_class(package), "__init__", partial(primitives.watch_creation, package=package))
+        if method != "fork":
+            patches.put(mp.lock_class(package), "__getstate__", primitives.adopting(native, package))
+
+        if mp.has_forkserver():
+            servers = self.servers if stdlib else self._others.setdefault(package, ForkServers(package))
+            patches.put(mp.forkserver_class(package), "ensure_running", servers.watch)
+
+    def _servers_of(self, package: str) -> ForkServers | None:
+        """Put our forkserver of `package` in the place of the user's."""
+        if not mp.has_forkserver():
+            return None
+        servers = self.servers if package == mp.STDLIB else self._others[package]
+        servers.enter()
+        return servers
 
     def _give_temporary_directory(self) -> None:
         """Have a place for multiprocessing's sockets that no test removes, and that goes with the session.
@@ -258,14 +286,14 @@ class Running:
     ) -> None:
         state.duration += report.duration
         evidence = self._evidence(item, call, report, state)
-        if report.when == "call" and state.leg.method != "fork":
+        if report.when == "call" and state.activation.method != "fork":
             self._note_runner(state)
         if report.failed:
             state.message = state.message or _message(report)
             if not self.config.getoption("fulltrace", False):
                 _pytest_private.shorten_notes(report)
             self._show_children(report, state)
-            self._show(report, state, diagnosis.diagnose(evidence))
+            self._show(report, state, self._ask_hooks(item, call, evidence, diagnosis.diagnose(evidence)))
         elif report.skipped and not hasattr(report, "wasxfail"):
             state.findings += diagnosis.diagnose(evidence)
         elif report.when == "call":
@@ -280,6 +308,38 @@ class Running:
             self._end_leftovers(state)
             report.startmethod = self._result(state).as_dict()  # type: ignore[attr-defined]
             state.start_anew()
+
+    def _ask_hooks(
+        self,
+        item: pytest.Item,
+        call: pytest.CallInfo[None],
+        evidence: diagnosis.Evidence,
+        findings: tuple[Finding, ...],
+    ) -> tuple[Finding, ...]:
+        """Let other plugins say what they know of a failure under spawn or forkserver."""
+        if selection.base(evidence.method) == "fork" or not item.ihook.pytest_startmethod_diagnose.get_hookimpls():
+            return findings
+        from . import failed
+
+        error = call.excinfo.value if call.excinfo is not None else None
+        place = evidence.raised_at
+        failure = failed.FailedLeg(
+            nodeid=evidence.leg,
+            method=evidence.method,
+            when=call.when,  # type: ignore[arg-type]
+            outcome=evidence.outcome,
+            exception=failed.exception_name(error) if error is not None else "",
+            message=failed.exception_text(error) if error is not None else "",
+            file=place.file if place is not None else None,
+            line=place.line if place is not None else None,
+            launches=tuple(each.as_dict() for each in evidence.launches),
+            tasks=tuple(each.as_dict() for each in evidence.tasks),
+            children=self._reports(),
+            findings=findings,
+        )
+        theirs, troubles = failed.ask(item, failure)
+        self.recorder.troubles += [each for each in troubles if each not in self.recorder.troubles]
+        return diagnosis.unique(failed.ranked(findings, theirs))
 
     def _note_runner(self, state: LegState) -> None:
         if self._runner is not None and not self._runner_told and state.record.launches:
@@ -358,6 +418,7 @@ class Running:
             error=excinfo.typename if excinfo is not None else "",
             children=self._children(record) if report.failed else (),
             hang=state.hang,
+            foreign=tuple(record.foreign),
         )
         if not report.failed or state.leg.method != "forkserver":
             return evidence
@@ -431,6 +492,9 @@ class Running:
             vacuous=state.vacuous,
             findings=diagnosis.unique(state.findings),
             predictions=state.predictions,
+            foreign=tuple(
+                each.as_dict() for each in (*foreign.pinned(state.record.launches, leg.method), *state.record.foreign)
+            ),
             troubles=(*state.notes, *(f"pytest-startmethod: {each}" for each in self.recorder.troubles)),
         )
 
@@ -444,7 +508,8 @@ class Running:
         if self._loader is not None:
             self._loader.__exit__(None, None, None)
         if mp.has_forkserver():
-            self.servers.close()
+            for servers in (self.servers, *self._others.values()):
+                servers.close()
         if self.reports is not None:
             if _cpython.temporary_directory_of(current_process()) == self.reports.path:
                 _cpython.set_temporary_directory(current_process(), None)

@@ -73,6 +73,11 @@ def stock_pickler(cls: type[pickle.Pickler]) -> bool:
     )
 
 
+def is_backends(cls: type[pickle.Pickler]) -> bool:
+    """Return whether `cls` is the pickler of a package that is asked about by `pickling_as`: dill's, say."""
+    return cls.__module__ == f"{getattr(_local, 'package', 'multiprocessing')}.reduction"
+
+
 def reducers() -> dict[type, Reducer]:
     """Return the dispatch table of a new ForkingPickler: copyreg's, then those given to `ForkingPickler.register`.
 

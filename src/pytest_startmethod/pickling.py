@@ -94,7 +94,10 @@ class _Run:
     def dump(self, obj: object, allow: bool) -> None:
         cls = _cpython.forking_pickler()
         if not _cpython.stock_pickler(cls):
-            cls(self.sink).dump(unstarted(obj))
+            users: Any = cls(self.sink)
+            if _cpython.is_backends(cls):
+                users.dispatch_table = {**users.dispatch_table, **dispatch_table(allow_fork_primitives=allow)}
+            users.dump(unstarted(obj))
             return
         pickler = pickle.Pickler(self.sink, PROTOCOL, buffer_callback=self.take)
         pickler.dispatch_table = dispatch_table(allow_fork_primitives=allow)
@@ -160,7 +163,7 @@ def dispatch_table(*, allow_fork_primitives: bool) -> dict[type, Callable[[Any],
 
 
 def _own(reducer: object) -> bool:
-    return _from(reducer, "multiprocessing") or _from(reducer, "billiard")
+    return any(_from(reducer, package) for package in ("multiprocessing", "multiprocess", "billiard"))
 
 
 def _from(reducer: object, package: str) -> bool:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .finding import WIDTH, Finding
+from .selection import base, rank
 from .selection import in_order as methods_in_order
-from .selection import rank
 
 OUTCOMES = ("passed", "failed", "error", "skipped", "xfailed", "xpassed")
 
@@ -81,7 +81,7 @@ def verdict(legs: Mapping[str, LegResult]) -> str:
         return "vacuous" if any(leg.vacuous for leg in legs.values()) else "passes"
     if bad == ran:
         return "fails"
-    if "fork" in ran and bad == [m for m in ran if m != "fork"]:
+    if any(base(m) == "fork" for m in ran) and bad == [m for m in ran if base(m) != "fork"]:
         return "needs-fork"
     return f"fails under {' and '.join(bad)} only"
 

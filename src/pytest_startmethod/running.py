@@ -543,9 +543,16 @@ def _override_text(override: SetByUser, leg: Leg) -> str:
     return f"{call} is set aside while a leg runs: each leg runs under its own method"
 
 
+_MADE_ALIKE = ("multiprocess", "billiard", "dill")
+
+
 def _below_start(filename: str) -> bool:
-    """Say whether a frame below ``Process.start()`` is CPython's or ours."""
-    return owner(filename) == "ours" or (owner(filename) == "stdlib" and "multiprocessing" in filename)
+    """Say whether a frame below ``Process.start()`` is ours, CPython's, or that of a package made like it."""
+    whose = owner(filename)
+    if whose == "stdlib":
+        return "multiprocessing" in filename or os.path.basename(filename) == "pickle.py"  # dill's runs in Python
+    parts = filename.split(os.sep)
+    return whose == "ours" or (whose == "installed" and any(each in parts for each in _MADE_ALIKE))
 
 
 def _fail(report: pytest.TestReport, text: str) -> None:

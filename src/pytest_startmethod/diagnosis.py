@@ -205,10 +205,7 @@ def _foreign(every: Sequence[Foreign]) -> Finding:
         for each in others[:4]
     )
     fix = foreign.fix(first.kind, first.method)
-    return _note("SM502", _FOREIGN_PATHS.get(first.kind, first.method), first.place, message, fix, also)
-
-
-_FOREIGN_PATHS = {"os.fork": "os.fork", "joblib": "joblib", "loky": "loky"}
+    return _note("SM502", first.method if ":" in first.method else first.kind, first.place, message, fix, also)
 
 
 def _processes(number: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -107,7 +106,7 @@ def _trouble(function: Any, error: BaseException) -> str:
     else:
         where = f" ({code.co_filename}:{code.co_firstlineno})" if code is not None else ""
     text = " ".join(exception_text(error).split())
-    return f"pytest_startmethod_diagnose{where.replace(os.curdir + os.sep, '')}: {type(error).__name__}: {text}"
+    return f"pytest_startmethod_diagnose{where}: {type(error).__name__}: {text}"
 
 
 def ranked(ours: Sequence[Finding], theirs: Sequence[Finding]) -> tuple[Finding, ...]:

@@ -28,8 +28,8 @@ class Foreign:
     """Processes of one kind that one line of the user's started."""
 
     kind: str
-    """``os.fork``, ``loky``, ``joblib``, ``torch.multiprocessing``, ``multiprocess``, ``billiard``; ``multiprocessing``
-    for a process of a fixed context."""
+    """``context``: a fixed one of the leg's own package. Else who started them: ``os.fork``, ``loky``, ``joblib``,
+    ``torch.multiprocessing``, ``multiprocess``, ``billiard``; ``multiprocessing`` in a leg of another package."""
     method: str
     """``fork``, ``loky``, ``multiprocess:spawn``..."""
     place: Place | None
@@ -77,6 +77,7 @@ def note_process(record: LegRecord, process: Any, method: str, frame: FrameType 
     note(record, kind, method.partition("_")[0], frame, count=1)
 
 
+CONTEXT: Final = "context"
 TORCH: Final = "torch.multiprocessing"
 
 
@@ -100,8 +101,9 @@ def pinned(launches: Iterable[Launch], method: str) -> list[Foreign]:
     found: dict[object, Foreign] = {}
     for launch in launches:
         if launch.method != method:
-            package = launch.method.rpartition(":")[0] or mp.STDLIB
-            kind = TORCH if launch.by_torch else package
+            package = launch.method.rpartition(":")[0]
+            own = package == method.rpartition(":")[0]
+            kind = TORCH if launch.by_torch else CONTEXT if own else package or mp.STDLIB
             key = (kind, launch.method, launch.place)
             found.setdefault(key, Foreign(kind, launch.method, launch.place)).count += 1
     return list(found.values())
@@ -114,7 +116,8 @@ _FIXES: Final = {
     "joblib": 'loky knows no start method; joblib.parallel_config(backend="multiprocessing") makes joblib use the '
     "leg's",
     "loky": "loky knows no start method: ProcessPoolExecutor of concurrent.futures takes the leg's",
-    "multiprocessing": "take the context from the mp_context fixture, or let the code accept one",
+    CONTEXT: "take the context from the mp_context fixture, or let the code accept one",
+    mp.STDLIB: "take the context from the mp_context fixture, or let the code accept one",
     TORCH: "pass the leg's method on: torch.multiprocessing.start_processes(..., start_method=start_method)",
 }
 
@@ -133,8 +136,7 @@ def noun(kind: str, method: str) -> str:
         return "of os.fork"
     if kind in ("joblib", "loky"):
         return "of joblib's loky" if kind == "joblib" else "of loky"
-    name = method.rpartition(":")[2]
-    return f"with {name}" if kind == mp.STDLIB else f"of {kind} with {name}"
+    return f"with {method}" if kind == CONTEXT else f"of {kind} with {method.rpartition(':')[2]}"
 
 
 # -- watching --------------------------------------------------------------------------------------------------------

@@ -141,7 +141,7 @@ def summary_lines(results: Sequence[LegResult], *, root: str, verbose: bool) -> 
     if troubles:
         lines.append("")
     for trouble in troubles:
-        lines += wrap(trouble, indent="  ", first="")
+        lines += wrap(relative(trouble, root), indent="  ", first="")
     return lines
 
 
@@ -154,7 +154,7 @@ def _table(results: Sequence[LegResult]) -> list[str]:
             row["vacuous"] = row.get("vacuous", 0) + 1
     columns = [o for o in (*OUTCOMES, "vacuous") if o == "passed" or any(o in row for row in counts.values())]
     methods = methods_in_order(counts)
-    width = max([10, *(len(method) + 1 for method in methods)])
+    width = max([10, *map(len, methods)])
     lines = [f"{'':{width}}" + "".join(f"{c:>9}" for c in columns)]
     for method in methods:
         lines.append(f"{method:{width}}" + "".join(f"{counts[method].get(c, 0) or '-':>9}" for c in columns))

@@ -285,6 +285,15 @@ def register_summary(config: pytest.Config) -> None:
         manager.register(terminal.Summary(config), "startmethod-summary")
 
 
+def register_files(config: pytest.Config) -> None:
+    """Register what writes the report files; the workers of xdist write none."""
+    from . import report_files
+
+    manager = config.pluginmanager
+    if not hasattr(config, "workerinput") and not manager.has_plugin("startmethod-files"):
+        manager.register(report_files.Files(config, settings_of(config)), "startmethod-files")
+
+
 def _make_leg(item: pytest.Item, callspec: Any, settings: Settings) -> bool:
     """Stash the leg of an item that has a parameter ``start_method``; return whether it is one."""
     marker = marker_of(item)

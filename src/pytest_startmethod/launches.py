@@ -88,6 +88,7 @@ class Launch:
             "pid": self.pid,
             "exit_code": self.exit_code,
             "error": self.error,
+            "worker": self.is_worker,
         }
 
 

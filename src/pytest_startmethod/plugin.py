@@ -33,7 +33,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if options.any_given(config):
         from . import collection
 
-        collection.settings_of(config)
+        if collection.settings_of(config).reports:
+            collection.register_files(config)
     if hasattr(config, "workerinput") or config.getoption("dist", "no") != "no":
         config.pluginmanager.register(_Xdist(config), "startmethod-xdist")
 

@@ -186,7 +186,7 @@ def comparable(report):
             del each["duration"]
             for launch in each["launches"]:
                 del launch["pid"]
-    return report
+    return json.dumps(report, indent=1).splitlines()
 
 
 def test_report_is_valid_and_the_same_with_xdist(session):

@@ -99,6 +99,7 @@ class Files:
         from . import __version__, report_model
 
         summary: terminal.Summary | None = self.config.pluginmanager.get_plugin("startmethod-summary")
+        basetemp = self.config.getoption("basetemp", None)
         session = report_model.Session(
             root=str(self.config.rootpath),
             python=platform.python_version(),
@@ -107,6 +108,7 @@ class Files:
             methods=self.settings.methods,
             version=__version__,
             exit_status=status,
+            basetemp=os.path.abspath(basetemp) if basetemp else None,
         )
         model = report_model.build(summary.results.values() if summary is not None else (), session)
         for path in self.settings.reports:

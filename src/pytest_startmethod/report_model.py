@@ -40,12 +40,14 @@ class Session:
     version: str
     """Of the plugin."""
     exit_status: int = 0
+    basetemp: str | None = None
+    """``--basetemp``, absolute."""
 
 
 def build(results: Iterable[LegResult], session: Session) -> dict[str, Any]:
     """Return the report of `results`, whatever their order."""
     legs = report.in_order(results)
-    stable = Stable(session.root)
+    stable = Stable(session.root, session.basetemp)
     tests: dict[str, dict[str, LegResult]] = {}
     for leg in legs:
         tests.setdefault(leg.test, {})[leg.method] = leg
@@ -230,26 +232,34 @@ _NUMBERED: Final = re.compile(
     r"\b((?:Dummy|[A-Za-z]*)Process|[A-Za-z]*PoolWorker|[A-Za-z]*PoolProcess|Thread|Dummy|ThreadPoolExecutor"
     r"|[A-Za-z]*Manager|QueueFeederThread|asyncio)-\d+(?:[:_]\d+)*\b"
 )
+_TEMPORARY: Final = re.compile(r"(?<=[/\\])(tmp|pymp-|listener-|pytest-startmethod-)[a-z0-9_]{8}(?![A-Za-z0-9_])")
+_TMP_PATH: Final = re.compile(r"(<tmp>[/\\][^/\\'\":\s]*?)\d+(?=[/\\'\":,;.)\s]|$)")
+"""What ``tmp_path`` made: numbered by how many tests of that name ran in the same process before."""
 _PID: Final = re.compile(r"\b(pid |pid=|process |child |PID )\d+\b")
 
 
 class Stable:
     """Makes a session's texts and paths the same in every run of it."""
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, basetemp: str | None = None) -> None:
         self.root = root
+        self.basetemp = re.compile(rf"{re.escape(basetemp)}(?:[/\\]popen-gw\d+)?(?![^/\\'])") if basetemp else None
         temp = "|".join(
             sorted({re.escape(each) for each in (tempfile.gettempdir(), os.path.realpath(tempfile.gettempdir()))})
         )
-        self._pytest = re.compile(rf"(?:{temp})[/\\]pytest-of-[^/\\]+[/\\]pytest-\d+(?:[/\\]popen-gw\d+)?")
+        self._pytest = re.compile(rf"(?:(?:{temp})[/\\])?\bpytest-of-[^/\\]+[/\\]pytest-\d+(?:[/\\]popen-gw\d+)?")
         self._tempfile = re.compile(rf"((?:{temp})[/\\][A-Za-z.-]*)[a-z0-9_]{{8}}(?![A-Za-z0-9_])")
         self._worker = re.compile(r"[/\\]popen-gw\d+(?=[/\\]|\b)")
 
     def text(self, text: str) -> str:
         """Return a text without what differs between runs, and with paths relative to the root."""
+        if self.basetemp is not None:
+            text = self.basetemp.sub("<tmp>", text)
+        text = report.relative(text, self.root)  # first: the root may lie in a temporary directory itself
         text = self._pytest.sub("<tmp>", text)
-        text = report.relative(text, self.root)
+        text = _TMP_PATH.sub(r"\1N", text)
         text = self._tempfile.sub(r"\1********", text)
+        text = _TEMPORARY.sub(r"\1********", text)
         text = self._worker.sub("", text)
         text = _ADDRESS.sub("0x...", text)
         text = _NUMBERED.sub(r"\1-N", text)

@@ -90,6 +90,14 @@ def any_given(config: pytest.Config) -> bool:
     return any(config.getoption(key) is not None or config.getini(key) for key in OPTIONS)
 
 
+def header_lines(python: str, default: str, methods: tuple[str, ...]) -> list[str]:
+    """Return what the header says: what runs here, and what the users have."""
+    return [
+        f"start methods: {', '.join(methods)} (Python {python} here starts with {default})",
+        "  users have: spawn on macOS and Windows, forkserver on Linux with Python 3.14",
+    ]
+
+
 def unused_line(config: pytest.Config) -> str | None:
     """Return what to say of a ``--start-methods`` in a run without a marked test, or None if it was not given."""
     text = config.getoption("start_methods")

@@ -173,14 +173,43 @@ def _identity(finding: Finding, leg: LegResult) -> object:
     return identity(finding), leg.file if finding.file is None else None
 
 
+def properties(leg: LegResult, root: str) -> list[tuple[str, object]]:
+    """Return what ``--junitxml`` says of a finished leg, beside its method."""
+    found: list[tuple[str, object]] = []
+    for finding in leg.findings:
+        place = "" if finding.file is None else f" at {relative(f'{finding.file}:{finding.line}', root)}"
+        path = f": {finding.path}" if finding.path else ""
+        found.append(("start_method_finding", f"{finding.code} {finding.name}{path}{place}"))
+    for finding in leg.predictions:
+        found.append(("start_method_predicted", f"{finding.code} {finding.name}: {finding.path}"))
+    if leg.vacuous is not None:
+        found.append(("start_method_vacuous", f"{leg.vacuous.code} {leg.vacuous.name}"))
+    return [*found, *(("start_method_flaky", "true") for _ in range(leg.flaky))]
+
+
 # -- text ------------------------------------------------------------------------------------------------------------
+
+
+_CAUSES = 20
+_LISTED = 6
 
 
 def summary_lines(results: Sequence[LegResult], *, root: str, verbose: bool) -> list[str]:
     """Return the summary: a table of legs by outcome, the verdicts, the causes, the vacuous legs."""
     lines = _table(results)
-    for each in group(results):
+    groups = group(results)
+    shown = groups if verbose else groups[:_CAUSES]
+    for each in shown:
         lines += ["", *_cause_lines(each, root=root, verbose=verbose)]
+    if len(shown) < len(groups):
+        legs = sum(len(each.legs) for each in groups[len(shown) :])
+        lines += ["", f"and {_count(len(groups) - len(shown), 'more cause')} of {_count(legs, 'leg')} (-v)"]
+    for legs_ in unexplained(results):
+        lines += ["", *_unexplained_lines(legs_, root=root, verbose=verbose)]
+    flaky = [leg for leg in results if leg.flaky]
+    if flaky:
+        lines += ["", f"flaky: {_count(len(flaky), 'leg')} failed and passed when run again, so no cause is named"]
+        lines += _listed("flaky", flaky, verbose=verbose)
     for each in group_vacuous(results):
         lines += ["", *_vacuous_lines(each, root=root, verbose=verbose)]
     troubles = list(dict.fromkeys(trouble for leg in results for trouble in leg.troubles))
@@ -198,7 +227,9 @@ def _table(results: Sequence[LegResult]) -> list[str]:
         row[leg.outcome] = row.get(leg.outcome, 0) + 1
         if leg.vacuous is not None:
             row["vacuous"] = row.get("vacuous", 0) + 1
-    columns = [o for o in (*OUTCOMES, "vacuous") if o == "passed" or any(o in row for row in counts.values())]
+        if leg.flaky:
+            row["flaky"] = row.get("flaky", 0) + 1
+    columns = [o for o in (*OUTCOMES, "vacuous", "flaky") if o == "passed" or any(o in row for row in counts.values())]
     lines = [f"{'':10}" + "".join(f"{c:>9}" for c in columns)]
     for method in sorted(counts, key=method_order):
         lines.append(f"{method:10}" + "".join(f"{counts[method].get(c, 0) or '-':>9}" for c in columns))
@@ -224,13 +255,28 @@ def _cause_lines(each: Group, *, root: str, verbose: bool) -> list[str]:
         place = relative(f"{finding.file}:{finding.line}", root)
         lines += wrap(f"{place}: {finding.path}" if finding.path else place)
     lines += wrap(relative(finding.message, root))
-    # Below a failure the fix has been read already; what did not fail is told here only.
-    if finding.fix and (verbose or each.predicted or finding.level == "note"):
+    if finding.confirmed is not None:
+        lines.append("  confirmed by experiment" if finding.confirmed else "  not confirmed: an experiment cleared it")
+    if finding.fix:
         lines += wrap(f"fix: {relative(finding.fix, root)}", indent="       ", first="  ")
+    return lines + _first(each.legs, verbose=verbose)
+
+
+def _unexplained_lines(legs: Sequence[LegResult], *, root: str, verbose: bool) -> list[str]:
+    methods = sorted({leg.method for leg in legs}, key=method_order)
+    tests = _count(len({leg.test for leg in legs}), "test")
+    lines = wrap(f"no cause found: {_count(len(legs), 'leg')} of {tests} ({', '.join(methods)})", first="")
+    if legs[0].message:
+        lines += wrap(relative(legs[0].message, root))
+    return lines + _first(legs, verbose=verbose)
+
+
+def _first(legs: Sequence[LegResult], *, verbose: bool) -> list[str]:
     if verbose:
-        return lines + [f"  {leg.nodeid}" for leg in each.legs]
-    more = f" and {len(each.legs) - 1} more (-v)" if len(each.legs) > 1 else ""
-    return [*lines, f"  first: {each.legs[0].nodeid}{more}"]
+        return [f"  {leg.nodeid}" for leg in legs]
+    more = f" and {len(legs) - 1} more (-v)" if len(legs) > 1 else ""
+    line = f"  first: {legs[0].nodeid}{more}"
+    return [line] if len(line) <= WIDTH or not more else [f"  first: {legs[0].nodeid}", f"   {more}"]
 
 
 def _vacuous_lines(each: Group, *, root: str, verbose: bool) -> list[str]:
@@ -242,15 +288,12 @@ def _vacuous_lines(each: Group, *, root: str, verbose: bool) -> list[str]:
     for fact in finding.evidence:
         lines += wrap(relative(fact, root), indent="      ", first="    ")
     lines += wrap(f"fix: {relative(finding.fix, root)}", indent="       ", first="  ")
-    return lines + _vacuous_legs(each.legs, verbose=verbose)
+    return lines + _listed("vacuous", each.legs, verbose=verbose)
 
 
-_LISTED = 6
-
-
-def _vacuous_legs(legs: Sequence[LegResult], *, verbose: bool) -> list[str]:
+def _listed(word: str, legs: Sequence[LegResult], *, verbose: bool) -> list[str]:
     listed = legs if verbose or len(legs) <= _LISTED else legs[:_LISTED]
-    lines = [f"  vacuous: {leg.nodeid}" for leg in listed]
+    lines = [f"  {word}: {leg.nodeid}" for leg in listed]
     return lines if len(listed) == len(legs) else [*lines, f"  and {len(legs) - len(listed)} more (-v)"]
 
 

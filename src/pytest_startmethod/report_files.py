@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import platform
@@ -14,6 +15,9 @@ import pytest
 from . import selection, terminal
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .report import LegResult
     from .settings import Settings
 
 SUFFIXES: Final = (".json", ".html", ".md")
@@ -29,6 +33,8 @@ def checked(text: str, base: Path) -> str:
     path = Path(os.path.normpath(base / os.path.expanduser(os.path.expandvars(text))))
     if path.suffix.lower() not in SUFFIXES:
         raise ValueError(f"{text!r} has no known suffix (valid: {', '.join(SUFFIXES)})")
+    if needs_jinja(text):
+        raise ValueError(f"{text!r} needs Jinja2, which is not installed: pip install 'pytest-startmethod[html]'")
     if path.is_dir():
         raise ValueError(f"{text!r} is a directory")
     if not path.parent.is_dir():
@@ -57,8 +63,41 @@ def write(path: str, text: str) -> None:
 
 def render(path: str, model: dict[str, Any]) -> str:
     """Return the text of the report that `path` names by its suffix."""
-    assert path.endswith(".json"), path
+    suffix = Path(path).suffix.lower()
+    if suffix == ".md":
+        from . import report_markdown
+
+        return report_markdown.text(model)
+    if suffix == ".html":
+        from . import report_html
+
+        return report_html.text(model)
     return json.dumps(model, indent=2, ensure_ascii=False) + "\n"
+
+
+def needs_jinja(path: str) -> bool:
+    """Say whether a report needs what is not there: Jinja2, which the extra ``html`` brings."""
+    return Path(path).suffix.lower() == ".html" and importlib.util.find_spec("jinja2") is None
+
+
+def model_of(
+    config: pytest.Config, results: Iterable[LegResult], *, default: str, methods: tuple[str, ...], status: int
+) -> dict[str, Any]:
+    """Return the report of a session as builtins."""
+    from . import __version__, report_model
+
+    basetemp = config.getoption("basetemp", None)
+    session = report_model.Session(
+        root=str(config.rootpath),
+        python=platform.python_version(),
+        platform=sys.platform,
+        default=default,
+        methods=methods,
+        version=__version__,
+        exit_status=status,
+        basetemp=os.path.abspath(basetemp) if basetemp else None,
+    )
+    return report_model.build(results, session)
 
 
 class Files:
@@ -96,21 +135,9 @@ class Files:
         if not self.started:
             return
         self.started = False
-        from . import __version__, report_model
-
         summary: terminal.Summary | None = self.config.pluginmanager.get_plugin("startmethod-summary")
-        basetemp = self.config.getoption("basetemp", None)
-        session = report_model.Session(
-            root=str(self.config.rootpath),
-            python=platform.python_version(),
-            platform=sys.platform,
-            default=self.default,
-            methods=self.settings.methods,
-            version=__version__,
-            exit_status=status,
-            basetemp=os.path.abspath(basetemp) if basetemp else None,
-        )
-        model = report_model.build(summary.results.values() if summary is not None else (), session)
+        results = summary.results.values() if summary is not None else ()
+        model = model_of(self.config, results, default=self.default, methods=self.settings.methods, status=status)
         for path in self.settings.reports:
             try:
                 write(path, render(path, model))

@@ -54,7 +54,7 @@ def test_finding_with_a_code_of_its_own_is_shown_and_grouped(session, where):
     at = out.lines.index("------------------------ start method spawn: XY001 own -------------------------")
     assert out.lines[at + 1 : at + 5] == ["  thing", "  It is so.", "  a fact", "  fix: do it"]
     at = out.lines.index("XY001 own: 1 leg of 1 test (spawn)")
-    assert out.lines[at + 1 : at + 3] == ["  It is so.", "  first: test_a.py::test_a[spawn]"]
+    assert out.lines[at + 1 : at + 4] == ["  It is so.", "  fix: do it", "  first: test_a.py::test_a[spawn]"]
 
 
 def test_hook_is_told_all_that_is_known(session):

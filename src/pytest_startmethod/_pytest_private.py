@@ -295,3 +295,17 @@ def _without_most_notes(lines: list[str]) -> list[str]:
     prefix = lines[hidden[0]][: len(lines[hidden[0]]) - len(lines[hidden[0]].lstrip("E "))]
     more = f"{prefix}... {len(hidden)} more levels (--full-trace shows them)"
     return [*lines[: hidden[0]], more, *lines[hidden[-1] + 1 :]]
+
+
+def html_table_header(config: pytest.Config) -> list[str] | None:
+    """Return the cells of the header of pytest-html's table, or None if it writes no report here.
+
+    ``BaseReport._report.table_header``, pytest-html 4. Its hook is called when the session starts, and whether there
+    are legs is known after collection only. When it goes: that hook, and a column in every report.
+    """
+    for plugin in config.pluginmanager.get_plugins():
+        if type(plugin).__module__.startswith("pytest_html."):
+            header = getattr(getattr(plugin, "_report", None), "table_header", None)
+            if isinstance(header, list):
+                return header
+    return None

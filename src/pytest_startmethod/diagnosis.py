@@ -192,35 +192,23 @@ def _instead(tasks: Sequence[Task]) -> str:
 
 
 def _foreign(every: Sequence[Foreign]) -> Finding:
-    first = max(every, key=lambda each: each.count)
+    first = max(every, key=lambda each: 0 if foreign.is_reused(each.kind) else each.count)
     others = [each for each in every if each is not first]
-    what = foreign.noun(first.kind, first.method)
-    if first.count:
-        message = f"started {_processes(first.count)} {what} at {_short(first.place)}"
-    else:
-        message = f"started no process; {_tasks(first.tasks)} ran in running processes {what}, given at "
-        message += _short(first.place)
+    what = foreign.told(first.kind, first.method, first.count)
+    verb = "used only" if foreign.is_reused(first.kind) else "started"
+    message = f"{verb} {what} at {_short(first.place)}"
     also = tuple(
-        f"also {_processes(each.count)} {foreign.noun(each.kind, each.method)} at {_short(each.place)}"
-        for each in others[:4]
+        f"also {foreign.told(each.kind, each.method, each.count)} at {_short(each.place)}" for each in others[:4]
     )
     fix = foreign.fix(first.kind, first.method)
     return _note("SM502", first.method if ":" in first.method else first.kind, first.place, message, fix, also)
-
-
-def _processes(number: int) -> str:
-    return f"{number} process{'es' * (number != 1)}"
-
-
-def _tasks(number: int) -> str:
-    return f"{number} task{'s' * (number != 1)}"
 
 
 def _pinned(evidence: Evidence, others: Sequence[Launch]) -> Finding:
     launch = others[0]
     if launch.by_torch or ":" in launch.method or ":" in evidence.method:
         return _foreign([*foreign.pinned(others, evidence.method), *evidence.foreign])
-    started = f"{_processes(len(others))} with {launch.method}"
+    started = f"{foreign.processes(len(others))} with {launch.method}"
     forced = [each for each in evidence.overrides if each.wins and each.method == launch.method]
     if forced:
         place = forced[-1].place

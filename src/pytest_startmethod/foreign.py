@@ -130,13 +130,28 @@ def fix(kind: str, method: str) -> str:
     return f'select it: @pytest.mark.startmethods("{name}"), or --start-methods={name}'
 
 
-def noun(kind: str, method: str) -> str:
-    """Return what the processes are, for after ``8 processes``."""
+_REUSED: Final = {"joblib": "joblib's loky", "loky": "loky"}
+"""Who keeps its processes from one test to the next: how many a test starts depends on those before it."""
+
+
+def is_reused(kind: str) -> bool:
+    """Say whether numbers of processes and tasks differ from run to run."""
+    return kind in _REUSED
+
+
+def told(kind: str, method: str, count: int) -> str:
+    """Return what was used: ``8 processes of os.fork``, ``tasks given to loky``."""
+    if kind in _REUSED:
+        return f"tasks given to {_REUSED[kind]}"
+    number = processes(count)
     if kind == "os.fork":
-        return "of os.fork"
-    if kind in ("joblib", "loky"):
-        return "of joblib's loky" if kind == "joblib" else "of loky"
-    return f"with {method}" if kind == CONTEXT else f"of {kind} with {method.rpartition(':')[2]}"
+        return f"{number} of os.fork"
+    return f"{number} with {method}" if kind == CONTEXT else f"{number} of {kind} with {method.rpartition(':')[2]}"
+
+
+def processes(number: int) -> str:
+    """Return ``1 process``, ``2 processes``."""
+    return f"{number} process{'es' * (number != 1)}"
 
 
 # -- watching --------------------------------------------------------------------------------------------------------

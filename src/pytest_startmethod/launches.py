@@ -26,6 +26,7 @@ _T = TypeVar("_T")
 _MARK = "_pytest_startmethod_failure"
 _KEPT_BYTES = 1_000_000
 _DESCRIBED_LENGTH = 60
+_DESCRIBED_PATH = 240
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,7 @@ class Launch:
             "pid": self.pid,
             "exit_code": self.exit_code,
             "error": self.error,
+            "worker": self.is_worker,
         }
 
 
@@ -141,7 +143,9 @@ def describe(value: Any) -> str:
     if kind in (int, float, bool, type(None), complex):
         return repr(value)
     if kind in (str, bytes):
-        return repr(value) if len(value) <= _DESCRIBED_LENGTH else f"<{kind.__name__} of length {len(value)}>"
+        # A path is told whole: how long that of a temporary directory is says nothing, and xdist makes it longer.
+        limit = _DESCRIBED_PATH if kind is str and os.path.isabs(value) else _DESCRIBED_LENGTH
+        return repr(value) if len(value) <= limit else f"<{kind.__name__} of length {len(value)}>"
     if kind in (list, tuple, dict, set, frozenset):
         return f"<{kind.__name__} of length {len(value)}>"
     if kind.__name__ in ("function", "method", "partial"):

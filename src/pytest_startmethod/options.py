@@ -40,8 +40,16 @@ OPTIONS: Final = {
         "limit of a leg's call in seconds, 0 for none; auto (the default): a minute, and ten times the longest "
         "finished leg of the same test",
     ),
+    "start_methods_report": (
+        "PATH",
+        "write a report of all legs at the end of the session: .json, .html or .md by suffix; may be given more than "
+        "once",
+    ),
 }
 """Ini key -> metavar and help. The option is the same word with dashes."""
+
+LISTS: Final = frozenset({"start_methods_report"})
+"""Those that may be given more than once; in an ini file, one value a line."""
 
 
 def flag(key: str) -> str:
@@ -53,6 +61,10 @@ def add_options(parser: pytest.Parser) -> None:
     """Declare the options and their ini keys; a command-line default is always None, so that the ini key counts."""
     group = parser.getgroup("startmethod", "multiprocessing start methods")
     for key, (metavar, text) in OPTIONS.items():
+        if key in LISTS:
+            group.addoption(flag(key), action="append", default=None, metavar=metavar, dest=key, help=text)
+            parser.addini(key, f"The default of {flag(key)}, one a line.", type="linelist", default=[])
+            continue
         group.addoption(flag(key), default=None, metavar=metavar, dest=key, help=text)
         parser.addini(key, f"The default of {flag(key)}.", default="")
 
@@ -65,9 +77,25 @@ def given(config: pytest.Config, key: str) -> tuple[str, str]:
     return config.getini(key).strip(), f"ini key {key}"
 
 
+def given_list(config: pytest.Config, key: str) -> tuple[list[str], str]:
+    """Return the values of an option of `LISTS`, and where they stand, as messages name it."""
+    values = config.getoption(key)
+    if values is not None:
+        return values, flag(key)
+    return config.getini(key), f"ini key {key}"
+
+
 def any_given(config: pytest.Config) -> bool:
     """Return whether there is anything to be wrong."""
     return any(config.getoption(key) is not None or config.getini(key) for key in OPTIONS)
+
+
+def header_lines(python: str, default: str, methods: tuple[str, ...]) -> list[str]:
+    """Return what the header says: what runs here, and what the users have."""
+    return [
+        f"start methods: {', '.join(methods)} (Python {python} here starts with {default})",
+        "  users have: spawn on macOS and Windows, forkserver on Linux with Python 3.14",
+    ]
 
 
 def unused_line(config: pytest.Config) -> str | None:

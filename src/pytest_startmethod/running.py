@@ -31,7 +31,7 @@ from .callers import Place, owner
 from .children import ChildReport, ReportDirectory
 from .collection import LEG, Leg
 from .launches import Fixture, Launch, LegRecord, Recorder
-from .report import LegResult, relative, wrap
+from .report import LegResult, properties, relative, wrap
 from .warning import StartMethodWarning
 
 # What only a failure needs is imported by it: a fork copies the page tables of all that is loaded.
@@ -124,6 +124,8 @@ class Running:
         servers: list[ForkServers | None] = []
         precheck = self.settings.precheck != "off"
         _pytest_private.hide_frames(item, _below_start)
+        if ("start_method", leg.method) not in item.user_properties:
+            item.user_properties.append(("start_method", leg.method))
         with self.recorder.leg(leg.nodeid, leg.method, precheck=precheck, backend=backend) as record:
             self._state = item.stash[STATE] = LegState(leg, activation, record)
             try:
@@ -306,7 +308,9 @@ class Running:
             self._finished.setdefault(state.leg.test, []).append(report.duration)
         if report.when == "teardown":
             self._end_leftovers(state)
-            report.startmethod = self._result(state).as_dict()  # type: ignore[attr-defined]
+            result = self._result(state)
+            report.startmethod = result.as_dict()  # type: ignore[attr-defined]
+            report.user_properties += properties(result, str(self.config.rootpath))
             state.start_anew()
 
     def _ask_hooks(

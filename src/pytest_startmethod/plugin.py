@@ -33,7 +33,11 @@ def pytest_configure(config: pytest.Config) -> None:
     if options.any_given(config):
         from . import collection
 
-        collection.settings_of(config)
+        settings = collection.settings_of(config)
+        if settings.discover:
+            from . import discovery
+
+            discovery.start(config, settings)
     if hasattr(config, "workerinput") or config.getoption("dist", "no") != "no":
         config.pluginmanager.register(_Xdist(config), "startmethod-xdist")
 

@@ -39,6 +39,8 @@ class LegResult:
     """Under fork: what spawn would say."""
     troubles: tuple[str, ...] = ()
     """What went wrong in the plugin itself, or could not be said as a warning."""
+    discovered: bool = False
+    """Whether the test is not marked: `discovery` found that it starts processes."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result as builtins, for a report that crosses processes."""

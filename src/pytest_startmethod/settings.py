@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from . import selection
-from .options import PRECHECK, VACUOUS, given
+from .options import DISCOVER, PRECHECK, VACUOUS, given
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,6 +32,8 @@ class Settings:
     """One of `VACUOUS`; a marker may override it."""
     timeout: float | None = None
     """Seconds, 0 for no limit, or None for ``auto``; a marker may override it."""
+    discover: bool = False
+    """Whether unmarked tests are watched."""
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -72,7 +74,17 @@ def from_config(config: pytest.Config) -> Settings:
         word("start_methods_precheck", PRECHECK),
         word("start_methods_vacuous", VACUOUS),
         _limit(*given(config, "start_methods_timeout")),
+        _truth(config, DISCOVER),
     )
+
+
+def _truth(config: pytest.Config, key: str) -> bool:
+    if config.getoption(key) is not None:
+        return bool(config.getoption(key))
+    try:
+        return bool(config.getini(key))
+    except (ValueError, TypeError) as error:
+        raise SettingsError(f"ini key {key}: {error} (valid: true, false)") from None
 
 
 def _limit(text: str, source: str) -> float | None:

@@ -50,6 +50,11 @@ OPTIONS: Final = {
 
 LISTS: Final = frozenset({"start_methods_report"})
 """Those that may be given more than once; in an ini file, one value a line."""
+DISCOVER: Final = "start_methods_discover"
+DISCOVER_HELP: Final = (
+    "watch unmarked tests, too: one that starts a process or runs a task in one, and leaves the start method to the "
+    "interpreter, is run again under the other start methods"
+)
 
 
 def flag(key: str) -> str:
@@ -67,6 +72,8 @@ def add_options(parser: pytest.Parser) -> None:
             continue
         group.addoption(flag(key), default=None, metavar=metavar, dest=key, help=text)
         parser.addini(key, f"The default of {flag(key)}.", default="")
+    group.addoption(flag(DISCOVER), action="store_true", default=None, dest=DISCOVER, help=DISCOVER_HELP)
+    parser.addini(DISCOVER, f"The default of {flag(DISCOVER)}.", type="bool", default=False)
 
 
 def given(config: pytest.Config, key: str) -> tuple[str, str]:
@@ -87,7 +94,10 @@ def given_list(config: pytest.Config, key: str) -> tuple[list[str], str]:
 
 def any_given(config: pytest.Config) -> bool:
     """Return whether there is anything to be wrong."""
-    return any(config.getoption(key) is not None or config.getini(key) for key in OPTIONS)
+    try:
+        return any(config.getoption(key) is not None or config.getini(key) for key in (*OPTIONS, DISCOVER))
+    except (ValueError, TypeError):  # of a truth value
+        return True
 
 
 def header_lines(python: str, default: str, methods: tuple[str, ...]) -> list[str]:
@@ -101,8 +111,11 @@ def header_lines(python: str, default: str, methods: tuple[str, ...]) -> list[st
 def unused_line(config: pytest.Config) -> str | None:
     """Return what to say of a ``--start-methods`` in a run without a marked test, or None if it was not given."""
     text = config.getoption("start_methods")
+    if text is None:
+        return None
     return (
-        None if text is None else f"--start-methods={text} had no effect: no test is marked with @pytest.mark.{MARKER}"
+        f"--start-methods={text} had no effect: no test is marked with @pytest.mark.{MARKER} "
+        f"({flag(DISCOVER)} finds the tests that start processes)"
     )
 
 

@@ -41,7 +41,7 @@ class LegResult:
     troubles: tuple[str, ...] = ()
     """What went wrong in the plugin itself, or could not be said as a warning."""
     discovered: bool = False
-    """Whether discovery made the leg; its test has no marker."""
+    """Whether the test is not marked: `discovery` found that it starts processes."""
     flaky: bool = False
     """Whether it failed and, run again in the same way, passed."""
     foreign: tuple[dict[str, Any], ...] = ()

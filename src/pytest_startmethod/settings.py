@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from . import selection
-from .options import PRECHECK, VACUOUS, given, given_list
+from .options import DISCOVER, PRECHECK, VACUOUS, given, given_list
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,6 +34,8 @@ class Settings:
     """Seconds, 0 for no limit, or None for ``auto``; a marker may override it."""
     reports: tuple[str, ...] = ()
     """Files to write a report to, absolute."""
+    discover: bool = False
+    """Whether unmarked tests are watched."""
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -75,6 +77,7 @@ def from_config(config: pytest.Config) -> Settings:
         word("start_methods_vacuous", VACUOUS),
         _limit(*given(config, "start_methods_timeout")),
         _reports(config),
+        _truth(config, DISCOVER),
     )
 
 
@@ -90,6 +93,15 @@ def _reports(config: pytest.Config) -> tuple[str, ...]:
         return tuple(dict.fromkeys(report_files.checked(text, base) for text in texts))
     except ValueError as error:
         raise SettingsError(f"{source}: {error}") from None
+
+
+def _truth(config: pytest.Config, key: str) -> bool:
+    if config.getoption(key) is not None:
+        return bool(config.getoption(key))
+    try:
+        return bool(config.getini(key))
+    except (ValueError, TypeError) as error:
+        raise SettingsError(f"ini key {key}: {error} (valid: true, false)") from None
 
 
 def _limit(text: str, source: str) -> float | None:

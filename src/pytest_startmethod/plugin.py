@@ -46,7 +46,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_report_header(config: pytest.Config) -> list[str] | None:
     """Say which methods were asked for, if an option was given."""
-    if not options.any_given(config):
+    if not options.any_given(config) or config.getoption("no_header"):
         return None
     from . import collection
 

@@ -73,7 +73,7 @@ class Summary:
         """Write the section, if any leg ran and the user did not ask for quiet."""
         if not self.results:
             return
-        if terminalreporter.verbosity >= 0:
+        if terminalreporter.verbosity >= 0 and not self.config.getoption("no_summary"):
             self._write_section(terminalreporter)
         if os.environ.get("GITHUB_ACTIONS") == "true":
             self._write_annotations(terminalreporter, int(exitstatus))

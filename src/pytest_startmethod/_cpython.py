@@ -61,6 +61,13 @@ def reducers() -> dict[type, Reducer]:
     return {**copyreg.dispatch_table, **reduction.ForkingPickler._extra_reducers}  # type: ignore[attr-defined]
 
 
+def extra_reducers() -> dict[type, Reducer]:
+    """Return the reducers given to `ForkingPickler.register`: the live table. See `reducers`."""
+    from multiprocessing import reduction
+
+    return reduction.ForkingPickler._extra_reducers  # type: ignore[attr-defined, no-any-return]
+
+
 def newobj_functions() -> tuple[Any, Any]:
     """Return `copyreg.__newobj__` and `copyreg.__newobj_ex__`, documented in PEP 307 and PEP 3154 by name only."""
     return copyreg.__newobj__, copyreg.__newobj_ex__  # type: ignore[attr-defined]

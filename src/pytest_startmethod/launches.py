@@ -20,6 +20,7 @@ from .pools import Pools, Watched
 if TYPE_CHECKING:
     from .finding import Finding
     from .loading import Loader, Payload
+    from .patches import Patched
 
 _T = TypeVar("_T")
 _MARK = "_pytest_startmethod_failure"
@@ -166,6 +167,8 @@ class LegRecord:
     tasks: list[Task] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     closed: list[Callable[[], None]] = field(default_factory=list)
+    patches: list[Patched] = field(default_factory=list)
+    """What monkeypatch and mock set while the leg ran, and what was in force when it began."""
 
 
 class Recorder:

@@ -192,7 +192,8 @@ class SendingByValue:
         self.modules = user_modules()
         self.needs: dict[tuple[str, int], list[str]] = {}
         """By file and first line of each function that crossed: the names that it takes from around it."""
-        self.sent = 0
+        self.gave_up = False
+        """Whether something could not be sent this way: it was left to multiprocessing."""
         self._patches = Patches()
 
     def __enter__(self) -> SendingByValue:
@@ -233,8 +234,8 @@ class SendingByValue:
                     Pickler(buffer, protocol, by_value=True, needs=self.needs).dump(obj)
             except Exception:
                 continue
-            self.sent += 1
             return buffer.getbuffer()
+        self.gave_up = True
         return None
 
 

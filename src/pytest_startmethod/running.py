@@ -15,6 +15,7 @@ import pytest
 from . import (
     _cpython,
     _pytest_private,
+    again,
     diagnosis,
     finding,
     leftovers,
@@ -115,6 +116,7 @@ class Running:
         patches = Patches()
         precheck = self.settings.precheck != "off"
         _pytest_private.hide_frames(item, _below_start)
+        again.remember(item)
         with self.recorder.leg(leg.nodeid, leg.method, precheck=precheck) as record:
             self._state = item.stash[STATE] = LegState(leg, activation, record)
             try:

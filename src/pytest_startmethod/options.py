@@ -43,6 +43,17 @@ OPTIONS: Final = {
 }
 """Ini key -> metavar and help. The option is the same word with dashes."""
 
+SWITCHES: Final = {
+    "start_methods_verify": (
+        "run a failed leg again with one cause removed at a time, to confirm what its findings say (the default)",
+        "do not run failed legs again",
+    ),
+}
+"""Ini key -> help of the option and of its ``--no-`` form. The ini key takes what ini booleans take."""
+_TRUE: Final = ("1", "true", "yes", "on")
+_FALSE: Final = ("0", "false", "no", "off")
+BOOLEAN: Final = (*_TRUE, *_FALSE)
+
 
 def flag(key: str) -> str:
     """Return the option of an ini key: ``start_methods`` -> ``--start-methods``."""
@@ -55,6 +66,10 @@ def add_options(parser: pytest.Parser) -> None:
     for key, (metavar, text) in OPTIONS.items():
         group.addoption(flag(key), default=None, metavar=metavar, dest=key, help=text)
         parser.addini(key, f"The default of {flag(key)}.", default="")
+    for key, (on, off) in SWITCHES.items():
+        group.addoption(flag(key), default=None, action="store_const", const="on", dest=key, help=on)
+        group.addoption(f"--no-{flag(key)[2:]}", default=None, action="store_const", const="off", dest=key, help=off)
+        parser.addini(key, f"The default of {flag(key)}.", default="")
 
 
 def given(config: pytest.Config, key: str) -> tuple[str, str]:
@@ -65,9 +80,14 @@ def given(config: pytest.Config, key: str) -> tuple[str, str]:
     return config.getini(key).strip(), f"ini key {key}"
 
 
+def is_on(text: str) -> bool:
+    """Return what a word of `BOOLEAN` means."""
+    return text.lower() in _TRUE
+
+
 def any_given(config: pytest.Config) -> bool:
     """Return whether there is anything to be wrong."""
-    return any(config.getoption(key) is not None or config.getini(key) for key in OPTIONS)
+    return any(config.getoption(key) is not None or config.getini(key) for key in (*OPTIONS, *SWITCHES))
 
 
 def unused_line(config: pytest.Config) -> str | None:

@@ -39,6 +39,8 @@ class LegResult:
     """Under fork: what spawn would say."""
     troubles: tuple[str, ...] = ()
     """What went wrong in the plugin itself, or could not be said as a warning."""
+    flaky: bool = False
+    """Whether it failed once and passed when it was run again."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result as builtins, for a report that crosses processes."""
@@ -68,10 +70,13 @@ def in_order(results: Iterable[LegResult]) -> list[LegResult]:
 
 def verdict(legs: Mapping[str, LegResult]) -> str:
     """Say what one test's legs (by method) say together."""
-    bad = [m for m in ORDER if m in legs and legs[m].outcome in ("failed", "error")]
+    flaky = [m for m in ORDER if m in legs and legs[m].flaky]
+    bad = [m for m in ORDER if m in legs and legs[m].outcome in ("failed", "error") and m not in flaky]
     ran = [m for m in ORDER if m in legs and legs[m].outcome != "skipped"]
     if not ran:
         return "skipped"
+    if not bad and flaky:
+        return "flaky"
     if not bad:
         return "vacuous" if any(leg.vacuous for leg in legs.values()) else "passes"
     if bad == ran:
@@ -99,13 +104,19 @@ def group(results: Iterable[LegResult]) -> list[Group]:
     legs = list(results)
     for leg in legs:
         for finding in leg.findings:
-            groups.setdefault(_identity(finding), Group(finding)).legs.append(leg)
+            found = groups.setdefault(_identity(finding), Group(finding))
+            found.legs.append(leg)
+            if finding.confirmed and not found.finding.confirmed:
+                found.finding = finding
     for leg in legs:
         for finding in leg.predictions:
             key = _identity(finding)
             if key not in groups or groups[key].predicted:
                 groups.setdefault(key, Group(finding, predicted=True)).legs.append(leg)
-    return sorted(groups.values(), key=lambda g: (g.finding.level != "cause", g.predicted, -len(g.legs)))
+    return sorted(
+        groups.values(),
+        key=lambda g: (g.finding.level != "cause", g.predicted, g.finding.confirmed is False, -len(g.legs)),
+    )
 
 
 def group_vacuous(results: Iterable[LegResult]) -> list[Group]:
@@ -131,6 +142,7 @@ def summary_lines(results: Sequence[LegResult], *, root: str, verbose: bool) -> 
         lines += ["", *_cause_lines(each, root=root, verbose=verbose)]
     for each in group_vacuous(results):
         lines += ["", *_vacuous_lines(each, root=root, verbose=verbose)]
+    lines += _flaky_lines(results, verbose=verbose)
     troubles = list(dict.fromkeys(trouble for leg in results for trouble in leg.troubles))
     if troubles:
         lines.append("")
@@ -156,11 +168,8 @@ def _table(results: Sequence[LegResult]) -> list[str]:
         tests.setdefault(leg.test, {})[leg.method] = leg
     said = [verdict(legs) for legs in tests.values()]
     first = [each for each in ("passes", "needs-fork", "fails") if each in said]
-    words = [
-        *first,
-        *sorted(set(said) - {*first, "vacuous", "skipped"}),
-        *(w for w in ("vacuous", "skipped") if w in said),
-    ]
+    last = ("flaky", "vacuous", "skipped")
+    words = [*first, *sorted(set(said) - {*first, *last}), *(w for w in last if w in said)]
     text = f"{_count(len(tests), 'test')}: " + ", ".join(f"{said.count(word)} {word}" for word in words)
     return [*lines, *wrap(text, first="")]
 
@@ -179,6 +188,8 @@ def _cause_lines(each: Group, *, root: str, verbose: bool) -> list[str]:
         place = relative(f"{finding.file}:{finding.line}", root)
         lines += wrap(f"{place}: {finding.path}" if finding.path else place)
     lines += wrap(relative(finding.message, root))
+    if finding.confirmed is not None:
+        lines += wrap(finding.experiment(" and ".join(methods)), indent="    ", first="  ")
     # Below a failure the fix has been read already; what did not fail is told here only.
     if finding.fix and (verbose or each.predicted or finding.level == "note"):
         lines += wrap(f"fix: {relative(finding.fix, root)}", indent="       ", first="  ")
@@ -198,6 +209,17 @@ def _vacuous_lines(each: Group, *, root: str, verbose: bool) -> list[str]:
         lines += wrap(relative(fact, root), indent="      ", first="    ")
     lines += wrap(f"fix: {relative(finding.fix, root)}", indent="       ", first="  ")
     return lines + _vacuous_legs(each.legs, verbose=verbose)
+
+
+def _flaky_lines(results: Sequence[LegResult], *, verbose: bool) -> list[str]:
+    legs = [leg for leg in results if leg.flaky]
+    if not legs:
+        return []
+    one = len(legs) == 1
+    again = "it was" if one else "they were"
+    text = f"flaky: {_count(len(legs), 'leg')} failed once and passed when {again} run again; not diagnosed"
+    more = [f"  and {len(legs) - _LISTED} more (-v)"] if len(legs) > _LISTED and not verbose else []
+    return ["", *wrap(text, first=""), *(f"  {leg.nodeid}" for leg in (legs if verbose else legs[:_LISTED])), *more]
 
 
 _LISTED = 6

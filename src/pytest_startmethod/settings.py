@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from . import selection
-from .options import PRECHECK, VACUOUS, given
+from .options import BOOLEAN, PRECHECK, VACUOUS, given, is_on
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,6 +32,8 @@ class Settings:
     """One of `VACUOUS`; a marker may override it."""
     timeout: float | None = None
     """Seconds, 0 for no limit, or None for ``auto``; a marker may override it."""
+    verify: bool = True
+    """Whether experiments confirm the findings of failed legs."""
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -72,7 +74,16 @@ def from_config(config: pytest.Config) -> Settings:
         word("start_methods_precheck", PRECHECK),
         word("start_methods_vacuous", VACUOUS),
         _limit(*given(config, "start_methods_timeout")),
+        _switch(*given(config, "start_methods_verify"), default=True),
     )
+
+
+def _switch(text: str, source: str, *, default: bool) -> bool:
+    if not text:
+        return default
+    if text.lower() not in BOOLEAN:
+        raise SettingsError(f"{source}: {text!r} is not valid (valid: {', '.join(BOOLEAN)})")
+    return is_on(text)
 
 
 def _limit(text: str, source: str) -> float | None:

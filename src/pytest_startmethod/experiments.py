@@ -19,7 +19,10 @@ MOST_RUNS: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class ByValue:
-    """Functions and classes themselves cross, with what they read, in place of their names."""
+    """Functions and classes themselves cross, with what they read, where a child could not import them by name."""
+
+    whole: bool = False
+    """All of the user's cross themselves, also those that have a name: each start then has its own copy of globals."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +35,15 @@ class Replay:
 
 Experiment = ByValue | Replay
 
-_BY_VALUE: Final = ("SM101", "SM102", "SM104", "SM201", "SM202")
+_NAMELESS: Final = ("SM101", "SM102")
+_NOT_FOUND: Final = ("SM104", "SM201", "SM202")
 _REPLAYED: Final = ("SM301", "SM302", "SM303", "SM304", "SM305", "SM306", "SM307")
 
 
 def of(finding: Finding) -> Experiment | None:
     """Return the experiment that removes the cause which `finding` names, or None where there is none."""
-    if finding.code in _BY_VALUE:
-        return ByValue()
+    if finding.code in (*_NAMELESS, *_NOT_FOUND):
+        return ByValue(whole=finding.code in _NOT_FOUND)
     if finding.code in _REPLAYED and finding.path:
         return Replay(finding.path)
     return None
@@ -72,6 +76,11 @@ def plan(findings: Iterable[Finding], touched: Collection[tuple[str, str]] = ())
         return all(each.level != "cause" for each in served), not any(each.file in files for each in served)
 
     return sorted(trials, key=order)[:MOST_RUNS]
+
+
+def wider(experiment: Experiment) -> Experiment | None:
+    """Return what to try if `experiment` said nothing: functions that have a name may read what they lack."""
+    return ByValue(whole=True) if experiment == ByValue() else None
 
 
 def together(trials: Sequence[Trial]) -> Trial | None:

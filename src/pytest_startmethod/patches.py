@@ -213,6 +213,11 @@ def _place(frame: FrameType | None) -> Place | None:
 
 
 def _place_of_function(function: Any) -> Place | None:
+    for _ in range(50):  # decorators upon decorators
+        names = getattr(function, "__dict__", {})
+        if "__wrapped__" not in names:
+            break
+        function = names["__wrapped__"]
     code = getattr(function, "__code__", None)
     if code is None:
         return None

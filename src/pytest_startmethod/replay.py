@@ -186,10 +186,14 @@ def by_value(modules: Iterable[types.ModuleType]) -> Iterator[None]:
 
 
 class SendingByValue:
-    """While it holds, functions and classes cross themselves: with their cells and the globals that they read."""
+    """While it holds, functions and classes cross themselves: with their cells and the globals that they read.
 
-    def __init__(self) -> None:
-        self.modules = user_modules()
+    Those that a child can import only with `whole`, or where nothing else will do.
+    """
+
+    def __init__(self, *, whole: bool = False) -> None:
+        modules = user_modules()
+        self.by_value = (modules, []) if whole else ([], modules)
         self.needs: dict[tuple[str, int], list[str]] = {}
         """By file and first line of each function that crossed: the names that it takes from around it."""
         self.gave_up = False
@@ -226,8 +230,8 @@ class SendingByValue:
         return staticmethod(dumps)
 
     def _pickled(self, obj: Any, protocol: int | None) -> memoryview | None:
-        """Return `obj` pickled: all of the user's by value, else what has no name, else None."""
-        for modules in (self.modules, []):
+        """Return `obj` pickled, or None."""
+        for modules in self.by_value:
             buffer = io.BytesIO()
             try:
                 with by_value(modules), mp.descriptors_of_start():

@@ -412,3 +412,42 @@ def test_it_is_not_imported_at_start_up():
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent / "src")}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@posix
+def test_discovery_counts_what_no_leg_can_reach(session, where):
+    """An unmarked test that starts processes past the default context only becomes no leg, and is told all the same."""
+    out = session.file(
+        test_a="""
+        import multiprocessing
+        import os
+
+
+        def work():
+            pass
+
+
+        def test_forks():
+            if (pid := os.fork()) == 0:
+                os._exit(0)
+            os.waitpid(pid, 0)
+
+
+        def test_pinned():
+            process = multiprocessing.get_context("spawn").Process(target=work)
+            process.start()
+            process.join()
+
+
+        def test_nothing():
+            pass
+        """
+    ).run("--start-methods-discover", where=where)
+    assert list(out.names.values()) == ["passed"] * 3
+    assert block(out)[:-1] == [
+        "not exercised: 2 processes with a context of their own",
+        "  1 process with spawn at test_a.py:17",
+        *FIXES["context"],
+        "  1 process of os.fork at test_a.py:10",
+        *FIXES["os.fork"],
+    ]

@@ -8,13 +8,16 @@ says which package is meant.
 
 from __future__ import annotations
 
+import copy
 import functools
 import importlib
 import multiprocessing.context
 import multiprocessing.process
 import multiprocessing.spawn
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from multiprocessing.context import BaseContext, DefaultContext
 from multiprocessing.process import BaseProcess
 from types import FrameType
@@ -78,6 +81,93 @@ def watched_context(package: str = STDLIB) -> Any:
 def is_watched(cls: type[Any]) -> bool:
     """Say whether a default context of this class is a leg's."""
     return issubclass(cls, _Watched)
+
+
+class TellingContext(DefaultContext):
+    """The default context while a session is watched: what is taken from it without naming a method can be told apart.
+
+    ``get_context()`` returns the same object as ``get_context("fork")``, and a Pool or an executor knows only that
+    object. Here the former returns a twin of it, whose processes are of a class of their own.
+    """
+
+    by_use: ClassVar[bool] = False
+    """Whether the method was fixed by a first use, and not by ``set_start_method``."""
+
+    def _get_actual(self) -> BaseContext | None:
+        actual: BaseContext | None = self.__dict__["_actual_context"]
+        return None if actual is None else twin_of(actual)
+
+    def _set_actual(self, value: BaseContext | None) -> None:
+        self.__dict__["_actual_context"] = value
+        TellingContext.by_use = sys._getframe(1).f_code in _LAZY
+
+    _actual_context = property(_get_actual, _set_actual)
+
+
+_LAZY = (DefaultContext.get_context.__code__, DefaultContext.get_start_method.__code__)
+"""The code that makes the default method the one that is set, when it is needed first."""
+
+_TWIN = "_pytest_startmethod_twin"
+
+
+@functools.cache
+def twin_of(context: BaseContext) -> BaseContext:
+    """Return a context that does all that `context` does, and is known as what the default context gave."""
+    if _TWIN in context.__dict__:
+        return context
+    twin = copy.copy(context)
+    twin.__dict__[_TWIN] = True
+    process: Any = type(context).Process  # type: ignore[attr-defined]
+
+    def __reduce_ex__(self: Any, protocol: Any) -> Any:  # noqa: N807 - it is put into a class
+        # A child knows the real class only.
+        reduced = process.__reduce_ex__(self, protocol)
+        if type(self) is not twin_class:
+            return reduced
+        return (object.__new__, (process,), *reduced[2:])
+
+    names = {"__module__": process.__module__, "__qualname__": process.__qualname__, "__doc__": process.__doc__}
+    twin_class = type(process.__name__, (process,), {**names, _TWIN: True, "__reduce_ex__": __reduce_ex__})
+    twin.Process = twin_class  # type: ignore[attr-defined]
+    return twin
+
+
+def tell_apart() -> Callable[[], None]:
+    """Let the default context be a `TellingContext`; the function that is returned puts back what was there."""
+    context: Any = default_context()
+    before = context.__class__
+    context.__class__ = TellingContext
+    TellingContext.by_use = False
+
+    def undo() -> None:
+        if type(context) is TellingContext:
+            context.__class__ = before
+
+    return undo
+
+
+def fixed_by_use() -> bool:
+    """Say whether the method that is set is known to be nobody's choice."""
+    return type(default_context()) is TellingContext and TellingContext.by_use
+
+
+def process_by_default(process: BaseProcess) -> bool:
+    """Say whether `process` starts as the default context says, and not by a context that names its method."""
+    return process._start_method is None or getattr(type(process), _TWIN, False)  # type: ignore[attr-defined]
+
+
+def pool_by_default(pool: Any) -> bool:
+    """Say whether a Pool or executor starts its processes as the default context says."""
+    context = getattr(pool, "_ctx", None) or getattr(pool, "_mp_context", None)
+    return context is default_context() or _TWIN in getattr(context, "__dict__", ())
+
+
+def in_pool_thread() -> bool:
+    """Say whether this is the thread in which a Pool replaces its workers, whatever test is running just now.
+
+    ``threading.Thread`` names a thread after its target: ``Thread-1 (_handle_workers)`` (3.10).
+    """
+    return "(_handle_workers)" in threading.current_thread().name
 
 
 def default_context(package: str = STDLIB) -> DefaultContext:
@@ -400,3 +490,49 @@ def make_lock_anew(lock: Any, package: str = STDLIB) -> None:
     if sys.platform != "win32" and not (semaphore.kind == recursive and semaphore._is_mine()):
         context = module("context", package)._concrete_contexts["spawn"]
         lock_class(package).__init__(lock, semaphore.kind, semaphore._get_value(), semaphore.maxvalue, ctx=context)
+
+
+# -- pickling in an experiment ---------------------------------------------------------------------------------------
+
+
+def reduction_module() -> Any:
+    """Return the module whose ``dump`` the Popen classes call as an attribute."""
+    from multiprocessing import reduction
+
+    return reduction
+
+
+class _Distinct(list[int]):
+    """The descriptors that a spawn child inherits: one that two payloads hold is passed once, or exec refuses."""
+
+    def append(self, fd: int) -> None:
+        if fd not in self:
+            super().append(fd)
+
+    def extend(self, fds: Any) -> None:
+        for fd in fds:
+            self.append(fd)
+
+
+@contextmanager
+def descriptors_of_start() -> Iterator[None]:
+    """Forget the descriptors that an attempt to pickle has handed to the starting process, if the attempt fails.
+
+    ``Popen._fds`` of spawn and forkserver on POSIX. When it goes: they are inherited and not used.
+    """
+    popen: Any = multiprocessing.context.get_spawning_popen()
+    fds = getattr(popen, "_fds", None)
+    if type(fds) is list and method_of_popen(popen) == "spawn":
+        fds = popen._fds = _Distinct(fds)
+    before = list(fds) if isinstance(fds, list) else []
+    try:
+        yield
+    except BaseException:
+        if isinstance(fds, list):
+            fds[:] = before
+        raise
+
+
+def method_of_popen(popen: Any) -> str | None:
+    """Return the method of a Popen object (``Popen.method``)."""
+    return getattr(popen, "method", None)

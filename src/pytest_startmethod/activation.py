@@ -50,8 +50,13 @@ class Activation:
         """Make the method the default."""
         global active_package
         active_package = self.package
-        set_before = mp.method_of(self._actual)
-        if set_before not in (None, self.method) and not mp.is_watched(self._before["class"]):
+        by_use = self.package == mp.STDLIB and mp.fixed_by_use()
+        set_before = mp.method_of(self._actual) if not by_use else None
+        if (
+            set_before not in (None, self.method)
+            and not mp.is_watched(self._before["class"])
+            and not _fixed_by_use(str(set_before), self.package)
+        ):
             self.overrides.append(SetByUser(str(set_before), _where_set(str(set_before)), wins=False))
         mp.make_default(self.method, self, self.package)
 
@@ -95,11 +100,22 @@ def _where_set(method: str) -> Place | None:
     return places[0] if len(places) == 1 else None
 
 
+@functools.lru_cache(maxsize=8)
+def _fixed_by_use(method: str, package: str) -> bool:
+    """Say whether nobody chose `method`: a Lock at import makes the interpreter's own method the one that is set."""
+    return method == mp.interpreter_default(package) and not find_calls(user_files(), "set_start_method")
+
+
 class Patches:
     """Attributes of classes and modules exchanged for the length of a leg."""
 
     def __init__(self) -> None:
         self._done: list[tuple[Any, str, Any, Any]] = []
+        self._then: list[Callable[[], None]] = []
+
+    def when_undone(self, function: Callable[[], None]) -> None:
+        """Call `function` before anything is put back."""
+        self._then.append(function)
 
     def put(self, owner: Any, name: str, wrap: Callable[[Any], Any]) -> None:
         """Exchange ``owner.name`` for ``wrap(original)``."""
@@ -111,6 +127,8 @@ class Patches:
 
     def undo(self) -> None:
         """Put the originals back, in reverse; what somebody else exchanged since is left as it is."""
+        while self._then:
+            self._then.pop()()
         while self._done:
             owner, name, original, replacement = self._done.pop()
             if vars(owner).get(name) is not replacement:

@@ -13,6 +13,7 @@ from .callers import Place, find_calls, find_names, method_check, user_files
 from .finding import Finding
 from .foreign import Foreign
 from .launches import Failure, Launch, Task
+from .selection import base
 
 _CLASSES = {
     "fork": ("ForkProcess", "ForkContext"),
@@ -127,7 +128,7 @@ def _pools_given_up(evidence: Evidence) -> list[Finding]:
 def _threads(evidence: Evidence) -> list[Finding]:
     """Say that a forked child that hangs waits for a lock that another thread may have held (SM405)."""
     names = sorted({name for launch in evidence.launches for name in launch.threads})
-    if evidence.method != "fork" or evidence.hang is None or not names:
+    if base(evidence.method) != "fork" or evidence.hang is None or not names:
         return []
     waiting = [line for line in evidence.hang.evidence if "waiting for a lock" in line or "held for ever" in line]
     if not waiting:
@@ -256,7 +257,7 @@ _CHECK_FIX = "make the code work without the check, or name the supported method
 
 
 def _declared_fork_only(evidence: Evidence) -> list[Finding]:
-    if evidence.method == "fork" or evidence.raised_at is None:
+    if base(evidence.method) == "fork" or evidence.raised_at is None:
         return []
     check = method_check(evidence.raised_at, refusing=True)
     if check is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, PathFinder
@@ -184,13 +184,10 @@ class Watch:
         listening: Callable[[], LegRecord | None],
         guarded: Callable[..., Any],
         patches: Patches,
-        heard: Collection[str],
     ) -> None:
         self.listening = listening
         self.guarded = guarded
         self.patches = patches
-        self.heard = heard
-        """Packages that are listened to otherwise."""
         self._finder = _Finder(self)
 
     def begin(self) -> None:
@@ -216,20 +213,20 @@ class Watch:
         """Listen to a module that is there now."""
         package, attribute, method, wrapper = _SUBJECTS[name]
         cls = getattr(sys.modules[name], attribute, None)
-        if package not in self.heard and isinstance(cls, type):
+        if isinstance(cls, type):
             self.patches.put(cls, method, lambda original: wrapper(self, package, original))
 
     def forked(self, frame: FrameType) -> None:
         """Count an ``os.fork`` of the user's."""
-        record = self.listening()
         name = frame.f_globals.get("__name__") or ""
-        if record is not None and name.partition(".")[0] not in {*_OWN_FORKS, *self.heard}:
+        record = self.listening() if name.partition(".")[0] not in _OWN_FORKS else None
+        if record is not None and not name.startswith(f"{record.package}."):
             note(record, "os.fork", "fork", frame, count=1)
 
     def process(self, package: str, process: Any, frame: FrameType) -> None:
         """Count a process of a package that is not selected."""
         record = self.listening()
-        if record is not None:
+        if record is not None and record.package != package:
             note(record, package, f"{package}:{mp.process_method(process, package)}", frame, count=1)
 
     def task(self, package: str, frame: FrameType) -> None:

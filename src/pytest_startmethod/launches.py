@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from . import _cpython, activation, backends, foreign, selection
 from . import _multiprocessing as mp
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .backends import Backend
     from .finding import Finding
     from .loading import Loader, Payload
+    from .patches import Patched
 
 _T = TypeVar("_T")
 _MARK = "_pytest_startmethod_failure"
@@ -72,6 +73,8 @@ class Launch:
     """Whether ``torch.multiprocessing`` started it."""
     threads: tuple[str, ...] = ()
     """Under fork: the other threads that ran in the parent when it started."""
+    pinned: bool | None = None
+    """Of a test that is only watched: whether a context that names its method started it. Of a leg: None."""
 
     @property
     def alive(self) -> bool:
@@ -175,6 +178,22 @@ class LegRecord:
     closed: list[Callable[[], None]] = field(default_factory=list)
     foreign: list[foreign.Foreign] = field(default_factory=list)
     """What ran in processes that no start method of a leg has to do with."""
+    package: str = mp.STDLIB
+    """Whose start method `method` is."""
+    watched: bool = False
+    """Whether the test is no leg, but one that `Recorder.watcher` watches."""
+    patches: list[Patched] = field(default_factory=list)
+    """What monkeypatch and mock set while the leg ran, and what was in force when it began."""
+
+
+class Watcher(Protocol):
+    """Watches the tests that are no legs."""
+
+    def open(self) -> LegRecord | None:
+        """Return the record of the test that runs, which starts its first process or hands out its first task."""
+
+    def by_default(self, method: str) -> None:
+        """Hear that the test starts a process or hands out a task through the default context, under `method`."""
 
 
 class Recorder:
@@ -185,6 +204,8 @@ class Recorder:
         self.fixtures: list[Fixture] = []
         self.by_fixture: dict[Fixture, list[Launch]] = {}
         """Launches of fixtures wider than a function: later legs live with them."""
+        self.of_fixtures: list[Launch] = []
+        """Launches of such fixtures that are gone, in legs: what of them still runs is ended with the session."""
         self.loader: Callable[[], Loader] | None = None
         """Gives the fresh child that is asked whether what pickles loads, too; None: nothing is asked."""
         self.pools = Pools()
@@ -195,6 +216,8 @@ class Recorder:
         self.troubles: list[str] = []
         """What went wrong in our own code."""
         self._known: dict[int, Failure] = {}
+        self.watcher: Watcher | None = None
+        self._installed: activation.Patches | None = None
         self._pid = os.getpid()
         self._local = threading.local()
 
@@ -205,20 +228,41 @@ class Recorder:
         self, nodeid: str, method: str, *, precheck: bool, backend: Backend = backends.STDLIB
     ) -> Iterator[LegRecord]:
         """Listen for the length of a leg: to multiprocessing, and to `backend` if `method` is another package's."""
-        record = self.record = LegRecord(nodeid, method, precheck)
-        patches = activation.Patches()
-        self._listen(patches, backends.STDLIB)
-        if backend is not backends.STDLIB:
-            self._listen(patches, backend)
-        watch = foreign.Watch(self._listening, self._guarded, patches, {backends.STDLIB.package, backend.package})
-        watch.begin()
+        record = self.record = LegRecord(nodeid, method, precheck, package=backend.package)
+        patches = self._patches() if self._installed is None else None
+        own = activation.Patches()
         try:
+            if backend is not backends.STDLIB:
+                self._listen(own, backend)
             yield record
         finally:
-            watch.end()
-            patches.undo()
-            self.record = None
-            self.note_exits(record)
+            own.undo()
+            if patches is not None:
+                patches.undo()
+            self.close(record)
+
+    def close(self, record: LegRecord) -> None:
+        """Listen to `record` no longer."""
+        self.record = None
+        self.note_exits(record)
+
+    def install(self) -> None:
+        """Listen from now on, for `watcher` also to what is no leg, until `uninstall`."""
+        self._installed = self._patches()
+
+    def uninstall(self) -> None:
+        """Put back what `install` exchanged."""
+        if self._installed is not None:
+            self._installed.undo()
+            self._installed = None
+
+    def _patches(self) -> activation.Patches:
+        patches = activation.Patches()
+        self._listen(patches, backends.STDLIB)
+        watch = foreign.Watch(self._opened, self._guarded, patches)
+        watch.begin()
+        patches.when_undone(watch.end)
+        return patches
 
     def _listen(self, patches: activation.Patches, backend: Backend) -> None:
         package = backend.package
@@ -243,6 +287,12 @@ class Recorder:
         finally:
             self.fixtures.pop()
 
+    def forget_fixtures(self) -> None:
+        """Know that all fixtures have been torn down."""
+        of_legs = (each for launches in self.by_fixture.values() for each in launches if each.pinned is None)
+        self.of_fixtures += of_legs
+        self.by_fixture.clear()
+
     def _guarded(self, function: Callable[..., _T], *args: Any) -> _T | None:
         """Call a function of ours inside the user's code: its failure is noted and goes no further."""
         try:
@@ -255,12 +305,18 @@ class Recorder:
         """Return the record of the leg that runs in this process, if one does."""
         return self.record if os.getpid() == self._pid else None  # a forked child has our wrappers, too
 
+    def _opened(self) -> LegRecord | None:
+        """Return the record of the leg or watched test that starts something now."""
+        if self.record is None and self.watcher is not None and os.getpid() == self._pid and not mp.in_pool_thread():
+            self.record = self._guarded(self.watcher.open)
+        return self._listening()
+
     # -- starts ------------------------------------------------------------------------------------------------------
 
     def _wrap_start(self, original: Callable[[BaseProcess], None], backend: Backend) -> Callable[[BaseProcess], None]:
         def start(process: BaseProcess) -> None:
             __tracebackhide__ = True
-            record = self._listening()
+            record = self._opened()
             if record is None:
                 return original(process)
             launch = self._guarded(self._open, record, process, backend)
@@ -295,6 +351,10 @@ class Recorder:
             leg=record.leg,
         )
         record.launches.append(launch)
+        if record.watched:
+            launch.pinned = not mp.process_by_default(process)
+            if not launch.pinned and self.watcher is not None:
+                self.watcher.by_default(launch.method)
         if launch.fixture is not None and launch.fixture.scope != "function":
             self.by_fixture.setdefault(launch.fixture, []).append(launch)
         launch.by_torch = foreign.through_torch(target, sys._getframe(1))
@@ -472,7 +532,7 @@ class Recorder:
     ) -> Callable[..., Any]:
         def submit(pool: Any, /, *args: Any, **kwargs: Any) -> Any:
             __tracebackhide__ = True
-            record = self._listening()
+            record = self._opened()
             if record is not None:
                 self._guarded(self._submitted, record, pool, name, method_of, args, kwargs)
             return original(pool, *args, **kwargs)
@@ -502,6 +562,8 @@ class Recorder:
         task = Task(method_of(pool), owner, how, describe_callable(function), calling_place(sys._getframe(1)))
         if task not in record.tasks:
             record.tasks.append(task)
+        if record.watched and task.method is not None and self.watcher is not None and mp.pool_by_default(pool):
+            self.watcher.by_default(task.method)
 
 
 def one_line(error: BaseException) -> str:

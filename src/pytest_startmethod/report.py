@@ -41,7 +41,7 @@ class LegResult:
     troubles: tuple[str, ...] = ()
     """What went wrong in the plugin itself, or could not be said as a warning."""
     discovered: bool = False
-    """Whether discovery made the leg; its test has no marker."""
+    """Whether the test is not marked: `discovery` found that it starts processes."""
     flaky: bool = False
     """Whether it failed and, run again in the same way, passed."""
     foreign: tuple[dict[str, Any], ...] = ()
@@ -87,11 +87,12 @@ def method_order(method: str) -> tuple[int, str, int]:
 def verdict(legs: Mapping[str, LegResult]) -> str:
     """Say what one test's legs (by method) say together."""
     order = sorted(legs, key=method_order)
-    bad = [m for m in order if legs[m].outcome in ("failed", "error")]
+    flaky = [m for m in order if legs[m].flaky]
+    bad = [m for m in order if legs[m].outcome in ("failed", "error") and m not in flaky]
     ran = [m for m in order if legs[m].outcome != "skipped"]
     if not ran:
         return "skipped"
-    if bad and all(legs[m].flaky for m in bad):
+    if not bad and flaky:
         return "flaky"
     if not bad:
         return "vacuous" if any(leg.vacuous for leg in legs.values()) else "passes"
@@ -128,13 +129,19 @@ def group(results: Iterable[LegResult]) -> list[Group]:
     legs = list(results)
     for leg in legs:
         for finding in leg.findings:
-            groups.setdefault(_identity(finding, leg), Group(finding)).legs.append(leg)
+            found = groups.setdefault(_identity(finding, leg), Group(finding))
+            found.legs.append(leg)
+            if finding.confirmed and not found.finding.confirmed:
+                found.finding = finding
     for leg in legs:
         for finding in leg.predictions:
             key = _identity(finding, leg)
             if key not in groups or groups[key].predicted:
                 groups.setdefault(key, Group(finding, predicted=True)).legs.append(leg)
-    return sorted(groups.values(), key=lambda g: (g.finding.level != "cause", g.predicted, -len(g.legs)))
+    return sorted(
+        groups.values(),
+        key=lambda g: (g.finding.level != "cause", g.predicted, g.finding.confirmed is False, -len(g.legs)),
+    )
 
 
 def group_vacuous(results: Iterable[LegResult]) -> list[Group]:
@@ -193,9 +200,14 @@ _CAUSES = 20
 _LISTED = 6
 
 
-def summary_lines(results: Sequence[LegResult], *, root: str, verbose: bool) -> list[str]:
-    """Return the summary: a table of legs by outcome, the verdicts, the causes, the vacuous legs."""
-    lines = _table(results)
+def summary_lines(
+    results: Sequence[LegResult], *, root: str, verbose: bool, foreign: Iterable[Mapping[str, Any]] = ()
+) -> list[str]:
+    """Return the summary: a table of legs by outcome, the verdicts, the causes, the vacuous legs.
+
+    `foreign`: what tests that are no legs started past the default context, as in `LegResult.foreign`.
+    """
+    lines = _table(results) if results else []
     groups = group(results)
     shown = groups if verbose else groups[:_CAUSES]
     for each in shown:
@@ -211,7 +223,9 @@ def summary_lines(results: Sequence[LegResult], *, root: str, verbose: bool) -> 
         lines += _listed("flaky", flaky, verbose=verbose)
     for each in group_vacuous(results):
         lines += ["", *_vacuous_lines(each, root=root, verbose=verbose)]
-    lines += _foreign_lines(results, root=root, verbose=verbose)
+    lines += _foreign_lines([*(each for leg in results for each in leg.foreign), *foreign], root=root, verbose=verbose)
+    if not results:
+        del lines[:1]
     troubles = list(dict.fromkeys(trouble for leg in results for trouble in leg.troubles))
     if troubles:
         lines.append("")
@@ -258,7 +272,7 @@ def _cause_lines(each: Group, *, root: str, verbose: bool) -> list[str]:
         lines += wrap(f"{place}: {finding.path}" if finding.path else place)
     lines += wrap(relative(finding.message, root))
     if finding.confirmed is not None:
-        lines.append("  confirmed by experiment" if finding.confirmed else "  not confirmed: an experiment cleared it")
+        lines += wrap(finding.experiment(" and ".join(methods)), indent="    ", first="  ")
     if finding.fix:
         lines += wrap(f"fix: {relative(finding.fix, root)}", indent="       ", first="  ")
     return lines + _first(each.legs, verbose=verbose)
@@ -293,16 +307,15 @@ def _vacuous_lines(each: Group, *, root: str, verbose: bool) -> list[str]:
     return lines + _listed("vacuous", each.legs, verbose=verbose)
 
 
-def _foreign_lines(results: Sequence[LegResult], *, root: str, verbose: bool) -> list[str]:
+def _foreign_lines(every: Iterable[Mapping[str, Any]], *, root: str, verbose: bool) -> list[str]:
     """Return the block on processes that no start method of a leg reached: by kind, each place once."""
     from . import foreign
 
     kinds: dict[tuple[str, str], dict[str, int]] = {}
-    for leg in results:
-        for each in leg.foreign:
-            place = f"{each['file']}:{each['line']}" if each["file"] else "a place that could not be found"
-            places = kinds.setdefault((each["kind"], each["method"]), {})
-            places[place] = places.get(place, 0) + (0 if foreign.is_reused(each["kind"]) else each["count"])
+    for each in every:
+        place = f"{each['file']}:{each['line']}" if each["file"] else "a place that could not be found"
+        places = kinds.setdefault((each["kind"], each["method"]), {})
+        places[place] = places.get(place, 0) + (0 if foreign.is_reused(each["kind"]) else each["count"])
     if not kinds:
         return []
     total = sum(count for places in kinds.values() for count in places.values())

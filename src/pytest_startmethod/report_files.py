@@ -129,7 +129,7 @@ class Files:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Say where the reports are."""
         for line in self.lines:
-            terminalreporter.write_line(line)
+            terminalreporter.write_line(line, red=" was not written: " in line)
 
     def _write(self, status: int) -> None:
         if not self.started:

@@ -161,7 +161,10 @@ def _sides(group: Mapping[str, Any], leg: Mapping[str, Any], sources: Sources) -
         if file is None or line is None:
             return
         for shown in side.places:
+            if (shown["file"], shown["line"]) == (file, line):
+                return
             if shown["file"] == file and any(number == line for number, _, _ in shown["lines"]):
+                shown["label"] += f"; line {line}: {label}"
                 shown["lines"] = [(number, meant or number == line, text) for number, meant, text in shown["lines"]]
                 return
         side.places.append({"label": label, "file": file, "line": line, "lines": sources.around(file, line)})

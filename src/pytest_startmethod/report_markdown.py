@@ -160,7 +160,11 @@ def oneline(text: str) -> str:
 
 def cell(text: str) -> str:
     """Return plain text that stands for itself everywhere, in a table too."""
-    return re.sub(r"([\\`*_\[\]|~$])", r"\\\1", html.escape(oneline(text), quote=False)).replace("@", "&#64;")
+    return _escaped(oneline(text))
+
+
+def _escaped(text: str) -> str:
+    return re.sub(r"([\\`*_\[\]|~$])", r"\\\1", html.escape(text, quote=False)).replace("@", "&#64;")
 
 
 def inline(text: str) -> str:
@@ -168,7 +172,9 @@ def inline(text: str) -> str:
     parts = oneline(text).split("`")
     if len(parts) % 2 == 0:  # a backtick without another
         return cell(text)
-    return "".join(code(part) if index % 2 and part.strip() else cell(part) for index, part in enumerate(parts)) or "-"
+    return (
+        "".join(code(part) if index % 2 and part.strip() else _escaped(part) for index, part in enumerate(parts)) or "-"
+    )
 
 
 def code(text: str, *, in_table: bool = False) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from . import selection
-from .options import PRECHECK, VACUOUS, given, given_list
+from .options import BOOLEAN, PRECHECK, VACUOUS, given, given_list, is_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -36,6 +36,10 @@ class Settings:
     """Seconds, 0 for no limit, or None for ``auto``; a marker may override it."""
     reports: tuple[str, ...] = ()
     """Files to write a report to, absolute."""
+    discover: bool = False
+    """Whether unmarked tests are watched."""
+    verify: bool = True
+    """Whether experiments confirm the findings of failed legs."""
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -78,6 +82,8 @@ def from_config(config: pytest.Config) -> Settings:
         word("start_methods_vacuous", VACUOUS),
         _limit(*given(config, "start_methods_timeout")),
         _reports(config),
+        _switch(*given(config, "start_methods_discover"), default=False),
+        _switch(*given(config, "start_methods_verify"), default=True),
     )
 
 
@@ -113,6 +119,14 @@ def _reports(config: pytest.Config) -> tuple[str, ...]:
         return tuple(dict.fromkeys(report_files.checked(text, base) for text in texts))
     except ValueError as error:
         raise SettingsError(f"{source}: {error}") from None
+
+
+def _switch(text: str, source: str, *, default: bool) -> bool:
+    if not text:
+        return default
+    if text.lower() not in BOOLEAN:
+        raise SettingsError(f"{source}: {text!r} is not valid (valid: {', '.join(BOOLEAN)})")
+    return is_on(text)
 
 
 def _limit(text: str, source: str) -> float | None:

@@ -42,7 +42,10 @@ class Activation:
         """Make the method the default."""
         set_before = mp.method_of(self._actual)
         if set_before not in (None, self.method) and self._before["class"] is not mp.WatchedContext:
-            self.overrides.append(SetByUser(str(set_before), _where_set(str(set_before)), wins=False))
+            place = _where_set(str(set_before))
+            # The first use of the default context fixes it, too: a library that makes a lock when it is imported.
+            if place is not None or set_before != mp.interpreter_default():
+                self.overrides.append(SetByUser(str(set_before), place, wins=False))
         mp.make_default(self.method, self)
 
     def enter_call(self) -> None:

@@ -66,6 +66,8 @@ class Launch:
     """Return the process's Popen object as long as the process object lives, else None."""
     is_worker: bool = False
     """Whether a Pool or an executor started it."""
+    own_method: bool = False
+    """Whether its class, rather than the default context, says which method it starts with."""
     threads: tuple[str, ...] = ()
     """Under fork: the other threads that ran in the parent when it started."""
 
@@ -274,6 +276,7 @@ class Recorder:
             self.by_fixture.setdefault(launch.fixture, []).append(launch)
         worker = mp.worker_initializer(target, args)
         launch.is_worker = worker is not None
+        launch.own_method = mp.has_own_method(process)
         if mp.is_pool_worker(target):
             launch.pool = self.pools.of(args[0])
         if launch.method == "fork":

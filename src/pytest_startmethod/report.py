@@ -93,19 +93,29 @@ class Group:
 def group(results: Iterable[LegResult]) -> list[Group]:
     """Gather equal findings of all legs: causes first, the most frequent first.
 
-    A prediction joins the finding that came true, and stands alone if none did.
+    A prediction joins the finding that came true, and stands alone if none did. One that a leg of the same test has
+    proved wrong is dropped.
     """
     groups: dict[object, Group] = {}
     legs = list(results)
     for leg in legs:
         for finding in leg.findings:
             groups.setdefault(_identity(finding), Group(finding)).legs.append(leg)
+    refuted = {leg.test for leg in legs if _refutes(leg)}
     for leg in legs:
-        for finding in leg.predictions:
+        for finding in leg.predictions if leg.test not in refuted else ():
             key = _identity(finding)
             if key not in groups or groups[key].predicted:
                 groups.setdefault(key, Group(finding, predicted=True)).legs.append(leg)
     return sorted(groups.values(), key=lambda g: (g.finding.level != "cause", g.predicted, -len(g.legs)))
+
+
+def _refutes(leg: LegResult) -> bool:
+    """Return whether a leg shows that the test does without what fork alone allows."""
+    if leg.method == "fork" or leg.outcome not in ("passed", "xpassed"):
+        return False
+    # the processes that it did not start itself are those of another leg, which may have been the fork leg's
+    return leg.vacuous is None or leg.vacuous.code not in ("SM501", "SM503")
 
 
 def group_vacuous(results: Iterable[LegResult]) -> list[Group]:

@@ -117,7 +117,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check the types of the package, strictly."""
-    session.install("mypy", "-e", ".")
+    session.install("mypy", "-e", ".[html]")
     session.run("mypy")
 
 

@@ -40,7 +40,7 @@ class Activation:
 
     def enter(self) -> None:
         """Make the method the default."""
-        set_before = mp.method_of(self._actual)
+        set_before = mp.method_of(self._actual) if not mp.fixed_by_use() else None
         if set_before not in (None, self.method) and self._before["class"] is not mp.WatchedContext:
             place = _where_set(str(set_before))
             # The first use of the default context fixes it, too: a library that makes a lock when it is imported.

@@ -15,6 +15,7 @@ import pytest
 from . import (
     _cpython,
     _pytest_private,
+    again,
     diagnosis,
     finding,
     leftovers,
@@ -27,12 +28,13 @@ from .callers import Place, owner
 from .children import ChildReport, ReportDirectory
 from .collection import LEG, Leg
 from .launches import Fixture, Launch, LegRecord, Recorder
-from .report import LegResult, relative, wrap
+from .report import LegResult, properties, relative, wrap
 from .warning import StartMethodWarning
 
 # What only a failure needs is imported by it: a fork copies the page tables of all that is loaded.
 if TYPE_CHECKING:
     from . import child_causes
+    from .discovery import Discovery
     from .finding import Finding
     from .loading import Loader
     from .settings import Settings
@@ -42,14 +44,22 @@ _SHOWN_CHILDREN = 3
 STATE = pytest.StashKey["LegState"]()
 """What is known of a leg while it runs; gone when it is over."""
 
+DISCOVERED = pytest.StashKey[bool]()
+"""Set on an item while it runs again as a leg that `discovery` made."""
+
 
 class LegState:
     """One running leg: everything that `Running`'s hooks share."""
 
-    def __init__(self, leg: Leg, activation: Activation, record: LegRecord) -> None:
+    def __init__(
+        self, leg: Leg, activation: Activation, record: LegRecord, *, watched: bool = False, discovered: bool = False
+    ) -> None:
         self.leg = leg
         self.activation = activation
         self.record = record
+        self.watched = watched
+        """An unmarked test's first run, in which nothing is changed: not the method, no limit, nothing is ended."""
+        self.discovered = discovered
         self.warned = 0
         self.outcomes: list[tuple[str, str]] = []
         """Phase and outcome of each report."""
@@ -65,6 +75,14 @@ class LegState:
         """What children raised, as far as it stands below a failure."""
         self.notes: list[str] = []
         """What the summary must say because a warning could not."""
+
+    def count(self, report: pytest.TestReport) -> None:
+        """Take a report's phase, outcome and duration."""
+        outcome: str = report.outcome
+        if hasattr(report, "wasxfail"):
+            outcome = "xfailed" if report.skipped else "xpassed"
+        self.outcomes.append((str(report.when), outcome))
+        self.duration += report.duration
 
     def start_anew(self) -> None:
         """Forget a run that is over: pytest-rerunfailures runs the leg again within the same span."""
@@ -99,6 +117,7 @@ class Running:
         self._warned: set[SetByUser] = set()
         self._shown: dict[object, str] = {}
         """Findings that already stand below a failure, with its node id."""
+        self.discovery: Discovery | None = None
 
     # -- the leg's span ----------------------------------------------------------------------------------------------
 
@@ -115,8 +134,12 @@ class Running:
         patches = Patches()
         precheck = self.settings.precheck != "off"
         _pytest_private.hide_frames(item, _below_start)
+        again.remember(item)
+        if ("start_method", leg.method) not in item.user_properties:
+            item.user_properties.append(("start_method", leg.method))
         with self.recorder.leg(leg.nodeid, leg.method, precheck=precheck) as record:
-            self._state = item.stash[STATE] = LegState(leg, activation, record)
+            discovered = DISCOVERED in item.stash
+            self._state = item.stash[STATE] = LegState(leg, activation, record, discovered=discovered)
             try:
                 if main_is_pytest() or self._runner is not None:
                     patches.put(mp.spawn_module(), "get_preparation_data", without_main)
@@ -160,7 +183,7 @@ class Running:
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
         """Put the method back if a fixture changed it, and say who changed it."""
         state = item.stash.get(STATE, None)
-        if state is None:
+        if state is None or state.watched:
             return (yield)
         state.activation.enter_call()
         self._warn(state)
@@ -243,8 +266,12 @@ class Running:
         """Annotate what failed; at the end of the leg, attach what is known of it."""
         report = yield
         state = item.stash.get(STATE, None)
+        if self.discovery is not None and (state is None or state.watched):
+            state = self.discovery.state_of(item, report)
         if state is None:
             return report
+        if state.discovered:
+            report.startmethod_of = state.leg.test  # type: ignore[attr-defined]
         try:
             self._annotate(item, call, report, state)
         except Exception:
@@ -257,9 +284,8 @@ class Running:
     def _annotate(
         self, item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport, state: LegState
     ) -> None:
-        state.duration += report.duration
         evidence = self._evidence(item, call, report, state)
-        if report.when == "call" and state.leg.method != "fork":
+        if report.when == "call" and state.leg.method != "fork" and not state.watched:
             self._note_runner(state)
         if report.failed:
             state.message = state.message or _message(report)
@@ -273,13 +299,15 @@ class Running:
             state.findings += diagnosis.swallowed(evidence)
             if report.passed and not hasattr(report, "wasxfail"):
                 self._examine(report, state, evidence)
-        outcome = "xfailed" if report.skipped else "xpassed"
-        state.outcomes.append((str(report.when), outcome if hasattr(report, "wasxfail") else report.outcome))
+        state.count(report)
         if report.when == "call":
             self._finished.setdefault(state.leg.test, []).append(report.duration)
         if report.when == "teardown":
-            self._end_leftovers(state)
-            report.startmethod = self._result(state).as_dict()  # type: ignore[attr-defined]
+            if not state.watched:
+                self._end_leftovers(state)
+            result = self._result(state)
+            report.startmethod = result.as_dict()  # type: ignore[attr-defined]
+            report.user_properties += properties(result, str(self.config.rootpath))
             state.start_anew()
 
     def _note_runner(self, state: LegState) -> None:
@@ -302,7 +330,7 @@ class Running:
         if state.vacuous is not None and leg.vacuous == "fail":
             text = f"vacuous: {state.vacuous.message} ({state.vacuous.code})\nfix: {state.vacuous.fix}"
             _fail(report, relative(text, root))
-        elif state.predictions and self.settings.precheck == "error":
+        elif state.predictions and self.settings.precheck == "error" and not state.watched:
             lines = [f"pre-check: what this test starts under fork would not start under spawn ({leg.nodeid})"]
             for each in state.predictions:
                 lines += ["", *finding.section_lines(each, root)]
@@ -433,6 +461,7 @@ class Running:
             vacuous=state.vacuous,
             findings=diagnosis.unique(state.findings),
             predictions=state.predictions,
+            discovered=state.discovered or state.watched,
             troubles=(*state.notes, *(f"pytest-startmethod: {each}" for each in self.recorder.troubles)),
         )
 
@@ -441,8 +470,8 @@ class Running:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:
         """End what the legs left: processes of wider fixtures, servers, the directory of the reports."""
-        wider = [launch for launches in self.recorder.by_fixture.values() for launch in launches]
-        leftovers.end_all(wider)
+        self.recorder.forget_fixtures()
+        leftovers.end_all(self.recorder.of_fixtures)
         if self._loader is not None:
             self._loader.__exit__(None, None, None)
         if mp.has_forkserver():

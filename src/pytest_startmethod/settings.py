@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from . import selection
-from .options import PRECHECK, VACUOUS, given
+from .options import DISCOVER, PRECHECK, VACUOUS, given, given_list
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,6 +32,10 @@ class Settings:
     """One of `VACUOUS`; a marker may override it."""
     timeout: float | None = None
     """Seconds, 0 for no limit, or None for ``auto``; a marker may override it."""
+    reports: tuple[str, ...] = ()
+    """Files to write a report to, absolute."""
+    discover: bool = False
+    """Whether unmarked tests are watched."""
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -72,7 +76,32 @@ def from_config(config: pytest.Config) -> Settings:
         word("start_methods_precheck", PRECHECK),
         word("start_methods_vacuous", VACUOUS),
         _limit(*given(config, "start_methods_timeout")),
+        _reports(config),
+        _truth(config, DISCOVER),
     )
+
+
+def _reports(config: pytest.Config) -> tuple[str, ...]:
+    texts, source = given_list(config, "start_methods_report")
+    if not texts:
+        return ()
+    from . import report_files
+
+    # As pytest's own files: what is typed is relative to where it is typed, what is configured to the root.
+    base = config.invocation_params.dir if source.startswith("--") else config.rootpath
+    try:
+        return tuple(dict.fromkeys(report_files.checked(text, base) for text in texts))
+    except ValueError as error:
+        raise SettingsError(f"{source}: {error}") from None
+
+
+def _truth(config: pytest.Config, key: str) -> bool:
+    if config.getoption(key) is not None:
+        return bool(config.getoption(key))
+    try:
+        return bool(config.getini(key))
+    except (ValueError, TypeError) as error:
+        raise SettingsError(f"ini key {key}: {error} (valid: true, false)") from None
 
 
 def _limit(text: str, source: str) -> float | None:

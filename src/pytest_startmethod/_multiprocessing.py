@@ -13,6 +13,7 @@ import multiprocessing.spawn
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from multiprocessing.context import BaseContext, DefaultContext
 from multiprocessing.process import BaseProcess
 from types import FrameType
@@ -453,3 +454,49 @@ def make_lock_anew(lock: Any) -> None:
     if sys.platform != "win32" and not (semaphore.kind == RECURSIVE_MUTEX and semaphore._is_mine()):
         context = multiprocessing.context._concrete_contexts["spawn"]  # type: ignore[attr-defined]
         lock_class().__init__(lock, semaphore.kind, semaphore._get_value(), semaphore.maxvalue, ctx=context)
+
+
+# -- pickling in an experiment ---------------------------------------------------------------------------------------
+
+
+def reduction_module() -> Any:
+    """Return the module whose ``dump`` the Popen classes call as an attribute."""
+    from multiprocessing import reduction
+
+    return reduction
+
+
+class _Distinct(list[int]):
+    """The descriptors that a spawn child inherits: one that two payloads hold is passed once, or exec refuses."""
+
+    def append(self, fd: int) -> None:
+        if fd not in self:
+            super().append(fd)
+
+    def extend(self, fds: Any) -> None:
+        for fd in fds:
+            self.append(fd)
+
+
+@contextmanager
+def descriptors_of_start() -> Iterator[None]:
+    """Forget the descriptors that an attempt to pickle has handed to the starting process, if the attempt fails.
+
+    ``Popen._fds`` of spawn and forkserver on POSIX. When it goes: they are inherited and not used.
+    """
+    popen: Any = multiprocessing.context.get_spawning_popen()
+    fds = getattr(popen, "_fds", None)
+    if type(fds) is list and method_of_popen(popen) == "spawn":
+        fds = popen._fds = _Distinct(fds)
+    before = list(fds) if isinstance(fds, list) else []
+    try:
+        yield
+    except BaseException:
+        if isinstance(fds, list):
+            fds[:] = before
+        raise
+
+
+def method_of_popen(popen: Any) -> str | None:
+    """Return the method of a Popen object (``Popen.method``)."""
+    return getattr(popen, "method", None)

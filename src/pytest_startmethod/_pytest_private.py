@@ -257,6 +257,78 @@ def add_section(report: pytest.TestReport, title: str, text: str) -> None:
         report.sections.append((title, text))
 
 
+def drop_sections(report: pytest.TestReport, titles: Callable[[str], bool]) -> None:
+    """Take sections away that `add_section` put below a failure (``ExceptionRepr.sections``)."""
+    sections = getattr(report.longrepr, "sections", None)
+    if isinstance(sections, list):
+        sections[:] = [each for each in sections if not titles(str(each[0]))]
+    report.sections[:] = [each for each in report.sections if not titles(str(each[0]))]
+
+
+class HeldReports:
+    """Keeps back what an item's run logs from its first failure on, until `release`.
+
+    ``Session.gethookproxy`` is what ``Node.ihook`` asks; an attribute of the session hides it meanwhile. When it goes:
+    reports are shown at once, and without what experiments say.
+    """
+
+    def __init__(self, session: pytest.Session) -> None:
+        self.session = session
+        self.reports: list[Any] = []
+        """The reports that are kept back, in order."""
+        self._calls: list[tuple[Callable[..., Any], dict[str, Any]]] = []
+        self._original = session.gethookproxy
+        self._before = vars(session).get("gethookproxy")
+        session.gethookproxy = self._proxy  # type: ignore[method-assign, assignment]
+
+    def _proxy(self, path: Any) -> Any:
+        return _HoldingRelay(self._original(path), self)
+
+    def take(self, call: Callable[..., Any], kwargs: dict[str, Any]) -> Any:
+        """Log at once as long as nothing failed."""
+        report = kwargs.get("report")
+        failed = report is not None and report.failed and not hasattr(report, "wasxfail")
+        if not failed and not self._calls:
+            return call(**kwargs)
+        self._calls.append((call, kwargs))
+        if report is not None:
+            self.reports.append(report)
+        if failed:
+            self._stop_in_time()
+        return []
+
+    def _stop_in_time(self) -> None:
+        """With ``-x``, let the session know now: the item's teardown must tear everything down."""
+        limit = self.session.config.getoption("maxfail", 0)
+        failures = self.session.testsfailed + sum(each.failed for each in self.reports)
+        if limit and failures >= limit and not self.session.shouldfail:
+            self.session.shouldfail = f"stopping after {failures} failures"
+
+    def release(self) -> None:
+        """Log what was kept back, and keep nothing back any more."""
+        if self._before is None:
+            vars(self.session).pop("gethookproxy", None)
+        else:
+            self.session.gethookproxy = self._before  # type: ignore[method-assign]
+        calls, self._calls = self._calls, []
+        for call, kwargs in calls:
+            call(**kwargs)
+
+
+class _HoldingRelay:
+    """Stands for a hook relay."""
+
+    def __init__(self, relay: Any, held: HeldReports) -> None:
+        self._relay = relay
+        self._held = held
+
+    def __getattr__(self, name: str) -> Any:
+        call = getattr(self._relay, name)
+        if name in ("pytest_runtest_logreport", "pytest_runtest_logfinish"):
+            return lambda **kwargs: self._held.take(call, kwargs)
+        return call
+
+
 def pytest_timeout_of(item: pytest.Item) -> float:
     """Return the limit in seconds that pytest-timeout has for an item; 0 without one, or without the plugin.
 

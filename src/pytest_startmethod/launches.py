@@ -20,6 +20,7 @@ from .pools import Pools, Watched
 if TYPE_CHECKING:
     from .finding import Finding
     from .loading import Loader, Payload
+    from .patches import Patched
 
 _T = TypeVar("_T")
 _MARK = "_pytest_startmethod_failure"
@@ -176,6 +177,8 @@ class LegRecord:
     closed: list[Callable[[], None]] = field(default_factory=list)
     watched: bool = False
     """Whether the test is no leg, but one that `Recorder.watcher` watches."""
+    patches: list[Patched] = field(default_factory=list)
+    """What monkeypatch and mock set while the leg ran, and what was in force when it began."""
 
 
 class Watcher(Protocol):

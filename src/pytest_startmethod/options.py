@@ -51,10 +51,21 @@ OPTIONS: Final = {
 LISTS: Final = frozenset({"start_methods_report"})
 """Those that may be given more than once; in an ini file, one value a line."""
 DISCOVER: Final = "start_methods_discover"
-DISCOVER_HELP: Final = (
-    "watch unmarked tests, too: one that starts a process or runs a task in one, and leaves the start method to the "
-    "interpreter, is run again under the other start methods"
-)
+SWITCHES: Final[dict[str, tuple[str, str | None]]] = {
+    DISCOVER: (
+        "watch unmarked tests, too: one that starts a process or runs a task in one, and leaves the start method to "
+        "the interpreter, is run again under the other start methods",
+        None,
+    ),
+    "start_methods_verify": (
+        "run a failed leg again with one cause removed at a time, to confirm what its findings say (the default)",
+        "do not run failed legs again",
+    ),
+}
+"""Ini key -> help of the option, and of its ``--no-`` form if it has one. The ini key takes what ini booleans take."""
+_TRUE: Final = ("1", "true", "yes", "on")
+_FALSE: Final = ("0", "false", "no", "off")
+BOOLEAN: Final = (*_TRUE, *_FALSE)
 
 
 def flag(key: str) -> str:
@@ -72,8 +83,13 @@ def add_options(parser: pytest.Parser) -> None:
             continue
         group.addoption(flag(key), default=None, metavar=metavar, dest=key, help=text)
         parser.addini(key, f"The default of {flag(key)}.", default="")
-    group.addoption(flag(DISCOVER), action="store_true", default=None, dest=DISCOVER, help=DISCOVER_HELP)
-    parser.addini(DISCOVER, f"The default of {flag(DISCOVER)}.", type="bool", default=False)
+    for key, (on, off) in SWITCHES.items():
+        group.addoption(flag(key), default=None, action="store_const", const="on", dest=key, help=on)
+        if off is not None:
+            group.addoption(
+                f"--no-{flag(key)[2:]}", default=None, action="store_const", const="off", dest=key, help=off
+            )
+        parser.addini(key, f"The default of {flag(key)}.", default="")
 
 
 def given(config: pytest.Config, key: str) -> tuple[str, str]:
@@ -92,12 +108,14 @@ def given_list(config: pytest.Config, key: str) -> tuple[list[str], str]:
     return config.getini(key), f"ini key {key}"
 
 
+def is_on(text: str) -> bool:
+    """Return what a word of `BOOLEAN` means."""
+    return text.lower() in _TRUE
+
+
 def any_given(config: pytest.Config) -> bool:
     """Return whether there is anything to be wrong."""
-    try:
-        return any(config.getoption(key) is not None or config.getini(key) for key in (*OPTIONS, DISCOVER))
-    except (ValueError, TypeError):  # of a truth value
-        return True
+    return any(config.getoption(key) is not None or config.getini(key) for key in (*OPTIONS, *SWITCHES))
 
 
 def header_lines(python: str, default: str, methods: tuple[str, ...]) -> list[str]:

@@ -88,11 +88,12 @@ def method_order(method: str) -> tuple[str, int, str]:
 def verdict(legs: Mapping[str, LegResult]) -> str:
     """Say what one test's legs (by method) say together."""
     order = sorted(legs, key=method_order)
-    bad = [m for m in order if legs[m].outcome in ("failed", "error")]
+    flaky = [m for m in order if legs[m].flaky]
+    bad = [m for m in order if legs[m].outcome in ("failed", "error") and m not in flaky]
     ran = [m for m in order if legs[m].outcome != "skipped"]
     if not ran:
         return "skipped"
-    if bad and all(legs[m].flaky for m in bad):
+    if not bad and flaky:
         return "flaky"
     if not bad:
         return "vacuous" if any(leg.vacuous for leg in legs.values()) else "passes"
@@ -130,14 +131,20 @@ def group(results: Iterable[LegResult]) -> list[Group]:
     legs = list(results)
     for leg in legs:
         for finding in leg.findings:
-            groups.setdefault(_identity(finding, leg), Group(finding)).legs.append(leg)
+            found = groups.setdefault(_identity(finding, leg), Group(finding))
+            found.legs.append(leg)
+            if finding.confirmed and not found.finding.confirmed:
+                found.finding = finding
     refuted = {leg.test for leg in legs if refutes(leg)}
     for leg in legs:
         for finding in leg.predictions if leg.test not in refuted else ():
             key = _identity(finding, leg)
             if key not in groups or groups[key].predicted:
                 groups.setdefault(key, Group(finding, predicted=True)).legs.append(leg)
-    return sorted(groups.values(), key=lambda g: (g.finding.level != "cause", g.predicted, -len(g.legs)))
+    return sorted(
+        groups.values(),
+        key=lambda g: (g.finding.level != "cause", g.predicted, g.finding.confirmed is False, -len(g.legs)),
+    )
 
 
 def refutes(leg: LegResult) -> bool:
@@ -266,7 +273,7 @@ def _cause_lines(each: Group, *, root: str, verbose: bool) -> list[str]:
         lines += wrap(f"{place}: {finding.path}" if finding.path else place)
     lines += wrap(relative(finding.message, root))
     if finding.confirmed is not None:
-        lines.append("  confirmed by experiment" if finding.confirmed else "  not confirmed: an experiment cleared it")
+        lines += wrap(finding.experiment(" and ".join(methods)), indent="    ", first="  ")
     if finding.fix:
         lines += wrap(f"fix: {relative(finding.fix, root)}", indent="       ", first="  ")
     return lines + _first(each.legs, verbose=verbose)

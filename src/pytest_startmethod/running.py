@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import traceback
 import warnings
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from multiprocessing.process import current_process
 from typing import TYPE_CHECKING, Any
@@ -28,18 +29,23 @@ from .callers import Place, owner
 from .children import ChildReport, ReportDirectory
 from .collection import LEG, Leg
 from .launches import Fixture, Launch, LegRecord, Recorder
+from .patches import PatchLog
 from .report import LegResult, properties, relative, wrap
 from .warning import StartMethodWarning
 
 # What only a failure needs is imported by it: a fork copies the page tables of all that is loaded.
 if TYPE_CHECKING:
-    from . import child_causes
+    from . import child_causes, verifying
     from .discovery import Discovery
     from .finding import Finding
     from .loading import Loader
     from .settings import Settings
+    from .verifying import Verifier
 
 _SHOWN_CHILDREN = 3
+_TRIAL_SECONDS = 10.0
+_TRIAL_TIMES = 10.0
+"""An experiment takes no longer than these seconds and so many times the longest finished leg of the test."""
 
 STATE = pytest.StashKey["LegState"]()
 """What is known of a leg while it runs; gone when it is over."""
@@ -75,6 +81,17 @@ class LegState:
         """What children raised, as far as it stands below a failure."""
         self.notes: list[str] = []
         """What the summary must say because a warning could not."""
+        self.debugged = False
+        self.trial: float | None = None
+        """The most seconds of a call if the leg only runs again for an experiment; its own run has None."""
+        self.shown: list[tuple[pytest.TestReport, tuple[Finding, ...]]] = []
+        """The failures of the last run, and the findings that stand below each."""
+        self.touched: set[tuple[str, str]] = set()
+        """File and function of each frame of the tracebacks of these failures, those of the children, too."""
+        self.not_pickled = False
+        """Whether one of them comes from a start that could not pickle."""
+        self.finished: LegResult | None = None
+        """The last run's result, once it is over."""
 
     def count(self, report: pytest.TestReport) -> None:
         """Take a report's phase, outcome and duration."""
@@ -107,6 +124,10 @@ class Running:
         self._loader: Loader | None = None
         if settings.precheck == "error":
             self.recorder.loader = self._fresh_child
+        self.patched = PatchLog(pytest.MonkeyPatch)
+        self._verifier: Verifier | None = None
+        self._fork_failed: set[str] = set()
+        """The tests whose leg under fork failed."""
         self._state: LegState | None = None
         self._native = mp.interpreter_default()
         self._runner = unguarded_runner()
@@ -129,6 +150,20 @@ class Running:
             return (yield)
         if leg.method not in mp.available():
             return (yield)  # its skip says so
+        held = self._hold(item, leg)
+        try:
+            with self._running(item, leg) as state:
+                result = yield
+            if held is not None:
+                self._verify(item, state, held)
+            return result
+        finally:
+            if held is not None:
+                held.release()
+
+    @contextmanager
+    def _running(self, item: pytest.Item, leg: Leg, trial: float | None = None) -> Iterator[LegState]:
+        """Make the leg's method the default and listen; `trial` as in `LegState`."""
         self._give_temporary_directory()
         activation = Activation(leg.method)
         patches = Patches()
@@ -137,9 +172,12 @@ class Running:
         again.remember(item)
         if ("start_method", leg.method) not in item.user_properties:
             item.user_properties.append(("start_method", leg.method))
+        around = self._state
         with self.recorder.leg(leg.nodeid, leg.method, precheck=precheck) as record:
+            record.patches = self.patched.begin()
             discovered = DISCOVERED in item.stash
-            self._state = item.stash[STATE] = LegState(leg, activation, record, discovered=discovered)
+            state = self._state = item.stash[STATE] = LegState(leg, activation, record, discovered=discovered)
+            state.trial = trial
             try:
                 if main_is_pytest() or self._runner is not None:
                     patches.put(mp.spawn_module(), "get_preparation_data", without_main)
@@ -154,15 +192,89 @@ class Running:
                 if leg.method != "fork":
                     patches.put(mp.lock_class(), "__getstate__", primitives.adopting(self._native))
                 activation.enter()
-                return (yield)
+                yield state
             finally:
                 leftovers.end(record.launches)  # those of a leg that was interrupted: a finished one has said so
                 activation.exit()
                 if mp.has_forkserver():
                     self.servers.exit()
                 patches.undo()
-                self._state = None
+                self._state = around
                 del item.stash[STATE]
+
+    # -- experiments -------------------------------------------------------------------------------------------------
+
+    def _hold(self, item: pytest.Item, leg: Leg) -> _pytest_private.HeldReports | None:
+        """Keep the leg's reports back from its first failure on, if experiments may have something to add."""
+        if not self.settings.verify or leg.method == "fork" or self.reports is None:
+            return None
+        if self.config.getoption("usepdb", False) or self.config.getoption("setuponly", False) or limits.is_debugging():
+            return None
+
+        again.remember(item)
+        return _pytest_private.HeldReports(item.session)
+
+    def _verify(self, item: pytest.Item, state: LegState, held: _pytest_private.HeldReports) -> None:
+        """Run a failed leg again, and put what that said into the reports that were held back."""
+        shown = [each for each in state.shown if any(each[0] is report for report in held.reports)]
+        if not shown or state.finished is None or state.debugged or state.leg.test in self._fork_failed:
+            return
+        from . import verifying
+
+        if self._verifier is None:
+            assert self.reports is not None
+            self._verifier = verifying.Verifier(self.reports)
+        failed = verifying.Failed(
+            state.leg.method,
+            diagnosis.unique(each for _, findings in shown for each in findings),
+            tuple((str(report.when), verifying.message_of(report)) for report, _ in shown),
+            frozenset(state.touched),
+            state.not_pickled,
+        )
+        try:
+            verified = self._verifier.verify(failed, lambda around: self._run_again(item, state, around))
+            self._tell(state, shown, verified, held)
+        except Exception:
+            self.recorder.troubles.append(traceback.format_exc(limit=-1).strip().splitlines()[-1])
+
+    def _run_again(
+        self, item: pytest.Item, state: LegState, around: AbstractContextManager[object]
+    ) -> list[pytest.TestReport]:
+        """Run the leg once more, silently; nothing of it stays."""
+        launches = {fixture: list(each) for fixture, each in self.recorder.by_fixture.items()}
+        troubles = len(self.recorder.troubles)
+        seconds = _TRIAL_SECONDS + _TRIAL_TIMES * max(self._finished.get(state.leg.test, []), default=0.0)
+        try:
+            with self._running(item, state.leg, seconds) as trial, around:
+                return again.run(item, state.leg, silent=True, stash={STATE: trial})
+        finally:
+            self.recorder.by_fixture = launches
+            del self.recorder.troubles[troubles:]
+
+    def _tell(
+        self,
+        state: LegState,
+        shown: list[tuple[pytest.TestReport, tuple[Finding, ...]]],
+        verified: verifying.Verified,
+        held: _pytest_private.HeldReports,
+    ) -> None:
+        """Say below the failures, and in the leg's result, what the runs said."""
+        from .verifying import FLAKY
+
+        titles = {_title(each, state.leg.method) for _, findings in shown for each in findings}
+        by_identity = {_identity(each): each for each in verified.findings}
+        for report, findings in shown:
+            _pytest_private.drop_sections(report, titles.__contains__)
+            mine = {_identity(each) for each in findings}
+            self._show_findings(report, state, [each for key, each in by_identity.items() if key in mine])
+        if verified.flaky:
+            _pytest_private.add_section(shown[0][0], f"start method {state.leg.method}: flaky", f"  {FLAKY}")
+        assert state.finished is not None
+        rest = [each for each in state.finished.findings if not any(each in findings for _, findings in shown)]
+        result = replace(state.finished, findings=(*verified.findings, *rest), flaky=verified.flaky)
+        for report in held.reports:
+            if hasattr(report, "startmethod"):
+                report.startmethod = result.as_dict()
 
     def _give_temporary_directory(self) -> None:
         """Have a place for multiprocessing's sockets that no test removes, and that goes with the session.
@@ -176,6 +288,8 @@ class Running:
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any]) -> Generator[None, object, object]:
         """Know whose start it is."""
+        if self._state is not None:
+            self.patched.watch()
         with self.recorder.fixture(Fixture(fixturedef.argname, fixturedef.scope, fixturedef.baseid)):
             return (yield)
 
@@ -185,6 +299,7 @@ class Running:
         state = item.stash.get(STATE, None)
         if state is None or state.watched:
             return (yield)
+        self.patched.watch()
         state.activation.enter_call()
         self._warn(state)
         self._start_clock(item, state)
@@ -202,7 +317,10 @@ class Running:
             return
         chosen = state.leg.timeout if state.leg.timeout is not None else self.settings.timeout
         theirs = _pytest_private.pytest_timeout_of(item)
-        if theirs:  # pytest-timeout's limit rules: only look, shortly before
+        if state.trial is not None:
+            seconds = min(theirs or state.trial, chosen or state.trial, state.trial)
+            state.limit = limits.Limit(seconds, lambda: self._expire(item, state, seconds))
+        elif theirs:  # pytest-timeout's limit rules: only look, shortly before
             state.limit = limits.Limit(theirs - min(0.5, theirs / 10), lambda: self._look(item, state, theirs))
         else:
             seconds = limits.limit_of(chosen, self._finished.get(state.leg.test, []))
@@ -217,6 +335,7 @@ class Running:
     def pytest_enter_pdb(self) -> None:
         """Stop the clock: from here on a person decides how long it takes."""
         if self._state is not None:
+            self._state.debugged = True
             self._stop_clock(self._state)
 
     def _look(self, item: pytest.Item, state: LegState, seconds: float) -> None:
@@ -243,7 +362,7 @@ class Running:
     def _warn(self, state: LegState) -> None:
         for override in state.activation.overrides[state.warned :]:
             state.warned += 1
-            if override in self._warned:
+            if override in self._warned or state.trial is not None:
                 continue
             self._warned.add(override)
             text = _override_text(override, state.leg)
@@ -270,6 +389,8 @@ class Running:
             state = self.discovery.state_of(item, report)
         if state is None:
             return report
+        if state.trial is not None:
+            return report
         if state.discovered:
             report.startmethod_of = state.leg.test  # type: ignore[attr-defined]
         try:
@@ -284,6 +405,10 @@ class Running:
     def _annotate(
         self, item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport, state: LegState
     ) -> None:
+        if report.when == "setup":
+            state.shown.clear()
+            state.touched.clear()
+            state.not_pickled = False
         evidence = self._evidence(item, call, report, state)
         if report.when == "call" and state.leg.method != "fork" and not state.watched:
             self._note_runner(state)
@@ -292,7 +417,13 @@ class Running:
             if not self.config.getoption("fulltrace", False):
                 _pytest_private.shorten_notes(report)
             self._show_children(report, state)
-            self._show(report, state, diagnosis.diagnose(evidence))
+            findings = diagnosis.diagnose(evidence)
+            self._show(report, state, findings)
+            state.shown.append((report, findings))
+            state.not_pickled |= evidence.failure is not None
+            state.touched |= _touched(call.excinfo) | self._touched_by_children()
+            if state.leg.method == "fork":
+                self._fork_failed.add(state.leg.test)
         elif report.skipped and not hasattr(report, "wasxfail"):
             state.findings += diagnosis.diagnose(evidence)
         elif report.when == "call":
@@ -305,9 +436,9 @@ class Running:
         if report.when == "teardown":
             if not state.watched:
                 self._end_leftovers(state)
-            result = self._result(state)
-            report.startmethod = result.as_dict()  # type: ignore[attr-defined]
-            report.user_properties += properties(result, str(self.config.rootpath))
+            state.finished = self._result(state)
+            report.startmethod = state.finished.as_dict()  # type: ignore[attr-defined]
+            report.user_properties += properties(state.finished, str(self.config.rootpath))
             state.start_anew()
 
     def _note_runner(self, state: LegState) -> None:
@@ -354,18 +485,22 @@ class Running:
             _pytest_private.add_section(report, f"start method {state.leg.method}: in the child", text)
 
     def _show(self, report: pytest.TestReport, state: LegState, findings: tuple[Finding, ...]) -> None:
-        """Put the findings below the failure; one that stands below an earlier failure is named only."""
-        root = str(self.config.rootpath)
+        """Put the findings below the failure that do not stand below an earlier one of this leg."""
         new = [each for each in findings if each not in state.findings]
         state.findings += new
-        for each in new:
-            identity = (each.code, each.path, each.file, each.line, state.leg.method)
-            first = self._shown.setdefault(identity, report.nodeid)
+        self._show_findings(report, state, new)
+
+    def _show_findings(self, report: pytest.TestReport, state: LegState, findings: Sequence[Finding]) -> None:
+        """Put findings below a failure; one that stands below an earlier leg's is named only."""
+        root, method = str(self.config.rootpath), state.leg.method
+        for each in findings:
+            first = self._shown.setdefault((_identity(each), method), report.nodeid)
             lines = (
-                each.section_lines(root, titled=False) if first == report.nodeid else wrap(f"the same as in {first}")
+                each.section_lines(root, titled=False, method=method)
+                if first == report.nodeid
+                else wrap(f"the same as in {first}")
             )
-            title = f"start method {state.leg.method}: {each.code} {each.name}"
-            _pytest_private.add_section(report, title, "\n".join(lines))
+            _pytest_private.add_section(report, _title(each, method), "\n".join(lines))
 
     def _evidence(
         self, item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport, state: LegState
@@ -409,6 +544,14 @@ class Running:
         return child_causes.findings(
             self.reports.read(), record.launches, parent, _not_loading, tuple(self.reports.unreturned), record.tasks
         )
+
+    def _touched_by_children(self) -> set[tuple[str, str]]:
+        return {
+            (frame.file, frame.function.rpartition(".")[2])
+            for each in self._reports()
+            for raised in each.raised
+            for frame in raised.frames
+        }
 
     def _fresh_child(self) -> Loader:
         if self._loader is None:
@@ -470,6 +613,7 @@ class Running:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:
         """End what the legs left: processes of wider fixtures, servers, the directory of the reports."""
+        self.patched.close()
         self.recorder.forget_fixtures()
         leftovers.end_all(self.recorder.of_fixtures)
         if self._loader is not None:
@@ -500,6 +644,27 @@ def _not_loading(launch: Launch) -> Sequence[child_causes.Unloaded]:
     from . import loading
 
     return loading.predict(launch.payload, method=launch.method)
+
+
+def _identity(each: Finding) -> object:
+    return each.code, each.path, each.file, each.line
+
+
+def _title(each: Finding, method: str) -> str:
+    return f"start method {method}: {each.code} {each.name}"
+
+
+def _touched(excinfo: pytest.ExceptionInfo[BaseException] | None) -> set[tuple[str, str]]:
+    """Return file and function of each frame of a traceback and of those that it was raised from."""
+    found: set[tuple[str, str]] = set()
+    error = excinfo.value if excinfo is not None else None
+    for _ in range(10):
+        if error is None:
+            break
+        for frame, _line in traceback.walk_tb(error.__traceback__):
+            found.add((os.path.abspath(frame.f_code.co_filename), frame.f_code.co_name))
+        error = error.__cause__ or error.__context__
+    return found
 
 
 def _override_text(override: SetByUser, leg: Leg) -> str:

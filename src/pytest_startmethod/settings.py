@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from . import selection
-from .options import DISCOVER, PRECHECK, VACUOUS, given, given_list
+from .options import BOOLEAN, PRECHECK, VACUOUS, given, given_list, is_on
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,6 +36,8 @@ class Settings:
     """Files to write a report to, absolute."""
     discover: bool = False
     """Whether unmarked tests are watched."""
+    verify: bool = True
+    """Whether experiments confirm the findings of failed legs."""
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -77,7 +79,8 @@ def from_config(config: pytest.Config) -> Settings:
         word("start_methods_vacuous", VACUOUS),
         _limit(*given(config, "start_methods_timeout")),
         _reports(config),
-        _truth(config, DISCOVER),
+        _switch(*given(config, "start_methods_discover"), default=False),
+        _switch(*given(config, "start_methods_verify"), default=True),
     )
 
 
@@ -95,13 +98,12 @@ def _reports(config: pytest.Config) -> tuple[str, ...]:
         raise SettingsError(f"{source}: {error}") from None
 
 
-def _truth(config: pytest.Config, key: str) -> bool:
-    if config.getoption(key) is not None:
-        return bool(config.getoption(key))
-    try:
-        return bool(config.getini(key))
-    except (ValueError, TypeError) as error:
-        raise SettingsError(f"ini key {key}: {error} (valid: true, false)") from None
+def _switch(text: str, source: str, *, default: bool) -> bool:
+    if not text:
+        return default
+    if text.lower() not in BOOLEAN:
+        raise SettingsError(f"{source}: {text!r} is not valid (valid: {', '.join(BOOLEAN)})")
+    return is_on(text)
 
 
 def _limit(text: str, source: str) -> float | None:

@@ -639,7 +639,7 @@ def test_report_is_the_same_with_xdist(session):
             )
         ]
 
-    assert summary(session.run(where="xdist")) == summary(session.run())
+    assert summary(session.run("-n", 2, where="xdist")) == summary(session.run())
 
 
 def test_our_own_failure_leaves_the_outcome_alone(session):

@@ -21,6 +21,8 @@ MARKER_HELP: Final = (
 PRECHECK: Final = ("report", "error", "off")
 VACUOUS: Final = ("report", "fail", "ignore")
 
+USER_CODE: Final = "start_methods_user_code"
+
 OPTIONS: Final = {
     "start_methods": (
         "METHODS",
@@ -55,6 +57,9 @@ def add_options(parser: pytest.Parser) -> None:
     for key, (metavar, text) in OPTIONS.items():
         group.addoption(flag(key), default=None, metavar=metavar, dest=key, help=text)
         parser.addini(key, f"The default of {flag(key)}.", default="")
+    parser.addini(
+        USER_CODE, "Installed packages whose code is looked at as the project's own.", type="args", default=[]
+    )
 
 
 def given(config: pytest.Config, key: str) -> tuple[str, str]:
@@ -67,7 +72,8 @@ def given(config: pytest.Config, key: str) -> tuple[str, str]:
 
 def any_given(config: pytest.Config) -> bool:
     """Return whether there is anything to be wrong."""
-    return any(config.getoption(key) is not None or config.getini(key) for key in OPTIONS)
+    given_ = any(config.getoption(key) is not None or config.getini(key) for key in OPTIONS)
+    return given_ or bool(config.getini(USER_CODE))
 
 
 def unused_line(config: pytest.Config) -> str | None:

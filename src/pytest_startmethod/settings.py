@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from . import selection
-from .options import PRECHECK, VACUOUS, given
+from .options import PRECHECK, USER_CODE, VACUOUS, given
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,6 +32,8 @@ class Settings:
     """One of `VACUOUS`; a marker may override it."""
     timeout: float | None = None
     """Seconds, 0 for no limit, or None for ``auto``; a marker may override it."""
+    user_code: tuple[str, ...] = ()
+    """Installed packages whose code is looked at like the user's."""
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -72,7 +74,15 @@ def from_config(config: pytest.Config) -> Settings:
         word("start_methods_precheck", PRECHECK),
         word("start_methods_vacuous", VACUOUS),
         _limit(*given(config, "start_methods_timeout")),
+        _packages(config.getini(USER_CODE)),
     )
+
+
+def _packages(names: list[str]) -> tuple[str, ...]:
+    for name in names:
+        if not name.isidentifier():
+            raise SettingsError(f"ini key {USER_CODE}: {name!r} is not the name of a top-level package")
+    return tuple(names)
 
 
 def _limit(text: str, source: str) -> float | None:

@@ -700,8 +700,8 @@ def global_that_is_only_written():
 
 
 def shadows():
-    MODE = 1  # noqa: N806
-    return MODE
+    MODE = [1]  # noqa: N806
+    return MODE[0]
 
 
 @silent

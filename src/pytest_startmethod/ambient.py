@@ -65,7 +65,12 @@ def filters() -> list[str]:
 
     out = []
     for action, message, category, module, line in warnings.filters:
-        parts = (getattr(message, "pattern", message), category.__name__, getattr(module, "pattern", module), line)
+        parts = (
+            getattr(message, "pattern", message),
+            getattr(category, "__name__", ""),
+            getattr(module, "pattern", module),
+            line,
+        )
         out.append(f"{action}::" + ":".join("" if not part else str(part) for part in parts))
     return out
 

@@ -27,7 +27,32 @@ from .structure import MISSING, class_attribute, class_name, instance_namespace,
 MAX_FUNCTIONS: Final = 2_000
 _MAX_PARTS = 200
 _MUTATORS: Final = frozenset(
-    ["append", "extend", "insert", "remove", "pop", "clear", "sort", "reverse", "add", "discard", "update", "setdefault", "popitem", "appendleft", "extendleft", "popleft", "rotate", "difference_update", "intersection_update", "symmetric_difference_update", "subtract", "move_to_end", "__setitem__", "__delitem__"]
+    [
+        "append",
+        "extend",
+        "insert",
+        "remove",
+        "pop",
+        "clear",
+        "sort",
+        "reverse",
+        "add",
+        "discard",
+        "update",
+        "setdefault",
+        "popitem",
+        "appendleft",
+        "extendleft",
+        "popleft",
+        "rotate",
+        "difference_update",
+        "intersection_update",
+        "symmetric_difference_update",
+        "subtract",
+        "move_to_end",
+        "__setitem__",
+        "__delitem__",
+    ]
 )
 _CONTAINERS: Final = frozenset({"dict", "list", "set", "OrderedDict", "defaultdict", "deque", "Counter", "bytearray"})
 
@@ -282,7 +307,7 @@ class _Search:
 
     def travels(self, value: Any, origin: str) -> None:
         """Take the functions and classes in something that is pickled for the child as used by it."""
-        todo, seen = deque([(value, origin, 0)]), set()
+        todo, seen = deque([(value, origin, 0)]), set[int]()
         while todo and len(seen) < _MAX_PARTS:
             each, path, depth = todo.popleft()
             if id(each) in seen or depth > 5:
@@ -370,6 +395,8 @@ class _Search:
         code = func.__code__
         if receiver is not None and code.co_argcount:
             bound.setdefault(code.co_varnames[0], receiver)
+        elif receiver is None and code.co_argcount:
+            receiver = bound.get(code.co_varnames[0])
         cells: dict[str, Any] = {}
         for name, cell in zip(code.co_freevars, func.__closure__ or (), strict=False):
             filled, value = _cpython.cell_value(cell)
@@ -378,7 +405,8 @@ class _Search:
                 self.uses(value, cells[name], depth)
         self.defaults(func, depth)
         qualified = getattr(code, "co_qualname", None) or func.__qualname__
-        _Frame(self, code, func.__globals__, func.__builtins__, qualified, bound, cells, depth, receiver).run()  # type: ignore[attr-defined]
+        builtins = func.__globals__.get("__builtins__")
+        _Frame(self, code, func.__globals__, builtins, qualified, bound, cells, depth, receiver).run()
 
     def defaults(self, func: types.FunctionType, depth: int) -> None:
         for name in ("__defaults__", "__kwdefaults__"):

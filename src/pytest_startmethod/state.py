@@ -128,6 +128,8 @@ class Binding:
     rebound: bool
     """Whether a function or class stands there that is another's by its name or its place."""
     of_class: bool
+    kind: str
+    """The type of the whole value."""
 
     @property
     def path(self) -> str:
@@ -201,7 +203,7 @@ def observe(
         own = {n: v for n, v in instance_namespace(obj).items() if n not in _cpython.PROCESS_FIELDS}
         extra = list(own.values())
         run_owner, run = class_attribute(type(obj), "run")
-        if type(run) is types.FunctionType and run_owner is not mp.BaseProcess:
+        if type(run) is types.FunctionType and run_owner is not _cpython.process_class():
             function = types.MethodType(run, obj)
         else:
             function = target
@@ -254,9 +256,9 @@ def _values(observed: Observed, found: Iterable[Read], user: UserCode) -> None:
                 continue  # an attribute that a library makes by itself
             if value is not MISSING:
                 continue
-        binding = Binding(
-            read.module, read.names, read.steps, None, read, users, rebound, _of_class(module, read.names)
-        )
+        of_class = _of_class(module, read.names)
+        kind = ".".join(class_name(type(value)))
+        binding = Binding(read.module, read.names, read.steps, None, read, users, rebound, of_class, kind)
         if is_primitive(part):
             observed.primitives.append(binding)
         binding.node = describe(part)
@@ -366,7 +368,7 @@ def _preparation() -> dict[str, Any]:
 
 def _heavy(roots: Iterable[str], user: UserCode) -> list[str]:
     """Return the installed modules that the roots, and the user's modules that they hold, have imported."""
-    todo, seen, found = list(roots), set(), dict[str, None]()
+    todo, seen, found = list(roots), set[str](), dict[str, None]()
     while todo and len(seen) < 200:
         name = todo.pop()
         if name in seen:
@@ -527,17 +529,16 @@ def ask(observed: Observed, loaders: Sequence[Loader], environ: Mapping[str, str
         loader.open()
     for loader in loaders:
         loader.begin(question)
-    found = []
+    found: list[Seen] = []
     for loader in loaders:
         answer = loader.finish()
         if answer is None or "values" not in answer:
-            found.append(None)
-            continue
+            return None
         nodes = {id(b): node for each, row in zip(groups.values(), answer["values"], strict=True)
                  for b, node in zip(each, row, strict=True)}  # fmt: skip
         values = [nodes[id(b)] for b in observed.bindings]
         found.append(Seen(values, answer["imports"], answer["ambient"], answer["broken"]))
-    return None if any(each is None for each in found) else found  # type: ignore[return-value]
+    return found
 
 
 @dataclass(frozen=True, slots=True)

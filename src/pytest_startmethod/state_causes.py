@@ -19,7 +19,7 @@ from .callers import Place, _tree, user_files
 from .finding import Finding
 from .reads import Where
 from .state import Difference, Lost, Observed, Seen
-from .structure import module_of, short
+from .structure import differences, module_of, short
 
 _MAX_FINDINGS = 12
 _MAX_FILES = 400
@@ -182,7 +182,7 @@ def _code(each: Difference, by: str | None) -> tuple[str, str]:
     name = binding.names[-1]
     if each.ours[0] == "v" or each.theirs[0] == "v" or binding.node[0] == "v":
         return "SM306", f"pass the value as an argument and call {name}.set() in the child: no context variable crosses"
-    if binding.node[0] in ("o", "?") and str(binding.node[1]).endswith("._local"):
+    if binding.kind.endswith("._local"):
         return "SM306", f"set {binding.path} in the child: a new process has a new thread"
     swapped = each.ours[0] in _CODE and not each.inner and (each.ours[0] == "K" or each.theirs[0] in _CODE)
     mocked = each.ours[0] == "K" or "K" in _kinds(binding.node)
@@ -443,7 +443,7 @@ def _process(observed: Observed, seen: Sequence[Seen], context: Context) -> list
         pair = state.around_differs(observed, seen, name)
         if pair is not None and name in observed.touched:
             where = observed.touched[name]
-            paths = state.differences(*pair)
+            paths = differences(*pair)
             inner, ours, theirs = paths[0]
             message = f"{text}{inner} is {short(ours)} in the parent and {short(theirs)} in a fresh child"
             found.append(_found("SM306", "cause", name, where, message, (), fix, (False, True, True, True, 1)))
@@ -481,7 +481,7 @@ _LOOKS = (
 
 def _logging(name: str, where: Where, pair: tuple[Any, Any], observed: Observed, context: Context) -> _Ranked:
     ours, theirs = pair
-    paths = state.differences(ours, theirs)
+    paths = differences(ours, theirs)
     inner, mine, other = next((p for p in paths if "handlers" in p[0]), paths[0])
     shown = f"logging.getLogger({name!r})" if name else "logging.root"
     what = inner.split("'")[1] if "'" in inner else "configuration"
@@ -620,7 +620,7 @@ def _read_before_failing(each: Lost, context: Context) -> Where | None:
     exact = [r for r in each.reads if (r.file, r.line) in context.lines]
     if exact:
         return exact[0]
-    last = {}
+    last: dict[str, int] = {}
     for file, line in context.lines:
         last[file] = max(line, last.get(file, 0))
     files = [r for r in each.reads if r.file not in last or r.line <= last[r.file]]

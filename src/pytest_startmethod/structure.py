@@ -94,13 +94,13 @@ def class_name(cls: Any) -> tuple[str, str]:
 def resolve(module: Any, names: Sequence[str], steps: Iterable[Sequence[Any]] = ()) -> Any:
     """Return what a dotted name and the steps from there lead to, or MISSING."""
     value = module
-    for index, name in enumerate(names):
-        value = _attribute(value, name, raw=index == len(names) - 1)
+    for name in names:
+        value = _attribute(value, name)
         if value is MISSING:
             return MISSING
     for kind, key in steps:
         if kind == "attr":
-            value = _attribute(value, key, raw=False)
+            value = _attribute(value, key)
         elif issubclass(type(value), dict):
             value = dict.get(value, key, MISSING)
         elif type(value) in (list, tuple) and type(key) is int and -len(value) <= key < len(value):
@@ -112,7 +112,7 @@ def resolve(module: Any, names: Sequence[str], steps: Iterable[Sequence[Any]] = 
     return value
 
 
-def _attribute(value: Any, name: str, raw: bool) -> Any:
+def _attribute(value: Any, name: str) -> Any:
     if issubclass(type(value), type):
         return class_attribute(value, name)[1]
     if name in ("__defaults__", "__kwdefaults__") and type(value) is types.FunctionType:
@@ -226,35 +226,20 @@ class _Describer:
             return ["?", _type(kind)]
         if issubclass(kind, dict):
             return ["o", _type(kind), self.attributes(value, depth), self.mapping(dict, list(dict.items(value)), depth)]
-        for base in (list, tuple):
-            if issubclass(kind, base):
-                return [
-                    "o",
-                    _type(kind),
-                    self.attributes(value, depth),
-                    ["(", base.__name__, self.parts(base.__iter__(value), depth)],
-                ]
-        for base in (set, frozenset):
-            if issubclass(kind, base):
-                parts = self.parts(base.__iter__(value), depth)  # type: ignore[attr-defined]
-                return ["o", _type(kind), self.attributes(value, depth), ["<", base.__name__, sorted(parts, key=repr)]]
-        for plain in (str, int, float, bytes):
-            if issubclass(kind, plain):
-                if any(cls.__module__ == "enum" for cls in _mro(kind)):
-                    break
-                return [
-                    "o",
-                    _type(kind),
-                    self.attributes(value, depth),
-                    self.node(
-                        plain.__new__(plain, plain.__str__(value))
-                        if plain is str
-                        else plain(plain.__repr__(value))
-                        if plain is not bytes
-                        else bytes.__add__(value, b""),
-                        depth + 1,
-                    ),
-                ]
+        base = next((each for each in (list, tuple, set, frozenset) if issubclass(kind, each)), None)
+        if base is not None:
+            parts = self.parts(base.__iter__(value), depth)
+            parts = sorted(parts, key=repr) if base in (set, frozenset) else parts
+            content = ["<" if base in (set, frozenset) else "(", base.__name__, parts]
+            return ["o", _type(kind), self.attributes(value, depth), content]
+        plain = next((each for each in (str, int, float, bytes) if issubclass(kind, each)), None)
+        if plain is not None and not any(cls.__module__ == "enum" for cls in _mro(kind)):
+            return [
+                "o",
+                _type(kind),
+                self.attributes(value, depth),
+                ["=", plain.__name__, plain.__repr__(value)[:TEXT]],
+            ]
         if name == "deque" and module == "collections":
             return ["(", "deque", self.parts(value, depth)]
         return self.object(value, kind, depth)
@@ -384,10 +369,8 @@ def _digest(array: Any) -> str:
             view = memoryview(flat.reshape(-1).view(numpy.uint8))
         else:
             view = memoryview(array).cast("B")
-        if len(view) > 1 << 17:
-            data = bytes(view[: 1 << 16]) + bytes(view[-(1 << 16) :])
-        else:
-            data = bytes(view)
+        part = 1 << 16
+        data = bytes(view) if len(view) <= 2 * part else bytes(view[:part]) + bytes(view[-part:])
         return hashlib.sha1(data, usedforsecurity=False).hexdigest()[:12]
     except Exception:
         return ""

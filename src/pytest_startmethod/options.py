@@ -21,6 +21,8 @@ MARKER_HELP: Final = (
 PRECHECK: Final = ("report", "error", "off")
 VACUOUS: Final = ("report", "fail", "ignore")
 
+USER_CODE: Final = "start_methods_user_code"
+
 OPTIONS: Final = {
     "start_methods": (
         "METHODS",
@@ -90,6 +92,9 @@ def add_options(parser: pytest.Parser) -> None:
                 f"--no-{flag(key)[2:]}", default=None, action="store_const", const="off", dest=key, help=off
             )
         parser.addini(key, f"The default of {flag(key)}.", default="")
+    parser.addini(
+        USER_CODE, "Installed packages whose code is looked at as the project's own.", type="args", default=[]
+    )
 
 
 def given(config: pytest.Config, key: str) -> tuple[str, str]:
@@ -115,7 +120,8 @@ def is_on(text: str) -> bool:
 
 def any_given(config: pytest.Config) -> bool:
     """Return whether there is anything to be wrong."""
-    return any(config.getoption(key) is not None or config.getini(key) for key in (*OPTIONS, *SWITCHES))
+    given_ = any(config.getoption(key) is not None or config.getini(key) for key in (*OPTIONS, *SWITCHES))
+    return given_ or bool(config.getini(USER_CODE))
 
 
 def header_lines(python: str, default: str, methods: tuple[str, ...]) -> list[str]:

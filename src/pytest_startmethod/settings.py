@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from . import selection
-from .options import BOOLEAN, PRECHECK, VACUOUS, given, given_list, is_on
+from .options import BOOLEAN, PRECHECK, USER_CODE, VACUOUS, given, given_list, is_on
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,6 +38,8 @@ class Settings:
     """Whether unmarked tests are watched."""
     verify: bool = True
     """Whether experiments confirm the findings of failed legs."""
+    user_code: tuple[str, ...] = ()
+    """Installed packages whose code is looked at like the user's."""
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -81,6 +83,7 @@ def from_config(config: pytest.Config) -> Settings:
         _reports(config),
         _switch(*given(config, "start_methods_discover"), default=False),
         _switch(*given(config, "start_methods_verify"), default=True),
+        _packages(config.getini(USER_CODE)),
     )
 
 
@@ -104,6 +107,13 @@ def _switch(text: str, source: str, *, default: bool) -> bool:
     if text.lower() not in BOOLEAN:
         raise SettingsError(f"{source}: {text!r} is not valid (valid: {', '.join(BOOLEAN)})")
     return is_on(text)
+
+
+def _packages(names: list[str]) -> tuple[str, ...]:
+    for name in names:
+        if not name.isidentifier():
+            raise SettingsError(f"ini key {USER_CODE}: {name!r} is not the name of a top-level package")
+    return tuple(names)
 
 
 def _limit(text: str, source: str) -> float | None:

@@ -756,3 +756,49 @@ def test_leg_that_passes_when_it_is_run_again_passed(session):
     assert outcome.names == {"test_a[spawn]": "passed"}
     assert "1 test: 1 passes" in outcome.lines
     assert "SM101" not in outcome.out
+
+
+def test_two_files_of_one_module_name(session):
+    """The second conftest takes the name of the first: SM104 says that, and not that a name is wrong."""
+    session.file("a/conftest.py", "def helper():\n    pass\n").file("b/conftest.py", "").file("b/test_b.py", "")
+    session.file(
+        "a/test_a.py",
+        """
+        import multiprocessing
+        import pytest
+        from conftest import helper
+
+        @pytest.mark.startmethods("spawn")
+        def test_a():
+            multiprocessing.Process(target=helper).start()
+        """,
+    )
+    text = " ".join(session.run().out.split())
+    assert (
+        "a/conftest.py:1: target it comes from a module `conftest`, and that name now belongs to another file, "
+        "b/conftest.py, which is where a child would look for `helper`." in text
+    )
+
+
+def test_patched_target_is_told_at_the_line_that_starts_it(session):
+    """A mock has no place of its own; it says which name it was put in the place of."""
+    session.file(
+        test_a="""
+        import multiprocessing
+        import pytest
+        from unittest import mock
+        import work
+
+        @pytest.mark.startmethods("spawn")
+        def test_a():
+            with mock.patch("work.run"):
+                multiprocessing.Process(target=work.run).start()
+        """,
+        work="""
+        def run():
+            pass
+        """,
+    )
+    outcome = session.run()
+    assert "  test_a.py:9: target" in outcome.lines
+    assert "  bound to: work.run" in outcome.lines

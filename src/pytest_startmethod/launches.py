@@ -8,7 +8,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -413,7 +413,8 @@ class Recorder:
         with self._pickling():
             outcome = pickling.dry_run(process, allow_fork_primitives=True)
             if outcome.error is not None:
-                launch.predicted = pickling.diagnose(process, error=outcome.error, allow_fork_primitives=True)
+                found = pickling.diagnose(process, error=outcome.error, allow_fork_primitives=True)
+                launch.predicted = _placed(found, launch.place)
             elif self.loader is not None:
                 from . import loading
 
@@ -440,7 +441,7 @@ class Recorder:
         launch.error = one_line(error)
         failure = self.failure_of(error)
         if failure is not None:
-            launch.findings = failure.findings
+            launch.findings = failure.findings = _placed(failure.findings, launch.place)
         else:
             self._remember(record, error, ())
 
@@ -571,6 +572,13 @@ class Recorder:
             record.tasks.append(task)
         if record.watched and task.method is not None and self.watcher is not None and mp.pool_by_default(pool):
             self.watcher.by_default(task.method)
+
+
+def _placed(findings: tuple[Finding, ...], place: Place | None) -> tuple[Finding, ...]:
+    """Return `findings`, those without a place at the line that starts the process."""
+    if place is None:
+        return findings
+    return tuple(f if f.file is not None else replace(f, file=place.file, line=place.line) for f in findings)
 
 
 def one_line(error: BaseException) -> str:

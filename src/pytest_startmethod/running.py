@@ -404,7 +404,8 @@ class Running:
         if state.discovered:
             report.startmethod_of = state.leg.test  # type: ignore[attr-defined]
         try:
-            self._annotate(item, call, report, state)
+            with limits.alarm_paused():
+                self._annotate(item, call, report, state)
         except Exception:
             self.recorder.troubles.append(traceback.format_exc(limit=-1).strip().splitlines()[-1])
             state.outcomes.append((str(report.when), report.outcome))

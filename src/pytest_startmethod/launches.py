@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ _KEPT_BYTES = 1_000_000
 _DESCRIBED_LENGTH = 60
 _DESCRIBED_PATH = 240
 _OBSERVED_ALIKE = 2
+_OBSERVING_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +192,8 @@ class LegRecord:
     """Whether the test is no leg, but one that `Recorder.watcher` watches."""
     patches: list[Patched] = field(default_factory=list)
     """What monkeypatch and mock set while the leg ran, and what was in force when it began."""
+    observing: float = 0.0
+    """Seconds spent on looking at what launches read."""
 
 
 class Watcher(Protocol):
@@ -413,9 +417,12 @@ class Recorder:
             for each in record.launches
             if each.observed is not None and (each.target, each.place) == (launch.target, launch.place)
         ]
-        if len(alike) >= _OBSERVED_ALIKE:  # many processes of one line: what the first have read is enough
+        if len(alike) >= _OBSERVED_ALIKE and record.observing > _OBSERVING_SECONDS:  # many processes of one line
             return None
-        return self.observe(process, method=launch.method, frame=sys._getframe(1))
+        start = time.perf_counter()
+        observed = self.observe(process, method=launch.method, frame=sys._getframe(1))
+        record.observing += time.perf_counter() - start
+        return observed
 
     def _observe_task(self, task: Task, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self.observe is not None and task.method is not None:

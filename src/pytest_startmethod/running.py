@@ -655,7 +655,7 @@ class Running:
         kept: dict[object, Observed] = {}
         for each in every:
             if each is not None and each.method == state.leg.method:
-                kept.setdefault((each.target, each.place, len(each.bindings)), each)
+                kept.setdefault((each.target, each.place, each.print), each)
         return list(kept.values())[:_OBSERVED]
 
     def _state_findings(
@@ -687,6 +687,7 @@ class Running:
             patches=tuple(getattr(state.record, "patches", ())),
             touched=frozenset({(f, n) for f, _, n in frames} | {(f.file, f.function) for f in children}),
             lines=frozenset((f, n) for f, n, _ in frames),
+            raised=frozenset((f.file, f.line) for f in children),
             passed_under_fork=None if fork is None else fork[0] == "passed",
             environ=self.servers.environment if leg.method == "forkserver" else None,
             tests=self._test_files(item),

@@ -190,7 +190,7 @@ def properties(leg: LegResult, root: str) -> list[tuple[str, object]]:
 # -- text ------------------------------------------------------------------------------------------------------------
 
 
-_CAUSES = 20
+_CAUSES = 30
 _LISTED = 6
 
 

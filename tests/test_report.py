@@ -252,4 +252,4 @@ def test_a_long_first_leg_has_its_count_below():
 def test_confirmed_findings_say_so():
     """In the summary too."""
     lines = report.summary_lines([leg(outcome="failed", findings=(finding(confirmed=True),))], root=ROOT, verbose=False)
-    assert "  confirmed by experiment" in lines
+    assert any("confirmed: the test passes under spawn when" in line for line in lines)

@@ -61,6 +61,13 @@ def reducers() -> dict[type, Reducer]:
     return {**copyreg.dispatch_table, **reduction.ForkingPickler._extra_reducers}  # type: ignore[attr-defined]
 
 
+def extra_reducers() -> dict[type, Reducer]:
+    """Return the reducers given to `ForkingPickler.register`: the live table. See `reducers`."""
+    from multiprocessing import reduction
+
+    return reduction.ForkingPickler._extra_reducers  # type: ignore[attr-defined, no-any-return]
+
+
 def newobj_functions() -> tuple[Any, Any]:
     """Return `copyreg.__newobj__` and `copyreg.__newobj_ex__`, documented in PEP 307 and PEP 3154 by name only."""
     return copyreg.__newobj__, copyreg.__newobj_ex__  # type: ignore[attr-defined]
@@ -238,3 +245,40 @@ def receiver(frame: types.FrameType | None) -> Literal["Pool", "ProcessPoolExecu
             return "ProcessPoolExecutor"
         frame = frame.f_back
     return None
+
+
+# -- mock ------------------------------------------------------------------------------------------------------------
+
+MOCK_DICT = ("_patch_dict", "_unpatch_dict")
+"""The methods of `_patch_dict` through which ``patch.dict`` begins and ends in every form (3.10 to 3.15, mock 5)."""
+
+
+def mock_patchers() -> list[tuple[Any, Any]]:
+    """Return the classes behind ``patch`` and ``patch.dict``, of ``unittest.mock`` and of the package ``mock``.
+
+    `_patch` and `_patch_dict`, as far as imported (3.10 to 3.15, mock 5). Decorators, ``with`` and ``start()`` all go
+    through ``_patch.__enter__``. When they go, such patches are found as rebinding that nobody is known to have made.
+    """
+    found = []
+    for name in ("unittest.mock", "mock.mock"):
+        module = sys.modules.get(name)
+        patchers = getattr(module, "_patch", None), getattr(module, "_patch_dict", None)
+        needed = ("__enter__", "__exit__"), MOCK_DICT
+        if all(
+            type(cls) is type and all(hasattr(cls, n) for n in names)
+            for cls, names in zip(patchers, needed, strict=True)
+        ):
+            found.append(patchers)
+    return found
+
+
+def decorated_by_mock(frame: types.FrameType) -> Any:
+    """Return the user's function if `frame` is the one in which mock calls what it decorates, else None.
+
+    `patched` in ``_patch.decorate_callable`` and `_inner` in ``_patch_dict.decorate_callable``, whose free variables
+    are `func` and `f` (3.10 to 3.15, mock 5).
+    """
+    code = frame.f_code
+    if code.co_name not in ("patched", "_inner") or not code.co_filename.endswith("mock.py"):
+        return None
+    return frame.f_locals.get("func", frame.f_locals.get("f"))

@@ -5,11 +5,15 @@ Read in CPython 3.10, 3.11, 3.12, 3.13, 3.14 and 3.15. Each function says what t
 
 from __future__ import annotations
 
+import copy
+import functools
 import multiprocessing.context
 import multiprocessing.process
 import multiprocessing.spawn
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from multiprocessing.context import BaseContext, DefaultContext
 from multiprocessing.process import BaseProcess
 from types import FrameType
@@ -44,12 +48,98 @@ class WatchedContext(DefaultContext):
     def _set_actual(self, value: BaseContext | None) -> None:
         caller = sys._getframe(1)
         self.__dict__["_actual_context"] = value
-        lazy = caller.f_code in (DefaultContext.get_context.__code__, DefaultContext.get_start_method.__code__)
-        if not lazy and self.listener is not None:
+        if caller.f_code not in _LAZY and self.listener is not None:
             through = caller.f_code is DefaultContext.set_start_method.__code__
             self.listener.method_set(method_of(value), caller.f_back if through else caller)
 
     _actual_context = property(_get_actual, _set_actual)
+
+
+class TellingContext(DefaultContext):
+    """The default context while a session is watched: what is taken from it without naming a method can be told apart.
+
+    ``get_context()`` returns the same object as ``get_context("fork")``, and a Pool or an executor knows only that
+    object. Here the former returns a twin of it, whose processes are of a class of their own.
+    """
+
+    by_use: ClassVar[bool] = False
+    """Whether the method was fixed by a first use, and not by ``set_start_method``."""
+
+    def _get_actual(self) -> BaseContext | None:
+        actual: BaseContext | None = self.__dict__["_actual_context"]
+        return None if actual is None else twin_of(actual)
+
+    def _set_actual(self, value: BaseContext | None) -> None:
+        self.__dict__["_actual_context"] = value
+        TellingContext.by_use = sys._getframe(1).f_code in _LAZY
+
+    _actual_context = property(_get_actual, _set_actual)
+
+
+_LAZY = (DefaultContext.get_context.__code__, DefaultContext.get_start_method.__code__)
+"""The code that makes the default method the one that is set, when it is needed first."""
+
+_TWIN = "_pytest_startmethod_twin"
+
+
+@functools.cache
+def twin_of(context: BaseContext) -> BaseContext:
+    """Return a context that does all that `context` does, and is known as what the default context gave."""
+    if _TWIN in context.__dict__:
+        return context
+    twin = copy.copy(context)
+    twin.__dict__[_TWIN] = True
+    process: Any = type(context).Process  # type: ignore[attr-defined]
+
+    def __reduce_ex__(self: Any, protocol: Any) -> Any:  # noqa: N807 - it is put into a class
+        # A child knows the real class only.
+        reduced = process.__reduce_ex__(self, protocol)
+        if type(self) is not twin_class:
+            return reduced
+        return (object.__new__, (process,), *reduced[2:])
+
+    names = {"__module__": process.__module__, "__qualname__": process.__qualname__, "__doc__": process.__doc__}
+    twin_class = type(process.__name__, (process,), {**names, _TWIN: True, "__reduce_ex__": __reduce_ex__})
+    twin.Process = twin_class  # type: ignore[attr-defined]
+    return twin
+
+
+def tell_apart() -> Callable[[], None]:
+    """Let the default context be a `TellingContext`; the function that is returned puts back what was there."""
+    context: Any = default_context()
+    before = context.__class__
+    context.__class__ = TellingContext
+    TellingContext.by_use = False
+
+    def undo() -> None:
+        if type(context) is TellingContext:
+            context.__class__ = before
+
+    return undo
+
+
+def fixed_by_use() -> bool:
+    """Say whether the method that is set is known to be nobody's choice."""
+    return type(default_context()) is TellingContext and TellingContext.by_use
+
+
+def process_by_default(process: BaseProcess) -> bool:
+    """Say whether `process` starts as the default context says, and not by a context that names its method."""
+    return process._start_method is None or getattr(type(process), _TWIN, False)  # type: ignore[attr-defined]
+
+
+def pool_by_default(pool: Any) -> bool:
+    """Say whether a Pool or executor starts its processes as the default context says."""
+    context = getattr(pool, "_ctx", None) or getattr(pool, "_mp_context", None)
+    return context is default_context() or _TWIN in getattr(context, "__dict__", ())
+
+
+def in_pool_thread() -> bool:
+    """Say whether this is the thread in which a Pool replaces its workers, whatever test is running just now.
+
+    ``threading.Thread`` names a thread after its target: ``Thread-1 (_handle_workers)`` (3.10).
+    """
+    return "(_handle_workers)" in threading.current_thread().name
 
 
 def default_context() -> DefaultContext:
@@ -258,6 +348,31 @@ def unwrap_chunk(function: Any) -> Any:
     return function
 
 
+def task_arguments(
+    name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return arguments of a task, or of the first of many, from those of the method `name` that was given it.
+
+    ``Pool.apply_async(func, args, kwds)``, ``Pool._map_async(func, iterable, mapper)``, ``Pool.imap(func, iterable)``,
+    ``Executor.submit(fn, *args, **kwargs)``, which ``Executor.map`` calls with chunks of argument tuples. Of an
+    iterable that is no list or tuple, nothing is taken.
+    """
+    if name == "apply_async":
+        given = args[1] if len(args) > 1 else kwargs.get("args", ())
+        named = args[2] if len(args) > 2 else kwargs.get("kwds", {})
+        return tuple(given), dict(named)
+    if name == "submit":
+        if unwrap_chunk(args[0] if args else None) is not (args[0] if args else None):
+            chunk = args[1] if len(args) > 1 else ()
+            return (tuple(chunk[0]) if type(chunk) in (list, tuple) and chunk else ()), {}
+        return args[1:], {n: v for n, v in kwargs.items() if n != "fn"}
+    values = args[1] if len(args) > 1 else kwargs.get("iterable")
+    if type(values) not in (list, tuple) or not values:
+        return (), {}
+    starred = len(args) > 2 and getattr(args[2], "__name__", "") == "starmapstar"
+    return (tuple(values[0]) if starred and type(values[0]) in (list, tuple) else (values[0],)), {}
+
+
 def available() -> list[str]:
     """Return the start methods of this platform (`multiprocessing.get_all_start_methods`)."""
     return multiprocessing.get_all_start_methods()
@@ -359,3 +474,49 @@ def make_lock_anew(lock: Any) -> None:
     if sys.platform != "win32" and not (semaphore.kind == RECURSIVE_MUTEX and semaphore._is_mine()):
         context = multiprocessing.context._concrete_contexts["spawn"]  # type: ignore[attr-defined]
         lock_class().__init__(lock, semaphore.kind, semaphore._get_value(), semaphore.maxvalue, ctx=context)
+
+
+# -- pickling in an experiment ---------------------------------------------------------------------------------------
+
+
+def reduction_module() -> Any:
+    """Return the module whose ``dump`` the Popen classes call as an attribute."""
+    from multiprocessing import reduction
+
+    return reduction
+
+
+class _Distinct(list[int]):
+    """The descriptors that a spawn child inherits: one that two payloads hold is passed once, or exec refuses."""
+
+    def append(self, fd: int) -> None:
+        if fd not in self:
+            super().append(fd)
+
+    def extend(self, fds: Any) -> None:
+        for fd in fds:
+            self.append(fd)
+
+
+@contextmanager
+def descriptors_of_start() -> Iterator[None]:
+    """Forget the descriptors that an attempt to pickle has handed to the starting process, if the attempt fails.
+
+    ``Popen._fds`` of spawn and forkserver on POSIX. When it goes: they are inherited and not used.
+    """
+    popen: Any = multiprocessing.context.get_spawning_popen()
+    fds = getattr(popen, "_fds", None)
+    if type(fds) is list and method_of_popen(popen) == "spawn":
+        fds = popen._fds = _Distinct(fds)
+    before = list(fds) if isinstance(fds, list) else []
+    try:
+        yield
+    except BaseException:
+        if isinstance(fds, list):
+            fds[:] = before
+        raise
+
+
+def method_of_popen(popen: Any) -> str | None:
+    """Return the method of a Popen object (``Popen.method``)."""
+    return getattr(popen, "method", None)

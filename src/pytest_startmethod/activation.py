@@ -40,8 +40,12 @@ class Activation:
 
     def enter(self) -> None:
         """Make the method the default."""
-        set_before = mp.method_of(self._actual)
-        if set_before not in (None, self.method) and self._before["class"] is not mp.WatchedContext:
+        set_before = mp.method_of(self._actual) if not mp.fixed_by_use() else None
+        if (
+            set_before not in (None, self.method)
+            and self._before["class"] is not mp.WatchedContext
+            and not _fixed_by_use(str(set_before))
+        ):
             self.overrides.append(SetByUser(str(set_before), _where_set(str(set_before)), wins=False))
         mp.make_default(self.method, self)
 
@@ -79,6 +83,12 @@ def _where_set(method: str) -> Place | None:
     files = user_files()
     places = find_calls(files, "set_start_method", method) or find_calls(files, "set_start_method")
     return places[0] if len(places) == 1 else None
+
+
+@functools.lru_cache(maxsize=8)
+def _fixed_by_use(method: str) -> bool:
+    """Say whether nobody chose `method`: a Lock at import makes the interpreter's own method the one that is set."""
+    return method == mp.interpreter_default() and not find_calls(user_files(), "set_start_method")
 
 
 class Patches:
@@ -166,6 +176,8 @@ class ForkServers:
         self._checked = False
         self._retired: list[tuple[int, str | None]] = []
         self._pid = os.getpid()
+        self.environment: dict[str, str] | None = None
+        """What the server in use was started with."""
 
     def enter(self) -> None:
         """Put our server, if there is one, in the place of the user's."""
@@ -183,8 +195,10 @@ class ForkServers:
         """Wrap ``ForkServer.ensure_running``: at a leg's first use, a stale server makes room for a new one."""
 
         def ensure_running(server: Any) -> None:
-            if self._checked or os.getpid() != self._pid:
+            if os.getpid() != self._pid:
                 return original(server)
+            if self._checked:
+                return self._running(original, server)
             self._checked = True
             fingerprint = _surroundings()
             if fingerprint != self._print:
@@ -192,9 +206,16 @@ class ForkServers:
                 mp.set_server_state(None)
             self._print = fingerprint
             with _preloading("pytest"):
-                return original(server)
+                return self._running(original, server)
 
         return ensure_running
+
+    def _running(self, original: Callable[[Any], None], server: Any) -> None:
+        """Let the server run, and know the environment that a new one keeps."""
+        before, environment = mp.server_pid(mp.server_state()), dict(os.environ)
+        original(server)
+        if mp.server_pid(mp.server_state()) != before:
+            self.environment = environment
 
     def _retire(self, state: dict[str, Any]) -> None:
         # The server ends when the last holder of its pipe does: children that are still alive hold it, too, and need

@@ -32,6 +32,8 @@ FRAMES = 40
 EXCEPTIONS = 4
 COMPILED = "child.pyc"
 """The name of this module's code in the directory: compiling it takes ten times as long as all that it does."""
+REPLAYED = "replayed"
+"""The suffix of the file in which a child says what it took over in an experiment."""
 KEY = "pytest_startmethod"
 """The key in the preparation data. ``multiprocessing.spawn.prepare`` passes over keys that it does not know."""
 
@@ -44,13 +46,17 @@ try:
         code = SourceFileLoader(name, file).get_code(name)
     names = {"__name__": name, "__file__": file}
     exec(code, names)
-    names["install"](directory, method, process, starter)
+    names["install"](directory, method, process, starter, carried)
 except Exception:
     pass
 """
 
 _facts: dict[str, Any] = {}
 """What is known of this process: pid, directory, method, process (its name), starter (a pid), phase, count."""
+
+
+carried: Callable[[], list[dict[str, Any]]] | None = None
+"""Gives what an experiment sends along with every start (see `replay`); None: there is no experiment."""
 
 
 class Stowaway:
@@ -71,10 +77,13 @@ class Stowaway:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Names nothing that the child would have to import: its sys.path is not set yet.
-        return exec, (_SOURCE, self.names)
+        # What an experiment sends is pickled here and not before: a lock or a queue is only while a process starts.
+        return exec, (_SOURCE, {**self.names, "carried": carried() if carried is not None else None})
 
 
-def install(directory: str, method: str | None, process: str, starter: int) -> None:
+def install(
+    directory: str, method: str | None, process: str, starter: int, sent: list[dict[str, Any]] | None = None
+) -> None:
     """Watch this spawn or forkserver child, which is about to unpickle its process object, and its own children."""
     _facts.update(pid=os.getpid(), directory=directory, method=method, process=process, starter=starter)
     base, spawn = _process_class(), _spawn_module()
@@ -82,6 +91,10 @@ def install(directory: str, method: str | None, process: str, starter: int) -> N
     spawn.get_preparation_data = watch_preparation(spawn.get_preparation_data, directory)
     _facts["excepthook"] = sys.excepthook
     sys.excepthook = _excepthook
+    if sent is not None:
+        global carried
+        carried = partial(list, sent)  # its own children get the same
+        spawn.prepare = _replay_after(spawn.prepare, sent)
     for step in (_hold_life_line, _catch_crashes):
         try:
             step()
@@ -142,6 +155,25 @@ def _begin(process: Any, directory: str) -> None:
     _facts.update(process=str(own.get("_name")), phase="run")
     _watch_run(process, own)
     _watch_worker(own)
+
+
+def _replay_after(original: Callable[[dict[str, Any]], None], sent: list[dict[str, Any]]) -> Callable[..., None]:
+    """Wrap ``spawn.prepare``: once the child has the parent's ``sys.path``, it takes over what was sent along."""
+
+    def prepare(data: dict[str, Any]) -> None:
+        original(data)
+        try:
+            from pytest_startmethod import replay_child
+
+            outcomes = replay_child.apply(sent)
+        except Exception as trouble:
+            outcomes = [{"path": each["path"], "error": _type_name(trouble)} for each in sent]
+        try:
+            _write({"outcomes": outcomes}, REPLAYED)
+        except Exception:
+            pass
+
+    return prepare
 
 
 # -- what is raised, without standing in its traceback ----------------------------------------------------------------
@@ -351,7 +383,7 @@ def _cwd() -> str | None:
         return None
 
 
-def _write(event: dict[str, Any]) -> None:
+def _write(event: dict[str, Any], suffix: str = "json") -> None:
     import json
 
     data = json.dumps(event).encode("ascii")
@@ -366,7 +398,7 @@ def _write(event: dict[str, Any]) -> None:
                 data = data[os.write(descriptor, data) :]
         finally:
             os.close(descriptor)
-        os.rename(path, f"{path}.json")
+        os.rename(path, f"{path}.{suffix}")
     except OSError:
         try:
             os.unlink(path)

@@ -227,13 +227,25 @@ class ReportDirectory:
         reports = (_read(os.path.join(self.path, name)) for name in names)
         return tuple(sorted((each for each in reports if each is not None), key=lambda each: each.time))
 
+    def replayed(self) -> list[dict[str, Any]]:
+        """Return what the children of an experiment took over: path, and what kept it from being set or None."""
+        outcomes: list[dict[str, Any]] = []
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            for name in sorted(os.listdir(self.path)):
+                if name.endswith(f".{child.REPLAYED}"):
+                    with open(os.path.join(self.path, name), encoding="utf-8") as file:
+                        outcomes += json.load(file)["outcomes"]
+        return outcomes
+
     def clear(self) -> None:
         """Forget the reports so far. Children that still run keep their files for a crash."""
         with contextlib.suppress(OSError):
             for name in os.listdir(self.path):
                 path = os.path.join(self.path, name)
                 stack = name.endswith(".stack")
-                if name.endswith(".json") or (stack and not (_runs(name[: -len(".stack")]) and _read(path) is None)):
+                if name.endswith((".json", child.REPLAYED)) or (
+                    stack and not (_runs(name[: -len(".stack")]) and _read(path) is None)
+                ):
                     with contextlib.suppress(OSError):
                         os.unlink(path)
         self.unreturned.clear()

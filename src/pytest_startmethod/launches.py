@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from . import _multiprocessing as mp
 from . import activation
@@ -20,12 +20,15 @@ from .pools import Pools, Watched
 if TYPE_CHECKING:
     from .finding import Finding
     from .loading import Loader, Payload
+    from .patches import Patched
+    from .state import Observed
 
 _T = TypeVar("_T")
 _MARK = "_pytest_startmethod_failure"
 _KEPT_BYTES = 1_000_000
 _DESCRIBED_LENGTH = 60
 _DESCRIBED_PATH = 240
+_OBSERVED_ALIKE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,10 @@ class Launch:
     """Whether a Pool or an executor started it."""
     threads: tuple[str, ...] = ()
     """Under fork: the other threads that ran in the parent when it started."""
+    pinned: bool | None = None
+    """Of a test that is only watched: whether a context that names its method started it. Of a leg: None."""
+    observed: Observed | None = None
+    """What its code reads and writes, and what the parent had there."""
 
     @property
     def alive(self) -> bool:
@@ -106,6 +113,8 @@ class Task:
     place: Place | None
     findings: tuple[Finding, ...] = ()
     """Why it could not be sent."""
+    observed: Observed | None = field(default=None, compare=False)
+    """What its code reads and writes, and what the parent had there."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the task as builtins."""
@@ -170,6 +179,20 @@ class LegRecord:
     tasks: list[Task] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     closed: list[Callable[[], None]] = field(default_factory=list)
+    watched: bool = False
+    """Whether the test is no leg, but one that `Recorder.watcher` watches."""
+    patches: list[Patched] = field(default_factory=list)
+    """What monkeypatch and mock set while the leg ran, and what was in force when it began."""
+
+
+class Watcher(Protocol):
+    """Watches the tests that are no legs."""
+
+    def open(self) -> LegRecord | None:
+        """Return the record of the test that runs, which starts its first process or hands out its first task."""
+
+    def by_default(self, method: str) -> None:
+        """Hear that the test starts a process or hands out a task through the default context, under `method`."""
 
 
 class Recorder:
@@ -180,8 +203,12 @@ class Recorder:
         self.fixtures: list[Fixture] = []
         self.by_fixture: dict[Fixture, list[Launch]] = {}
         """Launches of fixtures wider than a function: later legs live with them."""
+        self.of_fixtures: list[Launch] = []
+        """Launches of such fixtures that are gone, in legs: what of them still runs is ended with the session."""
         self.loader: Callable[[], Loader] | None = None
         """Gives the fresh child that is asked whether what pickles loads, too; None: nothing is asked."""
+        self.observe: Callable[..., Observed | None] | None = None
+        """Looks at what the code of a launch or a task reads; None: nothing is looked at."""
         self.pools = Pools()
         self.dead_workers: Callable[[], str] = lambda: "nothing is known of why"
         """Says why the workers of a pool died."""
@@ -190,6 +217,8 @@ class Recorder:
         self.troubles: list[str] = []
         """What went wrong in our own code."""
         self._known: dict[int, Failure] = {}
+        self.watcher: Watcher | None = None
+        self._installed: activation.Patches | None = None
         self._pid = os.getpid()
         self._local = threading.local()
 
@@ -199,6 +228,30 @@ class Recorder:
     def leg(self, nodeid: str, method: str, *, precheck: bool) -> Iterator[LegRecord]:
         """Listen for the length of a leg."""
         record = self.record = LegRecord(nodeid, method, precheck)
+        patches = self._patches() if self._installed is None else None
+        try:
+            yield record
+        finally:
+            if patches is not None:
+                patches.undo()
+            self.close(record)
+
+    def close(self, record: LegRecord) -> None:
+        """Listen to `record` no longer."""
+        self.record = None
+        self.note_exits(record)
+
+    def install(self) -> None:
+        """Listen from now on, for `watcher` also to what is no leg, until `uninstall`."""
+        self._installed = self._patches()
+
+    def uninstall(self) -> None:
+        """Put back what `install` exchanged."""
+        if self._installed is not None:
+            self._installed.undo()
+            self._installed = None
+
+    def _patches(self) -> activation.Patches:
         patches = activation.Patches()
         patches.put(BaseProcess, "start", self._wrap_start)
         patches.put(mp.pickler_class(), "dump", self._wrap_dump)
@@ -206,12 +259,7 @@ class Recorder:
             patches.put(cls, name, lambda original, n=name, m=method_of: self._wrap_submit(original, n, m))  # type: ignore[misc]
         for cls in mp.result_classes():
             patches.put(cls, "_set", self._wrap_result)
-        try:
-            yield record
-        finally:
-            patches.undo()
-            self.record = None
-            self.note_exits(record)
+        return patches
 
     def note_exits(self, record: LegRecord) -> None:
         """Know how the processes that are over ended, also those that nobody joined."""
@@ -227,6 +275,12 @@ class Recorder:
         finally:
             self.fixtures.pop()
 
+    def forget_fixtures(self) -> None:
+        """Know that all fixtures have been torn down."""
+        of_legs = (each for launches in self.by_fixture.values() for each in launches if each.pinned is None)
+        self.of_fixtures += of_legs
+        self.by_fixture.clear()
+
     def _guarded(self, function: Callable[..., _T], *args: Any) -> _T | None:
         """Call a function of ours inside the user's code: its failure is noted and goes no further."""
         try:
@@ -238,12 +292,18 @@ class Recorder:
     def _listening(self) -> LegRecord | None:
         return self.record if os.getpid() == self._pid else None  # a forked child has our wrappers, too
 
+    def _opened(self) -> LegRecord | None:
+        """Return the record of the leg or watched test that starts something now."""
+        if self.record is None and self.watcher is not None and os.getpid() == self._pid and not mp.in_pool_thread():
+            self.record = self._guarded(self.watcher.open)
+        return self._listening()
+
     # -- starts ------------------------------------------------------------------------------------------------------
 
     def _wrap_start(self, original: Callable[[BaseProcess], None]) -> Callable[[BaseProcess], None]:
         def start(process: BaseProcess) -> None:
             __tracebackhide__ = True
-            record = self._listening()
+            record = self._opened()
             if record is None:
                 return original(process)
             launch = self._guarded(self._open, record, process)
@@ -274,6 +334,10 @@ class Recorder:
             leg=record.leg,
         )
         record.launches.append(launch)
+        if record.watched:
+            launch.pinned = not mp.process_by_default(process)
+            if not launch.pinned and self.watcher is not None:
+                self.watcher.by_default(launch.method)
         if launch.fixture is not None and launch.fixture.scope != "function":
             self.by_fixture.setdefault(launch.fixture, []).append(launch)
         worker = mp.worker_initializer(target, args)
@@ -283,7 +347,9 @@ class Recorder:
         if launch.method == "fork":
             launch.threads = tuple(each.name for each in threading.enumerate() if each is not thread)
         if worker is not None and worker[0] is not None:
-            self._initializer(record, launch, target, worker[0])
+            self._initializer(record, launch, target, *worker)
+        if self.observe is not None and not launch.is_worker and not mp.is_manager_server(target):
+            launch.observed = self._guarded(self._observe_launch, record, launch, process)
         if record.precheck and launch.method == "fork":
             self._guarded(self._precheck, record, launch, process)
         elif launch.method != "fork":
@@ -303,11 +369,32 @@ class Recorder:
 
         return _set
 
-    def _initializer(self, record: LegRecord, launch: Launch, target: Any, initializer: Any) -> None:
+    def _initializer(
+        self, record: LegRecord, launch: Launch, target: Any, initializer: Any, initargs: tuple[Any, ...] = ()
+    ) -> None:
         owner = "Pool" if target.__module__ == "multiprocessing.pool" else "ProcessPoolExecutor"
         task = Task(launch.method, owner, "initializer", describe_callable(initializer), launch.place)
         if task not in record.tasks:  # each worker has the same
+            self._observe_task(task, initializer, initargs, {})
             record.tasks.append(task)
+
+    def _observe_launch(self, record: LegRecord, launch: Launch, process: BaseProcess) -> Observed | None:
+        assert self.observe is not None
+        alike = [
+            each.observed
+            for each in record.launches
+            if each.observed is not None and (each.target, each.place) == (launch.target, launch.place)
+        ]
+        if len(alike) >= _OBSERVED_ALIKE:  # many processes of one line: what the first have read is enough
+            return None
+        return self.observe(process, method=launch.method, frame=sys._getframe(1))
+
+    def _observe_task(self, task: Task, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self.observe is not None and task.method is not None:
+            frame = sys._getframe(1)
+            task.observed = self._guarded(
+                lambda: self.observe and self.observe(function, args, kwargs, method=task.method, frame=frame)
+            )
 
     def _precheck(self, record: LegRecord, launch: Launch, process: BaseProcess) -> None:
         from . import pickling
@@ -448,7 +535,7 @@ class Recorder:
     ) -> Callable[..., Any]:
         def submit(pool: Any, /, *args: Any, **kwargs: Any) -> Any:
             __tracebackhide__ = True
-            record = self._listening()
+            record = self._opened()
             if record is not None:
                 self._guarded(self._submitted, record, pool, name, method_of, args, kwargs)
             return original(pool, *args, **kwargs)
@@ -477,7 +564,10 @@ class Recorder:
         how = "map" if name == "_map_async" else name
         task = Task(method_of(pool), owner, how, describe_callable(function), calling_place(sys._getframe(1)))
         if task not in record.tasks:
+            self._observe_task(task, function, *mp.task_arguments(name, args, kwargs))
             record.tasks.append(task)
+        if record.watched and task.method is not None and self.watcher is not None and mp.pool_by_default(pool):
+            self.watcher.by_default(task.method)
 
 
 def one_line(error: BaseException) -> str:

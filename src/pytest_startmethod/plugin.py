@@ -33,8 +33,13 @@ def pytest_configure(config: pytest.Config) -> None:
     if options.any_given(config):
         from . import collection
 
-        if collection.settings_of(config).reports:
+        settings = collection.settings_of(config)
+        if settings.reports:
             collection.register_files(config)
+        if settings.discover:
+            from . import discovery
+
+            discovery.start(config, settings)
     if hasattr(config, "workerinput") or config.getoption("dist", "no") != "no":
         config.pluginmanager.register(_Xdist(config), "startmethod-xdist")
 

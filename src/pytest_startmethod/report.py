@@ -41,7 +41,7 @@ class LegResult:
     troubles: tuple[str, ...] = ()
     """What went wrong in the plugin itself, or could not be said as a warning."""
     discovered: bool = False
-    """Whether discovery made the leg; its test has no marker."""
+    """Whether the test is not marked: `discovery` found that it starts processes."""
     flaky: bool = False
     """Whether it failed and, run again in the same way, passed."""
     foreign: tuple[dict[str, Any], ...] = ()
@@ -88,11 +88,12 @@ def method_order(method: str) -> tuple[str, int, str]:
 def verdict(legs: Mapping[str, LegResult]) -> str:
     """Say what one test's legs (by method) say together."""
     order = sorted(legs, key=method_order)
-    bad = [m for m in order if legs[m].outcome in ("failed", "error")]
+    flaky = [m for m in order if legs[m].flaky]
+    bad = [m for m in order if legs[m].outcome in ("failed", "error") and m not in flaky]
     ran = [m for m in order if legs[m].outcome != "skipped"]
     if not ran:
         return "skipped"
-    if bad and all(legs[m].flaky for m in bad):
+    if not bad and flaky:
         return "flaky"
     if not bad:
         return "vacuous" if any(leg.vacuous for leg in legs.values()) else "passes"
@@ -129,13 +130,19 @@ def group(results: Iterable[LegResult]) -> list[Group]:
     legs = list(results)
     for leg in legs:
         for finding in leg.findings:
-            groups.setdefault(_identity(finding, leg), Group(finding)).legs.append(leg)
+            found = groups.setdefault(_identity(finding, leg), Group(finding))
+            found.legs.append(leg)
+            if finding.confirmed and not found.finding.confirmed:
+                found.finding = finding
     for leg in legs:
         for finding in leg.predictions:
             key = _identity(finding, leg)
             if key not in groups or groups[key].predicted:
                 groups.setdefault(key, Group(finding, predicted=True)).legs.append(leg)
-    return sorted(groups.values(), key=lambda g: (g.finding.level != "cause", g.predicted, -len(g.legs)))
+    return sorted(
+        groups.values(),
+        key=lambda g: (g.finding.level != "cause", g.predicted, g.finding.confirmed is False, -len(g.legs)),
+    )
 
 
 def group_vacuous(results: Iterable[LegResult]) -> list[Group]:
@@ -258,7 +265,7 @@ def _cause_lines(each: Group, *, root: str, verbose: bool) -> list[str]:
         lines += wrap(f"{place}: {finding.path}" if finding.path else place)
     lines += wrap(relative(finding.message, root))
     if finding.confirmed is not None:
-        lines.append("  confirmed by experiment" if finding.confirmed else "  not confirmed: an experiment cleared it")
+        lines += wrap(finding.experiment(" and ".join(methods)), indent="    ", first="  ")
     if finding.fix:
         lines += wrap(f"fix: {relative(finding.fix, root)}", indent="       ", first="  ")
     return lines + _first(each.legs, verbose=verbose)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 import traceback
 import warnings
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from multiprocessing.process import current_process
 from typing import TYPE_CHECKING, Any
@@ -15,6 +17,7 @@ import pytest
 from . import (
     _cpython,
     _pytest_private,
+    again,
     diagnosis,
     finding,
     leftovers,
@@ -27,29 +30,45 @@ from .callers import Place, owner
 from .children import ChildReport, ReportDirectory
 from .collection import LEG, Leg
 from .launches import Fixture, Launch, LegRecord, Recorder
+from .patches import PatchLog
 from .report import LegResult, properties, relative, wrap
 from .warning import StartMethodWarning
 
 # What only a failure needs is imported by it: a fork copies the page tables of all that is loaded.
 if TYPE_CHECKING:
-    from . import child_causes
+    from . import child_causes, verifying
+    from .discovery import Discovery
     from .finding import Finding
     from .loading import Loader
     from .settings import Settings
+    from .state import Observed, UserCode
+    from .verifying import Verifier
 
 _SHOWN_CHILDREN = 3
+_OBSERVED = 6
+_TRIAL_SECONDS = 10.0
+_TRIAL_TIMES = 10.0
+"""An experiment takes no longer than these seconds and so many times the longest finished leg of the test."""
 
 STATE = pytest.StashKey["LegState"]()
 """What is known of a leg while it runs; gone when it is over."""
+
+DISCOVERED = pytest.StashKey[bool]()
+"""Set on an item while it runs again as a leg that `discovery` made."""
 
 
 class LegState:
     """One running leg: everything that `Running`'s hooks share."""
 
-    def __init__(self, leg: Leg, activation: Activation, record: LegRecord) -> None:
+    def __init__(
+        self, leg: Leg, activation: Activation, record: LegRecord, *, watched: bool = False, discovered: bool = False
+    ) -> None:
         self.leg = leg
         self.activation = activation
         self.record = record
+        self.watched = watched
+        """An unmarked test's first run, in which nothing is changed: not the method, no limit, nothing is ended."""
+        self.discovered = discovered
         self.warned = 0
         self.outcomes: list[tuple[str, str]] = []
         """Phase and outcome of each report."""
@@ -65,6 +84,27 @@ class LegState:
         """What children raised, as far as it stands below a failure."""
         self.notes: list[str] = []
         """What the summary must say because a warning could not."""
+        self.debugged = False
+        self.trial: float | None = None
+        """The most seconds of a call if the leg only runs again for an experiment; its own run has None."""
+        self.shown: list[tuple[pytest.TestReport, tuple[Finding, ...]]] = []
+        """The failures of the last run, and the findings that stand below each."""
+        self.touched: set[tuple[str, str]] = set()
+        """File and function of each frame of the tracebacks of these failures, those of the children, too."""
+        self.not_pickled = False
+        """Whether one of them comes from a start that could not pickle."""
+        self.finished: LegResult | None = None
+        """The last run's result, once it is over."""
+
+    def count(self, report: pytest.TestReport) -> None:
+        """Take a report's phase, outcome and duration."""
+        outcome: str = report.outcome
+        if hasattr(report, "wasxfail"):
+            outcome = "xfailed" if report.skipped else "xpassed"
+        self.outcomes.append((str(report.when), outcome))
+        self.duration += report.duration
+        self.inside: list[str] = []
+        """The look inside, for the next failure."""
 
     def start_anew(self) -> None:
         """Forget a run that is over: pytest-rerunfailures runs the leg again within the same span."""
@@ -87,8 +127,18 @@ class Running:
         self.recorder.dead_workers = self._why_workers_died
         self.recorder.lost_jobs = self._lost_jobs
         self._loader: Loader | None = None
+        self._other_loader: Loader | None = None
+        """A second fresh child, to know which values are other ones in every process."""
+        self.recorder.observe = self._observe
+        self._user: UserCode | None = None
+        self._calls: dict[str, dict[str, tuple[str, str | None]]] = {}
+        """By test and method: outcome and message of the call."""
         if settings.precheck == "error":
             self.recorder.loader = self._fresh_child
+        self.patched = PatchLog(pytest.MonkeyPatch)
+        self._verifier: Verifier | None = None
+        self._fork_failed: set[str] = set()
+        """The tests whose leg under fork failed."""
         self._state: LegState | None = None
         self._native = mp.interpreter_default()
         self._runner = unguarded_runner()
@@ -99,6 +149,7 @@ class Running:
         self._warned: set[SetByUser] = set()
         self._shown: dict[object, str] = {}
         """Findings that already stand below a failure, with its node id."""
+        self.discovery: Discovery | None = None
 
     # -- the leg's span ----------------------------------------------------------------------------------------------
 
@@ -110,15 +161,34 @@ class Running:
             return (yield)
         if leg.method not in mp.available():
             return (yield)  # its skip says so
+        held = self._hold(item, leg)
+        try:
+            with self._running(item, leg) as state:
+                result = yield
+            if held is not None:
+                self._verify(item, state, held)
+            return result
+        finally:
+            if held is not None:
+                held.release()
+
+    @contextmanager
+    def _running(self, item: pytest.Item, leg: Leg, trial: float | None = None) -> Iterator[LegState]:
+        """Make the leg's method the default and listen; `trial` as in `LegState`."""
         self._give_temporary_directory()
         activation = Activation(leg.method)
         patches = Patches()
         precheck = self.settings.precheck != "off"
         _pytest_private.hide_frames(item, _below_start)
+        again.remember(item)
         if ("start_method", leg.method) not in item.user_properties:
             item.user_properties.append(("start_method", leg.method))
+        around = self._state
         with self.recorder.leg(leg.nodeid, leg.method, precheck=precheck) as record:
-            self._state = item.stash[STATE] = LegState(leg, activation, record)
+            record.patches = self.patched.begin()
+            discovered = DISCOVERED in item.stash
+            state = self._state = item.stash[STATE] = LegState(leg, activation, record, discovered=discovered)
+            state.trial = trial
             try:
                 if main_is_pytest() or self._runner is not None:
                     patches.put(mp.spawn_module(), "get_preparation_data", without_main)
@@ -133,15 +203,89 @@ class Running:
                 if leg.method != "fork":
                     patches.put(mp.lock_class(), "__getstate__", primitives.adopting(self._native))
                 activation.enter()
-                return (yield)
+                yield state
             finally:
                 leftovers.end(record.launches)  # those of a leg that was interrupted: a finished one has said so
                 activation.exit()
                 if mp.has_forkserver():
                     self.servers.exit()
                 patches.undo()
-                self._state = None
+                self._state = around
                 del item.stash[STATE]
+
+    # -- experiments -------------------------------------------------------------------------------------------------
+
+    def _hold(self, item: pytest.Item, leg: Leg) -> _pytest_private.HeldReports | None:
+        """Keep the leg's reports back from its first failure on, if experiments may have something to add."""
+        if not self.settings.verify or leg.method == "fork" or self.reports is None:
+            return None
+        if self.config.getoption("usepdb", False) or self.config.getoption("setuponly", False) or limits.is_debugging():
+            return None
+
+        again.remember(item)
+        return _pytest_private.HeldReports(item.session)
+
+    def _verify(self, item: pytest.Item, state: LegState, held: _pytest_private.HeldReports) -> None:
+        """Run a failed leg again, and put what that said into the reports that were held back."""
+        shown = [each for each in state.shown if any(each[0] is report for report in held.reports)]
+        if not shown or state.finished is None or state.debugged or state.leg.test in self._fork_failed:
+            return
+        from . import verifying
+
+        if self._verifier is None:
+            assert self.reports is not None
+            self._verifier = verifying.Verifier(self.reports)
+        failed = verifying.Failed(
+            state.leg.method,
+            diagnosis.unique(each for _, findings in shown for each in findings),
+            tuple((str(report.when), verifying.message_of(report)) for report, _ in shown),
+            frozenset(state.touched),
+            state.not_pickled,
+        )
+        try:
+            verified = self._verifier.verify(failed, lambda around: self._run_again(item, state, around))
+            self._tell(state, shown, verified, held)
+        except Exception:
+            self.recorder.troubles.append(traceback.format_exc(limit=-1).strip().splitlines()[-1])
+
+    def _run_again(
+        self, item: pytest.Item, state: LegState, around: AbstractContextManager[object]
+    ) -> list[pytest.TestReport]:
+        """Run the leg once more, silently; nothing of it stays."""
+        launches = {fixture: list(each) for fixture, each in self.recorder.by_fixture.items()}
+        troubles = len(self.recorder.troubles)
+        seconds = _TRIAL_SECONDS + _TRIAL_TIMES * max(self._finished.get(state.leg.test, []), default=0.0)
+        try:
+            with self._running(item, state.leg, seconds) as trial, around:
+                return again.run(item, state.leg, silent=True, stash={STATE: trial})
+        finally:
+            self.recorder.by_fixture = launches
+            del self.recorder.troubles[troubles:]
+
+    def _tell(
+        self,
+        state: LegState,
+        shown: list[tuple[pytest.TestReport, tuple[Finding, ...]]],
+        verified: verifying.Verified,
+        held: _pytest_private.HeldReports,
+    ) -> None:
+        """Say below the failures, and in the leg's result, what the runs said."""
+        from .verifying import FLAKY
+
+        titles = {_title(each, state.leg.method) for _, findings in shown for each in findings}
+        by_identity = {_identity(each): each for each in verified.findings}
+        for report, findings in shown:
+            _pytest_private.drop_sections(report, titles.__contains__)
+            mine = {_identity(each) for each in findings}
+            self._show_findings(report, state, [each for key, each in by_identity.items() if key in mine])
+        if verified.flaky:
+            _pytest_private.add_section(shown[0][0], f"start method {state.leg.method}: flaky", f"  {FLAKY}")
+        assert state.finished is not None
+        rest = [each for each in state.finished.findings if not any(each in findings for _, findings in shown)]
+        result = replace(state.finished, findings=(*verified.findings, *rest), flaky=verified.flaky)
+        for report in held.reports:
+            if hasattr(report, "startmethod"):
+                report.startmethod = result.as_dict()
 
     def _give_temporary_directory(self) -> None:
         """Have a place for multiprocessing's sockets that no test removes, and that goes with the session.
@@ -155,6 +299,8 @@ class Running:
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any]) -> Generator[None, object, object]:
         """Know whose start it is."""
+        if self._state is not None:
+            self.patched.watch()
         with self.recorder.fixture(Fixture(fixturedef.argname, fixturedef.scope, fixturedef.baseid)):
             return (yield)
 
@@ -162,8 +308,9 @@ class Running:
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
         """Put the method back if a fixture changed it, and say who changed it."""
         state = item.stash.get(STATE, None)
-        if state is None:
+        if state is None or state.watched:
             return (yield)
+        self.patched.watch()
         state.activation.enter_call()
         self._warn(state)
         self._start_clock(item, state)
@@ -181,7 +328,10 @@ class Running:
             return
         chosen = state.leg.timeout if state.leg.timeout is not None else self.settings.timeout
         theirs = _pytest_private.pytest_timeout_of(item)
-        if theirs:  # pytest-timeout's limit rules: only look, shortly before
+        if state.trial is not None:
+            seconds = min(theirs or state.trial, chosen or state.trial, state.trial)
+            state.limit = limits.Limit(seconds, lambda: self._expire(state, seconds))
+        elif theirs:  # pytest-timeout's limit rules: only look, shortly before
             state.limit = limits.Limit(theirs - min(0.5, theirs / 10), lambda: self._look(state, theirs))
         else:
             seconds = limits.limit_of(chosen, self._finished.get(state.leg.test, []))
@@ -196,6 +346,7 @@ class Running:
     def pytest_enter_pdb(self) -> None:
         """Stop the clock: from here on a person decides how long it takes."""
         if self._state is not None:
+            self._state.debugged = True
             self._stop_clock(self._state)
 
     def _look(self, state: LegState, seconds: float) -> None:
@@ -221,7 +372,7 @@ class Running:
     def _warn(self, state: LegState) -> None:
         for override in state.activation.overrides[state.warned :]:
             state.warned += 1
-            if override in self._warned:
+            if override in self._warned or state.trial is not None:
                 continue
             self._warned.add(override)
             text = _override_text(override, state.leg)
@@ -244,8 +395,14 @@ class Running:
         """Annotate what failed; at the end of the leg, attach what is known of it."""
         report = yield
         state = item.stash.get(STATE, None)
+        if self.discovery is not None and (state is None or state.watched):
+            state = self.discovery.state_of(item, report)
         if state is None:
             return report
+        if state.trial is not None:
+            return report
+        if state.discovered:
+            report.startmethod_of = state.leg.test  # type: ignore[attr-defined]
         try:
             self._annotate(item, call, report, state)
         except Exception:
@@ -258,31 +415,43 @@ class Running:
     def _annotate(
         self, item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport, state: LegState
     ) -> None:
-        state.duration += report.duration
+        if report.when == "setup":
+            state.shown.clear()
+            state.touched.clear()
+            state.not_pickled = False
         evidence = self._evidence(item, call, report, state)
-        if report.when == "call" and state.leg.method != "fork":
+        if report.when == "call" and state.leg.method != "fork" and not state.watched:
             self._note_runner(state)
         if report.failed:
             state.message = state.message or _message(report)
             if not self.config.getoption("fulltrace", False):
                 _pytest_private.shorten_notes(report)
             self._show_children(report, state)
-            self._show(report, state, diagnosis.diagnose(evidence))
+            findings = diagnosis.diagnose(evidence)
+            self._show(report, state, findings)
+            self._show_inside(report, state)
+            state.shown.append((report, findings))
+            state.not_pickled |= evidence.failure is not None
+            state.touched |= _touched(call.excinfo) | self._touched_by_children()
+            if state.leg.method == "fork":
+                self._fork_failed.add(state.leg.test)
         elif report.skipped and not hasattr(report, "wasxfail"):
             state.findings += diagnosis.diagnose(evidence)
         elif report.when == "call":
             state.findings += diagnosis.swallowed(evidence)
             if report.passed and not hasattr(report, "wasxfail"):
                 self._examine(report, state, evidence)
-        outcome = "xfailed" if report.skipped else "xpassed"
-        state.outcomes.append((str(report.when), outcome if hasattr(report, "wasxfail") else report.outcome))
+        state.count(report)
         if report.when == "call":
+            calls = self._calls.setdefault(state.leg.test, {})
+            calls[state.leg.method] = (str(report.outcome), _message(report) if report.failed else None)
             self._finished.setdefault(state.leg.test, []).append(report.duration)
         if report.when == "teardown":
-            self._end_leftovers(state)
-            result = self._result(state)
-            report.startmethod = result.as_dict()  # type: ignore[attr-defined]
-            report.user_properties += properties(result, str(self.config.rootpath))
+            if not state.watched:
+                self._end_leftovers(state)
+            state.finished = self._result(state)
+            report.startmethod = state.finished.as_dict()  # type: ignore[attr-defined]
+            report.user_properties += properties(state.finished, str(self.config.rootpath))
             state.start_anew()
 
     def _note_runner(self, state: LegState) -> None:
@@ -301,11 +470,12 @@ class Running:
         if leg.vacuous != "ignore":
             state.vacuous = diagnosis.vacuous(evidence)
         state.predictions = diagnosis.predicted(evidence)
+        state.findings += self._unshared(state, evidence)
         root = str(self.config.rootpath)
         if state.vacuous is not None and leg.vacuous == "fail":
             text = f"vacuous: {state.vacuous.message} ({state.vacuous.code})\nfix: {state.vacuous.fix}"
             _fail(report, relative(text, root))
-        elif state.predictions and self.settings.precheck == "error":
+        elif state.predictions and self.settings.precheck == "error" and not state.watched:
             lines = [f"pre-check: what this test starts under fork would not start under spawn ({leg.nodeid})"]
             for each in state.predictions:
                 lines += ["", *finding.section_lines(each, root)]
@@ -329,18 +499,22 @@ class Running:
             _pytest_private.add_section(report, f"start method {state.leg.method}: in the child", text)
 
     def _show(self, report: pytest.TestReport, state: LegState, findings: tuple[Finding, ...]) -> None:
-        """Put the findings below the failure; one that stands below an earlier failure is named only."""
-        root = str(self.config.rootpath)
+        """Put the findings below the failure that do not stand below an earlier one of this leg."""
         new = [each for each in findings if each not in state.findings]
         state.findings += new
-        for each in new:
-            identity = (each.code, each.path, each.file, each.line, state.leg.method)
-            first = self._shown.setdefault(identity, report.nodeid)
+        self._show_findings(report, state, new)
+
+    def _show_findings(self, report: pytest.TestReport, state: LegState, findings: Sequence[Finding]) -> None:
+        """Put findings below a failure; one that stands below an earlier leg's is named only."""
+        root, method = str(self.config.rootpath), state.leg.method
+        for each in findings:
+            first = self._shown.setdefault((_identity(each), method), report.nodeid)
             lines = (
-                each.section_lines(root, titled=False) if first == report.nodeid else wrap(f"the same as in {first}")
+                each.section_lines(root, titled=False, method=method)
+                if first == report.nodeid
+                else wrap(f"the same as in {first}")
             )
-            title = f"start method {state.leg.method}: {each.code} {each.name}"
-            _pytest_private.add_section(report, title, "\n".join(lines))
+            _pytest_private.add_section(report, _title(each, method), "\n".join(lines))
 
     def _evidence(
         self, item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport, state: LegState
@@ -363,6 +537,8 @@ class Running:
             children=self._children(record) if report.failed else (),
             hang=state.hang,
         )
+        if report.failed:
+            evidence = replace(evidence, state=self._state_findings(item, call, state, evidence))
         if not report.failed or state.leg.method != "forkserver":
             return evidence
         from . import forkserver_causes
@@ -383,6 +559,132 @@ class Running:
         return child_causes.findings(
             self.reports.read(), record.launches, parent, _not_loading, tuple(self.reports.unreturned)
         )
+
+    def _touched_by_children(self) -> set[tuple[str, str]]:
+        return {
+            (frame.file, frame.function.rpartition(".")[2])
+            for each in self._reports()
+            for raised in each.raised
+            for frame in raised.frames
+        }
+
+    # -- what the children see -----------------------------------------------------------------------------------------
+
+    def _user_code(self) -> UserCode:
+        if self._user is None:
+            from .state import UserCode
+
+            self._user = UserCode.of_project(str(self.config.rootpath), self.settings.user_code)
+        return self._user
+
+    def _observe(self, *args: Any, **kwargs: Any) -> Observed | None:
+        from . import state
+
+        return state.observe(*args, user=self._user_code(), **kwargs)
+
+    def _observed(self, state: LegState, evidence: diagnosis.Evidence) -> list[Observed]:
+        """Return what is known of the code of the leg's children, once for each function and line that started it."""
+        every = [each.observed for each in state.record.launches if each.error is None]
+        every += [each.observed for each in state.record.tasks if each.how != "initializer"]
+        every += [each.observed for each in state.record.tasks if each.how == "initializer"]
+        every += [each.observed for each in evidence.inherited if each.error is None]
+        kept: dict[object, Observed] = {}
+        for each in every:
+            if each is not None and each.method == state.leg.method:
+                kept.setdefault((each.target, each.place, len(each.bindings)), each)
+        return list(kept.values())[:_OBSERVED]
+
+    def _state_findings(
+        self, item: pytest.Item, call: pytest.CallInfo[None], state: LegState, evidence: diagnosis.Evidence
+    ) -> tuple[Finding, ...]:
+        """Return what the children saw otherwise than the parent; nothing where that cannot have been the reason."""
+        observed = self._observed(state, evidence)
+        if not observed or (evidence.failure is not None and evidence.failure.findings):
+            return ()
+        try:
+            return self._compared(item, call, state, observed)
+        except Exception as trouble:
+            self.recorder.troubles.append(f"{type(trouble).__name__} in Running._compared: {trouble}")
+            return ()
+
+    def _compared(
+        self, item: pytest.Item, call: pytest.CallInfo[None], state: LegState, observed: list[Observed]
+    ) -> tuple[Finding, ...]:
+        from . import state as state_
+        from . import state_causes
+
+        leg, calls = state.leg, self._calls.get(state.leg.test, {})
+        frames = _frames(call.excinfo.tb if call.excinfo is not None else None)
+        children = [frame for each in self._reports() for raised in each.raised for frame in raised.frames]
+        fork = calls.get("fork")
+        message = call.excinfo.exconly().partition("\n")[0] if call.excinfo is not None else None
+        alike = fork is not None and fork[0] == "failed" and (fork[1] or "")[:60] == _told(message)[:60]
+        context = state_causes.Context(
+            patches=tuple(getattr(state.record, "patches", ())),
+            touched=frozenset({(f, n) for f, _, n in frames} | {(f.file, f.function) for f in children}),
+            lines=frozenset((f, n) for f, n, _ in frames),
+            passed_under_fork=None if fork is None else fork[0] == "passed",
+            environ=self.servers.environment if leg.method == "forkserver" else None,
+            tests=self._test_files(item),
+            initialized=self._initialized(state),
+        )
+        compares = leg.method != "fork" and not alike
+        if leg.method == "forkserver" and calls.get("spawn", ("",))[0] == "passed":
+            compares = False  # a child under spawn has the same values, and the test passed
+        found: list[Finding] = []
+        for each in observed:
+            seen = None
+            if compares and each.reads_state:
+                seen = state_.ask(each, [self._fresh_child(), self._second_child()], context.environ)
+            if compares or leg.method == "fork" or leg.method == "forkserver" or alike:
+                found += state_causes.explain(each, seen or [], replace(context, compares=compares))
+            if self.config.get_verbosity() >= 2 and each.bindings:
+                state.inside += ["", *state_causes.look_inside(each, seen or [])] if state.inside else (
+                    state_causes.look_inside(each, seen or [])
+                )  # fmt: skip
+        return diagnosis.unique(state_causes.ordered(found))
+
+    def _unshared(self, state: LegState, evidence: diagnosis.Evidence) -> list[Finding]:
+        """Return notes on what each child of a leg that passed had of its own (SM307)."""
+        if not any(each.primitives for each in self._observed(state, evidence)):
+            return []
+        from . import state_causes
+
+        context = state_causes.Context(failed=False, initialized=self._initialized(state))
+        return [f for each in self._observed(state, evidence) for f in state_causes.unshared(each, context)]
+
+    def _initialized(self, state: LegState) -> frozenset[tuple[str, tuple[str, ...]]]:
+        """Return the names that initializers of the leg's pools set in each worker."""
+        return frozenset(
+            (write.module, write.names)
+            for task in state.record.tasks
+            if task.how == "initializer" and task.observed is not None
+            for write in task.observed.writes
+        )
+
+    def _test_files(self, item: pytest.Item) -> tuple[str, ...]:
+        """Return the files of the test and of what it uses: its module, the classes above it, the conftests."""
+        files = [str(item.path)]
+        files += [str(m.__file__) for m in self._conftests() if getattr(m, "__file__", None)]
+        return tuple(dict.fromkeys(files))
+
+    def _conftests(self) -> list[Any]:
+        return [m for n, m in list(sys.modules.items()) if n.rpartition(".")[2] == "conftest" and m is not None]
+
+    def _show_inside(self, report: pytest.TestReport, state: LegState) -> None:
+        """Show at ``-vv`` what the code reads, as one would look it up by hand."""
+        if state.inside:
+            root = str(self.config.rootpath)
+            text = "\n".join(relative(line, root) for line in state.inside)
+            _pytest_private.add_section(report, f"start method {state.leg.method}: the look inside", text)
+            state.inside = []
+
+    def _second_child(self) -> Loader:
+        if self._other_loader is None:
+            from .loading import Loader
+
+            self._other_loader = Loader()
+        return self._other_loader
 
     def _fresh_child(self) -> Loader:
         if self._loader is None:
@@ -435,6 +737,7 @@ class Running:
             vacuous=state.vacuous,
             findings=diagnosis.unique(state.findings),
             predictions=state.predictions,
+            discovered=state.discovered or state.watched,
             troubles=(*state.notes, *(f"pytest-startmethod: {each}" for each in self.recorder.troubles)),
         )
 
@@ -443,10 +746,13 @@ class Running:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:
         """End what the legs left: processes of wider fixtures, servers, the directory of the reports."""
-        wider = [launch for launches in self.recorder.by_fixture.values() for launch in launches]
-        leftovers.end_all(wider)
+        self.patched.close()
+        self.recorder.forget_fixtures()
+        leftovers.end_all(self.recorder.of_fixtures)
         if self._loader is not None:
             self._loader.__exit__(None, None, None)
+        if self._other_loader is not None:
+            self._other_loader.close()
         if mp.has_forkserver():
             self.servers.close()
         if self.reports is not None:
@@ -475,6 +781,27 @@ def _not_loading(launch: Launch) -> Sequence[child_causes.Unloaded]:
     return loading.predict(launch.payload, method=launch.method)
 
 
+def _identity(each: Finding) -> object:
+    return each.code, each.path, each.file, each.line
+
+
+def _title(each: Finding, method: str) -> str:
+    return f"start method {method}: {each.code} {each.name}"
+
+
+def _touched(excinfo: pytest.ExceptionInfo[BaseException] | None) -> set[tuple[str, str]]:
+    """Return file and function of each frame of a traceback and of those that it was raised from."""
+    found: set[tuple[str, str]] = set()
+    error = excinfo.value if excinfo is not None else None
+    for _ in range(10):
+        if error is None:
+            break
+        for frame, _line in traceback.walk_tb(error.__traceback__):
+            found.add((os.path.abspath(frame.f_code.co_filename), frame.f_code.co_name))
+        error = error.__cause__ or error.__context__
+    return found
+
+
 def _override_text(override: SetByUser, leg: Leg) -> str:
     call = f"set_start_method({override.method!r})"
     if override.wins:
@@ -496,6 +823,18 @@ def _message(report: pytest.TestReport) -> str | None:
     crash = getattr(report.longrepr, "reprcrash", None)
     text = crash.message if crash is not None else str(report.longrepr)
     return next(iter(text.splitlines()), None)
+
+
+def _frames(tb: Any) -> list[tuple[str, int, str]]:
+    """Return file, line and function of each frame of a traceback."""
+    return [
+        (os.path.abspath(f.f_code.co_filename), n, getattr(f.f_code, "co_qualname", f.f_code.co_name))
+        for f, n in traceback.walk_tb(tb)
+    ]
+
+
+def _told(message: str | None) -> str:
+    return message or ""
 
 
 def _raised_at(tb: Any) -> Place | None:

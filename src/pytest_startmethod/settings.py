@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from . import selection
-from .options import PRECHECK, VACUOUS, given, given_list
+from .options import BOOLEAN, PRECHECK, USER_CODE, VACUOUS, given, given_list, is_on
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,6 +34,12 @@ class Settings:
     """Seconds, 0 for no limit, or None for ``auto``; a marker may override it."""
     reports: tuple[str, ...] = ()
     """Files to write a report to, absolute."""
+    discover: bool = False
+    """Whether unmarked tests are watched."""
+    verify: bool = True
+    """Whether experiments confirm the findings of failed legs."""
+    user_code: tuple[str, ...] = ()
+    """Installed packages whose code is looked at like the user's."""
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -75,6 +81,9 @@ def from_config(config: pytest.Config) -> Settings:
         word("start_methods_vacuous", VACUOUS),
         _limit(*given(config, "start_methods_timeout")),
         _reports(config),
+        _switch(*given(config, "start_methods_discover"), default=False),
+        _switch(*given(config, "start_methods_verify"), default=True),
+        _packages(config.getini(USER_CODE)),
     )
 
 
@@ -90,6 +99,21 @@ def _reports(config: pytest.Config) -> tuple[str, ...]:
         return tuple(dict.fromkeys(report_files.checked(text, base) for text in texts))
     except ValueError as error:
         raise SettingsError(f"{source}: {error}") from None
+
+
+def _switch(text: str, source: str, *, default: bool) -> bool:
+    if not text:
+        return default
+    if text.lower() not in BOOLEAN:
+        raise SettingsError(f"{source}: {text!r} is not valid (valid: {', '.join(BOOLEAN)})")
+    return is_on(text)
+
+
+def _packages(names: list[str]) -> tuple[str, ...]:
+    for name in names:
+        if not name.isidentifier():
+            raise SettingsError(f"ini key {USER_CODE}: {name!r} is not the name of a top-level package")
+    return tuple(names)
 
 
 def _limit(text: str, source: str) -> float | None:

@@ -171,7 +171,7 @@ def identity(finding: Finding) -> object:
     Without a place, the message tells them apart.
     """
     path = re.sub(r"\[\d+\]", "[]", finding.path)
-    message = re.sub(r"\d+", "0", finding.message) if finding.file is None else ""
+    message = re.sub(r"\d+|\b(fork|spawn|forkserver)\b", "", finding.message) if finding.file is None else ""
     return finding.code, path, finding.file, finding.line, message
 
 
@@ -196,7 +196,7 @@ def properties(leg: LegResult, root: str) -> list[tuple[str, object]]:
 # -- text ------------------------------------------------------------------------------------------------------------
 
 
-_CAUSES = 20
+_CAUSES, _NOTES = 40, 10
 _LISTED = 6
 
 
@@ -209,12 +209,14 @@ def summary_lines(
     """
     lines = _table(results) if results else []
     groups = group(results)
-    shown = groups if verbose else groups[:_CAUSES]
-    for each in shown:
-        lines += ["", *_cause_lines(each, root=root, verbose=verbose)]
-    if len(shown) < len(groups):
-        legs = sum(len(each.legs) for each in groups[len(shown) :])
-        lines += ["", f"and {_count(len(groups) - len(shown), 'more cause')} of {_count(legs, 'leg')} (-v)"]
+    for word, limit in (("cause", _CAUSES), ("note", _NOTES)):
+        found = [each for each in groups if each.finding.level == word]
+        shown = found if verbose else found[:limit]
+        for each in shown:
+            lines += ["", *_cause_lines(each, root=root, verbose=verbose)]
+        if len(shown) < len(found):
+            legs = sum(len(each.legs) for each in found[len(shown) :])
+            lines += ["", f"and {_count(len(found) - len(shown), f'more {word}')} of {_count(legs, 'leg')} (-v)"]
     for legs_ in unexplained(results):
         lines += ["", *_unexplained_lines(legs_, root=root, verbose=verbose)]
     flaky = [leg for leg in results if leg.flaky]

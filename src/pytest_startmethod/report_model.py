@@ -109,7 +109,8 @@ def _launches(launches: Sequence[Mapping[str, Any]], stable: Stable) -> list[dic
     """
     found: dict[object, dict[str, Any]] = {}
     for number, launch in enumerate(launches):
-        entry = {**stable.builtins(launch), "worker": bool(launch.get("worker"))}
+        worker = bool(launch.get("worker")) or launch.get("target") in _WORKERS
+        entry = {**stable.builtins(launch), "worker": worker}
         entry.update(pid=launch.get("pid"), exit_code=launch.get("exit_code"))
         if entry["worker"]:
             if entry["exit_code"] in (0, -15):  # ended by the pool, or by its own end: whichever came first
@@ -232,6 +233,7 @@ def _summary(legs: Sequence[LegResult], tests: Mapping[str, Mapping[str, LegResu
 
 # -- texts -----------------------------------------------------------------------------------------------------------
 
+_WORKERS: Final = ("multiprocessing.pool.worker", "concurrent.futures.process._process_worker")
 _ADDRESS: Final = re.compile(r"\b0x[0-9a-fA-F]{5,16}\b")
 _NUMBERED: Final = re.compile(
     r"\b((?:Dummy|[A-Za-z]*)Process|[A-Za-z]*PoolWorker|[A-Za-z]*PoolProcess|Thread|Dummy|ThreadPoolExecutor"

@@ -44,7 +44,9 @@ class Evidence:
     raised_at: Place | None = None
     """The user's line that raised, or skipped."""
     error: str = ""
-    """The exception as one line: ``"Empty: "``."""
+    """The exception's type: ``"Empty"``."""
+    text: str = ""
+    """The failure as the user reads it, with single spaces."""
     children: Sequence[Finding] = ()
     """What the children reported, and how they ended."""
     peculiar: Sequence[Finding] = ()
@@ -102,8 +104,20 @@ def swallowed(evidence: Evidence) -> tuple[Finding, ...]:
 
 
 def predicted(evidence: Evidence) -> tuple[Finding, ...]:
-    """Return why what the fork leg started could not start under spawn."""
-    return unique(finding for launch in evidence.launches for finding in launch.predicted)
+    """Return why what the fork leg started could not start under spawn, where the code leaves that to the leg."""
+    return unique(
+        f for launch in evidence.launches if launch.predicted and not _pinned_fork(launch) for f in launch.predicted
+    )
+
+
+def _pinned_fork(launch: Launch) -> bool:
+    """Return whether the code asks for fork: it does so under every method.
+
+    The context of the mp_context fixture has a method of its own, too, and so have the workers of every pool.
+    """
+    if not launch.own_method or launch.is_worker:
+        return False
+    return bool(_pins(launch, [launch.place.file] if launch.place is not None else []) or _pins(launch, user_files()))
 
 
 def _elsewhere(evidence: Evidence) -> list[Finding]:
@@ -112,7 +126,7 @@ def _elsewhere(evidence: Evidence) -> list[Finding]:
         return []
     found = []
     for launch in [*evidence.launches, *(each for each in evidence.inherited if each.method == evidence.method)]:
-        if launch.error is None:
+        if launch.error is None or _tells(evidence.text, launch.error):
             continue
         where = f"in thread {launch.thread!r}" if launch.thread else f"at {_short(launch.place)}"
         if launch.fixture is not None:
@@ -123,6 +137,14 @@ def _elsewhere(evidence: Evidence) -> list[Finding]:
         fix = "let the failure of start() reach the test: check it where the thread or the fixture is waited for"
         found.append(_cause("SM408", "", launch.place, message, fix))
     return found
+
+
+def _tells(text: str, error: str) -> bool:
+    """Return whether a failure says of itself that it is `error`: testtools and others make an exception of the text.
+
+    ``"PicklingError: ..."`` stands there as ``"_pickle.PicklingError: ..."``.
+    """
+    return error in text
 
 
 def _pools_given_up(evidence: Evidence) -> list[Finding]:

@@ -75,6 +75,8 @@ class Launch:
     """Whether a Pool or an executor started it."""
     by_torch: bool = False
     """Whether ``torch.multiprocessing`` started it."""
+    own_method: bool = False
+    """Whether its class, rather than the default context, says which method it starts with."""
     threads: tuple[str, ...] = ()
     """Under fork: the other threads that ran in the parent when it started."""
     pinned: bool | None = None
@@ -372,6 +374,7 @@ class Recorder:
         launch.by_torch = foreign.through_torch(target, sys._getframe(1))
         worker = mp.worker_initializer(target, args)
         launch.is_worker = worker is not None
+        launch.own_method = mp.has_own_method(process)
         if mp.is_pool_worker(target):
             launch.pool = self.pools.of(args[0])
         if method == "fork":

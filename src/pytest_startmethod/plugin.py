@@ -75,6 +75,8 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str] | None:
         return None
     if config.getoption("no_header") or config.get_verbosity() < 0:
         return None
+    if config.get_verbosity() < 0:  # pytest asks all the same
+        return None
     from . import collection
 
     return collection.header(config)

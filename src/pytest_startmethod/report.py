@@ -123,7 +123,8 @@ class Group:
 def group(results: Iterable[LegResult]) -> list[Group]:
     """Gather equal findings of all legs: causes first, the most frequent first.
 
-    A prediction joins the finding that came true, and stands alone if none did.
+    A prediction joins the finding that came true, and stands alone if none did. One that a leg of the same test has
+    proved wrong is dropped.
     """
     groups: dict[object, Group] = {}
     legs = list(results)
@@ -133,8 +134,9 @@ def group(results: Iterable[LegResult]) -> list[Group]:
             found.legs.append(leg)
             if finding.confirmed and not found.finding.confirmed:
                 found.finding = finding
+    refuted = {leg.test for leg in legs if refutes(leg)}
     for leg in legs:
-        for finding in leg.predictions:
+        for finding in leg.predictions if leg.test not in refuted else ():
             key = _identity(finding, leg)
             if key not in groups or groups[key].predicted:
                 groups.setdefault(key, Group(finding, predicted=True)).legs.append(leg)
@@ -142,6 +144,14 @@ def group(results: Iterable[LegResult]) -> list[Group]:
         groups.values(),
         key=lambda g: (g.finding.level != "cause", g.predicted, g.finding.confirmed is False, -len(g.legs)),
     )
+
+
+def refutes(leg: LegResult) -> bool:
+    """Return whether a leg shows that the test does without what fork alone allows."""
+    if leg.method == "fork" or leg.outcome not in ("passed", "xpassed"):
+        return False
+    # the processes that it did not start itself are those of another leg, which may have been the fork leg's
+    return leg.vacuous is None or leg.vacuous.code not in ("SM501", "SM503")
 
 
 def group_vacuous(results: Iterable[LegResult]) -> list[Group]:

@@ -172,8 +172,9 @@ def merged(legs: Mapping[str, LegResult]) -> list[Merged]:
         failed = leg.outcome in ("failed", "error")
         for index, finding in enumerate(leg.findings):
             add(finding, [method], (0 if failed else 1, finding.level != "cause", index, number))
+    refuted = any(report.refutes(leg) for leg in legs.values())
     for number, method in enumerate(order):
-        for index, finding in enumerate(legs[method].predictions):
+        for index, finding in enumerate(legs[method].predictions if not refuted else ()):
             if report.identity(finding) not in found or found[report.identity(finding)].predicted:
                 add(finding, PREDICTED_FOR, (2, False, index, number), predicted=True)
     for number, method in enumerate(order):

@@ -360,12 +360,12 @@ class Running:
         theirs = _pytest_private.pytest_timeout_of(item)
         if state.trial is not None:
             seconds = min(theirs or state.trial, chosen or state.trial, state.trial)
-            state.limit = limits.Limit(seconds, lambda: self._expire(state, seconds))
+            state.limit = limits.Limit(seconds, lambda: self._expire(item, state, seconds))
         elif theirs:  # pytest-timeout's limit rules: only look, shortly before
-            state.limit = limits.Limit(theirs - min(0.5, theirs / 10), lambda: self._look(state, theirs))
+            state.limit = limits.Limit(theirs - min(0.5, theirs / 10), lambda: self._look(item, state, theirs))
         else:
             seconds = limits.limit_of(chosen, self._finished.get(state.leg.test, []))
-            state.limit = limits.Limit(seconds, lambda: self._expire(state, seconds))
+            state.limit = limits.Limit(seconds, lambda: self._expire(item, state, seconds))
         state.limit.start()
 
     def _stop_clock(self, state: LegState) -> None:
@@ -379,7 +379,7 @@ class Running:
             self._state.debugged = True
             self._stop_clock(self._state)
 
-    def _look(self, state: LegState, seconds: float) -> None:
+    def _look(self, item: pytest.Item, state: LegState, seconds: float) -> None:
         """Note where everybody stands; called in the middle of the test, which goes on whatever happens here."""
         if state.hang is not None:
             return
@@ -387,12 +387,13 @@ class Running:
             from . import hang, stacks
 
             children = stacks.of_children(state.record.launches, self.reports)
-            state.hang = hang.explain(hang.Hanging(seconds, stacks.own(), children), state.leg.method)
+            started = bool(state.record.launches or self._inherited(item, state.leg))
+            state.hang = hang.explain(hang.Hanging(seconds, stacks.own(), children, started), state.leg.method)
         except Exception as trouble:
             self.recorder.troubles.append(f"{type(trouble).__name__} in Running._look: {trouble}")
 
-    def _expire(self, state: LegState, seconds: float) -> None:
-        self._look(state, seconds)
+    def _expire(self, item: pytest.Item, state: LegState, seconds: float) -> None:
+        self._look(item, state, seconds)
         try:
             leftovers.end(state.record.launches, grace=0.0)
         except Exception as trouble:
@@ -524,8 +525,8 @@ class Running:
 
     def _end_leftovers(self, state: LegState) -> None:
         root = str(self.config.rootpath)
-        for launch in leftovers.end(state.record.launches):
-            state.notes.append(relative(leftovers.sentence(launch, state.leg.nodeid), root))
+        left = leftovers.end(state.record.launches)
+        state.notes += [relative(each, root) for each in leftovers.sentences(left, state.leg.nodeid)]
 
     def _examine(self, report: pytest.TestReport, state: LegState, evidence: diagnosis.Evidence) -> None:
         """Look at a leg that passed: did it test its method, would what it started start elsewhere."""
@@ -597,6 +598,7 @@ class Running:
             overrides=tuple(activation.overrides),
             raised_at=_raised_at(excinfo.tb) if excinfo is not None else None,
             error=excinfo.typename if excinfo is not None else "",
+            text=" ".join(str(report.longrepr).split()) if report.failed else "",
             children=self._children(record) if report.failed else (),
             hang=state.hang,
             foreign=tuple(record.foreign),
@@ -621,7 +623,7 @@ class Running:
             rootdir=str(self.config.rootpath), import_mode=self.config.getoption("importmode", None)
         )
         return child_causes.findings(
-            self.reports.read(), record.launches, parent, _not_loading, tuple(self.reports.unreturned)
+            self.reports.read(), record.launches, parent, _not_loading, tuple(self.reports.unreturned), record.tasks
         )
 
     def _touched_by_children(self) -> set[tuple[str, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
@@ -14,10 +14,16 @@ from .options import MARKER
 from .settings import Marker, Settings, SettingsError, from_config, parse_marker
 from .warning import StartMethodWarning
 
+if TYPE_CHECKING:
+    from .running import Running
+
 NAME: Final = "start_method"
 
 SETTINGS = pytest.StashKey[Settings]()
 """The run's options, in ``config.stash`` once `settings_of` was asked."""
+
+RUNNING: Final[pytest.StashKey[Running]] = pytest.StashKey()
+"""What runs the legs, in ``config.stash`` once there is one."""
 
 _INDICES: Final[dict[object, int]] = {method: index for index, method in enumerate(selection.ORDER)}
 _SCOPES: Final = ("function", "class", "module", "package", "session")
@@ -266,13 +272,15 @@ def stash_legs(config: pytest.Config, items: Sequence[pytest.Item]) -> int:
 
 def register_running(config: pytest.Config, settings: Settings) -> None:
     """Register the hooks that run legs; once for each session, and not before there is a leg."""
-    manager = config.pluginmanager
-    if manager.has_plugin("startmethod-running"):
+    if RUNNING in config.stash:
         return
     from . import running
 
-    manager.register(Teardown(), "startmethod-teardown")
-    manager.register(running.Running(config, settings), "startmethod-running")
+    manager = config.pluginmanager
+    hooks = config.stash[RUNNING] = running.Running(config, settings)
+    if not settings.discover:  # there most tests are no legs, and `discovery` registers the hooks where one is
+        manager.register(Teardown(), "startmethod-teardown")
+        manager.register(hooks, "startmethod-running")
     register_summary(config)
 
 

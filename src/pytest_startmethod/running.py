@@ -27,6 +27,7 @@ from .activation import Activation, ForkServers, Patches, SetByUser, main_is_pyt
 from .callers import Place, owner
 from .children import ChildReport, ReportDirectory
 from .collection import LEG, Leg
+from .fixtures import Teardown
 from .launches import Fixture, Launch, LegRecord, Recorder
 from .report import LegResult, relative, wrap
 from .warning import StartMethodWarning
@@ -264,7 +265,7 @@ class Running:
         report = yield
         state = item.stash.get(STATE, None)
         if self.discovery is not None and (state is None or state.watched):
-            state = self.discovery.state_of(item, report)
+            state = self.discovery.state_of(item, call, report)
         if state is None:
             return report
         if state.discovered:
@@ -474,6 +475,16 @@ class Running:
             if _cpython.temporary_directory_of(current_process()) == self.reports.path:
                 _cpython.set_temporary_directory(current_process(), None)
             self.reports.remove()
+
+
+class Hooks:
+    """`Running` without the hook that spans a leg, which `discovery` calls: to be registered while a leg runs only."""
+
+    def __init__(self, running: Running) -> None:
+        for name in dir(running):
+            if name.startswith("pytest_") and name not in ("pytest_runtest_protocol", "pytest_sessionfinish"):
+                setattr(self, name, getattr(running, name))
+        self.pytest_runtest_teardown = Teardown().pytest_runtest_teardown
 
 
 def _report_directory(recorder: Recorder) -> ReportDirectory | None:

@@ -52,6 +52,9 @@ class Leg:
 LEG = pytest.StashKey[Leg]()
 """An item's `Leg`; only items that are one have it."""
 
+DISCOVERED = pytest.StashKey[bool]()
+"""Set on an item while it runs again as a leg that `discovery` made."""
+
 _NO_LEG = pytest.StashKey[bool]()
 """Set on an item that is rightly no leg, though marked: a skip that says why."""
 
@@ -270,10 +273,10 @@ def stash_legs(config: pytest.Config, items: Sequence[pytest.Item]) -> int:
     return sum(LEG in item.stash or _NO_LEG in item.stash or _closest(item) is not None for item in items)
 
 
-def register_running(config: pytest.Config, settings: Settings) -> None:
+def register_running(config: pytest.Config, settings: Settings) -> Running:
     """Register the hooks that run legs; once for each session, and not before there is a leg."""
     if RUNNING in config.stash:
-        return
+        return config.stash[RUNNING]
     from . import running
 
     manager = config.pluginmanager
@@ -282,6 +285,7 @@ def register_running(config: pytest.Config, settings: Settings) -> None:
         manager.register(Teardown(), "startmethod-teardown")
         manager.register(hooks, "startmethod-running")
     register_summary(config)
+    return hooks
 
 
 def register_summary(config: pytest.Config) -> None:

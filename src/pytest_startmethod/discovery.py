@@ -7,8 +7,11 @@ the test is run again under every other selected method, with all fixtures made 
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Generator
+from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -16,15 +19,24 @@ import pytest
 
 from . import _multiprocessing as mp
 from . import _pytest_private, again, collection, options
-from .activation import Activation, Patches
-from .collection import LEG, Leg
-from .launches import Fixture, Launch, LegRecord
-from .running import DISCOVERED, STATE, Hooks, LegState, Running
+from .collection import DISCOVERED, LEG, Leg
 from .terminal import ATTRIBUTE
 
+# The rest is imported when the first process starts: most suites start none, and there may be 30 ms of it.
 if TYPE_CHECKING:
+    from .activation import Patches
+    from .launches import Fixture, Launch, LegRecord, Recorder
     from .report import LegResult
+    from .running import Hooks, LegState, Running
     from .settings import Settings
+
+_IN_USE = frozenset(
+    [
+        *(f"multiprocessing.{name}" for name in ("connection", "managers", "pool", "queues", "synchronize")),
+        "concurrent.futures.process",
+    ]
+)
+"""Modules that are imported by who means to start processes."""
 
 _OUTPUT = "startmethod_whole"
 """Where a worker of xdist tells its controller what `Discovery.whole_files` returns."""
@@ -63,8 +75,7 @@ class _Starter:
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Begin to watch."""
         config = session.config
-        collection.register_running(config, self.settings)
-        discovery = Discovery(session, self.settings, config.stash[collection.RUNNING], self.told)
+        discovery = Discovery(session, self.settings, self.told)
         discovery.partly = self.partly
         config.pluginmanager.register(discovery, "startmethod-discovery")
 
@@ -72,23 +83,25 @@ class _Starter:
 class Discovery:
     """Watches the unmarked tests of a session, and runs them again."""
 
-    def __init__(self, session: pytest.Session, settings: Settings, running: Running, told: Told | None) -> None:
+    running: Running
+    recorder: Recorder
+    _patches: Patches
+    _hooks: Hooks
+
+    def __init__(self, session: pytest.Session, settings: Settings, told: Told | None) -> None:
         self.session = session
+        self.settings = settings
         self.told = told
         """Who is told of it here; on a worker of xdist nobody."""
-        self.settings = settings
-        self.running = running
-        self.recorder = running.recorder
         self.pinned: list[tuple[str, Launch]] = []
         """What unmarked tests started by a context that names its method: node id and launch."""
         available = mp.available()
         self._methods = [method for method in settings.methods if method in available]
-        self._patches = Patches()
-        self._hooks = Hooks(running)
+        self._begun = False
         self._hooked = False
         self._item: pytest.Item | None = None
         """The unmarked test that runs."""
-        self._began = 0.0
+        self._since = 0.0
         """When it began, as `time.time` says."""
         self._method: str | None = None
         """The method of the first process that it started through the default context."""
@@ -99,10 +112,44 @@ class Discovery:
         """Where something was discovered."""
         self.partly: set[str] = set()
         """Files of which a test was deselected."""
-        running.discovery = self
+        if collection.RUNNING in session.config.stash or not _IN_USE.isdisjoint(sys.modules):
+            self._begin()
+        else:
+            self._await_first_start()
+
+    def _begin(self) -> None:
+        """Listen to what is started from now on."""
+        from .activation import Patches
+        from .running import Hooks
+
+        self.running = collection.register_running(self.session.config, self.settings)
+        self.running.discovery = self
+        self.recorder = self.running.recorder
         self.recorder.watcher = self
+        self._patches, self._hooks = Patches(), Hooks(self.running)
         self.recorder.install()
-        session.config.add_cleanup(self.recorder.uninstall)
+        self.session.config.add_cleanup(self.recorder.uninstall)
+        self._begun = True
+
+    def _await_first_start(self) -> None:
+        """Begin when the first process starts."""
+        original, pid = BaseProcess.start, os.getpid()
+
+        def start(process: BaseProcess) -> None:
+            __tracebackhide__ = True
+            if BaseProcess.start is start and os.getpid() == pid:
+                undo()
+                self._begin()
+                BaseProcess.start(process)
+            else:
+                original(process)
+
+        def undo() -> None:
+            if BaseProcess.start is start:
+                BaseProcess.start = original  # type: ignore[method-assign]
+
+        BaseProcess.start = start  # type: ignore[method-assign,assignment]
+        self.session.config.add_cleanup(undo)
 
     # Registered last and first in turn: the runs that follow are within nobody else's wrapper, such as a time limit.
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -117,8 +164,8 @@ class Discovery:
         if not isinstance(item, pytest.Function):
             return (yield)
         before = _pytest_private.ItemState(item)
-        self._item, self._method, self._skipped, self._last, self._began = item, None, False, None, time.time()
-        if self.recorder.by_fixture:
+        self._item, self._method, self._skipped, self._last, self._since = item, None, False, None, time.time()
+        if self._begun and self.recorder.by_fixture:
             self._look_at_fixtures(item)
         try:
             result = yield
@@ -144,13 +191,17 @@ class Discovery:
             self._hooked = False
 
     def _stop_watching(self, item: pytest.Item) -> None:
-        record = self.recorder.record
         self._item = self._method = None
+        if not self._begun:
+            return
+        record = self.recorder.record
         if record is not None:
             self._note_pinned(record)
             self.recorder.close(record)
         self._unhook()
         self._patches.undo()
+        from .running import STATE
+
         if STATE in item.stash:
             del item.stash[STATE]
 
@@ -190,10 +241,14 @@ class Discovery:
         """Return a record for the test that runs, if it is one that is watched (`launches.Watcher`)."""
         if self._item is None:
             return None
+        from .launches import LegRecord
+
         return LegRecord(self._item.nodeid, "", self.settings.precheck != "off", watched=True)
 
     def fixture(self, frame: FrameType) -> Fixture | None:
         """Return the fixture that starts something (`launches.Watcher`)."""
+        from .launches import Fixture
+
         found = _pytest_private.fixture_being_set_up(frame)
         return None if found is None else Fixture(found.argname, found.scope, found.baseid)
 
@@ -221,6 +276,10 @@ class Discovery:
         """Return what is known of an unmarked test that has started something; None of any other."""
         if item is not self._item or self._method is None:
             return None
+        from .activation import Activation
+        from .launches import LegRecord
+        from .running import STATE, LegState
+
         self._last = report
         if report.skipped and not hasattr(report, "wasxfail"):
             self._skipped = True
@@ -231,7 +290,7 @@ class Discovery:
             return item.stash[STATE]
         record = record or LegRecord(item.nodeid, self._method, precheck=False, watched=True)
         state = LegState(self._leg(item, self._method, item.nodeid), Activation(self._method), record, watched=True)
-        state.duration = max(0.0, call.start - self._began)  # of the set-up, which nobody saw
+        state.duration = max(0.0, call.start - self._since)  # of the set-up, which nobody saw
         item.stash[STATE] = state
         return state
 
@@ -253,7 +312,8 @@ class Discovery:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:
         """End what the legs left, and tell the controller of xdist what only a worker knows."""
-        self.running.pytest_sessionfinish()
+        if self._begun:
+            self.running.pytest_sessionfinish()
         output: dict[str, Any] | None = getattr(self.session.config, "workeroutput", None)
         if output is not None:
             output[_OUTPUT] = self.whole_files()

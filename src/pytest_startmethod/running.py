@@ -26,7 +26,7 @@ from . import _multiprocessing as mp
 from .activation import Activation, ForkServers, Patches, SetByUser, main_is_pytest, unguarded_runner, without_main
 from .callers import Place, owner
 from .children import ChildReport, ReportDirectory
-from .collection import LEG, Leg
+from .collection import DISCOVERED, LEG, Leg
 from .fixtures import Teardown
 from .launches import Fixture, Launch, LegRecord, Recorder
 from .report import LegResult, relative, wrap
@@ -44,9 +44,6 @@ _SHOWN_CHILDREN = 3
 
 STATE = pytest.StashKey["LegState"]()
 """What is known of a leg while it runs; gone when it is over."""
-
-DISCOVERED = pytest.StashKey[bool]()
-"""Set on an item while it runs again as a leg that `discovery` made."""
 
 
 class LegState:

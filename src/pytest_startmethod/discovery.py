@@ -25,6 +25,7 @@ from .terminal import ATTRIBUTE
 # The rest is imported when the first process starts: most suites start none, and there may be 30 ms of it.
 if TYPE_CHECKING:
     from .activation import Patches
+    from .children import ReportDirectory
     from .launches import Fixture, Launch, LegRecord, Recorder
     from .report import LegResult
     from .running import Hooks, LegState, Running
@@ -87,6 +88,10 @@ class Discovery:
     recorder: Recorder
     _patches: Patches
     _hooks: Hooks
+    _of_legs: ReportDirectory | None
+    """Where the children of legs report."""
+    _of_watched: ReportDirectory | None
+    """Where those of unmarked tests do."""
 
     def __init__(self, session: pytest.Session, settings: Settings, told: Told | None) -> None:
         self.session = session
@@ -127,6 +132,8 @@ class Discovery:
         self.recorder = self.running.recorder
         self.recorder.watcher = self
         self._patches, self._hooks = Patches(), Hooks(self.running)
+        self._of_legs = self.running.reports
+        self._of_watched = self._of_legs.within() if self._of_legs is not None else None
         self.recorder.install()
         self.session.config.add_cleanup(self.recorder.uninstall)
         self._begun = True
@@ -200,6 +207,7 @@ class Discovery:
             self.recorder.close(record)
         self._unhook()
         self._patches.undo()
+        self.running.reports = self._of_legs
         from .running import STATE
 
         if STATE in item.stash:
@@ -258,9 +266,10 @@ class Discovery:
             return
         self._method = method
         self._hook()
-        if self.running.reports is not None:
-            self.running.reports.clear()
-            for owner, name, wrap in self.running.reports.patches():
+        reports = self.running.reports = self._of_watched
+        if reports is not None:
+            reports.clear()
+            for owner, name, wrap in reports.patches():
                 self._patches.put(owner, name, wrap)
 
     def _look_at_fixtures(self, item: pytest.Item) -> None:

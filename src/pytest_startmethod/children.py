@@ -167,6 +167,16 @@ class ReportDirectory:
         child.writing_end = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         _remove_at_the_end(self.path, path)
 
+    def within(self) -> ReportDirectory | None:
+        """Return a directory in this one whose children do not end with this process: they are not ours to end."""
+        try:
+            path = tempfile.mkdtemp(dir=self.path)
+            with contextlib.suppress(OSError):
+                shutil.copy(os.path.join(self.path, child.COMPILED), path)
+        except OSError:
+            return None
+        return ReportDirectory(path)
+
     def watch_preparation(
         self, original: Callable[[str], dict[str, Any]], package: str = "multiprocessing"
     ) -> Callable[[str], dict[str, Any]]:

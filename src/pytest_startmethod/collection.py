@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
@@ -15,10 +15,16 @@ from .options import MARKER, header_lines
 from .settings import Marker, Settings, SettingsError, from_config, parse_marker
 from .warning import StartMethodWarning
 
+if TYPE_CHECKING:
+    from .running import Running
+
 NAME: Final = "start_method"
 
 SETTINGS = pytest.StashKey[Settings]()
 """The run's options, in ``config.stash`` once `settings_of` was asked."""
+
+RUNNING: Final[pytest.StashKey[Running]] = pytest.StashKey()
+"""What runs the legs, in ``config.stash`` once there is one."""
 
 _INDICES: Final[dict[object, int]] = {method: index for index, method in enumerate(selection.ORDER)}
 """Of a method among the parameters of a session; those of backends are added as they come."""
@@ -47,6 +53,9 @@ class Leg:
 
 LEG = pytest.StashKey[Leg]()
 """An item's `Leg`; only items that are one have it."""
+
+DISCOVERED = pytest.StashKey[bool]()
+"""Set on an item while it runs again as a leg that `discovery` made."""
 
 _NO_LEG = pytest.StashKey[bool]()
 """Set on an item that is rightly no leg, though marked: a skip that says why."""
@@ -267,16 +276,19 @@ def stash_legs(config: pytest.Config, items: Sequence[pytest.Item]) -> int:
     return sum(LEG in item.stash or _NO_LEG in item.stash or _closest(item) is not None for item in items)
 
 
-def register_running(config: pytest.Config, settings: Settings) -> None:
+def register_running(config: pytest.Config, settings: Settings) -> Running:
     """Register the hooks that run legs; once for each session, and not before there is a leg."""
-    manager = config.pluginmanager
-    if manager.has_plugin("startmethod-running"):
-        return
+    if RUNNING in config.stash:
+        return config.stash[RUNNING]
     from . import running
 
-    manager.register(Teardown(), "startmethod-teardown")
-    manager.register(running.Running(config, settings), "startmethod-running")
+    manager = config.pluginmanager
+    hooks = config.stash[RUNNING] = running.Running(config, settings)
+    if not settings.discover:  # there most tests are no legs, and `discovery` registers the hooks where one is
+        manager.register(Teardown(), "startmethod-teardown")
+        manager.register(hooks, "startmethod-running")
     register_summary(config)
+    return hooks
 
 
 def register_summary(config: pytest.Config) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from . import _cpython, activation, backends, foreign, selection
@@ -204,6 +205,9 @@ class Watcher(Protocol):
     def open(self) -> LegRecord | None:
         """Return the record of the test that runs, which starts its first process or hands out its first task."""
 
+    def fixture(self, frame: FrameType) -> Fixture | None:
+        """Return the fixture that is being set up where `frame` is called from."""
+
     def by_default(self, method: str) -> None:
         """Hear that the test starts a process or hands out a task through the default context, under `method`."""
 
@@ -366,6 +370,8 @@ class Recorder:
         )
         record.launches.append(launch)
         if record.watched:
+            if self.watcher is not None and launch.fixture is None:
+                launch.fixture = self.watcher.fixture(sys._getframe(1))
             launch.pinned = not mp.process_by_default(process)
             if not launch.pinned and self.watcher is not None:
                 self.watcher.by_default(launch.method)

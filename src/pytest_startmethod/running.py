@@ -32,7 +32,8 @@ from . import _multiprocessing as mp
 from .activation import Activation, ForkServers, Patches, SetByUser, main_is_pytest, unguarded_runner, without_main
 from .callers import Place, owner
 from .children import ChildReport, ReportDirectory
-from .collection import LEG, Leg
+from .collection import DISCOVERED, LEG, Leg
+from .fixtures import Teardown
 from .launches import Fixture, Launch, LegRecord, Recorder
 from .patches import PatchLog
 from .report import LegResult, properties, relative, wrap
@@ -56,9 +57,6 @@ _TRIAL_TIMES = 10.0
 
 STATE = pytest.StashKey["LegState"]()
 """What is known of a leg while it runs; gone when it is over."""
-
-DISCOVERED = pytest.StashKey[bool]()
-"""Set on an item while it runs again as a leg that `discovery` made."""
 
 
 class LegState:
@@ -427,7 +425,7 @@ class Running:
         report = yield
         state = item.stash.get(STATE, None)
         if self.discovery is not None and (state is None or state.watched):
-            state = self.discovery.state_of(item, report)
+            state = self.discovery.state_of(item, call, report)
         if state is None:
             return report
         if state.trial is not None:
@@ -830,6 +828,16 @@ class Running:
             if _cpython.temporary_directory_of(current_process()) == self.reports.path:
                 _cpython.set_temporary_directory(current_process(), None)
             self.reports.remove()
+
+
+class Hooks:
+    """`Running` without the hook that spans a leg, which `discovery` calls: to be registered while a leg runs only."""
+
+    def __init__(self, running: Running) -> None:
+        for name in dir(running):
+            if name.startswith("pytest_") and name not in ("pytest_runtest_protocol", "pytest_sessionfinish"):
+                setattr(self, name, getattr(running, name))
+        self.pytest_runtest_teardown = Teardown().pytest_runtest_teardown
 
 
 def _report_directory(recorder: Recorder) -> ReportDirectory | None:

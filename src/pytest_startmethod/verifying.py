@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -161,17 +162,14 @@ def message_of(report: Any) -> str:
 
 
 def _with_needs(trial: Trial, needs: dict[tuple[str, int], list[str]]) -> Trial:
-    """Return `trial` with findings that name what the functions which crossed took along."""
+    """Return `trial` with findings that name what the functions which crossed took along, where they do not yet."""
     found = []
     for each in trial.findings:
-        names = _needed(each, needs)
-        more = (f"needs from around it: {', '.join(names)}",) if names else ()
+        told = set(re.findall(r"\w+", " ".join(each.evidence)))
+        names = needs.get((each.file or "", each.line or 0), [])
+        more = (f"needs from around it: {', '.join(names)}",) if set(names) - told else ()
         found.append(replace(each, evidence=(*each.evidence, *more)))
     return replace(trial, findings=tuple(found))
-
-
-def _needed(finding: Finding, needs: dict[tuple[str, int], list[str]]) -> list[str]:
-    return needs.get((finding.file or "", finding.line or 0), [])
 
 
 def _merged(findings: Sequence[Finding], verdicts: Sequence[tuple[Trial, bool | None]]) -> tuple[Finding, ...]:

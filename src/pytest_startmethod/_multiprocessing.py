@@ -5,10 +5,13 @@ Read in CPython 3.10, 3.11, 3.12, 3.13, 3.14 and 3.15. Each function says what t
 
 from __future__ import annotations
 
+import copy
+import functools
 import multiprocessing.context
 import multiprocessing.process
 import multiprocessing.spawn
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing.context import BaseContext, DefaultContext
@@ -45,12 +48,98 @@ class WatchedContext(DefaultContext):
     def _set_actual(self, value: BaseContext | None) -> None:
         caller = sys._getframe(1)
         self.__dict__["_actual_context"] = value
-        lazy = caller.f_code in (DefaultContext.get_context.__code__, DefaultContext.get_start_method.__code__)
-        if not lazy and self.listener is not None:
+        if caller.f_code not in _LAZY and self.listener is not None:
             through = caller.f_code is DefaultContext.set_start_method.__code__
             self.listener.method_set(method_of(value), caller.f_back if through else caller)
 
     _actual_context = property(_get_actual, _set_actual)
+
+
+class TellingContext(DefaultContext):
+    """The default context while a session is watched: what is taken from it without naming a method can be told apart.
+
+    ``get_context()`` returns the same object as ``get_context("fork")``, and a Pool or an executor knows only that
+    object. Here the former returns a twin of it, whose processes are of a class of their own.
+    """
+
+    by_use: ClassVar[bool] = False
+    """Whether the method was fixed by a first use, and not by ``set_start_method``."""
+
+    def _get_actual(self) -> BaseContext | None:
+        actual: BaseContext | None = self.__dict__["_actual_context"]
+        return None if actual is None else twin_of(actual)
+
+    def _set_actual(self, value: BaseContext | None) -> None:
+        self.__dict__["_actual_context"] = value
+        TellingContext.by_use = sys._getframe(1).f_code in _LAZY
+
+    _actual_context = property(_get_actual, _set_actual)
+
+
+_LAZY = (DefaultContext.get_context.__code__, DefaultContext.get_start_method.__code__)
+"""The code that makes the default method the one that is set, when it is needed first."""
+
+_TWIN = "_pytest_startmethod_twin"
+
+
+@functools.cache
+def twin_of(context: BaseContext) -> BaseContext:
+    """Return a context that does all that `context` does, and is known as what the default context gave."""
+    if _TWIN in context.__dict__:
+        return context
+    twin = copy.copy(context)
+    twin.__dict__[_TWIN] = True
+    process: Any = type(context).Process  # type: ignore[attr-defined]
+
+    def __reduce_ex__(self: Any, protocol: Any) -> Any:  # noqa: N807 - it is put into a class
+        # A child knows the real class only.
+        reduced = process.__reduce_ex__(self, protocol)
+        if type(self) is not twin_class:
+            return reduced
+        return (object.__new__, (process,), *reduced[2:])
+
+    names = {"__module__": process.__module__, "__qualname__": process.__qualname__, "__doc__": process.__doc__}
+    twin_class = type(process.__name__, (process,), {**names, _TWIN: True, "__reduce_ex__": __reduce_ex__})
+    twin.Process = twin_class  # type: ignore[attr-defined]
+    return twin
+
+
+def tell_apart() -> Callable[[], None]:
+    """Let the default context be a `TellingContext`; the function that is returned puts back what was there."""
+    context: Any = default_context()
+    before = context.__class__
+    context.__class__ = TellingContext
+    TellingContext.by_use = False
+
+    def undo() -> None:
+        if type(context) is TellingContext:
+            context.__class__ = before
+
+    return undo
+
+
+def fixed_by_use() -> bool:
+    """Say whether the method that is set is known to be nobody's choice."""
+    return type(default_context()) is TellingContext and TellingContext.by_use
+
+
+def process_by_default(process: BaseProcess) -> bool:
+    """Say whether `process` starts as the default context says, and not by a context that names its method."""
+    return process._start_method is None or getattr(type(process), _TWIN, False)  # type: ignore[attr-defined]
+
+
+def pool_by_default(pool: Any) -> bool:
+    """Say whether a Pool or executor starts its processes as the default context says."""
+    context = getattr(pool, "_ctx", None) or getattr(pool, "_mp_context", None)
+    return context is default_context() or _TWIN in getattr(context, "__dict__", ())
+
+
+def in_pool_thread() -> bool:
+    """Say whether this is the thread in which a Pool replaces its workers, whatever test is running just now.
+
+    ``threading.Thread`` names a thread after its target: ``Thread-1 (_handle_workers)`` (3.10).
+    """
+    return "(_handle_workers)" in threading.current_thread().name
 
 
 def default_context() -> DefaultContext:

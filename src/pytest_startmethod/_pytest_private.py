@@ -374,6 +374,20 @@ def _without_most_notes(lines: list[str]) -> list[str]:
     return [*lines[: hidden[0]], more, *lines[hidden[-1] + 1 :]]
 
 
+def html_table_header(config: pytest.Config) -> list[str] | None:
+    """Return the cells of the header of pytest-html's table, or None if it writes no report here.
+
+    ``BaseReport._report.table_header``, pytest-html 4. Its hook is called when the session starts, and whether there
+    are legs is known after collection only. When it goes: that hook, and a column in every report.
+    """
+    for plugin in config.pluginmanager.get_plugins():
+        if type(plugin).__module__.startswith("pytest_html."):
+            header = getattr(getattr(plugin, "_report", None), "table_header", None)
+            if isinstance(header, list):
+                return header
+    return None
+
+
 # -- running an item again -------------------------------------------------------------------------------------------
 
 _MADE_ANEW = frozenset({"_request", "funcargs", "_obj", "_instance", "_report_sections"})
@@ -529,3 +543,34 @@ def hypothesis_may_run_again(item: Any) -> Iterator[None]:
             delattr(function, name)
         else:
             setattr(function, name, theirs)
+
+
+def nodeid_with(item: Any, method: str) -> str:
+    """Return the node id of `item` with `method` as its first parameter: ``test_x[1]`` becomes ``test_x[spawn-1]``.
+
+    ``CallSpec._idlist``, see `id_parts`. xdist's ``--dist=loadgroup`` appends ``@group`` to node ids.
+    """
+    callspec = getattr(item, "callspec", None)
+    parts = id_parts(callspec) if callspec is not None else []
+    ids = "-".join(parts)
+    name = item.name
+    has_ids = bool(parts) and name.endswith(f"[{ids}]")
+    renamed = f"{name.removesuffix(f'[{ids}]')}[{method}-{ids}]" if has_ids else f"{name}[{method}]"
+    before, found, after = item.nodeid.rpartition(name)
+    return f"{before}{renamed}{after}" if found else f"{item.nodeid}[{method}]"
+
+
+def blame(config: pytest.Config, report: pytest.TestReport, nodeid: str) -> None:
+    """Let ``--lf`` and ``--sw`` take the test `nodeid` for what failed in `report`, which is of no collected test.
+
+    ``LFPlugin.lastfailed`` and ``StepwisePlugin.cached_info.last_failed``; both hold a ``NodeId`` since 9.2.
+    When they go: the next run with these options says that it does not know the test, and runs all.
+    """
+    theirs: Any = getattr(report, "id", report.nodeid)
+    key = nodeid if isinstance(theirs, str) else type(theirs).parse(nodeid)
+    last_failed = getattr(config.pluginmanager.get_plugin("lfplugin"), "lastfailed", None)
+    if last_failed is not None and last_failed.pop(theirs, None):
+        last_failed[key] = True
+    stepwise = getattr(config.pluginmanager.get_plugin("stepwiseplugin"), "cached_info", None)
+    if stepwise is not None and stepwise.last_failed == theirs:
+        stepwise.last_failed = key

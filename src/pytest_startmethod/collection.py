@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -10,7 +11,7 @@ import pytest
 
 from . import _pytest_private, selection
 from .fixtures import Teardown, mp_context_value, start_method_value
-from .options import MARKER
+from .options import MARKER, header_lines
 from .settings import Marker, Settings, SettingsError, from_config, parse_marker
 from .warning import StartMethodWarning
 
@@ -282,7 +283,21 @@ def register_summary(config: pytest.Config) -> None:
 
     manager = config.pluginmanager
     if not hasattr(config, "workerinput") and not manager.has_plugin("startmethod-summary"):
-        manager.register(terminal.Summary(config), "startmethod-summary")
+        manager.register(terminal.Summary(config, settings_of(config)), "startmethod-summary")
+
+
+def header(config: pytest.Config) -> list[str]:
+    """Return the lines of the header."""
+    return header_lines(platform.python_version(), selection.default(), settings_of(config).methods)
+
+
+def register_files(config: pytest.Config) -> None:
+    """Register what writes the report files; the workers of xdist write none."""
+    from . import report_files
+
+    manager = config.pluginmanager
+    if not hasattr(config, "workerinput") and not manager.has_plugin("startmethod-files"):
+        manager.register(report_files.Files(config, settings_of(config)), "startmethod-files")
 
 
 def _make_leg(item: pytest.Item, callspec: Any, settings: Settings) -> bool:

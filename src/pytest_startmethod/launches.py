@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from . import _multiprocessing as mp
 from . import activation
@@ -26,6 +26,7 @@ _T = TypeVar("_T")
 _MARK = "_pytest_startmethod_failure"
 _KEPT_BYTES = 1_000_000
 _DESCRIBED_LENGTH = 60
+_DESCRIBED_PATH = 240
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,8 @@ class Launch:
     """Whether a Pool or an executor started it."""
     threads: tuple[str, ...] = ()
     """Under fork: the other threads that ran in the parent when it started."""
+    pinned: bool | None = None
+    """Of a test that is only watched: whether a context that names its method started it. Of a leg: None."""
 
     @property
     def alive(self) -> bool:
@@ -89,6 +92,7 @@ class Launch:
             "pid": self.pid,
             "exit_code": self.exit_code,
             "error": self.error,
+            "worker": self.is_worker,
         }
 
 
@@ -139,7 +143,9 @@ def describe(value: Any) -> str:
     if kind in (int, float, bool, type(None), complex):
         return repr(value)
     if kind in (str, bytes):
-        return repr(value) if len(value) <= _DESCRIBED_LENGTH else f"<{kind.__name__} of length {len(value)}>"
+        # A path is told whole: how long that of a temporary directory is says nothing, and xdist makes it longer.
+        limit = _DESCRIBED_PATH if kind is str and os.path.isabs(value) else _DESCRIBED_LENGTH
+        return repr(value) if len(value) <= limit else f"<{kind.__name__} of length {len(value)}>"
     if kind in (list, tuple, dict, set, frozenset):
         return f"<{kind.__name__} of length {len(value)}>"
     if kind.__name__ in ("function", "method", "partial"):
@@ -169,6 +175,18 @@ class LegRecord:
     closed: list[Callable[[], None]] = field(default_factory=list)
     patches: list[Patched] = field(default_factory=list)
     """What monkeypatch and mock set while the leg ran, and what was in force when it began."""
+    watched: bool = False
+    """Whether the test is no leg, but one that `Recorder.watcher` watches."""
+
+
+class Watcher(Protocol):
+    """Watches the tests that are no legs."""
+
+    def open(self) -> LegRecord | None:
+        """Return the record of the test that runs, which starts its first process or hands out its first task."""
+
+    def by_default(self, method: str) -> None:
+        """Hear that the test starts a process or hands out a task through the default context, under `method`."""
 
 
 class Recorder:
@@ -179,6 +197,8 @@ class Recorder:
         self.fixtures: list[Fixture] = []
         self.by_fixture: dict[Fixture, list[Launch]] = {}
         """Launches of fixtures wider than a function: later legs live with them."""
+        self.of_fixtures: list[Launch] = []
+        """Launches of such fixtures that are gone, in legs: what of them still runs is ended with the session."""
         self.loader: Callable[[], Loader] | None = None
         """Gives the fresh child that is asked whether what pickles loads, too; None: nothing is asked."""
         self.pools = Pools()
@@ -189,6 +209,8 @@ class Recorder:
         self.troubles: list[str] = []
         """What went wrong in our own code."""
         self._known: dict[int, Failure] = {}
+        self.watcher: Watcher | None = None
+        self._installed: activation.Patches | None = None
         self._pid = os.getpid()
         self._local = threading.local()
 
@@ -198,6 +220,30 @@ class Recorder:
     def leg(self, nodeid: str, method: str, *, precheck: bool) -> Iterator[LegRecord]:
         """Listen for the length of a leg."""
         record = self.record = LegRecord(nodeid, method, precheck)
+        patches = self._patches() if self._installed is None else None
+        try:
+            yield record
+        finally:
+            if patches is not None:
+                patches.undo()
+            self.close(record)
+
+    def close(self, record: LegRecord) -> None:
+        """Listen to `record` no longer."""
+        self.record = None
+        self.note_exits(record)
+
+    def install(self) -> None:
+        """Listen from now on, for `watcher` also to what is no leg, until `uninstall`."""
+        self._installed = self._patches()
+
+    def uninstall(self) -> None:
+        """Put back what `install` exchanged."""
+        if self._installed is not None:
+            self._installed.undo()
+            self._installed = None
+
+    def _patches(self) -> activation.Patches:
         patches = activation.Patches()
         patches.put(BaseProcess, "start", self._wrap_start)
         patches.put(mp.pickler_class(), "dump", self._wrap_dump)
@@ -205,12 +251,7 @@ class Recorder:
             patches.put(cls, name, lambda original, n=name, m=method_of: self._wrap_submit(original, n, m))  # type: ignore[misc]
         for cls in mp.result_classes():
             patches.put(cls, "_set", self._wrap_result)
-        try:
-            yield record
-        finally:
-            patches.undo()
-            self.record = None
-            self.note_exits(record)
+        return patches
 
     def note_exits(self, record: LegRecord) -> None:
         """Know how the processes that are over ended, also those that nobody joined."""
@@ -226,6 +267,12 @@ class Recorder:
         finally:
             self.fixtures.pop()
 
+    def forget_fixtures(self) -> None:
+        """Know that all fixtures have been torn down."""
+        of_legs = (each for launches in self.by_fixture.values() for each in launches if each.pinned is None)
+        self.of_fixtures += of_legs
+        self.by_fixture.clear()
+
     def _guarded(self, function: Callable[..., _T], *args: Any) -> _T | None:
         """Call a function of ours inside the user's code: its failure is noted and goes no further."""
         try:
@@ -237,12 +284,18 @@ class Recorder:
     def _listening(self) -> LegRecord | None:
         return self.record if os.getpid() == self._pid else None  # a forked child has our wrappers, too
 
+    def _opened(self) -> LegRecord | None:
+        """Return the record of the leg or watched test that starts something now."""
+        if self.record is None and self.watcher is not None and os.getpid() == self._pid and not mp.in_pool_thread():
+            self.record = self._guarded(self.watcher.open)
+        return self._listening()
+
     # -- starts ------------------------------------------------------------------------------------------------------
 
     def _wrap_start(self, original: Callable[[BaseProcess], None]) -> Callable[[BaseProcess], None]:
         def start(process: BaseProcess) -> None:
             __tracebackhide__ = True
-            record = self._listening()
+            record = self._opened()
             if record is None:
                 return original(process)
             launch = self._guarded(self._open, record, process)
@@ -273,6 +326,10 @@ class Recorder:
             leg=record.leg,
         )
         record.launches.append(launch)
+        if record.watched:
+            launch.pinned = not mp.process_by_default(process)
+            if not launch.pinned and self.watcher is not None:
+                self.watcher.by_default(launch.method)
         if launch.fixture is not None and launch.fixture.scope != "function":
             self.by_fixture.setdefault(launch.fixture, []).append(launch)
         worker = mp.worker_initializer(target, args)
@@ -447,7 +504,7 @@ class Recorder:
     ) -> Callable[..., Any]:
         def submit(pool: Any, /, *args: Any, **kwargs: Any) -> Any:
             __tracebackhide__ = True
-            record = self._listening()
+            record = self._opened()
             if record is not None:
                 self._guarded(self._submitted, record, pool, name, method_of, args, kwargs)
             return original(pool, *args, **kwargs)
@@ -477,6 +534,8 @@ class Recorder:
         task = Task(method_of(pool), owner, how, describe_callable(function), calling_place(sys._getframe(1)))
         if task not in record.tasks:
             record.tasks.append(task)
+        if record.watched and task.method is not None and self.watcher is not None and mp.pool_by_default(pool):
+            self.watcher.by_default(task.method)
 
 
 def one_line(error: BaseException) -> str:

@@ -40,19 +40,26 @@ OPTIONS: Final = {
         "limit of a leg's call in seconds, 0 for none; auto (the default): a minute, and ten times the longest "
         "finished leg of the same test",
     ),
+    "start_methods_report": (
+        "PATH",
+        "write a report of all legs at the end of the session: .json, .html or .md by suffix; may be given more than "
+        "once",
+    ),
 }
 """Ini key -> metavar and help. The option is the same word with dashes."""
 
-SWITCHES: Final = {
-    "start_methods_verify": (
-        "run a failed leg again with one cause removed at a time, to confirm what its findings say (the default)",
-        "do not run failed legs again",
-    ),
-}
-"""Ini key -> help of the option and of its ``--no-`` form. The ini key takes what ini booleans take."""
-_TRUE: Final = ("1", "true", "yes", "on")
-_FALSE: Final = ("0", "false", "no", "off")
-BOOLEAN: Final = (*_TRUE, *_FALSE)
+LISTS: Final = frozenset({"start_methods_report"})
+"""Those that may be given more than once; in an ini file, one value a line."""
+DISCOVER: Final = "start_methods_discover"
+DISCOVER_HELP: Final = (
+    "watch unmarked tests, too: one that starts a process or runs a task in one, and leaves the start method to the "
+    "interpreter, is run again under the other start methods"
+)
+VERIFY: Final = "start_methods_verify"
+VERIFY_HELP: Final = (
+    "run a failed leg again with one cause removed at a time, to confirm what its findings say (the default)",
+    "do not run failed legs again",
+)
 
 
 def flag(key: str) -> str:
@@ -64,12 +71,18 @@ def add_options(parser: pytest.Parser) -> None:
     """Declare the options and their ini keys; a command-line default is always None, so that the ini key counts."""
     group = parser.getgroup("startmethod", "multiprocessing start methods")
     for key, (metavar, text) in OPTIONS.items():
+        if key in LISTS:
+            group.addoption(flag(key), action="append", default=None, metavar=metavar, dest=key, help=text)
+            parser.addini(key, f"The default of {flag(key)}, one a line.", type="linelist", default=[])
+            continue
         group.addoption(flag(key), default=None, metavar=metavar, dest=key, help=text)
         parser.addini(key, f"The default of {flag(key)}.", default="")
-    for key, (on, off) in SWITCHES.items():
-        group.addoption(flag(key), default=None, action="store_const", const="on", dest=key, help=on)
-        group.addoption(f"--no-{flag(key)[2:]}", default=None, action="store_const", const="off", dest=key, help=off)
-        parser.addini(key, f"The default of {flag(key)}.", default="")
+    group.addoption(flag(DISCOVER), action="store_true", default=None, dest=DISCOVER, help=DISCOVER_HELP)
+    parser.addini(DISCOVER, f"The default of {flag(DISCOVER)}.", type="bool", default=False)
+    group.addoption(flag(VERIFY), action="store_const", const=True, default=None, dest=VERIFY, help=VERIFY_HELP[0])
+    no = f"--no-{flag(VERIFY)[2:]}"
+    group.addoption(no, action="store_const", const=False, default=None, dest=VERIFY, help=VERIFY_HELP[1])
+    parser.addini(VERIFY, f"The default of {flag(VERIFY)}.", type="bool", default=None)
 
 
 def given(config: pytest.Config, key: str) -> tuple[str, str]:
@@ -80,21 +93,41 @@ def given(config: pytest.Config, key: str) -> tuple[str, str]:
     return config.getini(key).strip(), f"ini key {key}"
 
 
-def is_on(text: str) -> bool:
-    """Return what a word of `BOOLEAN` means."""
-    return text.lower() in _TRUE
+def given_list(config: pytest.Config, key: str) -> tuple[list[str], str]:
+    """Return the values of an option of `LISTS`, and where they stand, as messages name it."""
+    values = config.getoption(key)
+    if values is not None:
+        return values, flag(key)
+    return config.getini(key), f"ini key {key}"
 
 
 def any_given(config: pytest.Config) -> bool:
     """Return whether there is anything to be wrong."""
-    return any(config.getoption(key) is not None or config.getini(key) for key in (*OPTIONS, *SWITCHES))
+    try:
+        keys = (*OPTIONS, DISCOVER, VERIFY)
+        if config.getini(VERIFY) is not None:
+            return True
+        return any(config.getoption(key) is not None or config.getini(key) for key in keys)
+    except (ValueError, TypeError):  # of a truth value
+        return True
+
+
+def header_lines(python: str, default: str, methods: tuple[str, ...]) -> list[str]:
+    """Return what the header says: what runs here, and what the users have."""
+    return [
+        f"start methods: {', '.join(methods)} (Python {python} here starts with {default})",
+        "  users have: spawn on macOS and Windows, forkserver on Linux with Python 3.14",
+    ]
 
 
 def unused_line(config: pytest.Config) -> str | None:
     """Return what to say of a ``--start-methods`` in a run without a marked test, or None if it was not given."""
     text = config.getoption("start_methods")
+    if text is None:
+        return None
     return (
-        None if text is None else f"--start-methods={text} had no effect: no test is marked with @pytest.mark.{MARKER}"
+        f"--start-methods={text} had no effect: no test is marked with @pytest.mark.{MARKER} "
+        f"({flag(DISCOVER)} finds the tests that start processes)"
     )
 
 

@@ -33,9 +33,33 @@ def pytest_configure(config: pytest.Config) -> None:
     if options.any_given(config):
         from . import collection
 
-        collection.settings_of(config)
+        settings = collection.settings_of(config)
+        if settings.reports:
+            collection.register_files(config)
+        if settings.discover:
+            from . import discovery
+
+            discovery.start(config, settings)
     if hasattr(config, "workerinput") or config.getoption("dist", "no") != "no":
         config.pluginmanager.register(_Xdist(config), "startmethod-xdist")
+
+
+def pytest_report_header(config: pytest.Config) -> list[str] | None:
+    """Say which methods were asked for, if an option was given."""
+    if not options.any_given(config) or config.getoption("no_header"):
+        return None
+    from . import collection
+
+    return collection.header(config)
+
+
+def pytest_report_collectionfinish(config: pytest.Config) -> list[str] | None:
+    """Say which methods run, if no option was given and there are legs."""
+    if not config.stash.get(COUNT, 0) or options.any_given(config) or config.getoption("no_header"):
+        return None
+    from . import collection
+
+    return collection.header(config)
 
 
 # Last, so that every other parametrization is known.

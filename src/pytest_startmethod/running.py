@@ -30,12 +30,13 @@ from .children import ChildReport, ReportDirectory
 from .collection import LEG, Leg
 from .launches import Fixture, Launch, LegRecord, Recorder
 from .patches import PatchLog
-from .report import LegResult, relative, wrap
+from .report import LegResult, properties, relative, wrap
 from .warning import StartMethodWarning
 
 # What only a failure needs is imported by it: a fork copies the page tables of all that is loaded.
 if TYPE_CHECKING:
     from . import child_causes, verifying
+    from .discovery import Discovery
     from .finding import Finding
     from .loading import Loader
     from .settings import Settings
@@ -49,14 +50,22 @@ _TRIAL_TIMES = 10.0
 STATE = pytest.StashKey["LegState"]()
 """What is known of a leg while it runs; gone when it is over."""
 
+DISCOVERED = pytest.StashKey[bool]()
+"""Set on an item while it runs again as a leg that `discovery` made."""
+
 
 class LegState:
     """One running leg: everything that `Running`'s hooks share."""
 
-    def __init__(self, leg: Leg, activation: Activation, record: LegRecord) -> None:
+    def __init__(
+        self, leg: Leg, activation: Activation, record: LegRecord, *, watched: bool = False, discovered: bool = False
+    ) -> None:
         self.leg = leg
         self.activation = activation
         self.record = record
+        self.watched = watched
+        """An unmarked test's first run, in which nothing is changed: not the method, no limit, nothing is ended."""
+        self.discovered = discovered
         self.warned = 0
         self.outcomes: list[tuple[str, str]] = []
         """Phase and outcome of each report."""
@@ -83,6 +92,14 @@ class LegState:
         """Whether one of them comes from a start that could not pickle."""
         self.finished: LegResult | None = None
         """The last run's result, once it is over."""
+
+    def count(self, report: pytest.TestReport) -> None:
+        """Take a report's phase, outcome and duration."""
+        outcome: str = report.outcome
+        if hasattr(report, "wasxfail"):
+            outcome = "xfailed" if report.skipped else "xpassed"
+        self.outcomes.append((str(report.when), outcome))
+        self.duration += report.duration
 
     def start_anew(self) -> None:
         """Forget a run that is over: pytest-rerunfailures runs the leg again within the same span."""
@@ -121,6 +138,7 @@ class Running:
         self._warned: set[SetByUser] = set()
         self._shown: dict[object, str] = {}
         """Findings that already stand below a failure, with its node id."""
+        self.discovery: Discovery | None = None
 
     # -- the leg's span ----------------------------------------------------------------------------------------------
 
@@ -152,9 +170,14 @@ class Running:
         precheck = self.settings.precheck != "off"
         _pytest_private.hide_frames(item, _below_start)
         around = self._state
+        if trial is None:
+            again.remember(item)
+            if ("start_method", leg.method) not in item.user_properties:
+                item.user_properties.append(("start_method", leg.method))
         with self.recorder.leg(leg.nodeid, leg.method, precheck=precheck) as record:
             record.patches = self.patched.begin()
-            state = self._state = item.stash[STATE] = LegState(leg, activation, record)
+            discovered = DISCOVERED in item.stash
+            state = self._state = item.stash[STATE] = LegState(leg, activation, record, discovered=discovered)
             state.trial = trial
             try:
                 if main_is_pytest() or self._runner is not None:
@@ -188,8 +211,6 @@ class Running:
             return None
         if self.config.getoption("usepdb", False) or self.config.getoption("setuponly", False) or limits.is_debugging():
             return None
-
-        again.remember(item)
         return _pytest_private.HeldReports(item.session)
 
     def _verify(self, item: pytest.Item, state: LegState, held: _pytest_private.HeldReports) -> None:
@@ -219,14 +240,14 @@ class Running:
         self, item: pytest.Item, state: LegState, around: AbstractContextManager[object]
     ) -> list[pytest.TestReport]:
         """Run the leg once more, silently; nothing of it stays."""
-        launches = {fixture: list(each) for fixture, each in self.recorder.by_fixture.items()}
         troubles = len(self.recorder.troubles)
+        self.recorder.forget_fixtures()
         seconds = _TRIAL_SECONDS + _TRIAL_TIMES * max(self._finished.get(state.leg.test, []), default=0.0)
         try:
             with self._running(item, state.leg, seconds) as trial, around:
                 return again.run(item, state.leg, silent=True, stash={STATE: trial})
         finally:
-            self.recorder.by_fixture = launches
+            self.recorder.forget_fixtures()
             del self.recorder.troubles[troubles:]
 
     def _tell(
@@ -252,6 +273,10 @@ class Running:
         result = replace(state.finished, findings=(*verified.findings, *rest), flaky=verified.flaky)
         for report in held.reports:
             if hasattr(report, "startmethod"):
+                root = str(self.config.rootpath)
+                before = properties(state.finished, root)
+                others = [each for each in report.user_properties if each not in before]
+                report.user_properties[:] = [*others, *properties(result, root)]
                 report.startmethod = result.as_dict()
 
     def _give_temporary_directory(self) -> None:
@@ -275,7 +300,7 @@ class Running:
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
         """Put the method back if a fixture changed it, and say who changed it."""
         state = item.stash.get(STATE, None)
-        if state is None:
+        if state is None or state.watched:
             return (yield)
         self.patched.watch()
         state.activation.enter_call()
@@ -362,10 +387,14 @@ class Running:
         """Annotate what failed; at the end of the leg, attach what is known of it."""
         report = yield
         state = item.stash.get(STATE, None)
+        if self.discovery is not None and (state is None or state.watched):
+            state = self.discovery.state_of(item, report)
         if state is None:
             return report
         if state.trial is not None:
             return report
+        if state.discovered:
+            report.startmethod_of = state.leg.test  # type: ignore[attr-defined]
         try:
             self._annotate(item, call, report, state)
         except Exception:
@@ -382,9 +411,8 @@ class Running:
             state.shown.clear()
             state.touched.clear()
             state.not_pickled = False
-        state.duration += report.duration
         evidence = self._evidence(item, call, report, state)
-        if report.when == "call" and state.leg.method != "fork":
+        if report.when == "call" and state.leg.method != "fork" and not state.watched:
             self._note_runner(state)
         if report.failed:
             state.message = state.message or _message(report)
@@ -404,14 +432,15 @@ class Running:
             state.findings += diagnosis.swallowed(evidence)
             if report.passed and not hasattr(report, "wasxfail"):
                 self._examine(report, state, evidence)
-        outcome = "xfailed" if report.skipped else "xpassed"
-        state.outcomes.append((str(report.when), outcome if hasattr(report, "wasxfail") else report.outcome))
+        state.count(report)
         if report.when == "call":
             self._finished.setdefault(state.leg.test, []).append(report.duration)
         if report.when == "teardown":
-            self._end_leftovers(state)
+            if not state.watched:
+                self._end_leftovers(state)
             state.finished = self._result(state)
             report.startmethod = state.finished.as_dict()  # type: ignore[attr-defined]
+            report.user_properties += properties(state.finished, str(self.config.rootpath))
             state.start_anew()
 
     def _note_runner(self, state: LegState) -> None:
@@ -434,7 +463,7 @@ class Running:
         if state.vacuous is not None and leg.vacuous == "fail":
             text = f"vacuous: {state.vacuous.message} ({state.vacuous.code})\nfix: {state.vacuous.fix}"
             _fail(report, relative(text, root))
-        elif state.predictions and self.settings.precheck == "error":
+        elif state.predictions and self.settings.precheck == "error" and not state.watched:
             lines = [f"pre-check: what this test starts under fork would not start under spawn ({leg.nodeid})"]
             for each in state.predictions:
                 lines += ["", *finding.section_lines(each, root)]
@@ -576,6 +605,7 @@ class Running:
             vacuous=state.vacuous,
             findings=diagnosis.unique(state.findings),
             predictions=state.predictions,
+            discovered=state.discovered or state.watched,
             troubles=(*state.notes, *(f"pytest-startmethod: {each}" for each in self.recorder.troubles)),
         )
 
@@ -585,8 +615,8 @@ class Running:
     def pytest_sessionfinish(self) -> None:
         """End what the legs left: processes of wider fixtures, servers, the directory of the reports."""
         self.patched.close()
-        wider = [launch for launches in self.recorder.by_fixture.values() for launch in launches]
-        leftovers.end_all(wider)
+        self.recorder.forget_fixtures()
+        leftovers.end_all(self.recorder.of_fixtures)
         if self._loader is not None:
             self._loader.__exit__(None, None, None)
         if mp.has_forkserver():

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from . import selection
-from .options import BOOLEAN, PRECHECK, VACUOUS, given, is_on
+from .options import DISCOVER, PRECHECK, VACUOUS, VERIFY, given, given_list
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,6 +32,10 @@ class Settings:
     """One of `VACUOUS`; a marker may override it."""
     timeout: float | None = None
     """Seconds, 0 for no limit, or None for ``auto``; a marker may override it."""
+    reports: tuple[str, ...] = ()
+    """Files to write a report to, absolute."""
+    discover: bool = False
+    """Whether unmarked tests are watched."""
     verify: bool = True
     """Whether experiments confirm the findings of failed legs."""
 
@@ -74,16 +78,34 @@ def from_config(config: pytest.Config) -> Settings:
         word("start_methods_precheck", PRECHECK),
         word("start_methods_vacuous", VACUOUS),
         _limit(*given(config, "start_methods_timeout")),
-        _switch(*given(config, "start_methods_verify"), default=True),
+        _reports(config),
+        _truth(config, DISCOVER, default=False),
+        _truth(config, VERIFY, default=True),
     )
 
 
-def _switch(text: str, source: str, *, default: bool) -> bool:
-    if not text:
-        return default
-    if text.lower() not in BOOLEAN:
-        raise SettingsError(f"{source}: {text!r} is not valid (valid: {', '.join(BOOLEAN)})")
-    return is_on(text)
+def _reports(config: pytest.Config) -> tuple[str, ...]:
+    texts, source = given_list(config, "start_methods_report")
+    if not texts:
+        return ()
+    from . import report_files
+
+    # As pytest's own files: what is typed is relative to where it is typed, what is configured to the root.
+    base = config.invocation_params.dir if source.startswith("--") else config.rootpath
+    try:
+        return tuple(dict.fromkeys(report_files.checked(text, base) for text in texts))
+    except ValueError as error:
+        raise SettingsError(f"{source}: {error}") from None
+
+
+def _truth(config: pytest.Config, key: str, *, default: bool) -> bool:
+    if config.getoption(key) is not None:
+        return bool(config.getoption(key))
+    try:
+        value = config.getini(key)
+    except (ValueError, TypeError) as error:
+        raise SettingsError(f"ini key {key}: {error} (valid: true, false)") from None
+    return default if value is None else bool(value)
 
 
 def _limit(text: str, source: str) -> float | None:

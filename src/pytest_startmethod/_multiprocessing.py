@@ -348,6 +348,31 @@ def unwrap_chunk(function: Any) -> Any:
     return function
 
 
+def task_arguments(
+    name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return arguments of a task, or of the first of many, from those of the method `name` that was given it.
+
+    ``Pool.apply_async(func, args, kwds)``, ``Pool._map_async(func, iterable, mapper)``, ``Pool.imap(func, iterable)``,
+    ``Executor.submit(fn, *args, **kwargs)``, which ``Executor.map`` calls with chunks of argument tuples. Of an
+    iterable that is no list or tuple, nothing is taken.
+    """
+    if name == "apply_async":
+        given = args[1] if len(args) > 1 else kwargs.get("args", ())
+        named = args[2] if len(args) > 2 else kwargs.get("kwds", {})
+        return tuple(given), dict(named)
+    if name == "submit":
+        if unwrap_chunk(args[0] if args else None) is not (args[0] if args else None):
+            chunk = args[1] if len(args) > 1 else ()
+            return (tuple(chunk[0]) if type(chunk) in (list, tuple) and chunk else ()), {}
+        return args[1:], {n: v for n, v in kwargs.items() if n != "fn"}
+    values = args[1] if len(args) > 1 else kwargs.get("iterable")
+    if type(values) not in (list, tuple) or not values:
+        return (), {}
+    starred = len(args) > 2 and getattr(args[2], "__name__", "") == "starmapstar"
+    return (tuple(values[0]) if starred and type(values[0]) in (list, tuple) else (values[0],)), {}
+
+
 def available() -> list[str]:
     """Return the start methods of this platform (`multiprocessing.get_all_start_methods`)."""
     return multiprocessing.get_all_start_methods()

@@ -47,6 +47,8 @@ class Evidence:
     """What the children reported, and how they ended."""
     peculiar: Sequence[Finding] = ()
     """What is peculiar to the forkserver."""
+    state: Sequence[Finding] = ()
+    """What the children saw otherwise than the parent, the most likely reason first."""
     hang: Finding | None = None
     """What the call waited for when its time was over."""
 
@@ -65,14 +67,29 @@ def diagnose(evidence: Evidence) -> tuple[Finding, ...]:
             if launch.method == evidence.method:
                 found += launch.findings
         found += _elsewhere(evidence)
-        found += evidence.children
+        found += [each for each in evidence.children if _keeps_from_running(each)]
+        found += _state(evidence, found)
+        found += [each for each in evidence.children if not _keeps_from_running(each)]
         found += evidence.peculiar
         found += _pools_given_up(evidence)
         found += _threads(evidence)
         if evidence.hang is not None:
             found.append(evidence.hang)
     found += _declared_fork_only(evidence)
-    return unique(found)
+    return unique([*(f for f in found if f not in evidence.state or f.level == "cause"),
+                   *(f for f in found if f in evidence.state and f.level == "note")])  # fmt: skip
+
+
+def _keeps_from_running(finding: Finding) -> bool:
+    """Say whether a child that this happened to never came to the user's code, or its result never came back."""
+    return finding.level == "cause" and (finding.code.startswith(("SM1", "SM2")) or finding.code == "SM407")
+
+
+def _state(evidence: Evidence, found: Sequence[Finding]) -> list[Finding]:
+    """Return what the children saw otherwise, unless there is a reason that leaves no room for it."""
+    if any(map(_keeps_from_running, found)) or _declared_fork_only(evidence) or evidence.peculiar:
+        return []
+    return list(evidence.state)
 
 
 def swallowed(evidence: Evidence) -> tuple[Finding, ...]:

@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from .finding import Finding
     from .loading import Loader, Payload
     from .patches import Patched
+    from .state import Observed
 
 _T = TypeVar("_T")
 _MARK = "_pytest_startmethod_failure"
 _KEPT_BYTES = 1_000_000
 _DESCRIBED_LENGTH = 60
 _DESCRIBED_PATH = 240
+_OBSERVED_ALIKE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,8 @@ class Launch:
     """Under fork: the other threads that ran in the parent when it started."""
     pinned: bool | None = None
     """Of a test that is only watched: whether a context that names its method started it. Of a leg: None."""
+    observed: Observed | None = None
+    """What its code reads and writes, and what the parent had there."""
 
     @property
     def alive(self) -> bool:
@@ -109,6 +113,8 @@ class Task:
     place: Place | None
     findings: tuple[Finding, ...] = ()
     """Why it could not be sent."""
+    observed: Observed | None = field(default=None, compare=False)
+    """What its code reads and writes, and what the parent had there."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the task as builtins."""
@@ -201,6 +207,8 @@ class Recorder:
         """Launches of such fixtures that are gone, in legs: what of them still runs is ended with the session."""
         self.loader: Callable[[], Loader] | None = None
         """Gives the fresh child that is asked whether what pickles loads, too; None: nothing is asked."""
+        self.observe: Callable[..., Observed | None] | None = None
+        """Looks at what the code of a launch or a task reads; None: nothing is looked at."""
         self.pools = Pools()
         self.dead_workers: Callable[[], str] = lambda: "nothing is known of why"
         """Says why the workers of a pool died."""
@@ -339,7 +347,9 @@ class Recorder:
         if launch.method == "fork":
             launch.threads = tuple(each.name for each in threading.enumerate() if each is not thread)
         if worker is not None and worker[0] is not None:
-            self._initializer(record, launch, target, worker[0])
+            self._initializer(record, launch, target, *worker)
+        if self.observe is not None and not launch.is_worker and not mp.is_manager_server(target):
+            launch.observed = self._guarded(self._observe_launch, record, launch, process)
         if record.precheck and launch.method == "fork":
             self._guarded(self._precheck, record, launch, process)
         elif launch.method != "fork":
@@ -359,11 +369,32 @@ class Recorder:
 
         return _set
 
-    def _initializer(self, record: LegRecord, launch: Launch, target: Any, initializer: Any) -> None:
+    def _initializer(
+        self, record: LegRecord, launch: Launch, target: Any, initializer: Any, initargs: tuple[Any, ...] = ()
+    ) -> None:
         owner = "Pool" if target.__module__ == "multiprocessing.pool" else "ProcessPoolExecutor"
         task = Task(launch.method, owner, "initializer", describe_callable(initializer), launch.place)
         if task not in record.tasks:  # each worker has the same
+            self._observe_task(task, initializer, initargs, {})
             record.tasks.append(task)
+
+    def _observe_launch(self, record: LegRecord, launch: Launch, process: BaseProcess) -> Observed | None:
+        assert self.observe is not None
+        alike = [
+            each.observed
+            for each in record.launches
+            if each.observed is not None and (each.target, each.place) == (launch.target, launch.place)
+        ]
+        if len(alike) >= _OBSERVED_ALIKE:  # many processes of one line: what the first have read is enough
+            return None
+        return self.observe(process, method=launch.method, frame=sys._getframe(1))
+
+    def _observe_task(self, task: Task, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self.observe is not None and task.method is not None:
+            frame = sys._getframe(1)
+            task.observed = self._guarded(
+                lambda: self.observe and self.observe(function, args, kwargs, method=task.method, frame=frame)
+            )
 
     def _precheck(self, record: LegRecord, launch: Launch, process: BaseProcess) -> None:
         from . import pickling
@@ -533,6 +564,7 @@ class Recorder:
         how = "map" if name == "_map_async" else name
         task = Task(method_of(pool), owner, how, describe_callable(function), calling_place(sys._getframe(1)))
         if task not in record.tasks:
+            self._observe_task(task, function, *mp.task_arguments(name, args, kwargs))
             record.tasks.append(task)
         if record.watched and task.method is not None and self.watcher is not None and mp.pool_by_default(pool):
             self.watcher.by_default(task.method)

@@ -21,6 +21,8 @@ MARKER_HELP: Final = (
 PRECHECK: Final = ("report", "error", "off")
 VACUOUS: Final = ("report", "fail", "ignore")
 
+USER_CODE: Final = "start_methods_user_code"
+
 OPTIONS: Final = {
     "start_methods": (
         "METHODS",
@@ -83,6 +85,9 @@ def add_options(parser: pytest.Parser) -> None:
     no = f"--no-{flag(VERIFY)[2:]}"
     group.addoption(no, action="store_const", const=False, default=None, dest=VERIFY, help=VERIFY_HELP[1])
     parser.addini(VERIFY, f"The default of {flag(VERIFY)}.", type="bool", default=None)
+    parser.addini(
+        USER_CODE, "Installed packages whose code is looked at as the project's own.", type="args", default=[]
+    )
 
 
 def given(config: pytest.Config, key: str) -> tuple[str, str]:
@@ -104,10 +109,9 @@ def given_list(config: pytest.Config, key: str) -> tuple[list[str], str]:
 def any_given(config: pytest.Config) -> bool:
     """Return whether there is anything to be wrong."""
     try:
-        keys = (*OPTIONS, DISCOVER, VERIFY)
-        if config.getini(VERIFY) is not None:
+        if config.getini(VERIFY) is not None or config.getini(USER_CODE):
             return True
-        return any(config.getoption(key) is not None or config.getini(key) for key in keys)
+        return any(config.getoption(key) is not None or config.getini(key) for key in (*OPTIONS, DISCOVER))
     except (ValueError, TypeError):  # of a truth value
         return True
 

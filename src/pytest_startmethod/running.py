@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import traceback
 import warnings
 from collections.abc import Generator, Iterator, Sequence
@@ -40,9 +41,11 @@ if TYPE_CHECKING:
     from .finding import Finding
     from .loading import Loader
     from .settings import Settings
+    from .state import Observed, UserCode
     from .verifying import Verifier
 
 _SHOWN_CHILDREN = 3
+_OBSERVED = 6
 _TRIAL_SECONDS = 10.0
 _TRIAL_TIMES = 10.0
 """An experiment takes no longer than these seconds and so many times the longest finished leg of the test."""
@@ -81,6 +84,8 @@ class LegState:
         """What children raised, as far as it stands below a failure."""
         self.notes: list[str] = []
         """What the summary must say because a warning could not."""
+        self.inside: list[str] = []
+        """The look inside, for the next failure."""
         self.debugged = False
         self.trial: float | None = None
         """The most seconds of a call if the leg only runs again for an experiment; its own run has None."""
@@ -122,6 +127,12 @@ class Running:
         self.recorder.dead_workers = self._why_workers_died
         self.recorder.lost_jobs = self._lost_jobs
         self._loader: Loader | None = None
+        self._other_loader: Loader | None = None
+        """A second fresh child, to know which values are other ones in every process."""
+        self.recorder.observe = self._observe
+        self._user: UserCode | None = None
+        self._calls: dict[str, dict[str, tuple[str, str | None]]] = {}
+        """By test and method: outcome and message of the call."""
         if settings.precheck == "error":
             self.recorder.loader = self._fresh_child
         self.patched = PatchLog(pytest.MonkeyPatch)
@@ -242,11 +253,13 @@ class Running:
         """Run the leg once more, silently; nothing of it stays."""
         troubles = len(self.recorder.troubles)
         self.recorder.forget_fixtures()
+        observe, self.recorder.observe = self.recorder.observe, None
         seconds = _TRIAL_SECONDS + _TRIAL_TIMES * max(self._finished.get(state.leg.test, []), default=0.0)
         try:
             with self._running(item, state.leg, seconds) as trial, around:
                 return again.run(item, state.leg, silent=True, stash={STATE: trial})
         finally:
+            self.recorder.observe = observe
             self.recorder.forget_fixtures()
             del self.recorder.troubles[troubles:]
 
@@ -421,6 +434,7 @@ class Running:
             self._show_children(report, state)
             findings = diagnosis.diagnose(evidence)
             self._show(report, state, findings)
+            self._show_inside(report, state)
             state.shown.append((report, findings))
             state.not_pickled |= evidence.failure is not None
             state.touched |= _touched(call.excinfo) | self._touched_by_children()
@@ -434,6 +448,8 @@ class Running:
                 self._examine(report, state, evidence)
         state.count(report)
         if report.when == "call":
+            calls = self._calls.setdefault(state.leg.test, {})
+            calls[state.leg.method] = (str(report.outcome), _message(report) if report.failed else None)
             self._finished.setdefault(state.leg.test, []).append(report.duration)
         if report.when == "teardown":
             if not state.watched:
@@ -459,6 +475,7 @@ class Running:
         if leg.vacuous != "ignore":
             state.vacuous = diagnosis.vacuous(evidence)
         state.predictions = diagnosis.predicted(evidence)
+        state.findings += self._unshared(state, evidence)
         root = str(self.config.rootpath)
         if state.vacuous is not None and leg.vacuous == "fail":
             text = f"vacuous: {state.vacuous.message} ({state.vacuous.code})\nfix: {state.vacuous.fix}"
@@ -525,6 +542,8 @@ class Running:
             children=self._children(record) if report.failed else (),
             hang=state.hang,
         )
+        if report.failed:
+            evidence = replace(evidence, state=self._state_findings(item, call, state, evidence))
         if not report.failed or state.leg.method != "forkserver":
             return evidence
         from . import forkserver_causes
@@ -553,6 +572,124 @@ class Running:
             for raised in each.raised
             for frame in raised.frames
         }
+
+    # -- what the children see -----------------------------------------------------------------------------------------
+
+    def _user_code(self) -> UserCode:
+        if self._user is None:
+            from .state import UserCode
+
+            self._user = UserCode.of_project(str(self.config.rootpath), self.settings.user_code)
+        return self._user
+
+    def _observe(self, *args: Any, **kwargs: Any) -> Observed | None:
+        from . import state
+
+        return state.observe(*args, user=self._user_code(), **kwargs)
+
+    def _observed(self, state: LegState, evidence: diagnosis.Evidence) -> list[Observed]:
+        """Return what is known of the code of the leg's children, once for each function and line that started it."""
+        every = [each.observed for each in state.record.launches if each.error is None]
+        every += [each.observed for each in state.record.tasks if each.how != "initializer"]
+        every += [each.observed for each in state.record.tasks if each.how == "initializer"]
+        every += [each.observed for each in evidence.inherited if each.error is None]
+        kept: dict[object, Observed] = {}
+        for each in every:
+            if each is not None and each.method == state.leg.method:
+                kept.setdefault((each.target, each.place, len(each.bindings)), each)
+        return list(kept.values())[:_OBSERVED]
+
+    def _state_findings(
+        self, item: pytest.Item, call: pytest.CallInfo[None], state: LegState, evidence: diagnosis.Evidence
+    ) -> tuple[Finding, ...]:
+        """Return what the children saw otherwise than the parent; nothing where that cannot have been the reason."""
+        observed = self._observed(state, evidence)
+        if not observed or (evidence.failure is not None and evidence.failure.findings):
+            return ()
+        try:
+            return self._compared(item, call, state, observed)
+        except Exception as trouble:
+            self.recorder.troubles.append(f"{type(trouble).__name__} in Running._compared: {trouble}")
+            return ()
+
+    def _compared(
+        self, item: pytest.Item, call: pytest.CallInfo[None], state: LegState, observed: list[Observed]
+    ) -> tuple[Finding, ...]:
+        from . import state as state_
+        from . import state_causes
+
+        leg, calls = state.leg, self._calls.get(state.leg.test, {})
+        frames = _frames(call.excinfo.tb if call.excinfo is not None else None)
+        children = [frame for each in self._reports() for raised in each.raised for frame in raised.frames]
+        fork = calls.get("fork")
+        message = call.excinfo.exconly().partition("\n")[0] if call.excinfo is not None else None
+        alike = fork is not None and fork[0] == "failed" and (fork[1] or "")[:60] == _told(message)[:60]
+        context = state_causes.Context(
+            patches=tuple(getattr(state.record, "patches", ())),
+            touched=frozenset({(f, n) for f, _, n in frames} | {(f.file, f.function) for f in children}),
+            lines=frozenset((f, n) for f, n, _ in frames),
+            passed_under_fork=None if fork is None else fork[0] == "passed",
+            environ=self.servers.environment if leg.method == "forkserver" else None,
+            tests=self._test_files(item),
+            initialized=self._initialized(state),
+        )
+        compares = leg.method != "fork" and not alike
+        if leg.method == "forkserver" and calls.get("spawn", ("",))[0] == "passed":
+            compares = False  # a child under spawn has the same values, and the test passed
+        found: list[Finding] = []
+        for each in observed:
+            seen = None
+            if compares and each.reads_state:
+                seen = state_.ask(each, [self._fresh_child(), self._second_child()], context.environ)
+            if compares or leg.method == "fork" or leg.method == "forkserver" or alike:
+                found += state_causes.explain(each, seen or [], replace(context, compares=compares))
+            if self.config.get_verbosity() >= 2 and each.bindings:
+                state.inside += ["", *state_causes.look_inside(each, seen or [])] if state.inside else (
+                    state_causes.look_inside(each, seen or [])
+                )  # fmt: skip
+        return diagnosis.unique(state_causes.ordered(found))
+
+    def _unshared(self, state: LegState, evidence: diagnosis.Evidence) -> list[Finding]:
+        """Return notes on what each child of a leg that passed had of its own (SM307)."""
+        if not any(each.primitives for each in self._observed(state, evidence)):
+            return []
+        from . import state_causes
+
+        context = state_causes.Context(failed=False, initialized=self._initialized(state))
+        return [f for each in self._observed(state, evidence) for f in state_causes.unshared(each, context)]
+
+    def _initialized(self, state: LegState) -> frozenset[tuple[str, tuple[str, ...]]]:
+        """Return the names that initializers of the leg's pools set in each worker."""
+        return frozenset(
+            (write.module, write.names)
+            for task in state.record.tasks
+            if task.how == "initializer" and task.observed is not None
+            for write in task.observed.writes
+        )
+
+    def _test_files(self, item: pytest.Item) -> tuple[str, ...]:
+        """Return the files of the test and of what it uses: its module, the classes above it, the conftests."""
+        files = [str(item.path)]
+        files += [str(m.__file__) for m in self._conftests() if getattr(m, "__file__", None)]
+        return tuple(dict.fromkeys(files))
+
+    def _conftests(self) -> list[Any]:
+        return [m for n, m in list(sys.modules.items()) if n.rpartition(".")[2] == "conftest" and m is not None]
+
+    def _show_inside(self, report: pytest.TestReport, state: LegState) -> None:
+        """Show at ``-vv`` what the code reads, as one would look it up by hand."""
+        if state.inside:
+            root = str(self.config.rootpath)
+            text = "\n".join(relative(line, root) for line in state.inside)
+            _pytest_private.add_section(report, f"start method {state.leg.method}: the look inside", text)
+            state.inside = []
+
+    def _second_child(self) -> Loader:
+        if self._other_loader is None:
+            from .loading import Loader
+
+            self._other_loader = Loader()
+        return self._other_loader
 
     def _fresh_child(self) -> Loader:
         if self._loader is None:
@@ -619,6 +756,8 @@ class Running:
         leftovers.end_all(self.recorder.of_fixtures)
         if self._loader is not None:
             self._loader.__exit__(None, None, None)
+        if self._other_loader is not None:
+            self._other_loader.close()
         if mp.has_forkserver():
             self.servers.close()
         if self.reports is not None:
@@ -689,6 +828,18 @@ def _message(report: pytest.TestReport) -> str | None:
     crash = getattr(report.longrepr, "reprcrash", None)
     text = crash.message if crash is not None else str(report.longrepr)
     return next(iter(text.splitlines()), None)
+
+
+def _frames(tb: Any) -> list[tuple[str, int, str]]:
+    """Return file, line and function of each frame of a traceback."""
+    return [
+        (os.path.abspath(f.f_code.co_filename), n, getattr(f.f_code, "co_qualname", f.f_code.co_name))
+        for f, n in traceback.walk_tb(tb)
+    ]
+
+
+def _told(message: str | None) -> str:
+    return message or ""
 
 
 def _raised_at(tb: Any) -> Place | None:

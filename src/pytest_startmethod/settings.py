@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from . import selection
-from .options import DISCOVER, PRECHECK, VACUOUS, VERIFY, given, given_list
+from .options import DISCOVER, PRECHECK, USER_CODE, VACUOUS, VERIFY, given, given_list
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,6 +38,8 @@ class Settings:
     """Whether unmarked tests are watched."""
     verify: bool = True
     """Whether experiments confirm the findings of failed legs."""
+    user_code: tuple[str, ...] = ()
+    """Installed packages whose code is looked at like the user's."""
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -81,6 +83,7 @@ def from_config(config: pytest.Config) -> Settings:
         _reports(config),
         _truth(config, DISCOVER, default=False),
         _truth(config, VERIFY, default=True),
+        _packages(config.getini(USER_CODE)),
     )
 
 
@@ -106,6 +109,13 @@ def _truth(config: pytest.Config, key: str, *, default: bool) -> bool:
     except (ValueError, TypeError) as error:
         raise SettingsError(f"ini key {key}: {error} (valid: true, false)") from None
     return default if value is None else bool(value)
+
+
+def _packages(names: list[str]) -> tuple[str, ...]:
+    for name in names:
+        if not name.isidentifier():
+            raise SettingsError(f"ini key {USER_CODE}: {name!r} is not the name of a top-level package")
+    return tuple(names)
 
 
 def _limit(text: str, source: str) -> float | None:

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from .children import ReportDirectory
     from .finding import Finding
 
-LEGS_OF_ONE_CAUSE = 3
-"""So many legs that fail for one cause are run again; what they say holds for the rest."""
+LEGS_ALIKE = 3
+"""So many legs with the same findings are run again; what these say holds for the others."""
+LEGS_OF_ONE_CAUSE = 12
+"""So many legs are run again that have the first finding in common: of the others, nothing is said."""
 FLAKY = "failed once and passed when it was run again; not diagnosed"
 
 
@@ -63,9 +65,10 @@ class Verifier:
 
         `run` runs the leg again, silently and with fixtures anew, within the context that it is given.
         """
-        failing = (leg.method, _cause(leg))
-        self.legs[failing] = self.legs.get(failing, 0) + 1
-        if self.legs[failing] > LEGS_OF_ONE_CAUSE:
+        alike, first = _alike(leg)
+        for each in (alike, first):
+            self.legs[each] = self.legs.get(each, 0) + 1
+        if self.legs[alike] > LEGS_ALIKE or self.legs[first] > LEGS_OF_ONE_CAUSE:
             return Verified(self._reused(leg))
         usual = {experiments.failure(*each) for each in leg.failures}
         if not leg.not_pickled:
@@ -93,7 +96,7 @@ class Verifier:
         settled = experiments.settle(findings, verdicts, jointly)
         for each in settled:
             if each.confirmed is not None:
-                self.known[_identity(each), leg.method] = each.confirmed
+                self.known[_identity(each), alike] = each.confirmed
         return Verified(settled)
 
     def _try(
@@ -126,17 +129,18 @@ class Verifier:
         return experiments.judge(_outcome(reports, tried), usual), sending.needs if sending is not None else {}
 
     def _reused(self, leg: Failed) -> tuple[Finding, ...]:
-        """Return the findings with what experiments on other legs said of the same ones."""
+        """Return the findings with what experiments on legs with the same ones said."""
+        alike, _ = _alike(leg)
         return experiments.ranked(
-            replace(each, confirmed=self.known.get((_identity(each), leg.method), each.confirmed))
-            for each in leg.findings
+            replace(each, confirmed=self.known.get((_identity(each), alike), each.confirmed)) for each in leg.findings
         )
 
 
-def _cause(leg: Failed) -> object:
-    if leg.findings:
-        return _identity(leg.findings[0])
-    return tuple(experiments.failure(*each) for each in leg.failures)
+def _alike(leg: Failed) -> tuple[object, object]:
+    """Return what legs have in common that fail for the same reasons, and those that fail for the same first one."""
+    causes: list[object] = [_identity(each) for each in leg.findings]
+    causes = causes or [experiments.failure(*each) for each in leg.failures]
+    return (leg.method, "all", *causes), (leg.method, "first", *causes[:1])
 
 
 def _identity(finding: Finding) -> object:

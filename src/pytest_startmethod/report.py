@@ -123,13 +123,16 @@ class Group:
 def group(results: Iterable[LegResult]) -> list[Group]:
     """Gather equal findings of all legs: causes first, the most frequent first.
 
-    A prediction joins the finding that came true, and stands alone if none did. One that a leg of the same test has
-    proved wrong is dropped.
+    What an experiment cleared in a leg that another finding explains is that leg's no more. A prediction joins the
+    finding that came true, and stands alone if none did. One that a leg of the same test has proved wrong is dropped.
     """
     groups: dict[object, Group] = {}
     legs = list(results)
     for leg in legs:
+        explained = any(each.confirmed for each in leg.findings)
         for finding in leg.findings:
+            if explained and finding.confirmed is False:
+                continue
             found = groups.setdefault(_identity(finding, leg), Group(finding))
             found.legs.append(leg)
             if finding.confirmed and not found.finding.confirmed:

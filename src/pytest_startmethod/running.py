@@ -86,6 +86,8 @@ class LegState:
         """What children raised, as far as it stands below a failure."""
         self.notes: list[str] = []
         """What the summary must say because a warning could not."""
+        self.inside: list[str] = []
+        """The look inside, for the next failure."""
         self.debugged = False
         self.trial: float | None = None
         """The most seconds of a call if the leg only runs again for an experiment; its own run has None."""
@@ -105,8 +107,6 @@ class LegState:
             outcome = "xfailed" if report.skipped else "xpassed"
         self.outcomes.append((str(report.when), outcome))
         self.duration += report.duration
-        self.inside: list[str] = []
-        """The look inside, for the next failure."""
 
     def start_anew(self) -> None:
         """Forget a run that is over: pytest-rerunfailures runs the leg again within the same span."""
@@ -187,10 +187,11 @@ class Running:
         servers: list[ForkServers | None] = []
         precheck = self.settings.precheck != "off"
         _pytest_private.hide_frames(item, _below_start)
-        again.remember(item)
-        if ("start_method", leg.method) not in item.user_properties:
-            item.user_properties.append(("start_method", leg.method))
         around = self._state
+        if trial is None:
+            again.remember(item)
+            if ("start_method", leg.method) not in item.user_properties:
+                item.user_properties.append(("start_method", leg.method))
         with self.recorder.leg(leg.nodeid, leg.method, precheck=precheck, backend=backend) as record:
             record.patches = self.patched.begin()
             discovered = DISCOVERED in item.stash
@@ -249,8 +250,6 @@ class Running:
             return None
         if self.config.getoption("usepdb", False) or self.config.getoption("setuponly", False) or limits.is_debugging():
             return None
-
-        again.remember(item)
         return _pytest_private.HeldReports(item.session)
 
     def _verify(self, item: pytest.Item, state: LegState, held: _pytest_private.HeldReports) -> None:
@@ -280,14 +279,16 @@ class Running:
         self, item: pytest.Item, state: LegState, around: AbstractContextManager[object]
     ) -> list[pytest.TestReport]:
         """Run the leg once more, silently; nothing of it stays."""
-        launches = {fixture: list(each) for fixture, each in self.recorder.by_fixture.items()}
         troubles = len(self.recorder.troubles)
+        self.recorder.forget_fixtures()
+        observe, self.recorder.observe = self.recorder.observe, None
         seconds = _TRIAL_SECONDS + _TRIAL_TIMES * max(self._finished.get(state.leg.test, []), default=0.0)
         try:
             with self._running(item, state.leg, seconds) as trial, around:
                 return again.run(item, state.leg, silent=True, stash={STATE: trial})
         finally:
-            self.recorder.by_fixture = launches
+            self.recorder.observe = observe
+            self.recorder.forget_fixtures()
             del self.recorder.troubles[troubles:]
 
     def _tell(
@@ -313,6 +314,10 @@ class Running:
         result = replace(state.finished, findings=(*verified.findings, *rest), flaky=verified.flaky)
         for report in held.reports:
             if hasattr(report, "startmethod"):
+                root = str(self.config.rootpath)
+                before = properties(state.finished, root)
+                others = [each for each in report.user_properties if each not in before]
+                report.user_properties[:] = [*others, *properties(result, root)]
                 report.startmethod = result.as_dict()
 
     def _give_temporary_directory(self) -> None:

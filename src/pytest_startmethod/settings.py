@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from . import selection
-from .options import BOOLEAN, PRECHECK, USER_CODE, VACUOUS, given, given_list, is_on
+from .options import DISCOVER, PRECHECK, USER_CODE, VACUOUS, VERIFY, given, given_list
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -84,8 +84,8 @@ def from_config(config: pytest.Config) -> Settings:
         word("start_methods_vacuous", VACUOUS),
         _limit(*given(config, "start_methods_timeout")),
         _reports(config),
-        _switch(*given(config, "start_methods_discover"), default=False),
-        _switch(*given(config, "start_methods_verify"), default=True),
+        _truth(config, DISCOVER, default=False),
+        _truth(config, VERIFY, default=True),
         _packages(config.getini(USER_CODE)),
     )
 
@@ -124,12 +124,14 @@ def _reports(config: pytest.Config) -> tuple[str, ...]:
         raise SettingsError(f"{source}: {error}") from None
 
 
-def _switch(text: str, source: str, *, default: bool) -> bool:
-    if not text:
-        return default
-    if text.lower() not in BOOLEAN:
-        raise SettingsError(f"{source}: {text!r} is not valid (valid: {', '.join(BOOLEAN)})")
-    return is_on(text)
+def _truth(config: pytest.Config, key: str, *, default: bool) -> bool:
+    if config.getoption(key) is not None:
+        return bool(config.getoption(key))
+    try:
+        value = config.getini(key)
+    except (ValueError, TypeError) as error:
+        raise SettingsError(f"ini key {key}: {error} (valid: true, false)") from None
+    return default if value is None else bool(value)
 
 
 def _packages(names: list[str]) -> tuple[str, ...]:

@@ -688,3 +688,39 @@ def test_each_leg_has_the_time_of_a_test(session: Session) -> None:
     outcome = session.plugin("pytest_timeout").file(test_a=source).run(DISCOVER, "--timeout=5")
     assert outcome.names == legs("test_a", spawn="failed")
     assert "Timeout" in outcome.out
+
+
+def test_a_test_that_redirects_temporary_files_takes_nothing_of_ours_with_it(session: Session) -> None:
+    """What the session needs is not made where the first test that starts a process happens to put its files."""
+    outcome = session.file(
+        test_a="""
+        import multiprocessing
+        import tempfile
+
+        import pytest
+
+
+        @pytest.fixture(autouse=True)
+        def own_temporary_files(monkeypatch):
+            with tempfile.TemporaryDirectory() as directory:
+                monkeypatch.setattr(tempfile, "tempdir", directory)
+                yield
+
+
+        def fail():
+            raise ValueError("told by the child")
+
+
+        @pytest.mark.parametrize("number", [1, 2])
+        def test_child(number):
+            process = multiprocessing.Process(target=fail)
+            process.start()
+            process.join()
+            assert process.exitcode == 1
+            assert multiprocessing.get_start_method() == "fork" or number == 1, "look at the child"
+        """
+    ).run("--start-methods-discover", where="subprocess")
+    failed = {name for name, result in outcome.names.items() if result == "failed"}
+    assert failed == {"test_child[spawn-2]", "test_child[forkserver-2]"}
+    assert outcome.out.count("ValueError: told by the child") >= 2
+    assert "SM601" not in outcome.out

@@ -144,10 +144,10 @@ class ReportDirectory:
         self._pid = os.getpid()
 
     @classmethod
-    def create(cls) -> ReportDirectory:
-        """Make the directory. Raises OSError if there is no place for it."""
+    def create(cls, parent: str | None = None) -> ReportDirectory:
+        """Make the directory, in `parent` if given. Raises OSError if there is no place for it."""
         # named as multiprocessing names its own: it can be that, too, and no path in it is longer than the user's
-        directory = cls(tempfile.mkdtemp(prefix="pymp-"))
+        directory = cls(tempfile.mkdtemp(prefix="pymp-", dir=parent))
         with contextlib.suppress(OSError, SyntaxError):  # then children compile it
             code = compiled(child.__file__)
             with open(os.path.join(directory.path, child.COMPILED), "wb") as file:

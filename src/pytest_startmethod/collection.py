@@ -276,14 +276,17 @@ def stash_legs(config: pytest.Config, items: Sequence[pytest.Item]) -> int:
     return sum(LEG in item.stash or _NO_LEG in item.stash or _closest(item) is not None for item in items)
 
 
-def register_running(config: pytest.Config, settings: Settings) -> Running:
-    """Register the hooks that run legs; once for each session, and not before there is a leg."""
+def register_running(config: pytest.Config, settings: Settings, temporary: str | None = None) -> Running:
+    """Register the hooks that run legs; once for each session, and not before there is a leg.
+
+    `temporary` is where temporary files lie if a test may have redirected that by now.
+    """
     if RUNNING in config.stash:
         return config.stash[RUNNING]
     from . import running
 
     manager = config.pluginmanager
-    hooks = config.stash[RUNNING] = running.Running(config, settings)
+    hooks = config.stash[RUNNING] = running.Running(config, settings, temporary)
     if not settings.discover:  # there most tests are no legs, and `discovery` registers the hooks where one is
         manager.register(Teardown(), "startmethod-teardown")
         manager.register(hooks, "startmethod-running")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Generator
 from multiprocessing.process import BaseProcess
@@ -100,6 +101,8 @@ class Discovery:
         """Who is told of it here; on a worker of xdist nobody."""
         available = mp.available()
         self._methods = [method for method in settings.methods if method in available]
+        self._temporary = tempfile.gettempdir()
+        """Where it is before a test redirects it, perhaps to a directory that goes with the test."""
         self._begun = False
         self._hooked = False
         self._item: pytest.Item | None = None
@@ -125,7 +128,7 @@ class Discovery:
         from .activation import Patches
         from .running import Hooks
 
-        self.running = collection.register_running(self.session.config, self.settings)
+        self.running = collection.register_running(self.session.config, self.settings, self._temporary)
         self.running.discovery = self
         self.recorder = self.running.recorder
         self.recorder.watcher = self

@@ -121,14 +121,14 @@ class LegState:
 class Running:
     """The hooks around a running leg. Registered when the first leg is collected."""
 
-    def __init__(self, config: pytest.Config, settings: Settings) -> None:
+    def __init__(self, config: pytest.Config, settings: Settings, temporary: str | None = None) -> None:
         self.config = config
         self.settings = settings
         self.recorder = Recorder()
         self.servers = ForkServers()
         self._others: dict[str, ForkServers] = {}
         """By package: those of other backends that legs ran under."""
-        self.reports = _report_directory(self.recorder)
+        self.reports = _report_directory(self.recorder, temporary)
         self.recorder.dead_workers = self._why_workers_died
         self.recorder.lost_jobs = self._lost_jobs
         self._loader: Loader | None = None
@@ -845,10 +845,10 @@ class Hooks:
         self.pytest_runtest_teardown = Teardown().pytest_runtest_teardown
 
 
-def _report_directory(recorder: Recorder) -> ReportDirectory | None:
+def _report_directory(recorder: Recorder, temporary: str | None) -> ReportDirectory | None:
     """Make the directory for what children report; without one, nothing is reported and everything else works."""
     try:
-        directory = ReportDirectory.create()
+        directory = ReportDirectory.create(temporary)
         directory.hold_life_line()
         return directory
     except OSError as trouble:

@@ -123,7 +123,7 @@ class Session:
         """Run pytest in the session's directory."""
         self.record.unlink(missing_ok=True)
         # The files of the session come first on the path of both kinds of process.
-        command = ["-p", "no:cacheprovider"] if "--lf" not in args and "--ff" not in args else []
+        command = ["-p", "no:cacheprovider"] if {"--lf", "--ff", "--sw"}.isdisjoint(args) else []
         for plugin in [*self.plugins, *(["xdist.plugin"] if where == "xdist" else [])]:
             command += ["-p", plugin]
         if where == "xdist":

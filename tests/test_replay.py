@@ -157,6 +157,7 @@ def main(method):
     results["object"] = outcome(method, ["state.now"], "function")
     os.environ["REPLAYED"] = "yes"
     results["environ"] = outcome(method, ["os.environ['REPLAYED']"], "environ")
+    results["whole"] = outcome(method, ["os.environ"], "environ")
     import logging
 
     logging.basicConfig(level=logging.DEBUG, format="%(message)s")
@@ -357,6 +358,7 @@ def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         ("autospec", "state.Settings", "auto"),
         ("object", "state.now", ["fake object", "real"]),
         ("environ", "os.environ['REPLAYED']", "yes"),
+        ("whole", "os.environ", "yes"),
         ("logging", "logging.getLogger('a.b')", [40, 10, ["NullHandler", "StreamHandler"], False]),
         ("decimal", "decimal", "0.333"),
         ("warnings", "warnings.filters", "raised"),

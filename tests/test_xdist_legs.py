@@ -44,5 +44,8 @@ def test_a_worker_that_is_named_with_tx(session):
     """Workers need not be counted with ``-n``."""
     session.plugin("xdist.plugin").file(test_a="def test_a(): pass")
     outcome = session.run("--tx", "popen", "--dist=load", "--start-methods=fork")
-    line = "--start-methods=fork had no effect: no test is marked with @pytest.mark.startmethods"
+    line = (
+        "--start-methods=fork had no effect: no test is marked with @pytest.mark.startmethods "
+        "(--start-methods-discover finds the tests that start processes)"
+    )
     assert outcome.lines.count(line) == 1

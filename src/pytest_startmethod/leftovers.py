@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -36,7 +38,11 @@ def end_all(candidates: list[Launch], grace: float = GRACE_SECONDS) -> list[Laun
         remaining = [launch for launch in left if launch.alive]
         for launch in remaining:
             with contextlib.suppress(OSError, AttributeError):
-                getattr(launch.popen(), signal_name)()
+                popen = launch.popen()
+                if signal_name == "kill" and not hasattr(popen, "kill"):  # billiard's
+                    os.kill(popen.pid, signal.SIGKILL)
+                else:
+                    getattr(popen, signal_name)()
         _wait(remaining, seconds)
     return left
 

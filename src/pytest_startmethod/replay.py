@@ -315,6 +315,10 @@ def capture(path: str) -> dict[str, Any]:
             return _logging(path, name)
         module = sys.modules.get(name)
         return {"kind": "module", "path": path, "name": name, "data": ABSENT if module is None else dumped(module)}
+    if path == "os.environ":
+        import os
+
+        return {"kind": "whole environment", "path": path, "data": dict(os.environ)}
     if path in ("logging.root", "logging"):
         return _logging(path, "")
     if path.startswith("signal.SIG"):

@@ -77,7 +77,7 @@ def any_given(config: pytest.Config) -> bool:
     """Return whether there is anything to be wrong."""
     try:
         return any(config.getoption(key) is not None or config.getini(key) for key in (*OPTIONS, DISCOVER))
-    except (ValueError, TypeError):  # of a truth value
+    except Exception:  # ValueError, TypeError or, from 9.2 on, UsageError: no truth value
         return True
 
 

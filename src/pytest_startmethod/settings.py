@@ -83,7 +83,7 @@ def _truth(config: pytest.Config, key: str) -> bool:
         return bool(config.getoption(key))
     try:
         return bool(config.getini(key))
-    except (ValueError, TypeError) as error:
+    except Exception as error:  # ValueError, TypeError or, from 9.2 on, UsageError
         raise SettingsError(f"ini key {key}: {error} (valid: true, false)") from None
 
 

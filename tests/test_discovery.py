@@ -592,13 +592,16 @@ def test_the_markers_are_printed_file_by_file(session: Session, where: Where) ->
         "",
         "test_some.py",
         "    @pytest.mark.startmethods",
-        "      line 22: test_a",
+        "      line 21: test_a",
         "    @pytest.mark.startmethods(",
         '        "fork",',
-        '        pytest.param("spawn", marks=pytest.mark.xfail(reason="fails under spawn")),',
+        "        pytest.param(",
+        '            "spawn",',
+        '            marks=pytest.mark.xfail(reason="fails under spawn"),',
+        "        ),",
         '        "forkserver",',
         "    )",
-        "      line 36: test_spawn",
+        "      line 35: test_spawn",
         "    @pytest.mark.startmethods(",
         '        "fork",',
         "        pytest.param(",
@@ -610,7 +613,7 @@ def test_the_markers_are_printed_file_by_file(session: Session, where: Where) ->
         '            marks=pytest.mark.xfail(reason="SM101 local-function"),',
         "        ),",
         "    )",
-        "      line 27: test_local",
+        "      line 26: test_local",
         "",
         "1 test fails under the interpreter's own method, too: not listed here",
     ]
@@ -670,7 +673,7 @@ def test_a_flaky_leg_is_rerun_as_any_test_is(session: Session) -> None:
 
 def test_a_random_order_changes_nothing(session: Session) -> None:
     pytest.importorskip("pytest_randomly")
-    outcome = session.plugin("pytest_randomly").file(test_a=PASSED).run(DISCOVER, "-p", "randomly")
+    outcome = session.plugin("pytest_randomly").file(test_a=PASSED).run(DISCOVER)
     assert outcome.names == {"test_nothing": "passed", **legs(*FOUND)}
 
 

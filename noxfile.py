@@ -125,5 +125,5 @@ def types(session: nox.Session) -> None:
 def benchmarks(session: nox.Session) -> None:
     """Print what the plug-in costs, beside what it may cost."""
     session.install(".")
-    for name in session.posargs or ("startup", "collection", "launches"):
+    for name in session.posargs or ("startup", "collection", "launches", "discovery"):
         session.run("python", f"benchmarks/{name}.py")

@@ -582,7 +582,7 @@ def test_the_markers_are_printed_file_by_file(session: Session, where: Where) ->
 
     def test_spawn():
         start()
-        assert multiprocessing.get_start_method() != "spawn"
+        assert type(multiprocessing.get_context()).__name__ != "SpawnContext"
     """),
     )
     outcome = session.run(DISCOVER, where=where)
@@ -592,13 +592,16 @@ def test_the_markers_are_printed_file_by_file(session: Session, where: Where) ->
         "",
         "test_some.py",
         "    @pytest.mark.startmethods",
-        "      line 24: test_a",
+        "      line 21: test_a",
         "    @pytest.mark.startmethods(",
         '        "fork",',
-        '        pytest.param("spawn", marks=pytest.mark.xfail(reason="fails under spawn")),',
+        "        pytest.param(",
+        '            "spawn",',
+        '            marks=pytest.mark.xfail(reason="fails under spawn"),',
+        "        ),",
         '        "forkserver",',
         "    )",
-        "      line 38: test_spawn",
+        "      line 35: test_spawn",
         "    @pytest.mark.startmethods(",
         '        "fork",',
         "        pytest.param(",
@@ -610,7 +613,7 @@ def test_the_markers_are_printed_file_by_file(session: Session, where: Where) ->
         '            marks=pytest.mark.xfail(reason="SM101 local-function"),',
         "        ),",
         "    )",
-        "      line 29: test_local",
+        "      line 26: test_local",
         "",
         "1 test fails under the interpreter's own method, too: not listed here",
     ]
@@ -624,7 +627,7 @@ def test_the_printed_markers_are_right(session: Session) -> None:
         start(target=lambda: None)
     """)
     lines = marks(session.file(test_a=source).run(DISCOVER))
-    assert lines[-1] == "      line 18: test_local"
+    assert lines[-1] == "      line 17: test_local"
     pasted = source.replace("    def test_local", "\n".join([*lines[1:-1], "    def test_local"]))
     outcome = session.file(test_a=pasted).run()
     assert outcome.names == {
@@ -645,7 +648,7 @@ def test_a_part_of_a_file_is_no_reason_to_mark_the_module(session: Session, args
         pass
     """)
     outcome = session.file(test_a=source).run(DISCOVER, *args)
-    assert marks(outcome) == ["test_a.py", "    @pytest.mark.startmethods", "      line 18: test_a"]
+    assert marks(outcome) == ["test_a.py", "    @pytest.mark.startmethods", "      line 17: test_a"]
 
 
 # -- other plugins ---------------------------------------------------------------------------------------------------
@@ -670,7 +673,7 @@ def test_a_flaky_leg_is_rerun_as_any_test_is(session: Session) -> None:
 
 def test_a_random_order_changes_nothing(session: Session) -> None:
     pytest.importorskip("pytest_randomly")
-    outcome = session.plugin("pytest_randomly").file(test_a=PASSED).run(DISCOVER, "-p", "randomly")
+    outcome = session.plugin("pytest_randomly").file(test_a=PASSED).run(DISCOVER)
     assert outcome.names == {"test_nothing": "passed", **legs(*FOUND)}
 
 

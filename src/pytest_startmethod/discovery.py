@@ -363,13 +363,15 @@ class Told:
             self.results[report.nodeid] = LegResult.from_dict(data)
 
     @pytest.hookimpl(trylast=True)
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
         """Write what to paste where, unless the user asked for quiet."""
         if terminalreporter.verbosity < 0:
             return
         from . import markers
 
         if not self.results:
+            if exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+                return
             terminalreporter.write_line(f"{options.flag(options.DISCOVER)}: {_NOTHING}")
             return
         discovery = self.config.pluginmanager.get_plugin("startmethod-discovery")

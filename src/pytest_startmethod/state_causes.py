@@ -7,6 +7,7 @@ writes itself, caches, the state of random generators, warnings filters.
 from __future__ import annotations
 
 import ast
+import functools
 import linecache
 import re
 import sys
@@ -276,23 +277,31 @@ def _setters(each: Difference, observed: Observed, context: Context) -> list[Set
     """Return where the source sets it, other than at the import of its module: the test's own files first."""
     binding = each.binding
     home = module_of(sys.modules.get(binding.module)).get("__file__")
-    last = binding.names[-1]
     inner = re.findall(r"[.']([A-Za-z_]\w*)(?=[.'\[]|$)", each.inner)
-    wanted = [last, *inner[-1:]]
     files = list(dict.fromkeys([*context.tests, *([home] if isinstance(home, str) else []), *user_files()]))
     found: list[Setter] = []
     for file in files[:_MAX_FILES]:
-        if not any(name in "".join(linecache.getlines(file)) for name in wanted):
-            continue
-        tree = _tree(file)
-        if tree is not None:
-            found += _setters_in(tree, file, binding.module, binding.names, inner, own=file == home)
+        found += _setters_of(file, binding.module, binding.names, tuple(inner), file == home)
         if len(found) > 12:
             break
     running = {(file, function.rpartition(".")[2]) for file, function in context.touched}
     here = [s for s in found if (s.place.file, s.place.function.rpartition(".")[2]) in running]
     first = here or [s for s in found if s.place.file in context.tests]
     return sorted(first, key=lambda s: (not s.exact, s.by == "assignment")) or found
+
+
+@functools.lru_cache(maxsize=8192)
+def _setters_of(file: str, module: str, names: tuple[str, ...], inner: tuple[str, ...], own: bool) -> list[Setter]:
+    text = _content(file)
+    if not any(name in text for name in (names[-1], *inner[-1:])):
+        return []
+    tree = _tree(file)
+    return [] if tree is None else _setters_in(tree, file, module, names, inner, own=own)
+
+
+@functools.lru_cache(maxsize=_MAX_FILES)
+def _content(file: str) -> str:
+    return "".join(linecache.getlines(file))
 
 
 def _setters_in(

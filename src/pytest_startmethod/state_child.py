@@ -5,6 +5,7 @@ Like `load_child`, which runs it, it is loaded by its path, with the standard li
 
 from __future__ import annotations
 
+import gc
 import importlib
 import importlib.util
 import os
@@ -24,6 +25,7 @@ def answer(question: Mapping[str, Any], structure: Mapping[str, Any], ambient: M
     import multiprocessing.spawn
 
     multiprocessing.process.current_process()._inheriting = True  # type: ignore[attr-defined]
+    gc.disable()  # a collection would copy every page that the fork shares
     before = set(sys.modules)
     os.environ.clear()
     os.environ.update(question["environ"])
@@ -61,6 +63,7 @@ def keep(names: list[str]) -> None:
             importlib.import_module(name)
         except BaseException:
             continue
+    gc.freeze()
 
 
 def _import(name: str, broken: dict[str, str]) -> Any:

@@ -1,8 +1,9 @@
 """What it costs to compare parent and child: ``python benchmarks/state.py``.
 
-Judged by one run. By medians: a diagnosis, with two fresh children started for it, against a spawn start of the
-same module (1.5 times at most). By the best of many, since other load doubles it: a further one in a warm session, for a module
-that imports numpy and pandas, in milliseconds (20 at most). numpy and pandas are left out where they are not installed.
+Judged by one run. By medians: a diagnosis, with two fresh children started for it, against a spawn start of the same
+module (1.5 times at most). By the best of many, since other load doubles it: a further one in a warm session, for a
+module that imports numpy and pandas, in milliseconds (20 at most). numpy and pandas are left out where they are not
+installed.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ def main() -> int:
         with loading.Loader() as one, loading.Loader() as other:
             diagnose([one, other])
             time.sleep(1.0)  # the children import what they keep
-            warm = min(timed(lambda: diagnose([one, other])) for _ in range(5 * RUNS))  # noqa: B023
+            warm = min(timed(lambda: diagnose([one, other])) for _ in range(5 * RUNS))
         looks = statistics.median(timed(lambda: state.observe(module.work, method="spawn")) for _ in range(20))  # noqa: B023
         base, all_ = statistics.median(starts), statistics.median(colds)
         print(

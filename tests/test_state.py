@@ -8,9 +8,9 @@ import sys
 from typing import Any
 
 import pytest
+
 import state_cases
 import state_support
-
 from pytest_startmethod import loading, state, state_causes, structure
 from pytest_startmethod.callers import Place
 
@@ -62,7 +62,8 @@ def test_message_word_for_word(children):
     )
     assert found.evidence[0] == f"read at {found.file}:{found.line}: return MODE"
     assert found.fix == (
-        "pass MODE to the target as an argument, or set it in the child: in a pool's initializer, or first in the target"
+        "pass MODE to the target as an argument, or set it in the child: in a pool's initializer, or first in the "
+        "target"
     )
 
 
@@ -157,7 +158,7 @@ def test_what_an_initializer_sets_is_not_told(children):
     assert explain(state_cases.CASES["rebound_global"].make(), children, initialized=known) == []
 
 
-# -- nothing of the user's runs ------------------------------------------------------------------------------------------
+# -- nothing of the user's runs ----------------------------------------------------------------------------------------
 
 
 class Hostile:
@@ -259,7 +260,7 @@ def test_users_code_is_what_is_not_installed(tmp_path):
     assert not rule("<string>")
 
 
-# -- in a session --------------------------------------------------------------------------------------------------------
+# -- in a session ------------------------------------------------------------------------------------------------------
 
 
 def test_look_inside_at_vv(session, where):

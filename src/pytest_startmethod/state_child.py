@@ -20,7 +20,19 @@ _INSTALLED = (os.sep + "site-packages" + os.sep, os.sep + "dist-packages" + os.s
 
 
 def answer(question: Mapping[str, Any], structure: Mapping[str, Any], ambient: Mapping[str, Any]) -> dict[str, Any]:
-    """Return descriptions of what the question asks for. It runs in a fork, so nothing here outlives it."""
+    """Return descriptions of what the question asks for; ``{"trouble": ...}`` if that fails.
+
+    It runs in a fork, so nothing here outlives it.
+    """
+    try:
+        return _answer(question, structure, ambient)
+    except BaseException as error:
+        import traceback
+
+        return {"trouble": "".join(traceback.format_exception(type(error), error, error.__traceback__))[-1000:]}
+
+
+def _answer(question: Mapping[str, Any], structure: Mapping[str, Any], ambient: Mapping[str, Any]) -> dict[str, Any]:
     import multiprocessing.process
     import multiprocessing.spawn
 

@@ -17,7 +17,7 @@ nox.options.sessions = ["lint", "types", "tests"]
 VERSIONS = ("3.10", "3.11", "3.12", "3.13", "3.14", "3.15")
 LOWEST = ("pytest==8.4.0", "pluggy==1.5.0", "cloudpickle==3.0.0")
 """The lowest versions that pyproject.toml allows."""
-SUITE = ("tests", "examples", "README.md", "CHANGELOG.md", "pyproject.toml")
+SUITE = ("tests", "examples", "docs", "README.md", "CHANGELOG.md", "pyproject.toml")
 """What the suite needs of the repository, apart from the package itself."""
 
 
@@ -82,14 +82,16 @@ def oldest(session: nox.Session) -> None:
 def wheel(session: nox.Session) -> None:
     """Build the package and test what was built: the sources are out of reach."""
     session.install("build", "twine")
-    built = Path(session.create_tmp(), "dist")
-    shutil.rmtree(built, ignore_errors=True)
+    # Not create_tmp(): it sets TMPDIR to a folder of this project, and the nested sessions of the suite, which run in
+    # temporary directories, would then take this project's pyproject.toml for theirs.
+    work = Path(session.virtualenv.location, "work").resolve()
+    shutil.rmtree(work, ignore_errors=True)
+    built = work / "dist"
     session.run("python", "-m", "build", "--outdir", str(built))
     session.run("twine", "check", "--strict", *map(str, built.iterdir()))
     (package,) = built.glob("*.whl")
     session.install(f"pytest-startmethod[test] @ {package.resolve().as_uri()}")
-    elsewhere = Path(session.create_tmp(), "elsewhere")
-    shutil.rmtree(elsewhere, ignore_errors=True)
+    elsewhere = work / "elsewhere"
     elsewhere.mkdir()
     for name in SUITE:
         source = Path(name)
@@ -115,7 +117,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check the types of the package, strictly."""
-    session.install("mypy", "-e", ".")
+    session.install("mypy", "-e", ".[html]")
     session.run("mypy")
 
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from pytest_startmethod import report
+from pytest_startmethod import report, report_model
 from pytest_startmethod.finding import Finding
 from pytest_startmethod.report import LegResult
 
@@ -25,6 +25,19 @@ def leg(method="spawn", outcome="passed", test="tests/test_a.py::test_x", **valu
 
 def legs(**outcomes):
     return {method: leg(method, outcome) for method, outcome in outcomes.items()}
+
+
+def model(*legs, root="/project", status=0):
+    session = report_model.Session(
+        root=str(root),
+        python="3.12.1",
+        platform="linux",
+        default="fork",
+        methods=("fork", "spawn"),
+        version="1",
+        exit_status=status,
+    )
+    return report_model.build(legs, session)
 
 
 VERDICTS = {
@@ -112,6 +125,20 @@ def test_prediction_that_came_true_is_no_prediction():
     assert (alone.predicted, [each.method for each in alone.legs]) == (True, ["fork"])
 
 
+def test_prediction_that_did_not_come_true_is_dropped():
+    """A leg that passed refutes it, unless it used the processes of another leg."""
+    fork = leg("fork", predictions=(finding(),))
+    assert report.group([fork, leg()]) == []
+    assert report.group([fork, leg(vacuous=finding("SM502", "pinned-method"))]) == []
+    for kept in (
+        leg(vacuous=finding("SM503", "fixture-started-earlier")),
+        leg(outcome="failed"),
+        leg(outcome="skipped"),
+        leg(test="another"),
+    ):
+        assert [group.predicted for group in report.group([fork, kept])] == [True]
+
+
 def test_summary_reads():
     """The table has the outcomes that occurred; paths are relative to the root; no line is wider than 80."""
     results = [
@@ -132,6 +159,7 @@ def test_summary_reads():
         "SM101 local-function: 2 legs of 1 test (spawn, forkserver)",
         "  tests/test_a.py:7: target",
         "  `work` of tests/test_a.py cannot xxxxxxxxxxxxxxxxxxxx",
+        "  fix: move it",
         "  first: tests/test_a.py::test_x[spawn] and 1 more (-v)",
         "",
         "SM501 vacuous: 1 leg passed and started nothing with its method",
@@ -191,3 +219,51 @@ def test_long_paths_are_not_broken():
     """A path is for copying: it may be wider than the screen."""
     path = "x" * 100
     assert report.wrap(f"at {path} it is", indent="  ") == ["  at", f"  {path}", "  it is"]
+
+
+def test_failures_without_a_cause_and_flaky_legs_are_told():
+    """Nobody is left to wonder; what failed under every method is an ordinary failure."""
+    results = [
+        leg("fork"),
+        leg("spawn", "failed", message=f"assert 3 == 4 in {ROOT}/a.py"),
+        leg("fork", test="b"),
+        leg("spawn", "failed", test="b", flaky=True),
+        leg("fork", "failed", test="c"),
+    ]
+    assert report.summary_lines(results, root=ROOT, verbose=False) == [
+        "             passed   failed    flaky",
+        "fork              2        1        -",
+        "spawn             -        2        1",
+        "3 tests: 1 needs-fork, 1 fails, 1 flaky",
+        "",
+        "no cause found: 1 leg of 1 test (spawn)",
+        "  assert 3 == 4 in a.py",
+        "  first: tests/test_a.py::test_x[spawn]",
+        "",
+        "flaky: 1 leg failed and passed when run again, so no cause is named",
+        "  flaky: b[spawn]",
+    ]
+
+
+def test_many_causes_are_cut():
+    """Forty are told, the commonest first; at -v all are."""
+    results = [leg(test=f"t{n}", outcome="failed", findings=(finding(line=n + 1),)) for n in range(45)]
+    lines = report.summary_lines(results, root=ROOT, verbose=False)
+    assert sum(line.startswith("SM101") for line in lines) == 40
+    assert lines[-1] == "and 5 more causes of 5 legs (-v)"
+    assert sum(line.startswith("SM101") for line in report.summary_lines(results, root=ROOT, verbose=True)) == 45
+
+
+def test_a_long_first_leg_has_its_count_below():
+    """Nothing wraps that need not."""
+    results = [leg(m, "failed", test="tests/" + "x" * 65, findings=(finding(),)) for m in ("spawn", "forkserver")]
+    assert report.summary_lines(results, root=ROOT, verbose=False)[-2:] == [
+        f"  first: tests/{'x' * 65}[spawn]",
+        "    and 1 more (-v)",
+    ]
+
+
+def test_confirmed_findings_say_so():
+    """In the summary too."""
+    lines = report.summary_lines([leg(outcome="failed", findings=(finding(confirmed=True),))], root=ROOT, verbose=False)
+    assert any("confirmed: the test passes under spawn when" in line for line in lines)

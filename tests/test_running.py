@@ -136,12 +136,13 @@ def test_section_reads_as_promised(session):
     """What happened, why fork hid it, what to do."""
     outcome = session.file(test_a=LOCAL).run("--tb=short", "--start-methods=spawn")
     start = outcome.lines.index("------------------- start method spawn: SM101 local-function -------------------")
-    assert outcome.lines[start + 1 : start + 7] == [
+    assert outcome.lines[start + 1 : start + 8] == [
         "  test_a.py:6: target",
         "  `local` is defined inside `test_local`, so there is no name that a child could",
         "  import it by.",
         "  under fork: the child is a copy of the parent and has the function without",
         "    importing it",
+        "  confirmed: the test passes under spawn when target reaches the child",
         "  fix: move `local` out of `test_local` to module level",
     ]
 
@@ -165,7 +166,7 @@ def test_summary_counts_and_names(session, where):
     """The table, the verdicts, the cause with its first leg; at -v every leg."""
     outcome = session.file(test_a=LOCAL).run(where=where)
     start = outcome.lines.index("================================ start methods =================================")
-    assert outcome.lines[start + 1 : start + 12] == [
+    assert outcome.lines[start + 1 : start + 14] == [
         "             passed   failed",
         "fork              1        -",
         "spawn             -        1",
@@ -174,6 +175,8 @@ def test_summary_counts_and_names(session, where):
         "",
         "SM101 local-function: 2 legs of 1 test (spawn, forkserver)",
         *SECTION.splitlines(),
+        "  confirmed: the test passes under spawn and forkserver when target reaches the",
+        "    child",
         "  first: test_a.py::test_local[spawn] and 1 more (-v)",
     ]
     verbose = session.run("-v", where=where)
@@ -417,6 +420,25 @@ def test_set_start_method_in_conftest_is_set_aside_and_named(session):
     assert "/conftest.py:3: StartMethodWarning: set_start_method('spawn') is set aside while a leg runs" in outcome.out
 
 
+def test_first_use_of_the_default_context_is_no_call_of_set_start_method(session):
+    """A lock that is made when a module is imported fixes the default, and nobody is told that he did."""
+    session.file(
+        test_a="""
+        import multiprocessing
+        import pytest
+
+        LOCK = multiprocessing.RLock()
+
+        @pytest.mark.startmethods
+        def test_a(start_method):
+            assert multiprocessing.get_start_method() == start_method
+        """
+    )
+    outcome = session.run("-W", "error")
+    assert set(outcome.names.values()) == {"passed"}, outcome.out
+    assert "StartMethodWarning" not in outcome.out
+
+
 def test_set_start_method_in_the_test_wins_and_is_named(session):
     """The test's own outcome is its own; the leg it spoils is vacuous."""
     session.file(
@@ -620,7 +642,7 @@ def test_report_is_the_same_with_xdist(session):
             )
         ]
 
-    assert summary(session.run(where="xdist")) == summary(session.run())
+    assert summary(session.run("-n", 2, where="xdist")) == summary(session.run())
 
 
 def test_our_own_failure_leaves_the_outcome_alone(session):

@@ -6,14 +6,20 @@ All of them were checked on pytest 8.4.0 and 9.2.0.
 from __future__ import annotations
 
 import builtins
+import contextlib
 import dataclasses
 import functools
 import importlib
 import sys
+import types
+import warnings
 from typing import TYPE_CHECKING, Any
+
+from _pytest.nodes import Node
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from types import FrameType
 
     import pytest
 
@@ -252,6 +258,78 @@ def add_section(report: pytest.TestReport, title: str, text: str) -> None:
         report.sections.append((title, text))
 
 
+def drop_sections(report: pytest.TestReport, titles: Callable[[str], bool]) -> None:
+    """Take sections away that `add_section` put below a failure (``ExceptionRepr.sections``)."""
+    sections = getattr(report.longrepr, "sections", None)
+    if isinstance(sections, list):
+        sections[:] = [each for each in sections if not titles(str(each[0]))]
+    report.sections[:] = [each for each in report.sections if not titles(str(each[0]))]
+
+
+class HeldReports:
+    """Keeps back what an item's run logs from its first failure on, until `release`.
+
+    ``Session.gethookproxy`` is what ``Node.ihook`` asks; an attribute of the session hides it meanwhile. When it goes:
+    reports are shown at once, and without what experiments say.
+    """
+
+    def __init__(self, session: pytest.Session) -> None:
+        self.session = session
+        self.reports: list[Any] = []
+        """The reports that are kept back, in order."""
+        self._calls: list[tuple[Callable[..., Any], dict[str, Any]]] = []
+        self._original = session.gethookproxy
+        self._before = vars(session).get("gethookproxy")
+        session.gethookproxy = self._proxy  # type: ignore[method-assign, assignment]
+
+    def _proxy(self, path: Any) -> Any:
+        return _HoldingRelay(self._original(path), self)
+
+    def take(self, call: Callable[..., Any], kwargs: dict[str, Any]) -> Any:
+        """Log at once as long as nothing failed."""
+        report = kwargs.get("report")
+        failed = report is not None and report.failed and not hasattr(report, "wasxfail")
+        if not failed and not self._calls:
+            return call(**kwargs)
+        self._calls.append((call, kwargs))
+        if report is not None:
+            self.reports.append(report)
+        if failed:
+            self._stop_in_time()
+        return []
+
+    def _stop_in_time(self) -> None:
+        """With ``-x``, let the session know now: the item's teardown must tear everything down."""
+        limit = self.session.config.getoption("maxfail", 0)
+        failures = self.session.testsfailed + sum(each.failed for each in self.reports)
+        if limit and failures >= limit and not self.session.shouldfail:
+            self.session.shouldfail = f"stopping after {failures} failures"
+
+    def release(self) -> None:
+        """Log what was kept back, and keep nothing back any more."""
+        if self._before is None:
+            vars(self.session).pop("gethookproxy", None)
+        else:
+            self.session.gethookproxy = self._before  # type: ignore[method-assign]
+        calls, self._calls = self._calls, []
+        for call, kwargs in calls:
+            call(**kwargs)
+
+
+class _HoldingRelay:
+    """Stands for a hook relay."""
+
+    def __init__(self, relay: Any, held: HeldReports) -> None:
+        self._relay = relay
+        self._held = held
+
+    def __getattr__(self, name: str) -> Any:
+        call = getattr(self._relay, name)
+        if name in ("pytest_runtest_logreport", "pytest_runtest_logfinish"):
+            return lambda **kwargs: self._held.take(call, kwargs)
+        return call
+
+
 def pytest_timeout_of(item: pytest.Item) -> float:
     """Return the limit in seconds that pytest-timeout has for an item; 0 without one, or without the plugin.
 
@@ -295,3 +373,220 @@ def _without_most_notes(lines: list[str]) -> list[str]:
     prefix = lines[hidden[0]][: len(lines[hidden[0]]) - len(lines[hidden[0]].lstrip("E "))]
     more = f"{prefix}... {len(hidden)} more levels (--full-trace shows them)"
     return [*lines[: hidden[0]], more, *lines[hidden[-1] + 1 :]]
+
+
+def html_table_header(config: pytest.Config) -> list[str] | None:
+    """Return the cells of the header of pytest-html's table, or None if it writes no report here.
+
+    ``BaseReport._report.table_header``, pytest-html 4. Its hook is called when the session starts, and whether there
+    are legs is known after collection only. When it goes: that hook, and a column in every report.
+    """
+    for plugin in config.pluginmanager.get_plugins():
+        if type(plugin).__module__.startswith("pytest_html."):
+            header = getattr(getattr(plugin, "_report", None), "table_header", None)
+            if isinstance(header, list):
+                return header
+    return None
+
+
+# -- running an item again -------------------------------------------------------------------------------------------
+
+_MADE_ANEW = frozenset({"_request", "funcargs", "_obj", "_instance", "_report_sections"})
+"""Attributes of an item that `request_anew` and `renew_instance` see to, or pytest's own ``runtestprotocol``."""
+
+
+_ID = "_id" if hasattr(Node, "_id") else "_nodeid"
+"""Where a node keeps its id: a ``NodeId`` since 9.2, a string before."""
+
+
+class ItemState:
+    """What a run may change in an item: node id, attributes, stash, marks, keywords, ``record_property``."""
+
+    __slots__ = ("attributes", "id", "keywords", "marks", "properties", "stash")
+
+    def __init__(self, item: Any) -> None:
+        self.id = getattr(item, _ID)
+        self.attributes = item.__dict__.copy()
+        self.stash = item.stash._storage.copy()
+        self.marks = item.own_markers.copy()
+        self.keywords = item.keywords._markers.copy()
+        self.properties = item.user_properties.copy()
+
+
+def item_state(item: pytest.Item) -> ItemState:
+    """Return what a run may change in `item`, to be given to `restore_item`.
+
+    ``Stash._storage`` and ``NodeKeywords._markers`` are the dicts behind them.
+    When they go: a run sees the marks and stash of the one before.
+    """
+    return ItemState(item)
+
+
+def restore_item(item: Any, state: ItemState) -> None:
+    """Put `state` back, and forget captured output (``Item._report_sections``)."""
+    attributes = item.__dict__
+    for name in [each for each in attributes if each not in state.attributes and each not in _MADE_ANEW]:
+        del attributes[name]
+    attributes.update((name, value) for name, value in state.attributes.items() if name not in _MADE_ANEW)
+    for target, values in ((item.stash._storage, state.stash), (item.keywords._markers, state.keywords)):
+        target.clear()
+        target.update(values)
+    setattr(item, _ID, state.id)
+    item.own_markers[:] = state.marks
+    item.user_properties[:] = state.properties
+    item._report_sections.clear()
+
+
+def rename(item: Any, nodeid: str, location: tuple[str, int | None, str]) -> None:
+    """Give `item` another node id, and the location that failures are titled by; its name stays.
+
+    ``Node._id`` or ``_nodeid``, and the cached property ``Item.location``. When they go: nothing tells legs apart.
+    """
+    before = getattr(item, _ID)
+    setattr(item, _ID, nodeid if isinstance(before, str) else type(before).parse(nodeid))
+    item.__dict__["location"] = location
+
+
+def renew_instance(item: Any) -> None:
+    """Give a method of a plain class a new instance, as every test has: a ``TestCase`` gets one by itself.
+
+    ``Function._instance`` and ``_obj``; where a plugin has put something else into `_obj`, both stay.
+    """
+    instance, function = item.__dict__.get("_instance"), item.__dict__.get("_obj")
+    if instance is not None and type(function) is types.MethodType and function.__self__ is instance:
+        item._instance = item._getinstance()
+        item._obj = types.MethodType(function.__func__, item._instance)
+
+
+def tear_down_all(session: Any) -> None:
+    """Tear down every node and fixture that is set up (``SetupState.teardown_exact``).
+
+    When it goes: fixtures of a wider scope are those of the test before.
+    """
+    session._setupstate.teardown_exact(None)
+
+
+@contextlib.contextmanager
+def captured(config: pytest.Config) -> Iterator[None]:
+    """Swallow what is printed between two tests, when pytest captures nothing (``CaptureManager``)."""
+    manager: Any = config.pluginmanager.getplugin("capturemanager")
+    if manager is None:
+        yield
+        return
+    manager.resume_global_capture()
+    try:
+        yield
+    finally:
+        manager.suspend_global_capture()
+        manager.read_global_capture()
+
+
+@contextlib.contextmanager
+def request_anew(item: Any) -> Iterator[None]:
+    """Give a function a new request for a run, as ``_pytest.runner.runtestprotocol`` does (``Function._initrequest``).
+
+    Items without one, which have no fixtures, need none.
+    """
+    has_request = hasattr(item, "_request")
+    if has_request:
+        item._initrequest()
+    try:
+        yield
+    finally:
+        if has_request:
+            item._request, item.funcargs = False, None
+
+
+@contextlib.contextmanager
+def warnings_of(item: pytest.Item) -> Iterator[None]:
+    """Filter warnings as pytest does while `item` runs, and show none.
+
+    ``_pytest.config.apply_warning_filters`` and ``parse_warning_filter``. When they go: the filters of the session
+    rule.
+    """
+    from _pytest.config import apply_warning_filters, parse_warning_filter
+
+    config = item.config
+    with warnings.catch_warnings(record=True):
+        if config.pluginmanager.has_plugin("warnings"):
+            given = config.known_args_namespace.pythonwarnings or []
+            if not sys.warnoptions:
+                warnings.filterwarnings("always", category=DeprecationWarning)
+                warnings.filterwarnings("always", category=PendingDeprecationWarning)
+            apply_warning_filters(config.getini("filterwarnings"), given)
+            for mark in item.iter_markers(name="filterwarnings"):
+                for text in mark.args:
+                    warnings.filterwarnings(*parse_warning_filter(text, escape=False))
+        yield
+
+
+@contextlib.contextmanager
+def hypothesis_may_run_again(item: Any) -> Iterator[None]:
+    """Let Hypothesis accept that a method of a class is called with another instance than the first.
+
+    It does so itself for parametrized tests, by the same attribute, ``_hypothesis_internal_use_settings``: see
+    https://github.com/HypothesisWorks/hypothesis/issues/3733. When it goes: such a method fails its health check.
+    """
+    hypothesis: Any = sys.modules.get("hypothesis")
+    function = getattr(getattr(item, "obj", None), "__func__", None)
+    if hypothesis is None or not getattr(function, "is_hypothesis_test", False):
+        yield
+        return
+    name = "_hypothesis_internal_use_settings"
+    theirs = getattr(function, name, None)
+    parent = theirs or hypothesis.settings.default
+    suppressed = {hypothesis.HealthCheck.differing_executors, *parent.suppress_health_check}
+    setattr(function, name, hypothesis.settings(parent, suppress_health_check=suppressed))
+    try:
+        yield
+    finally:
+        if theirs is None:
+            delattr(function, name)
+        else:
+            setattr(function, name, theirs)
+
+
+def nodeid_with(item: Any, method: str) -> str:
+    """Return the node id of `item` with `method` as its first parameter: ``test_x[1]`` becomes ``test_x[spawn-1]``.
+
+    ``CallSpec._idlist``, see `id_parts`. xdist's ``--dist=loadgroup`` appends ``@group`` to node ids.
+    """
+    callspec = getattr(item, "callspec", None)
+    parts = id_parts(callspec) if callspec is not None else []
+    ids = "-".join(parts)
+    name = item.name
+    has_ids = bool(parts) and name.endswith(f"[{ids}]")
+    renamed = f"{name.removesuffix(f'[{ids}]')}[{method}-{ids}]" if has_ids else f"{name}[{method}]"
+    before, found, after = item.nodeid.rpartition(name)
+    return f"{before}{renamed}{after}" if found else f"{item.nodeid}[{method}]"
+
+
+def blame(config: pytest.Config, report: pytest.TestReport, nodeid: str) -> None:
+    """Let ``--lf`` and ``--sw`` take the test `nodeid` for what failed in `report`, which is of no collected test.
+
+    ``LFPlugin.lastfailed`` and ``StepwisePlugin.cached_info.last_failed``; both hold a ``NodeId`` since 9.2.
+    When they go: the next run with these options says that it does not know the test, and runs all.
+    """
+    theirs: Any = getattr(report, "id", report.nodeid)
+    key = nodeid if isinstance(theirs, str) else type(theirs).parse(nodeid)
+    last_failed = getattr(config.pluginmanager.get_plugin("lfplugin"), "lastfailed", None)
+    if last_failed is not None and last_failed.pop(theirs, None):
+        last_failed[key] = True
+    stepwise = getattr(config.pluginmanager.get_plugin("stepwiseplugin"), "cached_info", None)
+    if stepwise is not None and stepwise.last_failed == theirs:
+        stepwise.last_failed = key
+
+
+def fixture_being_set_up(frame: FrameType | None) -> Any:
+    """Return the ``FixtureDef`` that is being set up where `frame` is called from, the innermost; or None.
+
+    ``_pytest.fixtures.pytest_fixture_setup`` has it in a local variable. When it goes: it is not said whose process
+    it is that a fixture of an unmarked test started.
+    """
+    from _pytest.fixtures import pytest_fixture_setup
+
+    while frame is not None:
+        if frame.f_code is pytest_fixture_setup.__code__:
+            return frame.f_locals.get("fixturedef")
+        frame = frame.f_back
+    return None

@@ -44,10 +44,11 @@ class Finding:
         """Return the finding as text of at most `WIDTH` columns."""
         return "\n".join(self.section_lines())
 
-    def section_lines(self, root: str | None = None, *, titled: bool = True) -> list[str]:
+    def section_lines(self, root: str | None = None, *, titled: bool = True, method: str | None = None) -> list[str]:
         """Return the lines of the finding's text, with files below the directory `root` relative to it.
 
         Not `titled`: without code and name, for below a title that has them; the path stands beside the place.
+        `method` is the start method of the leg, where an experiment is told of.
         """
         from .codes import CAUSES
 
@@ -67,10 +68,20 @@ class Finding:
         for fact in self.evidence:
             lines += _wrap(_relative(fact, root), "  ", "    ")
         if self.confirmed is not None:
-            lines.append("  confirmed by experiment" if self.confirmed else "  not confirmed: an experiment cleared it")
+            lines += _wrap(self.experiment(method), "  ", "    ")
         if self.fix:
             lines += _wrap(_relative(f"fix: {self.fix}", root), "  ", "    ")
         return lines
+
+    def experiment(self, method: str | None = None) -> str:
+        """Return in one line what an experiment said under `method`; empty if none was made."""
+        if self.confirmed is None:
+            return ""
+        under = f" under {method}" if method else ""
+        reaches = f"when {self.path or 'it'} reaches the child"
+        if self.confirmed:
+            return f"confirmed: the test passes{under} {reaches}"
+        return f"cleared: the test fails the same way{under} {reaches}"
 
     def as_dict(self) -> dict[str, Any]:
         """Return the finding as builtins that JSON can hold; `from_dict` is the way back."""

@@ -42,8 +42,26 @@ OPTIONS: Final = {
         "limit of a leg's call in seconds, 0 for none; auto (the default): a minute, and ten times the longest "
         "finished leg of the same test",
     ),
+    "start_methods_report": (
+        "PATH",
+        "write a report of all legs at the end of the session: .json, .html or .md by suffix; may be given more than "
+        "once",
+    ),
 }
 """Ini key -> metavar and help. The option is the same word with dashes."""
+
+LISTS: Final = frozenset({"start_methods_report"})
+"""Those that may be given more than once; in an ini file, one value a line."""
+DISCOVER: Final = "start_methods_discover"
+DISCOVER_HELP: Final = (
+    "watch unmarked tests, too: one that starts a process or runs a task in one, and leaves the start method to the "
+    "interpreter, is run again under the other start methods"
+)
+VERIFY: Final = "start_methods_verify"
+VERIFY_HELP: Final = (
+    "run a failed leg again with one cause removed at a time, to confirm what its findings say (the default)",
+    "do not run failed legs again",
+)
 
 
 def flag(key: str) -> str:
@@ -55,8 +73,18 @@ def add_options(parser: pytest.Parser) -> None:
     """Declare the options and their ini keys; a command-line default is always None, so that the ini key counts."""
     group = parser.getgroup("startmethod", "multiprocessing start methods")
     for key, (metavar, text) in OPTIONS.items():
+        if key in LISTS:
+            group.addoption(flag(key), action="append", default=None, metavar=metavar, dest=key, help=text)
+            parser.addini(key, f"The default of {flag(key)}, one a line.", type="linelist", default=[])
+            continue
         group.addoption(flag(key), default=None, metavar=metavar, dest=key, help=text)
         parser.addini(key, f"The default of {flag(key)}.", default="")
+    group.addoption(flag(DISCOVER), action="store_true", default=None, dest=DISCOVER, help=DISCOVER_HELP)
+    parser.addini(DISCOVER, f"The default of {flag(DISCOVER)}.", type="bool", default=False)
+    group.addoption(flag(VERIFY), action="store_const", const=True, default=None, dest=VERIFY, help=VERIFY_HELP[0])
+    no = f"--no-{flag(VERIFY)[2:]}"
+    group.addoption(no, action="store_const", const=False, default=None, dest=VERIFY, help=VERIFY_HELP[1])
+    parser.addini(VERIFY, f"The default of {flag(VERIFY)}.", type="bool", default=None)
     parser.addini(
         USER_CODE, "Installed packages whose code is looked at as the project's own.", type="args", default=[]
     )
@@ -70,17 +98,40 @@ def given(config: pytest.Config, key: str) -> tuple[str, str]:
     return config.getini(key).strip(), f"ini key {key}"
 
 
+def given_list(config: pytest.Config, key: str) -> tuple[list[str], str]:
+    """Return the values of an option of `LISTS`, and where they stand, as messages name it."""
+    values = config.getoption(key)
+    if values is not None:
+        return values, flag(key)
+    return config.getini(key), f"ini key {key}"
+
+
 def any_given(config: pytest.Config) -> bool:
     """Return whether there is anything to be wrong."""
-    given_ = any(config.getoption(key) is not None or config.getini(key) for key in OPTIONS)
-    return given_ or bool(config.getini(USER_CODE))
+    try:
+        if config.getini(VERIFY) is not None or config.getini(USER_CODE):
+            return True
+        return any(config.getoption(key) is not None or config.getini(key) for key in (*OPTIONS, DISCOVER))
+    except (ValueError, TypeError):  # of a truth value
+        return True
+
+
+def header_lines(python: str, default: str, methods: tuple[str, ...]) -> list[str]:
+    """Return what the header says: what runs here, and what the users have."""
+    return [
+        f"start methods: {', '.join(methods)} (Python {python} here starts with {default})",
+        "  users have: spawn on macOS and Windows, forkserver on Linux with Python 3.14",
+    ]
 
 
 def unused_line(config: pytest.Config) -> str | None:
     """Return what to say of a ``--start-methods`` in a run without a marked test, or None if it was not given."""
     text = config.getoption("start_methods")
+    if text is None or config.getoption(DISCOVER) or config.getini(DISCOVER):
+        return None
     return (
-        None if text is None else f"--start-methods={text} had no effect: no test is marked with @pytest.mark.{MARKER}"
+        f"--start-methods={text} had no effect: no test is marked with @pytest.mark.{MARKER} "
+        f"({flag(DISCOVER)} finds the tests that start processes)"
     )
 
 

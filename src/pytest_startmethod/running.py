@@ -6,8 +6,10 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from functools import partial
 from multiprocessing.process import current_process
 from typing import TYPE_CHECKING, Any
 
@@ -16,31 +18,42 @@ import pytest
 from . import (
     _cpython,
     _pytest_private,
+    again,
+    backends,
     diagnosis,
     finding,
+    foreign,
     leftovers,
     limits,
     primitives,
+    selection,
 )
 from . import _multiprocessing as mp
 from .activation import Activation, ForkServers, Patches, SetByUser, main_is_pytest, unguarded_runner, without_main
 from .callers import Place, owner
 from .children import ChildReport, ReportDirectory
-from .collection import LEG, Leg
+from .collection import DISCOVERED, LEG, Leg
+from .fixtures import Teardown
 from .launches import Fixture, Launch, LegRecord, Recorder
-from .report import LegResult, relative, wrap
+from .patches import PatchLog
+from .report import LegResult, properties, relative, wrap
 from .warning import StartMethodWarning
 
 # What only a failure needs is imported by it: a fork copies the page tables of all that is loaded.
 if TYPE_CHECKING:
-    from . import child_causes
+    from . import child_causes, verifying
+    from .discovery import Discovery
     from .finding import Finding
     from .loading import Loader
     from .settings import Settings
     from .state import Observed, UserCode
+    from .verifying import Verifier
 
 _SHOWN_CHILDREN = 3
 _OBSERVED = 6
+_TRIAL_SECONDS = 10.0
+_TRIAL_TIMES = 10.0
+"""An experiment takes no longer than these seconds and so many times the longest finished leg of the test."""
 
 STATE = pytest.StashKey["LegState"]()
 """What is known of a leg while it runs; gone when it is over."""
@@ -49,10 +62,15 @@ STATE = pytest.StashKey["LegState"]()
 class LegState:
     """One running leg: everything that `Running`'s hooks share."""
 
-    def __init__(self, leg: Leg, activation: Activation, record: LegRecord) -> None:
+    def __init__(
+        self, leg: Leg, activation: Activation, record: LegRecord, *, watched: bool = False, discovered: bool = False
+    ) -> None:
         self.leg = leg
         self.activation = activation
         self.record = record
+        self.watched = watched
+        """An unmarked test's first run, in which nothing is changed: not the method, no limit, nothing is ended."""
+        self.discovered = discovered
         self.warned = 0
         self.outcomes: list[tuple[str, str]] = []
         """Phase and outcome of each report."""
@@ -70,12 +88,32 @@ class LegState:
         """What the summary must say because a warning could not."""
         self.inside: list[str] = []
         """The look inside, for the next failure."""
+        self.debugged = False
+        self.trial: float | None = None
+        """The most seconds of a call if the leg only runs again for an experiment; its own run has None."""
+        self.shown: list[tuple[pytest.TestReport, tuple[Finding, ...]]] = []
+        """The failures of the last run, and the findings that stand below each."""
+        self.touched: set[tuple[str, str]] = set()
+        """File and function of each frame of the tracebacks of these failures, those of the children, too."""
+        self.not_pickled = False
+        """Whether one of them comes from a start that could not pickle."""
+        self.finished: LegResult | None = None
+        """The last run's result, once it is over."""
+
+    def count(self, report: pytest.TestReport) -> None:
+        """Take a report's phase, outcome and duration."""
+        outcome: str = report.outcome
+        if hasattr(report, "wasxfail"):
+            outcome = "xfailed" if report.skipped else "xpassed"
+        self.outcomes.append((str(report.when), outcome))
+        self.duration += report.duration
 
     def start_anew(self) -> None:
         """Forget a run that is over: pytest-rerunfailures runs the leg again within the same span."""
         for each in (self.outcomes, self.findings, self.children, self.record.launches, self.record.failures):
             each.clear()
         self.record.tasks.clear()
+        self.record.foreign.clear()
         self.record.closed.clear()
         self.duration, self.message, self.vacuous, self.hang, self.predictions = 0.0, None, None, None, ()
 
@@ -83,12 +121,14 @@ class LegState:
 class Running:
     """The hooks around a running leg. Registered when the first leg is collected."""
 
-    def __init__(self, config: pytest.Config, settings: Settings) -> None:
+    def __init__(self, config: pytest.Config, settings: Settings, temporary: str | None = None) -> None:
         self.config = config
         self.settings = settings
         self.recorder = Recorder()
         self.servers = ForkServers()
-        self.reports = _report_directory(self.recorder)
+        self._others: dict[str, ForkServers] = {}
+        """By package: those of other backends that legs ran under."""
+        self.reports = _report_directory(self.recorder, temporary)
         self.recorder.dead_workers = self._why_workers_died
         self.recorder.lost_jobs = self._lost_jobs
         self._loader: Loader | None = None
@@ -100,6 +140,10 @@ class Running:
         """By test and method: outcome of the call, and what it failed with, where."""
         if settings.precheck == "error":
             self.recorder.loader = self._fresh_child
+        self.patched = PatchLog(pytest.MonkeyPatch)
+        self._verifier: Verifier | None = None
+        self._fork_failed: set[str] = set()
+        """The tests whose leg under fork failed."""
         self._state: LegState | None = None
         self._native = mp.interpreter_default()
         self._runner = unguarded_runner()
@@ -110,6 +154,7 @@ class Running:
         self._warned: set[SetByUser] = set()
         self._shown: dict[object, str] = {}
         """Findings that already stand below a failure, with its node id."""
+        self.discovery: Discovery | None = None
 
     # -- the leg's span ----------------------------------------------------------------------------------------------
 
@@ -119,38 +164,161 @@ class Running:
         leg = item.stash.get(LEG, None)
         if leg is None:
             return (yield)
-        if leg.method not in mp.available():
+        if backends.unavailable_reason(self.config, leg.method) is not None:
             return (yield)  # its skip says so
+        held = self._hold(item, leg)
+        try:
+            with self._running(item, leg) as state:
+                result = yield
+            if held is not None:
+                self._verify(item, state, held)
+            return result
+        finally:
+            if held is not None:
+                held.release()
+
+    @contextmanager
+    def _running(self, item: pytest.Item, leg: Leg, trial: float | None = None) -> Iterator[LegState]:
+        """Make the leg's method the default and listen; `trial` as in `LegState`."""
+        backend = backends.of(self.config, leg.method)
         self._give_temporary_directory()
-        activation = Activation(leg.method)
+        activation = Activation(selection.base(leg.method), backend.package)
         patches = Patches()
+        servers: list[ForkServers | None] = []
         precheck = self.settings.precheck != "off"
         _pytest_private.hide_frames(item, _below_start)
-        with self.recorder.leg(leg.nodeid, leg.method, precheck=precheck) as record:
-            self._state = item.stash[STATE] = LegState(leg, activation, record)
+        around = self._state
+        if trial is None:
+            again.remember(item)
+            if ("start_method", leg.method) not in item.user_properties:
+                item.user_properties.append(("start_method", leg.method))
+        with self.recorder.leg(leg.nodeid, leg.method, precheck=precheck, backend=backend) as record:
+            record.patches = self.patched.begin()
+            discovered = DISCOVERED in item.stash
+            state = self._state = item.stash[STATE] = LegState(leg, activation, record, discovered=discovered)
+            state.trial = trial
             try:
-                if main_is_pytest() or self._runner is not None:
-                    patches.put(mp.spawn_module(), "get_preparation_data", without_main)
                 if self.reports is not None:
                     self.reports.clear()
-                    for owner_, name, wrap_ in self.reports.patches():
-                        patches.put(owner_, name, wrap_)
-                if mp.has_forkserver():
-                    patches.put(mp.forkserver_class(), "ensure_running", self.servers.watch)
-                    self.servers.enter()
-                patches.put(mp.lock_class(), "__init__", primitives.watch_creation)
-                if leg.method != "fork":
-                    patches.put(mp.lock_class(), "__getstate__", primitives.adopting(self._native))
+                for package in dict.fromkeys((mp.STDLIB, backend.package)):
+                    self._patch(patches, package, activation.method)
+                    servers.append(self._servers_of(package))
                 activation.enter()
-                return (yield)
+                yield state
             finally:
                 leftovers.end(record.launches)  # those of a leg that was interrupted: a finished one has said so
                 activation.exit()
-                if mp.has_forkserver():
-                    self.servers.exit()
+                for each in servers:
+                    if each is not None:
+                        each.exit()
                 patches.undo()
-                self._state = None
+                self._state = around
                 del item.stash[STATE]
+
+    def _patch(self, patches: Patches, package: str, method: str) -> None:
+        """Exchange for a leg what `package` starts processes with; `method` is without the backend."""
+        stdlib = package == mp.STDLIB
+        if main_is_pytest() or self._runner is not None:
+            patches.put(mp.spawn_module(package), "get_preparation_data", without_main)
+        if self.reports is not None:
+            for owner_, name, wrap_ in self.reports.patches(package):
+                patches.put(owner_, name, wrap_)
+        native = self._native if stdlib else mp.interpreter_default(package)
+        patches.put(mp.lock_class(package), "__init__", partial(primitives.watch_creation, package=package))
+        if method != "fork":
+            patches.put(mp.lock_class(package), "__getstate__", primitives.adopting(native, package))
+
+        if mp.has_forkserver():
+            servers = self.servers if stdlib else self._others.setdefault(package, ForkServers(package))
+            patches.put(mp.forkserver_class(package), "ensure_running", servers.watch)
+
+    def _servers_of(self, package: str) -> ForkServers | None:
+        """Put our forkserver of `package` in the place of the user's."""
+        if not mp.has_forkserver():
+            return None
+        servers = self.servers if package == mp.STDLIB else self._others[package]
+        servers.enter()
+        return servers
+
+    # -- experiments -------------------------------------------------------------------------------------------------
+
+    def _hold(self, item: pytest.Item, leg: Leg) -> _pytest_private.HeldReports | None:
+        """Keep the leg's reports back from its first failure on, if experiments may have something to add."""
+        if not self.settings.verify or selection.base(leg.method) == "fork" or self.reports is None:
+            return None
+        if ":" in leg.method:  # what an experiment sends goes through multiprocessing's own pickler
+            return None
+        if self.config.getoption("usepdb", False) or self.config.getoption("setuponly", False) or limits.is_debugging():
+            return None
+        return _pytest_private.HeldReports(item.session)
+
+    def _verify(self, item: pytest.Item, state: LegState, held: _pytest_private.HeldReports) -> None:
+        """Run a failed leg again, and put what that said into the reports that were held back."""
+        shown = [each for each in state.shown if any(each[0] is report for report in held.reports)]
+        if not shown or state.finished is None or state.debugged or state.leg.test in self._fork_failed:
+            return
+        from . import verifying
+
+        if self._verifier is None:
+            assert self.reports is not None
+            self._verifier = verifying.Verifier(self.reports)
+        failed = verifying.Failed(
+            state.leg.method,
+            diagnosis.unique(each for _, findings in shown for each in findings),
+            tuple((str(report.when), verifying.message_of(report)) for report, _ in shown),
+            frozenset(state.touched),
+            state.not_pickled,
+        )
+        try:
+            verified = self._verifier.verify(failed, lambda around: self._run_again(item, state, around))
+            self._tell(state, shown, verified, held)
+        except Exception:
+            self.recorder.troubles.append(traceback.format_exc(limit=-1).strip().splitlines()[-1])
+
+    def _run_again(
+        self, item: pytest.Item, state: LegState, around: AbstractContextManager[object]
+    ) -> list[pytest.TestReport]:
+        """Run the leg once more, silently; nothing of it stays."""
+        troubles = len(self.recorder.troubles)
+        self.recorder.forget_fixtures()
+        observe, self.recorder.observe = self.recorder.observe, None
+        seconds = _TRIAL_SECONDS + _TRIAL_TIMES * max(self._finished.get(state.leg.test, []), default=0.0)
+        try:
+            with self._running(item, state.leg, seconds) as trial, around:
+                return again.run(item, state.leg, silent=True, stash={STATE: trial})
+        finally:
+            self.recorder.observe = observe
+            self.recorder.forget_fixtures()
+            del self.recorder.troubles[troubles:]
+
+    def _tell(
+        self,
+        state: LegState,
+        shown: list[tuple[pytest.TestReport, tuple[Finding, ...]]],
+        verified: verifying.Verified,
+        held: _pytest_private.HeldReports,
+    ) -> None:
+        """Say below the failures, and in the leg's result, what the runs said."""
+        from .verifying import FLAKY
+
+        titles = {_title(each, state.leg.method) for _, findings in shown for each in findings}
+        by_identity = {_identity(each): each for each in verified.findings}
+        for report, findings in shown:
+            _pytest_private.drop_sections(report, titles.__contains__)
+            mine = {_identity(each) for each in findings}
+            self._show_findings(report, state, [each for key, each in by_identity.items() if key in mine])
+        if verified.flaky:
+            _pytest_private.add_section(shown[0][0], f"start method {state.leg.method}: flaky", f"  {FLAKY}")
+        assert state.finished is not None
+        rest = [each for each in state.finished.findings if not any(each in findings for _, findings in shown)]
+        result = replace(state.finished, findings=(*verified.findings, *rest), flaky=verified.flaky)
+        for report in held.reports:
+            if hasattr(report, "startmethod"):
+                root = str(self.config.rootpath)
+                before = properties(state.finished, root)
+                others = [each for each in report.user_properties if each not in before]
+                report.user_properties[:] = [*others, *properties(result, root)]
+                report.startmethod = result.as_dict()
 
     def _give_temporary_directory(self) -> None:
         """Have a place for multiprocessing's sockets that no test removes, and that goes with the session.
@@ -164,6 +332,8 @@ class Running:
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any]) -> Generator[None, object, object]:
         """Know whose start it is."""
+        if self._state is not None:
+            self.patched.watch()
         with self.recorder.fixture(Fixture(fixturedef.argname, fixturedef.scope, fixturedef.baseid)):
             return (yield)
 
@@ -171,8 +341,9 @@ class Running:
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
         """Put the method back if a fixture changed it, and say who changed it."""
         state = item.stash.get(STATE, None)
-        if state is None:
+        if state is None or state.watched:
             return (yield)
+        self.patched.watch()
         state.activation.enter_call()
         self._warn(state)
         self._start_clock(item, state)
@@ -190,11 +361,14 @@ class Running:
             return
         chosen = state.leg.timeout if state.leg.timeout is not None else self.settings.timeout
         theirs = _pytest_private.pytest_timeout_of(item)
-        if theirs:  # pytest-timeout's limit rules: only look, shortly before
-            state.limit = limits.Limit(theirs - min(0.5, theirs / 10), lambda: self._look(state, theirs))
+        if state.trial is not None:
+            seconds = min(theirs or state.trial, chosen or state.trial, state.trial)
+            state.limit = limits.Limit(seconds, lambda: self._expire(item, state, seconds))
+        elif theirs:  # pytest-timeout's limit rules: only look, shortly before
+            state.limit = limits.Limit(theirs - min(0.5, theirs / 10), lambda: self._look(item, state, theirs))
         else:
             seconds = limits.limit_of(chosen, self._finished.get(state.leg.test, []))
-            state.limit = limits.Limit(seconds, lambda: self._expire(state, seconds))
+            state.limit = limits.Limit(seconds, lambda: self._expire(item, state, seconds))
         state.limit.start()
 
     def _stop_clock(self, state: LegState) -> None:
@@ -205,9 +379,10 @@ class Running:
     def pytest_enter_pdb(self) -> None:
         """Stop the clock: from here on a person decides how long it takes."""
         if self._state is not None:
+            self._state.debugged = True
             self._stop_clock(self._state)
 
-    def _look(self, state: LegState, seconds: float) -> None:
+    def _look(self, item: pytest.Item, state: LegState, seconds: float) -> None:
         """Note where everybody stands; called in the middle of the test, which goes on whatever happens here."""
         if state.hang is not None:
             return
@@ -215,12 +390,13 @@ class Running:
             from . import hang, stacks
 
             children = stacks.of_children(state.record.launches, self.reports)
-            state.hang = hang.explain(hang.Hanging(seconds, stacks.own(), children), state.leg.method)
+            started = bool(state.record.launches or self._inherited(item, state.leg))
+            state.hang = hang.explain(hang.Hanging(seconds, stacks.own(), children, started), state.leg.method)
         except Exception as trouble:
             self.recorder.troubles.append(f"{type(trouble).__name__} in Running._look: {trouble}")
 
-    def _expire(self, state: LegState, seconds: float) -> None:
-        self._look(state, seconds)
+    def _expire(self, item: pytest.Item, state: LegState, seconds: float) -> None:
+        self._look(item, state, seconds)
         try:
             leftovers.end(state.record.launches, grace=0.0)
         except Exception as trouble:
@@ -230,7 +406,7 @@ class Running:
     def _warn(self, state: LegState) -> None:
         for override in state.activation.overrides[state.warned :]:
             state.warned += 1
-            if override in self._warned:
+            if override in self._warned or state.trial is not None:
                 continue
             self._warned.add(override)
             text = _override_text(override, state.leg)
@@ -253,10 +429,17 @@ class Running:
         """Annotate what failed; at the end of the leg, attach what is known of it."""
         report = yield
         state = item.stash.get(STATE, None)
+        if self.discovery is not None and (state is None or state.watched):
+            state = self.discovery.state_of(item, call, report)
         if state is None:
             return report
+        if state.trial is not None:
+            return report
+        if state.discovered:
+            report.startmethod_of = state.leg.test  # type: ignore[attr-defined]
         try:
-            self._annotate(item, call, report, state)
+            with limits.alarm_paused():
+                self._annotate(item, call, report, state)
         except Exception:
             self.recorder.troubles.append(traceback.format_exc(limit=-1).strip().splitlines()[-1])
             state.outcomes.append((str(report.when), report.outcome))
@@ -267,33 +450,76 @@ class Running:
     def _annotate(
         self, item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport, state: LegState
     ) -> None:
-        state.duration += report.duration
+        if report.when == "setup":
+            state.shown.clear()
+            state.touched.clear()
+            state.not_pickled = False
         evidence = self._evidence(item, call, report, state)
-        if report.when == "call" and state.leg.method != "fork":
+        if report.when == "call" and selection.base(state.leg.method) != "fork" and not state.watched:
             self._note_runner(state)
         if report.failed:
             state.message = state.message or _message(report)
             if not self.config.getoption("fulltrace", False):
                 _pytest_private.shorten_notes(report)
             self._show_children(report, state)
-            self._show(report, state, diagnosis.diagnose(evidence))
+            findings = self._ask_hooks(item, call, evidence, diagnosis.diagnose(evidence))
+            self._show(report, state, findings)
             self._show_inside(report, state)
+            state.shown.append((report, findings))
+            state.not_pickled |= evidence.failure is not None
+            state.touched |= _touched(call.excinfo) | self._touched_by_children()
+            if selection.base(state.leg.method) == "fork":
+                self._fork_failed.add(state.leg.test)
         elif report.skipped and not hasattr(report, "wasxfail"):
             state.findings += diagnosis.diagnose(evidence)
         elif report.when == "call":
             state.findings += diagnosis.swallowed(evidence)
             if report.passed and not hasattr(report, "wasxfail"):
                 self._examine(report, state, evidence)
-        outcome = "xfailed" if report.skipped else "xpassed"
-        state.outcomes.append((str(report.when), outcome if hasattr(report, "wasxfail") else report.outcome))
+        state.count(report)
         if report.when == "call":
             calls = self._calls.setdefault(state.leg.test, {})
             calls[state.leg.method] = (str(report.outcome), _failed_with(call))
             self._finished.setdefault(state.leg.test, []).append(report.duration)
         if report.when == "teardown":
-            self._end_leftovers(state)
-            report.startmethod = self._result(state).as_dict()  # type: ignore[attr-defined]
+            if not state.watched:
+                self._end_leftovers(state)
+            state.finished = self._result(state)
+            report.startmethod = state.finished.as_dict()  # type: ignore[attr-defined]
+            report.user_properties += properties(state.finished, str(self.config.rootpath))
             state.start_anew()
+
+    def _ask_hooks(
+        self,
+        item: pytest.Item,
+        call: pytest.CallInfo[None],
+        evidence: diagnosis.Evidence,
+        findings: tuple[Finding, ...],
+    ) -> tuple[Finding, ...]:
+        """Let other plugins say what they know of a failure under spawn or forkserver."""
+        if selection.base(evidence.method) == "fork" or not item.ihook.pytest_startmethod_diagnose.get_hookimpls():
+            return findings
+        from . import failed
+
+        error = call.excinfo.value if call.excinfo is not None else None
+        place = evidence.raised_at
+        failure = failed.FailedLeg(
+            nodeid=evidence.leg,
+            method=evidence.method,
+            when=call.when,  # type: ignore[arg-type]
+            outcome=evidence.outcome,
+            exception=failed.exception_name(error) if error is not None else "",
+            message=failed.exception_text(error) if error is not None else "",
+            file=place.file if place is not None else None,
+            line=place.line if place is not None else None,
+            launches=tuple(each.as_dict() for each in evidence.launches),
+            tasks=tuple(each.as_dict() for each in evidence.tasks),
+            children=self._reports(),
+            findings=findings,
+        )
+        theirs, troubles = failed.ask(item, failure)
+        self.recorder.troubles += [each for each in troubles if each not in self.recorder.troubles]
+        return diagnosis.unique(failed.ranked(findings, theirs))
 
     def _note_runner(self, state: LegState) -> None:
         if self._runner is not None and not self._runner_told and state.record.launches:
@@ -302,8 +528,8 @@ class Running:
 
     def _end_leftovers(self, state: LegState) -> None:
         root = str(self.config.rootpath)
-        for launch in leftovers.end(state.record.launches):
-            state.notes.append(relative(leftovers.sentence(launch, state.leg.nodeid), root))
+        left = leftovers.end(state.record.launches)
+        state.notes += [relative(each, root) for each in leftovers.sentences(left, state.leg.nodeid)]
 
     def _examine(self, report: pytest.TestReport, state: LegState, evidence: diagnosis.Evidence) -> None:
         """Look at a leg that passed: did it test its method, would what it started start elsewhere."""
@@ -316,7 +542,7 @@ class Running:
         if state.vacuous is not None and leg.vacuous == "fail":
             text = f"vacuous: {state.vacuous.message} ({state.vacuous.code})\nfix: {state.vacuous.fix}"
             _fail(report, relative(text, root))
-        elif state.predictions and self.settings.precheck == "error":
+        elif state.predictions and self.settings.precheck == "error" and not state.watched:
             lines = [f"pre-check: what this test starts under fork would not start under spawn ({leg.nodeid})"]
             for each in state.predictions:
                 lines += ["", *finding.section_lines(each, root)]
@@ -340,18 +566,22 @@ class Running:
             _pytest_private.add_section(report, f"start method {state.leg.method}: in the child", text)
 
     def _show(self, report: pytest.TestReport, state: LegState, findings: tuple[Finding, ...]) -> None:
-        """Put the findings below the failure; one that stands below an earlier failure is named only."""
-        root = str(self.config.rootpath)
+        """Put the findings below the failure that do not stand below an earlier one of this leg."""
         new = [each for each in findings if each not in state.findings]
         state.findings += new
-        for each in new:
-            identity = (each.code, each.path, each.file, each.line, state.leg.method)
-            first = self._shown.setdefault(identity, report.nodeid)
+        self._show_findings(report, state, new)
+
+    def _show_findings(self, report: pytest.TestReport, state: LegState, findings: Sequence[Finding]) -> None:
+        """Put findings below a failure; one that stands below an earlier leg's is named only."""
+        root, method = str(self.config.rootpath), state.leg.method
+        for each in findings:
+            first = self._shown.setdefault((_identity(each), method), report.nodeid)
             lines = (
-                each.section_lines(root, titled=False) if first == report.nodeid else wrap(f"the same as in {first}")
+                each.section_lines(root, titled=False, method=method)
+                if first == report.nodeid
+                else wrap(f"the same as in {first}")
             )
-            title = f"start method {state.leg.method}: {each.code} {each.name}"
-            _pytest_private.add_section(report, title, "\n".join(lines))
+            _pytest_private.add_section(report, _title(each, method), "\n".join(lines))
 
     def _evidence(
         self, item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport, state: LegState
@@ -371,8 +601,10 @@ class Running:
             overrides=tuple(activation.overrides),
             raised_at=_raised_at(excinfo.tb) if excinfo is not None else None,
             error=excinfo.typename if excinfo is not None else "",
+            text=" ".join(str(report.longrepr).split()) if report.failed else "",
             children=self._children(record) if report.failed else (),
             hang=state.hang,
+            foreign=tuple(record.foreign),
         )
         if report.failed:
             evidence = replace(evidence, state=self._state_findings(item, call, state, evidence))
@@ -394,8 +626,16 @@ class Running:
             rootdir=str(self.config.rootpath), import_mode=self.config.getoption("importmode", None)
         )
         return child_causes.findings(
-            self.reports.read(), record.launches, parent, _not_loading, tuple(self.reports.unreturned)
+            self.reports.read(), record.launches, parent, _not_loading, tuple(self.reports.unreturned), record.tasks
         )
+
+    def _touched_by_children(self) -> set[tuple[str, str]]:
+        return {
+            (frame.file, frame.function.rpartition(".")[2])
+            for each in self._reports()
+            for raised in each.raised
+            for frame in raised.frames
+        }
 
     # -- what the children see -----------------------------------------------------------------------------------------
 
@@ -566,6 +806,10 @@ class Running:
             vacuous=state.vacuous,
             findings=diagnosis.unique(state.findings),
             predictions=state.predictions,
+            foreign=tuple(
+                each.as_dict() for each in (*foreign.pinned(state.record.launches, leg.method), *state.record.foreign)
+            ),
+            discovered=state.discovered or state.watched,
             troubles=(*state.notes, *(f"pytest-startmethod: {each}" for each in self.recorder.troubles)),
         )
 
@@ -574,24 +818,36 @@ class Running:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:
         """End what the legs left: processes of wider fixtures, servers, the directory of the reports."""
-        wider = [launch for launches in self.recorder.by_fixture.values() for launch in launches]
-        leftovers.end_all(wider)
+        self.patched.close()
+        self.recorder.forget_fixtures()
+        leftovers.end_all(self.recorder.of_fixtures)
         if self._loader is not None:
             self._loader.__exit__(None, None, None)
         if self._other_loader is not None:
             self._other_loader.close()
         if mp.has_forkserver():
-            self.servers.close()
+            for servers in (self.servers, *self._others.values()):
+                servers.close()
         if self.reports is not None:
             if _cpython.temporary_directory_of(current_process()) == self.reports.path:
                 _cpython.set_temporary_directory(current_process(), None)
             self.reports.remove()
 
 
-def _report_directory(recorder: Recorder) -> ReportDirectory | None:
+class Hooks:
+    """`Running` without the hook that spans a leg, which `discovery` calls: to be registered while a leg runs only."""
+
+    def __init__(self, running: Running) -> None:
+        for name in dir(running):
+            if name.startswith("pytest_") and name not in ("pytest_runtest_protocol", "pytest_sessionfinish"):
+                setattr(self, name, getattr(running, name))
+        self.pytest_runtest_teardown = Teardown().pytest_runtest_teardown
+
+
+def _report_directory(recorder: Recorder, temporary: str | None) -> ReportDirectory | None:
     """Make the directory for what children report; without one, nothing is reported and everything else works."""
     try:
-        directory = ReportDirectory.create()
+        directory = ReportDirectory.create(temporary)
         directory.hold_life_line()
         return directory
     except OSError as trouble:
@@ -608,6 +864,27 @@ def _not_loading(launch: Launch) -> Sequence[child_causes.Unloaded]:
     return loading.predict(launch.payload, method=launch.method)
 
 
+def _identity(each: Finding) -> object:
+    return each.code, each.path, each.file, each.line
+
+
+def _title(each: Finding, method: str) -> str:
+    return f"start method {method}: {each.code} {each.name}"
+
+
+def _touched(excinfo: pytest.ExceptionInfo[BaseException] | None) -> set[tuple[str, str]]:
+    """Return file and function of each frame of a traceback and of those that it was raised from."""
+    found: set[tuple[str, str]] = set()
+    error = excinfo.value if excinfo is not None else None
+    for _ in range(10):
+        if error is None:
+            break
+        for frame, _line in traceback.walk_tb(error.__traceback__):
+            found.add((os.path.abspath(frame.f_code.co_filename), frame.f_code.co_name))
+        error = error.__cause__ or error.__context__
+    return found
+
+
 def _override_text(override: SetByUser, leg: Leg) -> str:
     call = f"set_start_method({override.method!r})"
     if override.wins:
@@ -615,9 +892,16 @@ def _override_text(override: SetByUser, leg: Leg) -> str:
     return f"{call} is set aside while a leg runs: each leg runs under its own method"
 
 
+_MADE_ALIKE = ("multiprocess", "billiard", "dill")
+
+
 def _below_start(filename: str) -> bool:
-    """Say whether a frame below ``Process.start()`` is CPython's or ours."""
-    return owner(filename) == "ours" or (owner(filename) == "stdlib" and "multiprocessing" in filename)
+    """Say whether a frame below ``Process.start()`` is ours, CPython's, or that of a package made like it."""
+    whose = owner(filename)
+    if whose == "stdlib":
+        return "multiprocessing" in filename or os.path.basename(filename) == "pickle.py"  # dill's runs in Python
+    parts = filename.split(os.sep)
+    return whose == "ours" or (whose == "installed" and any(each in parts for each in _MADE_ALIKE))
 
 
 def _fail(report: pytest.TestReport, text: str) -> None:

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from . import selection
-from .options import PRECHECK, USER_CODE, VACUOUS, given
+from .options import DISCOVER, PRECHECK, USER_CODE, VACUOUS, VERIFY, given, given_list
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     import pytest
+
+    from .backends import Backend
 
 
 class SettingsError(ValueError):
@@ -32,12 +34,18 @@ class Settings:
     """One of `VACUOUS`; a marker may override it."""
     timeout: float | None = None
     """Seconds, 0 for no limit, or None for ``auto``; a marker may override it."""
+    reports: tuple[str, ...] = ()
+    """Files to write a report to, absolute."""
+    discover: bool = False
+    """Whether unmarked tests are watched."""
+    verify: bool = True
+    """Whether experiments confirm the findings of failed legs."""
     user_code: tuple[str, ...] = ()
     """Installed packages whose code is looked at like the user's."""
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """The selected methods, in the order fork, spawn, forkserver. Imports multiprocessing."""
+        """The selected methods, in order. Imports multiprocessing."""
         return selection.selected(self.selection)
 
     @property
@@ -65,17 +73,65 @@ def from_config(config: pytest.Config) -> Settings:
     text, source = given(config, "start_methods")
     explicit = source.startswith("--")
     try:
-        chosen = selection.ALL if not text and not explicit else selection.parse(text)
+        chosen = selection.ALL if not text and not explicit else selection.parse(text, lambda: _backends(config))
     except ValueError as error:
         raise SettingsError(f"{source}: {error}") from None
+    _refuse_missing(config, chosen, source)
     return Settings(
         chosen,
         explicit,
         word("start_methods_precheck", PRECHECK),
         word("start_methods_vacuous", VACUOUS),
         _limit(*given(config, "start_methods_timeout")),
+        _reports(config),
+        _truth(config, DISCOVER, default=False),
+        _truth(config, VERIFY, default=True),
         _packages(config.getini(USER_CODE)),
     )
+
+
+def _backends(config: pytest.Config) -> Mapping[str, Backend]:
+    from . import backends
+
+    try:
+        return backends.known(config)
+    except backends.BackendError as error:
+        raise SettingsError(str(error)) from None
+
+
+def _refuse_missing(config: pytest.Config, chosen: str, source: str) -> None:
+    """Refuse a method whose package is not there: nobody selects by accident what is never in ``all``."""
+    for method in chosen.split(",") if ":" in chosen else ():
+        name, _ = selection.split(method)
+        backend = _backends(config)[name] if name else None
+        if backend is not None and not backend.installed:
+            from . import backends
+
+            raise SettingsError(f"{source}: {backends.missing_reason(method, backend)}")
+
+
+def _reports(config: pytest.Config) -> tuple[str, ...]:
+    texts, source = given_list(config, "start_methods_report")
+    if not texts:
+        return ()
+    from . import report_files
+
+    # As pytest's own files: what is typed is relative to where it is typed, what is configured to the root.
+    base = config.invocation_params.dir if source.startswith("--") else config.rootpath
+    try:
+        return tuple(dict.fromkeys(report_files.checked(text, base) for text in texts))
+    except ValueError as error:
+        raise SettingsError(f"{source}: {error}") from None
+
+
+def _truth(config: pytest.Config, key: str, *, default: bool) -> bool:
+    if config.getoption(key) is not None:
+        return bool(config.getoption(key))
+    try:
+        value = config.getini(key)
+    except (ValueError, TypeError) as error:
+        raise SettingsError(f"ini key {key}: {error} (valid: true, false)") from None
+    return default if value is None else bool(value)
 
 
 def _packages(names: list[str]) -> tuple[str, ...]:
@@ -128,8 +184,10 @@ class Marker:
         return next((named for named in self.methods if named.method == method), Named(method))
 
 
-def parse_marker(args: tuple[object, ...], kwargs: Mapping[str, object]) -> Marker:
-    """Return what a marker's arguments say.
+def parse_marker(
+    args: tuple[object, ...], kwargs: Mapping[str, object], backends: Callable[[], Collection[str]] = tuple
+) -> Marker:
+    """Return what a marker's arguments say; `backends` gives the names that may stand before a colon.
 
     Raises:
         SettingsError: an argument cannot be meant; the message names it and the valid ones, and not the test.
@@ -140,7 +198,7 @@ def parse_marker(args: tuple[object, ...], kwargs: Mapping[str, object]) -> Mark
             raise SettingsError(f"unknown keyword {keyword!r} (valid: vacuous, timeout)")
     methods: dict[str, Named] = {}
     for arg in args:
-        named = _named(arg)
+        named = _named(arg, backends)
         if named.method in methods:
             raise SettingsError(f"{named.method!r} is named twice")
         if any(named.node_id == other.node_id for other in methods.values()):
@@ -149,7 +207,7 @@ def parse_marker(args: tuple[object, ...], kwargs: Mapping[str, object]) -> Mark
     return Marker(tuple(methods.values()), _vacuous(kwargs.get("vacuous")), _timeout(kwargs.get("timeout")))
 
 
-def _named(arg: object) -> Named:
+def _named(arg: object, backends: Callable[[], Collection[str]]) -> Named:
     valid = f"(valid: {', '.join(selection.ORDER)})"
     marks: tuple[Any, ...] = ()
     id_: object = None
@@ -163,8 +221,9 @@ def _named(arg: object) -> Named:
         raise SettingsError(
             f"a start method is given by its name, not by an object of type {type(arg).__name__} {valid}"
         )
-    if arg not in selection.ORDER:
-        raise SettingsError(f"{arg!r} is not a start method {valid}")
+    wrong = selection.problem(arg, backends)
+    if wrong is not None:
+        raise SettingsError(f"{wrong} {valid}")
     return Named(arg, tuple(marks), id_)
 
 

@@ -2,42 +2,152 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from . import _pytest_private, selection
 
 if TYPE_CHECKING:
-    import pytest
+    from collections.abc import Iterator
 
     from .report import LegResult
+    from .settings import Settings
 
 ATTRIBUTE = "startmethod"
 """Where a test report carries its leg's result, as builtins: the controller of xdist sees nothing else."""
 
 
+FOREIGN = "startmethod_foreign"
+"""Where the report of a watched test that is no leg carries what it started past the default context."""
+
+
 class Summary:
     """Gathers the legs' results from the reports; the same with xdist and without."""
 
-    def __init__(self, config: pytest.Config) -> None:
+    def __init__(self, config: pytest.Config, settings: Settings) -> None:
         self.config = config
+        self.settings = settings
+        # Asked now: from Python 3.14 on a leg would be taken for the interpreter.
+        self.default = selection.default()
         self.results: dict[str, LegResult] = {}
         """By node id: the last run of a leg that was run again counts."""
+        self.foreign: list[dict[str, Any]] = []
+        """Of tests that are no legs: what they started past the default context."""
+        self._html_column = False
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take a finished leg's result."""
+        self.foreign += getattr(report, FOREIGN, ())
         data = getattr(report, ATTRIBUTE, None)
         if data is not None:
             from .report import LegResult
 
             result = LegResult.from_dict(data)
             self.results[result.nodeid] = result
+            self._add_to_pytest_html(report, result)
 
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Write the section, if any leg ran and the user did not ask for quiet."""
-        if not self.results or terminalreporter.verbosity < 0:
+    # -- pytest-html -------------------------------------------------------------------------------------------------
+
+    def _add_to_pytest_html(self, report: pytest.TestReport, result: LegResult) -> None:
+        """Have a column for the legs, from the first one on, and what was found as an extra of its row."""
+        cells = _pytest_private.html_table_header(self.config)
+        if cells is None:
             return
+        from . import report_pytest_html
+
+        if not self._html_column:
+            cells.append(report_pytest_html.HEADER)
+            self._html_column = True
+        extra = report_pytest_html.extra(result, str(self.config.rootpath))
+        if extra is not None:
+            report.extras = [*getattr(report, "extras", ()), extra]  # type: ignore[attr-defined]
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_html_results_table_row(self, report: pytest.TestReport, cells: list[str]) -> None:
+        """Fill a leg's cell of the column."""
+        result = self.results.get(report.nodeid)
+        if self._html_column and result is not None and cells:
+            from . import report_pytest_html
+
+            cells.append(report_pytest_html.cell(result))
+
+    def pytest_terminal_summary(
+        self, terminalreporter: pytest.TerminalReporter, exitstatus: int | pytest.ExitCode
+    ) -> None:
+        """Write the section, if any leg ran and the user did not ask for quiet."""
+        if not self.results and not self.foreign:
+            return
+        if terminalreporter.verbosity >= 0 and not self.config.getoption("no_summary"):
+            self._write_section(terminalreporter)
+        if os.environ.get("GITHUB_ACTIONS") == "true":
+            self._write_annotations(terminalreporter, int(exitstatus))
+
+    def _write_section(self, terminalreporter: pytest.TerminalReporter) -> None:
         from .report import in_order, summary_lines
 
         results = in_order(self.results.values())
+        terminalreporter.ensure_newline()
         terminalreporter.section("start methods")
         root = str(self.config.rootpath)
-        for line in summary_lines(results, root=root, verbose=terminalreporter.verbosity > 0):
+        verbose = terminalreporter.verbosity > 0
+        for line in summary_lines(results, root=root, verbose=verbose, foreign=self.foreign):
+            for text, markup in painted(line):
+                terminalreporter.write(text, **dict.fromkeys(markup, True))
+            terminalreporter.write_line("")
+
+    def _write_annotations(self, terminalreporter: pytest.TerminalReporter, status: int) -> None:
+        from . import github
+        from .report_files import model_of
+
+        model = model_of(
+            self.config,
+            self.results.values(),
+            default=self.default,
+            methods=self.settings.methods,
+            status=status,
+        )
+        for line in github.lines(model, os.environ.get("GITHUB_WORKSPACE")):
             terminalreporter.write_line(line)
+
+
+_COLOURS = {
+    "passed": "green",
+    "failed": "red",
+    "error": "red",
+    "skipped": "yellow",
+    "xfailed": "yellow",
+    "xpassed": "yellow",
+    "vacuous": "yellow",
+    "flaky": "yellow",
+    "passes": "green",
+}
+_PARTS = (
+    (re.compile(r"^SM5\d\d [\w-]+|^SM\d{3} [\w-]+(?=: predicted )|^flaky(?=:)"), ("bold", "yellow")),
+    (re.compile(r"^SM\d{3} [\w-]+|^no cause found(?=:)"), ("bold", "red")),
+    (re.compile(r"^  fix:"), ("bold",)),
+)
+
+
+def painted(line: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Split a line of the summary into texts and the markup of each, in the words of pytest's terminal writer."""
+    for pattern, markup in _PARTS:
+        found = pattern.match(line)
+        if found is not None:
+            yield found[0], markup
+            yield line[found.end() :], ()
+            return
+    if re.match(r"\d+ tests?: ", line) or re.match(r" {10,}passed\b", line):
+        for part in re.split(r"(\d+ [a-z-]+(?: under [\w ]+ only)?(?=,|$)|\b[a-z]+\b)", line):
+            yield part, _markup_of(part)
+        return
+    yield line, ()
+
+
+def _markup_of(part: str) -> tuple[str, ...]:
+    word = part.strip("0123456789 ")
+    if word in _COLOURS:
+        return (_COLOURS[word],)
+    return ("red",) if word.startswith(("needs-fork", "fails")) else ()

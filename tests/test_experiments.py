@@ -1,0 +1,752 @@
+"""A finding is confirmed or cleared by running the leg again without its cause, and nobody notices the extra runs."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from pytest_startmethod import codes, experiments
+from pytest_startmethod.experiments import ByValue, Outcome, Replay, Trial
+from pytest_startmethod.finding import Finding
+
+
+def finding(code="SM301", path="pkg.mod.X", **values):
+    defaults = {"level": "cause", "file": "/src/a.py", "line": 1, "message": "m"}
+    return Finding(
+        code=code, name=codes.CAUSES[code].name if code in codes.CAUSES else "n", path=path, **{**defaults, **values}
+    )
+
+
+# -- planning --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "path", "expected"),
+    [
+        ("SM101", "target", ByValue()),
+        ("SM102", "args[0]", ByValue()),
+        ("SM104", "target", ByValue(whole=True)),
+        ("SM201", "target", ByValue(whole=True)),
+        ("SM202", "target", ByValue(whole=True)),
+        ("SM103", "target.__self__.lock", None),
+        ("SM301", "pkg.mod.X", Replay("pkg.mod.X")),
+        ("SM302", "pkg.mod.C.x", Replay("pkg.mod.C.x")),
+        ("SM303", "pkg.mod.now", Replay("pkg.mod.now")),
+        ("SM304", "os.environ['X']", Replay("os.environ['X']")),
+        ("SM305", "logging.root", Replay("logging.root")),
+        ("SM306", "random", Replay("random")),
+        ("SM307", "pkg.mod.LOCK", Replay("pkg.mod.LOCK")),
+        ("SM308", "pkg.mod.X", None),
+        ("SM301", "", None),
+        ("SM404", "target", None),
+    ],
+)
+def test_the_experiment_follows_from_the_finding(code, path, expected):
+    assert experiments.of(finding(code, path)) == expected
+
+
+def test_what_the_failing_traceback_touched_comes_first_and_notes_last():
+    note = finding(path="a", level="note", file="/src/touched.py")
+    far, near = finding(path="b"), finding(path="c", file="/src/touched.py")
+    trials = experiments.plan([note, far, near], {("/src/touched.py", "f")})
+    assert [each.findings for each in trials] == [(near,), (far,), (note,)]
+
+
+def test_findings_with_one_experiment_share_a_run():
+    one, other, third = finding("SM101", "target"), finding("SM102", "args[0]"), finding("SM103", "args[1]")
+    assert experiments.plan([one, other, third]) == [Trial((ByValue(),), (one, other))]
+
+
+def test_there_are_never_more_runs_than_candidates_nor_than_the_limit():
+    found = [finding(path=f"m.x{number}") for number in range(20)]
+    assert len(experiments.plan(found)) == experiments.MOST_RUNS
+    assert experiments.plan([replace(found[0], confirmed=True)]) == []
+
+
+@pytest.mark.parametrize(
+    ("outcome", "verdict"),
+    [
+        (Outcome(True), True),
+        (Outcome(True, tried=False), None),
+        (Outcome(False, "call: assert 1"), False),
+        (Outcome(False, "call: assert 2"), None),
+        (Outcome(False, "call: assert 1", tried=False), None),
+        (Outcome(False), None),
+    ],
+)
+def test_only_the_same_failure_clears(outcome, verdict):
+    """A value that did not reach the child, another failure and a skip say nothing."""
+    assert experiments.judge(outcome, {"call: assert 1"}) is verdict
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("<X object at 0x7f01>", "<X object at 0x7e02>", True),
+        ("<Process name='SpawnProcess-3' pid=12 parent=7>", "<Process name='SpawnProcess-14:2' pid=13 parent=7>", True),
+        ("no /tmp/pytest-of-me/pytest-3/a", "no /tmp/pytest-of-me/pytest-4/a", True),
+        ("no /tmp/tmpab12cd34/a", "no /tmp/tmpzz99yy88/a", True),
+        ("assert 1 == 2", "assert 1 == 3", False),
+        ("\nassert 1\nmore", "assert 1\nother", True),
+    ],
+)
+def test_failures_are_the_same_without_addresses_and_pids(one, other, same):
+    assert (experiments.failure("call", one) == experiments.failure("call", other)) is same
+
+
+def test_confirmed_findings_come_first_and_cleared_ones_last():
+    first, second, third = finding(path="a"), finding(path="b"), finding(path="c")
+    said = [(Trial((), (first,)), False), (Trial((), (third,)), True)]
+    settled = experiments.settle([first, second, third], said)
+    assert [(each.path, each.confirmed) for each in settled] == [("c", True), ("b", None), ("a", False)]
+
+
+def test_a_note_that_is_confirmed_is_a_cause():
+    note = finding("SM306", "random", level="note")
+    (settled,) = experiments.settle([note], [(Trial((), (note,)), True)])
+    assert (settled.level, settled.confirmed) == ("cause", True)
+
+
+def test_causes_that_are_enough_together_only_say_so():
+    one, other = finding(path="a"), finding(path="b")
+    trials = experiments.plan([one, other])
+    joint = experiments.together(trials)
+    assert joint == Trial((Replay("a"), Replay("b")), (one, other))
+    settled = experiments.settle([one, other], [(trials[0], False), (trials[1], None)], joint)
+    assert [(each.confirmed, each.evidence) for each in settled] == [
+        (True, ("only together with b",)),
+        (True, ("only together with a",)),
+    ]
+    assert experiments.together(trials[:1]) is None
+
+
+# -- sessions --------------------------------------------------------------------------------------------------------
+
+# The findings of each test by name, as something else would have made them.
+CONFTEST = """
+    import importlib
+    import pathlib
+    import pytest
+    from pytest_startmethod import codes, diagnosis
+    from pytest_startmethod.finding import Finding
+
+    original = diagnosis.diagnose
+    runs = {}
+
+    def diagnose(evidence):
+        found = list(original(evidence))
+        name = evidence.leg.partition("::")[2].partition("[")[0].replace("::", "_")
+        if evidence.outcome == "failed" and evidence.method != "fork":
+            for code, path, level in importlib.import_module("candidates").FOUND.get(name, ()):
+                found.append(Finding(code, "made-up", level, path, f"{name}.py", 1, f"{path} differs."))
+        return tuple(found)
+
+    diagnosis.diagnose = diagnose
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(item):
+        runs[item.name] = runs.get(item.name, 0) + 1
+
+    def pytest_sessionfinish():
+        pathlib.Path("runs.txt").write_text(repr(runs))
+"""
+
+STATE = """
+    import contextvars, logging, multiprocessing, random, signal, threading, warnings, decimal
+
+    DEBUG = False
+    OTHER = False
+    NEITHER = False
+    VAR = contextvars.ContextVar("VAR", default="unset")
+    LOCAL = threading.local()
+    LOCK = multiprocessing.Lock()
+
+
+    class Service:
+        registry = {}
+
+
+    def now():
+        return "real"
+"""
+
+WORK = """
+    import os
+    import state
+
+
+    def value(queue, name):
+        queue.put(read(name))
+
+
+    def read(name):
+        if name == "global":
+            return state.DEBUG
+        if name == "both":
+            return state.DEBUG and state.OTHER
+        if name == "class":
+            return sorted(state.Service.registry)
+        if name == "now":
+            return state.now()
+        if name == "environ":
+            return os.environ.get("SM_TEST")
+        if name == "logging":
+            import logging
+
+            return logging.getLogger("app").isEnabledFor(logging.DEBUG)
+        if name == "decimal":
+            import decimal
+
+            return str(decimal.Decimal(1) / 3)
+        if name == "signal":
+            import signal
+
+            return getattr(signal.getsignal(signal.SIGUSR1), "__name__", None)
+        if name == "contextvar":
+            return state.VAR.get()
+        if name == "local":
+            return getattr(state.LOCAL, "user", None)
+        if name == "lock":
+            return state.LOCK.acquire(block=False)
+        raise KeyError(name)
+"""
+
+TESTS = """
+    import decimal, logging, multiprocessing, os, random, signal
+    from unittest import mock
+
+    import pytest
+    import state, work
+
+    pytestmark = pytest.mark.startmethods
+
+
+    def ask(name):
+        queue = multiprocessing.SimpleQueue()
+        process = multiprocessing.Process(target=work.value, args=(queue, name))
+        process.start()
+        process.join()
+        return queue.get()
+
+
+    def test_global(monkeypatch):
+        state.DEBUG = True
+        assert ask("global") is True
+
+
+    def test_class():
+        state.Service.registry["a"] = lambda: 1
+        assert ask("class") == ["a"]
+
+
+    def test_monkeypatch(monkeypatch):
+        monkeypatch.setattr("state.now", lambda: "fake")
+        assert ask("now") == "fake"
+
+
+    @mock.patch("state.now", return_value="mocked")
+    def test_mock(now):
+        assert ask("now") == "mocked"
+
+
+    def test_logging():
+        logging.getLogger("app").setLevel("DEBUG")
+        assert ask("logging") is True
+
+
+    def test_decimal():
+        with decimal.localcontext() as context:
+            context.prec = 3
+            assert ask("decimal") == "0.333"
+
+
+    def handler(number, frame):
+        pass
+
+
+    def test_signal():
+        before = signal.signal(signal.SIGUSR1, handler)
+        try:
+            assert ask("signal") == "handler"
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+
+
+    def test_contextvar():
+        state.VAR.set("set")
+        assert ask("contextvar") == "set"
+
+
+    def test_local():
+        state.LOCAL.user = "ann"
+        assert ask("local") == "ann"
+
+
+    def test_lock():
+        with state.LOCK:
+            assert ask("lock") is False
+
+
+    @pytest.mark.startmethods("fork", "forkserver")
+    def test_environ(monkeypatch):
+        ask("global")
+        monkeypatch.setenv("SM_TEST", "here")
+        assert ask("environ") == "here"
+"""
+
+CANDIDATES = {
+    "test_global": [("SM301", "state.NEITHER", "cause"), ("SM301", "state.DEBUG", "cause")],
+    "test_class": [("SM302", "state.Service.registry", "cause")],
+    "test_monkeypatch": [("SM303", "state.now", "cause")],
+    "test_mock": [("SM303", "state.now", "cause")],
+    "test_environ": [("SM304", "os.environ['SM_TEST']", "cause")],
+    "test_logging": [("SM305", "logging.getLogger('app')", "cause")],
+    "test_decimal": [("SM306", "decimal", "cause")],
+    "test_signal": [("SM306", "signal.SIGUSR1", "cause")],
+    "test_contextvar": [("SM306", "state.VAR", "cause")],
+    "test_local": [("SM306", "state.LOCAL", "cause")],
+    "test_lock": [("SM307", "state.LOCK", "note")],
+}
+
+
+def made(session, tests, found, **more):
+    return session.file(
+        conftest=CONFTEST, state=STATE, work=WORK, candidates=f"FOUND = {found!r}", test_a=tests, **more
+    )
+
+
+def sections(outcome):
+    """Return, for each finding below each failing leg, the leg's name, code and what the experiment said."""
+    found, leg, code, said = [], "", "", ""
+    for line in [*outcome.lines, ""]:
+        if said and line.startswith("    "):
+            said += " " + line.strip()
+            continue
+        if said:
+            found.append((leg, code, said))
+            said = ""
+        if match := re.fullmatch(r"_+ (\S+\[\w+\]) _+", line):
+            leg = match[1]
+        elif match := re.fullmatch(r"-+ start method \w+: (\S+).* -+", line):
+            code = match[1]
+        elif line.startswith(("  confirmed: ", "  cleared: ")) and leg:
+            said = line.strip()
+        elif line.startswith("==="):
+            leg = ""
+    return found
+
+
+def runs(session):
+    return eval((session.path / "runs.txt").read_text())
+
+
+def test_each_kind_of_state_is_confirmed(session):
+    """The test passes under fork, fails under spawn or forkserver, and the finding ends confirmed."""
+    outcome = made(session, TESTS, CANDIDATES).run("--start-methods=fork,spawn,forkserver", "--tb=short")
+    assert {name: result for name, result in outcome.names.items() if "[fork]" in name and result != "passed"} == {}
+    confirmed = [each for each in sections(outcome) if each[2].startswith("confirmed")]
+    expected = []
+    for name, found in CANDIDATES.items():
+        code, path, _ = found[-1]
+        for method in ["forkserver"] if name == "test_environ" else ["spawn", "forkserver"]:
+            said = f"confirmed: the test passes under {method} when {path} reaches the child"
+            expected.append((f"{name}[{method}]", code, said))
+    assert sorted(confirmed) == sorted(expected)
+
+
+def test_an_innocent_candidate_is_cleared_and_ranked_last(session):
+    found = {"test_global": CANDIDATES["test_global"]}
+    outcome = made(session, TESTS, found).run("--start-methods=spawn", "-k", "test_global", "--tb=line")
+    summary = outcome.out.partition("= start methods =")[2]
+    assert summary.index("state.DEBUG differs.") < summary.index("state.NEITHER differs.")
+    assert "  confirmed: the test passes under spawn when state.DEBUG reaches the child" in outcome.lines
+    assert "  cleared: the test fails the same way under spawn when state.NEITHER reaches" in outcome.lines
+    assert runs(session) == {"test_global[spawn]": 4}  # its own, the repeat, and one for each candidate
+
+
+def test_two_causes_that_are_needed_together(session):
+    tests = """
+        import pytest, state
+        from test_b import ask
+
+        @pytest.mark.startmethods("fork", "spawn")
+        def test_both():
+            state.DEBUG = state.OTHER = True
+            assert ask("both") is True
+    """
+    found = {"test_both": [("SM301", "state.DEBUG", "cause"), ("SM301", "state.OTHER", "cause")]}
+    outcome = made(session, tests, found, test_b=TESTS).run("test_a.py", "--tb=short")
+    assert outcome.names == {"test_both[fork]": "passed", "test_both[spawn]": "failed"}
+    assert [said for _, _, said in sections(outcome)] == [
+        "confirmed: the test passes under spawn when state.DEBUG reaches the child",
+        "confirmed: the test passes under spawn when state.OTHER reaches the child",
+    ]
+    assert "  only together with state.OTHER" in outcome.lines
+    assert "  only together with state.DEBUG" in outcome.lines
+
+
+CLOSURES = """
+    import multiprocessing
+    import pytest
+
+    FACTOR = 2
+    OFFSET = 0
+
+    def scale(number):
+        return number * FACTOR + OFFSET
+
+    @pytest.mark.startmethods("fork", "spawn")
+    def test_function():
+        global OFFSET
+        OFFSET = 5
+        word = "ab"
+
+        def local(sender):
+            sender.send((word, scale(3)))
+
+        receiver, sender = multiprocessing.Pipe(duplex=False)
+        process = multiprocessing.Process(target=local, args=(sender,))
+        process.start()
+        process.join()
+        assert receiver.recv() == ("ab", 11)
+
+    def call(sender, job):
+        sender.send(job())
+
+    @pytest.mark.startmethods("fork", "spawn")
+    def test_class():
+        class Job:
+            def __init__(self, number):
+                self.number = number
+
+            def __call__(self):
+                return self.number
+
+        receiver, sender = multiprocessing.Pipe(duplex=False)
+        process = multiprocessing.Process(target=call, args=(sender, Job(4)))
+        process.start()
+        process.join()
+        assert receiver.recv() == 4
+
+    def initialized():
+        return FACTOR
+
+    def set_factor(value):
+        global FACTOR
+        FACTOR = value
+
+    @pytest.mark.startmethods("fork", "spawn")
+    def test_lambda():
+        with multiprocessing.Pool(1, initializer=lambda: set_factor(OFFSET + 7)) as pool:
+            assert pool.apply(initialized) == OFFSET + 7
+
+    @pytest.mark.startmethods("fork", "spawn")
+    def test_lock(tmp_path):
+        with open(tmp_path / "file", "w") as file:
+            process = multiprocessing.Process(target=lambda: file.fileno())
+            process.start()
+            process.join()
+            assert process.exitcode == 0
+"""
+
+
+def test_closures_are_confirmed_by_value(session):
+    """And what cannot be sent by value either is neither confirmed nor cleared."""
+    outcome = session.file(test_a=CLOSURES).run("--tb=short")
+    assert {name for name, result in outcome.names.items() if result == "passed"} == {
+        "test_function[fork]",
+        "test_class[fork]",
+        "test_lambda[fork]",
+        "test_lock[fork]",
+    }
+    assert sections(outcome) == [
+        ("test_function[spawn]", "SM101", "confirmed: the test passes under spawn when target reaches the child"),
+        (
+            "test_class[spawn]",
+            "SM102",
+            "confirmed: the test passes under spawn when args[1].__class__ reaches the child",
+        ),
+        ("test_lambda[spawn]", "SM101", "confirmed: the test passes under spawn when args[2] reaches the child"),
+    ]
+    assert "  needs from around it: word, scale" not in outcome.lines  # `closes over` has said so
+
+
+FIXTURES = """
+    import multiprocessing
+    import pytest
+
+    built = []
+
+    @pytest.fixture(scope="session")
+    def wide():
+        built.append("wide")
+        yield len(built)
+        built.append("gone")
+
+    @pytest.fixture
+    def narrow():
+        built.append("narrow")
+
+    @pytest.mark.startmethods("spawn")
+    def test_local(wide, narrow, record_property, request):
+        record_property("runs", len(request.node.user_properties) + 1)
+        process = multiprocessing.Process(target=lambda: None)
+        process.start()
+        process.join()
+
+    def test_after(wide):
+        assert built.count("wide") == built.count("gone") + 1 == 3
+"""
+
+
+def test_nobody_notices_the_extra_runs(session):
+    """Fixtures are made anew, and terminal, durations and junit know of one run."""
+    outcome = session.file(test_a=FIXTURES).run(
+        "-v", "--durations=0", "-vv", "--junitxml=out.xml", "-o", "junit_family=xunit1"
+    )
+    assert outcome.names == {"test_local[spawn]": "failed", "test_after": "passed"}
+    assert len([line for line in outcome.lines if line.startswith("test_a.py::test_local[spawn]")]) == 1
+    assert len([line for line in outcome.lines if re.match(r"\d.*s call +test_a.py::test_local", line)]) == 1
+    junit = (session.path / "out.xml").read_text()
+    assert 'tests="2"' in junit
+    assert junit.count('name="runs" value="1"') == 1
+    assert "confirmed: the test passes under spawn when target reaches the child" in junit
+
+
+def test_the_same_below_xdist(session):
+    outcome = session.file(test_a=CLOSURES).run("--tb=short", where="xdist")
+    assert len(sections(outcome)) == 3
+    assert outcome.out.count("FAILED test_a.py::test_function[spawn]") == 1
+
+
+def test_last_failed_remembers_the_first_run(session):
+    session.file(test_a=FIXTURES)
+    assert session.run("--lf").names == {"test_local[spawn]": "failed", "test_after": "passed"}
+    assert session.run("--lf").names == {"test_local[spawn]": "failed"}
+
+
+def test_the_session_stops_at_the_first_failure_and_tells_what_was_confirmed(session):
+    outcome = session.file(test_a=CLOSURES).run("--tb=short", "-x", "--start-methods=spawn")
+    assert outcome.names == {"test_function[spawn]": "failed"}
+    assert [each[0] for each in sections(outcome)] == ["test_function[spawn]"]
+    assert any("stopping after 1 failures" in line for line in outcome.lines)
+
+
+TEARDOWN = """
+    import multiprocessing
+    import pytest
+
+    @pytest.fixture(scope="module")
+    def wide():
+        yield
+        raise RuntimeError("wide teardown")
+
+    @pytest.mark.startmethods("spawn")
+    def test_local(wide):
+        process = multiprocessing.Process(target=lambda: None)
+        process.start()
+
+    def test_after(wide):
+        pass
+"""
+
+
+def test_with_x_the_failing_test_tears_everything_down_itself(session):
+    """As pytest does it: the error of a wider fixture is that test's."""
+    outcome = session.file(test_a=TEARDOWN).run("--tb=short", "-x")
+    assert "E   RuntimeError: wide teardown" in outcome.lines
+    assert "ERROR at teardown of test_local[spawn]" in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("ini", "args", "expected"),
+    [
+        ({}, [], 2),
+        ({}, ["--no-start-methods-verify"], 1),
+        ({}, ["--start-methods-verify"], 2),
+        ({"start_methods_verify": "off"}, [], 1),
+        ({"start_methods_verify": "no"}, ["--start-methods-verify"], 2),
+        ({"start_methods_verify": "true"}, ["--no-start-methods-verify"], 1),
+        ({}, ["--no-start-methods-verify", "--start-methods-verify"], 2),
+    ],
+)
+def test_the_option_beats_the_ini_key_beats_the_default(session, ini, args, expected):
+    made(session, CLOSURES, {}).ini(**ini).run("-k", "test_lambda and spawn", *args)
+    assert runs(session) == {"test_lambda[spawn]": expected}
+
+
+def test_an_ini_value_that_is_no_boolean(session):
+    outcome = session.file(test_a=CLOSURES).ini(start_methods_verify="maybe").run()
+    valid = "(valid: 1, true, yes, on, 0, false, no, off)"
+    assert f"ERROR: ini key start_methods_verify: 'maybe' is not valid {valid}" in outcome.lines
+    assert outcome.status == 4
+
+
+BROKEN = """
+    import multiprocessing
+    import pytest
+
+    @pytest.mark.startmethods
+    def test_broken():
+        process = multiprocessing.Process(target=print)
+        process.start()
+        process.join()
+        assert False
+"""
+
+
+def test_a_test_that_fails_under_fork_too_is_not_run_again(session):
+    made(session, BROKEN, {"test_broken": CANDIDATES["test_global"]}).run()
+    assert runs(session) == {f"test_broken[{method}]": 1 for method in ("fork", "spawn", "forkserver")}
+
+
+FLAKY = """
+    import multiprocessing, pathlib
+    import pytest
+
+    @pytest.mark.startmethods("spawn", "forkserver")
+    @pytest.mark.parametrize("starts", [True, False])
+    def test_flaky(starts, start_method):
+        if starts:
+            process = multiprocessing.Process(target=print)
+            process.start()
+            process.join()
+        marker = pathlib.Path(f"{start_method}{starts}")
+        first = not marker.exists()
+        marker.touch()
+        assert not first
+"""
+
+
+def test_a_flaky_leg_is_called_flaky_and_not_diagnosed(session, where):
+    found = {"test_flaky": CANDIDATES["test_global"]}
+    outcome = made(session, FLAKY, found).run("--tb=short", where=where)
+    assert set(outcome.names.values()) == {"failed"}
+    title = [line for line in outcome.lines if re.fullmatch(r"-+ start method (spawn|forkserver): flaky -+", line)]
+    assert len(title) == 4
+    assert outcome.lines.count("  failed once and passed when it was run again; not diagnosed") == 4
+    assert "differs." not in outcome.out
+    assert "2 tests: 2 flaky" in outcome.lines
+    start = outcome.lines.index("flaky: 4 legs failed once and passed when they were run again; not diagnosed")
+    assert sorted(outcome.lines[start + 1 : start + 5]) == [
+        "  test_a.py::test_flaky[forkserver-False]",
+        "  test_a.py::test_flaky[forkserver-True]",
+        "  test_a.py::test_flaky[spawn-False]",
+        "  test_a.py::test_flaky[spawn-True]",
+    ]
+
+
+MANY = """
+    import multiprocessing
+    import pytest
+    import state
+    from test_b import ask
+
+    @pytest.mark.startmethods("spawn")
+    @pytest.mark.parametrize("number", range(6))
+    def test_many(number):
+        state.DEBUG = True
+        assert ask("global") is True
+"""
+
+
+def test_many_legs_with_one_cause_cost_the_runs_of_three(session):
+    found = {"test_many": [("SM301", "state.DEBUG", "cause")]}
+    outcome = made(session, MANY, found, test_b=TESTS).run("test_a.py", "--tb=line")
+    assert sorted(runs(session).values()) == [1, 1, 1, 3, 3, 3]
+    assert "SM301 made-up: 6 legs of 6 tests (spawn)" in outcome.lines
+    assert (
+        outcome.lines.count("  confirmed: the test passes under spawn when state.DEBUG reaches the child") == 2
+    )  # below the first, and in the summary
+
+
+INTERRUPTED = """
+    import multiprocessing, pathlib
+    import pytest
+
+    @pytest.mark.startmethods("spawn")
+    def test_local():
+        marker = pathlib.Path("marker")
+        if marker.exists():
+            raise KeyboardInterrupt
+        marker.touch()
+        process = multiprocessing.Process(target=lambda: None)
+        process.start()
+
+    def test_after():
+        pass
+"""
+
+
+def test_an_interrupt_in_an_experiment_ends_the_session_with_the_failure_shown(session):
+    outcome = session.file(test_a=INTERRUPTED).run("--tb=short")
+    assert outcome.status == 2
+    assert outcome.names == {"test_local[spawn]": "failed"}
+    assert any("KeyboardInterrupt" in line for line in outcome.lines)
+    assert any(re.fullmatch(r"-+ start method spawn: SM101 local-function -+", line) for line in outcome.lines)
+
+
+UNITTEST = """
+    import multiprocessing, unittest
+    import pytest
+
+    built = []
+
+    @pytest.mark.startmethods("spawn")
+    class TestIt(unittest.TestCase):
+        @classmethod
+        def setUpClass(cls):
+            built.append(cls)
+
+        def test_local(self):
+            process = multiprocessing.Process(target=lambda: None)
+            process.start()
+            process.join()
+
+        def test_other(self):
+            assert len(built) == 3
+"""
+
+
+def test_test_cases_are_confirmed_too(session):
+    """With setUpClass once for each run."""
+    outcome = session.file(test_a=UNITTEST).run("--tb=short")
+    assert outcome.names == {"TestIt::test_local[spawn]": "failed", "TestIt::test_other[spawn]": "passed"}
+    assert "  confirmed: the test passes under spawn when target reaches the child" in outcome.lines
+
+
+WAIT = """
+    import state
+
+    def wait(event, sender):
+        if not state.DEBUG:
+            event.wait()
+        sender.send(1)
+"""
+
+HANGING = """
+    import multiprocessing
+    import pytest
+    import state, waiting
+
+    @pytest.mark.startmethods("fork", "spawn", timeout=4)
+    def test_hang():
+        state.DEBUG = True
+        receiver, sender = multiprocessing.Pipe(duplex=False)
+        event = multiprocessing.Event()
+        process = multiprocessing.Process(target=waiting.wait, args=(event, sender))
+        process.start()
+        assert receiver.recv() == 1
+"""
+
+
+def test_a_hang_is_confirmed_within_the_legs_limit(session):
+    """What is not over in time is confirmed by none, and clears nothing."""
+    found = {"test_hang": [("SM301", "state.NEITHER", "cause"), ("SM301", "state.DEBUG", "cause")]}
+    outcome = made(session, HANGING, found, waiting=WAIT).run("--tb=short", "--durations=1", "--durations-min=0")
+    assert outcome.names == {"test_hang[fork]": "passed", "test_hang[spawn]": "failed"}
+    assert [said for _, _, said in sections(outcome)] == [
+        "confirmed: the test passes under spawn when state.DEBUG reaches the child",
+    ]

@@ -1,0 +1,412 @@
+"""What an experiment sends is in the child before its process object is, or the child runs as if nothing was sent."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SOURCE = Path(__file__).parent.parent / "src"
+METHODS = ["spawn", "forkserver"]
+
+STATE = """
+import contextvars, decimal, enum, logging, multiprocessing, random, signal, threading, time, warnings
+from contextlib import suppress
+
+DEBUG = False
+CONFIG = {"a": 1}
+REGISTRY = []
+VAR = contextvars.ContextVar("VAR", default="unset")
+LOCAL = threading.local()
+LOCAL.user = None
+LOCK = multiprocessing.get_context("spawn").Lock()
+QUEUE = multiprocessing.get_context("spawn").Queue()
+
+
+def now():
+    return "real"
+
+
+class Base:
+    limit = 1
+
+    @classmethod
+    def name(cls):
+        return "base"
+
+    @property
+    def size(self):
+        return 1
+
+
+class Derived(Base):
+    pass
+
+
+class Slotted:
+    __slots__ = ("x",)
+
+
+class Settings:
+    def __init__(self):
+        self.debug = False
+        self.lock = threading.RLock()
+
+
+class Frozen(enum.Enum):
+    A = 1
+
+
+SETTINGS = Settings()
+SLOTTED = Slotted()
+SLOTTED.x = 1
+
+
+def on_signal(number, frame):
+    pass
+"""
+
+ALIAS = """
+from state import CONFIG, now
+"""
+
+RUN = """
+import importlib, json, multiprocessing, os, sys, types
+from unittest import mock
+
+import state, alias, reader
+from pytest_startmethod import activation, child, replay
+from pytest_startmethod.children import ReportDirectory
+
+
+def outcome(method, paths, read, holder=None):
+    context = multiprocessing.get_context(method)
+    receiver, sender = context.Pipe(duplex=False)
+    directory.clear()
+    with holder or replay.Replaying(paths) as held:
+        process = context.Process(target=reader.send, args=(sender, read))
+        process.start()
+    sender.close()
+    try:
+        value = receiver.recv()
+    except EOFError:
+        value = "nothing"
+    process.join(30)
+    return [value, directory.replayed(), process.exitcode]
+
+
+class Fake:
+    def __call__(self):
+        return "fake object"
+
+
+def module_level():
+    return "fake", state_of_this
+
+
+state_of_this = 1
+
+
+def main(method):
+    global state_of_this
+    state_of_this = 2
+    results = {}
+    state.DEBUG = True
+    state.CONFIG["b"] = 2
+    state.Base.limit = 5
+    state.Derived.extra = "added"
+    state.Derived.name = classmethod(lambda cls: f"replaced {cls.__name__}")
+    state.SETTINGS.debug = True
+    state.SLOTTED.x = 7
+    state.VAR.set("set")
+    state.LOCAL.user = "ann"
+    del state.suppress
+    state.LATER = lambda: state_of_this
+    for name, path in {
+        "global": "state.DEBUG",
+        "mutated": "state.CONFIG",
+        "class": "state.Base.limit",
+        "added": "state.Derived.extra",
+        "classmethod": "state.Derived.name",
+        "instance": "state.SETTINGS",
+        "attribute": "state.SETTINGS.debug",
+        "slot": "state.SLOTTED.x",
+        "contextvar": "state.VAR",
+        "local": "state.LOCAL",
+        "deleted": "state.suppress",
+        "later": "state.LATER",
+        "inside": "state.CONFIG['b']",
+    }.items():
+        results[name] = outcome(method, [path], name)
+    state.now = alias.now = module_level
+    results["function"] = outcome(method, ["state.now"], "function")
+    state.now = alias.now = mock.MagicMock(return_value="mocked")
+    results["mock"] = outcome(method, ["state.now"], "function")
+    with mock.patch("time.time", return_value=12.0):
+        results["library"] = outcome(method, ["time.time"], "library")
+    with mock.patch.object(state, "Settings", autospec=True):
+        state.Settings.return_value.debug = "auto"
+        results["autospec"] = outcome(method, ["state.Settings"], "autospec")
+    state.now = Fake()
+    results["object"] = outcome(method, ["state.now"], "function")
+    os.environ["REPLAYED"] = "yes"
+    results["environ"] = outcome(method, ["os.environ['REPLAYED']"], "environ")
+    results["whole"] = outcome(method, ["os.environ"], "environ")
+    import logging
+
+    logging.basicConfig(level=logging.DEBUG, format="%(message)s")
+    logging.getLogger("a.b").setLevel("ERROR")
+    logging.getLogger("a").addHandler(logging.NullHandler())
+    results["logging"] = outcome(method, ["logging.getLogger('a.b')"], "logging")
+    import random
+
+    random.seed(3)
+    results["random"] = [*outcome(method, ["random"], "random"), random.random()]
+    import decimal
+
+    decimal.getcontext().prec = 3
+    results["decimal"] = outcome(method, ["decimal"], "decimal")
+    import warnings
+
+    warnings.simplefilter("error", UserWarning)
+    results["warnings"] = outcome(method, ["warnings.filters"], "warnings")
+    import signal
+
+    signal.signal(signal.SIGUSR1, state.on_signal)
+    results["signal"] = outcome(method, ["signal.SIGUSR1"], "signal")
+    injected = types.ModuleType("injected")
+    exec("def value():\\n    return 4", injected.__dict__)
+    sys.modules["injected"] = injected
+    results["module"] = outcome(method, ["sys.modules['injected']"], "module")
+    with state.LOCK:
+        results["lock"] = outcome(method, ["state.LOCK"], "lock")
+    results["queue"] = [*outcome(method, ["state.QUEUE"], "queue"), state.QUEUE.get(timeout=20)]
+    results["two"] = outcome(method, ["state.DEBUG", "state.CONFIG"], "two")
+    # what fails
+    state.DEBUG = (each for each in ())
+    results["unsent"] = outcome(method, ["state.DEBUG"], "global")
+    state.DEBUG = reader.Unloadable()
+    results["unloadable"] = outcome(method, ["state.DEBUG"], "global")
+    results["unknown"] = outcome(method, ["nowhere.to.be.found"], "global")
+    sys.modules["only_here"] = only_here = types.ModuleType("only_here")
+    only_here.X = 1
+    results["unimportable"] = outcome(method, ["only_here.X"], "global")
+    state.DEBUG = True
+    results["inherited"] = outcome(method, ["state.DEBUG"], "grandchild")
+    results["afterwards"] = outcome(method, [], "global")
+    results["left"] = child.carried is None
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    directory = ReportDirectory.create()
+    patches = activation.Patches()
+    for each in directory.patches():
+        patches.put(*each)
+    try:
+        main(sys.argv[1])
+    finally:
+        patches.undo()
+        directory.remove()
+"""
+
+READER = """
+import multiprocessing, os
+
+
+class Unloadable:
+    def __reduce__(self):
+        return int, ("not a number",)
+
+
+def send(sender, name):
+    sender.send(value(name))
+    sender.close()
+
+
+def value(name):
+    import state
+    import alias
+
+    if name == "global":
+        return state.DEBUG
+    if name in ("mutated", "inside"):
+        return [state.CONFIG, alias.CONFIG is state.CONFIG]
+    if name == "class":
+        return state.Base.limit, state.Derived.limit
+    if name == "added":
+        return state.Derived.extra, hasattr(state.Base, "extra")
+    if name == "classmethod":
+        return state.Derived.name(), state.Base.name()
+    if name == "instance":
+        with state.SETTINGS.lock:
+            return state.SETTINGS.debug, type(state.SETTINGS) is state.Settings
+    if name == "attribute":
+        return state.SETTINGS.debug
+    if name == "slot":
+        return state.SLOTTED.x
+    if name == "contextvar":
+        return state.VAR.get()
+    if name == "local":
+        return state.LOCAL.user
+    if name == "deleted":
+        return hasattr(state, "suppress")
+    if name == "later":
+        return state.LATER()
+    if name == "function":
+        return state.now(), alias.now()
+    if name == "library":
+        import time
+
+        return time.time(), state.time.time()
+    if name == "autospec":
+        return state.Settings().debug
+    if name == "environ":
+        return os.environ.get("REPLAYED")
+    if name == "logging":
+        import logging
+
+        logger = logging.getLogger("a.b")
+        above = [type(each).__name__ for each in (*logger.parent.handlers, *logging.root.handlers)]
+        return [logger.level, logging.root.level, above, logger.isEnabledFor(logging.WARNING)]
+    if name == "random":
+        import random
+
+        return random.random()
+    if name == "decimal":
+        import decimal
+
+        return str(decimal.Decimal(1) / 3)
+    if name == "warnings":
+        import warnings
+
+        try:
+            warnings.warn("w")
+        except UserWarning:
+            return "raised"
+        return "warned"
+    if name == "signal":
+        import signal
+
+        return signal.getsignal(signal.SIGUSR1).__name__
+    if name == "module":
+        import injected
+
+        return injected.value()
+    if name == "lock":
+        return state.LOCK.acquire(block=False)
+    if name == "queue":
+        state.QUEUE.put("from the child")
+        state.QUEUE.close()
+        state.QUEUE.join_thread()
+        return "put"
+    if name == "two":
+        return state.DEBUG, state.CONFIG
+    if name == "grandchild":
+        context = multiprocessing.get_context("spawn")
+        with context.Pool(1) as pool:
+            return pool.apply(value, ("global",))
+    raise KeyError(name)
+"""
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Return what the child of each experiment saw, what it said that it took over, and how it ended."""
+    path = tmp_path_factory.mktemp(request.param)
+    for name, text in {"state": STATE, "alias": ALIAS, "reader": READER, "run": RUN}.items():
+        (path / f"{name}.py").write_text(textwrap.dedent(text).lstrip("\n"))
+    done = subprocess.run(
+        [sys.executable, "run.py", request.param],
+        cwd=path,
+        env={**os.environ, "PYTHONPATH": str(SOURCE)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "seen"),
+    [
+        ("global", "state.DEBUG", True),
+        ("mutated", "state.CONFIG", [{"a": 1, "b": 2}, True]),
+        ("inside", "state.CONFIG['b']", [{"a": 1, "b": 2}, True]),
+        ("class", "state.Base.limit", [5, 5]),
+        ("added", "state.Derived.extra", ["added", False]),
+        ("classmethod", "state.Derived.name", ["replaced Derived", "base"]),
+        ("instance", "state.SETTINGS", [True, True]),
+        ("attribute", "state.SETTINGS.debug", True),
+        ("slot", "state.SLOTTED.x", 7),
+        ("contextvar", "state.VAR", "set"),
+        ("local", "state.LOCAL", "ann"),
+        ("deleted", "state.suppress", False),
+        ("later", "state.LATER", 2),
+        ("function", "state.now", [["fake", 2], ["fake", 2]]),
+        ("mock", "state.now", ["mocked", "mocked"]),
+        ("library", "time.time", [12.0, 12.0]),
+        ("autospec", "state.Settings", "auto"),
+        ("object", "state.now", ["fake object", "real"]),
+        ("environ", "os.environ['REPLAYED']", "yes"),
+        ("whole", "os.environ", "yes"),
+        ("logging", "logging.getLogger('a.b')", [40, 10, ["NullHandler", "StreamHandler"], False]),
+        ("decimal", "decimal", "0.333"),
+        ("warnings", "warnings.filters", "raised"),
+        ("signal", "signal.SIGUSR1", "on_signal"),
+        ("module", "sys.modules['injected']", 4),
+        ("lock", "state.LOCK", False),
+        ("queue", "state.QUEUE", "put"),
+    ],
+)
+def test_a_child_takes_over_the_parents_value(results: dict[str, Any], name: str, path: str, seen: object) -> None:
+    assert results[name][:3] == [seen, [{"path": path, "error": None}], 0]
+
+
+def test_random_numbers_go_on_as_in_the_parent(results: dict[str, Any]) -> None:
+    seen, _, _, parents = results["random"]
+    assert seen == parents
+
+
+def test_a_queue_is_the_parents_own(results: dict[str, Any]) -> None:
+    assert results["queue"][3] == "from the child"
+
+
+def test_several_bindings_go_together(results: dict[str, Any]) -> None:
+    taken = [{"path": "state.DEBUG", "error": None}, {"path": "state.CONFIG", "error": None}]
+    assert results["two"] == [[True, {"a": 1, "b": 2}], taken, 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "error"),
+    [
+        ("unsent", "state.DEBUG", "TypeError: cannot pickle 'generator' object"),
+        ("unloadable", "state.DEBUG", "ValueError: invalid literal for int() with base 10: 'not a number'"),
+        ("unknown", "nowhere.to.be.found", "NotSentError: no module of nowhere.to.be.found is imported"),
+        ("unimportable", "only_here.X", "ModuleNotFoundError: No module named 'only_here'"),
+    ],
+)
+def test_what_cannot_be_taken_over_is_said_and_changes_nothing(
+    results: dict[str, Any], name: str, path: str, error: str
+) -> None:
+    assert results[name] == [False, [{"path": path, "error": error}], 0]
+
+
+def test_a_childs_own_children_take_it_over_too(results: dict[str, Any]) -> None:
+    seen, outcomes, code = results["inherited"]
+    assert (seen, code) == (True, 0)
+    assert outcomes == [{"path": "state.DEBUG", "error": None}] * 2
+
+
+def test_nothing_is_sent_afterwards(results: dict[str, Any]) -> None:
+    assert results["afterwards"] == [False, [], 0]
+    assert results["left"] is True

@@ -1,0 +1,248 @@
+"""Where else a session's legs are reported: the terminal's header and colours, JUnit, pytest-html, GitHub Actions."""
+
+from __future__ import annotations
+
+import multiprocessing
+import platform
+import re
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+
+from pytest_startmethod import github, report, report_pytest_html, terminal
+from test_report import finding, leg, model
+
+SUITE = """
+    import multiprocessing
+    import pytest
+
+    pytestmark = pytest.mark.startmethods("fork", "spawn")
+
+    def run(target):
+        process = multiprocessing.Process(target=target)
+        process.start()
+        process.join()
+
+    def test_lambda(): run(lambda: None)
+    def test_nothing(): pass
+"""
+
+# -- the header --------------------------------------------------------------------------------------------------------
+
+
+def header():
+    methods = [m for m in ("fork", "spawn", "forkserver") if m in multiprocessing.get_all_start_methods()]
+    default = multiprocessing.get_all_start_methods()[0]
+    return [
+        f"start methods: {', '.join(methods)} (Python {platform.python_version()} here starts with {default})",
+        "  users have: spawn on macOS and Windows, forkserver on Linux with Python 3.14",
+    ]
+
+
+PLAIN = "def test_a(): pass"
+
+
+@pytest.mark.parametrize(
+    ("source", "args", "there"),
+    [
+        (SUITE, [], True),
+        (SUITE, ["--start-methods=all"], True),
+        (SUITE, ["-v"], True),
+        (SUITE, ["-q"], False),
+        (SUITE, ["--no-header"], False),
+        (SUITE, ["--no-header", "--start-methods=all"], False),
+        (PLAIN, [], False),
+        (PLAIN, ["--start-methods=all"], True),
+    ],
+)
+def test_header(session, source, args, there):
+    """Said once, where there is a leg or an option was given; no wider than the screen."""
+    outcome = session.file(test_a=source).run(*args)
+    assert [line for line in outcome.lines if line in header()] == (header() if there else [])
+    assert max(map(len, header())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("args", "there"),
+    [([], True), (["-v"], True), (["--tb=no"], True), (["-q"], False), (["--no-summary"], False)],
+)
+def test_summary_is_where_the_user_wants_it(session, args, there):
+    """As pytest's own."""
+    outcome = session.file(test_a=SUITE).run(*args)
+    assert ("= start methods =" in outcome.out) is there
+
+
+# -- colours -----------------------------------------------------------------------------------------------------------
+
+
+def test_colours_come_from_pytest(session):
+    """Only where pytest has them, and the text is the same."""
+    session.file(test_a=SUITE)
+    plain = session.run("--color=no", "--tb=no")
+    colourful = session.run("--color=yes", "--tb=no")
+    assert "\x1b" not in plain.out
+    assert "\x1b[31m1 needs-fork\x1b[0m, \x1b[33m1 vacuous\x1b[0m" in colourful.out
+    assert "\x1b[1m\x1b[31mSM101 local-function\x1b[0m: 1 leg of 1 test (spawn)" in colourful.out
+    without = re.sub(r"\x1b\[\d+m", "", colourful.out).splitlines()
+    start, end = (
+        plain.lines.index(f"{' start methods ':=^80}"),
+        plain.lines.index(f"{' short test summary info ':=^80}"),
+    )
+    assert plain.lines[start:end] == without[start:end]
+    assert "" not in plain.lines[start : start + 4]
+
+
+@pytest.mark.parametrize(
+    ("line", "parts"),
+    [
+        ("SM103 unpicklable-object: 2 legs", [("SM103 unpicklable-object", ("bold", "red")), (": 2 legs", ())]),
+        ("SM101 x: predicted for spawn", [("SM101 x", ("bold", "yellow")), (": predicted for spawn", ())]),
+        ("SM501 vacuous: 2", [("SM501 vacuous", ("bold", "yellow")), (": 2", ())]),
+        ("  fix: it", [("  fix:", ("bold",)), (" it", ())]),
+        ("  passed by value", [("  passed by value", ())]),
+    ],
+)
+def test_painted(line, parts):
+    """Code and name are bold; red for what failed, yellow for what did not."""
+    assert list(terminal.painted(line)) == parts
+
+
+def test_painted_tables():
+    """Words have the colours that pytest gives them."""
+    line = "3 tests: 1 passes, 2 needs-fork, 1 fails under forkserver only, 4 vacuous"
+    assert [part for part in terminal.painted(line) if part[1]] == [
+        ("1 passes", ("green",)),
+        ("2 needs-fork", ("red",)),
+        ("1 fails under forkserver only", ("red",)),
+        ("4 vacuous", ("yellow",)),
+    ]
+    assert "".join(text for text, _ in terminal.painted(line)) == line
+    head = "             passed   failed  vacuous"
+    assert [part for part in terminal.painted(head) if part[1]] == [
+        ("passed", ("green",)),
+        ("failed", ("red",)),
+        ("vacuous", ("yellow",)),
+    ]
+
+
+# -- JUnit -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["subprocess", "xdist"])
+def test_junit_has_properties_of_each_leg(session, where):
+    """Its method, and what was found."""
+    session.file(test_a=SUITE).run("--junitxml=r.xml", where=where)
+    cases = ElementTree.parse(session.path / "r.xml").getroot().iter("testcase")
+    found = {case.get("name"): [(p.get("name"), p.get("value")) for p in case.iter("property")] for case in cases}
+    vacuous = ("start_method_vacuous", "SM501 vacuous")
+    assert found == {
+        "test_lambda[fork]": [("start_method", "fork"), ("start_method_predicted", "SM101 local-function: target")],
+        "test_lambda[spawn]": [
+            ("start_method", "spawn"),
+            ("start_method_finding", "SM101 local-function: target at test_a.py:11"),
+        ],
+        "test_nothing[fork]": [("start_method", "fork"), vacuous],
+        "test_nothing[spawn]": [("start_method", "spawn"), vacuous],
+    }
+
+
+def test_flaky_leg_says_so_in_junit():
+    """Beside what else there is."""
+    assert report.properties(leg(flaky=True), "/project") == [("start_method_flaky", "true")]
+
+
+# -- pytest-html -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["subprocess", "xdist"])
+def test_pytest_html_has_a_column(session, where):
+    """With the method and the codes of each leg; what was found is in its row."""
+    pytest.importorskip("pytest_html", reason="pytest-html is not installed")
+    session.file(test_a=SUITE, test_b=PLAIN).plugin(
+        "pytest_metadata.plugin", "pytest_html.plugin", "pytest_html.fixtures"
+    )
+    outcome = session.run("--html=r.html", "--self-contained-html", where=where)
+    assert "INTERNALERROR" not in outcome.out
+    text = (session.path / "r.html").read_text(encoding="utf-8")
+    assert text.count(report_pytest_html.HEADER) == 1
+    for cell in ("fork SM101", "spawn SM101", "fork SM501", "spawn SM501"):
+        assert f"&gt;{cell}&lt;/td&gt;" in text
+    assert "move it to module level" in text or "replace the lambda by a function" in text
+
+
+def test_pytest_html_is_left_alone_without_legs(session):
+    """No empty column."""
+    pytest.importorskip("pytest_html", reason="pytest-html is not installed")
+    session.file(test_b=PLAIN).plugin("pytest_metadata.plugin", "pytest_html.plugin", "pytest_html.fixtures")
+    session.run("--html=r.html", "--self-contained-html")
+    assert "Start method" not in (session.path / "r.html").read_text(encoding="utf-8")
+
+
+def test_extra_of_a_leg_is_escaped():
+    """What a user's text says is text."""
+    extra = report_pytest_html.extra(
+        leg(findings=(finding(message="<b>"),), predictions=(finding(line=9),)), "/project"
+    )
+    assert "&lt;b&gt;" in extra["content"]
+    assert "predicted for spawn and forkserver: SM101 local-function: target" in extra["content"]
+    assert report_pytest_html.extra(leg(), "/project") is None
+
+
+# -- GitHub Actions ----------------------------------------------------------------------------------------------------
+
+
+def annotations(*legs, workspace=None):
+    return list(github.lines(model(*legs), workspace))
+
+
+def test_each_cause_is_one_annotation():
+    """At its place, or at the first test where it has none; errors, warnings and notices."""
+    broken = finding(message="50% of a:b, c", evidence=("one", "two"))
+    nowhere = finding("SM501", "vacuous", level="note", path="")
+    legs = [
+        leg("spawn", "failed", findings=(broken,)),
+        leg("forkserver", "failed", findings=(broken,)),
+        leg("fork", predictions=(finding(line=9),), test="b"),
+        leg("spawn", vacuous=report.Finding(**{**nowhere.as_dict(), "file": None, "evidence": ()}), test="b"),
+    ]
+    assert annotations(*legs) == [
+        "::error file=tests/test_a.py,line=7,title=SM101 local-function (start methods)::50%25 of a:b, c%0Aone%0Atwo"
+        "%0Afix: move it%0Atests/test_a.py::test_x[spawn] and 1 more (spawn, forkserver)",
+        "::warning file=tests/test_a.py,line=9,title=SM101 local-function (start methods)::It cannot be imported."
+        "%0Afix: move it%0Ab[fork] (spawn, forkserver)",
+        "::notice file=tests/test_a.py,line=3,title=SM501 vacuous (start methods)::It cannot be imported."
+        "%0Afix: move it%0Ab[spawn] (spawn)",
+    ]
+
+
+def test_annotation_without_a_cause():
+    """An error at the first test."""
+    assert annotations(leg("fork"), leg("spawn", "failed", message="assert 3 == 4\r\n::x")) == [
+        "::error file=tests/test_a.py,line=3,title=no cause found (start methods)::assert 3 == 4%0D%0A::x"
+        "%0Atests/test_a.py::test_x[spawn] (spawn)"
+    ]
+
+
+def test_files_are_relative_to_the_workspace():
+    """A project may lie in a folder of its repository."""
+    (line,) = annotations(leg("spawn", "failed", findings=(finding(),)), workspace="/")
+    assert line.startswith("::error file=project/tests/test_a.py,line=7,")
+    (line,) = annotations(leg("spawn", "failed", findings=(finding(),)), workspace="/elsewhere")
+    assert line.startswith("::error file=tests/test_a.py,line=7,")
+
+
+@pytest.mark.parametrize("where", ["subprocess", "xdist"])
+@pytest.mark.parametrize("args", [[], ["-q"]])
+def test_annotations_are_printed_once_and_only_there(session, monkeypatch, where, args):
+    """By the controller; each at the beginning of a line."""
+    session.file(test_a=SUITE)
+    monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
+    assert "::error" not in session.run(where=where).out
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_WORKSPACE", str(session.path))
+    outcome = session.run(*args, where=where)
+    found = [line.partition(" (start methods)")[0] for line in outcome.lines if line.startswith("::")]
+    assert found == [
+        "::error file=test_a.py,line=11,title=SM101 local-function",
+        "::notice file=test_a.py,line=12,title=SM501 vacuous",
+    ]

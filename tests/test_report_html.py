@@ -1,0 +1,333 @@
+"""The HTML report: what is in it, and how it behaves in a browser."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from html.parser import HTMLParser
+
+import pytest
+
+from pytest_startmethod.finding import Finding
+from test_report import finding, leg, model
+
+pytest.importorskip("jinja2", reason="Jinja2 is not installed: the extra html")
+
+from pytest_startmethod import report_html
+
+NASTY = "</script><img src=x onerror=alert(1)> `a|b` & \"q\" 'q' {{ 7 * 7 }} <!--"
+
+
+class Page(HTMLParser):
+    """Every element is closed by its own end tag, and what loads something is noted."""
+
+    VOID = frozenset({"meta", "link", "input", "br", "hr", "img"})
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.ids, self.loads, self.tags = [], [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        values = dict(attrs)
+        self.tags.append((tag, values))
+        self.ids += [values["id"]] if "id" in values else []
+        self.loads += [v for k, v in attrs if k in ("src", "href") and not v.startswith(("#", "data:,"))]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def page(text):
+    return Page(text)
+
+
+@pytest.fixture
+def source(tmp_path):
+    lines = ["import threading", "", "class Cache:", '    """<b>A cache."""', "    def __init__(self):"]
+    (tmp_path / "cache.py").write_text(
+        "\n".join([*lines, "        self.lock = threading.Lock()", *[""] * 6, "x.start()"])
+    )
+    return tmp_path
+
+
+def test_page_is_whole_and_loads_nothing(source):
+    """Well-formed, every id once, and nothing from anywhere else."""
+    text = report_html.text(
+        model(
+            leg("fork"),
+            leg("spawn", "failed", findings=(finding(message=NASTY, evidence=(NASTY,), fix=NASTY),), message=NASTY),
+            leg("fork", test=f"tests/t.py::test_x[{NASTY}]", vacuous=finding("SM501", "vacuous", level="note")),
+            root=source,
+        )
+    )
+    read = page(text)
+    assert read.loads == []
+    assert len(read.ids) == len(set(read.ids))
+    assert "://" not in text
+    assert "default-src 'none'" in text
+    assert not any(tag == "img" for tag, _ in read.tags)
+    assert sum(tag == "script" for tag, _ in read.tags) == 1
+    assert "{{ 7 * 7 }}" in text
+    assert "49" not in re.sub(r"<style>.*</style>", "", text, flags=re.DOTALL)
+
+
+def test_finding_has_parent_and_child_side_by_side(source):
+    """The start and the object in the parent, what became of the child beside it; the lines meant are marked."""
+    launch = {
+        "method": "spawn",
+        "target": "pkg.work",
+        "args": ["<cache.Cache>"],
+        "file": str(source / "cache.py"),
+        "line": 13,
+        "thread": None,
+        "fixture": "server",
+        "pid": 1,
+        "exit_code": None,
+        "error": "TypeError: cannot pickle '_thread.lock' object",
+        "worker": False,
+    }
+    broken = Finding(
+        "SM103",
+        "unpicklable-object",
+        "cause",
+        "args[0].lock",
+        str(source / "cache.py"),
+        6,
+        "`Cache.lock` is a lock",
+        evidence=(f"`Cache` is defined at {source}/cache.py:3", "the child would need one of its own"),
+        fix="make it in the child",
+    )
+    built = model(leg("fork"), leg("spawn", "failed", findings=(broken,), launches=(launch,)), root=source)
+    (entry,) = report_html.view(built)["causes"]
+    parent, child = entry["sides"]["parent"], entry["sides"]["child"]
+    assert [(each["label"], each["file"], each["line"]) for each in parent.places] == [
+        ("the process is started here", "cache.py", 13),
+        ("this is what it is about; line 3: `Cache` is defined", "cache.py", 6),
+    ]
+    assert [number for number, meant, _ in parent.places[1]["lines"] if meant] == [3, 6]
+    assert parent.facts[:2] == ["pkg.work(<cache.Cache>)", "started in the fixture 'server'"]
+    assert child.facts == [
+        "no child: start() raised TypeError: cannot pickle '_thread.lock' object",
+        "the child would need one of its own",
+    ]
+    assert entry["passed_under"] == "fork"
+    text = report_html.text(built)
+    assert '<span class="k">class</span>' in text  # Pygments has seen it
+    assert "&lt;b&gt;A cache." in text
+
+
+@pytest.mark.parametrize(
+    ("message", "parent", "child"),
+    [
+        ("s.DEBUG is True in the parent and False in a fresh child; read reads it", ("s.DEBUG", "True"), "False"),
+        (
+            "the patch (monkeypatch) is lost: s.now is function f (t.py:15) in the parent and function now (s.py:3) in "
+            "a fresh child; read reads it",
+            ("s.now", "function f (t.py:15)"),
+            "function now (s.py:3)",
+        ),
+        (
+            "os.environ['A'] is 'b' in the parent and missing in a forkserver child: the server",
+            ("os.environ['A']", "'b'"),
+            "missing",
+        ),
+    ],
+)
+def test_values_of_state_stand_on_their_sides(source, message, parent, child):
+    """What is read, in the child; what set it, in the parent."""
+    read, made = (
+        f"read at {source}/cache.py:1: import threading",
+        f"set by monkeypatch at {source}/cache.py:6: self.lock",
+    )
+    broken = Finding("SM303", "patch-lost", "cause", "s.now", f"{source}/cache.py", 1, message, (read, made), "fix")
+    built = model(leg("spawn", "failed", findings=(broken,), message="assert 1 == 2"), root=source)
+    (entry,) = report_html.view(built)["causes"]
+    sides = entry["sides"]
+    assert sides["parent"].value == parent
+    assert sides["child"].value == (parent[0], child)
+    assert [(each["label"], each["line"]) for each in sides["parent"].places] == [("set by monkeypatch", 6)]
+    assert [(each["label"], each["line"]) for each in sides["child"].places] == [("in the child", 1)]
+    assert sides["parent"].facts == sides["child"].facts == []  # the source is there to be seen
+
+
+def test_source_that_is_gone_leaves_its_place(tmp_path):
+    """Nothing is shown, and nothing fails."""
+    text = report_html.text(model(leg("spawn", "failed", findings=(finding(),)), root=tmp_path))
+    assert "tests/test_a.py:7" in text
+    assert '<div class="src"' not in text
+
+
+def test_report_of_nothing_says_what_to_do():
+    """And is a page all the same."""
+    text = report_html.text(model())
+    page(text)
+    assert "No test ran under a start method of its own." in text
+
+
+def test_interrupted_session_is_named():
+    """Else half a report looks like a whole one."""
+    assert "The session did not come to its end." in report_html.text(model(leg("fork"), status=2))
+    assert "The session did not come to its end." not in report_html.text(model(leg("fork"), status=1))
+
+
+def test_many_legs_of_one_cause_are_cut():
+    """200 are listed, the others counted."""
+    broken = finding()
+    text = report_html.text(
+        model(*(leg(test=f"t.py::t[{n}]", outcome="failed", findings=(broken,)) for n in range(250)))
+    )
+    assert "and 50 more, in the JSON report" in text
+    assert text.count('<details class="cause cause"') == 1
+
+
+def test_without_jinja_the_option_is_an_error_at_configure(session):
+    """With the command that brings it."""
+    session.file(no_jinja="import sys; sys.modules['jinja2'] = None", test_a="def test_a(): pass").plugin("no_jinja")
+    outcome = session.run("--start-methods-report=r.html")
+    assert outcome.status == pytest.ExitCode.USAGE_ERROR
+    assert [line for line in outcome.lines if line.strip()] == [
+        "ERROR: --start-methods-report: 'r.html' needs Jinja2, which is not installed: "
+        "pip install 'pytest-startmethod[html]'"
+    ]
+    assert session.run("--start-methods-report=r.md").status == 0
+
+
+# -- in a browser ------------------------------------------------------------------------------------------------------
+
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+SUITE = """
+    import multiprocessing
+    import pytest
+
+    pytestmark = pytest.mark.startmethods("fork", "spawn")
+
+    def work(): pass
+
+    def run(target):
+        process = multiprocessing.Process(target=target)
+        process.start()
+        process.join()
+
+    def test_lambda(): run(lambda: None)
+    def test_fine(): run(work)
+    def test_nothing(): pass
+"""
+
+
+@pytest.fixture
+def browser(tmp_path_factory):
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    driver = shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        pytest.skip("there is no Chromium with its driver on this machine")
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    found = webdriver.Chrome(options=options, service=Service(driver))
+    yield found
+    found.quit()
+
+
+def size(browser, width, theme="light"):
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    scheme = {"name": "prefers-color-scheme", "value": theme}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+
+
+def test_in_a_browser(session, browser):
+    """A filter leaves what it says, a finding opens, nothing is wider than the screen, and a page has two themes."""
+    session.file(test_a=SUITE).run("--start-methods-report=report.html")
+    url = (session.path / "report.html").as_uri()
+    size(browser, 1280)
+    browser.get(url)
+
+    def css(selector):
+        return browser.find_elements("css selector", selector)
+
+    def shown(selector):
+        return [each.text.splitlines()[0] for each in css(selector) if each.is_displayed()]
+
+    assert shown("tr.test") == ["test_lambda", "test_fine", "test_nothing"]
+    assert shown(".cause .name") == ["local-function", "vacuous"]
+
+    (chip,) = css('.chip[data-verdict="needs-fork"]')
+    chip.click()
+    assert chip.get_attribute("aria-pressed") == "true"
+    assert shown("tr.test") == ["test_lambda"]
+    assert shown(".cause .name") == ["local-function"]
+    assert css("#shown")[0].text == "1 of 3 tests"
+    css('button[type="reset"]')[0].click()
+    css('.chip[data-code="SM501"]')[0].click()
+    assert shown("tr.test") == ["test_nothing"]
+    css('button[type="reset"]')[0].click()
+    css("#text")[0].send_keys("test_fine")
+    assert (shown("tr.test"), shown(".cause .name")) == (["test_fine"], [])
+    css('button[type="reset"]')[0].click()
+    assert len(shown("tr.test")) == 3
+
+    (link,) = [each for each in css(".codes a") if each.text == "SM101"]
+    link.click()
+    (cause,) = [each for each in css("details.cause") if each.get_attribute("open")]
+    assert cause.find_element("css selector", ".fix").text.startswith("Fix replace the lambda by a function")
+    left, right = cause.find_elements("css selector", ".side")
+    assert left.find_element("css selector", ".meant .line").text.strip() == "process.start()"
+    assert "no child: start() raised" in right.text
+    assert left.rect["y"] == right.rect["y"]  # side by side
+    assert left.rect["x"] < right.rect["x"]
+
+    colour = "return getComputedStyle(document.body).backgroundColor"
+    light = browser.execute_script(colour)
+    css("#theme")[0].click()
+    assert browser.execute_script(colour) != light
+    size(browser, 390, "dark")
+    browser.execute_script("localStorage.clear()")
+    browser.get(url)
+    assert browser.execute_script(colour) != light
+    for summary in css("details.cause > summary"):
+        summary.click()
+    assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+    left, right = css("details.cause[open] .side")[:2]
+    assert left.rect["y"] < right.rect["y"]  # below each other
+
+    # By keyboard alone: from the top to the first filter, and "/" to the text.
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    browser.get(url)
+    ActionChains(browser).send_keys("/").perform()
+    assert browser.switch_to.active_element.get_attribute("id") == "text"
+    ActionChains(browser).send_keys(Keys.TAB, Keys.TAB, Keys.ENTER).perform()
+    assert browser.switch_to.active_element.get_attribute("aria-pressed") == "true"
+    errors = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+    assert errors == []
+
+
+def test_without_javascript(session, browser):
+    """It reads: findings open, and there is no filter that does nothing."""
+    session.file(test_a=SUITE).run("--start-methods-report=report.html")
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    browser.get((session.path / "report.html").as_uri())
+    assert not browser.find_element("id", "filters").is_displayed()
+    assert not browser.find_element("id", "theme").is_displayed()
+    browser.find_element("css selector", "details.cause > summary").click()
+    assert browser.find_element("css selector", "details.cause .fix").is_displayed()

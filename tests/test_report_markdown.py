@@ -1,0 +1,166 @@
+"""The report as Markdown."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from pytest_startmethod import report_markdown
+from test_report import finding, leg, model
+
+
+def test_report_reads():
+    """A table, the verdicts, the causes with fix and count, and folded details."""
+    broken = finding(message="`work` is nested", evidence=("closes over: x = 1",), fix="move `work` to the module")
+    text = report_markdown.text(
+        model(
+            leg("fork"),
+            leg("spawn", "failed", findings=(broken,)),
+            leg("forkserver", "failed", findings=(broken,)),
+            leg("spawn", test="tests/test_a.py::test_y", vacuous=finding("SM501", "vacuous", level="note", path="")),
+        )
+    )
+    assert text.splitlines() == [
+        "## Start methods",
+        "",
+        "Python 3.12.1 on linux, default `fork`; ran under fork, spawn.",
+        "",
+        "| method | passed | failed | vacuous |",
+        "|---|---:|---:|---:|",
+        "| fork | 1 | - | - |",
+        "| spawn | 1 | 1 | 1 |",
+        "| forkserver | - | 1 | - |",
+        "",
+        "2 tests: **1 needs-fork**, 1 vacuous.",
+        "",
+        "### Causes",
+        "",
+        "#### SM101 local-function: 2 legs of 1 test (spawn, forkserver)",
+        "",
+        "`tests/test_a.py:7`, `target`  ",
+        "`work` is nested",
+        "",
+        "**Fix:** move `work` to the module",
+        "",
+        "<details><summary>Evidence</summary>",
+        "",
+        "```text",
+        "closes over: x = 1",
+        "```",
+        "",
+        "</details>",
+        "",
+        "<details><summary>First: <code>tests/test_a.py::test_x[spawn]</code>, and 1 more</summary>",
+        "",
+        "- `tests/test_a.py::test_x[spawn]`",
+        "- `tests/test_a.py::test_x[forkserver]`",
+        "",
+        "</details>",
+        "",
+        "### Notes",
+        "",
+        "#### SM501 vacuous: 1 leg passed and started nothing with the method (spawn)",
+        "",
+        "`tests/test_a.py:7`  ",
+        "It cannot be imported.",
+        "",
+        "**Fix:** move it",
+        "",
+        "Leg: `tests/test_a.py::test_y[spawn]`",
+        "",
+        "<details><summary>Tests that do not pass under every method (2)</summary>",
+        "",
+        "| test | verdict | fork | spawn | forkserver | codes |",
+        "|---|---|---|---|---|---|",
+        "| `tests/test_a.py::test_x` | needs-fork | passed | failed | failed | SM101 |",
+        "| `tests/test_a.py::test_y` | vacuous |  | passed |  | SM501 |",
+        "",
+        "</details>",
+    ]
+
+
+def test_no_leg():
+    """One sentence."""
+    assert report_markdown.text(model()).splitlines()[-1] == "No test ran under a start method of its own."
+
+
+def test_interrupted():
+    """Said at the top."""
+    text = report_markdown.text(model(leg(), status=2))
+    assert "**The session did not come to its end; what had run until then is here.**" in text
+
+
+NASTY = "a|b <script>x</script> ``` `` ` </details> @user *bold* [link](x) \\ \n\n# head\x1b[31m"
+
+
+def test_any_text_is_harmless():
+    """No HTML of others, no other cell, no heading, no mention; fences are longer than what is in them."""
+    text = report_markdown.text(
+        model(
+            leg("fork", test=f"t.py::test[{NASTY}]"),
+            leg(
+                "spawn",
+                "failed",
+                test=f"t.py::test[{NASTY}]",
+                findings=(finding(message=NASTY, fix=NASTY, path=NASTY, evidence=(NASTY, "````")),),
+                troubles=(NASTY,),
+            ),
+        )
+    )
+    plain = []
+    fence = None
+    for line in text.splitlines():
+        if fence is None and line.startswith("```"):
+            fence = line.removesuffix("text")
+        elif line == fence:
+            fence = None
+        elif fence is None:
+            plain.append(line)
+    assert fence is None
+    outside = re.sub(r"(`+)(?!`).*?(?<!`)\1(?!`)", "", "\n".join(plain) + "\n")  # without code
+    outside = outside.replace("<details><summary>", "(").replace("</summary>", "").replace("\n</details>\n", ")")
+    outside = outside.replace("<code>", "").replace("</code>", "")
+    assert "<" not in outside
+    assert "@" not in outside
+    assert outside.count("(") - outside.count(")") == 0
+    assert "\x1b" not in text
+    assert not any(line.startswith("# ") for line in plain)
+    (row,) = [line for line in plain if line.startswith("| ") and "needs-fork" in line]
+    assert row.replace("\\|", "").count("|") == 6  # test, verdict, two methods, codes
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain", "plain"),
+        ("a_b <i>", "a\\_b &lt;i&gt;"),
+        ("`code` | x", "`code` \\| x"),
+        ("one ` only", "one \\` only"),
+        ("@who", "&#64;who"),
+        ("a\nb", "a b"),
+        ("", "-"),
+    ],
+)
+def test_inline(text, shown):
+    """What stands between backticks is code, everything else stands for itself."""
+    assert report_markdown.inline(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"), [("x", "`x`"), ("a`b", "``a`b``"), ("`a", "`` `a ``"), ("a|b", "`a|b`"), ("", "`  `")]
+)
+def test_code(text, shown):
+    """The fence is longer than any run of backticks."""
+    assert report_markdown.code(text) == shown
+
+
+def test_many_are_cut():
+    """100 tests and 100 legs are listed; a comment on GitHub may have 64 KiB."""
+    broken = finding()
+    text = report_markdown.text(
+        model(*(leg(test=f"tests/t.py::t[{n}]", outcome="failed", findings=(broken,)) for n in range(3000)))
+    )
+    assert "- and 2900 more, in the JSON report" in text
+    assert "And 2900 more, in the JSON report." in text
+    assert len(text) < 64 * 1024

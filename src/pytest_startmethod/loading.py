@@ -255,7 +255,7 @@ class Loader:
             self.close()
 
     def begin(self, question: Mapping[str, Any]) -> None:
-        """Send a question about values (see `state_child.answer`). `finish` returns the answer: two can be asked at once.
+        """Send a question about values (see `state_child.answer`), so that two can be asked at once; then `finish`.
 
         With ``question["main"]``, the child has run the parent's main module as a real one would.
         """

@@ -264,8 +264,8 @@ def explain(
     """Return why ``Process(target=target, args=args, kwargs=kwargs)`` would not start, or not load, under `method`.
 
     Empty under fork, and when all of it can be pickled here, loaded by a fresh child, and what the code reads is there
-    as it is here. Fresh children are asked only if all can be pickled (about 0.2 s). With `task`, the same for a pool's or executor's task. Raises ValueError for an
-    unknown method.
+    as it is here. Fresh children are asked only if all can be pickled (about 0.2 s). With `task`, the same for a pool's
+    or executor's task. Raises ValueError for an unknown method.
     """
     if method not in _METHODS:
         raise ValueError(f"unknown start method {method!r}: choose from {', '.join(_METHODS)}")

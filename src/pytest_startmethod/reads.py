@@ -547,11 +547,10 @@ class _Search:
         owner, found = class_attribute(type(value), name)
         if owner is None:
             getter, _ = class_attribute(type(value), "__getattr__")
-            if type(symbol) is _Ref:
-                if getter is None or not self.users_class(getter):
-                    symbol.read.whole = getter is not None or symbol.read.whole
-                    if getter is None:
-                        return self.deeper(symbol, ("attr", name), MISSING, where, depth)
+            if type(symbol) is _Ref and getter is None:
+                return self.deeper(symbol, ("attr", name), MISSING, where, depth)
+            if type(symbol) is _Ref and not self.users_class(getter):
+                symbol.read.whole = True
             return None
         if not self.users_class(owner) or (type(found) is property and type(found.fget) is not types.FunctionType):
             if type(symbol) is _Ref:
@@ -676,12 +675,12 @@ class _Search:
         elif isinstance_of(value, type):
             if self.users_class(value):
                 self.alive(value, _Made(value))
-                owner, init = class_attribute(value, "__init__")
+                _, init = class_attribute(value, "__init__")
                 if type(init) is types.FunctionType:
                     self.bound_call(init, [_Made(value), *args], kwargs, depth)
                 return _Made(value)
         elif type(value).__module__ != "builtins":
-            owner, function = class_attribute(type(value), "__call__")
+            _, function = class_attribute(type(value), "__call__")
             if type(function) is types.FunctionType:
                 self.bound_call(function, [callee, *args], kwargs, depth)
         return None

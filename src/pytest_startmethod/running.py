@@ -136,8 +136,8 @@ class Running:
         """A second fresh child, to know which values are other ones in every process."""
         self.recorder.observe = self._observe
         self._user: UserCode | None = None
-        self._calls: dict[str, dict[str, tuple[str, str | None]]] = {}
-        """By test and method: outcome and message of the call."""
+        self._calls: dict[str, dict[str, tuple[str, object]]] = {}
+        """By test and method: outcome of the call, and what it failed with, where."""
         if settings.precheck == "error":
             self.recorder.loader = self._fresh_child
         self.patched = PatchLog(pytest.MonkeyPatch)
@@ -479,7 +479,7 @@ class Running:
         state.count(report)
         if report.when == "call":
             calls = self._calls.setdefault(state.leg.test, {})
-            calls[state.leg.method] = (str(report.outcome), _message(report) if report.failed else None)
+            calls[state.leg.method] = (str(report.outcome), _failed_with(call))
             self._finished.setdefault(state.leg.test, []).append(report.duration)
         if report.when == "teardown":
             if not state.watched:
@@ -686,8 +686,7 @@ class Running:
         frames = _frames(call.excinfo.tb if call.excinfo is not None else None)
         children = [frame for each in self._reports() for raised in each.raised for frame in raised.frames]
         fork = calls.get("fork")
-        message = call.excinfo.exconly().partition("\n")[0] if call.excinfo is not None else None
-        alike = fork is not None and fork[0] == "failed" and (fork[1] or "")[:60] == _told(message)[:60]
+        alike = fork is not None and fork[0] == "failed" and fork[1] == _failed_with(call)
         context = state_causes.Context(
             patches=tuple(getattr(state.record, "patches", ())),
             touched=frozenset({(f, n) for f, _, n in frames} | {(f.file, f.function) for f in children}),
@@ -924,8 +923,9 @@ def _frames(tb: Any) -> list[tuple[str, int, str]]:
     ]
 
 
-def _told(message: str | None) -> str:
-    return message or ""
+def _failed_with(call: pytest.CallInfo[None]) -> object:
+    """Return the type of what a phase failed with, and the user's line: two failures that have it equal are alike."""
+    return None if call.excinfo is None else (call.excinfo.typename, _raised_at(call.excinfo.tb))
 
 
 def _raised_at(tb: Any) -> Place | None:

@@ -56,6 +56,7 @@ class UserCode:
     packages: frozenset[str] = frozenset()
 
     def __call__(self, file: str) -> bool:
+        """Say whether `file` is the user's."""
         return _is_users(file, self.packages)
 
     @classmethod
@@ -400,7 +401,7 @@ def _heavy(roots: Iterable[str], user: UserCode) -> list[str]:
     return [name for name in found if name.partition(".")[0] not in _NEVER]
 
 
-# -- what the parent reads afterwards ------------------------------------------------------------------------------------
+# -- what the parent reads afterwards ----------------------------------------------------------------------------------
 
 
 def _lost(
@@ -498,7 +499,7 @@ class Seen:
 
 
 def server_environment() -> dict[str, str] | None:
-    """Return the environment that the running forkserver was started with, by what the kernel keeps; None if unknown."""
+    """Return the environment that the running forkserver was started with, from the kernel; None if unknown."""
     pid = mp.server_pid(mp.server_state()) if mp.has_forkserver() else None
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
@@ -536,8 +537,7 @@ def ask(observed: Observed, loaders: Sequence[Loader], environ: Mapping[str, str
     for loader in loaders:
         loader.begin(question)
     found: list[Seen] = []
-    for loader in loaders:
-        answer = loader.finish()
+    for answer in [loader.finish() for loader in loaders]:  # each is read, so that none is taken for the next
         if answer is None or "values" not in answer:
             return None
         nodes = {id(b): node for each, row in zip(groups.values(), answer["values"], strict=True)

@@ -7,6 +7,7 @@ writes itself, caches, the state of random generators, warnings filters.
 from __future__ import annotations
 
 import ast
+import functools
 import linecache
 import re
 import sys
@@ -66,8 +67,8 @@ def explain(observed: Observed, seen: Sequence[Seen], context: Context | None = 
                 known = (each.binding.module, each.binding.names)
                 if known in context.initialized or (not context.failed and _fills(each, observed)):
                     continue
-                ranked.append(_value(each, observed, seen, context))
-            ranked += _process(observed, seen, context)
+                ranked.append(_value(each, observed, context))
+            ranked += _process(observed, seen)
     ranked += _environment(observed, context)
     ranked += _primitives(observed, context)
     ranked += _lost(observed, context)
@@ -132,17 +133,17 @@ def _merged(found: Iterable[Difference]) -> list[Difference]:
 _CODE = ("f", "b", "c", "d", "M", "K", "p")
 
 
-def _value(each: Difference, observed: Observed, seen: Sequence[Seen], context: Context) -> _Ranked:
+def _value(each: Difference, observed: Observed, context: Context) -> _Ranked:
     binding, read = each.binding, each.binding.read
     patch = next((p for p in context.patches if _patches(p, each)), None)
-    setters = _setters(each, observed, context)
-    by = patch.by if patch is not None else next((s.by for s in setters if s.by != "assignment"), None)
+    setters = _setters(each, context)
+    by = patch.by if patch is not None else setters[0].by if setters and setters[0].by != "assignment" else None
     written = next((w for w in observed.writes if (w.module, w.names) == (binding.module, binding.names)), None)
     is_note = each.ours[0] == "l" or each.theirs[0] == "l"
     if written is not None and patch is None and each.ours[0] != "K" and by is None:
         is_note = True
     code, fix = _code(each, by)
-    path = binding.path + ("" if code != "SM306" else "")
+    path = binding.path
     what = f"{path}{each.inner}"
     where = _best_place(read, context)
     message = (
@@ -224,7 +225,8 @@ def _code(each: Difference, by: str | None) -> tuple[str, str]:
         )
     return (
         "SM301",
-        f"pass {name} to the target as an argument, or set it in the child: in a pool's initializer, or first in the target",
+        f"pass {name} to the target as an argument, or set it in the child: in a pool's initializer, or first in the "
+        "target",
     )
 
 
@@ -272,27 +274,35 @@ class Setter:
 _MUTATING = frozenset("append extend insert remove pop clear add discard update setdefault register appendleft".split())  # noqa: SIM905
 
 
-def _setters(each: Difference, observed: Observed, context: Context) -> list[Setter]:
+def _setters(each: Difference, context: Context) -> list[Setter]:
     """Return where the source sets it, other than at the import of its module: the test's own files first."""
     binding = each.binding
     home = module_of(sys.modules.get(binding.module)).get("__file__")
-    last = binding.names[-1]
     inner = re.findall(r"[.']([A-Za-z_]\w*)(?=[.'\[]|$)", each.inner)
-    wanted = [last, *inner[-1:]]
     files = list(dict.fromkeys([*context.tests, *([home] if isinstance(home, str) else []), *user_files()]))
     found: list[Setter] = []
     for file in files[:_MAX_FILES]:
-        if not any(name in "".join(linecache.getlines(file)) for name in wanted):
-            continue
-        tree = _tree(file)
-        if tree is not None:
-            found += _setters_in(tree, file, binding.module, binding.names, inner, own=file == home)
+        found += _setters_of(file, binding.module, binding.names, tuple(inner), file == home)
         if len(found) > 12:
             break
     running = {(file, function.rpartition(".")[2]) for file, function in context.touched}
     here = [s for s in found if (s.place.file, s.place.function.rpartition(".")[2]) in running]
     first = here or [s for s in found if s.place.file in context.tests]
     return sorted(first, key=lambda s: (not s.exact, s.by == "assignment")) or found
+
+
+@functools.lru_cache(maxsize=8192)
+def _setters_of(file: str, module: str, names: tuple[str, ...], inner: tuple[str, ...], own: bool) -> list[Setter]:
+    text = _content(file)
+    if not any(name in text for name in (names[-1], *inner[-1:])):
+        return []
+    tree = _tree(file)
+    return [] if tree is None else _setters_in(tree, file, module, names, inner, own=own)
+
+
+@functools.lru_cache(maxsize=_MAX_FILES)
+def _content(file: str) -> str:
+    return "".join(linecache.getlines(file))
 
 
 def _setters_in(
@@ -322,14 +332,16 @@ def _setters_in(
                 visit(child, f"{function}.{node.name}".lstrip("."), declared)
             return
         if isinstance(node, ast.Call):
-            by = _patching_call(node, dotted, last, names, inner)
+            by = _patching_call(node, dotted, last, inner)
             if by is not None:
                 found.append(Setter(Place(file, node.lineno, function), by, _says(node, dotted)))
-            elif inner and not own and function and _gives(node, inner):
+            elif (inner and not own and function and _gives(node, inner)) or (
+                isinstance(node.func, ast.Attribute)
+                and node.func.attr in _MUTATING
+                and (function or not own)
+                and leads(node.func.value)
+            ):
                 found.append(Setter(Place(file, node.lineno, function), "assignment"))
-            elif isinstance(node.func, ast.Attribute) and node.func.attr in _MUTATING and (function or not own):
-                if leads(node.func.value):
-                    found.append(Setter(Place(file, node.lineno, function), "assignment"))
         elif isinstance(node, (ast.Assign, ast.AugAssign, ast.AnnAssign)) and (function or not own):
             for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
                 for each in target.elts if isinstance(target, (ast.Tuple, ast.List)) else [target]:
@@ -389,7 +401,7 @@ def _names_of_module(tree: ast.Module, module: str, rest: tuple[str, ...]) -> fr
     return frozenset(found)
 
 
-def _patching_call(node: ast.Call, dotted: str, last: str, names: tuple[str, ...], inner: Sequence[str]) -> str | None:
+def _patching_call(node: ast.Call, dotted: str, last: str, inner: Sequence[str]) -> str | None:
     """Return who patches the name with this call: monkeypatch, mock.patch in its forms, setattr."""
     func = node.func
     name = func.attr if isinstance(func, ast.Attribute) else getattr(func, "id", "")
@@ -422,7 +434,7 @@ def _says(node: ast.Call, dotted: str) -> bool:
 
 
 def _gives(node: ast.Call, inner: Sequence[str]) -> bool:
-    """Say whether a call is one that sets an option by its name: ``conf.set_override("name", ...)``, ``config(name=...)``."""
+    """Say whether a call sets an option by its name: ``conf.set_override("name", ...)``, ``config(name=...)``."""
     func = node.func
     name = func.attr if isinstance(func, ast.Attribute) else getattr(func, "id", "")
     words = ("set", "config", "override", "update", "register", "add", "enable", "disable", "patch")
@@ -470,12 +482,12 @@ def _found(
     )
 
 
-def _process(observed: Observed, seen: Sequence[Seen], context: Context) -> list[_Ranked]:
+def _process(observed: Observed, seen: Sequence[Seen]) -> list[_Ranked]:
     found: list[_Ranked] = []
     for name, where in observed.loggers.items():
         pair = state.around_differs(observed, seen, f"logger {name}")
         if pair is not None:
-            found.append(_logging(name, where, pair, observed, context))
+            found.append(_logging(name, where, pair, observed))
     for name, where in observed.signals.items():
         pair = state.around_differs(observed, seen, f"signal {name}")
         if pair is not None:
@@ -518,20 +530,22 @@ def _process(observed: Observed, seen: Sequence[Seen], context: Context) -> list
 
 
 _LOOKS = (
-    ("decimal", "the decimal context's ", "set the decimal context in the child: decimal.getcontext() is a thread's own; "
+    ("decimal", "the decimal context's ", "set the decimal context in the child: decimal.getcontext() is a thread's; "
      "or use decimal.localcontext() in the code itself"),
     ("locale", "the locale's ", "call locale.setlocale() in the child"),
 )  # fmt: skip
 
 
-def _logging(name: str, where: Where, pair: tuple[Any, Any], observed: Observed, context: Context) -> _Ranked:
+def _logging(name: str, where: Where, pair: tuple[Any, Any], observed: Observed) -> _Ranked:
     ours, theirs = pair
     paths = differences(ours, theirs)
     inner, mine, other = next((p for p in paths if "handlers" in p[0]), paths[0])
     shown = f"logging.getLogger({name!r})" if name else "logging.root"
     what = inner.split("'")[1] if "'" in inner else "configuration"
     message = f"the {what} of {shown} is {short(mine)} in the parent and {short(other)} in a fresh child"
-    fix = "configure logging in the child: call logging.basicConfig() or dictConfig() in an initializer or first in the target"
+    fix = (
+        "configure logging in the child: logging.basicConfig() or dictConfig() in an initializer or first in the target"
+    )
     asks = bool(observed.configuration)
     handlers = any("handlers" in path for path, _, _ in paths)
     level = "cause" if asks or handlers or what == "level" else "note"
@@ -550,8 +564,8 @@ def _environment(observed: Observed, context: Context) -> list[_Ranked]:
         mine = "not set" if ours is None else repr(ours)
         other = "not set" if theirs is None else repr(theirs)
         message = (
-            f"os.environ[{name!r}] is {mine[:60]} in the parent and {other[:60]} in a forkserver child: the server keeps "
-            f"the environment that it was started with; {_reader(where)} reads it"
+            f"os.environ[{name!r}] is {mine[:60]} in the parent and {other[:60]} in a forkserver child: the server "
+            f"keeps the environment that it was started with; {_reader(where)} reads it"
         )
         fix = (
             f"set {name} before the first process is started with forkserver, or pass the value to the target as an "
@@ -563,7 +577,7 @@ def _environment(observed: Observed, context: Context) -> list[_Ranked]:
     return found
 
 
-# -- primitives and writes -----------------------------------------------------------------------------------------------
+# -- primitives and writes ---------------------------------------------------------------------------------------------
 
 
 def _primitives(observed: Observed, context: Context) -> list[_Ranked]:
@@ -581,8 +595,8 @@ def _primitives(observed: Observed, context: Context) -> list[_Ranked]:
             continue
         kind = str(binding.node[1]).rpartition(".")[2]
         message = (
-            f"{binding.path} is a {kind} that is made when the module is imported: each fresh child has one of its own, "
-            f"shared with nobody; {_reader(binding.read.where)} uses it"
+            f"{binding.path} is a {kind} that is made when the module is imported: each fresh child has one of its "
+            f"own, shared with nobody; {_reader(binding.read.where)} uses it"
         )
         fix = (
             f"make the {kind} where the processes are started and pass it on: as an argument of Process, or through a "

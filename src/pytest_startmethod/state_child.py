@@ -5,6 +5,7 @@ Like `load_child`, which runs it, it is loaded by its path, with the standard li
 
 from __future__ import annotations
 
+import gc
 import importlib
 import importlib.util
 import os
@@ -19,11 +20,24 @@ _INSTALLED = (os.sep + "site-packages" + os.sep, os.sep + "dist-packages" + os.s
 
 
 def answer(question: Mapping[str, Any], structure: Mapping[str, Any], ambient: Mapping[str, Any]) -> dict[str, Any]:
-    """Return descriptions of what the question asks for. It runs in a fork, so nothing here outlives it."""
+    """Return descriptions of what the question asks for; ``{"trouble": ...}`` if that fails.
+
+    It runs in a fork, so nothing here outlives it.
+    """
+    try:
+        return _answer(question, structure, ambient)
+    except BaseException as error:
+        import traceback
+
+        return {"trouble": "".join(traceback.format_exception(type(error), error, error.__traceback__))[-1000:]}
+
+
+def _answer(question: Mapping[str, Any], structure: Mapping[str, Any], ambient: Mapping[str, Any]) -> dict[str, Any]:
     import multiprocessing.process
     import multiprocessing.spawn
 
     multiprocessing.process.current_process()._inheriting = True  # type: ignore[attr-defined]
+    gc.disable()  # a collection would copy every page that the fork shares
     before = set(sys.modules)
     os.environ.clear()
     os.environ.update(question["environ"])
@@ -61,6 +75,7 @@ def keep(names: list[str]) -> None:
             importlib.import_module(name)
         except BaseException:
             continue
+    gc.freeze()
 
 
 def _import(name: str, broken: dict[str, str]) -> Any:

@@ -140,11 +140,13 @@ _REPR = {
     "builtins": ("range", "slice", "bytearray"),
 }
 _SEQUENCES = (list, tuple)
-_OPAQUE_MODULES = ("_thread", "threading", "multiprocessing", "socket", "_socket", "subprocess", "concurrent", "asyncio",
-                   "selectors", "ssl", "sqlite3", "weakref", "_weakref", "queue", "_queue", "mmap", "io", "_io",
-                   "tempfile", "contextvars", "_contextvars", "ctypes", "_ctypes", "random", "_random", "itertools",
-                   "multiprocess", "billiard", "_asyncio", "_multiprocessing", "generator", "select", "_hashlib",
-                   "torch", "sched", "signal")  # fmt: skip
+_OPAQUE_MODULES = frozenset({
+    "_thread", "threading", "multiprocessing", "socket", "_socket", "subprocess", "concurrent", "asyncio", "selectors",
+    "ssl", "sqlite3", "weakref", "_weakref", "queue", "_queue", "mmap", "io", "_io", "tempfile", "contextvars",
+    "_contextvars", "ctypes", "_ctypes", "random", "_random", "itertools", "multiprocess", "billiard", "_asyncio",
+    "_multiprocessing", "select", "_hashlib", "torch", "sched", "signal",
+})  # fmt: skip
+"""What has no content that could be compared: it is told by its type."""
 _MOCKS = ("unittest.mock", "mock.mock", "mock")
 
 

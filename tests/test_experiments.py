@@ -750,3 +750,30 @@ def test_a_hang_is_confirmed_within_the_legs_limit(session):
     assert [said for _, _, said in sections(outcome)] == [
         "confirmed: the test passes under spawn when state.DEBUG reaches the child",
     ]
+
+
+# -- with the findings that the plugin makes itself ------------------------------------------------------------------
+
+REAL = {
+    "test_global": ("SM301", "state.DEBUG"),
+    "test_class": ("SM302", "state.Service.registry"),
+    "test_monkeypatch": ("SM303", "state.now"),
+    "test_mock": ("SM303", "state.now"),
+    "test_logging": ("SM305", "logging.getLogger('app')"),
+    "test_decimal": ("SM306", "decimal"),
+    "test_signal": ("SM306", "signal.SIGUSR1"),
+    "test_contextvar": ("SM306", "state.VAR"),
+    "test_local": ("SM306", "state.LOCAL"),
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_what_is_found_is_confirmed(session, name):
+    """Nothing made up: the test passes under fork, fails under spawn, and its first finding is the one."""
+    code, path = REAL[name]
+    session.file(state=STATE, work=WORK, test_a=TESTS)
+    outcome = session.run("--start-methods=fork,spawn", "--tb=short", "-k", name)
+    assert outcome.names == {f"{name}[fork]": "passed", f"{name}[spawn]": "failed"}
+    said = f"confirmed: the test passes under spawn when {path} reaches the child"
+    assert sections(outcome)[:1] == [(f"{name}[spawn]", code, said)]
+    assert "StartMethodWarning" not in outcome.out  # for the lock that the module makes at import

@@ -41,7 +41,8 @@ class Activation:
     def enter(self) -> None:
         """Make the method the default."""
         set_before = mp.method_of(self._actual) if not mp.fixed_by_use() else None
-        if set_before not in (None, self.method) and self._before["class"] is not mp.WatchedContext:
+        theirs = self._before["class"] is not mp.WatchedContext
+        if set_before not in (None, self.method) and theirs and not _chosen_by_nobody(str(set_before)):
             self.overrides.append(SetByUser(str(set_before), _where_set(str(set_before)), wins=False))
         mp.make_default(self.method, self)
 
@@ -79,6 +80,12 @@ def _where_set(method: str) -> Place | None:
     files = user_files()
     places = find_calls(files, "set_start_method", method) or find_calls(files, "set_start_method")
     return places[0] if len(places) == 1 else None
+
+
+@functools.lru_cache(maxsize=8)
+def _chosen_by_nobody(method: str) -> bool:
+    """Say whether `method` was set by a first use: a Lock at import makes the interpreter's own the one that is set."""
+    return method == mp.interpreter_default() and not find_calls(user_files(), "set_start_method")
 
 
 class Patches:

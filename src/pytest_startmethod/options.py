@@ -112,7 +112,7 @@ def any_given(config: pytest.Config) -> bool:
         if config.getini(VERIFY) is not None or config.getini(USER_CODE):
             return True
         return any(config.getoption(key) is not None or config.getini(key) for key in (*OPTIONS, DISCOVER))
-    except (ValueError, TypeError):  # of a truth value
+    except Exception:  # of a truth value: ValueError up to pytest 8, UsageError from 9 on
         return True
 
 

@@ -106,7 +106,7 @@ def _truth(config: pytest.Config, key: str, *, default: bool) -> bool:
         return bool(config.getoption(key))
     try:
         value = config.getini(key)
-    except (ValueError, TypeError) as error:
+    except Exception as error:  # ValueError up to pytest 8, UsageError from 9 on
         raise SettingsError(f"ini key {key}: {error} (valid: true, false)") from None
     return default if value is None else bool(value)
 

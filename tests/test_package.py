@@ -61,7 +61,7 @@ def test_metadata_names_what_is_supported(installed):
     assert metadata["Requires-Python"] == ">=3.10"
     needed = {line for line in installed.requires if "extra" not in line}
     assert needed == {"pytest>=8.4", "pluggy>=1.5", "cloudpickle>=3.0"}
-    assert metadata.get_all("Provides-Extra") == ["test"]
+    assert metadata.get_all("Provides-Extra") == ["html", "test"]
     assert metadata["License-Expression"] == "MIT"
 
 
@@ -72,7 +72,14 @@ def test_package_says_that_it_is_typed():
 
 def test_public_names_are_there():
     """Everything in `__all__` can be imported; `__version__` needs the package installed."""
-    assert set(pytest_startmethod.__all__) == {"Finding", "StartMethodWarning", "__version__", "explain"}
+    assert set(pytest_startmethod.__all__) == {
+        "Backend",
+        "FailedLeg",
+        "Finding",
+        "StartMethodWarning",
+        "__version__",
+        "explain",
+    }
     assert set(pytest_startmethod.__all__) <= set(dir(pytest_startmethod))
     for name in ("Finding", "StartMethodWarning", "explain"):
         assert getattr(pytest_startmethod, name).__name__ == name

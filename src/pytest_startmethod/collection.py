@@ -5,22 +5,29 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from . import _pytest_private, selection
+from . import _pytest_private, backends, selection
 from .fixtures import Teardown, mp_context_value, start_method_value
 from .options import MARKER, header_lines
 from .settings import Marker, Settings, SettingsError, from_config, parse_marker
 from .warning import StartMethodWarning
+
+if TYPE_CHECKING:
+    from .running import Running
 
 NAME: Final = "start_method"
 
 SETTINGS = pytest.StashKey[Settings]()
 """The run's options, in ``config.stash`` once `settings_of` was asked."""
 
+RUNNING: Final[pytest.StashKey[Running]] = pytest.StashKey()
+"""What runs the legs, in ``config.stash`` once there is one."""
+
 _INDICES: Final[dict[object, int]] = {method: index for index, method in enumerate(selection.ORDER)}
+"""Of a method among the parameters of a session; those of backends are added as they come."""
 _SCOPES: Final = ("function", "class", "module", "package", "session")
 
 
@@ -33,7 +40,7 @@ class Leg:
     test: str
     """The node id without the method, common to the legs of a test: ``tests/test_x.py::test_x[1]``."""
     method: str
-    """``fork``, ``spawn`` or ``forkserver``."""
+    """``fork``, ``spawn`` or ``forkserver``; of another package than multiprocessing: ``multiprocess:spawn``."""
     file: str
     """Where the test is defined, as pytest prints it: relative to the root directory."""
     line: int
@@ -46,6 +53,9 @@ class Leg:
 
 LEG = pytest.StashKey[Leg]()
 """An item's `Leg`; only items that are one have it."""
+
+DISCOVERED = pytest.StashKey[bool]()
+"""Set on an item while it runs again as a leg that `discovery` made."""
 
 _NO_LEG = pytest.StashKey[bool]()
 """Set on an item that is rightly no leg, though marked: a skip that says why."""
@@ -77,8 +87,8 @@ def marker_of(node: pytest.Item) -> Marker | None:
     if mark is None:
         return None
     try:
-        return parse_marker(mark.args, mark.kwargs)
-    except SettingsError as error:
+        return parse_marker(mark.args, mark.kwargs, lambda: backends.known(node.config))
+    except (SettingsError, backends.BackendError) as error:
         raise pytest.Collector.CollectError(f"{node.nodeid}: @pytest.mark.{MARKER}: {error}") from None
 
 
@@ -179,6 +189,8 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
 
 def _add_parameter(metafunc: pytest.Metafunc, node: pytest.Item, params: list[Any]) -> None:
     metafunc.parametrize(NAME, params, indirect=True, scope=_scope(node))  # type: ignore[arg-type]
+    for param in params:
+        _INDICES.setdefault(param.values[0], len(_INDICES))
     _pytest_private.put_first(metafunc, NAME, _INDICES, [param.id for param in params])
 
 
@@ -222,8 +234,7 @@ def _expand_testcase(collector: pytest.Collector, collected: Sequence[Any]) -> l
             params[function.name] = found
     legs = [
         leg
-        for method in selection.ORDER
-        if any(param.values == (method,) for found in params.values() for param in found)
+        for method in selection.in_order(param.values[0] for found in params.values() for param in found)
         for leg in _testcase_legs(collector, method, params)
     ]
     return [*unchanged, *legs]
@@ -265,16 +276,22 @@ def stash_legs(config: pytest.Config, items: Sequence[pytest.Item]) -> int:
     return sum(LEG in item.stash or _NO_LEG in item.stash or _closest(item) is not None for item in items)
 
 
-def register_running(config: pytest.Config, settings: Settings) -> None:
-    """Register the hooks that run legs; once for each session, and not before there is a leg."""
-    manager = config.pluginmanager
-    if manager.has_plugin("startmethod-running"):
-        return
+def register_running(config: pytest.Config, settings: Settings, temporary: str | None = None) -> Running:
+    """Register the hooks that run legs; once for each session, and not before there is a leg.
+
+    `temporary` is where temporary files lie if a test may have redirected that by now.
+    """
+    if RUNNING in config.stash:
+        return config.stash[RUNNING]
     from . import running
 
-    manager.register(Teardown(), "startmethod-teardown")
-    manager.register(running.Running(config, settings), "startmethod-running")
+    manager = config.pluginmanager
+    hooks = config.stash[RUNNING] = running.Running(config, settings, temporary)
+    if not settings.discover:  # there most tests are no legs, and `discovery` registers the hooks where one is
+        manager.register(Teardown(), "startmethod-teardown")
+        manager.register(hooks, "startmethod-running")
     register_summary(config)
+    return hooks
 
 
 def register_summary(config: pytest.Config) -> None:
@@ -310,7 +327,7 @@ def _make_leg(item: pytest.Item, callspec: Any, settings: Settings) -> bool:
     if method is None and ours:
         item.stash[_NO_LEG] = True
         return False
-    if type(method) is not str or method not in selection.ORDER:
+    if type(method) is not str or selection.problem(method, lambda: backends.known(item.config)) is not None:
         return False
     marker = marker or Marker()
     named = marker.named(method)
@@ -333,10 +350,10 @@ def _make_leg(item: pytest.Item, callspec: Any, settings: Settings) -> bool:
 
 
 def _skip_unless_selected(item: pytest.Item, method: str, settings: Settings) -> None:
-    available = selection.available()
-    if method not in available:
-        item.add_marker(pytest.mark.skip(reason=selection.unavailable_reason(method, available)))
-    elif method not in selection.selected(settings.selection):
+    reason = backends.unavailable_reason(item.config, method)
+    if reason is not None:
+        item.add_marker(pytest.mark.skip(reason=reason))
+    elif settings.selection != selection.ALL and method not in selection.selected(settings.selection):
         # Only where the test has parameters of its own: ours are chosen from the selected ones.
         reason = selection.unselected_reason(method, settings.selection, settings.source)
         item.add_marker(pytest.mark.skip(reason=reason))

@@ -127,7 +127,7 @@ def header_lines(python: str, default: str, methods: tuple[str, ...]) -> list[st
 def unused_line(config: pytest.Config) -> str | None:
     """Return what to say of a ``--start-methods`` in a run without a marked test, or None if it was not given."""
     text = config.getoption("start_methods")
-    if text is None:
+    if text is None or config.getoption(DISCOVER) or config.getini(DISCOVER):
         return None
     return (
         f"--start-methods={text} had no effect: no test is marked with @pytest.mark.{MARKER} "

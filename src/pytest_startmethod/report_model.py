@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from . import report
+from . import foreign, report
 from .finding import Finding
 from .report import LegResult
 
@@ -97,7 +97,7 @@ def _leg(leg: LegResult, stable: Stable) -> dict[str, Any]:
         "vacuous": leg.vacuous is not None,
         "flaky": leg.flaky,
         "discovered": leg.discovered,
-        "foreign": _unrepeated(leg.foreign, stable),
+        "foreign": _unrepeated([_countable(each) for each in leg.foreign], stable),
         "message": None if leg.message is None else stable.text(leg.message),
     }
 
@@ -109,7 +109,8 @@ def _launches(launches: Sequence[Mapping[str, Any]], stable: Stable) -> list[dic
     """
     found: dict[object, dict[str, Any]] = {}
     for number, launch in enumerate(launches):
-        entry = {**stable.builtins(launch), "worker": bool(launch.get("worker"))}
+        worker = bool(launch.get("worker")) or launch.get("target") in _WORKERS
+        entry = {**stable.builtins(launch), "worker": worker}
         entry.update(pid=launch.get("pid"), exit_code=launch.get("exit_code"))
         if entry["worker"]:
             if entry["exit_code"] in (0, -15):  # ended by the pool, or by its own end: whichever came first
@@ -124,6 +125,11 @@ def _launches(launches: Sequence[Mapping[str, Any]], stable: Stable) -> list[dic
     rest = [each for each in entries if each.get("thread") is not None]
     rest.sort(key=lambda each: str({**each, "pid": None}))
     return [each for each in entries if each.get("thread") is None] + rest
+
+
+def _countable(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return processes past the leg's method without the numbers that depend on which tests ran before."""
+    return {**entry, "count": None, "tasks": None} if foreign.is_reused(entry["kind"]) else dict(entry)
 
 
 def _unrepeated(facts: Sequence[Mapping[str, Any]], stable: Stable) -> list[dict[str, Any]]:
@@ -166,8 +172,9 @@ def merged(legs: Mapping[str, LegResult]) -> list[Merged]:
         failed = leg.outcome in ("failed", "error")
         for index, finding in enumerate(leg.findings):
             add(finding, [method], (0 if failed else 1, finding.level != "cause", index, number))
+    refuted = any(report.refutes(leg) for leg in legs.values())
     for number, method in enumerate(order):
-        for index, finding in enumerate(legs[method].predictions):
+        for index, finding in enumerate(legs[method].predictions if not refuted else ()):
             if report.identity(finding) not in found or found[report.identity(finding)].predicted:
                 add(finding, PREDICTED_FOR, (2, False, index, number), predicted=True)
     for number, method in enumerate(order):
@@ -227,6 +234,7 @@ def _summary(legs: Sequence[LegResult], tests: Mapping[str, Mapping[str, LegResu
 
 # -- texts -----------------------------------------------------------------------------------------------------------
 
+_WORKERS: Final = ("multiprocessing.pool.worker", "concurrent.futures.process._process_worker")
 _ADDRESS: Final = re.compile(r"\b0x[0-9a-fA-F]{5,16}\b")
 _NUMBERED: Final = re.compile(
     r"\b((?:Dummy|[A-Za-z]*)Process|[A-Za-z]*PoolWorker|[A-Za-z]*PoolProcess|Thread|Dummy|ThreadPoolExecutor"

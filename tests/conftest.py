@@ -127,7 +127,7 @@ class Session:
         for plugin in [*self.plugins, *(["xdist.plugin"] if where == "xdist" else [])]:
             command += ["-p", plugin]
         if where == "xdist":
-            command += ["-n", "2"]
+            command += [] if "-n" in args else ["-n", "1"]  # reports cross processes all the same
         command += [str(arg) for arg in args]
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("PYTHONPATH", os.pathsep.join([str(self.path), os.environ["PYTHONPATH"]]))

@@ -16,7 +16,7 @@ from pytest_startmethod import child_causes
 from pytest_startmethod.callers import Place
 from pytest_startmethod.child_causes import Parent, Unloaded, findings, load_finding, traceback_lines
 from pytest_startmethod.children import ChildReport, Frame, Raised, ReportDirectory, Result, Unreturned, Work
-from pytest_startmethod.launches import Launch
+from pytest_startmethod.launches import Launch, Task
 
 
 def missing(module: str) -> Raised:
@@ -610,3 +610,17 @@ def test_what_cannot_be_read_is_passed_over() -> None:
     directory.remove()
     assert not path.exists()
     assert directory.read() == ()
+
+
+# -- tasks -----------------------------------------------------------------------------------------------------------
+
+
+def test_task_of_a_missing_package_is_told_by_its_module(project: Path) -> None:
+    """The exception names the package only; the task that was handed in names the module."""
+    names = {"tests": "__init__.py", "tests.test_locks": "test_locks.py", "tests.test_a": "test_a.py"}
+    modules = {name: module_at(name, project / "tests" / file) for name, file in names.items()}
+    parent = Parent(modules=modules, sys_path=(), rootdir=str(project), import_mode="importlib")
+    task = Task("spawn", "Pool", "map", "tests.test_locks.hold", None)
+    (found,) = findings([report("unpickling", missing("tests"), task=True)], [launch()], parent, tasks=[task])
+    assert (found.code, found.file) == ("SM201", str(project / "tests" / "test_locks.py"))
+    assert found.message.startswith("a spawn worker cannot import 'tests.test_locks': --import-mode=importlib gave ")

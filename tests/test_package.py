@@ -72,7 +72,14 @@ def test_package_says_that_it_is_typed():
 
 def test_public_names_are_there():
     """Everything in `__all__` can be imported; `__version__` needs the package installed."""
-    assert set(pytest_startmethod.__all__) == {"Finding", "StartMethodWarning", "__version__", "explain"}
+    assert set(pytest_startmethod.__all__) == {
+        "Backend",
+        "FailedLeg",
+        "Finding",
+        "StartMethodWarning",
+        "__version__",
+        "explain",
+    }
     assert set(pytest_startmethod.__all__) <= set(dir(pytest_startmethod))
     for name in ("Finding", "StartMethodWarning", "explain"):
         assert getattr(pytest_startmethod, name).__name__ == name

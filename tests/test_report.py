@@ -125,6 +125,20 @@ def test_prediction_that_came_true_is_no_prediction():
     assert (alone.predicted, [each.method for each in alone.legs]) == (True, ["fork"])
 
 
+def test_prediction_that_did_not_come_true_is_dropped():
+    """A leg that passed refutes it, unless it used the processes of another leg."""
+    fork = leg("fork", predictions=(finding(),))
+    assert report.group([fork, leg()]) == []
+    assert report.group([fork, leg(vacuous=finding("SM502", "pinned-method"))]) == []
+    for kept in (
+        leg(vacuous=finding("SM503", "fixture-started-earlier")),
+        leg(outcome="failed"),
+        leg(outcome="skipped"),
+        leg(test="another"),
+    ):
+        assert [group.predicted for group in report.group([fork, kept])] == [True]
+
+
 def test_summary_reads():
     """The table has the outcomes that occurred; paths are relative to the root; no line is wider than 80."""
     results = [

@@ -417,6 +417,25 @@ def test_set_start_method_in_conftest_is_set_aside_and_named(session):
     assert "/conftest.py:3: StartMethodWarning: set_start_method('spawn') is set aside while a leg runs" in outcome.out
 
 
+def test_first_use_of_the_default_context_is_no_call_of_set_start_method(session):
+    """A lock that is made when a module is imported fixes the default, and nobody is told that he did."""
+    session.file(
+        test_a="""
+        import multiprocessing
+        import pytest
+
+        LOCK = multiprocessing.RLock()
+
+        @pytest.mark.startmethods
+        def test_a(start_method):
+            assert multiprocessing.get_start_method() == start_method
+        """
+    )
+    outcome = session.run("-W", "error")
+    assert set(outcome.names.values()) == {"passed"}, outcome.out
+    assert "StartMethodWarning" not in outcome.out
+
+
 def test_set_start_method_in_the_test_wins_and_is_named(session):
     """The test's own outcome is its own; the leg it spoils is vacuous."""
     session.file(
@@ -620,7 +639,7 @@ def test_report_is_the_same_with_xdist(session):
             )
         ]
 
-    assert summary(session.run(where="xdist")) == summary(session.run())
+    assert summary(session.run("-n", 2, where="xdist")) == summary(session.run())
 
 
 def test_our_own_failure_leaves_the_outcome_alone(session):

@@ -34,7 +34,7 @@ SUITE = """
 def test_every_distribution(session, dist):
     """Every leg runs, once (with ``each``, once in each worker), under its method."""
     alone = session.file(test_a=SUITE).run()
-    outcome = session.run(f"--dist={dist}", where="xdist")
+    outcome = session.run("-n", 2, f"--dist={dist}", where="xdist")
     assert outcome.results == alone.results
     assert set(outcome.results.values()) == {"passed"}
     assert outcome.status == 0

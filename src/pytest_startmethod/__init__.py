@@ -8,15 +8,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .backends import Backend
+    from .failed import FailedLeg
     from .finding import Finding
     from .pickling import explain
     from .warning import StartMethodWarning
 
     __version__: str
 
-__all__ = ["Finding", "StartMethodWarning", "__version__", "explain"]
+__all__ = ["Backend", "FailedLeg", "Finding", "StartMethodWarning", "__version__", "explain"]
 
-_HOMES = {"explain": "pickling", "Finding": "finding", "StartMethodWarning": "warning"}
+_HOMES = {
+    "Backend": "backends",
+    "FailedLeg": "failed",
+    "Finding": "finding",
+    "StartMethodWarning": "warning",
+    "explain": "pickling",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -5,12 +5,15 @@ Read in CPython 3.10, 3.11, 3.12, 3.13, 3.14 and 3.15. Each function says what t
 
 from __future__ import annotations
 
+import contextlib
 import copyreg
+import importlib
 import multiprocessing.process
 import pickle
 import sys
+import threading
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 Reducer = Callable[[Any], Any]
@@ -19,28 +22,44 @@ Reducer = Callable[[Any], Any]
 # -- pickling --------------------------------------------------------------------------------------------------------
 
 
+_local = threading.local()
+
+
+@contextlib.contextmanager
+def pickling_as(package: str) -> Iterator[None]:
+    """Let this thread's pickling questions be about `package`, which is made of multiprocessing's source."""
+    before = getattr(_local, "package", "multiprocessing")
+    _local.package = package
+    try:
+        yield
+    finally:
+        _local.package = before
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(f"{getattr(_local, 'package', 'multiprocessing')}.{name}")
+
+
+def _loaded(name: str) -> Any:
+    return sys.modules.get(f"{getattr(_local, 'package', 'multiprocessing')}.{name}")
+
+
 def spawning_popen() -> Any:
     """Return what ``get_spawning_popen`` returns, or None: the Popen object whose process is being pickled.
 
     `context._tls.spawning_popen`; when it goes, the new way to tell "inside a process's arguments" from "elsewhere".
     """
-    from multiprocessing import context
-
-    return context.get_spawning_popen()
+    return _module("context").get_spawning_popen()
 
 
 def set_spawning_popen(popen: Any) -> None:
     """Say that a process is being pickled for `popen`, or no longer (None). See `spawning_popen`."""
-    from multiprocessing import context
-
-    context.set_spawning_popen(popen)
+    _module("context").set_spawning_popen(popen)
 
 
 def forking_pickler() -> type[pickle.Pickler]:
     """Return the pickler class that ``Process.start`` uses: the user may have put another in its place."""
-    from multiprocessing import reduction
-
-    return reduction.ForkingPickler
+    return _module("reduction").ForkingPickler  # type: ignore[no-any-return]
 
 
 def stock_pickler(cls: type[pickle.Pickler]) -> bool:
@@ -48,7 +67,15 @@ def stock_pickler(cls: type[pickle.Pickler]) -> bool:
 
     Tell by module and by the absence of `reducer_override`: our own recorder may have replaced its `dump`.
     """
-    return cls.__module__ == "multiprocessing.reduction" and not hasattr(cls, "reducer_override")
+    # billiard's, too, is C's with a table of its own; multiprocess's is dill's
+    return cls.__module__ in ("multiprocessing.reduction", "billiard.reduction") and not hasattr(
+        cls, "reducer_override"
+    )
+
+
+def is_backends(cls: type[pickle.Pickler]) -> bool:
+    """Return whether `cls` is the pickler of a package that is asked about by `pickling_as`: dill's, say."""
+    return cls.__module__ == f"{getattr(_local, 'package', 'multiprocessing')}.reduction"
 
 
 def reducers() -> dict[type, Reducer]:
@@ -56,9 +83,7 @@ def reducers() -> dict[type, Reducer]:
 
     `ForkingPickler._extra_reducers` and `_copyreg_dispatch_table`; when they go, `ForkingPickler(file).dispatch_table`.
     """
-    from multiprocessing import reduction
-
-    return {**copyreg.dispatch_table, **reduction.ForkingPickler._extra_reducers}  # type: ignore[attr-defined]
+    return {**copyreg.dispatch_table, **_module("reduction").ForkingPickler._extra_reducers}
 
 
 def extra_reducers() -> dict[type, Reducer]:
@@ -90,7 +115,7 @@ def made_by_fork(semlock: Any) -> bool:
 
 def lock_classes() -> tuple[type, ...]:
     """Return multiprocessing's lock classes, if anyone has imported them: nobody can hold a lock otherwise."""
-    module = sys.modules.get("multiprocessing.synchronize")
+    module = _loaded("synchronize")
     if module is None:
         return ()
     return (module.Lock, module.RLock, module.Semaphore, module.BoundedSemaphore)
@@ -98,7 +123,7 @@ def lock_classes() -> tuple[type, ...]:
 
 def connection_classes() -> tuple[type, ...]:
     """Return the classes whose reducers hand a descriptor to the resource sharer, if imported."""
-    module = sys.modules.get("multiprocessing.connection")
+    module = _loaded("connection")
     if module is None:
         return ()
     names = ("Connection", "PipeConnection")
@@ -107,7 +132,7 @@ def connection_classes() -> tuple[type, ...]:
 
 def arena_class() -> type | None:
     """Return the class of the shared memory behind Value and Array, if imported; its reducer passes a descriptor."""
-    module = sys.modules.get("multiprocessing.heap")
+    module = _loaded("heap")
     return None if module is None or sys.platform == "win32" else module.Arena
 
 
@@ -119,7 +144,12 @@ PROCESS_FIELDS = frozenset(
 
 def is_process(obj: object) -> bool:
     """Return whether `obj` is a process object, by its type alone."""
-    return multiprocessing.process.BaseProcess in type.mro(type(obj)) if type(obj) is not type else False
+    if type(obj) is type:
+        return False
+    mro = type.mro(type(obj))
+    if multiprocessing.process.BaseProcess in mro:
+        return True
+    return getattr(_local, "package", "multiprocessing") != "multiprocessing" and _module("process").BaseProcess in mro
 
 
 def inner_task(func: Any, args: tuple[Any, ...]) -> tuple[str, Any, Any]:
@@ -130,11 +160,11 @@ def inner_task(func: Any, args: tuple[Any, ...]) -> tuple[str, Any, Any]:
     ``partial(_process_chunk, func)(chunk)``. When the names go, the tasks are shown as multiprocessing wraps them.
     """
     import functools
-    from multiprocessing import pool
 
-    if func in (pool.mapstar, pool.starmapstar) and len(args) == 1:  # type: ignore[attr-defined]
+    pool = _module("pool")
+    if func in (pool.mapstar, pool.starmapstar) and len(args) == 1:
         inner, batch = args[0]
-        return "map" if func is pool.mapstar else "starmap", inner, batch  # type: ignore[attr-defined]
+        return "map" if func is pool.mapstar else "starmap", inner, batch
     futures = sys.modules.get("concurrent.futures.process")
     chunk = getattr(futures, "_process_chunk", None)
     if type(func) is functools.partial and chunk is not None and func.func is chunk and len(args) == 1:

@@ -1,12 +1,16 @@
 """Every private name of multiprocessing that activation and recording touch.
 
 Read in CPython 3.10, 3.11, 3.12, 3.13, 3.14 and 3.15. Each function says what to do when its name goes.
+
+Packages that are made of multiprocessing's source (multiprocess 0.70.19, billiard 4.3) have the same names: `package`
+says which package is meant.
 """
 
 from __future__ import annotations
 
 import copy
 import functools
+import importlib
 import multiprocessing.context
 import multiprocessing.process
 import multiprocessing.spawn
@@ -33,14 +37,16 @@ class ContextListener(Protocol):
 # The bound methods in the `multiprocessing` namespace (`multiprocessing.set_start_method`) were made at import, so
 # replacing the function on the class or in the module misses whoever imported it by name. The instance behind them
 # is always the same one: its class can be exchanged. When `_actual_context` goes: wrap the names of `multiprocessing`.
-class WatchedContext(DefaultContext):
+class _Watched:
     """The default context while a leg runs: tells who sets the start method and who asks for it."""
 
     listener: ClassVar[ContextListener | None] = None
+    original: ClassVar[Any] = None
+    """The package's own ``DefaultContext``."""
 
     def _get_actual(self) -> BaseContext | None:
         caller = sys._getframe(1)
-        if caller.f_code is DefaultContext.get_start_method.__code__ and self.listener is not None:
+        if caller.f_code is self.original.get_start_method.__code__ and self.listener is not None:
             self.listener.method_asked(caller.f_back)
         actual: BaseContext | None = self.__dict__["_actual_context"]
         return actual
@@ -48,11 +54,33 @@ class WatchedContext(DefaultContext):
     def _set_actual(self, value: BaseContext | None) -> None:
         caller = sys._getframe(1)
         self.__dict__["_actual_context"] = value
-        if caller.f_code not in _LAZY and self.listener is not None:
-            through = caller.f_code is DefaultContext.set_start_method.__code__
+        lazy = caller.f_code in (self.original.get_context.__code__, self.original.get_start_method.__code__)
+        if not lazy and self.listener is not None:
+            through = caller.f_code is self.original.set_start_method.__code__
             self.listener.method_set(method_of(value), caller.f_back if through else caller)
 
     _actual_context = property(_get_actual, _set_actual)
+
+
+STDLIB = "multiprocessing"
+
+
+def module(name: str, package: str = STDLIB) -> Any:
+    """Return a module of `package`: ``context``, ``process``, ``pool``..."""
+    full = f"{package}.{name}"
+    return sys.modules.get(full) or importlib.import_module(full)
+
+
+@functools.lru_cache
+def watched_context(package: str = STDLIB) -> Any:
+    """Return the class that the default context of `package` has while a leg runs."""
+    original = module("context", package).DefaultContext
+    return type("WatchedContext", (_Watched, original), {"original": original, "listener": None})
+
+
+def is_watched(cls: type[Any]) -> bool:
+    """Say whether a default context of this class is a leg's."""
+    return issubclass(cls, _Watched)
 
 
 class TellingContext(DefaultContext):
@@ -142,26 +170,26 @@ def in_pool_thread() -> bool:
     return "(_handle_workers)" in threading.current_thread().name
 
 
-def default_context() -> DefaultContext:
+def default_context(package: str = STDLIB) -> DefaultContext:
     """Return the one object behind ``multiprocessing.Process``, ``Pool``, ``set_start_method`` and the others."""
-    context: DefaultContext = multiprocessing.context._default_context
+    context: DefaultContext = module("context", package)._default_context
     return context
 
 
-def context_state() -> dict[str, Any]:
+def context_state(package: str = STDLIB) -> dict[str, Any]:
     """Return what makes a method the default: `_default_context` (used when nothing was set), `_actual_context`.
 
     Since 3.14 the former is a cached property, absent until somebody needs it.
     """
-    context = default_context()
-    return {"class": type(context), "listener": WatchedContext.listener, **context.__dict__}
+    context = default_context(package)
+    return {"class": type(context), "listener": watched_context(package).listener, **context.__dict__}
 
 
-def restore_context_state(state: Mapping[str, Any], actual: BaseContext | None) -> None:
+def restore_context_state(state: Mapping[str, Any], actual: BaseContext | None, package: str = STDLIB) -> None:
     """Put `state` of `context_state` back, with `actual` as the context that user code set."""
-    context = default_context()
+    context = default_context(package)
     context.__class__ = state["class"]
-    WatchedContext.listener = state["listener"]
+    watched_context(package).listener = state["listener"]
     context.__dict__["_actual_context"] = actual
     if "_default_context" in state:
         context.__dict__["_default_context"] = state["_default_context"]
@@ -169,26 +197,26 @@ def restore_context_state(state: Mapping[str, Any], actual: BaseContext | None) 
         context.__dict__.pop("_default_context", None)
 
 
-def interpreter_default() -> str:
-    """Return the interpreter's own default method, without fixing it for the rest of the process."""
-    return str(method_of(default_context()._default_context))  # type: ignore[attr-defined]
+def interpreter_default(package: str = STDLIB) -> str:
+    """Return the package's own default method, without fixing it for the rest of the process."""
+    return str(method_of(default_context(package)._default_context))  # type: ignore[attr-defined]
 
 
-def make_default(method: str, listener: ContextListener) -> None:
+def make_default(method: str, listener: ContextListener, package: str = STDLIB) -> None:
     """Make `method` the interpreter's default, as if it were built in, and leave the set one unset.
 
     Pinning it with ``set_start_method`` would make a suite's own ``set_start_method(m)`` raise RuntimeError.
     """
-    context = default_context()
-    context.__class__ = WatchedContext
-    WatchedContext.listener = listener
-    concrete = multiprocessing.context._concrete_contexts[method]  # type: ignore[attr-defined]
+    context = default_context(package)
+    context.__class__ = watched_context(package)
+    watched_context(package).listener = listener
+    concrete = module("context", package)._concrete_contexts[method]
     context.__dict__.update(_default_context=concrete, _actual_context=None)
 
 
-def set_context() -> BaseContext | None:
+def set_context(package: str = STDLIB) -> BaseContext | None:
     """Return the context that code set (or that a first use fixed), or None; asks without being heard."""
-    actual: BaseContext | None = default_context().__dict__["_actual_context"]
+    actual: BaseContext | None = default_context(package).__dict__["_actual_context"]
     return actual
 
 
@@ -197,10 +225,25 @@ def method_of(context: BaseContext | None) -> str | None:
     return None if context is None else context._name  # type: ignore[attr-defined]
 
 
-def process_method(process: BaseProcess) -> str:
+def package_of(context: Any) -> str:
+    """Return the package of a context by the module of its class: ``multiprocess.context`` -> ``multiprocess``."""
+    return type(context).__module__.rpartition(".")[0]
+
+
+def process_class(package: str = STDLIB) -> type[Any]:
+    """Return the base of all process objects of `package`."""
+    return module("process", package).BaseProcess  # type: ignore[no-any-return]
+
+
+def process_method(process: BaseProcess, package: str = STDLIB) -> str:
     """Return the method `process` starts with: its class's own, or the default context's."""
     pinned: str | None = process._start_method  # type: ignore[attr-defined]
-    return pinned or method_of(set_context()) or interpreter_default()
+    return pinned or method_of(set_context(package)) or interpreter_default(package)
+
+
+def has_own_method(process: BaseProcess) -> bool:
+    """Say whether `process` is of a class with a method of its own: ``get_context(m).Process`` or a subclass of it."""
+    return process._start_method is not None  # type: ignore[attr-defined]
 
 
 def process_work(process: BaseProcess) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
@@ -216,12 +259,18 @@ def process_popen(process: BaseProcess) -> Any:
 
 def executor_method(executor: Any) -> str | None:
     """Return the start method of a ProcessPoolExecutor."""
-    return method_of(getattr(executor, "_mp_context", None))
+    return _qualified(getattr(executor, "_mp_context", None))
 
 
 def pool_method(pool: Any) -> str | None:
     """Return the start method of a Pool."""
-    return method_of(getattr(pool, "_ctx", None))
+    return _qualified(getattr(pool, "_ctx", None))
+
+
+def _qualified(context: Any) -> str | None:
+    method = method_of(context)
+    package = package_of(context)
+    return method if method is None or package == STDLIB else f"{package}:{method}"
 
 
 def worker_initializer(target: Any, args: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]] | None:
@@ -229,17 +278,22 @@ def worker_initializer(target: Any, args: tuple[Any, ...]) -> tuple[Any, tuple[A
 
     ``multiprocessing.pool.worker(inqueue, outqueue, initializer, initargs, ...)`` and
     ``concurrent.futures.process._process_worker(call_queue, result_queue, initializer, initargs, ...)``.
+    Of billiard it is an object of the class ``billiard.pool.Worker``.
     """
-    name = (getattr(target, "__module__", None), getattr(target, "__qualname__", None))
-    if name in (("multiprocessing.pool", "worker"), ("concurrent.futures.process", "_process_worker")):
+    if (type(target).__module__, type(target).__qualname__) == ("billiard.pool", "Worker"):
+        return target.initializer, tuple(target.initargs or ())
+    if is_pool_worker(target) or _name(target) == ("concurrent.futures.process", "_process_worker"):
         return (args[2], tuple(args[3])) if len(args) > 3 else (None, ())
     return None
 
 
 def is_pool_worker(target: Any) -> bool:
     """Say whether `target` is what a Pool hands to its processes."""
-    name = (getattr(target, "__module__", None), getattr(target, "__qualname__", None))
-    return name == ("multiprocessing.pool", "worker")
+    return _name(target) in (("multiprocessing.pool", "worker"), ("multiprocess.pool", "worker"))
+
+
+def _name(target: Any) -> tuple[str | None, str | None]:
+    return getattr(target, "__module__", None), getattr(target, "__qualname__", None)
 
 
 def is_manager_server(target: Any) -> bool:
@@ -252,37 +306,33 @@ def is_manager_server(target: Any) -> bool:
 _SERVER_FIELDS = "_forkserver_"  # address, alive_fd, pid on all versions; authkey since 3.12.9, 3.13.2 and 3.14
 
 
-def forkserver_class() -> type[Any]:
+def forkserver_class(package: str = STDLIB) -> type[Any]:
     """Return the class whose ``ensure_running`` every start passes through (POSIX only)."""
-    from multiprocessing import forkserver
-
-    return forkserver.ForkServer
+    return module("forkserver", package).ForkServer  # type: ignore[no-any-return]
 
 
-def server() -> Any:
+def server(package: str = STDLIB) -> Any:
     """Return the one ForkServer object; its bound methods are module attributes, so it is never exchanged."""
-    from multiprocessing import forkserver
-
-    return forkserver._forkserver
+    return module("forkserver", package)._forkserver
 
 
-def server_state() -> dict[str, Any]:
+def server_state(package: str = STDLIB) -> dict[str, Any]:
     """Return the fields that say which server process is in use; all None: none is."""
-    return {name: value for name, value in server().__dict__.items() if name.startswith(_SERVER_FIELDS)}
+    return {name: value for name, value in server(package).__dict__.items() if name.startswith(_SERVER_FIELDS)}
 
 
-def set_server_state(state: Mapping[str, Any] | None) -> None:
+def set_server_state(state: Mapping[str, Any] | None, package: str = STDLIB) -> None:
     """Use the server that `state` of `server_state` describes; None: none, the next start makes one."""
-    instance = server()
-    instance.__dict__.update(state if state is not None else dict.fromkeys(server_state()))
+    instance = server(package)
+    instance.__dict__.update(state if state is not None else dict.fromkeys(server_state(package)))
 
 
 def server_pid(state: Mapping[str, Any]) -> int | None:
-    """Return the pid of the server in `state`."""
-    return state["_forkserver_pid"]  # type: ignore[no-any-return]
+    """Return the pid of the server in `state`; billiard does not keep it."""
+    return state.get("_forkserver_pid")
 
 
-def server_alive_fd(state: Mapping[str, Any]) -> int:
+def server_alive_fd(state: Mapping[str, Any]) -> int | None:
     """Return the descriptor whose closing, here and in every child, ends the server in `state`."""
     return state["_forkserver_alive_fd"]  # type: ignore[no-any-return]
 
@@ -293,50 +343,46 @@ def server_socket(state: Mapping[str, Any]) -> str | None:
     return address if isinstance(address, str) and not address.startswith("\0") else None
 
 
-def preload_modules() -> list[str]:
+def preload_modules(package: str = STDLIB) -> list[str]:
     """Return the names that a new server will import: the user's list, or ``["__main__"]``."""
-    return server()._preload_modules  # type: ignore[no-any-return]
+    return server(package)._preload_modules  # type: ignore[no-any-return]
 
 
-def set_preload_modules(names: list[str]) -> None:
+def set_preload_modules(names: list[str], package: str = STDLIB) -> None:
     """Set the names that a new server will import, past the checks of ``set_forkserver_preload``."""
-    server()._preload_modules = names
+    server(package)._preload_modules = names
 
 
 # -- places to listen at ---------------------------------------------------------------------------------------------
 
 
-def pickler_class() -> type[Any]:
+def pickler_class(package: str = STDLIB) -> type[Any]:
     """Return the pickler behind Process, Pool, ProcessPoolExecutor and Connection.send."""
-    from multiprocessing.reduction import ForkingPickler
-
-    return ForkingPickler
+    return module("reduction", package).ForkingPickler  # type: ignore[no-any-return]
 
 
-def is_spawning() -> bool:
+def is_spawning(package: str = STDLIB) -> bool:
     """Say whether a process object is being pickled for its child in this thread."""
-    return multiprocessing.context.get_spawning_popen() is not None
+    return module("context", package).get_spawning_popen() is not None
 
 
-def submissions() -> Iterator[tuple[type[Any], str, Callable[[Any], str | None]]]:
+def submissions(package: str = STDLIB) -> Iterator[tuple[type[Any], str, Callable[[Any], str | None]]]:
     """Yield class, method name and start-method getter of each place where a pool or executor is given a task.
 
     ``Pool.apply`` goes through ``apply_async``; ``map``, ``starmap`` and their async forms through ``_map_async``
     (3.10 to 3.15); ``Executor.map`` through ``submit``.
     """
-    from concurrent.futures.process import ProcessPoolExecutor
-    from multiprocessing.pool import Pool
-
     for name in ("apply_async", "_map_async", "imap", "imap_unordered"):
-        yield Pool, name, pool_method
-    yield ProcessPoolExecutor, "submit", executor_method
+        yield module("pool", package).Pool, name, pool_method
+    if package == STDLIB:
+        from concurrent.futures.process import ProcessPoolExecutor
+
+        yield ProcessPoolExecutor, "submit", executor_method
 
 
 def is_thread_pool(pool: Any) -> bool:
     """Say whether `pool` runs its tasks in threads: ThreadPool is a subclass of Pool."""
-    from multiprocessing.pool import ThreadPool
-
-    return isinstance(pool, ThreadPool)
+    return any(cls.__name__ == "ThreadPool" and cls.__module__.endswith(".pool") for cls in type(pool).__mro__)
 
 
 def unwrap_chunk(function: Any) -> Any:
@@ -383,9 +429,9 @@ def has_forkserver() -> bool:
     return sys.platform != "win32"
 
 
-def spawn_module() -> Any:
+def spawn_module(package: str = STDLIB) -> Any:
     """Return the module whose ``get_preparation_data`` the Popen classes call as an attribute."""
-    return multiprocessing.spawn
+    return module("spawn", package)
 
 
 # -- jobs of a Pool --------------------------------------------------------------------------------------------------
@@ -411,25 +457,28 @@ def job_cache(job: Any) -> Any:
     return job._cache
 
 
-def result_classes() -> tuple[type[Any], ...]:
-    """Return the classes whose ``_set`` the pool's result thread calls for each result that arrives."""
-    from multiprocessing.pool import ApplyResult, IMapIterator, IMapUnorderedIterator, MapResult
+def result_classes(package: str = STDLIB) -> tuple[type[Any], ...]:
+    """Return the classes whose ``_set`` the pool's result thread calls for each result that arrives.
 
-    return ApplyResult, MapResult, IMapIterator, IMapUnorderedIterator
+    None of billiard: its pools know themselves when a worker is lost.
+    """
+    if package == "billiard":
+        return ()
+    pool = module("pool", package)
+    return pool.ApplyResult, pool.MapResult, pool.IMapIterator, pool.IMapUnorderedIterator
 
 
 def fail_job(job: Any, error: BaseException) -> None:
     """Give an unfinished job `error` for all the results that it waits for, as the result thread would."""
-    from multiprocessing.pool import IMapIterator, MapResult
-
-    if isinstance(job, IMapIterator):
-        with job._cond:  # type: ignore[attr-defined]
-            index = job._index  # type: ignore[attr-defined]
-        job._set(index, (False, error))  # type: ignore[attr-defined]
-    elif isinstance(job, MapResult):
+    names = {cls.__name__ for cls in type(job).__mro__}
+    if "IMapIterator" in names:
+        with job._cond:
+            index = job._index
+        job._set(index, (False, error))
+    elif "MapResult" in names:
         # a job is counted before it is whole: one that is not has to wait for the next death
         for _ in range(vars(job).get("_number_left", 0)):
-            job._set(0, (False, error))  # type: ignore[attr-defined]
+            job._set(0, (False, error))
     elif job is not None:
         job._set(0, (False, error))
 
@@ -437,25 +486,23 @@ def fail_job(job: Any, error: BaseException) -> None:
 # -- locks -----------------------------------------------------------------------------------------------------------
 
 
-def lock_class() -> type[Any]:
+def lock_class(package: str = STDLIB) -> type[Any]:
     """Return the base of Lock, RLock, Semaphore and BoundedSemaphore; Queue, Event, Value and the others hold these."""
-    from multiprocessing.synchronize import SemLock
-
-    return SemLock
+    return module("synchronize", package).SemLock  # type: ignore[no-any-return]
 
 
-def made_by_default_context(frame: FrameType | None) -> bool:
+def made_by_default_context(frame: FrameType | None, package: str = STDLIB) -> bool:
     """Say whether the factory method that makes a lock was called on the default context.
 
     ``BaseContext.Lock`` and its kind pass ``self.get_context()`` on; a Queue, Value or Event makes its locks within
     the same call.
     """
     context = None
-    while frame is not None and (frame.f_globals.get("__name__") or "").startswith("multiprocessing."):
-        if frame.f_globals["__name__"] == "multiprocessing.context":
+    while frame is not None and (frame.f_globals.get("__name__") or "").startswith(f"{package}."):
+        if frame.f_globals["__name__"] == f"{package}.context":
             context = frame.f_locals.get("self", context)
         frame = frame.f_back
-    return context is None or context is default_context()
+    return context is None or context is default_context(package)
 
 
 def is_fork_lock(lock: Any) -> bool:
@@ -463,17 +510,16 @@ def is_fork_lock(lock: Any) -> bool:
     return lock._semlock.name is None
 
 
-def make_lock_anew(lock: Any) -> None:
+def make_lock_anew(lock: Any, package: str = STDLIB) -> None:
     """Give a SemLock a semaphore with a name, of the same kind and value: ``SemLock.__init__`` once more.
 
     An RLock that this process holds keeps the one it has: a semaphore does not know how often it was acquired.
     """
-    from multiprocessing.synchronize import RECURSIVE_MUTEX  # type: ignore[attr-defined]
-
     semaphore = lock._semlock
-    if sys.platform != "win32" and not (semaphore.kind == RECURSIVE_MUTEX and semaphore._is_mine()):
-        context = multiprocessing.context._concrete_contexts["spawn"]  # type: ignore[attr-defined]
-        lock_class().__init__(lock, semaphore.kind, semaphore._get_value(), semaphore.maxvalue, ctx=context)
+    recursive = module("synchronize", package).RECURSIVE_MUTEX
+    if sys.platform != "win32" and not (semaphore.kind == recursive and semaphore._is_mine()):
+        context = module("context", package)._concrete_contexts["spawn"]
+        lock_class(package).__init__(lock, semaphore.kind, semaphore._get_value(), semaphore.maxvalue, ctx=context)
 
 
 # -- pickling in an experiment ---------------------------------------------------------------------------------------

@@ -26,33 +26,44 @@ class SetByUser:
     """True: it was called in the test itself and holds from there on. False: the leg's method was put back."""
 
 
-class Activation:
-    """The state of one leg's method: what was there before, what the user's code did to it since."""
+active_package = mp.STDLIB
+"""The package whose start method the running leg is about."""
 
-    def __init__(self, method: str) -> None:
+
+class Activation:
+    """The state of one leg's method: what was there before, what the user's code did to it since.
+
+    `method` is what `package` calls it.
+    """
+
+    def __init__(self, method: str, package: str = mp.STDLIB) -> None:
         self.method = method
+        self.package = package
         self.in_call = False
         self.overrides: list[SetByUser] = []
         self.asked: list[Place] = []
-        self._before = mp.context_state()
+        self._before = mp.context_state(package)
         self._actual = self._before["_actual_context"]
         """What user code set, to be put back at the end."""
 
     def enter(self) -> None:
         """Make the method the default."""
-        set_before = mp.method_of(self._actual) if not mp.fixed_by_use() else None
+        global active_package
+        active_package = self.package
+        by_use = self.package == mp.STDLIB and mp.fixed_by_use()
+        set_before = mp.method_of(self._actual) if not by_use else None
         if (
             set_before not in (None, self.method)
-            and self._before["class"] is not mp.WatchedContext
-            and not _fixed_by_use(str(set_before))
+            and not mp.is_watched(self._before["class"])
+            and not _fixed_by_use(str(set_before), self.package)
         ):
             self.overrides.append(SetByUser(str(set_before), _where_set(str(set_before)), wins=False))
-        mp.make_default(self.method, self)
+        mp.make_default(self.method, self, self.package)
 
     def enter_call(self) -> None:
         """Put the method back if a fixture or a hook changed it, and mark what the test itself sets from here on."""
-        if mp.method_of(mp.set_context()) not in (None, self.method):
-            mp.make_default(self.method, self)
+        if mp.method_of(mp.set_context(self.package)) not in (None, self.method):
+            mp.make_default(self.method, self, self.package)
         self.in_call = True
 
     def leave_call(self) -> None:
@@ -61,12 +72,16 @@ class Activation:
 
     def exit(self) -> None:
         """Put back what was there: the user's own choice, if a fixture made one meanwhile."""
-        mp.restore_context_state(self._before, self._actual)
+        global active_package
+        active_package = mp.STDLIB
+        mp.restore_context_state(self._before, self._actual, self.package)
 
     def method_set(self, method: str | None, caller: FrameType | None) -> None:
         """Hear of a ``set_start_method`` (`mp.ContextListener`)."""
         if not self.in_call:
-            self._actual = self._before["_actual_context"] if method in (None, self.method) else mp.set_context()
+            self._actual = (
+                self._before["_actual_context"] if method in (None, self.method) else mp.set_context(self.package)
+            )
         if method not in (None, self.method):
             self.overrides.append(SetByUser(str(method), calling_place(caller), wins=self.in_call))
 
@@ -86,9 +101,9 @@ def _where_set(method: str) -> Place | None:
 
 
 @functools.lru_cache(maxsize=8)
-def _fixed_by_use(method: str) -> bool:
+def _fixed_by_use(method: str, package: str) -> bool:
     """Say whether nobody chose `method`: a Lock at import makes the interpreter's own method the one that is set."""
-    return method == mp.interpreter_default() and not find_calls(user_files(), "set_start_method")
+    return method == mp.interpreter_default(package) and not find_calls(user_files(), "set_start_method")
 
 
 class Patches:
@@ -96,6 +111,11 @@ class Patches:
 
     def __init__(self) -> None:
         self._done: list[tuple[Any, str, Any, Any]] = []
+        self._then: list[Callable[[], None]] = []
+
+    def when_undone(self, function: Callable[[], None]) -> None:
+        """Call `function` before anything is put back."""
+        self._then.append(function)
 
     def put(self, owner: Any, name: str, wrap: Callable[[Any], Any]) -> None:
         """Exchange ``owner.name`` for ``wrap(original)``."""
@@ -107,6 +127,8 @@ class Patches:
 
     def undo(self) -> None:
         """Put the originals back, in reverse; what somebody else exchanged since is left as it is."""
+        while self._then:
+            self._then.pop()()
         while self._done:
             owner, name, original, replacement = self._done.pop()
             if vars(owner).get(name) is not replacement:
@@ -169,7 +191,8 @@ class ForkServers:
     The user's own server, if there is one, is set aside while a leg runs and is there again afterwards.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, package: str = mp.STDLIB) -> None:
+        self.package = package
         self._ours: dict[str, Any] | None = None
         self._theirs: dict[str, Any] | None = None
         self._print: Any = None
@@ -181,14 +204,14 @@ class ForkServers:
 
     def enter(self) -> None:
         """Put our server, if there is one, in the place of the user's."""
-        self._theirs = mp.server_state()
-        mp.set_server_state(self._ours)
+        self._theirs = mp.server_state(self.package)
+        mp.set_server_state(self._ours, self.package)
         self._checked = False
 
     def exit(self) -> None:
         """Put the user's server back and keep ours for the next leg."""
-        self._ours = mp.server_state()
-        mp.set_server_state(self._theirs)
+        self._ours = mp.server_state(self.package)
+        mp.set_server_state(self._theirs, self.package)
         self._theirs = None
 
     def watch(self, original: Callable[[Any], None]) -> Callable[[Any], None]:
@@ -200,12 +223,12 @@ class ForkServers:
             if self._checked:
                 return self._running(original, server)
             self._checked = True
-            fingerprint = _surroundings()
+            fingerprint = _surroundings(self.package)
             if fingerprint != self._print:
-                self._retire(mp.server_state())
-                mp.set_server_state(None)
+                self._retire(mp.server_state(self.package))
+                mp.set_server_state(None, self.package)
             self._print = fingerprint
-            with _preloading("pytest"):
+            with _preloading("pytest", self.package):
                 return self._running(original, server)
 
         return ensure_running
@@ -220,9 +243,10 @@ class ForkServers:
     def _retire(self, state: dict[str, Any]) -> None:
         # The server ends when the last holder of its pipe does: children that are still alive hold it, too, and need
         # it to hear of their exit. So the pipe is closed here and the server is reaped when the session ends.
-        pid = mp.server_pid(state)
+        pid, descriptor = mp.server_pid(state), mp.server_alive_fd(state)
+        if descriptor is not None:
+            os.close(descriptor)
         if pid is not None:
-            os.close(mp.server_alive_fd(state))
             self._retired.append((pid, mp.server_socket(state)))
         self._retired = [each for each in self._retired if not _reap(*each)]
 
@@ -248,7 +272,7 @@ def _reap(pid: int, socket_path: str | None) -> bool:
     return bool(done)
 
 
-def _surroundings() -> Any:
+def _surroundings(package: str) -> Any:
     """Return what a server keeps from the moment it starts: equal values mean that a new one would be the same."""
     # pytest changes PYTEST_CURRENT_TEST at every phase: with it no server would ever be reused
     environment = {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"}
@@ -263,15 +287,15 @@ def _surroundings() -> Any:
         directory = os.getcwd()
     except OSError:  # it was removed
         directory = None
-    return environment, directory, list(sys.path), streams, list(mp.preload_modules())
+    return environment, directory, list(sys.path), streams, list(mp.preload_modules(package))
 
 
 @contextmanager
-def _preloading(module: str) -> Iterator[None]:
+def _preloading(module: str, package: str) -> Iterator[None]:
     """Add `module` to what a server started now imports; the user's own list is put back."""
-    names = mp.preload_modules()
-    mp.set_preload_modules([*names, *([] if module in names else [module])])
+    names = mp.preload_modules(package)
+    mp.set_preload_modules([*names, *([] if module in names else [module])], package)
     try:
         yield
     finally:
-        mp.set_preload_modules(names)
+        mp.set_preload_modules(names, package)

@@ -11,7 +11,7 @@ import traceback
 import types
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from . import _cpython, edge, pickling, places
@@ -24,6 +24,7 @@ from .walk import Leaf, Sink, Step, Walk, attributes, path_text, walk
 _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _MAX_LEAVES = 200
 _MAX_FINDINGS = 20
+_MAX_DEPTH = 5
 
 
 @dataclass
@@ -74,6 +75,8 @@ def _diagnose(obj: object, error: BaseException | None, mode: _Mode, budget: int
         if error is None:
             return ()
     found = search(root, mode.task, mode.allow, budget)
+    if not _cpython.stock_pickler(_cpython.forking_pickler()):
+        found = replace(found, leaves=tuple(_by_value(found.leaves, mode, budget)))
     if not found.leaves:
         if isinstance(error, RecursionError) and len(found.deepest) > 50:
             return (_too_deep(root, error, found),)
@@ -89,6 +92,47 @@ def _diagnose(obj: object, error: BaseException | None, mode: _Mode, budget: int
         if len(findings) >= _MAX_FINDINGS:
             break
     return tuple(sorted(findings.values(), key=_importance))
+
+
+def _by_value(leaves: Sequence[Leaf], mode: _Mode, budget: int) -> Iterator[Leaf]:
+    """Yield the leaves of a pickler that lets functions and classes travel by value, as dill and cloudpickle do.
+
+    The walk asks the C pickler, which finds fault with every function without a name. This one is asked itself: what
+    it pickles is no leaf, and a function that it does not is one for what it takes along.
+    """
+    todo = [(leaf, 0) for leaf in leaves]
+    for leaf, depth in todo:  # grows meanwhile
+        error = mode.error_of(leaf.obj)
+        if error is None:
+            continue
+        if leaf.kind != "name" or depth > _MAX_DEPTH:
+            yield replace(leaf, error=error)
+            continue
+        for step, part in _taken_along(leaf.obj):
+            if len(todo) < _MAX_LEAVES and mode.error_of(part) is not None:
+                for below in search(part, mode.task, mode.allow, budget).leaves:
+                    chain = (*leaf.chain, (step, part), *below.chain)
+                    todo.append((replace(below, chain=chain, root=leaf.root), depth + 1))
+
+
+def _taken_along(obj: Any) -> Iterator[tuple[Step, Any]]:
+    """Yield what a function or class that travels by value takes along, as far as it is its own."""
+    function = places.users_function(obj)
+    if isinstance(function, types.FunctionType):
+        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
+            filled, value = _cpython.cell_value(cell)
+            if filled:
+                yield ("attribute", name), value
+        for index, value in enumerate(function.__defaults__ or ()):
+            yield ("reduce", f".__defaults__[{index}]"), value
+        for name, value in (function.__kwdefaults__ or {}).items():
+            yield ("reduce", f".__kwdefaults__[{name!r}]"), value
+        for name in places.names_read(function):
+            yield ("reduce", f".__globals__[{name!r}]"), function.__globals__[name]
+    elif isinstance(obj, type):
+        for name, value in vars(obj).items():
+            if not name.startswith("__"):
+                yield ("attribute", name), value
 
 
 def _importance(finding: Finding) -> bool:

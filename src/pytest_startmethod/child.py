@@ -46,7 +46,7 @@ try:
         code = SourceFileLoader(name, file).get_code(name)
     names = {"__name__": name, "__file__": file}
     exec(code, names)
-    names["install"](directory, method, process, starter, carried)
+    names["install"](directory, method, process, starter, carried, package)
 except Exception:
     pass
 """
@@ -64,8 +64,9 @@ class Stowaway:
 
     __slots__ = ("names",)
 
-    def __init__(self, directory: str, method: str | None, process: str) -> None:
+    def __init__(self, directory: str, method: str | None, process: str, package: str) -> None:
         self.names = {
+            "package": package,
             "name": "_pytest_startmethod_child",
             "file": __file__,
             "compiled": os.path.join(directory, COMPILED),
@@ -82,13 +83,22 @@ class Stowaway:
 
 
 def install(
-    directory: str, method: str | None, process: str, starter: int, sent: list[dict[str, Any]] | None = None
+    directory: str,
+    method: str | None,
+    process: str,
+    starter: int,
+    sent: list[dict[str, Any]] | None = None,
+    package: str = "multiprocessing",
 ) -> None:
-    """Watch this spawn or forkserver child, which is about to unpickle its process object, and its own children."""
+    """Watch this spawn or forkserver child, which is about to unpickle its process object, and its own children.
+
+    `package` is multiprocessing, or one that is made of its source.
+    """
     _facts.update(pid=os.getpid(), directory=directory, method=method, process=process, starter=starter)
+    _facts["package"] = package
     base, spawn = _process_class(), _spawn_module()
-    base._bootstrap = watch_bootstrap(base._bootstrap, directory)
-    spawn.get_preparation_data = watch_preparation(spawn.get_preparation_data, directory)
+    base._bootstrap = watch_bootstrap(base._bootstrap, directory, package=package)
+    spawn.get_preparation_data = watch_preparation(spawn.get_preparation_data, directory, package)
     _facts["excepthook"] = sys.excepthook
     sys.excepthook = _excepthook
     if sent is not None:
@@ -102,13 +112,15 @@ def install(
             pass
 
 
-def watch_preparation(original: Callable[[str], dict[str, Any]], directory: str) -> Callable[[str], dict[str, Any]]:
+def watch_preparation(
+    original: Callable[[str], dict[str, Any]], directory: str, package: str = "multiprocessing"
+) -> Callable[[str], dict[str, Any]]:
     """Wrap ``spawn.get_preparation_data`` so that the child loads this module before anything else."""
 
     def get_preparation_data(name: str) -> dict[str, Any]:
         data = original(name)
         try:
-            data[KEY] = Stowaway(directory, _starting_method(sys._getframe(1)), str(name))
+            data[KEY] = Stowaway(directory, _starting_method(sys._getframe(1)), str(name), package)
         except Exception:
             pass
         return data
@@ -117,7 +129,10 @@ def watch_preparation(original: Callable[[str], dict[str, Any]], directory: str)
 
 
 def watch_bootstrap(
-    original: Callable[..., int], directory: str, forked: Callable[[], None] | None = None
+    original: Callable[..., int],
+    directory: str,
+    forked: Callable[[], None] | None = None,
+    package: str = "multiprocessing",
 ) -> Callable[..., int]:
     """Wrap ``BaseProcess._bootstrap``, through which every child goes once it has its process object.
 
@@ -128,7 +143,7 @@ def watch_bootstrap(
         try:
             if forked is not None:
                 forked()
-            _begin(process, directory)
+            _begin(process, directory, package)
         except Exception:
             pass
         code = original(process, *args, **kwargs)
@@ -139,12 +154,12 @@ def watch_bootstrap(
     return _bootstrap
 
 
-def _begin(process: Any, directory: str) -> None:
+def _begin(process: Any, directory: str, package: str) -> None:
     own = object.__getattribute__(process, "__dict__")
     if _facts.get("pid") != os.getpid():
         _facts.clear()  # a fork has its parent's
         starter = own.get("_parent_pid", os.getppid())  # not getppid(): the parent may be gone by now
-        _facts.update(pid=os.getpid(), directory=directory, method="fork", starter=starter)
+        _facts.update(pid=os.getpid(), directory=directory, method="fork", starter=starter, package=package)
         for step in (_let_go, _hold_life_line, _catch_crashes):
             try:
                 step()
@@ -250,9 +265,9 @@ def _watch_worker(own: dict[str, Any]) -> None:
     target = own.get("_target")
     if type(target) is not FunctionType:
         return
-    name = (target.__module__, target.__qualname__)
+    name = (_stdlib_name(target.__module__), target.__qualname__)
     if name == _POOL_WORKER:
-        error_class = sys.modules["multiprocessing.pool"].MaybeEncodingError
+        error_class = sys.modules[target.__module__].MaybeEncodingError
         error_class.__init__ = _watch_encoding_error(error_class.__init__)
     elif name == _EXECUTOR_WORKER:
         wrapper_class = sys.modules["concurrent.futures.process"]._ExceptionWithTraceback
@@ -655,25 +670,34 @@ _STARTERS = {
 }
 
 
+def _module(name: str) -> Any:
+    full = f"{_facts.get('package', 'multiprocessing')}.{name}"
+    __import__(full)
+    return sys.modules[full]
+
+
+def _stdlib_name(name: Any) -> Any:
+    """Return what multiprocessing calls a module of the package that this child belongs to."""
+    package = _facts.get("package", "multiprocessing")
+    if package == "multiprocessing" or type(name) is not str or not name.startswith(f"{package}."):
+        return name
+    return "multiprocessing" + name[len(package) :]
+
+
 def _process_class() -> Any:
     """Return the class whose `_bootstrap` runs every process object. When it goes: what then calls `run`."""
-    from multiprocessing.process import BaseProcess
-
-    return BaseProcess
+    return _module("process").BaseProcess
 
 
 def _spawn_module() -> Any:
     """Return the module whose `get_preparation_data` the Popen classes call as an attribute."""
-    from multiprocessing import spawn
-
-    return spawn
+    return _module("spawn")
 
 
 def _dumps() -> Callable[[Any], Any]:
     """Return how results are pickled."""
-    from multiprocessing.reduction import ForkingPickler
-
-    return ForkingPickler.dumps
+    dumps: Callable[[Any], Any] = _module("reduction").ForkingPickler.dumps
+    return dumps
 
 
 def _starting_method(frame: FrameType | None) -> str | None:
@@ -681,7 +705,8 @@ def _starting_method(frame: FrameType | None) -> str | None:
     for _ in range(10):
         if frame is None:
             return None
-        method = _STARTERS.get(frame.f_globals.get("__name__", ""))
+        # the last part of the name: a package other than multiprocessing has the same
+        method = _STARTERS.get("multiprocessing." + frame.f_globals.get("__name__", "").rpartition(".")[2])
         if method is not None:
             return method
         frame = frame.f_back
@@ -690,7 +715,7 @@ def _starting_method(frame: FrameType | None) -> str | None:
 
 def _frames(tb: TracebackType | None) -> Iterator[tuple[str, str]]:
     while tb is not None:
-        yield tb.tb_frame.f_globals.get("__name__", ""), tb.tb_frame.f_code.co_name
+        yield _stdlib_name(tb.tb_frame.f_globals.get("__name__", "")), tb.tb_frame.f_code.co_name
         tb = tb.tb_next
 
 
@@ -718,7 +743,7 @@ def _job(tb: TracebackType | None) -> int | None:
     """
     while tb is not None:
         frame = tb.tb_frame
-        if (frame.f_globals.get("__name__"), frame.f_code.co_name) == ("multiprocessing.queues", "get"):
+        if (_stdlib_name(frame.f_globals.get("__name__")), frame.f_code.co_name) == ("multiprocessing.queues", "get"):
             import pickletools
 
             operations = pickletools.genops(bytes(frame.f_locals["res"]))
@@ -731,7 +756,7 @@ def _current_task() -> Any:
     """Return the user's function that the worker runs now: locals of the worker's frame tell."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        name = (frame.f_globals.get("__name__"), frame.f_code.co_name)
+        name = (_stdlib_name(frame.f_globals.get("__name__")), frame.f_code.co_name)
         if name == _POOL_WORKER:
             function = frame.f_locals.get("func")
             if getattr(function, "__name__", "") in ("mapstar", "starmapstar"):

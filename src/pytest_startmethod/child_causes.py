@@ -18,7 +18,7 @@ from . import codes, places
 from .callers import Place, owner
 from .children import ChildReport, Frame, Raised, Unreturned
 from .finding import WIDTH, Finding
-from .launches import Launch
+from .launches import Launch, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,7 @@ def findings(
     parent: Parent | None = None,
     predict: Callable[[Launch], Sequence[Unloaded]] | None = None,
     unreturned: Iterable[Unreturned] = (),
+    tasks: Iterable[Task] = (),
 ) -> tuple[Finding, ...]:
     """Return why children failed, as far as it has to do with the start method, the best supported first.
 
@@ -85,7 +86,7 @@ def findings(
             if key in told:  # a pool starts one worker after the other, and all fail alike
                 continue
             told.add(key)
-            every = [unloaded(report, launch)]
+            every = [unloaded(report, launch, tasks)]
             if predict is not None and launch is not None and report.phase == "unpickling" and not report.task:
                 every = _better(every[0], predict(launch))
             found += [load_finding(each, parent) for each in every]
@@ -103,16 +104,23 @@ def findings(
     return _unique(found)
 
 
-def unloaded(report: ChildReport, launch: Launch | None) -> Unloaded:
-    """Return what `report`, which is about start-up or unpickling and has an exception, says."""
+def unloaded(report: ChildReport, launch: Launch | None, tasks: Iterable[Task] = ()) -> Unloaded:
+    """Return what `report`, which is about start-up or unpickling and has an exception, says.
+
+    A worker that could not load a task knows no more than that: of `tasks` one may come from the module it missed.
+    """
     if report.error is None:
         raise ValueError("the report has no exception")
+    target = None if launch is None else launch.target
+    if report.task:
+        missed = report.error.name
+        target = next((each.target for each in tasks if missed and each.target.startswith(f"{missed}.")), None)
     return Unloaded(
         raised=report.error,
         method=report.method or "spawn",
         start_up=report.phase == "start-up",
         task=report.task,
-        target=None if report.task or launch is None else launch.target,
+        target=target,
         place=None if launch is None else launch.place,
         sys_path=report.sys_path or None,
     )

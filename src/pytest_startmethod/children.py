@@ -139,7 +139,8 @@ class ReportDirectory:
     def __init__(self, path: str) -> None:
         self.path = path
         self.unreturned: list[Unreturned] = []
-        self._loads: Callable[..., Any] | None = None
+        self._loads: dict[Any, Callable[..., Any]] = {}
+        """By pickler: what it loads with, apart from us."""
         self._pid = os.getpid()
 
     @classmethod
@@ -166,15 +167,17 @@ class ReportDirectory:
         child.writing_end = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         _remove_at_the_end(self.path, path)
 
-    def watch_preparation(self, original: Callable[[str], dict[str, Any]]) -> Callable[[str], dict[str, Any]]:
+    def watch_preparation(
+        self, original: Callable[[str], dict[str, Any]], package: str = "multiprocessing"
+    ) -> Callable[[str], dict[str, Any]]:
         """Wrap ``spawn.get_preparation_data``: spawn and forkserver children report here."""
-        return wrap_preparation_data(original, self)
+        return child.watch_preparation(original, self.path, package)
 
-    def watch_bootstrap(self, original: Callable[..., int]) -> Callable[..., int]:
+    def watch_bootstrap(self, original: Callable[..., int], package: str = "multiprocessing") -> Callable[..., int]:
         """Wrap ``BaseProcess._bootstrap``: forked children report here."""
-        return child.watch_bootstrap(original, self.path, self._forked)
+        return child.watch_bootstrap(original, self.path, self._forked, package)
 
-    def watch_loads(self, original: Callable[..., Any]) -> staticmethod[..., Any]:
+    def watch_loads(self, original: Callable[..., Any], pickler: Any = None) -> staticmethod[..., Any]:
         """Wrap ``ForkingPickler.loads``, through which the parent receives: what it cannot load is noted."""
 
         def loads(*args: Any, **kwargs: Any) -> Any:
@@ -186,19 +189,33 @@ class ReportDirectory:
                     self._not_loaded(error, sys._getframe(1))
                 raise
 
-        self._loads = original
+        self._loads[pickler if pickler is not None else _cpython.forking_pickler()] = original
         return staticmethod(loads)
 
-    def patches(self) -> Iterator[tuple[Any, str, Callable[[Any], Any]]]:
-        """Yield owner, name and wrapper of all that is to be exchanged while a leg runs."""
-        yield _cpython.process_class(), "_bootstrap", self.watch_bootstrap
-        yield _cpython.spawn_module(), "get_preparation_data", self.watch_preparation
-        yield _cpython.forking_pickler(), "loads", self.watch_loads
+    def patches(self, package: str = "multiprocessing") -> Iterator[tuple[Any, str, Callable[[Any], Any]]]:
+        """Yield owner, name and wrapper of all of `package` that is to be exchanged while a leg runs."""
+        if package == "multiprocessing":
+            yield _cpython.process_class(), "_bootstrap", self.watch_bootstrap
+            yield _cpython.spawn_module(), "get_preparation_data", self.watch_preparation
+            yield _cpython.forking_pickler(), "loads", self.watch_loads
+            return
+        from . import _multiprocessing as mp
+
+        pickler = mp.pickler_class(package)
+        yield mp.process_class(package), "_bootstrap", functools.partial(self.watch_bootstrap, package=package)
+        yield (
+            mp.spawn_module(package),
+            "get_preparation_data",
+            functools.partial(self.watch_preparation, package=package),
+        )
+        yield pickler, "loads", functools.partial(self.watch_loads, pickler=pickler)
 
     def _forked(self) -> None:
         """In a forked child, load without a frame of ours in the traceback."""
-        if self._loads is not None and os.getpid() != self._pid:
-            _cpython.forking_pickler().loads = self._loads  # type: ignore[attr-defined]
+        if os.getpid() != self._pid:
+            for pickler, loads in self._loads.items():
+                pickler.loads = loads
+            self._loads.clear()
 
     def _not_loaded(self, error: Exception, frame: FrameType | None) -> None:
         if os.getpid() == self._pid and len(self.unreturned) < 100:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import pytest
 
-from . import _pytest_private, selection
+from . import _pytest_private, backends, selection
 from .fixtures import Teardown, mp_context_value, start_method_value
 from .options import MARKER, header_lines
 from .settings import Marker, Settings, SettingsError, from_config, parse_marker
@@ -21,6 +21,7 @@ SETTINGS = pytest.StashKey[Settings]()
 """The run's options, in ``config.stash`` once `settings_of` was asked."""
 
 _INDICES: Final[dict[object, int]] = {method: index for index, method in enumerate(selection.ORDER)}
+"""Of a method among the parameters of a session; those of backends are added as they come."""
 _SCOPES: Final = ("function", "class", "module", "package", "session")
 
 
@@ -33,7 +34,7 @@ class Leg:
     test: str
     """The node id without the method, common to the legs of a test: ``tests/test_x.py::test_x[1]``."""
     method: str
-    """``fork``, ``spawn`` or ``forkserver``."""
+    """``fork``, ``spawn`` or ``forkserver``; of another package than multiprocessing: ``multiprocess:spawn``."""
     file: str
     """Where the test is defined, as pytest prints it: relative to the root directory."""
     line: int
@@ -77,8 +78,8 @@ def marker_of(node: pytest.Item) -> Marker | None:
     if mark is None:
         return None
     try:
-        return parse_marker(mark.args, mark.kwargs)
-    except SettingsError as error:
+        return parse_marker(mark.args, mark.kwargs, lambda: backends.known(node.config))
+    except (SettingsError, backends.BackendError) as error:
         raise pytest.Collector.CollectError(f"{node.nodeid}: @pytest.mark.{MARKER}: {error}") from None
 
 
@@ -179,6 +180,8 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
 
 def _add_parameter(metafunc: pytest.Metafunc, node: pytest.Item, params: list[Any]) -> None:
     metafunc.parametrize(NAME, params, indirect=True, scope=_scope(node))  # type: ignore[arg-type]
+    for param in params:
+        _INDICES.setdefault(param.values[0], len(_INDICES))
     _pytest_private.put_first(metafunc, NAME, _INDICES, [param.id for param in params])
 
 
@@ -222,8 +225,7 @@ def _expand_testcase(collector: pytest.Collector, collected: Sequence[Any]) -> l
             params[function.name] = found
     legs = [
         leg
-        for method in selection.ORDER
-        if any(param.values == (method,) for found in params.values() for param in found)
+        for method in selection.in_order(param.values[0] for found in params.values() for param in found)
         for leg in _testcase_legs(collector, method, params)
     ]
     return [*unchanged, *legs]
@@ -310,7 +312,7 @@ def _make_leg(item: pytest.Item, callspec: Any, settings: Settings) -> bool:
     if method is None and ours:
         item.stash[_NO_LEG] = True
         return False
-    if type(method) is not str or method not in selection.ORDER:
+    if type(method) is not str or selection.problem(method, lambda: backends.known(item.config)) is not None:
         return False
     marker = marker or Marker()
     named = marker.named(method)
@@ -333,10 +335,10 @@ def _make_leg(item: pytest.Item, callspec: Any, settings: Settings) -> bool:
 
 
 def _skip_unless_selected(item: pytest.Item, method: str, settings: Settings) -> None:
-    available = selection.available()
-    if method not in available:
-        item.add_marker(pytest.mark.skip(reason=selection.unavailable_reason(method, available)))
-    elif method not in selection.selected(settings.selection):
+    reason = backends.unavailable_reason(item.config, method)
+    if reason is not None:
+        item.add_marker(pytest.mark.skip(reason=reason))
+    elif settings.selection != selection.ALL and method not in selection.selected(settings.selection):
         # Only where the test has parameters of its own: ours are chosen from the selected ones.
         reason = selection.unselected_reason(method, settings.selection, settings.source)
         item.add_marker(pytest.mark.skip(reason=reason))

@@ -7,11 +7,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from . import codes
+from . import codes, foreign
 from .activation import SetByUser
 from .callers import Place, find_calls, find_names, method_check, user_files
 from .finding import Finding
+from .foreign import Foreign
 from .launches import Failure, Launch, Task
+from .selection import base
 
 _CLASSES = {
     "fork": ("ForkProcess", "ForkContext"),
@@ -42,7 +44,9 @@ class Evidence:
     raised_at: Place | None = None
     """The user's line that raised, or skipped."""
     error: str = ""
-    """The exception as one line: ``"Empty: "``."""
+    """The exception's type: ``"Empty"``."""
+    text: str = ""
+    """The failure as the user reads it, with single spaces."""
     children: Sequence[Finding] = ()
     """What the children reported, and how they ended."""
     peculiar: Sequence[Finding] = ()
@@ -51,6 +55,8 @@ class Evidence:
     """What the children saw otherwise than the parent, the most likely reason first."""
     hang: Finding | None = None
     """What the call waited for when its time was over."""
+    foreign: Sequence[Foreign] = ()
+    """Processes that no start method of a leg has to do with."""
 
 
 def diagnose(evidence: Evidence) -> tuple[Finding, ...]:
@@ -98,8 +104,20 @@ def swallowed(evidence: Evidence) -> tuple[Finding, ...]:
 
 
 def predicted(evidence: Evidence) -> tuple[Finding, ...]:
-    """Return why what the fork leg started could not start under spawn."""
-    return unique(finding for launch in evidence.launches for finding in launch.predicted)
+    """Return why what the fork leg started could not start under spawn, where the code leaves that to the leg."""
+    return unique(
+        f for launch in evidence.launches if launch.predicted and not _pinned_fork(launch) for f in launch.predicted
+    )
+
+
+def _pinned_fork(launch: Launch) -> bool:
+    """Return whether the code asks for fork: it does so under every method.
+
+    The context of the mp_context fixture has a method of its own, too, and so have the workers of every pool.
+    """
+    if not launch.own_method or launch.is_worker:
+        return False
+    return bool(_pins(launch, [launch.place.file] if launch.place is not None else []) or _pins(launch, user_files()))
 
 
 def _elsewhere(evidence: Evidence) -> list[Finding]:
@@ -108,7 +126,7 @@ def _elsewhere(evidence: Evidence) -> list[Finding]:
         return []
     found = []
     for launch in [*evidence.launches, *(each for each in evidence.inherited if each.method == evidence.method)]:
-        if launch.error is None:
+        if launch.error is None or _tells(evidence.text, launch.error):
             continue
         where = f"in thread {launch.thread!r}" if launch.thread else f"at {_short(launch.place)}"
         if launch.fixture is not None:
@@ -119,6 +137,14 @@ def _elsewhere(evidence: Evidence) -> list[Finding]:
         fix = "let the failure of start() reach the test: check it where the thread or the fixture is waited for"
         found.append(_cause("SM408", "", launch.place, message, fix))
     return found
+
+
+def _tells(text: str, error: str) -> bool:
+    """Return whether a failure says of itself that it is `error`: testtools and others make an exception of the text.
+
+    ``"PicklingError: ..."`` stands there as ``"_pickle.PicklingError: ..."``.
+    """
+    return error in text
 
 
 def _pools_given_up(evidence: Evidence) -> list[Finding]:
@@ -141,7 +167,7 @@ def _pools_given_up(evidence: Evidence) -> list[Finding]:
 def _threads(evidence: Evidence) -> list[Finding]:
     """Say that a forked child that hangs waits for a lock that another thread may have held (SM405)."""
     names = sorted({name for launch in evidence.launches for name in launch.threads})
-    if evidence.method != "fork" or evidence.hang is None or not names:
+    if base(evidence.method) != "fork" or evidence.hang is None or not names:
         return []
     waiting = [line for line in evidence.hang.evidence if "waiting for a lock" in line or "held for ever" in line]
     if not waiting:
@@ -186,6 +212,8 @@ def vacuous(evidence: Evidence) -> Finding | None:
     others = [launch for launch in evidence.launches if launch.method != evidence.method]
     if others:
         return _pinned(evidence, others)
+    if evidence.foreign:
+        return _foreign(evidence.foreign)
     if evidence.inherited:
         return _started_earlier(evidence)
     for place in evidence.asked:
@@ -203,9 +231,24 @@ def _instead(tasks: Sequence[Task]) -> str:
     return f"; its tasks ran in processes of another test: {tasks[0].target}, given at {_short(tasks[0].place)}"
 
 
+def _foreign(every: Sequence[Foreign]) -> Finding:
+    first = max(every, key=lambda each: 0 if foreign.is_reused(each.kind) else each.count)
+    others = [each for each in every if each is not first]
+    what = foreign.told(first.kind, first.method, first.count)
+    verb = "used only" if foreign.is_reused(first.kind) else "started"
+    message = f"{verb} {what} at {_short(first.place)}"
+    also = tuple(
+        f"also {foreign.told(each.kind, each.method, each.count)} at {_short(each.place)}" for each in others[:4]
+    )
+    fix = foreign.fix(first.kind, first.method)
+    return _note("SM502", first.method if ":" in first.method else first.kind, first.place, message, fix, also)
+
+
 def _pinned(evidence: Evidence, others: Sequence[Launch]) -> Finding:
     launch = others[0]
-    started = f"{len(others)} process{'es' * (len(others) > 1)} with {launch.method}"
+    if launch.by_torch or ":" in launch.method or ":" in evidence.method:
+        return _foreign([*foreign.pinned(others, evidence.method), *evidence.foreign])
+    started = f"{foreign.processes(len(others))} with {launch.method}"
     forced = [each for each in evidence.overrides if each.wins and each.method == launch.method]
     if forced:
         place = forced[-1].place
@@ -253,7 +296,7 @@ _CHECK_FIX = "make the code work without the check, or name the supported method
 
 
 def _declared_fork_only(evidence: Evidence) -> list[Finding]:
-    if evidence.method == "fork" or evidence.raised_at is None:
+    if base(evidence.method) == "fork" or evidence.raised_at is None:
         return []
     check = method_check(evidence.raised_at, refusing=True)
     if check is None:

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from . import _multiprocessing as mp
-from . import _pytest_private, again, collection, options
+from . import _pytest_private, again, collection, foreign, options
 from .activation import Activation, Patches
 from .collection import LEG, Leg
-from .launches import Launch, LegRecord
+from .launches import LegRecord
 from .running import DISCOVERED, STATE, LegState, Running
-from .terminal import ATTRIBUTE
+from .terminal import ATTRIBUTE, FOREIGN
 
 if TYPE_CHECKING:
     from .report import LegResult
@@ -72,8 +72,6 @@ class Discovery:
         self.settings = settings
         self.running = running
         self.recorder = running.recorder
-        self.pinned: list[tuple[str, Launch]] = []
-        """What unmarked tests started by a context that names its method: node id and launch."""
         available = mp.available()
         self._methods = [method for method in settings.methods if method in available]
         self._patches = Patches()
@@ -166,7 +164,7 @@ class Discovery:
         record = self.recorder.record
         if report.when == "teardown":
             if record is not None:
-                self.pinned += [(item.nodeid, launch) for launch in record.launches if launch.pinned]
+                self._tell_foreign(report, record)
             if self._method is None and self.recorder.by_fixture:
                 self._method = self._of_a_fixture(item)
         if STATE in item.stash:
@@ -180,6 +178,14 @@ class Discovery:
             state.count(earlier)
         item.stash[STATE] = state
         return state
+
+    def _tell_foreign(self, report: pytest.TestReport, record: LegRecord) -> None:
+        """Let the report of a test that becomes no leg say what it started past the default context."""
+        if self._method is None:
+            pinned = foreign.pinned((launch for launch in record.launches if launch.pinned), "")
+            found = [each.as_dict() for each in (*pinned, *record.foreign)]
+            if found:
+                setattr(report, FOREIGN, found)
 
     def _of_a_fixture(self, item: pytest.Item) -> str | None:
         """Return the method of a process that a wider fixture of `item` started for an earlier test."""

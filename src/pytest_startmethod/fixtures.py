@@ -21,14 +21,23 @@ if TYPE_CHECKING:
 
 
 def start_method_value(request: pytest.FixtureRequest) -> Any:
-    """Return the name of the start method that the test runs under: fork, spawn or forkserver.
+    """Return the name of the start method that the test runs under: fork, spawn or forkserver, of any backend.
 
     Requesting it, or a fixture that does, runs the test once under each of them.
     """
     # A test's own `parametrize("start_method", ...)` may have other values too.
     if hasattr(request, "param"):
-        return request.param
+        return _without_backend(request.param)
     return _outside_a_leg(request)
+
+
+def _without_backend(value: Any) -> Any:
+    """Return what a package's own ``get_context`` takes: ``spawn`` of ``multiprocess:spawn``."""
+    if type(value) is str and ":" in value:
+        from . import selection
+
+        return selection.base(value) if selection.base(value) in selection.ORDER else value
+    return value
 
 
 def mp_context_value(start_method: str) -> BaseContext:
@@ -36,9 +45,13 @@ def mp_context_value(start_method: str) -> BaseContext:
 
     For what takes a context: ``ProcessPoolExecutor(mp_context=mp_context)``, ``mp_context.Process(...)``.
     """
-    import multiprocessing
+    import importlib
+    import sys
 
-    return multiprocessing.get_context(start_method)
+    activation = sys.modules.get(f"{__package__}.activation")
+    package: Any = importlib.import_module(activation.active_package if activation else "multiprocessing")
+    context: BaseContext = package.get_context(start_method)
+    return context
 
 
 def start_method_script_value(request: pytest.FixtureRequest, start_method: str) -> Callable[..., ScriptRun]:

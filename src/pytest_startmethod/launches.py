@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,12 +13,13 @@ from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from . import _cpython, activation, backends, foreign, selection
 from . import _multiprocessing as mp
-from . import activation
 from .callers import Place, calling_place
 from .pools import Pools, Watched
 
 if TYPE_CHECKING:
+    from .backends import Backend
     from .finding import Finding
     from .loading import Loader, Payload
     from .patches import Patched
@@ -29,6 +31,7 @@ _KEPT_BYTES = 1_000_000
 _DESCRIBED_LENGTH = 60
 _DESCRIBED_PATH = 240
 _OBSERVED_ALIKE = 2
+_OBSERVING_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,10 @@ class Launch:
     """Return the process's Popen object as long as the process object lives, else None."""
     is_worker: bool = False
     """Whether a Pool or an executor started it."""
+    by_torch: bool = False
+    """Whether ``torch.multiprocessing`` started it."""
+    own_method: bool = False
+    """Whether its class, rather than the default context, says which method it starts with."""
     threads: tuple[str, ...] = ()
     """Under fork: the other threads that ran in the parent when it started."""
     pinned: bool | None = None
@@ -179,10 +186,16 @@ class LegRecord:
     tasks: list[Task] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     closed: list[Callable[[], None]] = field(default_factory=list)
+    foreign: list[foreign.Foreign] = field(default_factory=list)
+    """What ran in processes that no start method of a leg has to do with."""
+    package: str = mp.STDLIB
+    """Whose start method `method` is."""
     watched: bool = False
     """Whether the test is no leg, but one that `Recorder.watcher` watches."""
     patches: list[Patched] = field(default_factory=list)
     """What monkeypatch and mock set while the leg ran, and what was in force when it began."""
+    observing: float = 0.0
+    """Seconds spent on looking at what launches read."""
 
 
 class Watcher(Protocol):
@@ -225,13 +238,19 @@ class Recorder:
     # -- one leg -----------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def leg(self, nodeid: str, method: str, *, precheck: bool) -> Iterator[LegRecord]:
-        """Listen for the length of a leg."""
-        record = self.record = LegRecord(nodeid, method, precheck)
+    def leg(
+        self, nodeid: str, method: str, *, precheck: bool, backend: Backend = backends.STDLIB
+    ) -> Iterator[LegRecord]:
+        """Listen for the length of a leg: to multiprocessing, and to `backend` if `method` is another package's."""
+        record = self.record = LegRecord(nodeid, method, precheck, package=backend.package)
         patches = self._patches() if self._installed is None else None
+        own = activation.Patches()
         try:
+            if backend is not backends.STDLIB:
+                self._listen(own, backend)
             yield record
         finally:
+            own.undo()
             if patches is not None:
                 patches.undo()
             self.close(record)
@@ -253,13 +272,20 @@ class Recorder:
 
     def _patches(self) -> activation.Patches:
         patches = activation.Patches()
-        patches.put(BaseProcess, "start", self._wrap_start)
-        patches.put(mp.pickler_class(), "dump", self._wrap_dump)
-        for cls, name, method_of in mp.submissions():
-            patches.put(cls, name, lambda original, n=name, m=method_of: self._wrap_submit(original, n, m))  # type: ignore[misc]
-        for cls in mp.result_classes():
-            patches.put(cls, "_set", self._wrap_result)
+        self._listen(patches, backends.STDLIB)
+        watch = foreign.Watch(self._opened, self._guarded, patches)
+        watch.begin()
+        patches.when_undone(watch.end)
         return patches
+
+    def _listen(self, patches: activation.Patches, backend: Backend) -> None:
+        package = backend.package
+        patches.put(mp.process_class(package), "start", lambda original: self._wrap_start(original, backend))
+        patches.put(mp.pickler_class(package), "dump", lambda original: self._wrap_dump(original, package))
+        for cls, name, method_of in mp.submissions(package):
+            patches.put(cls, name, lambda original, n=name, m=method_of: self._wrap_submit(original, n, m))  # type: ignore[misc]
+        for cls in mp.result_classes(package):
+            patches.put(cls, "_set", self._wrap_result)
 
     def note_exits(self, record: LegRecord) -> None:
         """Know how the processes that are over ended, also those that nobody joined."""
@@ -290,6 +316,7 @@ class Recorder:
             return None
 
     def _listening(self) -> LegRecord | None:
+        """Return the record of the leg that runs in this process, if one does."""
         return self.record if os.getpid() == self._pid else None  # a forked child has our wrappers, too
 
     def _opened(self) -> LegRecord | None:
@@ -300,13 +327,13 @@ class Recorder:
 
     # -- starts ------------------------------------------------------------------------------------------------------
 
-    def _wrap_start(self, original: Callable[[BaseProcess], None]) -> Callable[[BaseProcess], None]:
+    def _wrap_start(self, original: Callable[[BaseProcess], None], backend: Backend) -> Callable[[BaseProcess], None]:
         def start(process: BaseProcess) -> None:
             __tracebackhide__ = True
             record = self._opened()
             if record is None:
                 return original(process)
-            launch = self._guarded(self._open, record, process)
+            launch = self._guarded(self._open, record, process, backend)
             self._guarded(self._watch_pool, launch)
             try:
                 original(process)
@@ -321,11 +348,15 @@ class Recorder:
         start.__wrapped__ = original  # type: ignore[attr-defined]
         return start
 
-    def _open(self, record: LegRecord, process: BaseProcess) -> Launch:
+    def _open(self, record: LegRecord, process: BaseProcess, backend: Backend) -> Launch | None:
         target, args, kwargs = mp.process_work(process)
         thread = threading.current_thread()
+        method = mp.process_method(process, backend.package)
+        if method not in selection.ORDER:  # loky's processes are multiprocessing's, with a method of their own
+            foreign.note_process(record, process, method, sys._getframe(1))
+            return None
         launch = Launch(
-            method=mp.process_method(process),
+            method=backend.method(method),
             target=describe_callable(target) if target is not None else describe_callable(type(process).run),
             args=(*map(describe, args), *(f"{k}={describe(v)}" for k, v in kwargs.items())),
             place=calling_place(sys._getframe(1)),
@@ -340,19 +371,22 @@ class Recorder:
                 self.watcher.by_default(launch.method)
         if launch.fixture is not None and launch.fixture.scope != "function":
             self.by_fixture.setdefault(launch.fixture, []).append(launch)
+        launch.by_torch = foreign.through_torch(target, sys._getframe(1))
         worker = mp.worker_initializer(target, args)
         launch.is_worker = worker is not None
+        launch.own_method = mp.has_own_method(process)
         if mp.is_pool_worker(target):
             launch.pool = self.pools.of(args[0])
-        if launch.method == "fork":
+        if method == "fork":
             launch.threads = tuple(each.name for each in threading.enumerate() if each is not thread)
         if worker is not None and worker[0] is not None:
             self._initializer(record, launch, target, *worker)
-        if self.observe is not None and not launch.is_worker and not mp.is_manager_server(target):
+        own = backend is backends.STDLIB
+        if own and self.observe is not None and not launch.is_worker and not mp.is_manager_server(target):
             launch.observed = self._guarded(self._observe_launch, record, launch, process)
-        if record.precheck and launch.method == "fork":
-            self._guarded(self._precheck, record, launch, process)
-        elif launch.method != "fork":
+        if record.precheck and method == "fork":
+            self._guarded(self._precheck, record, launch, process, backend)
+        elif method != "fork" and own:
             self._guarded(self._keep_payload, launch, process)
             if sys.version_info < (3, 11):
                 self._guarded(self._look_for_fork_locks, record, process)
@@ -372,7 +406,8 @@ class Recorder:
     def _initializer(
         self, record: LegRecord, launch: Launch, target: Any, initializer: Any, initargs: tuple[Any, ...] = ()
     ) -> None:
-        owner = "Pool" if target.__module__ == "multiprocessing.pool" else "ProcessPoolExecutor"
+        executor = getattr(target, "__module__", None) == "concurrent.futures.process"
+        owner = "ProcessPoolExecutor" if executor else "Pool"
         task = Task(launch.method, owner, "initializer", describe_callable(initializer), launch.place)
         if task not in record.tasks:  # each worker has the same
             self._observe_task(task, initializer, initargs, {})
@@ -385,9 +420,12 @@ class Recorder:
             for each in record.launches
             if each.observed is not None and (each.target, each.place) == (launch.target, launch.place)
         ]
-        if len(alike) >= _OBSERVED_ALIKE:  # many processes of one line: what the first have read is enough
+        if len(alike) >= _OBSERVED_ALIKE and record.observing > _OBSERVING_SECONDS:  # many processes of one line
             return None
-        return self.observe(process, method=launch.method, frame=sys._getframe(1))
+        start = time.perf_counter()
+        observed = self.observe(process, method=launch.method, frame=sys._getframe(1))
+        record.observing += time.perf_counter() - start
+        return observed
 
     def _observe_task(self, task: Task, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self.observe is not None and task.method is not None:
@@ -396,7 +434,7 @@ class Recorder:
                 lambda: self.observe and self.observe(function, args, kwargs, method=task.method, frame=frame)
             )
 
-    def _precheck(self, record: LegRecord, launch: Launch, process: BaseProcess) -> None:
+    def _precheck(self, record: LegRecord, launch: Launch, process: BaseProcess, backend: Backend) -> None:
         from . import pickling
 
         known = [
@@ -407,11 +445,11 @@ class Recorder:
         if known:  # a pool starts many workers alike
             launch.predicted = known[0].predicted
             return
-        with self._pickling():
+        with self._pickling(backend.package):
             outcome = pickling.dry_run(process, allow_fork_primitives=True)
             if outcome.error is not None:
                 launch.predicted = pickling.diagnose(process, error=outcome.error, allow_fork_primitives=True)
-            elif self.loader is not None:
+            elif self.loader is not None and backend is backends.STDLIB:
                 from . import loading
 
                 launch.predicted = loading.explain(process, allow_fork_primitives=True, loader=self.loader())
@@ -473,7 +511,7 @@ class Recorder:
 
     # -- pickling ----------------------------------------------------------------------------------------------------
 
-    def _wrap_dump(self, original: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    def _wrap_dump(self, original: Callable[[Any, Any], Any], package: str) -> Callable[[Any, Any], Any]:
         def dump(pickler: Any, obj: Any) -> Any:
             __tracebackhide__ = True
             try:
@@ -481,28 +519,29 @@ class Recorder:
             except Exception as error:
                 record = self._listening()
                 if record is not None:
-                    self._guarded(self._not_pickled, record, obj, error)
+                    self._guarded(self._not_pickled, record, obj, error, package)
                 raise
 
         return dump
 
-    def _not_pickled(self, record: LegRecord, obj: Any, error: BaseException) -> None:
+    def _not_pickled(self, record: LegRecord, obj: Any, error: BaseException, package: str) -> None:
         if self.failure_of(error) is not None or getattr(self._local, "pickling", False):
             return
-        self._remember(record, error, self._guarded(self._diagnose, obj, error) or ())
+        self._remember(record, error, self._guarded(self._diagnose, obj, error, package) or ())
 
-    def _diagnose(self, obj: Any, error: BaseException) -> tuple[Finding, ...]:
+    def _diagnose(self, obj: Any, error: BaseException, package: str) -> tuple[Finding, ...]:
         from . import pickling
 
-        with self._pickling():
-            return pickling.diagnose(obj, error=error, task=not mp.is_spawning())
+        with self._pickling(package):
+            return pickling.diagnose(obj, error=error, task=not mp.is_spawning(package))
 
     @contextmanager
-    def _pickling(self) -> Iterator[None]:
-        """Do not listen to what is pickled in this thread: it is ours."""
+    def _pickling(self, package: str = mp.STDLIB) -> Iterator[None]:
+        """Do not listen to what is pickled in this thread: it is ours, as `package` would do it."""
         self._local.pickling = True
         try:
-            yield
+            with _cpython.pickling_as(package):
+                yield
         finally:
             self._local.pickling = False
 

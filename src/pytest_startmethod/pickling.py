@@ -94,7 +94,10 @@ class _Run:
     def dump(self, obj: object, allow: bool) -> None:
         cls = _cpython.forking_pickler()
         if not _cpython.stock_pickler(cls):
-            cls(self.sink).dump(unstarted(obj))
+            users: Any = cls(self.sink)
+            if _cpython.is_backends(cls):
+                users.dispatch_table = {**users.dispatch_table, **dispatch_table(allow_fork_primitives=allow)}
+            users.dump(unstarted(obj))
             return
         pickler = pickle.Pickler(self.sink, PROTOCOL, buffer_callback=self.take)
         pickler.dispatch_table = dispatch_table(allow_fork_primitives=allow)
@@ -140,10 +143,10 @@ def dispatch_table(*, allow_fork_primitives: bool) -> dict[type, Callable[[Any],
     if arena is not None:
         inert.append((arena, _arena))
     for cls, reducer in inert:
-        if cls in table and _from(table[cls], "multiprocessing"):
+        if cls in table and _own(table[cls]):
             table[cls] = reducer
     array = sys.modules.get("array")
-    if array is not None and (array.array not in table or _from(table[array.array], "multiprocessing")):
+    if array is not None and (array.array not in table or _own(table[array.array])):
         table[array.array] = _array
     numpy = sys.modules.get("numpy")
     ndarray = getattr(numpy, "ndarray", None)
@@ -157,6 +160,10 @@ def dispatch_table(*, allow_fork_primitives: bool) -> dict[type, Callable[[Any],
             if _from(reducer, "torch.multiprocessing"):
                 table[cls] = _tensor if getattr(reducer, "__name__", "") == "reduce_tensor" else _nothing
     return table
+
+
+def _own(reducer: object) -> bool:
+    return any(_from(reducer, package) for package in ("multiprocessing", "multiprocess", "billiard"))
 
 
 def _from(reducer: object, package: str) -> bool:

@@ -13,13 +13,29 @@ from . import options
 from .fixtures import mp_context, start_method, start_method_script
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Sequence
+
+    from .backends import Backend
 
 # pytest finds the fixtures in the plugin's own namespace.
 __all__ = ["mp_context", "start_method", "start_method_script"]
 
 COUNT = pytest.StashKey[int]()
 """How many collected tests are marked or legs, in ``config.stash``; absent if collection did not come so far."""
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Declare the hooks that others may implement."""
+    from . import hookspecs
+
+    pluginmanager.add_hookspecs(hookspecs)
+
+
+def pytest_startmethod_backends() -> Sequence[Backend]:
+    """Offer the backends that are tested with this plugin."""
+    from . import backends
+
+    return backends.SHIPPED
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -58,6 +74,8 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str] | None:
     if not config.stash.get(COUNT, 0) or options.any_given(config):
         return None
     if config.getoption("no_header") or config.get_verbosity() < 0:
+        return None
+    if config.get_verbosity() < 0:  # pytest asks all the same
         return None
     from . import collection
 

@@ -25,7 +25,10 @@ from . import _cpython
 from .structure import MISSING, class_attribute, class_name, instance_namespace, module_of
 
 MAX_FUNCTIONS: Final = 2_000
+GUESSED: Final = 1_000
+"""A `Read.depth` from here on: the way to it leads through an object that nothing is known of."""
 _MAX_PARTS = 200
+_MAX_PLACES = 20
 _MUTATORS: Final = frozenset(
     [
         "append",
@@ -86,6 +89,8 @@ class Read:
     called: bool = False
     whole: bool = False
     refined: bool = False
+    also: list[Where] = field(default_factory=list)
+    """More places that read it."""
     depth: int = 0
     """How many functions lie between the target and this one."""
 
@@ -297,7 +302,12 @@ class _Search:
         kept: dict[Any, Read] = {}
         for read in self.reads:
             if read.whole or not read.refined:
-                kept.setdefault((read.module, read.names, read.steps), read)
+                known = kept.setdefault((read.module, read.names, read.steps), read)
+                if read.depth < known.depth:
+                    kept[read.module, read.names, read.steps] = read
+                    read.also = [*known.also, known.where]
+                elif read is not known and len(known.also) < _MAX_PLACES:
+                    known.also.append(read.where)
         self.out.reads = list(kept.values())
         self.out.all_reads = self.reads
         self.out.roots = list(dict.fromkeys(self.out.roots))
@@ -349,7 +359,7 @@ class _Search:
             for name, value in list(type.__getattribute__(owner, "__dict__").items()):
                 if name.startswith("__") and name.endswith("__") and type(value) is types.FunctionType:
                     makes = name in ("__init__", "__new__", "__post_init__", "__init_subclass__", "__set_name__")
-                    self.function(value, _Made(cls) if makes else symbol, 1)
+                    self.function(value, _Made(cls) if makes else symbol, GUESSED)
 
     def users_class(self, cls: type) -> bool:
         for owner in type.__dict__["__mro__"].__get__(cls):
@@ -367,7 +377,7 @@ class _Search:
                 if (cls, name) not in self.done:
                     self.done.add((cls, name))
                     if class_attribute(cls, name)[0] is not None:
-                        self.class_attr(cls, name, symbol, where, depth)
+                        self.class_attr(cls, name, symbol, where, depth % GUESSED + GUESSED)
         return len(self.done) > before and bool(self.queue)
 
     # functions
@@ -377,10 +387,14 @@ class _Search:
     ) -> None:
         code = func.__code__
         key = (id(code), self.kind_of(receiver), tuple(sorted((n, self.kind_of(s)) for n, s in (bound or {}).items())))
-        if key in self.seen or not self.is_user(code.co_filename):
+        if key in self.seen:
             return
         self.seen.add(key)
         self.kept.append((code, receiver, bound))
+        if not self.is_user(code.co_filename):
+            for inner in _inside(func):  # a library's decorator
+                self.function(inner, receiver, depth)
+            return
         self.out.functions += 1
         self.queue.append(lambda: self.enter(func, receiver, depth, dict(bound or {})))
 
@@ -673,6 +687,11 @@ class _Search:
         return None
 
     def bound_call(self, func: types.FunctionType, args: list[Any], kwargs: Mapping[str, Any], depth: int) -> None:
+        for _ in range(10):
+            wrapped = func.__dict__.get("__wrapped__")
+            if type(wrapped) is not types.FunctionType or self.is_user(func.__code__.co_filename):
+                break
+            func = wrapped
         code = func.__code__
         names = code.co_varnames[: code.co_argcount]
         symbols = {n: s for n, s in zip(names, args, strict=False) if type(s) in (_Ref, _Obj, _Made)}
@@ -1136,3 +1155,16 @@ def _constants(code: types.CodeType, depth: int = 3) -> Iterator[str]:
             todo += each
         elif type(each) is types.CodeType and depth:
             yield from _constants(each, depth - 1)
+
+
+def _inside(func: types.FunctionType) -> Iterator[types.FunctionType]:
+    """Yield the functions that a library's function wraps, or holds in its cells."""
+    wrapped = func.__dict__.get("__wrapped__")
+    if type(wrapped) is types.FunctionType:
+        yield wrapped
+    for cell in (func.__closure__ or ())[:20]:
+        filled, value = _cpython.cell_value(cell)
+        if filled and type(value) is functools.partial:
+            value = value.func
+        if filled and type(value) is types.FunctionType:
+            yield value

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .finding import WIDTH, Finding
-from .selection import ORDER
+from .selection import base, rank
 
 OUTCOMES = ("passed", "failed", "error", "skipped", "xfailed", "xpassed")
 
@@ -45,7 +45,7 @@ class LegResult:
     flaky: bool = False
     """Whether it failed and, run again in the same way, passed."""
     foreign: tuple[dict[str, Any], ...] = ()
-    """Processes that were started past the leg's method, and where."""
+    """Processes that the leg's method had nothing to do with: kind, method, file, line, count, tasks."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result as builtins, for a report that crosses processes."""
@@ -79,10 +79,9 @@ def _natural(text: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", text)]
 
 
-def method_order(method: str) -> tuple[str, int, str]:
-    """Return a sort key: `ORDER`, then other packages' methods (``multiprocess:spawn``) by package."""
-    package, _, name = method.rpartition(":")
-    return package, ORDER.index(name) if name in ORDER else len(ORDER), name
+def method_order(method: str) -> tuple[int, str, int]:
+    """Return a sort key: fork, spawn, forkserver, then other packages' methods by package."""
+    return rank(method)
 
 
 def verdict(legs: Mapping[str, LegResult]) -> str:
@@ -99,7 +98,7 @@ def verdict(legs: Mapping[str, LegResult]) -> str:
         return "vacuous" if any(leg.vacuous for leg in legs.values()) else "passes"
     if bad == ran:
         return "fails"
-    if "fork" in ran and bad == [m for m in ran if m != "fork"]:
+    if any(base(m) == "fork" for m in ran) and bad == [m for m in ran if base(m) != "fork"]:
         return "needs-fork"
     return f"fails under {' and '.join(bad)} only"
 
@@ -124,7 +123,8 @@ class Group:
 def group(results: Iterable[LegResult]) -> list[Group]:
     """Gather equal findings of all legs: causes first, the most frequent first.
 
-    A prediction joins the finding that came true, and stands alone if none did.
+    A prediction joins the finding that came true, and stands alone if none did. One that a leg of the same test has
+    proved wrong is dropped.
     """
     groups: dict[object, Group] = {}
     legs = list(results)
@@ -134,8 +134,9 @@ def group(results: Iterable[LegResult]) -> list[Group]:
             found.legs.append(leg)
             if finding.confirmed and not found.finding.confirmed:
                 found.finding = finding
+    refuted = {leg.test for leg in legs if refutes(leg)}
     for leg in legs:
-        for finding in leg.predictions:
+        for finding in leg.predictions if leg.test not in refuted else ():
             key = _identity(finding, leg)
             if key not in groups or groups[key].predicted:
                 groups.setdefault(key, Group(finding, predicted=True)).legs.append(leg)
@@ -143,6 +144,14 @@ def group(results: Iterable[LegResult]) -> list[Group]:
         groups.values(),
         key=lambda g: (g.finding.level != "cause", g.predicted, g.finding.confirmed is False, -len(g.legs)),
     )
+
+
+def refutes(leg: LegResult) -> bool:
+    """Return whether a leg shows that the test does without what fork alone allows."""
+    if leg.method == "fork" or leg.outcome not in ("passed", "xpassed"):
+        return False
+    # the processes that it did not start itself are those of another leg, which may have been the fork leg's
+    return leg.vacuous is None or leg.vacuous.code not in ("SM501", "SM503")
 
 
 def group_vacuous(results: Iterable[LegResult]) -> list[Group]:
@@ -201,9 +210,14 @@ _CAUSES, _NOTES = 40, 10
 _LISTED = 6
 
 
-def summary_lines(results: Sequence[LegResult], *, root: str, verbose: bool) -> list[str]:
-    """Return the summary: a table of legs by outcome, the verdicts, the causes, the vacuous legs."""
-    lines = _table(results)
+def summary_lines(
+    results: Sequence[LegResult], *, root: str, verbose: bool, foreign: Iterable[Mapping[str, Any]] = ()
+) -> list[str]:
+    """Return the summary: a table of legs by outcome, the verdicts, the causes, the vacuous legs.
+
+    `foreign`: what tests that are no legs started past the default context, as in `LegResult.foreign`.
+    """
+    lines = _table(results) if results else []
     groups = group(results)
     for word, limit in (("cause", _CAUSES), ("note", _NOTES)):
         found = [each for each in groups if each.finding.level == word]
@@ -221,11 +235,14 @@ def summary_lines(results: Sequence[LegResult], *, root: str, verbose: bool) -> 
         lines += _listed("flaky", flaky, verbose=verbose)
     for each in group_vacuous(results):
         lines += ["", *_vacuous_lines(each, root=root, verbose=verbose)]
+    lines += _foreign_lines([*(each for leg in results for each in leg.foreign), *foreign], root=root, verbose=verbose)
+    if not results:
+        del lines[:1]
     troubles = list(dict.fromkeys(trouble for leg in results for trouble in leg.troubles))
     if troubles:
         lines.append("")
     for trouble in troubles:
-        lines += wrap(trouble, indent="  ", first="")
+        lines += wrap(relative(trouble, root), indent="  ", first="")
     return lines
 
 
@@ -239,9 +256,11 @@ def _table(results: Sequence[LegResult]) -> list[str]:
         if leg.flaky:
             row["flaky"] = row.get("flaky", 0) + 1
     columns = [o for o in (*OUTCOMES, "vacuous", "flaky") if o == "passed" or any(o in row for row in counts.values())]
-    lines = [f"{'':10}" + "".join(f"{c:>9}" for c in columns)]
-    for method in sorted(counts, key=method_order):
-        lines.append(f"{method:10}" + "".join(f"{counts[method].get(c, 0) or '-':>9}" for c in columns))
+    methods = sorted(counts, key=method_order)
+    width = max([10, *map(len, methods)])
+    lines = [f"{'':{width}}" + "".join(f"{c:>9}" for c in columns)]
+    for method in methods:
+        lines.append(f"{method:{width}}" + "".join(f"{counts[method].get(c, 0) or '-':>9}" for c in columns))
     tests: dict[str, dict[str, LegResult]] = {}
     for leg in results:
         tests.setdefault(leg.test, {})[leg.method] = leg
@@ -298,6 +317,33 @@ def _vacuous_lines(each: Group, *, root: str, verbose: bool) -> list[str]:
         lines += wrap(relative(fact, root), indent="      ", first="    ")
     lines += wrap(f"fix: {relative(finding.fix, root)}", indent="       ", first="  ")
     return lines + _listed("vacuous", each.legs, verbose=verbose)
+
+
+def _foreign_lines(every: Iterable[Mapping[str, Any]], *, root: str, verbose: bool) -> list[str]:
+    """Return the block on processes that no start method of a leg reached: by kind, each place once."""
+    from . import foreign
+
+    kinds: dict[tuple[str, str], dict[str, int]] = {}
+    for each in every:
+        place = f"{each['file']}:{each['line']}" if each["file"] else "a place that could not be found"
+        places = kinds.setdefault((each["kind"], each["method"]), {})
+        places[place] = places.get(place, 0) + (0 if foreign.is_reused(each["kind"]) else each["count"])
+    if not kinds:
+        return []
+    total = sum(count for places in kinds.values() for count in places.values())
+    parts = [f"{foreign.processes(total)} with a context of their own"] if total else []
+    parts += ["tasks given to loky"] if any(foreign.is_reused(kind) for kind, _ in kinds) else []
+    lines = ["", *wrap(f"not exercised: {', and '.join(parts)}", first="")]
+    for (kind, method), places in sorted(kinds.items()):
+        listed = sorted(places.items(), key=lambda item: (-item[1], item[0]))
+        shown = listed if verbose or len(listed) <= _LISTED else listed[:_LISTED]
+        for place, count in shown:
+            text = f"{foreign.told(kind, method, count)} at {place}"
+            lines += wrap(relative(text, root), indent="    ", first="  ")
+        if len(shown) < len(listed):
+            lines.append(f"  and {len(listed) - len(shown)} more places (-v)")
+        lines += wrap(f"fix: {foreign.fix(kind, method)}", indent="       ", first="  ")
+    return lines
 
 
 def _listed(word: str, legs: Sequence[LegResult], *, verbose: bool) -> list[str]:

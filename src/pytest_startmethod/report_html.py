@@ -14,7 +14,7 @@ import jinja2
 from markupsafe import Markup
 
 from .codes import CAUSES
-from .selection import ORDER
+from .selection import in_order
 
 _AROUND: Final = 4
 """Lines of source before and after the one that is meant."""
@@ -84,7 +84,7 @@ def view(model: Mapping[str, Any]) -> dict[str, Any]:
     tests = list(model["tests"])
     number_of = {leg["nodeid"]: number for number, test in enumerate(tests) for leg in test["legs"].values()}
     found = {method for test in tests for method in test["legs"]}
-    methods = [m for m in ORDER if m in found] + sorted(found.difference(ORDER))
+    methods = in_order(found)
     entries = [_entry(each, tests, number_of, sources) for each in model["groups"]]
     entries += [_unexplained(each, tests, number_of, sources) for each in model["unexplained"]]
     for number, entry in enumerate(entries, 1):

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from .selection import ORDER
+from .selection import in_order
 
 _LISTED: Final = 100
 """Tests and legs that are listed one by one: GitHub shows no more than 64 KiB in a comment, 1 MiB in a summary."""
@@ -129,7 +129,7 @@ def _tests(model: Mapping[str, Any]) -> Iterator[str]:
     if not tests:
         return
     found = {method for test in tests for method in test["legs"]}
-    methods = [m for m in ORDER if m in found] + sorted(found.difference(ORDER))
+    methods = in_order(found)
     lines = [
         "| test | verdict | " + " | ".join(map(cell, methods)) + " | codes |",
         "|---|---|" + "---|" * (len(methods) + 1),

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from . import report
+from . import foreign, report
 from .finding import Finding
 from .report import LegResult
 
@@ -97,7 +97,7 @@ def _leg(leg: LegResult, stable: Stable) -> dict[str, Any]:
         "vacuous": leg.vacuous is not None,
         "flaky": leg.flaky,
         "discovered": leg.discovered,
-        "foreign": _unrepeated(leg.foreign, stable),
+        "foreign": _unrepeated([_countable(each) for each in leg.foreign], stable),
         "message": None if leg.message is None else stable.text(leg.message),
     }
 
@@ -125,6 +125,11 @@ def _launches(launches: Sequence[Mapping[str, Any]], stable: Stable) -> list[dic
     rest = [each for each in entries if each.get("thread") is not None]
     rest.sort(key=lambda each: str({**each, "pid": None}))
     return [each for each in entries if each.get("thread") is None] + rest
+
+
+def _countable(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return processes past the leg's method without the numbers that depend on which tests ran before."""
+    return {**entry, "count": None, "tasks": None} if foreign.is_reused(entry["kind"]) else dict(entry)
 
 
 def _unrepeated(facts: Sequence[Mapping[str, Any]], stable: Stable) -> list[dict[str, Any]]:
@@ -167,8 +172,9 @@ def merged(legs: Mapping[str, LegResult]) -> list[Merged]:
         failed = leg.outcome in ("failed", "error")
         for index, finding in enumerate(leg.findings):
             add(finding, [method], (0 if failed else 1, finding.level != "cause", index, number))
+    refuted = any(report.refutes(leg) for leg in legs.values())
     for number, method in enumerate(order):
-        for index, finding in enumerate(legs[method].predictions):
+        for index, finding in enumerate(legs[method].predictions if not refuted else ()):
             if report.identity(finding) not in found or found[report.identity(finding)].predicted:
                 add(finding, PREDICTED_FOR, (2, False, index, number), predicted=True)
     for number, method in enumerate(order):

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from functools import partial
 from multiprocessing.process import current_process
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +19,14 @@ from . import (
     _cpython,
     _pytest_private,
     again,
+    backends,
     diagnosis,
     finding,
+    foreign,
     leftovers,
     limits,
     primitives,
+    selection,
 )
 from . import _multiprocessing as mp
 from .activation import Activation, ForkServers, Patches, SetByUser, main_is_pytest, unguarded_runner, without_main
@@ -111,6 +115,7 @@ class LegState:
         for each in (self.outcomes, self.findings, self.children, self.record.launches, self.record.failures):
             each.clear()
         self.record.tasks.clear()
+        self.record.foreign.clear()
         self.record.closed.clear()
         self.duration, self.message, self.vacuous, self.hang, self.predictions = 0.0, None, None, None, ()
 
@@ -123,6 +128,8 @@ class Running:
         self.settings = settings
         self.recorder = Recorder()
         self.servers = ForkServers()
+        self._others: dict[str, ForkServers] = {}
+        """By package: those of other backends that legs ran under."""
         self.reports = _report_directory(self.recorder)
         self.recorder.dead_workers = self._why_workers_died
         self.recorder.lost_jobs = self._lost_jobs
@@ -159,7 +166,7 @@ class Running:
         leg = item.stash.get(LEG, None)
         if leg is None:
             return (yield)
-        if leg.method not in mp.available():
+        if backends.unavailable_reason(self.config, leg.method) is not None:
             return (yield)  # its skip says so
         held = self._hold(item, leg)
         try:
@@ -175,49 +182,72 @@ class Running:
     @contextmanager
     def _running(self, item: pytest.Item, leg: Leg, trial: float | None = None) -> Iterator[LegState]:
         """Make the leg's method the default and listen; `trial` as in `LegState`."""
+        backend = backends.of(self.config, leg.method)
         self._give_temporary_directory()
-        activation = Activation(leg.method)
+        activation = Activation(selection.base(leg.method), backend.package)
         patches = Patches()
+        servers: list[ForkServers | None] = []
         precheck = self.settings.precheck != "off"
         _pytest_private.hide_frames(item, _below_start)
         again.remember(item)
         if ("start_method", leg.method) not in item.user_properties:
             item.user_properties.append(("start_method", leg.method))
         around = self._state
-        with self.recorder.leg(leg.nodeid, leg.method, precheck=precheck) as record:
+        with self.recorder.leg(leg.nodeid, leg.method, precheck=precheck, backend=backend) as record:
             record.patches = self.patched.begin()
             discovered = DISCOVERED in item.stash
             state = self._state = item.stash[STATE] = LegState(leg, activation, record, discovered=discovered)
             state.trial = trial
             try:
-                if main_is_pytest() or self._runner is not None:
-                    patches.put(mp.spawn_module(), "get_preparation_data", without_main)
                 if self.reports is not None:
                     self.reports.clear()
-                    for owner_, name, wrap_ in self.reports.patches():
-                        patches.put(owner_, name, wrap_)
-                if mp.has_forkserver():
-                    patches.put(mp.forkserver_class(), "ensure_running", self.servers.watch)
-                    self.servers.enter()
-                patches.put(mp.lock_class(), "__init__", primitives.watch_creation)
-                if leg.method != "fork":
-                    patches.put(mp.lock_class(), "__getstate__", primitives.adopting(self._native))
+                for package in dict.fromkeys((mp.STDLIB, backend.package)):
+                    self._patch(patches, package, activation.method)
+                    servers.append(self._servers_of(package))
                 activation.enter()
                 yield state
             finally:
                 leftovers.end(record.launches)  # those of a leg that was interrupted: a finished one has said so
                 activation.exit()
-                if mp.has_forkserver():
-                    self.servers.exit()
+                for each in servers:
+                    if each is not None:
+                        each.exit()
                 patches.undo()
                 self._state = around
                 del item.stash[STATE]
+
+    def _patch(self, patches: Patches, package: str, method: str) -> None:
+        """Exchange for a leg what `package` starts processes with; `method` is without the backend."""
+        stdlib = package == mp.STDLIB
+        if main_is_pytest() or self._runner is not None:
+            patches.put(mp.spawn_module(package), "get_preparation_data", without_main)
+        if self.reports is not None:
+            for owner_, name, wrap_ in self.reports.patches(package):
+                patches.put(owner_, name, wrap_)
+        native = self._native if stdlib else mp.interpreter_default(package)
+        patches.put(mp.lock_class(package), "__init__", partial(primitives.watch_creation, package=package))
+        if method != "fork":
+            patches.put(mp.lock_class(package), "__getstate__", primitives.adopting(native, package))
+
+        if mp.has_forkserver():
+            servers = self.servers if stdlib else self._others.setdefault(package, ForkServers(package))
+            patches.put(mp.forkserver_class(package), "ensure_running", servers.watch)
+
+    def _servers_of(self, package: str) -> ForkServers | None:
+        """Put our forkserver of `package` in the place of the user's."""
+        if not mp.has_forkserver():
+            return None
+        servers = self.servers if package == mp.STDLIB else self._others[package]
+        servers.enter()
+        return servers
 
     # -- experiments -------------------------------------------------------------------------------------------------
 
     def _hold(self, item: pytest.Item, leg: Leg) -> _pytest_private.HeldReports | None:
         """Keep the leg's reports back from its first failure on, if experiments may have something to add."""
-        if not self.settings.verify or leg.method == "fork" or self.reports is None:
+        if not self.settings.verify or selection.base(leg.method) == "fork" or self.reports is None:
+            return None
+        if ":" in leg.method:  # what an experiment sends goes through multiprocessing's own pickler
             return None
         if self.config.getoption("usepdb", False) or self.config.getoption("setuponly", False) or limits.is_debugging():
             return None
@@ -330,12 +360,12 @@ class Running:
         theirs = _pytest_private.pytest_timeout_of(item)
         if state.trial is not None:
             seconds = min(theirs or state.trial, chosen or state.trial, state.trial)
-            state.limit = limits.Limit(seconds, lambda: self._expire(state, seconds))
+            state.limit = limits.Limit(seconds, lambda: self._expire(item, state, seconds))
         elif theirs:  # pytest-timeout's limit rules: only look, shortly before
-            state.limit = limits.Limit(theirs - min(0.5, theirs / 10), lambda: self._look(state, theirs))
+            state.limit = limits.Limit(theirs - min(0.5, theirs / 10), lambda: self._look(item, state, theirs))
         else:
             seconds = limits.limit_of(chosen, self._finished.get(state.leg.test, []))
-            state.limit = limits.Limit(seconds, lambda: self._expire(state, seconds))
+            state.limit = limits.Limit(seconds, lambda: self._expire(item, state, seconds))
         state.limit.start()
 
     def _stop_clock(self, state: LegState) -> None:
@@ -349,7 +379,7 @@ class Running:
             self._state.debugged = True
             self._stop_clock(self._state)
 
-    def _look(self, state: LegState, seconds: float) -> None:
+    def _look(self, item: pytest.Item, state: LegState, seconds: float) -> None:
         """Note where everybody stands; called in the middle of the test, which goes on whatever happens here."""
         if state.hang is not None:
             return
@@ -357,12 +387,13 @@ class Running:
             from . import hang, stacks
 
             children = stacks.of_children(state.record.launches, self.reports)
-            state.hang = hang.explain(hang.Hanging(seconds, stacks.own(), children), state.leg.method)
+            started = bool(state.record.launches or self._inherited(item, state.leg))
+            state.hang = hang.explain(hang.Hanging(seconds, stacks.own(), children, started), state.leg.method)
         except Exception as trouble:
             self.recorder.troubles.append(f"{type(trouble).__name__} in Running._look: {trouble}")
 
-    def _expire(self, state: LegState, seconds: float) -> None:
-        self._look(state, seconds)
+    def _expire(self, item: pytest.Item, state: LegState, seconds: float) -> None:
+        self._look(item, state, seconds)
         try:
             leftovers.end(state.record.launches, grace=0.0)
         except Exception as trouble:
@@ -404,7 +435,8 @@ class Running:
         if state.discovered:
             report.startmethod_of = state.leg.test  # type: ignore[attr-defined]
         try:
-            self._annotate(item, call, report, state)
+            with limits.alarm_paused():
+                self._annotate(item, call, report, state)
         except Exception:
             self.recorder.troubles.append(traceback.format_exc(limit=-1).strip().splitlines()[-1])
             state.outcomes.append((str(report.when), report.outcome))
@@ -420,20 +452,20 @@ class Running:
             state.touched.clear()
             state.not_pickled = False
         evidence = self._evidence(item, call, report, state)
-        if report.when == "call" and state.leg.method != "fork" and not state.watched:
+        if report.when == "call" and selection.base(state.leg.method) != "fork" and not state.watched:
             self._note_runner(state)
         if report.failed:
             state.message = state.message or _message(report)
             if not self.config.getoption("fulltrace", False):
                 _pytest_private.shorten_notes(report)
             self._show_children(report, state)
-            findings = diagnosis.diagnose(evidence)
+            findings = self._ask_hooks(item, call, evidence, diagnosis.diagnose(evidence))
             self._show(report, state, findings)
             self._show_inside(report, state)
             state.shown.append((report, findings))
             state.not_pickled |= evidence.failure is not None
             state.touched |= _touched(call.excinfo) | self._touched_by_children()
-            if state.leg.method == "fork":
+            if selection.base(state.leg.method) == "fork":
                 self._fork_failed.add(state.leg.test)
         elif report.skipped and not hasattr(report, "wasxfail"):
             state.findings += diagnosis.diagnose(evidence)
@@ -454,6 +486,38 @@ class Running:
             report.user_properties += properties(state.finished, str(self.config.rootpath))
             state.start_anew()
 
+    def _ask_hooks(
+        self,
+        item: pytest.Item,
+        call: pytest.CallInfo[None],
+        evidence: diagnosis.Evidence,
+        findings: tuple[Finding, ...],
+    ) -> tuple[Finding, ...]:
+        """Let other plugins say what they know of a failure under spawn or forkserver."""
+        if selection.base(evidence.method) == "fork" or not item.ihook.pytest_startmethod_diagnose.get_hookimpls():
+            return findings
+        from . import failed
+
+        error = call.excinfo.value if call.excinfo is not None else None
+        place = evidence.raised_at
+        failure = failed.FailedLeg(
+            nodeid=evidence.leg,
+            method=evidence.method,
+            when=call.when,  # type: ignore[arg-type]
+            outcome=evidence.outcome,
+            exception=failed.exception_name(error) if error is not None else "",
+            message=failed.exception_text(error) if error is not None else "",
+            file=place.file if place is not None else None,
+            line=place.line if place is not None else None,
+            launches=tuple(each.as_dict() for each in evidence.launches),
+            tasks=tuple(each.as_dict() for each in evidence.tasks),
+            children=self._reports(),
+            findings=findings,
+        )
+        theirs, troubles = failed.ask(item, failure)
+        self.recorder.troubles += [each for each in troubles if each not in self.recorder.troubles]
+        return diagnosis.unique(failed.ranked(findings, theirs))
+
     def _note_runner(self, state: LegState) -> None:
         if self._runner is not None and not self._runner_told and state.record.launches:
             self._runner_told = True
@@ -461,8 +525,8 @@ class Running:
 
     def _end_leftovers(self, state: LegState) -> None:
         root = str(self.config.rootpath)
-        for launch in leftovers.end(state.record.launches):
-            state.notes.append(relative(leftovers.sentence(launch, state.leg.nodeid), root))
+        left = leftovers.end(state.record.launches)
+        state.notes += [relative(each, root) for each in leftovers.sentences(left, state.leg.nodeid)]
 
     def _examine(self, report: pytest.TestReport, state: LegState, evidence: diagnosis.Evidence) -> None:
         """Look at a leg that passed: did it test its method, would what it started start elsewhere."""
@@ -534,8 +598,10 @@ class Running:
             overrides=tuple(activation.overrides),
             raised_at=_raised_at(excinfo.tb) if excinfo is not None else None,
             error=excinfo.typename if excinfo is not None else "",
+            text=" ".join(str(report.longrepr).split()) if report.failed else "",
             children=self._children(record) if report.failed else (),
             hang=state.hang,
+            foreign=tuple(record.foreign),
         )
         if report.failed:
             evidence = replace(evidence, state=self._state_findings(item, call, state, evidence))
@@ -557,7 +623,7 @@ class Running:
             rootdir=str(self.config.rootpath), import_mode=self.config.getoption("importmode", None)
         )
         return child_causes.findings(
-            self.reports.read(), record.launches, parent, _not_loading, tuple(self.reports.unreturned)
+            self.reports.read(), record.launches, parent, _not_loading, tuple(self.reports.unreturned), record.tasks
         )
 
     def _touched_by_children(self) -> set[tuple[str, str]]:
@@ -591,7 +657,7 @@ class Running:
         kept: dict[object, Observed] = {}
         for each in every:
             if each is not None and each.method == state.leg.method:
-                kept.setdefault((each.target, each.place, len(each.bindings)), each)
+                kept.setdefault((each.target, each.place, each.print), each)
         return list(kept.values())[:_OBSERVED]
 
     def _state_findings(
@@ -623,6 +689,7 @@ class Running:
             patches=tuple(getattr(state.record, "patches", ())),
             touched=frozenset({(f, n) for f, _, n in frames} | {(f.file, f.function) for f in children}),
             lines=frozenset((f, n) for f, n, _ in frames),
+            raised=frozenset((f.file, f.line) for f in children),
             passed_under_fork=None if fork is None else fork[0] == "passed",
             environ=self.servers.environment if leg.method == "forkserver" else None,
             tests=self._test_files(item),
@@ -737,6 +804,9 @@ class Running:
             vacuous=state.vacuous,
             findings=diagnosis.unique(state.findings),
             predictions=state.predictions,
+            foreign=tuple(
+                each.as_dict() for each in (*foreign.pinned(state.record.launches, leg.method), *state.record.foreign)
+            ),
             discovered=state.discovered or state.watched,
             troubles=(*state.notes, *(f"pytest-startmethod: {each}" for each in self.recorder.troubles)),
         )
@@ -754,7 +824,8 @@ class Running:
         if self._other_loader is not None:
             self._other_loader.close()
         if mp.has_forkserver():
-            self.servers.close()
+            for servers in (self.servers, *self._others.values()):
+                servers.close()
         if self.reports is not None:
             if _cpython.temporary_directory_of(current_process()) == self.reports.path:
                 _cpython.set_temporary_directory(current_process(), None)
@@ -809,9 +880,16 @@ def _override_text(override: SetByUser, leg: Leg) -> str:
     return f"{call} is set aside while a leg runs: each leg runs under its own method"
 
 
+_MADE_ALIKE = ("multiprocess", "billiard", "dill")
+
+
 def _below_start(filename: str) -> bool:
-    """Say whether a frame below ``Process.start()`` is CPython's or ours."""
-    return owner(filename) == "ours" or (owner(filename) == "stdlib" and "multiprocessing" in filename)
+    """Say whether a frame below ``Process.start()`` is ours, CPython's, or that of a package made like it."""
+    whose = owner(filename)
+    if whose == "stdlib":
+        return "multiprocessing" in filename or os.path.basename(filename) == "pickle.py"  # dill's runs in Python
+    parts = filename.split(os.sep)
+    return whose == "ours" or (whose == "installed" and any(each in parts for each in _MADE_ALIKE))
 
 
 def _fail(report: pytest.TestReport, text: str) -> None:

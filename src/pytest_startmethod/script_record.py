@@ -16,6 +16,7 @@ from typing import Any
 from . import _cpython, child
 from . import _multiprocessing as mp
 from .activation import Activation, Patches
+from .backends import Backend
 from .callers import Place, owner
 from .children import ReportDirectory
 from .finding import Finding
@@ -122,9 +123,9 @@ class ScriptRecorder(Recorder):
             if popen is not None and launch.exit_code is None:
                 launch.exit_code = popen.returncode
 
-    def _open(self, record: LegRecord, process: BaseProcess) -> Launch:
+    def _open(self, record: LegRecord, process: BaseProcess, backend: Backend) -> Launch | None:
         self._guarded(self._settle_directory, process)
-        return super()._open(record, process)
+        return super()._open(record, process, backend)
 
     def _settle_directory(self, process: BaseProcess) -> None:
         """Give a manager's server its temporary directory, which it leaves behind if it is killed."""

@@ -5,13 +5,59 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection, Iterable
 
 ORDER: Final = ("fork", "spawn", "forkserver")
-"""Every start method, in the order in which legs run and tables list them."""
+"""Every start method of multiprocessing, in the order in which legs run and tables list them."""
 
 ALL: Final = "all"
 DEFAULT: Final = "default"
+
+_SHIPPED: Final = ("", "multiprocess", "billiard")
+
+
+def split(method: str) -> tuple[str, str]:
+    """Return the backend of a method, empty for multiprocessing, and what it calls the method itself."""
+    backend, _, name = method.rpartition(":")
+    return backend, name
+
+
+def base(method: str) -> str:
+    """Return ``fork``, ``spawn`` or ``forkserver``, whatever the backend: ``multiprocess:spawn`` -> ``spawn``."""
+    return method.rpartition(":")[2]
+
+
+def rank(method: str) -> tuple[int, str, int]:
+    """Return the key by which methods are sorted: multiprocessing's own first, then each backend's in `ORDER`."""
+    backend, name = split(method)
+    known = backend in _SHIPPED
+    return (
+        _SHIPPED.index(backend) if known else len(_SHIPPED),
+        "" if known else backend,
+        ORDER.index(name) if name in ORDER else len(ORDER),
+    )
+
+
+def in_order(methods: Iterable[str]) -> list[str]:
+    """Return `methods`, each once, in the order in which legs run and tables list them."""
+    return sorted(set(methods), key=rank)
+
+
+def problem(word: str, backends: Callable[[], Collection[str]]) -> str | None:
+    """Return why `word` is not the name of a start method, or None if it is; `backends` gives the names there are."""
+    if word in ORDER:
+        return None
+    if ":" not in word:
+        return f"{word!r} is not a start method"
+    backend, name = split(word)
+    names = backends()
+    if backend not in names:
+        return f"{word!r}: {backend!r} is not a backend (there are: {', '.join(names)})"
+    return None if name in ORDER else f"{word!r}: {name!r} is not a start method"
+
+
+def _no_backends() -> Collection[str]:
+    return ()
 
 
 def available() -> tuple[str, ...]:
@@ -34,10 +80,10 @@ def default() -> str:
     return multiprocessing.get_all_start_methods()[0]
 
 
-def parse(text: str) -> str:
-    """Return a selection as ``"all"``, ``"default"`` or names joined by commas in `ORDER`.
+def parse(text: str, backends: Callable[[], Collection[str]] = _no_backends) -> str:
+    """Return a selection as ``"all"``, ``"default"`` or names joined by commas, in order.
 
-    Names may repeat and stand in any order.
+    Names may repeat and stand in any order. `backends` gives the names that may stand before a colon.
 
     Raises:
         ValueError: a word is none of the valid ones; the message names it and them.
@@ -47,15 +93,14 @@ def parse(text: str) -> str:
     if words in ([ALL], [DEFAULT]):
         return words[0]
     for word in words:
-        if word not in ORDER:
-            alone = word in (ALL, DEFAULT)
-            problem = f"{word!r} stands alone" if alone else f"{word!r} is not a start method"
-            raise ValueError(f"{problem} (valid: all, default, or a list of {', '.join(ORDER)})")
-    return ",".join(method for method in ORDER if method in words)
+        wrong = f"{word!r} stands alone" if word in (ALL, DEFAULT) else problem(word, backends)
+        if wrong is not None:
+            raise ValueError(f"{wrong} (valid: all, default, or a list of {', '.join(ORDER)})")
+    return ",".join(in_order(words))
 
 
 def selected(selection: str) -> tuple[str, ...]:
-    """Return the methods of a parsed `selection`, in `ORDER`.
+    """Return the methods of a parsed `selection`, in order; ``all`` is multiprocessing's.
 
     A method that was given by name is one of them even where the platform lacks it.
     """
@@ -67,7 +112,7 @@ def selected(selection: str) -> tuple[str, ...]:
 
 
 def choose(named: Collection[str], selection: str) -> tuple[str, ...]:
-    """Return the methods that a test runs, in `ORDER`; it may be none.
+    """Return the methods that a test runs, in order; it may be none.
 
     `named` are the methods of the test's marker, empty where it names none.
     A name that the platform lacks is chosen too, so that its leg can say so; ``all`` does not leave it out.
@@ -75,7 +120,7 @@ def choose(named: Collection[str], selection: str) -> tuple[str, ...]:
     chosen = selected(selection)
     if not named:
         return chosen
-    return tuple(method for method in ORDER if method in named and (selection == ALL or method in chosen))
+    return tuple(method for method in in_order(named) if selection == ALL or method in chosen)
 
 
 def unavailable_reason(method: str, methods: Collection[str]) -> str:
@@ -85,7 +130,7 @@ def unavailable_reason(method: str, methods: Collection[str]) -> str:
 
 def nothing_left_reason(named: Collection[str], selection: str, source: str) -> str:
     """Return why a test has no leg at all: its marker and `source` have no method in common."""
-    names = ", ".join(method for method in ORDER if method in named)
+    names = ", ".join(in_order(named))
     return f"no start method left: the marker names {names}, and {source} selects {', '.join(selected(selection))}"
 
 

@@ -9,9 +9,11 @@ from . import selection
 from .options import BOOLEAN, PRECHECK, USER_CODE, VACUOUS, given, given_list, is_on
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     import pytest
+
+    from .backends import Backend
 
 
 class SettingsError(ValueError):
@@ -43,7 +45,7 @@ class Settings:
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """The selected methods, in the order fork, spawn, forkserver. Imports multiprocessing."""
+        """The selected methods, in order. Imports multiprocessing."""
         return selection.selected(self.selection)
 
     @property
@@ -71,9 +73,10 @@ def from_config(config: pytest.Config) -> Settings:
     text, source = given(config, "start_methods")
     explicit = source.startswith("--")
     try:
-        chosen = selection.ALL if not text and not explicit else selection.parse(text)
+        chosen = selection.ALL if not text and not explicit else selection.parse(text, lambda: _backends(config))
     except ValueError as error:
         raise SettingsError(f"{source}: {error}") from None
+    _refuse_missing(config, chosen, source)
     return Settings(
         chosen,
         explicit,
@@ -85,6 +88,26 @@ def from_config(config: pytest.Config) -> Settings:
         _switch(*given(config, "start_methods_verify"), default=True),
         _packages(config.getini(USER_CODE)),
     )
+
+
+def _backends(config: pytest.Config) -> Mapping[str, Backend]:
+    from . import backends
+
+    try:
+        return backends.known(config)
+    except backends.BackendError as error:
+        raise SettingsError(str(error)) from None
+
+
+def _refuse_missing(config: pytest.Config, chosen: str, source: str) -> None:
+    """Refuse a method whose package is not there: nobody selects by accident what is never in ``all``."""
+    for method in chosen.split(",") if ":" in chosen else ():
+        name, _ = selection.split(method)
+        backend = _backends(config)[name] if name else None
+        if backend is not None and not backend.installed:
+            from . import backends
+
+            raise SettingsError(f"{source}: {backends.missing_reason(method, backend)}")
 
 
 def _reports(config: pytest.Config) -> tuple[str, ...]:
@@ -159,8 +182,10 @@ class Marker:
         return next((named for named in self.methods if named.method == method), Named(method))
 
 
-def parse_marker(args: tuple[object, ...], kwargs: Mapping[str, object]) -> Marker:
-    """Return what a marker's arguments say.
+def parse_marker(
+    args: tuple[object, ...], kwargs: Mapping[str, object], backends: Callable[[], Collection[str]] = tuple
+) -> Marker:
+    """Return what a marker's arguments say; `backends` gives the names that may stand before a colon.
 
     Raises:
         SettingsError: an argument cannot be meant; the message names it and the valid ones, and not the test.
@@ -171,7 +196,7 @@ def parse_marker(args: tuple[object, ...], kwargs: Mapping[str, object]) -> Mark
             raise SettingsError(f"unknown keyword {keyword!r} (valid: vacuous, timeout)")
     methods: dict[str, Named] = {}
     for arg in args:
-        named = _named(arg)
+        named = _named(arg, backends)
         if named.method in methods:
             raise SettingsError(f"{named.method!r} is named twice")
         if any(named.node_id == other.node_id for other in methods.values()):
@@ -180,7 +205,7 @@ def parse_marker(args: tuple[object, ...], kwargs: Mapping[str, object]) -> Mark
     return Marker(tuple(methods.values()), _vacuous(kwargs.get("vacuous")), _timeout(kwargs.get("timeout")))
 
 
-def _named(arg: object) -> Named:
+def _named(arg: object, backends: Callable[[], Collection[str]]) -> Named:
     valid = f"(valid: {', '.join(selection.ORDER)})"
     marks: tuple[Any, ...] = ()
     id_: object = None
@@ -194,8 +219,9 @@ def _named(arg: object) -> Named:
         raise SettingsError(
             f"a start method is given by its name, not by an object of type {type(arg).__name__} {valid}"
         )
-    if arg not in selection.ORDER:
-        raise SettingsError(f"{arg!r} is not a start method {valid}")
+    wrong = selection.problem(arg, backends)
+    if wrong is not None:
+        raise SettingsError(f"{wrong} {valid}")
     return Named(arg, tuple(marks), id_)
 
 

@@ -175,6 +175,12 @@ class Observed:
     user: UserCode = field(default_factory=UserCode)
 
     @property
+    def print(self) -> str:
+        """What tells the parent's values apart from those at another launch."""
+        environment = [(name, self.environ.get(name)) for name in self.environment]
+        return repr(([(b.path, b.node) for b in self.bindings], environment, self.ambient))
+
+    @property
     def reads_state(self) -> bool:
         """Whether there is anything that a child could have otherwise."""
         return bool(self.bindings or self.touched or self.imports or self.signals)
@@ -566,6 +572,7 @@ def compare(observed: Observed, seen: Sequence[Seen]) -> list[Difference]:
         unstable = [path for other in rest for path, _, _ in differences(theirs, other.values[index])]
         kept = [each for each in every if not any(each[0].startswith(path) for path in unstable)]
         if kept:
+            kept.sort(key=lambda each: each[1][0] != "=")  # a plain value says more than what holds it
             path, ours, other = kept[0]
             start = "".join(f".{key}" if kind == "attr" else f"[{key!r}]" for kind, key in binding.steps)
             found.append(Difference(binding, start + path, ours, other, tuple(start + each[0] for each in kept[1:])))

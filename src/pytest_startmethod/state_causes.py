@@ -11,13 +11,13 @@ import linecache
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from . import codes, state
 from .callers import Place, _tree, user_files
 from .finding import Finding
-from .reads import Where
+from .reads import GUESSED, Read, Where
 from .state import Difference, Lost, Observed, Seen
 from .structure import differences, module_of, short
 
@@ -35,6 +35,8 @@ class Context:
     """File and function of each frame of the tracebacks of parent and children."""
     lines: frozenset[tuple[str, int]] = frozenset()
     """File and line of each of the parent's frames."""
+    raised: frozenset[tuple[str, int]] = frozenset()
+    """File and line of each frame of the children's tracebacks."""
     failed: bool = True
     passed_under_fork: bool | None = None
     environ: Mapping[str, str] | None = None
@@ -70,7 +72,21 @@ def explain(observed: Observed, seen: Sequence[Seen], context: Context | None = 
     ranked += _primitives(observed, context)
     ranked += _lost(observed, context)
     ranked.sort(key=lambda each: each.rank)
-    return _unique(each.finding for each in ranked)[:_MAX_FINDINGS]
+    return _unique(_without_guesses(ranked))[:_MAX_FINDINGS]
+
+
+def _without_guesses(ranked: Sequence[_Ranked]) -> Iterable[Finding]:
+    """Yield the findings; a value that the code may only be guessed to read is a note where there is a better cause."""
+    better = any(each.finding.level == "cause" and each.rank[1:3] != (True, True) for each in ranked)
+    notes = []
+    for each in ranked:
+        if better and each.rank[1:3] == (True, True) and each.finding.level == "cause":
+            notes.append(replace(each.finding, level="note"))
+        elif each.finding.level == "cause":
+            yield each.finding
+        else:
+            notes.append(each.finding)
+    yield from notes
 
 
 def unshared(observed: Observed, context: Context) -> list[Finding]:
@@ -128,7 +144,7 @@ def _value(each: Difference, observed: Observed, seen: Sequence[Seen], context: 
     code, fix = _code(each, by)
     path = binding.path + ("" if code != "SM306" else "")
     what = f"{path}{each.inner}"
-    where = read.where
+    where = _best_place(read, context)
     message = (
         f"{_kind(code, by)}{what} is {short(each.ours)} in the parent and {short(each.theirs)} in a fresh child; "
         f"{_reader(where)} reads it"
@@ -157,17 +173,24 @@ def _value(each: Difference, observed: Observed, seen: Sequence[Seen], context: 
         evidence.append(f"also otherwise: {', '.join(path + other for other in each.others[:4])}")
     finding = Finding(code, codes.CAUSES[code].name, "note" if is_note else "cause", path, where.file, where.line,
                       message, tuple(evidence), fix)  # fmt: skip
-    touched = (where.file, where.function) in context.touched or _touched(read, context)
+    touched = _is_touched(where, context) or (read.inner is not None and _is_touched(read.inner, context))
     own = any(setter.place.file in context.tests for setter in setters)
-    rank = (is_note, not touched, patch is None and by is None and not own, not own, read.depth)
+    guessed = read.depth >= GUESSED
+    rank = (is_note, not touched, guessed, patch is None and by is None and not own, not own, read.depth)
     return _Ranked(finding, rank)
 
 
-def _touched(read: Any, context: Context) -> bool:
-    names = {(file, function.rpartition(".")[2]) for file, function in context.touched}
-    if (read.where.file, read.where.function.rpartition(".")[2]) in names:
-        return True
-    return read.inner is not None and (read.inner.file, read.inner.function.rpartition(".")[2]) in names
+def _best_place(read: Read, context: Context) -> Where:
+    """Return the place that a traceback names, if one does: its line, or else its function."""
+    places = [read.where, *read.also]
+    exact = [each for each in places if (each.file, each.line) in context.raised]
+    return next(iter([*exact, *(each for each in places if _is_touched(each, context))]), read.where)
+
+
+def _is_touched(where: Where, context: Context) -> bool:
+    """Say whether a function stands in a traceback. 3.10 has no qualified names there."""
+    name = where.function.rpartition(".")[2]
+    return any(file == where.file and function.rpartition(".")[2] == name for file, function in context.touched)
 
 
 def _patches(patch: Any, each: Difference) -> bool:
@@ -242,6 +265,8 @@ class Setter:
     place: Place
     by: str
     """``assignment``, ``monkeypatch``, ``mock.patch``."""
+    exact: bool = False
+    """Whether it names all of the dotted name."""
 
 
 _MUTATING = frozenset("append extend insert remove pop clear add discard update setdefault register appendleft".split())  # noqa: SIM905
@@ -252,7 +277,7 @@ def _setters(each: Difference, observed: Observed, context: Context) -> list[Set
     binding = each.binding
     home = module_of(sys.modules.get(binding.module)).get("__file__")
     last = binding.names[-1]
-    inner = re.findall(r"\.(\w+)", each.inner)
+    inner = re.findall(r"[.']([A-Za-z_]\w*)(?=[.'\[]|$)", each.inner)
     wanted = [last, *inner[-1:]]
     files = list(dict.fromkeys([*context.tests, *([home] if isinstance(home, str) else []), *user_files()]))
     found: list[Setter] = []
@@ -264,8 +289,10 @@ def _setters(each: Difference, observed: Observed, context: Context) -> list[Set
             found += _setters_in(tree, file, binding.module, binding.names, inner, own=file == home)
         if len(found) > 12:
             break
-    first = [s for s in found if s.place.file in context.tests]
-    return sorted(first, key=lambda s: s.by == "assignment") or found
+    running = {(file, function.rpartition(".")[2]) for file, function in context.touched}
+    here = [s for s in found if (s.place.file, s.place.function.rpartition(".")[2]) in running]
+    first = here or [s for s in found if s.place.file in context.tests]
+    return sorted(first, key=lambda s: (not s.exact, s.by == "assignment")) or found
 
 
 def _setters_in(
@@ -297,7 +324,9 @@ def _setters_in(
         if isinstance(node, ast.Call):
             by = _patching_call(node, dotted, last, names, inner)
             if by is not None:
-                found.append(Setter(Place(file, node.lineno, function), by))
+                found.append(Setter(Place(file, node.lineno, function), by, _says(node, dotted)))
+            elif inner and not own and function and _gives(node, inner):
+                found.append(Setter(Place(file, node.lineno, function), "assignment"))
             elif isinstance(node.func, ast.Attribute) and node.func.attr in _MUTATING and (function or not own):
                 if leads(node.func.value):
                     found.append(Setter(Place(file, node.lineno, function), "assignment"))
@@ -386,6 +415,22 @@ def _patching_call(node: ast.Call, dotted: str, last: str, names: tuple[str, ...
         if name == "multiple" and any(k.arg == last for k in node.keywords):
             return "mock.patch"
     return None
+
+
+def _says(node: ast.Call, dotted: str) -> bool:
+    return any(isinstance(each, ast.Constant) and each.value == dotted for each in node.args)
+
+
+def _gives(node: ast.Call, inner: Sequence[str]) -> bool:
+    """Say whether a call is one that sets an option by its name: ``conf.set_override("name", ...)``, ``config(name=...)``."""
+    func = node.func
+    name = func.attr if isinstance(func, ast.Attribute) else getattr(func, "id", "")
+    words = ("set", "config", "override", "update", "register", "add", "enable", "disable", "patch")
+    if not any(word in name.lower() for word in words):
+        return False
+    texts = {a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)}
+    named = {keyword.arg for keyword in node.keywords}
+    return any(each in texts or each in named for each in inner)
 
 
 def _ends_alike(text: str, dotted: str) -> bool:
@@ -545,9 +590,8 @@ def _primitives(observed: Observed, context: Context) -> list[_Ranked]:
         )
         evidence = [f"made at {place.file}:{place.line}: {_line(place)}"]
         level: Any = "cause" if context.failed and context.passed_under_fork is not False else "note"
-        names = {(file, function.rpartition(".")[2]) for file, function in context.touched}
-        where = binding.read.where
-        touched = (where.file, where.function.rpartition(".")[2]) in names
+        where = _best_place(binding.read, context)
+        touched = _is_touched(where, context)
         found.append(
             _found(
                 "SM307",

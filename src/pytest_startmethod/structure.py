@@ -286,7 +286,10 @@ def _named(value: Any, kind: type) -> list[Any] | None:
     """Return the description of what is told by its name."""
     if kind is types.FunctionType:
         code = value.__code__
-        return ["f", value.__qualname__, os.path.abspath(code.co_filename), code.co_firstlineno]
+        inner = value.__dict__.get("__wrapped__")
+        wraps = inner.__code__ if type(inner) is types.FunctionType else None
+        more = [] if wraps is None else [os.path.abspath(wraps.co_filename), wraps.co_firstlineno]
+        return ["f", value.__qualname__, os.path.abspath(code.co_filename), code.co_firstlineno, *more]
     if kind is types.BuiltinFunctionType:
         module = value.__module__
         return ["b", f"{module}.{value.__qualname__}" if type(module) is str else value.__qualname__]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -20,6 +20,10 @@ ATTRIBUTE = "startmethod"
 """Where a test report carries its leg's result, as builtins: the controller of xdist sees nothing else."""
 
 
+FOREIGN = "startmethod_foreign"
+"""Where the report of a watched test that is no leg carries what it started past the default context."""
+
+
 class Summary:
     """Gathers the legs' results from the reports; the same with xdist and without."""
 
@@ -30,10 +34,13 @@ class Summary:
         self.default = selection.default()
         self.results: dict[str, LegResult] = {}
         """By node id: the last run of a leg that was run again counts."""
+        self.foreign: list[dict[str, Any]] = []
+        """Of tests that are no legs: what they started past the default context."""
         self._html_column = False
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take a finished leg's result."""
+        self.foreign += getattr(report, FOREIGN, ())
         data = getattr(report, ATTRIBUTE, None)
         if data is not None:
             from .report import LegResult
@@ -71,7 +78,7 @@ class Summary:
         self, terminalreporter: pytest.TerminalReporter, exitstatus: int | pytest.ExitCode
     ) -> None:
         """Write the section, if any leg ran and the user did not ask for quiet."""
-        if not self.results:
+        if not self.results and not self.foreign:
             return
         if terminalreporter.verbosity >= 0 and not self.config.getoption("no_summary"):
             self._write_section(terminalreporter)
@@ -85,7 +92,8 @@ class Summary:
         terminalreporter.ensure_newline()
         terminalreporter.section("start methods")
         root = str(self.config.rootpath)
-        for line in summary_lines(results, root=root, verbose=terminalreporter.verbosity > 0):
+        verbose = terminalreporter.verbosity > 0
+        for line in summary_lines(results, root=root, verbose=verbose, foreign=self.foreign):
             for text, markup in painted(line):
                 terminalreporter.write(text, **dict.fromkeys(markup, True))
             terminalreporter.write_line("")

@@ -1,0 +1,308 @@
+"""Processes that no leg's start method has to do with: os.fork, loky, joblib, and packages that are not selected.
+
+They are counted, so that the summary can say what was not exercised, and nothing else is done to them. A package is
+looked at only if it is loaded, or while it is being loaded.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.machinery import ModuleSpec, PathFinder
+from types import FrameType, ModuleType
+from typing import TYPE_CHECKING, Any, Final
+
+from . import _multiprocessing as mp
+from .callers import Place, calling_place
+
+if TYPE_CHECKING:
+    from .activation import Patches
+    from .launches import Launch, LegRecord
+
+
+@dataclass(slots=True)
+class Foreign:
+    """Processes of one kind that one line of the user's started."""
+
+    kind: str
+    """``context``: a fixed one of the leg's own package. Else who started them: ``os.fork``, ``loky``, ``joblib``,
+    ``torch.multiprocessing``, ``multiprocess``, ``billiard``; ``multiprocessing`` in a leg of another package."""
+    method: str
+    """``fork``, ``loky``, ``multiprocess:spawn``..."""
+    place: Place | None
+    count: int = 0
+    """Processes."""
+    tasks: int = 0
+    """What was given to processes that may have been running before; 0 where that is not told."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as builtins."""
+        return {
+            "kind": self.kind,
+            "method": self.method,
+            "file": self.place and self.place.file,
+            "line": self.place and self.place.line,
+            "count": self.count,
+            "tasks": self.tasks,
+        }
+
+
+def note(record: LegRecord, kind: str, method: str, frame: FrameType | None, *, count: int = 0, tasks: int = 0) -> None:
+    """Count processes or tasks that `frame` led to."""
+    place = calling_place(frame)
+    known = [each for each in record.foreign if (each.kind, each.method) == (kind, method)]
+    same = [each for each in known if each.place == place]
+    if place is None or (not same and known and not _is_users(frame)):
+        same = known[-1:]  # a thread of the package's own goes on with what a line of the user's began
+    if not same:
+        same = [Foreign(kind, method, place)]
+        record.foreign += same
+    same[0].count += count
+    same[0].tasks += tasks
+
+
+def _is_users(frame: FrameType | None) -> bool:
+    from .callers import frames, owner
+
+    return any(owner(each.f_code.co_filename) == "user" for each in frames(frame))
+
+
+def note_process(record: LegRecord, process: Any, method: str, frame: FrameType | None) -> None:
+    """Count a process of multiprocessing's kind that has a start method of its own: loky's."""
+    module = next((cls.__module__ for cls in type(process).__mro__ if cls.__dict__.get("_start_method")), "")
+    kind = "joblib" if module.startswith("joblib.") else module.partition(".")[0] or method
+    note(record, kind, method.partition("_")[0], frame, count=1)
+
+
+CONTEXT: Final = "context"
+TORCH: Final = "torch.multiprocessing"
+
+
+def through_torch(target: Any, frame: FrameType | None) -> bool:
+    """Say whether torch started a process of multiprocessing's: its function as target, or on the stack."""
+    if TORCH not in sys.modules:
+        return False
+    if (getattr(target, "__module__", None) or "").startswith(TORCH):
+        return True
+    for _ in range(8):
+        if frame is None:
+            return False
+        if (frame.f_globals.get("__name__") or "").startswith(TORCH):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def pinned(launches: Iterable[Launch], method: str) -> list[Foreign]:
+    """Return the launches under another method than the leg's, gathered by line."""
+    found: dict[object, Foreign] = {}
+    for launch in launches:
+        if launch.method != method:
+            package = launch.method.rpartition(":")[0]
+            own = package == method.rpartition(":")[0]
+            kind = TORCH if launch.by_torch else CONTEXT if own else package or mp.STDLIB
+            key = (kind, launch.method, launch.place)
+            found.setdefault(key, Foreign(kind, launch.method, launch.place)).count += 1
+    return list(found.values())
+
+
+# -- what each kind is called, and what to do about it ---------------------------------------------------------------
+
+_FIXES: Final = {
+    "os.fork": "start the process through multiprocessing: os.fork has no other start method",
+    "joblib": 'loky knows no start method; joblib.parallel_config(backend="multiprocessing") makes joblib use the '
+    "leg's",
+    "loky": "loky knows no start method: ProcessPoolExecutor of concurrent.futures takes the leg's",
+    CONTEXT: "take the context from the mp_context fixture, or let the code accept one",
+    mp.STDLIB: "take the context from the mp_context fixture, or let the code accept one",
+    TORCH: "pass the leg's method on: torch.multiprocessing.start_processes(..., start_method=start_method)",
+}
+
+
+def fix(kind: str, method: str) -> str:
+    """Return what to do so that the start method is exercised."""
+    if kind in _FIXES:
+        return _FIXES[kind]
+    name = method if ":" in method else f"{kind}:{method}"
+    return f'select it: @pytest.mark.startmethods("{name}"), or --start-methods={name}'
+
+
+_REUSED: Final = {"joblib": "joblib's loky", "loky": "loky"}
+"""Who keeps its processes from one test to the next: how many a test starts depends on those before it."""
+
+
+def is_reused(kind: str) -> bool:
+    """Say whether numbers of processes and tasks differ from run to run."""
+    return kind in _REUSED
+
+
+def told(kind: str, method: str, count: int) -> str:
+    """Return what was used: ``8 processes of os.fork``, ``tasks given to loky``."""
+    if kind in _REUSED:
+        return f"tasks given to {_REUSED[kind]}"
+    number = processes(count)
+    if kind == "os.fork":
+        return f"{number} of os.fork"
+    return f"{number} with {method}" if kind == CONTEXT else f"{number} of {kind} with {method.rpartition(':')[2]}"
+
+
+def processes(number: int) -> str:
+    """Return ``1 process``, ``2 processes``."""
+    return f"{number} process{'es' * (number != 1)}"
+
+
+# -- watching --------------------------------------------------------------------------------------------------------
+
+_OWN_FORKS: Final = (
+    "multiprocessing",
+    "multiprocess",
+    "billiard",
+    "subprocess",
+    "loky",
+    "joblib",
+    "_pytest",
+    "pytest_forked",
+    "py",
+    "xdist",
+    "execnet",
+    "pytest_startmethod",
+)
+"""Whose ``os.fork`` is not the user's: it is counted as what it is for, or a runner's."""
+
+_watch: Watch | None = None
+_registered = False
+
+
+class Watch:
+    """What is exchanged and listened to while one leg runs."""
+
+    def __init__(
+        self,
+        listening: Callable[[], LegRecord | None],
+        guarded: Callable[..., Any],
+        patches: Patches,
+    ) -> None:
+        self.listening = listening
+        self.guarded = guarded
+        self.patches = patches
+        self._finder = _Finder(self)
+
+    def begin(self) -> None:
+        """Listen to what is loaded, and to what will be."""
+        global _watch, _registered
+        for name in _SUBJECTS:
+            if name in sys.modules:
+                self.loaded(name)
+        sys.meta_path.insert(0, self._finder)
+        if not _registered and hasattr(os, "register_at_fork"):
+            os.register_at_fork(before=_before_fork)  # for good: there is no way back, and it does nothing unasked
+            _registered = True
+        _watch = self
+
+    def end(self) -> None:
+        """Listen no more."""
+        global _watch
+        _watch = None
+        with suppress(ValueError):  # a test may have exchanged the list
+            sys.meta_path.remove(self._finder)
+
+    def loaded(self, name: str) -> None:
+        """Listen to a module that is there now."""
+        package, attribute, method, wrapper = _SUBJECTS[name]
+        cls = getattr(sys.modules[name], attribute, None)
+        if isinstance(cls, type):
+            self.patches.put(cls, method, lambda original: wrapper(self, package, original))
+
+    def forked(self, frame: FrameType) -> None:
+        """Count an ``os.fork`` of the user's."""
+        name = frame.f_globals.get("__name__") or ""
+        record = self.listening() if name.partition(".")[0] not in _OWN_FORKS else None
+        if record is not None and not name.startswith(f"{record.package}."):
+            note(record, "os.fork", "fork", frame, count=1)
+
+    def process(self, package: str, process: Any, frame: FrameType) -> None:
+        """Count a process of a package that is not selected."""
+        record = self.listening()
+        if record is not None and record.package != package:
+            note(record, package, f"{package}:{mp.process_method(process, package)}", frame, count=1)
+
+    def task(self, package: str, frame: FrameType) -> None:
+        """Count a task that an executor of loky's was given."""
+        record = self.listening()
+        if record is not None:
+            note(record, package, "loky", frame, tasks=1)
+
+
+def _before_fork() -> None:
+    watch = _watch
+    if watch is not None:
+        watch.guarded(watch.forked, sys._getframe(1))
+
+
+def _start_wrapper(watch: Watch, package: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    def start(process: Any, *args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        watch.guarded(watch.process, package, process, sys._getframe(1))
+        return original(process, *args, **kwargs)
+
+    start.__wrapped__ = original  # type: ignore[attr-defined]
+    return start
+
+
+def _submit_wrapper(watch: Watch, package: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    def submit(executor: Any, /, *args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        watch.guarded(watch.task, package, sys._getframe(1))
+        return original(executor, *args, **kwargs)
+
+    submit.__wrapped__ = original  # type: ignore[attr-defined]
+    return submit
+
+
+_SUBJECTS: Final[dict[str, tuple[str, str, str, Callable[[Watch, str, Callable[..., Any]], Callable[..., Any]]]]] = {
+    "multiprocess.process": ("multiprocess", "BaseProcess", "start", _start_wrapper),
+    "billiard.process": ("billiard", "BaseProcess", "start", _start_wrapper),
+    "loky.process_executor": ("loky", "ProcessPoolExecutor", "submit", _submit_wrapper),
+    "joblib.externals.loky.process_executor": ("joblib", "ProcessPoolExecutor", "submit", _submit_wrapper),
+}
+"""Module -> package, class, method and wrapper. loky's processes are multiprocessing's and are heard there."""
+
+
+class _Finder:
+    """Hears of the import of one of `_SUBJECTS` while a leg runs, and leaves the import itself as it is."""
+
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
+
+    def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if name not in _SUBJECTS:
+            return None
+        spec = PathFinder.find_spec(name, path, target)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Loader(spec.loader, self.watch)  # type: ignore[assignment]
+        return spec
+
+
+class _Loader:
+    """Stands in for a module's loader until the module is loaded."""
+
+    def __init__(self, loader: Any, watch: Watch) -> None:
+        self._loader = loader
+        self._watch = watch
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def create_module(self, spec: ModuleSpec) -> Any:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
+        module.__loader__ = self._loader
+        self._loader.exec_module(module)
+        if _watch is self._watch:
+            self._watch.guarded(self._watch.loaded, module.__name__)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -305,7 +304,7 @@ def register_summary(config: pytest.Config) -> None:
 
 def header(config: pytest.Config) -> list[str]:
     """Return the lines of the header."""
-    return header_lines(platform.python_version(), selection.default(), settings_of(config).methods)
+    return header_lines(selection.default(), settings_of(config).methods)
 
 
 def register_files(config: pytest.Config) -> None:

@@ -116,10 +116,10 @@ def any_given(config: pytest.Config) -> bool:
         return True
 
 
-def header_lines(python: str, default: str, methods: tuple[str, ...]) -> list[str]:
+def header_lines(default: str, methods: tuple[str, ...]) -> list[str]:
     """Return what the header says: what runs here, and what the users have."""
     return [
-        f"start methods: {', '.join(methods)} (Python {python} here starts with {default})",
+        f"start methods: {', '.join(methods)} (the default here: {default})",
         "  users have: spawn on macOS and Windows, forkserver on Linux with Python 3.14",
     ]
 

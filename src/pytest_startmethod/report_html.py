@@ -142,7 +142,7 @@ def _entry(
         "passed_under": _passed(test),
         "message_of_leg": leg.get("message") if leg else None,
         "sides": _sides(group, leg or {}, sources),
-        "child_of": " and ".join(group["methods"]),
+        "child_of": ", ".join(group["methods"]),
         "more": max(0, len(group["nodeids"]) - _LISTED),
     }
 
@@ -193,8 +193,8 @@ def _sides(group: Mapping[str, Any], leg: Mapping[str, Any], sources: Sources) -
     launch = next((each for each in launches if each["error"]), None) or next(iter(launches), None)
     if launch is not None:
         add(sides["parent"], "the process is started here", launch["file"], launch["line"])
-        args = ", ".join(launch["args"])
-        sides["parent"].facts.append(f"{'a worker of a pool' if launch['worker'] else launch['target']}({args})"[:400])
+        called = f"{launch['target']}({', '.join(launch['args'])})"[:400]
+        sides["parent"].facts.append("a worker of a pool or executor" if launch["worker"] else called)
         if launch["thread"]:
             sides["parent"].facts.append(f"started in thread {launch['thread']!r}")
         if launch["fixture"]:

@@ -484,6 +484,7 @@ class Running:
         if report.when == "teardown":
             if not state.watched:
                 self._end_leftovers(state)
+            self.recorder.note_exits(state.record)  # else it depends on the garbage collector whether they are known
             state.finished = self._result(state)
             report.startmethod = state.finished.as_dict()  # type: ignore[attr-defined]
             report.user_properties += properties(state.finished, str(self.config.rootpath))

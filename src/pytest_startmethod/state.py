@@ -40,6 +40,10 @@ _NEVER: Final = frozenset(
     {"sys", "_pytest", "pytest", "pluggy", "pytest_startmethod", "_frozen_importlib", "os.environ"}
 )
 """Modules whose own data differs between any two processes, or that no child has."""
+_OF_IMPORT: Final = frozenset(
+    {"__name__", "__package__", "__spec__", "__loader__", "__file__", "__cached__", "__path__", "__builtins__"}
+)
+"""What the import itself gives a module."""
 
 
 # -- whose code --------------------------------------------------------------------------------------------------------
@@ -251,7 +255,7 @@ def _values(observed: Observed, found: Iterable[Read], user: UserCode) -> None:
         if module is None:
             continue
         users = _is_users_module(module, user)
-        if read.module.partition(".")[0] in _NEVER or read.module in _NEVER:
+        if read.module.partition(".")[0] in _NEVER or read.module in _NEVER or read.names[0] in _OF_IMPORT:
             continue
         value = resolve(module, read.names)
         rebound = _is_rebound(value, users, user)

@@ -130,6 +130,8 @@ def _merged(found: Iterable[Difference]) -> list[Difference]:
 
 # -- values ------------------------------------------------------------------------------------------------------------
 
+_MEMO = re.compile(r"(?i)(?:hash|cache|memo)[a-z]*(?:\[[^.]*)?$")
+"""How a value is called that code keeps for itself: what it computes once is no other value."""
 _CODE = ("f", "b", "c", "d", "M", "K", "p")
 
 
@@ -141,6 +143,8 @@ def _value(each: Difference, observed: Observed, context: Context) -> _Ranked:
     written = next((w for w in observed.writes if (w.module, w.names) == (binding.module, binding.names)), None)
     is_note = each.ours[0] == "l" or each.theirs[0] == "l"
     if written is not None and patch is None and each.ours[0] != "K" and by is None:
+        is_note = True
+    if patch is None and by is None and _MEMO.search(f"{binding.path}{each.inner}"):
         is_note = True
     code, fix = _code(each, by)
     path = binding.path

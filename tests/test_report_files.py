@@ -7,6 +7,7 @@ import difflib
 import json
 import os
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 
@@ -317,3 +318,14 @@ def test_a_report_that_cannot_be_written_at_the_end_is_told(session):
     assert any(
         line.startswith(f"start methods report: {path} was not written: FileNotFoundError") for line in outcome.lines
     )
+
+
+def test_every_key_is_documented():
+    """And the schema names what the report has."""
+    schema = json.loads((files("pytest_startmethod") / "report.schema.json").read_text(encoding="utf-8"))
+    text = (Path(__file__).parent.parent / "docs" / "report-schema.md").read_text(encoding="utf-8")
+    for part in [schema, *schema["$defs"].values()]:
+        for key in part.get("properties", ()):
+            assert f"`{key}`" in text, key
+    report = build(leg("spawn", "failed", findings=(finding(),)), leg("fork"))
+    assert set(report) == set(schema["properties"])

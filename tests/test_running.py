@@ -166,7 +166,7 @@ def test_summary_counts_and_names(session, where):
     """The table, the verdicts, the cause with its first leg; at -v every leg."""
     outcome = session.file(test_a=LOCAL).run(where=where)
     start = outcome.lines.index("================================ start methods =================================")
-    assert outcome.lines[start + 1 : start + 14] == [
+    assert outcome.lines[start + 1 : start + 15] == [
         "             passed   failed",
         "fork              1        -",
         "spawn             -        1",
@@ -177,6 +177,7 @@ def test_summary_counts_and_names(session, where):
         *SECTION.splitlines(),
         "  confirmed: the test passes under spawn and forkserver when target reaches the",
         "    child",
+        "  fix: move `local` out of `test_local` to module level",
         "  first: test_a.py::test_local[spawn] and 1 more (-v)",
     ]
     verbose = session.run("-v", where=where)
@@ -213,7 +214,8 @@ def test_one_start_that_fails_many_tests_is_explained_once(session, where):
     assert set(outcome.names.values()) == {"error"}
     assert "SM101 local-function: 4 legs of 4 tests (spawn)" in outcome.lines
     assert outcome.lines.count("  the same as in test_a.py::test_a[spawn-0]") == 3
-    assert outcome.out.count("fix: replace the lambda") == 1
+    section, summary = outcome.out.split("= start methods =")
+    assert section.count("fix: replace the lambda") == summary.count("fix: replace the lambda") == 1
 
 
 def test_swallowed_start_is_the_cause_of_the_symptom(session):

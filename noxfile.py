@@ -17,7 +17,7 @@ nox.options.sessions = ["lint", "types", "tests"]
 VERSIONS = ("3.10", "3.11", "3.12", "3.13", "3.14", "3.15")
 LOWEST = ("pytest==8.4.0", "pluggy==1.5.0", "cloudpickle==3.0.0")
 """The lowest versions that pyproject.toml allows."""
-SUITE = ("tests", "examples", "README.md", "CHANGELOG.md", "pyproject.toml")
+SUITE = ("tests", "examples", "docs", "README.md", "CHANGELOG.md", "pyproject.toml")
 """What the suite needs of the repository, apart from the package itself."""
 
 
@@ -125,5 +125,5 @@ def types(session: nox.Session) -> None:
 def benchmarks(session: nox.Session) -> None:
     """Print what the plug-in costs, beside what it may cost."""
     session.install(".")
-    for name in session.posargs or ("startup", "collection", "launches"):
+    for name in session.posargs or ("startup", "collection", "launches", "discovery"):
         session.run("python", f"benchmarks/{name}.py")

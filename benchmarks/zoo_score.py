@@ -1,7 +1,7 @@
 """Score the diagnosis against a folder of cases with known answers: ``python benchmarks/zoo_score.py DIR``.
 
 DIR holds a ``zoo.py`` with ``CASES``: name to (make, expect, lines). Per case and in total: verdict, leaf, path,
-file and line, remedy, and false alarms. Only the cases that can be told by pickling are judged.
+file and line, remedy, and false alarms. Then the cases whose child sees other values: found by name, controls silent.
 """
 
 from __future__ import annotations
@@ -54,6 +54,50 @@ def score(case, file: str) -> dict[str, object] | None:
     }
 
 
+def state_score(case) -> dict[str, object] | None:
+    """Return the marks of a case whose child sees other values, or the same ones: is it named, is a control silent."""
+    from pytest_startmethod import explain
+
+    payload = case.make()
+    try:
+        start = time.perf_counter()
+        findings = explain(payload.target, payload.args, payload.kwargs)
+        took = time.perf_counter() - start
+    finally:
+        if payload.cleanup:
+            payload.cleanup()
+    differs = case.expect.verdict == "differs"
+    named = any(f.path in case.expect.paths or any(n in f.path for n in case.expect.names) for f in findings)
+    first = bool(findings) and findings[0].path in case.expect.paths
+    right = (named and any(re.search(case.expect.remedy, f.fix) for f in findings)) if differs else not findings
+    return {"right": right, "named": named, "path": first, "findings": findings, "ms": took * 1000, "differs": differs}
+
+
+def state_main(cases, wanted: set[str]) -> bool:
+    """Print the score of the cases of state; return whether all are right."""
+    totals = {"found": 0, "path": 0, "differs": 0, "silent": 0, "controls": 0}
+    for case in cases:
+        control = case.group == "control" or case.expect.verdict == "same"
+        if not (case.expect.verdict == "differs" or control) or (wanted and case.name not in wanted):
+            continue
+        marks = state_score(case)
+        differs = marks["differs"]
+        totals["differs" if differs else "controls"] += 1
+        totals["found" if differs else "silent"] += bool(marks["right"])
+        totals["path"] += bool(marks["path"]) and bool(differs)
+        codes = ",".join(f"{f.code}:{f.path}" for f in marks["findings"]) or "-"
+        flag = "  " if marks["right"] and (marks["path"] or not differs) else "!!"
+        print(f"{flag} {case.name:28} {marks['ms']:8.1f} ms  {codes}")
+        if wanted:
+            for finding in marks["findings"]:
+                print(finding, end="\n\n")
+    print(
+        f"state: {totals['found']} of {totals['differs']} differing cases found ({totals['path']} by their path), "
+        f"{totals['silent']} of {totals['controls']} controls silent"
+    )
+    return totals["found"] == totals["differs"] and totals["silent"] == totals["controls"]
+
+
 def main(argv: list[str]) -> int:
     """Print the score of the folder ``argv[0]``; with more arguments, the findings of the cases so named."""
     folder = os.path.abspath(argv[0])
@@ -85,7 +129,8 @@ def main(argv: list[str]) -> int:
     print(f"{sys.version.split()[0]}: {cases} cases, {bad} to be found, {alarms} false alarms")
     for column in columns:
         print(f"  {column:12} {totals[column]} of {cases if column == 'verdict' else bad}")
-    return 0 if totals["verdict"] == cases and not alarms else 1
+    states = state_main(zoo.CASES.values(), wanted)
+    return 0 if totals["verdict"] == cases and not alarms and states else 1
 
 
 if __name__ == "__main__":

@@ -123,11 +123,11 @@ class Session:
         """Run pytest in the session's directory."""
         self.record.unlink(missing_ok=True)
         # The files of the session come first on the path of both kinds of process.
-        command = ["-p", "no:cacheprovider"] if "--lf" not in args and "--ff" not in args else []
+        command = ["-p", "no:cacheprovider"] if {"--lf", "--ff", "--sw"}.isdisjoint(args) else []
         for plugin in [*self.plugins, *(["xdist.plugin"] if where == "xdist" else [])]:
             command += ["-p", plugin]
         if where == "xdist":
-            command += ["-n", "2"]
+            command += [] if "-n" in args else ["-n", "1"]  # reports cross processes all the same
         command += [str(arg) for arg in args]
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("PYTHONPATH", os.pathsep.join([str(self.path), os.environ["PYTHONPATH"]]))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing.context
+import multiprocessing.popen_fork
+import multiprocessing.synchronize
 import os
 import sys
 import textwrap
@@ -16,7 +18,7 @@ from pytest_startmethod import child_causes
 from pytest_startmethod.callers import Place
 from pytest_startmethod.child_causes import Parent, Unloaded, findings, load_finding, traceback_lines
 from pytest_startmethod.children import ChildReport, Frame, Raised, ReportDirectory, Result, Unreturned, Work
-from pytest_startmethod.launches import Launch
+from pytest_startmethod.launches import Launch, Task
 
 
 def missing(module: str) -> Raised:
@@ -610,3 +612,100 @@ def test_what_cannot_be_read_is_passed_over() -> None:
     directory.remove()
     assert not path.exists()
     assert directory.read() == ()
+
+
+# -- tasks -----------------------------------------------------------------------------------------------------------
+
+
+def test_task_of_a_missing_package_is_told_by_its_module(project: Path) -> None:
+    """The exception names the package only; the task that was handed in names the module."""
+    names = {"tests": "__init__.py", "tests.test_locks": "test_locks.py", "tests.test_a": "test_a.py"}
+    modules = {name: module_at(name, project / "tests" / file) for name, file in names.items()}
+    parent = Parent(modules=modules, sys_path=(), rootdir=str(project), import_mode="importlib")
+    task = Task("spawn", "Pool", "map", "tests.test_locks.hold", None)
+    (found,) = findings([report("unpickling", missing("tests"), task=True)], [launch()], parent, tasks=[task])
+    assert (found.code, found.file) == ("SM201", str(project / "tests" / "test_locks.py"))
+    assert found.message.startswith("a spawn worker cannot import 'tests.test_locks': --import-mode=importlib gave ")
+
+
+def test_relative_entry_of_sys_path_is_named(project: Path) -> None:
+    """An entry that led to the module from another working directory."""
+    root = project / "lib"
+    parent = Parent(modules={"rel": module_at("rel", root / "rel.py")}, sys_path=("lib",), rootdir="/elsewhere")
+    (found,) = findings([report("unpickling", missing("rel"))], [launch(target="rel.go")], parent)
+    assert found.message == (
+        f"the spawn child cannot import 'rel': sys.path has the relative entry 'lib', which was {root} when the parent "
+        "imported it, and the working directory is another one now"
+    )
+    assert found.fix == "put the absolute path on sys.path: os.path.abspath('lib')"
+
+
+def test_module_outside_of_the_project_gets_no_ini_setting(project: Path) -> None:
+    """A test wrote it somewhere and loaded it by its path."""
+    parent = Parent(modules={"x": module_at("x", project / "x.py")}, sys_path=(), rootdir="/elsewhere")
+    (found,) = findings([report("unpickling", missing("x"))], [launch(target="x.go")], parent)
+    assert found.fix == (
+        "put that directory on sys.path before the processes start (monkeypatch.syspath_prepend), or pass the path and "
+        "load the file in the child"
+    )
+
+
+# -- SM203 of primitives, starts in children -------------------------------------------------------------------------
+
+
+def test_primitive_that_is_gone_is_told() -> None:
+    """The parent had dropped the Queue before the child could open its semaphores."""
+    frame = Frame(multiprocessing.synchronize.__file__, 115, "SemLock.__setstate__", "")
+    raised = Raised("FileNotFoundError", "[Errno 2] No such file or directory", (frame,))
+    (found,) = findings([report("unpickling", raised)], [launch()], Parent(modules={}))
+    assert (found.code, found.file, found.line) == ("SM203", "/p/test_work.py", 9)
+    assert found.message == (
+        "the spawn child found nothing behind a lock, queue, event or other primitive that it was sent: the parent had "
+        "dropped its last reference to it by then, and that removes it"
+    )
+    assert found.fix == "keep a reference to it in the parent, in a variable, until the child has ended"
+
+
+@pytest.mark.parametrize(
+    ("type_", "said", "code", "fix"),
+    [
+        (
+            "AttributeError",
+            "Can't pickle local object 'nested.<locals>.work'",
+            "SM101",
+            "move `work` to module level, and pass what it uses from around it as arguments",
+        ),
+        (
+            "_pickle.PicklingError",
+            "Can't pickle local object <class 'm.nested.<locals>.Job'>",
+            "SM102",
+            "move `Job` to module level, and pass what it uses from around it as arguments",
+        ),
+        (
+            "AttributeError",
+            "Can't get local object 'nested.<locals>.<lambda>'",
+            "SM101",
+            "replace the lambda by a function defined with `def` at module level",
+        ),
+        (
+            "TypeError",
+            "cannot pickle '_thread.lock' object",
+            "SM103",
+            "make in the new process what cannot be pickled; pytest_startmethod.explain(target, args) finds it",
+        ),
+        ("ValueError", "of the user", None, ""),
+    ],
+)
+def test_start_that_fails_in_a_child_is_told(type_: str, said: str, code: str | None, fix: str) -> None:
+    """Its own start of a process has the causes that the parent's has."""
+    frames = (
+        Frame("/p/work.py", 3, "nested", "process.start()"),
+        Frame(multiprocessing.popen_fork.__file__, 19, "Popen._launch", ""),
+    )
+    found = findings([report("run", Raised(type_, said, frames))], [launch()], Parent(modules={}))
+    assert [(each.code, each.file, each.line, each.fix) for each in found] == (
+        [(code, "/p/work.py", 3, fix)] if code else []
+    )
+    for each in found:
+        text = f"the spawn child SpawnProcess-1 (pid 7) could not start a process of its own: {type_}: {said}"
+        assert each.message == text

@@ -303,7 +303,10 @@ def test_the_platforms_default_alone(session):
 
 def test_an_explicit_selection_without_a_marked_test_says_so(session, where):
     """One line in the summary, only if asked on the command line, and not where a marked test exists."""
-    line = "--start-methods=fork,spawn had no effect: no test is marked with @pytest.mark.startmethods"
+    line = (
+        "--start-methods=fork,spawn had no effect: no test is marked with @pytest.mark.startmethods "
+        "(--start-methods-discover finds the tests that start processes)"
+    )
     session.file(test_a="def test_a(): pass").ini(start_methods="spawn")
     assert session.run("--start-methods=fork,spawn", where=where).lines.count(line) == 1
     assert "start_methods" not in session.run(where=where).out

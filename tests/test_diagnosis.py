@@ -63,6 +63,20 @@ def test_swallowed_start_explains_a_symptom():
     assert diagnosis.diagnose(evidence("failed", failures=[Failure(1, "E", (finding(),))])) == (finding(),)
 
 
+def test_start_that_failed_elsewhere_is_sm408():
+    """The failure names a symptom, and the finding the start; where the failure tells of it, nothing is added."""
+    failed = launch(error="AttributeError: Can't pickle local object 'f'")
+    failed.thread = "Thread-1"
+    (found,) = diagnosis.diagnose(evidence("failed", launches=[failed], error="Empty", text="_queue.Empty"))
+    assert found.code == "SM408"
+    assert found.message == (
+        "start() of mod.work failed in thread 'Thread-1': AttributeError: Can't pickle local object 'f'. "
+        "What the test died of (Empty) is a symptom of it"
+    )
+    text = "_StringException: Traceback: AttributeError: Can't pickle local object 'f'"
+    assert diagnosis.diagnose(evidence("failed", launches=[failed], error="Failed", text=text)) == ()
+
+
 def test_failed_start_of_a_wider_fixture_explains_a_later_leg():
     """The fixture's failure counts for legs of the same method only."""
     failed = launch(findings=(finding(),), fixture=Fixture("server", "module", ""))
@@ -237,3 +251,26 @@ def test_predictions_are_told_once():
     """Workers of one pool have the same finding."""
     launches = [launch("fork", predicted=(finding(),)), launch("fork", predicted=(finding(),))]
     assert diagnosis.predicted(evidence(launches=launches)) == (finding(),)
+
+
+def test_code_that_asks_for_fork_predicts_nothing(source):
+    """Its process starts with fork under every method."""
+    at = source("""
+        from multiprocessing import get_context
+
+        def test_a():
+            get_context("fork").Process(target=lambda: None).start()
+    """)
+    pinned = launch("fork", place=at(5), own_method=True, predicted=(finding(),))
+    assert diagnosis.predicted(evidence(launches=[pinned])) == ()
+
+
+def test_mp_context_is_no_pinned_context(source, monkeypatch):
+    """Its processes have a method of their own, too, which is the leg's."""
+    at = source("""
+        def test_a(mp_context):
+            mp_context.Process(target=lambda: None).start()
+    """)
+    monkeypatch.setattr(diagnosis, "user_files", lambda: [at(3).file])
+    leg = launch("fork", place=at(3), own_method=True, predicted=(finding(),))
+    assert diagnosis.predicted(evidence(launches=[leg])) == (finding(),)

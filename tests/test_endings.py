@@ -12,6 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from pytest_startmethod.callers import Place
+from pytest_startmethod.launches import Launch
+from pytest_startmethod.leftovers import sentences
+
 pytestmark = pytest.mark.skipif(
     len(multiprocessing.get_all_start_methods()) < 3 or sys.platform != "linux", reason="asks Linux what is left"
 )
@@ -104,6 +108,24 @@ def test_hang_ends_at_its_limit_and_is_told(alone, where):
     text = " ".join(outcome.out.split())
     assert "it is at test_a.py:12 in test_a, waiting for a process to end" in text
     assert "at test_a.py:5 in wait, waiting for a multiprocessing event, condition or barrier" in text
+
+
+def test_hang_without_any_process_is_a_note(alone):
+    """What hangs by itself says nothing about a start method."""
+    alone.file(
+        test_a="""
+        import pytest
+        import threading
+
+        @pytest.mark.startmethods("spawn", timeout=0.5)
+        def test_a():
+            threading.Event().wait()
+        """
+    )
+    outcome = alone.run()
+    text = " ".join(outcome.out.split())
+    assert "the leg started no process: whatever it waits for has nothing to do with the start method" in text
+    assert "fix: give the wait a time limit, so that it fails with a reason" in text
 
 
 def test_marker_and_ini_and_option_set_the_limit(alone):
@@ -358,6 +380,19 @@ def test_leftover_is_named_and_ended(alone, where):
     text = " ".join(outcome.out.split())
     for method in ("fork", "spawn", "forkserver"):
         assert f"(test_a.wait, started at test_a.py:12) outlived test_a.py::test_a[{method}] and was ended" in text
+
+
+def test_leftovers_of_one_line_are_told_together():
+    """A pool of fifty is one sentence."""
+    place = Place("/a.py", 5)
+    one, *many = [
+        Launch("spawn", target, (), place, None, None, "leg", pid=pid)
+        for target, pid in (("mod.serve", 7), ("mod.work", 8), ("mod.work", 9))
+    ]
+    assert sentences([one, *many], "test_a.py::test_a[spawn]") == [
+        "child 7 (mod.serve, started at /a.py:5) outlived test_a.py::test_a[spawn] and was ended",
+        "2 children (mod.work, started at /a.py:5) outlived test_a.py::test_a[spawn] and were ended",
+    ]
 
 
 def test_process_of_a_wider_fixture_lives_on(alone):

@@ -80,9 +80,11 @@ def test_classics(run, where):
         "closes over: child = <multiprocessing.connection.Connection object> (pickles), "
         "factor = 3 (pickles), log = <_io.TextIOWrapper object> (does not pickle)"
     ]
-    # What the child saw and wrote is not looked at yet: no finding is better than a wrong one.
-    assert findings(tests["test_write_that_the_parent_never_sees"]) == []
-    assert findings(tests["test_globals_side_by_side"]) == []
+    seen = ("SM308", "test_classics.SEEN", line_of(name, "SEEN.append"))
+    assert findings(tests["test_write_that_the_parent_never_sees"]) == [seen]
+    assert tests["test_write_that_the_parent_never_sees"]["fork"]["findings"][0]["path"] == "test_classics.SEEN"
+    mode = ("SM303", "test_classics.MODE", line_of(name, "globals().items()"))
+    assert findings(tests["test_globals_side_by_side"]) == [mode]
 
 
 CAUSES = {
@@ -108,6 +110,35 @@ def test_each_way_not_to_pickle(run):
         # 3.10 starts a child with a foreign lock, and the child crashes
         assert [each[0] for each in more] == ["SM404"] * (code == "SM106" and sys.version_info < (3, 11))
     assert [f["code"] for f in tests["test_too_deep"]["spawn"]["findings"]] == ["SM107"]
+
+
+STATE = {
+    "test_global_state": (NEEDS_FORK, "SM301", "test_state.LIMIT", "return LIMIT"),
+    "test_class_state": (NEEDS_FORK, "SM302", "test_state.Shape.corners", "return Shape.corners"),
+    "test_patch_lost": (NEEDS_FORK, "SM303", "test_state.price", "return price() * 2"),
+    "test_mock_lost": (NEEDS_FORK, "SM303", "test_state.price", "return price() * 2"),
+    "test_stale_environment": (
+        ["passed", "passed", "failed"], "SM304", "os.environ['EXAMPLE_HOME']", "os.environ.get",
+    ),
+    "test_logging_lost": (NEEDS_FORK, "SM305", "logging.getLogger('example')", "getEffectiveLevel()"),
+    "test_process_state_lost": (NEEDS_FORK, "SM306", "decimal", "decimal.Decimal(1)"),
+    "test_unshared_primitive": (NEEDS_FORK, "SM307", "test_state.ANSWERS", "ANSWERS.put"),
+    "test_unshared_lock": (["passed"] * 3, "SM307", "test_state.LOCK", "with LOCK"),
+    "test_write_lost": (["failed"] * 3, "SM308", "test_state.FOUND", "FOUND.append"),
+}  # fmt: skip
+
+
+def test_each_way_to_see_other_values(run):
+    """One example for each code of the SM3xx family, with the name, the line that reads it, and nothing else."""
+    name = "test_state.py"
+    tests = run(name)
+    assert {test: outcomes(legs) for test, legs in tests.items()} == {t: row[0] for t, row in STATE.items()}
+    for test, (words, code, path, text) in STATE.items():
+        for method, word in zip(METHODS, words, strict=True):
+            found = [(f["code"], f["path"], f["line"]) for f in tests[test][method]["findings"]]
+            shown = word == "failed" or (test == "test_unshared_lock" and method != "fork")
+            assert found == ([(code, path, line_of(name, text))] if shown else []), (test, method)
+    assert tests["test_unshared_lock"]["spawn"]["findings"][0]["level"] == "note"
 
 
 CHILDREN = {

@@ -52,8 +52,12 @@ def test_parts_that_are_not_known_are_left_out() -> None:
 
 def test_what_an_experiment_said() -> None:
     """Confirmed, cleared, or not tried."""
-    assert "  confirmed by experiment" in section_lines(finding(confirmed=True))
-    assert "  not confirmed: an experiment cleared it" in section_lines(finding(confirmed=False))
+    lines = finding(confirmed=True, path="pkg.X").section_lines(method="spawn")
+    assert "  confirmed: the test passes under spawn when pkg.X reaches the child" in lines
+    assert "  confirmed: the test passes when it reaches the child" in finding(confirmed=True, path="").section_lines()
+    lines = finding(confirmed=False, path="pkg.X").section_lines(method="forkserver")
+    assert "  cleared: the test fails the same way under forkserver when pkg.X reaches the" in lines
+    assert finding().experiment("spawn") == ""
 
 
 def test_no_line_is_too_wide() -> None:

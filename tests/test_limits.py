@@ -162,3 +162,20 @@ def test_clock_is_monotonic(limit):
     with pytest.raises(Expired):
         threading.Event().wait()
     assert time.monotonic() - start >= 0.19
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there is no such clock on this platform")
+def test_the_clock_behind_an_alarm_stands_while_we_work():
+    """What was left of it is left afterwards; where none ran, none runs."""
+    with limits.alarm_paused():
+        pass
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    signal.setitimer(signal.ITIMER_REAL, 1000, 500)
+    try:
+        with limits.alarm_paused():
+            assert signal.getitimer(signal.ITIMER_REAL)[0] == 0.0
+        left, every = signal.getitimer(signal.ITIMER_REAL)
+        assert 900 < left <= 1000
+        assert every == 500
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import pytest
 
 from pytest_startmethod.codes import CAUSES
-from pytest_startmethod.options import OPTIONS, flag
+from pytest_startmethod.options import DISCOVER, OPTIONS, flag
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -175,7 +175,7 @@ def test_options_are_those_that_exist():
     """The table has every option with its ini key, and no other option is named anywhere."""
     rows = re.findall(r"^\| `(--[\w-]+)=[A-Z]+` \| `(\w+)` \|", README, re.MULTILINE)
     assert rows == [(flag(key), key) for key in OPTIONS]
-    assert set(re.findall(r"--start-methods[\w-]*", README)) == {flag(key) for key in OPTIONS}
+    assert set(re.findall(r"--start-methods[\w-]*", README)) == {flag(key) for key in (*OPTIONS, DISCOVER)}
 
 
 def test_fixtures_are_those_that_exist():

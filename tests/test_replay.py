@@ -157,6 +157,7 @@ def main(method):
     results["object"] = outcome(method, ["state.now"], "function")
     os.environ["REPLAYED"] = "yes"
     results["environ"] = outcome(method, ["os.environ['REPLAYED']"], "environ")
+    results["whole"] = outcome(method, ["os.environ"], "environ")
     import logging
 
     logging.basicConfig(level=logging.DEBUG, format="%(message)s")
@@ -351,12 +352,13 @@ def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         ("local", "state.LOCAL", "ann"),
         ("deleted", "state.suppress", False),
         ("later", "state.LATER", 2),
-        ("function", "state.now", [["fake", 2], ["fake", 2]]),
-        ("mock", "state.now", ["mocked", "mocked"]),
+        ("function", "state.now", [["fake", 2], "real"]),
+        ("mock", "state.now", ["mocked", "real"]),
         ("library", "time.time", [12.0, 12.0]),
         ("autospec", "state.Settings", "auto"),
         ("object", "state.now", ["fake object", "real"]),
         ("environ", "os.environ['REPLAYED']", "yes"),
+        ("whole", "os.environ", "yes"),
         ("logging", "logging.getLogger('a.b')", [40, 10, ["NullHandler", "StreamHandler"], False]),
         ("decimal", "decimal", "0.333"),
         ("warnings", "warnings.filters", "raised"),

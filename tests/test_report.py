@@ -125,6 +125,20 @@ def test_prediction_that_came_true_is_no_prediction():
     assert (alone.predicted, [each.method for each in alone.legs]) == (True, ["fork"])
 
 
+def test_prediction_that_did_not_come_true_is_dropped():
+    """A leg that passed refutes it, unless it used the processes of another leg."""
+    fork = leg("fork", predictions=(finding(),))
+    assert report.group([fork, leg()]) == []
+    assert report.group([fork, leg(vacuous=finding("SM502", "pinned-method"))]) == []
+    for kept in (
+        leg(vacuous=finding("SM503", "fixture-started-earlier")),
+        leg(outcome="failed"),
+        leg(outcome="skipped"),
+        leg(test="another"),
+    ):
+        assert [group.predicted for group in report.group([fork, kept])] == [True]
+
+
 def test_summary_reads():
     """The table has the outcomes that occurred; paths are relative to the root; no line is wider than 80."""
     results = [
@@ -232,12 +246,12 @@ def test_failures_without_a_cause_and_flaky_legs_are_told():
 
 
 def test_many_causes_are_cut():
-    """Twenty are told, the commonest first; at -v all are."""
-    results = [leg(test=f"t{n}", outcome="failed", findings=(finding(line=n + 1),)) for n in range(25)]
+    """Forty are told, the commonest first; at -v all are."""
+    results = [leg(test=f"t{n}", outcome="failed", findings=(finding(line=n + 1),)) for n in range(45)]
     lines = report.summary_lines(results, root=ROOT, verbose=False)
-    assert sum(line.startswith("SM101") for line in lines) == 20
+    assert sum(line.startswith("SM101") for line in lines) == 40
     assert lines[-1] == "and 5 more causes of 5 legs (-v)"
-    assert sum(line.startswith("SM101") for line in report.summary_lines(results, root=ROOT, verbose=True)) == 25
+    assert sum(line.startswith("SM101") for line in report.summary_lines(results, root=ROOT, verbose=True)) == 45
 
 
 def test_a_long_first_leg_has_its_count_below():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import platform
 import re
 import xml.etree.ElementTree as ElementTree
 
@@ -34,7 +33,7 @@ def header():
     methods = [m for m in ("fork", "spawn", "forkserver") if m in multiprocessing.get_all_start_methods()]
     default = multiprocessing.get_all_start_methods()[0]
     return [
-        f"start methods: {', '.join(methods)} (Python {platform.python_version()} here starts with {default})",
+        f"start methods: {', '.join(methods)} (the default here: {default})",
         "  users have: spawn on macOS and Windows, forkserver on Linux with Python 3.14",
     ]
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import difflib
 import json
 import os
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 
@@ -186,7 +188,7 @@ def comparable(report):
             del each["duration"]
             for launch in each["launches"]:
                 del launch["pid"]
-    return json.dumps(report, indent=1).splitlines()
+    return json.dumps(report, indent=1)
 
 
 def test_report_is_valid_and_the_same_with_xdist(session):
@@ -199,7 +201,8 @@ def test_report_is_valid_and_the_same_with_xdist(session):
     assert report["summary"]["verdicts"] == {"passes": 6, "needs-fork": 8, "vacuous": 2}
     for number in ("2", "4"):
         session.run("-n", number, "--start-methods-report=report.json", where="xdist")
-        assert comparable(read(session)) == comparable(report)
+        diff = difflib.unified_diff(comparable(report).splitlines(), comparable(read(session)).splitlines(), n=12)
+        assert "\n".join(diff) == ""
 
 
 def test_several_files_and_both_sources(session):
@@ -315,3 +318,14 @@ def test_a_report_that_cannot_be_written_at_the_end_is_told(session):
     assert any(
         line.startswith(f"start methods report: {path} was not written: FileNotFoundError") for line in outcome.lines
     )
+
+
+def test_every_key_is_documented():
+    """And the schema names what the report has."""
+    schema = json.loads((files("pytest_startmethod") / "report.schema.json").read_text(encoding="utf-8"))
+    text = (Path(__file__).parent.parent / "docs" / "report-schema.md").read_text(encoding="utf-8")
+    for part in [schema, *schema["$defs"].values()]:
+        for key in part.get("properties", ()):
+            assert f"`{key}`" in text, key
+    report = build(leg("spawn", "failed", findings=(finding(),)), leg("fork"))
+    assert set(report) == set(schema["properties"])

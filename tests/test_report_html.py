@@ -121,6 +121,40 @@ def test_finding_has_parent_and_child_side_by_side(source):
     assert "&lt;b&gt;A cache." in text
 
 
+@pytest.mark.parametrize(
+    ("message", "parent", "child"),
+    [
+        ("s.DEBUG is True in the parent and False in a fresh child; read reads it", ("s.DEBUG", "True"), "False"),
+        (
+            "the patch (monkeypatch) is lost: s.now is function f (t.py:15) in the parent and function now (s.py:3) in "
+            "a fresh child; read reads it",
+            ("s.now", "function f (t.py:15)"),
+            "function now (s.py:3)",
+        ),
+        (
+            "os.environ['A'] is 'b' in the parent and missing in a forkserver child: the server",
+            ("os.environ['A']", "'b'"),
+            "missing",
+        ),
+    ],
+)
+def test_values_of_state_stand_on_their_sides(source, message, parent, child):
+    """What is read, in the child; what set it, in the parent."""
+    read, made = (
+        f"read at {source}/cache.py:1: import threading",
+        f"set by monkeypatch at {source}/cache.py:6: self.lock",
+    )
+    broken = Finding("SM303", "patch-lost", "cause", "s.now", f"{source}/cache.py", 1, message, (read, made), "fix")
+    built = model(leg("spawn", "failed", findings=(broken,), message="assert 1 == 2"), root=source)
+    (entry,) = report_html.view(built)["causes"]
+    sides = entry["sides"]
+    assert sides["parent"].value == parent
+    assert sides["child"].value == (parent[0], child)
+    assert [(each["label"], each["line"]) for each in sides["parent"].places] == [("set by monkeypatch", 6)]
+    assert [(each["label"], each["line"]) for each in sides["child"].places] == [("in the child", 1)]
+    assert sides["parent"].facts == sides["child"].facts == []  # the source is there to be seen
+
+
 def test_source_that_is_gone_leaves_its_place(tmp_path):
     """Nothing is shown, and nothing fails."""
     text = report_html.text(model(leg("spawn", "failed", findings=(finding(),)), root=tmp_path))

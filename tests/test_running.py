@@ -136,12 +136,13 @@ def test_section_reads_as_promised(session):
     """What happened, why fork hid it, what to do."""
     outcome = session.file(test_a=LOCAL).run("--tb=short", "--start-methods=spawn")
     start = outcome.lines.index("------------------- start method spawn: SM101 local-function -------------------")
-    assert outcome.lines[start + 1 : start + 7] == [
+    assert outcome.lines[start + 1 : start + 8] == [
         "  test_a.py:6: target",
         "  `local` is defined inside `test_local`, so there is no name that a child could",
         "  import it by.",
         "  under fork: the child is a copy of the parent and has the function without",
         "    importing it",
+        "  confirmed: the test passes under spawn when target reaches the child",
         "  fix: move `local` out of `test_local` to module level",
     ]
 
@@ -165,7 +166,7 @@ def test_summary_counts_and_names(session, where):
     """The table, the verdicts, the cause with its first leg; at -v every leg."""
     outcome = session.file(test_a=LOCAL).run(where=where)
     start = outcome.lines.index("================================ start methods =================================")
-    assert outcome.lines[start + 1 : start + 12] == [
+    assert outcome.lines[start + 1 : start + 15] == [
         "             passed   failed",
         "fork              1        -",
         "spawn             -        1",
@@ -174,6 +175,9 @@ def test_summary_counts_and_names(session, where):
         "",
         "SM101 local-function: 2 legs of 1 test (spawn, forkserver)",
         *SECTION.splitlines(),
+        "  confirmed: the test passes under spawn and forkserver when target reaches the",
+        "    child",
+        "  fix: move `local` out of `test_local` to module level",
         "  first: test_a.py::test_local[spawn] and 1 more (-v)",
     ]
     verbose = session.run("-v", where=where)
@@ -210,7 +214,8 @@ def test_one_start_that_fails_many_tests_is_explained_once(session, where):
     assert set(outcome.names.values()) == {"error"}
     assert "SM101 local-function: 4 legs of 4 tests (spawn)" in outcome.lines
     assert outcome.lines.count("  the same as in test_a.py::test_a[spawn-0]") == 3
-    assert outcome.out.count("fix: replace the lambda") == 1
+    section, summary = outcome.out.split("= start methods =")
+    assert section.count("fix: replace the lambda") == summary.count("fix: replace the lambda") == 1
 
 
 def test_swallowed_start_is_the_cause_of_the_symptom(session):
@@ -417,6 +422,25 @@ def test_set_start_method_in_conftest_is_set_aside_and_named(session):
     assert "/conftest.py:3: StartMethodWarning: set_start_method('spawn') is set aside while a leg runs" in outcome.out
 
 
+def test_first_use_of_the_default_context_is_no_call_of_set_start_method(session):
+    """A lock that is made when a module is imported fixes the default, and nobody is told that he did."""
+    session.file(
+        test_a="""
+        import multiprocessing
+        import pytest
+
+        LOCK = multiprocessing.RLock()
+
+        @pytest.mark.startmethods
+        def test_a(start_method):
+            assert multiprocessing.get_start_method() == start_method
+        """
+    )
+    outcome = session.run("-W", "error")
+    assert set(outcome.names.values()) == {"passed"}, outcome.out
+    assert "StartMethodWarning" not in outcome.out
+
+
 def test_set_start_method_in_the_test_wins_and_is_named(session):
     """The test's own outcome is its own; the leg it spoils is vacuous."""
     session.file(
@@ -620,7 +644,7 @@ def test_report_is_the_same_with_xdist(session):
             )
         ]
 
-    assert summary(session.run(where="xdist")) == summary(session.run())
+    assert summary(session.run("-n", 2, where="xdist")) == summary(session.run())
 
 
 def test_our_own_failure_leaves_the_outcome_alone(session):
@@ -737,3 +761,49 @@ def test_leg_that_passes_when_it_is_run_again_passed(session):
     assert outcome.names == {"test_a[spawn]": "passed"}
     assert "1 test: 1 passes" in outcome.lines
     assert "SM101" not in outcome.out
+
+
+def test_two_files_of_one_module_name(session):
+    """The second conftest takes the name of the first: SM104 says that, and not that a name is wrong."""
+    session.file("a/conftest.py", "def helper():\n    pass\n").file("b/conftest.py", "").file("b/test_b.py", "")
+    session.file(
+        "a/test_a.py",
+        """
+        import multiprocessing
+        import pytest
+        from conftest import helper
+
+        @pytest.mark.startmethods("spawn")
+        def test_a():
+            multiprocessing.Process(target=helper).start()
+        """,
+    )
+    text = " ".join(session.run().out.split())
+    assert (
+        "a/conftest.py:1: target it comes from a module `conftest`, and that name now belongs to another file, "
+        "b/conftest.py, which is where a child would look for `helper`." in text
+    )
+
+
+def test_patched_target_is_told_at_the_line_that_starts_it(session):
+    """A mock has no place of its own; it says which name it was put in the place of."""
+    session.file(
+        test_a="""
+        import multiprocessing
+        import pytest
+        from unittest import mock
+        import work
+
+        @pytest.mark.startmethods("spawn")
+        def test_a():
+            with mock.patch("work.run"):
+                multiprocessing.Process(target=work.run).start()
+        """,
+        work="""
+        def run():
+            pass
+        """,
+    )
+    outcome = session.run()
+    assert "  test_a.py:9: target" in outcome.lines
+    assert "  bound to: work.run" in outcome.lines

@@ -34,7 +34,7 @@ SUITE = """
 def test_every_distribution(session, dist):
     """Every leg runs, once (with ``each``, once in each worker), under its method."""
     alone = session.file(test_a=SUITE).run()
-    outcome = session.run(f"--dist={dist}", where="xdist")
+    outcome = session.run("-n", 2, f"--dist={dist}", where="xdist")
     assert outcome.results == alone.results
     assert set(outcome.results.values()) == {"passed"}
     assert outcome.status == 0
@@ -44,5 +44,8 @@ def test_a_worker_that_is_named_with_tx(session):
     """Workers need not be counted with ``-n``."""
     session.plugin("xdist.plugin").file(test_a="def test_a(): pass")
     outcome = session.run("--tx", "popen", "--dist=load", "--start-methods=fork")
-    line = "--start-methods=fork had no effect: no test is marked with @pytest.mark.startmethods"
+    line = (
+        "--start-methods=fork had no effect: no test is marked with @pytest.mark.startmethods "
+        "(--start-methods-discover finds the tests that start processes)"
+    )
     assert outcome.lines.count(line) == 1

@@ -241,6 +241,11 @@ def process_method(process: BaseProcess, package: str = STDLIB) -> str:
     return pinned or method_of(set_context(package)) or interpreter_default(package)
 
 
+def has_own_method(process: BaseProcess) -> bool:
+    """Say whether `process` is of a class with a method of its own: ``get_context(m).Process`` or a subclass of it."""
+    return process._start_method is not None  # type: ignore[attr-defined]
+
+
 def process_work(process: BaseProcess) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
     """Return target, args and kwargs of a process that was not started yet (a subclass may have dropped them)."""
     state = process.__dict__
@@ -387,6 +392,31 @@ def unwrap_chunk(function: Any) -> Any:
     if type(function) is functools.partial and getattr(function.func, "__name__", "") == "_process_chunk":
         return function.args[0] if function.args else function
     return function
+
+
+def task_arguments(
+    name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return arguments of a task, or of the first of many, from those of the method `name` that was given it.
+
+    ``Pool.apply_async(func, args, kwds)``, ``Pool._map_async(func, iterable, mapper)``, ``Pool.imap(func, iterable)``,
+    ``Executor.submit(fn, *args, **kwargs)``, which ``Executor.map`` calls with chunks of argument tuples. Of an
+    iterable that is no list or tuple, nothing is taken.
+    """
+    if name == "apply_async":
+        given = args[1] if len(args) > 1 else kwargs.get("args", ())
+        named = args[2] if len(args) > 2 else kwargs.get("kwds", {})
+        return tuple(given), dict(named)
+    if name == "submit":
+        if unwrap_chunk(args[0] if args else None) is not (args[0] if args else None):
+            chunk = args[1] if len(args) > 1 else ()
+            return (tuple(chunk[0]) if type(chunk) in (list, tuple) and chunk else ()), {}
+        return args[1:], {n: v for n, v in kwargs.items() if n != "fn"}
+    values = args[1] if len(args) > 1 else kwargs.get("iterable")
+    if type(values) not in (list, tuple) or not values:
+        return (), {}
+    starred = len(args) > 2 and getattr(args[2], "__name__", "") == "starmapstar"
+    return (tuple(values[0]) if starred and type(values[0]) in (list, tuple) else (values[0],)), {}
 
 
 def available() -> list[str]:

@@ -19,6 +19,7 @@ from _pytest.nodes import Node
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from types import FrameType
 
     import pytest
 
@@ -574,3 +575,18 @@ def blame(config: pytest.Config, report: pytest.TestReport, nodeid: str) -> None
     stepwise = getattr(config.pluginmanager.get_plugin("stepwiseplugin"), "cached_info", None)
     if stepwise is not None and stepwise.last_failed == theirs:
         stepwise.last_failed = key
+
+
+def fixture_being_set_up(frame: FrameType | None) -> Any:
+    """Return the ``FixtureDef`` that is being set up where `frame` is called from, the innermost; or None.
+
+    ``_pytest.fixtures.pytest_fixture_setup`` has it in a local variable. When it goes: it is not said whose process
+    it is that a fixture of an unmarked test started.
+    """
+    from _pytest.fixtures import pytest_fixture_setup
+
+    while frame is not None:
+        if frame.f_code is pytest_fixture_setup.__code__:
+            return frame.f_locals.get("fixturedef")
+        frame = frame.f_back
+    return None

@@ -199,6 +199,8 @@ class ForkServers:
         self._checked = False
         self._retired: list[tuple[int, str | None]] = []
         self._pid = os.getpid()
+        self.environment: dict[str, str] | None = None
+        """What the server in use was started with."""
 
     def enter(self) -> None:
         """Put our server, if there is one, in the place of the user's."""
@@ -216,8 +218,10 @@ class ForkServers:
         """Wrap ``ForkServer.ensure_running``: at a leg's first use, a stale server makes room for a new one."""
 
         def ensure_running(server: Any) -> None:
-            if self._checked or os.getpid() != self._pid:
+            if os.getpid() != self._pid:
                 return original(server)
+            if self._checked:
+                return self._running(original, server)
             self._checked = True
             fingerprint = _surroundings(self.package)
             if fingerprint != self._print:
@@ -225,9 +229,16 @@ class ForkServers:
                 mp.set_server_state(None, self.package)
             self._print = fingerprint
             with _preloading("pytest", self.package):
-                return original(server)
+                return self._running(original, server)
 
         return ensure_running
+
+    def _running(self, original: Callable[[Any], None], server: Any) -> None:
+        """Let the server run, and know the environment that a new one keeps."""
+        before, environment = mp.server_pid(mp.server_state()), dict(os.environ)
+        original(server)
+        if mp.server_pid(mp.server_state()) != before:
+            self.environment = environment
 
     def _retire(self, state: dict[str, Any]) -> None:
         # The server ends when the last holder of its pipe does: children that are still alive hold it, too, and need

@@ -37,6 +37,7 @@ def run(
     nextitem: pytest.Item | None = None,
     silent: bool,
     stash: Mapping[pytest.StashKey[Any], object] | None = None,
+    before: _pytest_private.ItemState | None = None,
 ) -> list[pytest.TestReport]:
     """Run `item` once more as `leg`, with fixtures of every scope made anew, and return its reports.
 
@@ -47,12 +48,13 @@ def run(
     other plugins are not told, and the caller makes the leg's method the active one. Else the run goes through
     ``pytest_runtest_protocol``, and everybody sees an ordinary test with the leg's node id.
 
-    `stash`: what else is in the item's stash during the run; what an earlier run put there is not.
+    `stash`: what else is in the item's stash during the run; what an earlier run put there is not. `before`: what the
+    item was like before its first run, if not `remember` but the caller has kept that.
 
     The item is afterwards as it was. Raises what ends a session: ``KeyboardInterrupt``, ``pytest.exit.Exception``.
     """
     _tear_down(item)
-    with _as_leg(item, leg, stash or {}):
+    with _as_leg(item, leg, stash or {}, before):
         return _run_silently(item, nextitem) if silent else _run(item, nextitem)
 
 
@@ -90,11 +92,16 @@ def _warn(item: pytest.Item, text: str) -> None:
 
 
 @contextmanager
-def _as_leg(item: pytest.Item, leg: Leg, stash: Mapping[pytest.StashKey[Any], object]) -> Iterator[None]:
+def _as_leg(
+    item: pytest.Item,
+    leg: Leg,
+    stash: Mapping[pytest.StashKey[Any], object],
+    before: _pytest_private.ItemState | None,
+) -> Iterator[None]:
     """Let `item` be what it was before its first run, with the name of `leg`; then as it was before this one."""
     nodeid, location = item.nodeid, item.location
     after = _pytest_private.item_state(item)
-    _pytest_private.restore_item(item, item.stash.get(_BEFORE, after))
+    _pytest_private.restore_item(item, before or item.stash.get(_BEFORE, after))
     _pytest_private.renew_instance(item)
     try:
         _pytest_private.rename(item, leg.nodeid, (*location[:2], _renamed(location[2], nodeid, leg.nodeid)))

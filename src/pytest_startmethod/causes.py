@@ -344,7 +344,17 @@ class _Writer:
         there, other = _look_up(module, name)
         evidence = list(evidence)
         full = f"{module}.{name}" if module else name
-        if there and places.code_of(obj) is not None:
+        now = _other_file(obj, module, name)
+        if now is not None and place is not None:
+            message = (
+                f"it comes from a module `{module}`, and that name now belongs to another file, {now}, which is "
+                f"where a child would look for `{name}`."
+            )
+            fix = (
+                f"give the two files names of their own: rename one, or put __init__.py into their folders; what "
+                f"several tests use belongs in a module that only one folder has (not in {module}.py)"
+            )
+        elif there and places.code_of(obj) is not None:
             message = f"the name `{full}` leads to another object, {edge.describe(other)}, not to this function."
             after = place.line if place else 0
             rebound = places.module_rebindings(place.file, name, after) if place and "." not in name else []
@@ -375,7 +385,7 @@ class _Writer:
                     f"move `{_short(name)}` to module level and keep it bound to that name: "
                     f"a child looks it up as `{full}`"
                 )
-        if bound and not (not there and other is None):
+        if bound and (now is not None or not (not there and other is None)):
             evidence.append(f"bound to: {', '.join(bound)}")
         return self.make("SM104", place, message, evidence, fix)
 
@@ -428,7 +438,9 @@ class _Writer:
         cells: dict[str, _Cell] = {}
         for value in list(type.__getattribute__(cls, "__dict__").values()):
             func = _innermost(value)
-            for cell in _cells(func, self.mode, value) if func is not None else []:
+            if func is None or not func.__qualname__.startswith(f"{name}."):
+                continue  # put there by somebody else
+            for cell in _cells(func, self.mode, value):
                 if cell.name != "__class__" and cell.value is not cls:
                     cells.setdefault(cell.name, cell)
         evidence = [*evidence, *_cells_text(list(cells.values()), "its methods close over")]
@@ -466,6 +478,8 @@ class _Writer:
         noun = _noun(self.obj) if fixture is None else f"the fixture `{fixture}`, {_noun(self.obj)}"
         message = f"`{self.subject()}` is {noun}, which belongs to this process and cannot be pickled."
         because = self.because(inner) if kind is not edge._FIXTURE else []
+        bound = bound_to(self.obj) if kind is edge._MOCK else []  # a patch: it says which
+        evidence = [*evidence, *([f"bound to: {', '.join(bound)}"] if bound else [])]
         return self.make("SM103", place, message, [*evidence, *because], self.keep_out(kind))
 
     def because(self, inner: list[tuple[Leaf, int]]) -> list[str]:
@@ -927,6 +941,20 @@ class _Method:
 
 _FACTORIES = {"Synchronized": "Value", "SynchronizedArray": "Array", "SynchronizedString": "Array"}
 """What the user calls to make an object of multiprocessing's classes of other names."""
+
+
+def _other_file(obj: Any, module: str, name: str) -> str | None:
+    """Return the file of the module that has `module`'s name now, if `obj` was defined in another file under it.
+
+    Two ``conftest.py``, or two test files of one name in folders without ``__init__.py``.
+    """
+    code = obj.__code__ if type(obj) is types.FunctionType else None
+    if code is None or code.co_name != name.rpartition(".")[2]:  # a wrapper has only borrowed the name
+        return None
+    file = places.module_file(module)
+    if file is None or not os.path.isfile(file) or not os.path.isfile(code.co_filename):
+        return None
+    return None if os.path.samefile(file, code.co_filename) else file
 
 
 def _raising_method(error: BaseException) -> _Method | None:

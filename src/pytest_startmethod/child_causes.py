@@ -18,7 +18,7 @@ from . import codes, places
 from .callers import Place, owner
 from .children import ChildReport, Frame, Raised, Unreturned
 from .finding import WIDTH, Finding
-from .launches import Launch
+from .launches import Launch, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,7 @@ def findings(
     parent: Parent | None = None,
     predict: Callable[[Launch], Sequence[Unloaded]] | None = None,
     unreturned: Iterable[Unreturned] = (),
+    tasks: Iterable[Task] = (),
 ) -> tuple[Finding, ...]:
     """Return why children failed, as far as it has to do with the start method, the best supported first.
 
@@ -85,12 +86,15 @@ def findings(
             if key in told:  # a pool starts one worker after the other, and all fail alike
                 continue
             told.add(key)
-            every = [unloaded(report, launch)]
+            every = [unloaded(report, launch, tasks)]
             if predict is not None and launch is not None and report.phase == "unpickling" and not report.task:
                 every = _better(every[0], predict(launch))
             found += [load_finding(each, parent) for each in every]
         elif report.phase == "result" and report.result is not None:
             found.append(_result_not_sent(report))
+        start = failed_start(report)
+        if start is not None:
+            found.append(start)
     found += [result_not_loaded(message, parent) for message in unreturned]
     for each in by_pid.values():
         finding = crash(each, [report for report in reports if report.pid == each.pid])
@@ -103,16 +107,23 @@ def findings(
     return _unique(found)
 
 
-def unloaded(report: ChildReport, launch: Launch | None) -> Unloaded:
-    """Return what `report`, which is about start-up or unpickling and has an exception, says."""
+def unloaded(report: ChildReport, launch: Launch | None, tasks: Iterable[Task] = ()) -> Unloaded:
+    """Return what `report`, which is about start-up or unpickling and has an exception, says.
+
+    A worker that could not load a task knows no more than that: of `tasks` one may come from the module it missed.
+    """
     if report.error is None:
         raise ValueError("the report has no exception")
+    target = None if launch is None else launch.target
+    if report.task:
+        missed = report.error.name
+        target = next((each.target for each in tasks if missed and each.target.startswith(f"{missed}.")), None)
     return Unloaded(
         raised=report.error,
         method=report.method or "spawn",
         start_up=report.phase == "start-up",
         task=report.task,
-        target=None if report.task or launch is None else launch.target,
+        target=target,
         place=None if launch is None else launch.place,
         sys_path=report.sys_path or None,
     )
@@ -131,7 +142,7 @@ def _better(told: Unloaded, predicted: Sequence[Unloaded]) -> list[Unloaded]:
             target=told.target,
             place=told.place,
             sys_path=told.sys_path,
-            facts=each.facts,
+            facts=() if each.raised.message == told.raised.message else each.facts,  # the child's own word is no guess
         )
         for each in predicted
     ]
@@ -161,6 +172,8 @@ def load_finding(what: Unloaded, parent: Parent) -> Finding:
     if missing is not None:
         name = missing["a"] or missing["c"] or missing["e"]
         return _missing_name(what, missing["b"] or missing["d"] or missing["f"], name, parent)
+    if _primitive_gone(raised):
+        return _lost_primitive(what)
     private = _NO_ATTRIBUTE.match(raised.message) if raised.type == "AttributeError" else None
     if private is not None and not frames:
         return _private_name(what, private["cls"], private["name"], parent)
@@ -267,11 +280,24 @@ def _why_not_importable(name: str, file: str | None, what: Unloaded, parent: Par
             f"{root} is on the parent's sys.path now, and was not when the processes started",
             f"put {root} on sys.path before the processes start: {ini}",
         )
+    relative = _relative_entry(root, parent)
+    if relative is not None:
+        return (
+            f"sys.path has the relative entry {relative!r}, which was {root} when the parent imported it, and the "
+            "working directory is another one now",
+            f"put the absolute path on sys.path: os.path.abspath({relative!r})",
+        )
     if parent.import_mode == "importlib":
         runs = " or run `python -m pytest` there," if _same(root, parent.rootdir) or _same(root, os.getcwd()) else ""
         return (
             f"--import-mode=importlib gave {file} that name, and {root} is not on sys.path",
             f"put {root} on sys.path: {ini},{runs} or use --import-mode=prepend",
+        )
+    if parent.rootdir is not None and os.path.relpath(root, parent.rootdir).startswith(os.pardir):
+        return (
+            f"the parent loaded {file} by its path, and {root} is not on sys.path",
+            "put that directory on sys.path before the processes start (monkeypatch.syspath_prepend), or pass the path "
+            "and load the file in the child",
         )
     return (
         f"the parent loaded {file} by its path, and {root} is not on sys.path",
@@ -287,6 +313,18 @@ def _import_root(name: str, file: str) -> str | None:
         if tail.partition(".")[0] != part:  # an extension module has its ABI in its name
             return None
     return path
+
+
+def _relative_entry(root: str, parent: Parent) -> str | None:
+    """Return the relative entry of the parent's ``sys.path`` that may have led to `root`."""
+    for entry in parent.sys_path:
+        if (
+            entry
+            and not os.path.isabs(entry)
+            and f"{root}{os.sep}".endswith(f"{os.sep}{os.path.normpath(entry)}{os.sep}")
+        ):
+            return entry
+    return None
 
 
 def _same(one: str, other: str | None) -> bool:
@@ -545,6 +583,55 @@ def _missing_arguments(what: Unloaded, cls: str, method: str, parent: Parent) ->
     else:
         fix = f"let __reduce__ of {cls} return the arguments that its constructor takes"
     return _finding("SM203", what.path, place, message, _evidence(what), fix)
+
+
+def _primitive_gone(raised: Raised) -> bool:
+    """Return whether a semaphore could not be opened by its name."""
+    return raised.type == "FileNotFoundError" and any(
+        os.path.basename(each.file) == "synchronize.py" and owner(each.file) == "stdlib" for each in raised.frames
+    )
+
+
+def _lost_primitive(what: Unloaded) -> Finding:
+    message = (
+        f"{what.child} found nothing behind a lock, queue, event or other primitive that it was sent: the parent had "
+        "dropped its last reference to it by then, and that removes it"
+    )
+    fix = "keep a reference to it in the parent, in a variable, until the child has ended"
+    return _finding("SM203", what.path, what.place, message, _evidence(what, _said(what.raised)), fix)
+
+
+# -- starts that fail in a child -------------------------------------------------------------------------------------
+
+_LOCAL = re.compile(r"Can't (?:pickle|get) local object (?:'(?P<a>[^']+)'|<(?P<kind>function|class) '?(?P<b>[^ ']+))")
+
+
+def failed_start(report: ChildReport) -> Finding | None:
+    """Return the finding for a process that a child of the leg could not start; None if it is about something else.
+
+    What the child's arguments were is not known here, only what pickle said of them.
+    """
+    error = report.error
+    if error is None or report.phase != "run" or report.method is None:
+        return None
+    dumped = [each for each in error.frames if owner(each.file) == "stdlib" and each.function.endswith("_launch")]
+    own = [each for each in error.frames if _whose(each.file) == "user"]
+    if not dumped or not own:
+        return None
+    place = Place(own[-1].file, own[-1].line)
+    text = f"the {report.method} child {report.process} (pid {report.pid}) could not start a process of its own"
+    local = _LOCAL.search(error.message)
+    if local is not None:
+        name = (local["a"] or local["b"]).rpartition(".")[2]
+        code = "SM102" if local["kind"] == "class" else "SM101"
+        fix = f"move `{name}` to module level, and pass what it uses from around it as arguments"
+        if name == "<lambda>":
+            fix = "replace the lambda by a function defined with `def` at module level"
+        return _finding(code, "target", place, f"{text}: {_said(error)}", (), fix)
+    if error.type not in ("TypeError", "PicklingError", "_pickle.PicklingError", "pickle.PicklingError"):
+        return None
+    fix = "make in the new process what cannot be pickled; pytest_startmethod.explain(target, args) finds it"
+    return _finding("SM103", "", place, f"{text}: {_said(error)}", (), fix)
 
 
 # -- SM404 -----------------------------------------------------------------------------------------------------------

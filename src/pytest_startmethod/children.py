@@ -144,10 +144,10 @@ class ReportDirectory:
         self._pid = os.getpid()
 
     @classmethod
-    def create(cls) -> ReportDirectory:
-        """Make the directory. Raises OSError if there is no place for it."""
+    def create(cls, parent: str | None = None) -> ReportDirectory:
+        """Make the directory, in `parent` if given. Raises OSError if there is no place for it."""
         # named as multiprocessing names its own: it can be that, too, and no path in it is longer than the user's
-        directory = cls(tempfile.mkdtemp(prefix="pymp-"))
+        directory = cls(tempfile.mkdtemp(prefix="pymp-", dir=parent))
         with contextlib.suppress(OSError, SyntaxError):  # then children compile it
             code = compiled(child.__file__)
             with open(os.path.join(directory.path, child.COMPILED), "wb") as file:
@@ -166,6 +166,16 @@ class ReportDirectory:
         # for reading, too: opening for writing alone waits for a reader
         child.writing_end = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         _remove_at_the_end(self.path, path)
+
+    def within(self) -> ReportDirectory | None:
+        """Return a directory in this one whose children do not end with this process: they are not ours to end."""
+        try:
+            path = tempfile.mkdtemp(dir=self.path)
+            with contextlib.suppress(OSError):
+                shutil.copy(os.path.join(self.path, child.COMPILED), path)
+        except OSError:
+            return None
+        return ReportDirectory(path)
 
     def watch_preparation(
         self, original: Callable[[str], dict[str, Any]], package: str = "multiprocessing"

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
@@ -15,10 +14,16 @@ from .options import MARKER, header_lines
 from .settings import Marker, Settings, SettingsError, from_config, parse_marker
 from .warning import StartMethodWarning
 
+if TYPE_CHECKING:
+    from .running import Running
+
 NAME: Final = "start_method"
 
 SETTINGS = pytest.StashKey[Settings]()
 """The run's options, in ``config.stash`` once `settings_of` was asked."""
+
+RUNNING: Final[pytest.StashKey[Running]] = pytest.StashKey()
+"""What runs the legs, in ``config.stash`` once there is one."""
 
 _INDICES: Final[dict[object, int]] = {method: index for index, method in enumerate(selection.ORDER)}
 """Of a method among the parameters of a session; those of backends are added as they come."""
@@ -47,6 +52,9 @@ class Leg:
 
 LEG = pytest.StashKey[Leg]()
 """An item's `Leg`; only items that are one have it."""
+
+DISCOVERED = pytest.StashKey[bool]()
+"""Set on an item while it runs again as a leg that `discovery` made."""
 
 _NO_LEG = pytest.StashKey[bool]()
 """Set on an item that is rightly no leg, though marked: a skip that says why."""
@@ -267,16 +275,22 @@ def stash_legs(config: pytest.Config, items: Sequence[pytest.Item]) -> int:
     return sum(LEG in item.stash or _NO_LEG in item.stash or _closest(item) is not None for item in items)
 
 
-def register_running(config: pytest.Config, settings: Settings) -> None:
-    """Register the hooks that run legs; once for each session, and not before there is a leg."""
-    manager = config.pluginmanager
-    if manager.has_plugin("startmethod-running"):
-        return
+def register_running(config: pytest.Config, settings: Settings, temporary: str | None = None) -> Running:
+    """Register the hooks that run legs; once for each session, and not before there is a leg.
+
+    `temporary` is where temporary files lie if a test may have redirected that by now.
+    """
+    if RUNNING in config.stash:
+        return config.stash[RUNNING]
     from . import running
 
-    manager.register(Teardown(), "startmethod-teardown")
-    manager.register(running.Running(config, settings), "startmethod-running")
+    manager = config.pluginmanager
+    hooks = config.stash[RUNNING] = running.Running(config, settings, temporary)
+    if not settings.discover:  # there most tests are no legs, and `discovery` registers the hooks where one is
+        manager.register(Teardown(), "startmethod-teardown")
+        manager.register(hooks, "startmethod-running")
     register_summary(config)
+    return hooks
 
 
 def register_summary(config: pytest.Config) -> None:
@@ -290,7 +304,7 @@ def register_summary(config: pytest.Config) -> None:
 
 def header(config: pytest.Config) -> list[str]:
     """Return the lines of the header."""
-    return header_lines(platform.python_version(), selection.default(), settings_of(config).methods)
+    return header_lines(selection.default(), settings_of(config).methods)
 
 
 def register_files(config: pytest.Config) -> None:

@@ -44,11 +44,15 @@ class Evidence:
     raised_at: Place | None = None
     """The user's line that raised, or skipped."""
     error: str = ""
-    """The exception as one line: ``"Empty: "``."""
+    """The exception's type: ``"Empty"``."""
+    text: str = ""
+    """The failure as the user reads it, with single spaces."""
     children: Sequence[Finding] = ()
     """What the children reported, and how they ended."""
     peculiar: Sequence[Finding] = ()
     """What is peculiar to the forkserver."""
+    state: Sequence[Finding] = ()
+    """What the children saw otherwise than the parent, the most likely reason first."""
     hang: Finding | None = None
     """What the call waited for when its time was over."""
     foreign: Sequence[Foreign] = ()
@@ -69,14 +73,29 @@ def diagnose(evidence: Evidence) -> tuple[Finding, ...]:
             if launch.method == evidence.method:
                 found += launch.findings
         found += _elsewhere(evidence)
-        found += evidence.children
+        found += [each for each in evidence.children if _keeps_from_running(each)]
+        found += _state(evidence, found)
+        found += [each for each in evidence.children if not _keeps_from_running(each)]
         found += evidence.peculiar
         found += _pools_given_up(evidence)
         found += _threads(evidence)
         if evidence.hang is not None:
             found.append(evidence.hang)
     found += _declared_fork_only(evidence)
-    return unique(found)
+    return unique([*(f for f in found if f not in evidence.state or f.level == "cause"),
+                   *(f for f in found if f in evidence.state and f.level == "note")])  # fmt: skip
+
+
+def _keeps_from_running(finding: Finding) -> bool:
+    """Say whether a child that this happened to never came to the user's code, or its result never came back."""
+    return finding.level == "cause" and (finding.code.startswith(("SM1", "SM2")) or finding.code == "SM407")
+
+
+def _state(evidence: Evidence, found: Sequence[Finding]) -> list[Finding]:
+    """Return what the children saw otherwise, unless there is a reason that leaves no room for it."""
+    if any(map(_keeps_from_running, found)) or _declared_fork_only(evidence) or evidence.peculiar:
+        return []
+    return list(evidence.state)
 
 
 def swallowed(evidence: Evidence) -> tuple[Finding, ...]:
@@ -85,8 +104,20 @@ def swallowed(evidence: Evidence) -> tuple[Finding, ...]:
 
 
 def predicted(evidence: Evidence) -> tuple[Finding, ...]:
-    """Return why what the fork leg started could not start under spawn."""
-    return unique(finding for launch in evidence.launches for finding in launch.predicted)
+    """Return why what the fork leg started could not start under spawn, where the code leaves that to the leg."""
+    return unique(
+        f for launch in evidence.launches if launch.predicted and not _pinned_fork(launch) for f in launch.predicted
+    )
+
+
+def _pinned_fork(launch: Launch) -> bool:
+    """Return whether the code asks for fork: it does so under every method.
+
+    The context of the mp_context fixture has a method of its own, too, and so have the workers of every pool.
+    """
+    if not launch.own_method or launch.is_worker:
+        return False
+    return bool(_pins(launch, [launch.place.file] if launch.place is not None else []) or _pins(launch, user_files()))
 
 
 def _elsewhere(evidence: Evidence) -> list[Finding]:
@@ -95,7 +126,7 @@ def _elsewhere(evidence: Evidence) -> list[Finding]:
         return []
     found = []
     for launch in [*evidence.launches, *(each for each in evidence.inherited if each.method == evidence.method)]:
-        if launch.error is None:
+        if launch.error is None or _tells(evidence.text, launch.error):
             continue
         where = f"in thread {launch.thread!r}" if launch.thread else f"at {_short(launch.place)}"
         if launch.fixture is not None:
@@ -106,6 +137,14 @@ def _elsewhere(evidence: Evidence) -> list[Finding]:
         fix = "let the failure of start() reach the test: check it where the thread or the fixture is waited for"
         found.append(_cause("SM408", "", launch.place, message, fix))
     return found
+
+
+def _tells(text: str, error: str) -> bool:
+    """Return whether a failure says of itself that it is `error`: testtools and others make an exception of the text.
+
+    ``"PicklingError: ..."`` stands there as ``"_pickle.PicklingError: ..."``.
+    """
+    return error in text
 
 
 def _pools_given_up(evidence: Evidence) -> list[Finding]:
@@ -229,10 +268,11 @@ def _pinned(evidence: Evidence, others: Sequence[Launch]) -> Finding:
 
 def _pins(launch: Launch, files: list[str]) -> list[Place]:
     """Return where `files` choose the context of `launch`."""
-    found = find_calls(files, "get_context", launch.method)
-    for name in _CLASSES[launch.method]:
+    method = base(launch.method)
+    found = find_calls(files, "get_context", method)
+    for name in _CLASSES[method]:
         found += find_names(files, name)
-    if launch.method == "spawn":  # ProcessPoolExecutor(max_tasks_per_child=...) without mp_context, 3.11
+    if method == "spawn":  # ProcessPoolExecutor(max_tasks_per_child=...) without mp_context, 3.11
         found += [p for p in find_calls(files, "ProcessPoolExecutor") if "max_tasks_per_child" in _source(p)]
     return found
 

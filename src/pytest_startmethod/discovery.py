@@ -7,22 +7,40 @@ the test is run again under every other selected method, with all fixtures made 
 
 from __future__ import annotations
 
+import os
+import sys
+import tempfile
+import time
 from collections.abc import Generator
+from multiprocessing.process import BaseProcess
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from . import _multiprocessing as mp
-from . import _pytest_private, again, collection, foreign, options
-from .activation import Activation, Patches
-from .collection import LEG, Leg
-from .launches import LegRecord
-from .running import DISCOVERED, STATE, LegState, Running
+from . import _pytest_private, again, collection, options
+from .collection import DISCOVERED, LEG, Leg
 from .terminal import ATTRIBUTE, FOREIGN
 
+# The rest is imported when the first process starts: most suites start none, and there may be 30 ms of it.
 if TYPE_CHECKING:
+    from .activation import Patches
+    from .children import ReportDirectory
+    from .launches import Fixture, LegRecord, Recorder
     from .report import LegResult
+    from .running import Hooks, LegState, Running
     from .settings import Settings
+
+_IN_USE = frozenset(
+    [
+        *(f"multiprocessing.{name}" for name in ("connection", "managers", "pool", "queues", "synchronize")),
+        "concurrent.futures.process",
+        "multiprocess.process",
+        "billiard.process",
+    ]
+)
+"""Modules that are imported by who means to start processes."""
 
 _OUTPUT = "startmethod_whole"
 """Where a worker of xdist tells its controller what `Discovery.whole_files` returns."""
@@ -32,20 +50,24 @@ def start(config: pytest.Config, settings: Settings) -> None:
     """Make a session discover; does nothing in one that only collects."""
     if config.getoption("collectonly"):
         return
-    worker = hasattr(config, "workerinput")
-    if not worker:
-        config.pluginmanager.register(Told(config, settings), "startmethod-told")
-    if worker or config.getoption("dist", "no") == "no":
-        # Before any test module takes a context.
-        config.add_cleanup(mp.tell_apart())
-        config.pluginmanager.register(_Starter(settings))
+    manager = config.pluginmanager
+    told = None
+    if not hasattr(config, "workerinput"):
+        told = Told(config, settings)
+        manager.register(told, "startmethod-told")
+        if config.getoption("dist", "no") != "no":
+            manager.register(_Controller(told), "startmethod-told-by-workers")
+            return
+    config.add_cleanup(mp.tell_apart())  # before any test module takes a context
+    manager.register(_Starter(settings, told))
 
 
 class _Starter:
     """Registers what watches the tests, once the plugins that the session brings with it are there."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, told: Told | None) -> None:
         self.settings = settings
+        self.told = told
         self.partly: set[str] = set()
         """Files of which a test was deselected."""
 
@@ -57,9 +79,7 @@ class _Starter:
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Begin to watch."""
         config = session.config
-        collection.register_running(config, self.settings)
-        running: Any = config.pluginmanager.get_plugin("startmethod-running")
-        discovery = Discovery(session, self.settings, running)
+        discovery = Discovery(session, self.settings, self.told)
         discovery.partly = self.partly
         config.pluginmanager.register(discovery, "startmethod-discovery")
 
@@ -67,62 +87,154 @@ class _Starter:
 class Discovery:
     """Watches the unmarked tests of a session, and runs them again."""
 
-    def __init__(self, session: pytest.Session, settings: Settings, running: Running) -> None:
+    running: Running
+    recorder: Recorder
+    _patches: Patches
+    _hooks: Hooks
+    _of_legs: ReportDirectory | None
+    """Where the children of legs report."""
+    _of_watched: ReportDirectory | None
+    """Where those of unmarked tests do."""
+
+    def __init__(self, session: pytest.Session, settings: Settings, told: Told | None) -> None:
         self.session = session
         self.settings = settings
-        self.running = running
-        self.recorder = running.recorder
+        self.told = told
+        """Who is told of it here; on a worker of xdist nobody."""
         available = mp.available()
         self._methods = [method for method in settings.methods if method in available]
-        self._patches = Patches()
+        self._temporary = tempfile.gettempdir()
+        """Where it is before a test redirects it, perhaps to a directory that goes with the test."""
+        self._begun = False
+        self._hooked = False
         self._item: pytest.Item | None = None
         """The unmarked test that runs."""
+        self._since = 0.0
+        """When it began, as `time.time` says."""
         self._method: str | None = None
         """The method of the first process that it started through the default context."""
-        self._reports: list[pytest.TestReport] = []
-        """Its reports so far, as long as it started none."""
         self._skipped = False
+        self._last: pytest.TestReport | None = None
+        """Its last report."""
         self._files: set[str] = set()
         """Where something was discovered."""
         self.partly: set[str] = set()
         """Files of which a test was deselected."""
-        running.discovery = self
+        if collection.RUNNING in session.config.stash or not _IN_USE.isdisjoint(sys.modules):
+            self._begin()
+        else:
+            self._await_first_start()
+
+    def _begin(self) -> None:
+        """Listen to what is started from now on."""
+        from .activation import Patches
+        from .running import Hooks
+
+        self.running = collection.register_running(self.session.config, self.settings, self._temporary)
+        self.running.discovery = self
+        self.recorder = self.running.recorder
         self.recorder.watcher = self
+        self._patches, self._hooks = Patches(), Hooks(self.running)
+        self._of_legs = self.running.reports
+        self._of_watched = self._of_legs.within() if self._of_legs is not None else None
         self.recorder.install()
-        session.config.add_cleanup(self.recorder.uninstall)
+        self.session.config.add_cleanup(self.recorder.uninstall)
+        self._begun = True
+
+    def _await_first_start(self) -> None:
+        """Begin when the first process starts."""
+        from . import foreign
+
+        original, pid = BaseProcess.start, os.getpid()
+
+        def start(process: BaseProcess) -> None:
+            __tracebackhide__ = True
+            if BaseProcess.start is start and os.getpid() == pid:
+                undo()
+                self._begin()
+                BaseProcess.start(process)
+            else:
+                original(process)
+
+        def undo() -> None:
+            if BaseProcess.start is start:
+                BaseProcess.start = original  # type: ignore[method-assign]
+
+        BaseProcess.start = start  # type: ignore[method-assign,assignment]
+        self.session.config.add_cleanup(undo)
+        self.session.config.add_cleanup(foreign.await_fork(self._begin_once))
+
+    def _begin_once(self) -> None:
+        if not self._begun:
+            self._begin()
 
     # Registered last and first in turn: the runs that follow are within nobody else's wrapper, such as a time limit.
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
         """Watch a test that is no leg, and run it again if it left the start method to the interpreter."""
-        if LEG in item.stash or not isinstance(item, pytest.Function):
+        if LEG in item.stash:
+            self._hook()
+            try:
+                return (yield from self.running.pytest_runtest_protocol(item))
+            finally:
+                self._unhook()
+        if not isinstance(item, pytest.Function):
             return (yield)
-        again.remember(item)
-        self._item, self._method, self._skipped = item, None, False
-        self._reports.clear()
+        before = _pytest_private.ItemState(item)
+        self._item, self._method, self._skipped, self._last, self._since = item, None, False, None, time.time()
+        if self._begun and self.recorder.by_fixture:
+            self._look_at_fixtures(item)
         try:
             result = yield
         finally:
             method = self._method
             self._stop_watching(item)
-        if method is not None and not self._skipped and not options.marked([item]):
-            self._run_again(item, method)
+        if method is not None:
+            if self.told is not None and self._last is not None:
+                self.told.take(self._last)
+            if not self._skipped and not options.marked([item]):
+                self._run_again(item, method, before)
         return result
+
+    def _hook(self) -> None:
+        """Let `Running` see the phases of the test: one that starts nothing does not pay for it."""
+        if not self._hooked:
+            self.session.config.pluginmanager.register(self._hooks, "startmethod-leg")
+            self._hooked = True
+
+    def _unhook(self) -> None:
+        if self._hooked:
+            self.session.config.pluginmanager.unregister(self._hooks)
+            self._hooked = False
 
     def _stop_watching(self, item: pytest.Item) -> None:
         self._item = self._method = None
-        if self.recorder.record is not None:
-            self.recorder.close(self.recorder.record)
+        if not self._begun:
+            return
+        record = self.recorder.record
+        if record is not None:
+            self.recorder.close(record)
+        self._unhook()
         self._patches.undo()
+        self.running.reports = self._of_legs
+        from .running import STATE
+
         if STATE in item.stash:
             del item.stash[STATE]
 
-    def _run_again(self, item: pytest.Item, method: str) -> None:
+    def _run_again(self, item: pytest.Item, method: str, before: _pytest_private.ItemState) -> None:
         self._files.add(_file(item.nodeid))
         for other in self._methods:
-            if other != method and not (self.session.shouldfail or self.session.shouldstop):
-                self.recorder.forget_fixtures()
-                again.run(item, self._leg(item, other), silent=False, stash={DISCOVERED: True})
+            if other == method or self.session.shouldfail or self.session.shouldstop:
+                continue
+            self.recorder.forget_fixtures()
+            if self.told is not None:
+                self.session.testscollected += 1
+            stash = {DISCOVERED: True}
+            reports = again.run(item, self._leg(item, other), silent=False, stash=stash, before=before)
+            if self.told is not None:
+                for report in reports:
+                    self.told.take(report)
         self.recorder.forget_fixtures()
 
     def _leg(self, item: pytest.Item, method: str, nodeid: str | None = None) -> Leg:
@@ -143,59 +255,71 @@ class Discovery:
         """Return a record for the test that runs, if it is one that is watched (`launches.Watcher`)."""
         if self._item is None:
             return None
+        from .launches import LegRecord
+
+        self._hook()
         return LegRecord(self._item.nodeid, "", self.settings.precheck != "off", watched=True)
 
+    def fixture(self, frame: FrameType) -> Fixture | None:
+        """Return the fixture that starts something (`launches.Watcher`)."""
+        from .launches import Fixture
+
+        found = _pytest_private.fixture_being_set_up(frame)
+        return None if found is None else Fixture(found.argname, found.scope, found.baseid)
+
     def by_default(self, method: str) -> None:
-        """Let the children report from now on (`launches.Watcher`)."""
+        """Look at the rest of the test, and let its children report (`launches.Watcher`)."""
         if self._method is not None or self._item is None:
             return
         self._method = method
-        if self.running.reports is not None:
-            self.running.reports.clear()
-            for owner, name, wrap in self.running.reports.patches():
+        self._hook()
+        reports = self.running.reports = self._of_watched
+        if reports is not None:
+            reports.clear()
+            for owner, name, wrap in reports.patches():
                 self._patches.put(owner, name, wrap)
 
-    def state_of(self, item: pytest.Item, report: pytest.TestReport) -> LegState | None:
-        """Return what is known of an unmarked test that has come to `report`; None if there is nothing to know."""
-        if item is not self._item:
-            return None
-        if report.skipped and not hasattr(report, "wasxfail"):
-            self._skipped = True
-        record = self.recorder.record
-        if report.when == "teardown":
-            if record is not None:
-                self._tell_foreign(report, record)
-            if self._method is None and self.recorder.by_fixture:
-                self._method = self._of_a_fixture(item)
-        if STATE in item.stash:
-            return item.stash[STATE]
-        if self._method is None:
-            self._reports.append(report)
-            return None
-        record = record or LegRecord(item.nodeid, self._method, precheck=False, watched=True)
-        state = LegState(self._leg(item, self._method, item.nodeid), Activation(self._method), record, watched=True)
-        for earlier in self._reports:
-            state.count(earlier)
-        item.stash[STATE] = state
-        return state
-
-    def _tell_foreign(self, report: pytest.TestReport, record: LegRecord) -> None:
-        """Let the report of a test that becomes no leg say what it started past the default context."""
-        if self._method is None:
-            pinned = foreign.pinned((launch for launch in record.launches if launch.pinned), "")
-            found = [each.as_dict() for each in (*pinned, *record.foreign)]
-            if found:
-                setattr(report, FOREIGN, found)
-
-    def _of_a_fixture(self, item: pytest.Item) -> str | None:
-        """Return the method of a process that a wider fixture of `item` started for an earlier test."""
+    def _look_at_fixtures(self, item: pytest.Item) -> None:
+        """Take a process that a wider fixture of `item` started for an earlier test, and that still serves, as its."""
         names = item.fixturenames  # type: ignore[attr-defined]
         for fixture, launches in self.recorder.by_fixture.items():
             if fixture.name in names and item.nodeid.startswith(fixture.base):
                 for launch in launches:
                     if not launch.pinned:
-                        return launch.method
-        return None
+                        self.by_default(launch.method)
+
+    def state_of(self, item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport) -> LegState | None:
+        """Return what is known of an unmarked test that has started something; None of any other."""
+        if item is not self._item:
+            return None
+        record = self.recorder.record
+        if self._method is None:
+            if record is not None and report.when == "teardown":
+                self._tell_foreign(report, record)
+            return None
+        from .activation import Activation
+        from .launches import LegRecord
+        from .running import STATE, LegState
+
+        self._last = report
+        if report.skipped and not hasattr(report, "wasxfail"):
+            self._skipped = True
+        if STATE in item.stash:
+            return item.stash[STATE]
+        record = record or LegRecord(item.nodeid, self._method, precheck=False, watched=True)
+        state = LegState(self._leg(item, self._method, item.nodeid), Activation(self._method), record, watched=True)
+        state.duration = max(0.0, call.start - self._since)  # of the set-up, which nobody saw
+        item.stash[STATE] = state
+        return state
+
+    def _tell_foreign(self, report: pytest.TestReport, record: LegRecord) -> None:
+        """Let the report of a test that becomes no leg say what it started past the default context."""
+        from . import foreign
+
+        pinned = foreign.pinned((launch for launch in record.launches if launch.pinned), "")
+        found = [each.as_dict() for each in (*pinned, *record.foreign)]
+        if found:
+            setattr(report, FOREIGN, found)
 
     # -- what the markers need to know -------------------------------------------------------------------------------
 
@@ -214,7 +338,9 @@ class Discovery:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:
-        """Tell the controller of xdist what only a worker knows."""
+        """End what the legs left, and tell the controller of xdist what only a worker knows."""
+        if self._begun:
+            self.running.pytest_sessionfinish()
         output: dict[str, Any] | None = getattr(self.session.config, "workeroutput", None)
         if output is not None:
             output[_OUTPUT] = self.whole_files()
@@ -230,23 +356,13 @@ class Told:
     def __init__(self, config: pytest.Config, settings: Settings) -> None:
         self.config = config
         self.settings = settings
-        self.session: pytest.Session | None = None
         self.results: dict[str, LegResult] = {}
         self.whole: dict[str, int] = {}
-        self._counted: set[str] = set()
+        """See `Discovery.whole_files`; of all workers."""
 
-    def pytest_sessionstart(self, session: pytest.Session) -> None:
-        """Know the session, whose tests become more."""
-        self.session = session
-
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> Generator[None, object, object]:
-        """Count the legs for the progress, and let ``--lf`` and ``--sw`` know a leg by the test that it is one of."""
+    def take(self, report: pytest.TestReport) -> None:
+        """Take a report of what was discovered, and let ``--lf`` and ``--sw`` know a leg by the test it is one of."""
         test = getattr(report, "startmethod_of", None)
-        if test is not None and report.nodeid not in self._counted and self.session is not None:
-            self._counted.add(report.nodeid)
-            self.session.testscollected += 1
-        result = yield
         if test is not None and report.failed:
             _pytest_private.blame(self.config, report, test)
         data = getattr(report, ATTRIBUTE, None)
@@ -254,21 +370,17 @@ class Told:
             from .report import LegResult
 
             self.results[report.nodeid] = LegResult.from_dict(data)
-        return result
-
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_testnodedown(self, node: Any) -> None:
-        """Take what a worker of xdist knows."""
-        self.whole.update(getattr(node, "workeroutput", {}).get(_OUTPUT, {}))
 
     @pytest.hookimpl(trylast=True)
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
         """Write what to paste where, unless the user asked for quiet."""
         if terminalreporter.verbosity < 0:
             return
         from . import markers
 
         if not self.results:
+            if exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+                return
             terminalreporter.write_line(f"{options.flag(options.DISCOVER)}: {_NOTHING}")
             return
         discovery = self.config.pluginmanager.get_plugin("startmethod-discovery")
@@ -283,6 +395,34 @@ class Told:
             terminalreporter.section("start methods: what to mark")
         for line in text:
             terminalreporter.write_line(line)
+
+
+class _Controller:
+    """Passes on to `Told` what workers of xdist send."""
+
+    def __init__(self, told: Told) -> None:
+        self.told = told
+        self.session: pytest.Session | None = None
+        self._counted: set[str] = set()
+
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        """Know the session, whose tests become more."""
+        self.session = session
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> Generator[None, object, object]:
+        """Count the legs before the terminal tells of the progress."""
+        if hasattr(report, "startmethod_of") and report.nodeid not in self._counted and self.session is not None:
+            self._counted.add(report.nodeid)
+            self.session.testscollected += 1
+        result = yield
+        self.told.take(report)
+        return result
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Take what a worker knows of its files."""
+        self.told.whole.update(getattr(node, "workeroutput", {}).get(_OUTPUT, {}))
 
 
 _NOTHING = "no unmarked test started a process by the default start method"

@@ -174,6 +174,8 @@ _OWN_FORKS: Final = (
 
 _watch: Watch | None = None
 _registered = False
+_waiting: Callable[[], None] | None = None
+"""Begins to listen, at the first fork."""
 
 
 class Watch:
@@ -192,14 +194,12 @@ class Watch:
 
     def begin(self) -> None:
         """Listen to what is loaded, and to what will be."""
-        global _watch, _registered
+        global _watch
         for name in _SUBJECTS:
             if name in sys.modules:
                 self.loaded(name)
         sys.meta_path.insert(0, self._finder)
-        if not _registered and hasattr(os, "register_at_fork"):
-            os.register_at_fork(before=_before_fork)  # for good: there is no way back, and it does nothing unasked
-            _registered = True
+        _register()
         _watch = self
 
     def end(self) -> None:
@@ -219,7 +219,7 @@ class Watch:
     def forked(self, frame: FrameType) -> None:
         """Count an ``os.fork`` of the user's."""
         name = frame.f_globals.get("__name__") or ""
-        record = self.listening() if name.partition(".")[0] not in _OWN_FORKS else None
+        record = self.listening() if _is_users_fork(frame) else None
         if record is not None and not name.startswith(f"{record.package}."):
             note(record, "os.fork", "fork", frame, count=1)
 
@@ -236,10 +236,41 @@ class Watch:
             note(record, package, "loky", frame, tasks=1)
 
 
+def await_fork(begin: Callable[[], None]) -> Callable[[], None]:
+    """Call `begin` when the user's code forks and nobody listens yet; the function returned calls that off."""
+    global _waiting
+    pid = os.getpid()
+    _waiting = lambda: begin() if os.getpid() == pid else None  # noqa: E731
+    _register()
+
+    def undo() -> None:
+        global _waiting
+        _waiting = None
+
+    return undo
+
+
+def _register() -> None:
+    global _registered
+    if not _registered and hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=_before_fork)  # for good: there is no way back, and it does nothing unasked
+        _registered = True
+
+
 def _before_fork() -> None:
-    watch = _watch
-    if watch is not None:
-        watch.guarded(watch.forked, sys._getframe(1))
+    global _waiting
+    frame = sys._getframe(1)
+    if _waiting is not None and _watch is None and _is_users_fork(frame):
+        waiting, _waiting = _waiting, None
+        with suppress(Exception):
+            waiting()
+    if _watch is not None:
+        _watch.guarded(_watch.forked, frame)
+
+
+def _is_users_fork(frame: FrameType) -> bool:
+    name = frame.f_globals.get("__name__") or ""
+    return name.partition(".")[0] not in _OWN_FORKS
 
 
 def _start_wrapper(watch: Watch, package: str, original: Callable[..., Any]) -> Callable[..., Any]:

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from . import codes
 from .callers import Place, owner
@@ -31,6 +32,8 @@ class Hanging:
     parent: Sequence[Stack]
     children: Sequence[tuple[Launch, Sequence[Stack]]] = ()
     """Launches that were alive, each with the stacks of its process, if they could be had."""
+    started: bool = True
+    """Whether the leg, or a fixture that it uses, started a process at all."""
 
 
 _LINE = re.compile(r'^\s*File "(?P<file>.+)", line (?P<line>\d+) in (?P<function>.+)$')
@@ -130,7 +133,10 @@ def explain(hanging: Hanging, method: str) -> Finding:
         said, advice = _child(launch, stacks)
         evidence.append(said)
         fix = fix or advice
-    if not hanging.children:
+    if not hanging.started:
+        evidence.append("the leg started no process: whatever it waits for has nothing to do with the start method")
+        fix = "give the wait a time limit, so that it fails with a reason"
+    elif not hanging.children:
         evidence.append("no process that the leg started is alive")
     for stack in hanging.parent:
         if not stack.main and user_place(stack) is not None:
@@ -140,7 +146,8 @@ def explain(hanging: Hanging, method: str) -> Finding:
         f"see what {'the child' if hanging.children else 'the test'} waits for under {method}; "
         "give the wait a time limit, so that it fails with a reason"
     )
-    return Finding("SM403", codes.CAUSES["SM403"].name, "cause", "", file, line, message, tuple(evidence), fix)
+    level: Literal["cause", "note"] = "cause" if hanging.started else "note"
+    return Finding("SM403", codes.CAUSES["SM403"].name, level, "", file, line, message, tuple(evidence), fix)
 
 
 def _child(launch: Launch, stacks: Sequence[Stack]) -> tuple[str, str]:

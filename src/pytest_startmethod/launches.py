@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.process import BaseProcess
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from . import _cpython, activation, backends, foreign, selection
@@ -22,12 +24,15 @@ if TYPE_CHECKING:
     from .finding import Finding
     from .loading import Loader, Payload
     from .patches import Patched
+    from .state import Observed
 
 _T = TypeVar("_T")
 _MARK = "_pytest_startmethod_failure"
 _KEPT_BYTES = 1_000_000
 _DESCRIBED_LENGTH = 60
 _DESCRIBED_PATH = 240
+_OBSERVED_ALIKE = 2
+_OBSERVING_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +76,14 @@ class Launch:
     """Whether a Pool or an executor started it."""
     by_torch: bool = False
     """Whether ``torch.multiprocessing`` started it."""
+    own_method: bool = False
+    """Whether its class, rather than the default context, says which method it starts with."""
     threads: tuple[str, ...] = ()
     """Under fork: the other threads that ran in the parent when it started."""
     pinned: bool | None = None
     """Of a test that is only watched: whether a context that names its method started it. Of a leg: None."""
+    observed: Observed | None = None
+    """What its code reads and writes, and what the parent had there."""
 
     @property
     def alive(self) -> bool:
@@ -112,6 +121,8 @@ class Task:
     place: Place | None
     findings: tuple[Finding, ...] = ()
     """Why it could not be sent."""
+    observed: Observed | None = field(default=None, compare=False)
+    """What its code reads and writes, and what the parent had there."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the task as builtins."""
@@ -184,6 +195,8 @@ class LegRecord:
     """Whether the test is no leg, but one that `Recorder.watcher` watches."""
     patches: list[Patched] = field(default_factory=list)
     """What monkeypatch and mock set while the leg ran, and what was in force when it began."""
+    observing: float = 0.0
+    """Seconds spent on looking at what launches read."""
 
 
 class Watcher(Protocol):
@@ -191,6 +204,9 @@ class Watcher(Protocol):
 
     def open(self) -> LegRecord | None:
         """Return the record of the test that runs, which starts its first process or hands out its first task."""
+
+    def fixture(self, frame: FrameType) -> Fixture | None:
+        """Return the fixture that is being set up where `frame` is called from."""
 
     def by_default(self, method: str) -> None:
         """Hear that the test starts a process or hands out a task through the default context, under `method`."""
@@ -208,6 +224,8 @@ class Recorder:
         """Launches of such fixtures that are gone, in legs: what of them still runs is ended with the session."""
         self.loader: Callable[[], Loader] | None = None
         """Gives the fresh child that is asked whether what pickles loads, too; None: nothing is asked."""
+        self.observe: Callable[..., Observed | None] | None = None
+        """Looks at what the code of a launch or a task reads; None: nothing is looked at."""
         self.pools = Pools()
         self.dead_workers: Callable[[], str] = lambda: "nothing is known of why"
         """Says why the workers of a pool died."""
@@ -352,6 +370,8 @@ class Recorder:
         )
         record.launches.append(launch)
         if record.watched:
+            if self.watcher is not None and launch.fixture is None:
+                launch.fixture = self.watcher.fixture(sys._getframe(1))
             launch.pinned = not mp.process_by_default(process)
             if not launch.pinned and self.watcher is not None:
                 self.watcher.by_default(launch.method)
@@ -360,15 +380,19 @@ class Recorder:
         launch.by_torch = foreign.through_torch(target, sys._getframe(1))
         worker = mp.worker_initializer(target, args)
         launch.is_worker = worker is not None
+        launch.own_method = mp.has_own_method(process)
         if mp.is_pool_worker(target):
             launch.pool = self.pools.of(args[0])
         if method == "fork":
             launch.threads = tuple(each.name for each in threading.enumerate() if each is not thread)
         if worker is not None and worker[0] is not None:
-            self._initializer(record, launch, target, worker[0])
+            self._initializer(record, launch, target, *worker)
+        own = backend is backends.STDLIB
+        if own and self.observe is not None and not launch.is_worker and not mp.is_manager_server(target):
+            launch.observed = self._guarded(self._observe_launch, record, launch, process)
         if record.precheck and method == "fork":
             self._guarded(self._precheck, record, launch, process, backend)
-        elif method != "fork" and backend is backends.STDLIB:
+        elif method != "fork" and own:
             self._guarded(self._keep_payload, launch, process)
             if sys.version_info < (3, 11):
                 self._guarded(self._look_for_fork_locks, record, process)
@@ -385,12 +409,36 @@ class Recorder:
 
         return _set
 
-    def _initializer(self, record: LegRecord, launch: Launch, target: Any, initializer: Any) -> None:
+    def _initializer(
+        self, record: LegRecord, launch: Launch, target: Any, initializer: Any, initargs: tuple[Any, ...] = ()
+    ) -> None:
         executor = getattr(target, "__module__", None) == "concurrent.futures.process"
         owner = "ProcessPoolExecutor" if executor else "Pool"
         task = Task(launch.method, owner, "initializer", describe_callable(initializer), launch.place)
         if task not in record.tasks:  # each worker has the same
+            self._observe_task(task, initializer, initargs, {})
             record.tasks.append(task)
+
+    def _observe_launch(self, record: LegRecord, launch: Launch, process: BaseProcess) -> Observed | None:
+        assert self.observe is not None
+        alike = [
+            each.observed
+            for each in record.launches
+            if each.observed is not None and (each.target, each.place) == (launch.target, launch.place)
+        ]
+        if len(alike) >= _OBSERVED_ALIKE and record.observing > _OBSERVING_SECONDS:  # many processes of one line
+            return None
+        start = time.perf_counter()
+        observed = self.observe(process, method=launch.method, frame=sys._getframe(1))
+        record.observing += time.perf_counter() - start
+        return observed
+
+    def _observe_task(self, task: Task, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self.observe is not None and task.method in selection.ORDER:
+            frame = sys._getframe(1)
+            task.observed = self._guarded(
+                lambda: self.observe and self.observe(function, args, kwargs, method=task.method, frame=frame)
+            )
 
     def _precheck(self, record: LegRecord, launch: Launch, process: BaseProcess, backend: Backend) -> None:
         from . import pickling
@@ -406,7 +454,8 @@ class Recorder:
         with self._pickling(backend.package):
             outcome = pickling.dry_run(process, allow_fork_primitives=True)
             if outcome.error is not None:
-                launch.predicted = pickling.diagnose(process, error=outcome.error, allow_fork_primitives=True)
+                found = pickling.diagnose(process, error=outcome.error, allow_fork_primitives=True)
+                launch.predicted = _placed(found, launch.place)
             elif self.loader is not None and backend is backends.STDLIB:
                 from . import loading
 
@@ -433,7 +482,7 @@ class Recorder:
         launch.error = one_line(error)
         failure = self.failure_of(error)
         if failure is not None:
-            launch.findings = failure.findings
+            launch.findings = failure.findings = _placed(failure.findings, launch.place)
         else:
             self._remember(record, error, ())
 
@@ -561,9 +610,17 @@ class Recorder:
         how = "map" if name == "_map_async" else name
         task = Task(method_of(pool), owner, how, describe_callable(function), calling_place(sys._getframe(1)))
         if task not in record.tasks:
+            self._observe_task(task, function, *mp.task_arguments(name, args, kwargs))
             record.tasks.append(task)
         if record.watched and task.method is not None and self.watcher is not None and mp.pool_by_default(pool):
             self.watcher.by_default(task.method)
+
+
+def _placed(findings: tuple[Finding, ...], place: Place | None) -> tuple[Finding, ...]:
+    """Return `findings`, those without a place at the line that starts the process."""
+    if place is None:
+        return findings
+    return tuple(f if f.file is not None else replace(f, file=place.file, line=place.line) for f in findings)
 
 
 def one_line(error: BaseException) -> str:

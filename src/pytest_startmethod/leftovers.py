@@ -66,7 +66,18 @@ def _wait(launches: list[Launch], seconds: float) -> None:
         wait(sentinels, remaining)
 
 
-def sentence(launch: Launch, leg: str) -> str:
-    """Say which child outlived its leg."""
+def sentences(left: Iterable[Launch], leg: str) -> list[str]:
+    """Say which children outlived their leg, those of one line together."""
+    groups: dict[object, list[Launch]] = {}
+    for launch in left:
+        groups.setdefault((launch.target, launch.place), []).append(launch)
+    return [_sentence(each, leg) for each in groups.values()]
+
+
+def _sentence(launches: list[Launch], leg: str) -> str:
+    launch, count = launches[0], len(launches)
     where = f", started at {launch.place.file}:{launch.place.line}" if launch.place is not None else ""
-    return f"child {launch.pid} ({launch.target}{where}) outlived {leg} and was ended"
+    what = f"({launch.target}{where}) outlived {leg}"
+    if count == 1:
+        return f"child {launch.pid} {what} and was ended"
+    return f"{count} children {what} and were ended"

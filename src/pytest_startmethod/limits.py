@@ -10,7 +10,8 @@ import ctypes
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Final
 
@@ -43,6 +44,23 @@ def is_debugging() -> bool:
     module = getattr(type(tracer), "__module__", "") if tracer is not None else ""
     name = getattr(tracer, "__module__", None) or module
     return str(name).partition(".")[0] in ("bdb", "pdb", "pydevd", "_pydevd_bundle", "pydevd_tracing", "debugpy")
+
+
+@contextmanager
+def alarm_paused() -> Iterator[None]:
+    """Stop the clock behind SIGALRM, if one runs: what pytest-timeout gives a test is not for our work after it.
+
+    Its handler raises wherever the main thread is; in a hook of ours that would end the session.
+    """
+    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    left, every = signal.setitimer(signal.ITIMER_REAL, 0)
+    try:
+        yield
+    finally:
+        if left:
+            signal.setitimer(signal.ITIMER_REAL, left, every)
 
 
 class Limit:

@@ -22,8 +22,13 @@ LIMIT = 20
 """No more failures than that are looked for."""
 
 
-def main(exception: Callable[[BaseException], dict[str, Any]]) -> None:
-    """Answer questions until standard input ends. `exception` turns an exception into builtins."""
+def main(
+    exception: Callable[[BaseException], dict[str, Any]], modules: Mapping[str, Mapping[str, Any]] | None = None
+) -> None:
+    """Answer questions until standard input ends. `exception` turns an exception into builtins.
+
+    `modules` holds what else was sent, for questions about values: see `state_child`.
+    """
     requests, answers = os.dup(0), os.dup(1)
     null = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
@@ -40,6 +45,15 @@ def main(exception: Callable[[BaseException], dict[str, Any]]) -> None:
         if payload is None:
             return
         question = json.loads(header)
+        if "bindings" in question and modules is not None:
+            child = modules["state_child"]
+            child["keep"](question["keep"])
+            answer = _in_fork(lambda: child["answer"](question, modules["structure"], modules["ambient"]),  # noqa: B023
+                              question["seconds"])  # fmt: skip
+            new = answer.pop("new", [])
+            write_block(answers, json.dumps(answer).encode())
+            child["keep"](new)
+            continue
         answer = _in_fork(lambda: _load(question, payload, exception), question["seconds"])  # noqa: B023
         if answer.get("error") is not None:
             traced = _in_fork(lambda: _trace(question, payload, exception), question["seconds"])  # noqa: B023

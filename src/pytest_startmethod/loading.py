@@ -8,6 +8,7 @@ pickle; which object that is, the bytes themselves tell.
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
 import os
@@ -27,7 +28,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Literal
 
-from . import _cpython, causes, child, children, load_child, pickling
+from . import _cpython, ambient, causes, child, children, load_child, pickling, state_child, structure
 from .child_causes import Parent, Unloaded, load_finding
 from .finding import Finding
 from .walk import PROTOCOL, key_text, shorten
@@ -199,8 +200,11 @@ modules = {}
 for name, file in %r:
     modules[name] = {"__name__": name, "__file__": file}
     exec(marshal.loads(block()[16:]), modules[name])
-modules["load_child"]["main"](modules["child"]["_exception"])
+modules["load_child"]["main"](modules["child"]["_exception"], modules)
 """
+_FILES = [(module.__name__.rpartition(".")[2], module.__file__ or "")
+          for module in (child, load_child, structure, ambient, state_child)]  # fmt: skip
+_code = functools.lru_cache(children.compiled)
 _PREPARED = ("sys_path", "sys_argv", "orig_dir", "dir", "start_method")
 _MAIN = ("init_main_from_name", "init_main_from_path")
 
@@ -217,6 +221,8 @@ class Loader:
         self.method = method
         self._process: subprocess.Popen[bytes] | None = None
         self._main: dict[str, Any] = {}
+        self._prepared: dict[str, Any] = {}
+        self._greeted = self._ready = False
 
     def __enter__(self) -> Loader:
         return self
@@ -240,6 +246,39 @@ class Loader:
             return tuple(self._unloaded(answer, payload))
         return ()
 
+    def open(self) -> None:
+        """Start the child's process, if there is none, and do not wait for it. Raises nothing."""
+        try:
+            if self._process is None or self._process.poll() is not None:
+                self._launch()
+        except (OSError, ValueError, subprocess.SubprocessError):
+            self.close()
+
+    def begin(self, question: Mapping[str, Any]) -> None:
+        """Send a question about values (see `state_child.answer`), so that two can be asked at once; then `finish`.
+
+        With ``question["main"]``, the child has run the parent's main module as a real one would.
+        """
+        self.open()
+        try:
+            self._greet()
+            if question["main"]:
+                question = {**question, "prepare": {**question["prepare"], **self._main}}
+            self._send(json.dumps({**question, "seconds": self.seconds}).encode())
+            self._send(b"")
+        except (OSError, AssertionError, ValueError, TypeError):
+            self.close()
+
+    def finish(self) -> Mapping[str, Any] | None:
+        """Return the answer to the question that `begin` sent; None if none came."""
+        try:
+            self._await()
+            answer: Mapping[str, Any] = json.loads(self._receive())
+        except (OSError, EOFError, AssertionError, ValueError):
+            self.close()
+            return None
+        return answer
+
     def close(self) -> None:
         """End the child."""
         process, self._process = self._process, None
@@ -258,8 +297,7 @@ class Loader:
         process.wait()
 
     def _ask(self, payload: Payload) -> Mapping[str, Any]:
-        if self._process is None or self._process.poll() is not None:
-            self._start()
+        self._start()
         # running the main module again has effects of its own: only for what refers to it
         main = self._main if b"__main__" in payload.data else {}
         question = {"buffers": payload.buffers, "main": main, "seconds": self.seconds}
@@ -269,24 +307,40 @@ class Loader:
         return answer
 
     def _start(self) -> None:
+        if self._process is None or self._process.poll() is not None:
+            self._launch()
+        self._greet()
+        self._await()
+
+    def _launch(self) -> None:
         from multiprocessing import spawn
 
         data = spawn.get_preparation_data("MainProcess")
         self._main = {key: data[key] for key in _MAIN if key in data}
-        files = [("child", child.__file__), ("load_child", load_child.__file__)]
+        self._prepared = {key: data[key] for key in _PREPARED if key in data}
+        self._greeted = self._ready = False
         self._process = subprocess.Popen(
-            [os.fsdecode(spawn.get_executable()), *_cpython.interpreter_flags(), "-c", _SOURCE % (files,)],
+            [os.fsdecode(spawn.get_executable()), *_cpython.interpreter_flags(), "-c", _SOURCE % (_FILES,)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             bufsize=0,
             start_new_session=True,
         )
-        for _, file in files:
-            self._send(children.compiled(file))
-        prepared = {key: data[key] for key in _PREPARED if key in data}
-        self._send(json.dumps({**prepared, "start_method": self.method}).encode())
-        self._receive()
+
+    def _greet(self) -> None:
+        """Send a new child its code and what `multiprocessing` would prepare it with."""
+        if self._greeted:
+            return
+        self._greeted = True
+        for _, file in _FILES:
+            self._send(_code(file))
+        self._send(json.dumps({**self._prepared, "start_method": self.method}).encode())
+
+    def _await(self) -> None:
+        if not self._ready:
+            self._receive()
+            self._ready = True
 
     def _send(self, data: bytes) -> None:
         assert self._process is not None

@@ -21,6 +21,8 @@ MARKER_HELP: Final = (
 PRECHECK: Final = ("report", "error", "off")
 VACUOUS: Final = ("report", "fail", "ignore")
 
+USER_CODE: Final = "start_methods_user_code"
+
 OPTIONS: Final = {
     "start_methods": (
         "METHODS",
@@ -51,21 +53,15 @@ OPTIONS: Final = {
 LISTS: Final = frozenset({"start_methods_report"})
 """Those that may be given more than once; in an ini file, one value a line."""
 DISCOVER: Final = "start_methods_discover"
-SWITCHES: Final[dict[str, tuple[str, str | None]]] = {
-    DISCOVER: (
-        "watch unmarked tests, too: one that starts a process or runs a task in one, and leaves the start method to "
-        "the interpreter, is run again under the other start methods",
-        None,
-    ),
-    "start_methods_verify": (
-        "run a failed leg again with one cause removed at a time, to confirm what its findings say (the default)",
-        "do not run failed legs again",
-    ),
-}
-"""Ini key -> help of the option, and of its ``--no-`` form if it has one. The ini key takes what ini booleans take."""
-_TRUE: Final = ("1", "true", "yes", "on")
-_FALSE: Final = ("0", "false", "no", "off")
-BOOLEAN: Final = (*_TRUE, *_FALSE)
+DISCOVER_HELP: Final = (
+    "watch unmarked tests, too: one that starts a process or runs a task in one, and leaves the start method to the "
+    "interpreter, is run again under the other start methods"
+)
+VERIFY: Final = "start_methods_verify"
+VERIFY_HELP: Final = (
+    "run a failed leg again with one cause removed at a time, to confirm what its findings say (the default)",
+    "do not run failed legs again",
+)
 
 
 def flag(key: str) -> str:
@@ -83,13 +79,15 @@ def add_options(parser: pytest.Parser) -> None:
             continue
         group.addoption(flag(key), default=None, metavar=metavar, dest=key, help=text)
         parser.addini(key, f"The default of {flag(key)}.", default="")
-    for key, (on, off) in SWITCHES.items():
-        group.addoption(flag(key), default=None, action="store_const", const="on", dest=key, help=on)
-        if off is not None:
-            group.addoption(
-                f"--no-{flag(key)[2:]}", default=None, action="store_const", const="off", dest=key, help=off
-            )
-        parser.addini(key, f"The default of {flag(key)}.", default="")
+    group.addoption(flag(DISCOVER), action="store_true", default=None, dest=DISCOVER, help=DISCOVER_HELP)
+    parser.addini(DISCOVER, f"The default of {flag(DISCOVER)}.", type="bool", default=False)
+    group.addoption(flag(VERIFY), action="store_const", const=True, default=None, dest=VERIFY, help=VERIFY_HELP[0])
+    no = f"--no-{flag(VERIFY)[2:]}"
+    group.addoption(no, action="store_const", const=False, default=None, dest=VERIFY, help=VERIFY_HELP[1])
+    parser.addini(VERIFY, f"The default of {flag(VERIFY)}.", type="bool", default=None)
+    parser.addini(
+        USER_CODE, "Installed packages whose code is looked at as the project's own.", type="args", default=[]
+    )
 
 
 def given(config: pytest.Config, key: str) -> tuple[str, str]:
@@ -108,20 +106,20 @@ def given_list(config: pytest.Config, key: str) -> tuple[list[str], str]:
     return config.getini(key), f"ini key {key}"
 
 
-def is_on(text: str) -> bool:
-    """Return what a word of `BOOLEAN` means."""
-    return text.lower() in _TRUE
-
-
 def any_given(config: pytest.Config) -> bool:
     """Return whether there is anything to be wrong."""
-    return any(config.getoption(key) is not None or config.getini(key) for key in (*OPTIONS, *SWITCHES))
+    try:
+        if config.getini(VERIFY) is not None or config.getini(USER_CODE):
+            return True
+        return any(config.getoption(key) is not None or config.getini(key) for key in (*OPTIONS, DISCOVER))
+    except Exception:  # ValueError, TypeError or, from 9.2 on, UsageError: no truth value
+        return True
 
 
-def header_lines(python: str, default: str, methods: tuple[str, ...]) -> list[str]:
+def header_lines(default: str, methods: tuple[str, ...]) -> list[str]:
     """Return what the header says: what runs here, and what the users have."""
     return [
-        f"start methods: {', '.join(methods)} (Python {python} here starts with {default})",
+        f"start methods: {', '.join(methods)} (the default here: {default})",
         "  users have: spawn on macOS and Windows, forkserver on Linux with Python 3.14",
     ]
 
@@ -129,7 +127,7 @@ def header_lines(python: str, default: str, methods: tuple[str, ...]) -> list[st
 def unused_line(config: pytest.Config) -> str | None:
     """Return what to say of a ``--start-methods`` in a run without a marked test, or None if it was not given."""
     text = config.getoption("start_methods")
-    if text is None:
+    if text is None or config.getoption(DISCOVER) or config.getini(DISCOVER):
         return None
     return (
         f"--start-methods={text} had no effect: no test is marked with @pytest.mark.{MARKER} "

@@ -263,9 +263,9 @@ def explain(
 ) -> list[Finding]:
     """Return why ``Process(target=target, args=args, kwargs=kwargs)`` would not start, or not load, under `method`.
 
-    Empty under fork, and when all of it can be pickled here and loaded by a fresh child, which is asked only if all
-    can be pickled (about 0.1 s). With `task`, the same for a pool's or executor's task. Raises ValueError for an
-    unknown method.
+    Empty under fork, and when all of it can be pickled here, loaded by a fresh child, and what the code reads is there
+    as it is here. Fresh children are asked only if all can be pickled (about 0.2 s). With `task`, the same for a pool's
+    or executor's task. Raises ValueError for an unknown method.
     """
     if method not in _METHODS:
         raise ValueError(f"unknown start method {method!r}: choose from {', '.join(_METHODS)}")
@@ -275,8 +275,17 @@ def explain(
 
     call = causes.Call(target, tuple(args), dict(kwargs or {}))
     found = diagnose(call, task=task, method=method)
-    if not found:
-        from . import loading
+    if found:
+        return list(found)
+    from . import loading, state, state_causes
 
-        found = loading.explain(call, task=task, method=method)
-    return list(found)
+    observed = state.observe(target, tuple(args), kwargs, method=method, user=state.UserCode.of_target(target))
+    with loading.Loader(method=method) as loader, loading.Loader(method=method) as other:
+        other.open()
+        found = loading.explain(call, task=task, method=method, loader=loader)
+        if found or observed is None:
+            return list(found)
+        environ = state.server_environment() if method == "forkserver" else None
+        context = state_causes.Context(environ=environ, failed=False)
+        seen = state.ask(observed, [loader, other], environ) if observed.reads_state else None
+        return state_causes.explain(observed, seen or [], context)

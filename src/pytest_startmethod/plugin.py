@@ -71,7 +71,11 @@ def pytest_report_header(config: pytest.Config) -> list[str] | None:
 
 def pytest_report_collectionfinish(config: pytest.Config) -> list[str] | None:
     """Say which methods run, if no option was given and there are legs."""
-    if not config.stash.get(COUNT, 0) or options.any_given(config) or config.getoption("no_header"):
+    if not config.stash.get(COUNT, 0) or options.any_given(config):
+        return None
+    if config.getoption("no_header") or config.get_verbosity() < 0:
+        return None
+    if config.get_verbosity() < 0:  # pytest asks all the same
         return None
     from . import collection
 

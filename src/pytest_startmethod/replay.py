@@ -315,6 +315,10 @@ def capture(path: str) -> dict[str, Any]:
             return _logging(path, name)
         module = sys.modules.get(name)
         return {"kind": "module", "path": path, "name": name, "data": ABSENT if module is None else dumped(module)}
+    if path == "os.environ":
+        import os
+
+        return {"kind": "whole environment", "path": path, "data": dict(os.environ)}
     if path in ("logging.root", "logging"):
         return _logging(path, "")
     if path.startswith("signal.SIG"):
@@ -401,9 +405,17 @@ def split(path: str) -> tuple[types.ModuleType, list[str]]:
     raise NotSentError(f"no module of {path} is imported")
 
 
+_BOUND = (int, str, bytes, bool, float, tuple, types.NoneType, frozenset, types.FunctionType, types.MethodType,
+          types.BuiltinFunctionType, types.ModuleType)  # fmt: skip
+
+
 def _aliases(value: Any, module: str, name: str) -> list[tuple[str, str]]:
-    """Return where else modules hold `value`: who imported it by name."""
-    if type(value) in (int, str, bytes, bool, float, tuple, types.NoneType, frozenset):
+    """Return where else modules hold `value`: who imported by name what was changed in place.
+
+    What cannot be changed in place, and what stands in for something else, was bound to each name by itself.
+    """
+    kind = type(value)
+    if kind in _BOUND or type in type.mro(kind) or _mock_class(kind):
         return []
     found = []
     for other, each in list(sys.modules.items()):

@@ -145,6 +145,14 @@ def _environment(carried: dict[str, Any]) -> None:
         os.environ[carried["name"]] = carried["data"]
 
 
+def _whole_environment(carried: dict[str, Any]) -> None:
+    import os
+
+    for name in set(os.environ) - set(carried["data"]):
+        del os.environ[name]
+    os.environ.update(carried["data"])
+
+
 def _module(carried: dict[str, Any]) -> None:
     if carried["data"] == ABSENT:
         sys.modules.pop(carried["name"], None)
@@ -213,6 +221,7 @@ def _by_value(_carried: dict[str, Any]) -> None:
 _APPLY: dict[str, Callable[[dict[str, Any]], None]] = {
     "binding": _binding,
     "environment": _environment,
+    "whole environment": _whole_environment,
     "module": _module,
     "logging": _logging,
     "random": _random,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .finding import WIDTH, Finding
-from .selection import base, rank
+from .selection import base, rank, split
 
 OUTCOMES = ("passed", "failed", "error", "skipped", "xfailed", "xpassed")
 
@@ -123,18 +123,23 @@ class Group:
 def group(results: Iterable[LegResult]) -> list[Group]:
     """Gather equal findings of all legs: causes first, the most frequent first.
 
-    A prediction joins the finding that came true, and stands alone if none did.
+    What an experiment cleared in a leg that another finding explains is that leg's no more. A prediction joins the
+    finding that came true, and stands alone if none did. One that a leg of the same test has proved wrong is dropped.
     """
     groups: dict[object, Group] = {}
     legs = list(results)
     for leg in legs:
+        explained = any(each.confirmed for each in leg.findings)
         for finding in leg.findings:
+            if explained and finding.confirmed is False:
+                continue
             found = groups.setdefault(_identity(finding, leg), Group(finding))
             found.legs.append(leg)
             if finding.confirmed and not found.finding.confirmed:
                 found.finding = finding
+    refuted = {(leg.test, split(leg.method)[0]) for leg in legs if refutes(leg)}
     for leg in legs:
-        for finding in leg.predictions:
+        for finding in leg.predictions if (leg.test, split(leg.method)[0]) not in refuted else ():
             key = _identity(finding, leg)
             if key not in groups or groups[key].predicted:
                 groups.setdefault(key, Group(finding, predicted=True)).legs.append(leg)
@@ -142,6 +147,14 @@ def group(results: Iterable[LegResult]) -> list[Group]:
         groups.values(),
         key=lambda g: (g.finding.level != "cause", g.predicted, g.finding.confirmed is False, -len(g.legs)),
     )
+
+
+def refutes(leg: LegResult) -> bool:
+    """Return whether a leg shows that the test does without what fork alone allows."""
+    if base(leg.method) == "fork" or leg.outcome not in ("passed", "xpassed"):
+        return False
+    # the processes that it did not start itself are those of another leg, which may have been the fork leg's
+    return leg.vacuous is None or leg.vacuous.code not in ("SM501", "SM503")
 
 
 def group_vacuous(results: Iterable[LegResult]) -> list[Group]:
@@ -171,7 +184,7 @@ def identity(finding: Finding) -> object:
     Without a place, the message tells them apart.
     """
     path = re.sub(r"\[\d+\]", "[]", finding.path)
-    message = re.sub(r"\d+", "0", finding.message) if finding.file is None else ""
+    message = re.sub(r"\d+|\b(fork|spawn|forkserver)\b", "", finding.message) if finding.file is None else ""
     return finding.code, path, finding.file, finding.line, message
 
 
@@ -196,7 +209,7 @@ def properties(leg: LegResult, root: str) -> list[tuple[str, object]]:
 # -- text ------------------------------------------------------------------------------------------------------------
 
 
-_CAUSES = 20
+_CAUSES, _NOTES = 40, 10
 _LISTED = 6
 
 
@@ -209,12 +222,14 @@ def summary_lines(
     """
     lines = _table(results) if results else []
     groups = group(results)
-    shown = groups if verbose else groups[:_CAUSES]
-    for each in shown:
-        lines += ["", *_cause_lines(each, root=root, verbose=verbose)]
-    if len(shown) < len(groups):
-        legs = sum(len(each.legs) for each in groups[len(shown) :])
-        lines += ["", f"and {_count(len(groups) - len(shown), 'more cause')} of {_count(legs, 'leg')} (-v)"]
+    for word, limit in (("cause", _CAUSES), ("note", _NOTES)):
+        found = [each for each in groups if each.finding.level == word]
+        shown = found if verbose else found[:limit]
+        for each in shown:
+            lines += ["", *_cause_lines(each, root=root, verbose=verbose)]
+        if len(shown) < len(found):
+            legs = sum(len(each.legs) for each in found[len(shown) :])
+            lines += ["", f"and {_count(len(found) - len(shown), f'more {word}')} of {_count(legs, 'leg')} (-v)"]
     for legs_ in unexplained(results):
         lines += ["", *_unexplained_lines(legs_, root=root, verbose=verbose)]
     flaky = [leg for leg in results if leg.flaky]

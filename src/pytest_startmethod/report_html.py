@@ -21,10 +21,26 @@ _AROUND: Final = 4
 _LARGEST: Final = 2_000_000
 _LISTED: Final = 200
 
-_SIDES: Final = {"SM2": "child", "SM402": "child", "SM405": "child", "SM407": "child", "SM401": "child"}
-"""By the beginning of a code: whether what it points at is in the child. Everything else is in the parent."""
+_SIDES: Final = {
+    "SM2": "child",
+    "SM307": "parent",
+    "SM3": "child",
+    "SM401": "child",
+    "SM402": "child",
+    "SM405": "child",
+    "SM407": "child",
+}
+"""By the beginning of a code, the first that fits: where the place is that a finding points at; else in the parent."""
 
 _PLACE: Final = re.compile(r"(?P<file>[^\s:,'\"`()]+\.pyi?):(?P<line>\d+)")
+_VALUES: Final = re.compile(
+    r"^(?:the patch [^:]*: )?(?P<what>.+?) is (?P<ours>.+) in the parent and "
+    r"(?P<theirs>.+?) in an? [\w ]*child(?=[:;,.]|$)",
+    re.DOTALL,
+)
+"""How a message says that a value differs."""
+_CHILDS: Final = ("read at ", "by way of ", "changed at ")
+"""How evidence begins that is about code which the child runs, for SM301 to SM308."""
 _WHOSE: Final = re.compile(r"\b(parent|child)\b")
 
 
@@ -58,6 +74,8 @@ class Side:
     places: list[dict[str, Any]] = field(default_factory=list)
     """``label``, ``file``, ``line`` and ``lines``: the source around it, each line (number, is it meant, HTML)."""
     facts: list[str] = field(default_factory=list)
+    value: tuple[str, str] | None = None
+    """What differs, and what it is here."""
 
 
 def view(model: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,7 +142,7 @@ def _entry(
         "passed_under": _passed(test),
         "message_of_leg": leg.get("message") if leg else None,
         "sides": _sides(group, leg or {}, sources),
-        "child_of": " and ".join(group["methods"]),
+        "child_of": ", ".join(group["methods"]),
         "more": max(0, len(group["nodeids"]) - _LISTED),
     }
 
@@ -157,24 +175,26 @@ def _sides(group: Mapping[str, Any], leg: Mapping[str, Any], sources: Sources) -
     code = group["code"]
     own = sides[next((side for start, side in _SIDES.items() if code.startswith(start)), "parent")]
 
-    def add(side: Side, label: str, file: str | None, line: int | None) -> None:
+    def add(side: Side, label: str, file: str | None, line: int | None) -> bool:
+        """Show a place; say whether its source is there."""
         if file is None or line is None:
-            return
+            return False
         for shown in side.places:
             if (shown["file"], shown["line"]) == (file, line):
-                return
+                return bool(shown["lines"])
             if shown["file"] == file and any(number == line for number, _, _ in shown["lines"]):
                 shown["label"] += f"; line {line}: {label}"
                 shown["lines"] = [(number, meant or number == line, text) for number, meant, text in shown["lines"]]
-                return
+                return True
         side.places.append({"label": label, "file": file, "line": line, "lines": sources.around(file, line)})
+        return bool(side.places[-1]["lines"])
 
     launches, tasks = leg.get("launches", ()), leg.get("tasks", ())
     launch = next((each for each in launches if each["error"]), None) or next(iter(launches), None)
     if launch is not None:
         add(sides["parent"], "the process is started here", launch["file"], launch["line"])
-        args = ", ".join(launch["args"])
-        sides["parent"].facts.append(f"{'a worker of a pool' if launch['worker'] else launch['target']}({args})"[:400])
+        called = f"{launch['target']}({', '.join(launch['args'])})"[:400]
+        sides["parent"].facts.append("a worker of a pool or executor" if launch["worker"] else called)
         if launch["thread"]:
             sides["parent"].facts.append(f"started in thread {launch['thread']!r}")
         if launch["fixture"]:
@@ -186,16 +206,26 @@ def _sides(group: Mapping[str, Any], leg: Mapping[str, Any], sources: Sources) -
     elif tasks:
         add(sides["parent"], "the task is handed over here", tasks[0]["file"], tasks[0]["line"])
     add(own, "this is what it is about" if own is sides["parent"] else "in the child", group["file"], group["line"])
+    values = _VALUES.match(group["message"])
+    if values is not None:
+        sides["parent"].value = values["what"], values["ours"]
+        sides["child"].value = values["what"], values["theirs"]
     for fact in group["evidence"]:
         whose = _WHOSE.search(fact)
         side = sides[whose[1]] if whose is not None else own
+        if code.startswith("SM3") and whose is None:
+            side = sides["child" if fact.startswith(_CHILDS) else "parent"]
         place = _PLACE.search(fact)
+        told = False
         if place is not None:
             label = fact[: place.start()].strip().removesuffix(" at") or "see"
-            add(sides["parent"] if label == "started" else side, label, place["file"], int(place["line"]))
-        if not fact.startswith("started at "):
+            whole = fact[place.end() :][:2] in ("", ": ")  # nothing but a place, and perhaps the line that is there
+            told = (
+                add(sides["parent"] if label == "started" else side, label, place["file"], int(place["line"])) and whole
+            )
+        if not told:
             side.facts.append(fact)
-    if not sides["child"].places and not sides["child"].facts and leg.get("message"):
+    if not sides["child"].facts and sides["child"].value is None and leg.get("message"):
         sides["child"].facts.append(leg["message"])
     return sides
 

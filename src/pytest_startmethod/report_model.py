@@ -17,6 +17,7 @@ from typing import Any, Final
 from . import foreign, report
 from .finding import Finding
 from .report import LegResult
+from .selection import split
 
 SCHEMA: Final = 1
 """Raised when a key changes its meaning or goes; new keys do not raise it."""
@@ -109,7 +110,8 @@ def _launches(launches: Sequence[Mapping[str, Any]], stable: Stable) -> list[dic
     """
     found: dict[object, dict[str, Any]] = {}
     for number, launch in enumerate(launches):
-        entry = {**stable.builtins(launch), "worker": bool(launch.get("worker"))}
+        worker = bool(launch.get("worker")) or launch.get("target") in _WORKERS
+        entry = {**stable.builtins(launch), "worker": worker}
         entry.update(pid=launch.get("pid"), exit_code=launch.get("exit_code"))
         if entry["worker"]:
             if entry["exit_code"] in (0, -15):  # ended by the pool, or by its own end: whichever came first
@@ -171,8 +173,9 @@ def merged(legs: Mapping[str, LegResult]) -> list[Merged]:
         failed = leg.outcome in ("failed", "error")
         for index, finding in enumerate(leg.findings):
             add(finding, [method], (0 if failed else 1, finding.level != "cause", index, number))
+    refuted = {split(leg.method)[0] for leg in legs.values() if report.refutes(leg)}
     for number, method in enumerate(order):
-        for index, finding in enumerate(legs[method].predictions):
+        for index, finding in enumerate(legs[method].predictions if split(method)[0] not in refuted else ()):
             if report.identity(finding) not in found or found[report.identity(finding)].predicted:
                 add(finding, PREDICTED_FOR, (2, False, index, number), predicted=True)
     for number, method in enumerate(order):
@@ -232,6 +235,7 @@ def _summary(legs: Sequence[LegResult], tests: Mapping[str, Mapping[str, LegResu
 
 # -- texts -----------------------------------------------------------------------------------------------------------
 
+_WORKERS: Final = ("multiprocessing.pool.worker", "concurrent.futures.process._process_worker")
 _ADDRESS: Final = re.compile(r"\b0x[0-9a-fA-F]{5,16}\b")
 _NUMBERED: Final = re.compile(
     r"\b((?:Dummy|[A-Za-z]*)Process|[A-Za-z]*PoolWorker|[A-Za-z]*PoolProcess|Thread|Dummy|ThreadPoolExecutor"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import traceback
 import warnings
 from collections.abc import Generator, Iterator, Sequence
@@ -31,7 +32,8 @@ from . import _multiprocessing as mp
 from .activation import Activation, ForkServers, Patches, SetByUser, main_is_pytest, unguarded_runner, without_main
 from .callers import Place, owner
 from .children import ChildReport, ReportDirectory
-from .collection import LEG, Leg
+from .collection import DISCOVERED, LEG, Leg
+from .fixtures import Teardown
 from .launches import Fixture, Launch, LegRecord, Recorder
 from .patches import PatchLog
 from .report import LegResult, properties, relative, wrap
@@ -44,18 +46,17 @@ if TYPE_CHECKING:
     from .finding import Finding
     from .loading import Loader
     from .settings import Settings
+    from .state import Observed, UserCode
     from .verifying import Verifier
 
 _SHOWN_CHILDREN = 3
+_OBSERVED = 6
 _TRIAL_SECONDS = 10.0
 _TRIAL_TIMES = 10.0
 """An experiment takes no longer than these seconds and so many times the longest finished leg of the test."""
 
 STATE = pytest.StashKey["LegState"]()
 """What is known of a leg while it runs; gone when it is over."""
-
-DISCOVERED = pytest.StashKey[bool]()
-"""Set on an item while it runs again as a leg that `discovery` made."""
 
 
 class LegState:
@@ -85,6 +86,8 @@ class LegState:
         """What children raised, as far as it stands below a failure."""
         self.notes: list[str] = []
         """What the summary must say because a warning could not."""
+        self.inside: list[str] = []
+        """The look inside, for the next failure."""
         self.debugged = False
         self.trial: float | None = None
         """The most seconds of a call if the leg only runs again for an experiment; its own run has None."""
@@ -118,17 +121,23 @@ class LegState:
 class Running:
     """The hooks around a running leg. Registered when the first leg is collected."""
 
-    def __init__(self, config: pytest.Config, settings: Settings) -> None:
+    def __init__(self, config: pytest.Config, settings: Settings, temporary: str | None = None) -> None:
         self.config = config
         self.settings = settings
         self.recorder = Recorder()
         self.servers = ForkServers()
         self._others: dict[str, ForkServers] = {}
         """By package: those of other backends that legs ran under."""
-        self.reports = _report_directory(self.recorder)
+        self.reports = _report_directory(self.recorder, temporary)
         self.recorder.dead_workers = self._why_workers_died
         self.recorder.lost_jobs = self._lost_jobs
         self._loader: Loader | None = None
+        self._other_loader: Loader | None = None
+        """A second fresh child, to know which values are other ones in every process."""
+        self.recorder.observe = self._observe
+        self._user: UserCode | None = None
+        self._calls: dict[str, dict[str, tuple[str, object]]] = {}
+        """By test and method: outcome of the call, and what it failed with, where."""
         if settings.precheck == "error":
             self.recorder.loader = self._fresh_child
         self.patched = PatchLog(pytest.MonkeyPatch)
@@ -178,10 +187,11 @@ class Running:
         servers: list[ForkServers | None] = []
         precheck = self.settings.precheck != "off"
         _pytest_private.hide_frames(item, _below_start)
-        again.remember(item)
-        if ("start_method", leg.method) not in item.user_properties:
-            item.user_properties.append(("start_method", leg.method))
         around = self._state
+        if trial is None:
+            again.remember(item)
+            if ("start_method", leg.method) not in item.user_properties:
+                item.user_properties.append(("start_method", leg.method))
         with self.recorder.leg(leg.nodeid, leg.method, precheck=precheck, backend=backend) as record:
             record.patches = self.patched.begin()
             discovered = DISCOVERED in item.stash
@@ -240,8 +250,6 @@ class Running:
             return None
         if self.config.getoption("usepdb", False) or self.config.getoption("setuponly", False) or limits.is_debugging():
             return None
-
-        again.remember(item)
         return _pytest_private.HeldReports(item.session)
 
     def _verify(self, item: pytest.Item, state: LegState, held: _pytest_private.HeldReports) -> None:
@@ -271,14 +279,16 @@ class Running:
         self, item: pytest.Item, state: LegState, around: AbstractContextManager[object]
     ) -> list[pytest.TestReport]:
         """Run the leg once more, silently; nothing of it stays."""
-        launches = {fixture: list(each) for fixture, each in self.recorder.by_fixture.items()}
         troubles = len(self.recorder.troubles)
+        self.recorder.forget_fixtures()
+        observe, self.recorder.observe = self.recorder.observe, None
         seconds = _TRIAL_SECONDS + _TRIAL_TIMES * max(self._finished.get(state.leg.test, []), default=0.0)
         try:
             with self._running(item, state.leg, seconds) as trial, around:
                 return again.run(item, state.leg, silent=True, stash={STATE: trial})
         finally:
-            self.recorder.by_fixture = launches
+            self.recorder.observe = observe
+            self.recorder.forget_fixtures()
             del self.recorder.troubles[troubles:]
 
     def _tell(
@@ -304,6 +314,10 @@ class Running:
         result = replace(state.finished, findings=(*verified.findings, *rest), flaky=verified.flaky)
         for report in held.reports:
             if hasattr(report, "startmethod"):
+                root = str(self.config.rootpath)
+                before = properties(state.finished, root)
+                others = [each for each in report.user_properties if each not in before]
+                report.user_properties[:] = [*others, *properties(result, root)]
                 report.startmethod = result.as_dict()
 
     def _give_temporary_directory(self) -> None:
@@ -349,12 +363,12 @@ class Running:
         theirs = _pytest_private.pytest_timeout_of(item)
         if state.trial is not None:
             seconds = min(theirs or state.trial, chosen or state.trial, state.trial)
-            state.limit = limits.Limit(seconds, lambda: self._expire(state, seconds))
+            state.limit = limits.Limit(seconds, lambda: self._expire(item, state, seconds))
         elif theirs:  # pytest-timeout's limit rules: only look, shortly before
-            state.limit = limits.Limit(theirs - min(0.5, theirs / 10), lambda: self._look(state, theirs))
+            state.limit = limits.Limit(theirs - min(0.5, theirs / 10), lambda: self._look(item, state, theirs))
         else:
             seconds = limits.limit_of(chosen, self._finished.get(state.leg.test, []))
-            state.limit = limits.Limit(seconds, lambda: self._expire(state, seconds))
+            state.limit = limits.Limit(seconds, lambda: self._expire(item, state, seconds))
         state.limit.start()
 
     def _stop_clock(self, state: LegState) -> None:
@@ -368,7 +382,7 @@ class Running:
             self._state.debugged = True
             self._stop_clock(self._state)
 
-    def _look(self, state: LegState, seconds: float) -> None:
+    def _look(self, item: pytest.Item, state: LegState, seconds: float) -> None:
         """Note where everybody stands; called in the middle of the test, which goes on whatever happens here."""
         if state.hang is not None:
             return
@@ -376,12 +390,13 @@ class Running:
             from . import hang, stacks
 
             children = stacks.of_children(state.record.launches, self.reports)
-            state.hang = hang.explain(hang.Hanging(seconds, stacks.own(), children), state.leg.method)
+            started = bool(state.record.launches or self._inherited(item, state.leg))
+            state.hang = hang.explain(hang.Hanging(seconds, stacks.own(), children, started), state.leg.method)
         except Exception as trouble:
             self.recorder.troubles.append(f"{type(trouble).__name__} in Running._look: {trouble}")
 
-    def _expire(self, state: LegState, seconds: float) -> None:
-        self._look(state, seconds)
+    def _expire(self, item: pytest.Item, state: LegState, seconds: float) -> None:
+        self._look(item, state, seconds)
         try:
             leftovers.end(state.record.launches, grace=0.0)
         except Exception as trouble:
@@ -415,7 +430,7 @@ class Running:
         report = yield
         state = item.stash.get(STATE, None)
         if self.discovery is not None and (state is None or state.watched):
-            state = self.discovery.state_of(item, report)
+            state = self.discovery.state_of(item, call, report)
         if state is None:
             return report
         if state.trial is not None:
@@ -423,7 +438,8 @@ class Running:
         if state.discovered:
             report.startmethod_of = state.leg.test  # type: ignore[attr-defined]
         try:
-            self._annotate(item, call, report, state)
+            with limits.alarm_paused():
+                self._annotate(item, call, report, state)
         except Exception:
             self.recorder.troubles.append(traceback.format_exc(limit=-1).strip().splitlines()[-1])
             state.outcomes.append((str(report.when), report.outcome))
@@ -448,6 +464,7 @@ class Running:
             self._show_children(report, state)
             findings = self._ask_hooks(item, call, evidence, diagnosis.diagnose(evidence))
             self._show(report, state, findings)
+            self._show_inside(report, state)
             state.shown.append((report, findings))
             state.not_pickled |= evidence.failure is not None
             state.touched |= _touched(call.excinfo) | self._touched_by_children()
@@ -461,10 +478,13 @@ class Running:
                 self._examine(report, state, evidence)
         state.count(report)
         if report.when == "call":
+            calls = self._calls.setdefault(state.leg.test, {})
+            calls[state.leg.method] = (str(report.outcome), _failed_with(call))
             self._finished.setdefault(state.leg.test, []).append(report.duration)
         if report.when == "teardown":
             if not state.watched:
                 self._end_leftovers(state)
+            self.recorder.note_exits(state.record)  # else it depends on the garbage collector whether they are known
             state.finished = self._result(state)
             report.startmethod = state.finished.as_dict()  # type: ignore[attr-defined]
             report.user_properties += properties(state.finished, str(self.config.rootpath))
@@ -509,8 +529,8 @@ class Running:
 
     def _end_leftovers(self, state: LegState) -> None:
         root = str(self.config.rootpath)
-        for launch in leftovers.end(state.record.launches):
-            state.notes.append(relative(leftovers.sentence(launch, state.leg.nodeid), root))
+        left = leftovers.end(state.record.launches)
+        state.notes += [relative(each, root) for each in leftovers.sentences(left, state.leg.nodeid)]
 
     def _examine(self, report: pytest.TestReport, state: LegState, evidence: diagnosis.Evidence) -> None:
         """Look at a leg that passed: did it test its method, would what it started start elsewhere."""
@@ -518,6 +538,7 @@ class Running:
         if leg.vacuous != "ignore":
             state.vacuous = diagnosis.vacuous(evidence)
         state.predictions = diagnosis.predicted(evidence)
+        state.findings += self._unshared(state, evidence)
         root = str(self.config.rootpath)
         if state.vacuous is not None and leg.vacuous == "fail":
             text = f"vacuous: {state.vacuous.message} ({state.vacuous.code})\nfix: {state.vacuous.fix}"
@@ -581,10 +602,13 @@ class Running:
             overrides=tuple(activation.overrides),
             raised_at=_raised_at(excinfo.tb) if excinfo is not None else None,
             error=excinfo.typename if excinfo is not None else "",
+            text=" ".join(str(report.longrepr).split()) if report.failed else "",
             children=self._children(record) if report.failed else (),
             hang=state.hang,
             foreign=tuple(record.foreign),
         )
+        if report.failed:
+            evidence = replace(evidence, state=self._state_findings(item, call, state, evidence))
         if not report.failed or state.leg.method != "forkserver":
             return evidence
         from . import forkserver_causes
@@ -603,7 +627,7 @@ class Running:
             rootdir=str(self.config.rootpath), import_mode=self.config.getoption("importmode", None)
         )
         return child_causes.findings(
-            self.reports.read(), record.launches, parent, _not_loading, tuple(self.reports.unreturned)
+            self.reports.read(), record.launches, parent, _not_loading, tuple(self.reports.unreturned), record.tasks
         )
 
     def _touched_by_children(self) -> set[tuple[str, str]]:
@@ -613,6 +637,124 @@ class Running:
             for raised in each.raised
             for frame in raised.frames
         }
+
+    # -- what the children see -----------------------------------------------------------------------------------------
+
+    def _user_code(self) -> UserCode:
+        if self._user is None:
+            from .state import UserCode
+
+            self._user = UserCode.of_project(str(self.config.rootpath), self.settings.user_code)
+        return self._user
+
+    def _observe(self, *args: Any, **kwargs: Any) -> Observed | None:
+        from . import state
+
+        return state.observe(*args, user=self._user_code(), **kwargs)
+
+    def _observed(self, state: LegState, evidence: diagnosis.Evidence) -> list[Observed]:
+        """Return what is known of the code of the leg's children, once for each function and line that started it."""
+        every = [each.observed for each in state.record.launches if each.error is None]
+        every += [each.observed for each in state.record.tasks if each.how != "initializer"]
+        every += [each.observed for each in state.record.tasks if each.how == "initializer"]
+        every += [each.observed for each in evidence.inherited if each.error is None]
+        kept: dict[object, Observed] = {}
+        for each in every:
+            if each is not None and each.method == state.leg.method:
+                kept.setdefault((each.target, each.place, each.print), each)
+        return list(kept.values())[:_OBSERVED]
+
+    def _state_findings(
+        self, item: pytest.Item, call: pytest.CallInfo[None], state: LegState, evidence: diagnosis.Evidence
+    ) -> tuple[Finding, ...]:
+        """Return what the children saw otherwise than the parent; nothing where that cannot have been the reason."""
+        observed = self._observed(state, evidence)
+        if not observed or (evidence.failure is not None and evidence.failure.findings):
+            return ()
+        try:
+            return self._compared(item, call, state, observed)
+        except Exception as trouble:
+            self.recorder.troubles.append(f"{type(trouble).__name__} in Running._compared: {trouble}")
+            return ()
+
+    def _compared(
+        self, item: pytest.Item, call: pytest.CallInfo[None], state: LegState, observed: list[Observed]
+    ) -> tuple[Finding, ...]:
+        from . import state as state_
+        from . import state_causes
+
+        leg, calls = state.leg, self._calls.get(state.leg.test, {})
+        frames = _frames(call.excinfo.tb if call.excinfo is not None else None)
+        children = [frame for each in self._reports() for raised in each.raised for frame in raised.frames]
+        fork = calls.get("fork")
+        alike = fork is not None and fork[0] == "failed" and fork[1] == _failed_with(call)
+        context = state_causes.Context(
+            patches=tuple(getattr(state.record, "patches", ())),
+            touched=frozenset({(f, n) for f, _, n in frames} | {(f.file, f.function) for f in children}),
+            lines=frozenset((f, n) for f, n, _ in frames),
+            raised=frozenset((f.file, f.line) for f in children),
+            passed_under_fork=None if fork is None else fork[0] == "passed",
+            environ=self.servers.environment if leg.method == "forkserver" else None,
+            tests=self._test_files(item),
+            initialized=self._initialized(state),
+        )
+        compares = leg.method != "fork" and not alike
+        if leg.method == "forkserver" and calls.get("spawn", ("",))[0] == "passed":
+            compares = False  # a child under spawn has the same values, and the test passed
+        found: list[Finding] = []
+        for each in observed:
+            seen = None
+            if compares and each.reads_state:
+                seen = state_.ask(each, [self._fresh_child(), self._second_child()], context.environ)
+            if compares or leg.method == "fork" or leg.method == "forkserver" or alike:
+                found += state_causes.explain(each, seen or [], replace(context, compares=compares))
+            if self.config.get_verbosity() >= 2 and each.bindings:
+                state.inside += ["", *state_causes.look_inside(each, seen or [])] if state.inside else (
+                    state_causes.look_inside(each, seen or [])
+                )  # fmt: skip
+        return diagnosis.unique(state_causes.ordered(found))
+
+    def _unshared(self, state: LegState, evidence: diagnosis.Evidence) -> list[Finding]:
+        """Return notes on what each child of a leg that passed had of its own (SM307)."""
+        if not any(each.primitives for each in self._observed(state, evidence)):
+            return []
+        from . import state_causes
+
+        context = state_causes.Context(failed=False, initialized=self._initialized(state))
+        return [f for each in self._observed(state, evidence) for f in state_causes.unshared(each, context)]
+
+    def _initialized(self, state: LegState) -> frozenset[tuple[str, tuple[str, ...]]]:
+        """Return the names that initializers of the leg's pools set in each worker."""
+        return frozenset(
+            (write.module, write.names)
+            for task in state.record.tasks
+            if task.how == "initializer" and task.observed is not None
+            for write in task.observed.writes
+        )
+
+    def _test_files(self, item: pytest.Item) -> tuple[str, ...]:
+        """Return the files of the test and of what it uses: its module, the classes above it, the conftests."""
+        files = [str(item.path)]
+        files += [str(m.__file__) for m in self._conftests() if getattr(m, "__file__", None)]
+        return tuple(dict.fromkeys(files))
+
+    def _conftests(self) -> list[Any]:
+        return [m for n, m in list(sys.modules.items()) if n.rpartition(".")[2] == "conftest" and m is not None]
+
+    def _show_inside(self, report: pytest.TestReport, state: LegState) -> None:
+        """Show at ``-vv`` what the code reads, as one would look it up by hand."""
+        if state.inside:
+            root = str(self.config.rootpath)
+            text = "\n".join(relative(line, root) for line in state.inside)
+            _pytest_private.add_section(report, f"start method {state.leg.method}: the look inside", text)
+            state.inside = []
+
+    def _second_child(self) -> Loader:
+        if self._other_loader is None:
+            from .loading import Loader
+
+            self._other_loader = Loader()
+        return self._other_loader
 
     def _fresh_child(self) -> Loader:
         if self._loader is None:
@@ -682,6 +824,8 @@ class Running:
         leftovers.end_all(self.recorder.of_fixtures)
         if self._loader is not None:
             self._loader.__exit__(None, None, None)
+        if self._other_loader is not None:
+            self._other_loader.close()
         if mp.has_forkserver():
             for servers in (self.servers, *self._others.values()):
                 servers.close()
@@ -691,10 +835,20 @@ class Running:
             self.reports.remove()
 
 
-def _report_directory(recorder: Recorder) -> ReportDirectory | None:
+class Hooks:
+    """`Running` without the hook that spans a leg, which `discovery` calls: to be registered while a leg runs only."""
+
+    def __init__(self, running: Running) -> None:
+        for name in dir(running):
+            if name.startswith("pytest_") and name not in ("pytest_runtest_protocol", "pytest_sessionfinish"):
+                setattr(self, name, getattr(running, name))
+        self.pytest_runtest_teardown = Teardown().pytest_runtest_teardown
+
+
+def _report_directory(recorder: Recorder, temporary: str | None) -> ReportDirectory | None:
     """Make the directory for what children report; without one, nothing is reported and everything else works."""
     try:
-        directory = ReportDirectory.create()
+        directory = ReportDirectory.create(temporary)
         directory.hold_life_line()
         return directory
     except OSError as trouble:
@@ -760,6 +914,19 @@ def _message(report: pytest.TestReport) -> str | None:
     crash = getattr(report.longrepr, "reprcrash", None)
     text = crash.message if crash is not None else str(report.longrepr)
     return next(iter(text.splitlines()), None)
+
+
+def _frames(tb: Any) -> list[tuple[str, int, str]]:
+    """Return file, line and function of each frame of a traceback."""
+    return [
+        (os.path.abspath(f.f_code.co_filename), n, getattr(f.f_code, "co_qualname", f.f_code.co_name))
+        for f, n in traceback.walk_tb(tb)
+    ]
+
+
+def _failed_with(call: pytest.CallInfo[None]) -> object:
+    """Return the type of what a phase failed with, and the user's line: two failures that have it equal are alike."""
+    return None if call.excinfo is None else (call.excinfo.typename, _raised_at(call.excinfo.tb))
 
 
 def _raised_at(tb: Any) -> Place | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from . import selection
-from .options import BOOLEAN, PRECHECK, VACUOUS, given, given_list, is_on
+from .options import DISCOVER, PRECHECK, USER_CODE, VACUOUS, VERIFY, given, given_list
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -40,6 +40,8 @@ class Settings:
     """Whether unmarked tests are watched."""
     verify: bool = True
     """Whether experiments confirm the findings of failed legs."""
+    user_code: tuple[str, ...] = ()
+    """Installed packages whose code is looked at like the user's."""
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -82,8 +84,9 @@ def from_config(config: pytest.Config) -> Settings:
         word("start_methods_vacuous", VACUOUS),
         _limit(*given(config, "start_methods_timeout")),
         _reports(config),
-        _switch(*given(config, "start_methods_discover"), default=False),
-        _switch(*given(config, "start_methods_verify"), default=True),
+        _truth(config, DISCOVER, default=False),
+        _truth(config, VERIFY, default=True),
+        _packages(config.getini(USER_CODE)),
     )
 
 
@@ -121,12 +124,21 @@ def _reports(config: pytest.Config) -> tuple[str, ...]:
         raise SettingsError(f"{source}: {error}") from None
 
 
-def _switch(text: str, source: str, *, default: bool) -> bool:
-    if not text:
-        return default
-    if text.lower() not in BOOLEAN:
-        raise SettingsError(f"{source}: {text!r} is not valid (valid: {', '.join(BOOLEAN)})")
-    return is_on(text)
+def _truth(config: pytest.Config, key: str, *, default: bool) -> bool:
+    if config.getoption(key) is not None:
+        return bool(config.getoption(key))
+    try:
+        value = config.getini(key)
+    except Exception as error:  # ValueError, TypeError or, from 9.2 on, UsageError
+        raise SettingsError(f"ini key {key}: {error} (valid: true, false)") from None
+    return default if value is None else bool(value)
+
+
+def _packages(names: list[str]) -> tuple[str, ...]:
+    for name in names:
+        if not name.isidentifier():
+            raise SettingsError(f"ini key {USER_CODE}: {name!r} is not the name of a top-level package")
+    return tuple(names)
 
 
 def _limit(text: str, source: str) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -18,8 +19,10 @@ if TYPE_CHECKING:
     from .children import ReportDirectory
     from .finding import Finding
 
-LEGS_OF_ONE_CAUSE = 3
-"""So many legs that fail for one cause are run again; what they say holds for the rest."""
+LEGS_ALIKE = 3
+"""So many legs with the same findings are run again; what these say holds for the others."""
+LEGS_OF_ONE_CAUSE = 12
+"""So many legs are run again that have the first finding in common: of the others, nothing is said."""
 FLAKY = "failed once and passed when it was run again; not diagnosed"
 
 
@@ -62,9 +65,10 @@ class Verifier:
 
         `run` runs the leg again, silently and with fixtures anew, within the context that it is given.
         """
-        failing = (leg.method, _cause(leg))
-        self.legs[failing] = self.legs.get(failing, 0) + 1
-        if self.legs[failing] > LEGS_OF_ONE_CAUSE:
+        alike, first = _alike(leg)
+        for each in (alike, first):
+            self.legs[each] = self.legs.get(each, 0) + 1
+        if self.legs[alike] > LEGS_ALIKE or self.legs[first] > LEGS_OF_ONE_CAUSE:
             return Verified(self._reused(leg))
         usual = {experiments.failure(*each) for each in leg.failures}
         if not leg.not_pickled:
@@ -92,7 +96,7 @@ class Verifier:
         settled = experiments.settle(findings, verdicts, jointly)
         for each in settled:
             if each.confirmed is not None:
-                self.known[_identity(each), leg.method] = each.confirmed
+                self.known[_identity(each), alike] = each.confirmed
         return Verified(settled)
 
     def _try(
@@ -125,17 +129,18 @@ class Verifier:
         return experiments.judge(_outcome(reports, tried), usual), sending.needs if sending is not None else {}
 
     def _reused(self, leg: Failed) -> tuple[Finding, ...]:
-        """Return the findings with what experiments on other legs said of the same ones."""
+        """Return the findings with what experiments on legs with the same ones said."""
+        alike, _ = _alike(leg)
         return experiments.ranked(
-            replace(each, confirmed=self.known.get((_identity(each), leg.method), each.confirmed))
-            for each in leg.findings
+            replace(each, confirmed=self.known.get((_identity(each), alike), each.confirmed)) for each in leg.findings
         )
 
 
-def _cause(leg: Failed) -> object:
-    if leg.findings:
-        return _identity(leg.findings[0])
-    return tuple(experiments.failure(*each) for each in leg.failures)
+def _alike(leg: Failed) -> tuple[object, object]:
+    """Return what legs have in common that fail for the same reasons, and those that fail for the same first one."""
+    causes: list[object] = [_identity(each) for each in leg.findings]
+    causes = causes or [experiments.failure(*each) for each in leg.failures]
+    return (leg.method, "all", *causes), (leg.method, "first", *causes[:1])
 
 
 def _identity(finding: Finding) -> object:
@@ -161,17 +166,14 @@ def message_of(report: Any) -> str:
 
 
 def _with_needs(trial: Trial, needs: dict[tuple[str, int], list[str]]) -> Trial:
-    """Return `trial` with findings that name what the functions which crossed took along."""
+    """Return `trial` with findings that name what the functions which crossed took along, where they do not yet."""
     found = []
     for each in trial.findings:
-        names = _needed(each, needs)
-        more = (f"needs from around it: {', '.join(names)}",) if names else ()
+        told = set(re.findall(r"\w+", " ".join(each.evidence)))
+        names = needs.get((each.file or "", each.line or 0), [])
+        more = (f"needs from around it: {', '.join(names)}",) if set(names) - told else ()
         found.append(replace(each, evidence=(*each.evidence, *more)))
     return replace(trial, findings=tuple(found))
-
-
-def _needed(finding: Finding, needs: dict[tuple[str, int], list[str]]) -> list[str]:
-    return needs.get((finding.file or "", finding.line or 0), [])
 
 
 def _merged(findings: Sequence[Finding], verdicts: Sequence[tuple[Trial, bool | None]]) -> tuple[Finding, ...]:

@@ -1,0 +1,109 @@
+"""What runs in the fresh child that is asked for values: the same names, looked up in a process that was just started.
+
+Like `load_child`, which runs it, it is loaded by its path, with the standard library only.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import importlib.util
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+_INSTALLED = (os.sep + "site-packages" + os.sep, os.sep + "dist-packages" + os.sep)
+
+
+def answer(question: Mapping[str, Any], structure: Mapping[str, Any], ambient: Mapping[str, Any]) -> dict[str, Any]:
+    """Return descriptions of what the question asks for; ``{"trouble": ...}`` if that fails.
+
+    It runs in a fork, so nothing here outlives it.
+    """
+    try:
+        return _answer(question, structure, ambient)
+    except BaseException as error:
+        import traceback
+
+        return {"trouble": "".join(traceback.format_exception(type(error), error, error.__traceback__))[-1000:]}
+
+
+def _answer(question: Mapping[str, Any], structure: Mapping[str, Any], ambient: Mapping[str, Any]) -> dict[str, Any]:
+    import multiprocessing.process
+    import multiprocessing.spawn
+
+    multiprocessing.process.current_process()._inheriting = True  # type: ignore[attr-defined]
+    gc.disable()  # a collection would copy every page that the fork shares
+    before = set(sys.modules)
+    os.environ.clear()
+    os.environ.update(question["environ"])
+    multiprocessing.spawn.prepare(question["prepare"])
+    broken: dict[str, str] = {}
+    for name in question["roots"]:
+        _import(name, broken)
+    values: dict[int, list[Any]] = {}
+    ordered = sorted(range(len(question["bindings"])), key=lambda n: question["bindings"][n][0] not in sys.modules)
+    for number in ordered:  # what the target's own modules import first: another import may change it
+        module, names, every = question["bindings"][number]
+        found = sys.modules.get(module) or _import(module, broken)
+        nodes = []
+        for steps in every:
+            value = structure["MISSING"] if found is None else structure["resolve"](found, names, steps)
+            nodes.append(structure["describe"](value))
+        values[number] = nodes
+    imports = {name: _importable(name) for name in question["imports"]}
+    around = ambient["observe"](structure["describe"], question["modules"], question["loggers"], question["signals"])
+    users = tuple(question["user"])
+    new = [name for name in list(sys.modules) if name not in before and _is_installed(name, users)]
+    return {
+        "values": [values[number] for number in range(len(values))],
+        "imports": imports,
+        "ambient": around,
+        "broken": broken,
+        "new": new,
+    }
+
+
+def keep(names: list[str]) -> None:
+    """Import what is nobody's own code, so that the next question need not."""
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except BaseException:
+            continue
+    gc.freeze()
+
+
+def _import(name: str, broken: dict[str, str]) -> Any:
+    if name in broken:
+        return None
+    try:
+        return importlib.import_module(name)
+    except BaseException as error:
+        broken[name] = f"{type(error).__name__}: {error}"[:300]
+        return None
+
+
+def _importable(name: str) -> bool:
+    if name in sys.modules:
+        return sys.modules[name] is not None
+    try:
+        return importlib.util.find_spec(name) is not None
+    except Exception:
+        return False
+
+
+def _is_installed(name: str, users: tuple[str, ...]) -> bool:
+    if name.partition(".")[0] in users or name in ("__main__", "__mp_main__"):
+        return False
+    spec = getattr(sys.modules[name], "__spec__", None)
+    origin = getattr(spec, "origin", None)
+    if origin in ("built-in", "frozen"):
+        return True
+    if not isinstance(origin, str):
+        return False
+    return any(part in origin for part in _INSTALLED) or origin.startswith(os.path.dirname(os.__file__) + os.sep)

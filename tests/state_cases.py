@@ -1,0 +1,738 @@
+"""Code whose child sees other values than its parent, or the same, with what is known about each.
+
+A case is a function that changes something and returns a `Given`. Its decorator says the answer: the path and code of
+the finding that explains the difference, whether that is a cause or only a note; `silent`: nothing is to be said.
+"""
+
+from __future__ import annotations
+
+import builtins
+import dataclasses
+import decimal
+import functools
+import locale
+import logging
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import threading
+import time
+import types
+import uuid
+import warnings
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
+
+import state_support
+from state_support import OPTIONS as IMPORTED
+from state_support import Derived, Namespace, double, settings
+
+
+@dataclasses.dataclass
+class Given:
+    """What a test hands over."""
+
+    target: Any
+    args: tuple[Any, ...] = ()
+    undo: Callable[[], object] = lambda: None
+
+
+@dataclasses.dataclass
+class Answer:
+    """What is true of it."""
+
+    make: Callable[[], Given]
+    path: str
+    code: str
+    level: str
+    reader: str
+    """Text of the line that reads it."""
+
+
+CASES: dict[str, Answer] = {}
+
+
+def case(path: str, code: str, level: str = "cause", reader: str = "") -> Callable[[Callable[[], Given]], None]:
+    def register(make: Callable[[], Given]) -> None:
+        CASES[make.__name__] = Answer(make, path, code, level, reader)
+
+    return register
+
+
+def silent(make: Callable[[], Given]) -> None:
+    CASES[make.__name__] = Answer(make, "", "", "", "")
+
+
+def set_to(owner: Any, name: str, value: Any) -> Callable[[], None]:
+    """Set an attribute and return what sets it back."""
+    missing = object()
+    old = vars(owner).get(name, missing)
+    setattr(owner, name, value)
+    return lambda: delattr(owner, name) if old is missing else setattr(owner, name, old)
+
+
+# -- globals of the target's own module -------------------------------------------------------------------------------
+
+MODE = "as imported"
+TABLE = {"a": 1, "b": 2}
+NUMBERS = [1, 2, 3]
+PAIR = (1, [2])
+TEXT = "x" * 10_000
+STAMP = time.time()
+TOKEN = uuid.uuid4().hex
+IDENTITY = id(TABLE)
+SENTINEL = object()
+COUNTED = 0
+ME = sys.modules[__name__]
+
+
+def read_mode():
+    return MODE
+
+
+@case("state_cases.MODE", "SM301", reader="return MODE")
+def rebound_global():
+    return Given(read_mode, (), set_to(ME, "MODE", "changed"))
+
+
+def read_in_nested():
+    def inner():
+        return [MODE for _ in range(2)]
+
+    return inner()
+
+
+@case("state_cases.MODE", "SM301", reader="return [MODE")
+def global_read_by_a_nested_function():
+    return Given(read_in_nested, (), set_to(ME, "MODE", "changed"))
+
+
+def read_lambda():
+    return sorted([1, 2], key=lambda n: n if MODE == "changed" else -n)
+
+
+@case("state_cases.MODE", "SM301", reader="return sorted")
+def global_read_by_a_lambda():
+    return Given(read_lambda, (), set_to(ME, "MODE", "changed"))
+
+
+def read_table():
+    return TABLE["a"]
+
+
+@case("state_cases.TABLE", "SM301", reader='return TABLE["a"]')
+def item_of_a_global_dict():
+    TABLE["a"] = 99
+    return Given(read_table, (), lambda: TABLE.update(a=1))
+
+
+@silent
+def another_item_of_a_global_dict():
+    TABLE["b"] = 99
+    return Given(read_table, (), lambda: TABLE.update(b=2))
+
+
+def read_numbers():
+    return sum(NUMBERS)
+
+
+@case("state_cases.NUMBERS", "SM301", reader="return sum(NUMBERS)")
+def grown_list():
+    NUMBERS.append(4)
+    return Given(read_numbers, (), NUMBERS.pop)
+
+
+def read_pair():
+    return PAIR[1][0]
+
+
+@case("state_cases.PAIR", "SM301", reader="return PAIR[1][0]")
+def list_inside_a_tuple():
+    PAIR[1].append(0)
+    PAIR[1][0] = 7
+    return Given(read_pair, (), lambda: PAIR[1].__setitem__(slice(None), [2]))
+
+
+def read_text():
+    return len(TEXT)
+
+
+@case("state_cases.TEXT", "SM301", reader="return len(TEXT)")
+def end_of_a_long_text():
+    return Given(read_text, (), set_to(ME, "TEXT", TEXT + "y"))
+
+
+def read_late():
+    return LATE  # noqa: F821
+
+
+@case("state_cases.LATE", "SM301", reader="return LATE")
+def global_made_at_run_time():
+    globals()["LATE"] = 1
+    return Given(read_late, (), lambda: globals().pop("LATE"))
+
+
+# -- other modules -----------------------------------------------------------------------------------------------------
+
+
+def read_debug():
+    return state_support.DEBUG
+
+
+@case("state_support.DEBUG", "SM301", reader="return state_support.DEBUG")
+def attribute_of_a_module():
+    return Given(read_debug, (), set_to(state_support, "DEBUG", True))
+
+
+def read_deeply():
+    return state_support.limited(100)
+
+
+@case("state_support.LIMIT", "SM301", reader="return LIMIT")
+def global_two_calls_away():
+    return Given(read_deeply, (), set_to(state_support, "LIMIT", 50))
+
+
+def read_imported_inside():
+    import state_support as other
+
+    return other.URL
+
+
+@case("state_support.URL", "SM301", reader="return other.URL")
+def module_imported_in_the_function():
+    return Given(read_imported_inside, (), set_to(state_support, "URL", "http://localhost"))
+
+
+def read_from_import():
+    from state_support import URL
+
+    return URL
+
+
+@case("state_support.URL", "SM301", reader="from state_support import URL")
+def name_imported_in_the_function():
+    return Given(read_from_import, (), set_to(state_support, "URL", "http://localhost"))
+
+
+def read_alias():
+    return IMPORTED["retries"]
+
+
+@case("state_cases.IMPORTED", "SM301", reader='return IMPORTED["retries"]')
+def dict_under_another_name():
+    state_support.OPTIONS["retries"] = 9
+    return Given(read_alias, (), lambda: state_support.OPTIONS.update(retries=3))
+
+
+def read_nested_option():
+    return state_support.OPTIONS["nested"]["depth"]
+
+
+@case("state_support.OPTIONS", "SM301", reader="return state_support.OPTIONS")
+def item_of_an_item():
+    state_support.OPTIONS["nested"]["depth"] = 2
+    return Given(read_nested_option, (), lambda: state_support.OPTIONS.update(nested={"depth": 1}))
+
+
+def read_settings():
+    return settings.level
+
+
+@case("state_cases.settings", "SM301", reader="return settings.level")
+def attribute_of_a_global_object():
+    settings.level = 5
+    return Given(read_settings, (), lambda: setattr(settings, "level", 1))
+
+
+@silent
+def unread_attribute_of_a_global_object():
+    settings.other = "y"
+    return Given(read_settings, (), lambda: setattr(settings, "other", "x"))
+
+
+def read_property():
+    return settings.twice
+
+
+@case("state_cases.settings", "SM301", reader="return settings.twice")
+def property_of_a_global_object():
+    settings.level = 5
+    return Given(read_property, (), lambda: setattr(settings, "level", 1))
+
+
+def read_method():
+    return settings.describe()
+
+
+@case("state_cases.settings", "SM301", reader="return settings.describe()")
+def method_of_a_global_object():
+    settings.level = 5
+    return Given(read_method, (), lambda: setattr(settings, "level", 1))
+
+
+def read_current():
+    return state_support.CURRENT is not None
+
+
+@case("state_support.CURRENT", "SM301", reader="return state_support.CURRENT is not None")
+def object_set_at_run_time():
+    return Given(read_current, (), set_to(state_support, "CURRENT", types.SimpleNamespace(user="me")))
+
+
+def read_set():
+    return "new" in state_support.NAMES
+
+
+@case("state_support.NAMES", "SM301", reader='return "new" in state_support.NAMES')
+def grown_set():
+    state_support.NAMES.add("new")
+    return Given(read_set, (), state_support.NAMES.clear)
+
+
+def run_hooks():
+    return [hook() for hook in state_support.HOOKS.values()]
+
+
+@case("state_support.HOOKS", "SM301", reader="for hook in state_support.HOOKS")
+def registered_callable():
+    state_support.HOOKS["x"] = read_mode
+    return Given(run_hooks, (), state_support.HOOKS.clear)
+
+
+# -- how the target gets there -----------------------------------------------------------------------------------------
+
+
+@case("state_cases.MODE", "SM301", reader="return MODE")
+def behind_a_partial():
+    return Given(functools.partial(call, read_mode), (), set_to(ME, "MODE", "changed"))
+
+
+def call(function):
+    return function()
+
+
+@case("state_cases.MODE", "SM301", reader="return MODE")
+def function_among_the_arguments():
+    return Given(call, (read_mode,), set_to(ME, "MODE", "changed"))
+
+
+@dataclasses.dataclass
+class Job:
+    name: str = "job"
+
+    def execute(self):
+        return self.step()
+
+    def step(self):
+        return MODE
+
+    def __call__(self):
+        return self.step()
+
+
+def execute(jobs):
+    return [job.execute() for job in jobs]
+
+
+@case("state_cases.MODE", "SM301", reader="return MODE")
+def method_of_an_argument():
+    return Given(execute, ([Job()],), set_to(ME, "MODE", "changed"))
+
+
+@case("state_cases.MODE", "SM301", reader="return MODE")
+def callable_object():
+    return Given(Job(), (), set_to(ME, "MODE", "changed"))
+
+
+class Worker(multiprocessing.get_context("spawn").Process):
+    def run(self):
+        self.work()
+
+    def work(self):
+        return MODE
+
+
+@case("state_cases.MODE", "SM301", reader="return MODE")
+def process_subclass():
+    return Given(Worker(), (), set_to(ME, "MODE", "changed"))
+
+
+def decorated(function):
+    @functools.wraps(function)
+    def wrapper(*args):
+        return function(*args)
+
+    return wrapper
+
+
+@decorated
+def read_decorated():
+    return MODE
+
+
+@case("state_cases.MODE", "SM301", reader="return MODE")
+def behind_a_decorator():
+    return Given(read_decorated, (), set_to(ME, "MODE", "changed"))
+
+
+def with_default(value=NUMBERS):
+    return len(value)
+
+
+@case("state_cases.with_default.__defaults__", "SM301", reader="def with_default")
+def default_value():
+    NUMBERS.append(4)
+    return Given(with_default, (), NUMBERS.pop)
+
+
+def with_attribute():
+    return with_attribute.calls
+
+
+with_attribute.calls = 0
+
+
+@case("state_cases.with_attribute", "SM301", reader="return with_attribute.calls")
+def attribute_of_a_function():
+    with_attribute.calls = 3
+    return Given(with_attribute, (), lambda: setattr(with_attribute, "calls", 0))
+
+
+# -- classes -----------------------------------------------------------------------------------------------------------
+
+
+def read_class():
+    return Derived.colour
+
+
+@case("state_support.Base.colour", "SM302", reader="return Derived.colour")
+def attribute_of_a_base_class():
+    return Given(read_class, (), set_to(state_support.Base, "colour", "red"))
+
+
+@case("state_support.Derived.colour", "SM302", reader="return self.colour")
+def attribute_put_on_a_derived_class():
+    return Given(Derived().paint, (), set_to(Derived, "colour", "red"))
+
+
+@case("state_support.Base.registry", "SM302", reader="return sorted(cls.registry)")
+def registry_of_a_class():
+    state_support.Base.registry["x"] = Derived
+    return Given(Derived.known, (), state_support.Base.registry.clear)
+
+
+def read_inner():
+    return Namespace.Inner.value
+
+
+@case("state_support.Namespace.Inner.value", "SM302", reader="return Namespace.Inner.value")
+def attribute_of_a_class_in_a_class():
+    return Given(read_inner, (), set_to(Namespace.Inner, "value", 2))
+
+
+def make_one():
+    return Derived().paint()
+
+
+@case("state_support.Base.colour", "SM302", reader="return self.colour")
+def class_made_by_the_target():
+    return Given(make_one, (), set_to(state_support.Base, "colour", "red"))
+
+
+# -- patches -----------------------------------------------------------------------------------------------------------
+
+
+def read_clock():
+    return state_support.now()
+
+
+@case("state_support.clock", "SM303", reader="return clock()")
+def function_rebound_to_a_lambda():
+    return Given(read_clock, (), set_to(state_support, "clock", lambda: 0.0))
+
+
+@case("state_support.clock", "SM303", reader="return clock()")
+def function_patched_by_mock():
+    patch = mock.patch("state_support.clock", return_value=0.0)
+    patch.start()
+    return Given(read_clock, (), patch.stop)
+
+
+def use_double():
+    return double(4)
+
+
+def triple(number):
+    return number * 3
+
+
+@case("state_cases.double", "SM303", reader="return double(4)")
+def imported_function_rebound():
+    return Given(use_double, (), set_to(ME, "double", triple))
+
+
+def paint(thing):
+    return thing.paint()
+
+
+@case("state_support.Derived.paint", "SM303", reader="return thing.paint()")
+def method_patched():
+    return Given(paint, (Derived(),), set_to(Derived, "paint", lambda self: "patched"))
+
+
+@case("state_support.Base.helper", "SM303", reader="return self.helper()")
+def static_method_patched():
+    return Given(Derived().help, (), set_to(state_support.Base, "helper", staticmethod(lambda: "patched")))
+
+
+def read_time():
+    return time.time()
+
+
+@case("time.time", "SM303", reader="return time.time()")
+def standard_library_patched():
+    return Given(read_time, (), set_to(time, "time", lambda: 0.0))
+
+
+def open_it():
+    return open("x")
+
+
+@case("builtins.open", "SM303", reader='return open("x")')
+def builtin_patched():
+    return Given(open_it, (), set_to(builtins, "open", lambda name: name))
+
+
+@case("state_cases.Derived", "SM303", reader="return Derived().paint()")
+def class_patched():
+    return Given(make_one, (), set_to(ME, "Derived", mock.MagicMock()))
+
+
+# -- the process -------------------------------------------------------------------------------------------------------
+
+
+def read_level():
+    return logging.getLogger("state.level").isEnabledFor(logging.DEBUG)
+
+
+@case("logging.getLogger('state.level')", "SM305", reader="return logging.getLogger")
+def level_of_a_logger():
+    logging.getLogger("state.level").setLevel(logging.DEBUG)
+    return Given(read_level, (), lambda: logging.getLogger("state.level").setLevel(0))
+
+
+def write_log():
+    state_support.log.warning("hello")
+
+
+class Kept(logging.Handler):
+    def emit(self, record):
+        pass
+
+
+@case("logging.getLogger('state_support')", "SM305", reader="state_support.log.warning")
+def handler_of_a_logger():
+    handler = Kept()
+    state_support.log.addHandler(handler)
+    return Given(write_log, (), lambda: state_support.log.removeHandler(handler))
+
+
+def read_random():
+    return random.randint(0, 10)
+
+
+@case("random", "SM306", "note", reader="return random.randint")
+def seeded():
+    random.seed(1)
+    return Given(read_random)
+
+
+def read_warnings():
+    warnings.warn("x", stacklevel=1)
+
+
+@case("warnings.filters", "SM306", "note", reader="warnings.warn")
+def filters():
+    saved = warnings.filters[:]
+    warnings.simplefilter("error", BytesWarning)
+    return Given(read_warnings, (), lambda: warnings.filters.__setitem__(slice(None), saved))
+
+
+def read_precision():
+    return decimal.Decimal(1) / 3
+
+
+@case("decimal", "SM306", reader="return decimal.Decimal")
+def precision():
+    old = decimal.getcontext().prec
+    decimal.getcontext().prec = 4
+    return Given(read_precision, (), lambda: setattr(decimal.getcontext(), "prec", old))
+
+
+def read_locale():
+    return locale.str(1.5)
+
+
+@case("locale", "SM306", reader="return locale.str")
+def numbers_of_a_locale():
+    old = locale.setlocale(locale.LC_NUMERIC)
+    locale.setlocale(locale.LC_NUMERIC, "C.UTF-8")
+    return Given(read_locale, (), lambda: locale.setlocale(locale.LC_NUMERIC, old))
+
+
+def raise_signal():
+    return signal.getsignal(signal.SIGUSR2)
+
+
+def on_signal(_number, _frame):
+    pass
+
+
+@case("signal.SIGUSR2", "SM306", reader="return signal.getsignal")
+def handler_of_a_signal():
+    old = signal.signal(signal.SIGUSR2, on_signal)
+    return Given(raise_signal, (), lambda: signal.signal(signal.SIGUSR2, old))
+
+
+def read_variable():
+    return state_support.variable.get()
+
+
+@case("state_support.variable", "SM306", reader="return state_support.variable.get()")
+def context_variable():
+    token = state_support.variable.set("changed")
+    return Given(read_variable, (), lambda: state_support.variable.reset(token))
+
+
+def read_local():
+    return state_support.local.name
+
+
+@case("state_support.local", "SM306", reader="return state_support.local.name")
+def thread_local():
+    state_support.local.name = "changed"
+    return Given(read_local, (), lambda: setattr(state_support.local, "name", "as imported"))
+
+
+def read_injected():
+    import state_injected
+
+    return state_injected.value
+
+
+@case("sys.modules['state_injected']", "SM306", reader="import state_injected")
+def injected_module():
+    sys.modules["state_injected"] = types.ModuleType("state_injected")
+    sys.modules["state_injected"].value = 1
+    return Given(read_injected, (), lambda: sys.modules.pop("state_injected"))
+
+
+def take_lock():
+    with state_support.LOCK:
+        return True
+
+
+@case("state_support.LOCK", "SM307", "note", reader="with state_support.LOCK")
+def lock_made_at_import():
+    return Given(take_lock)
+
+
+# -- what differs and does not matter ----------------------------------------------------------------------------------
+
+
+def read_option():
+    return state_support.option("retries")
+
+
+@case("state_support.option", "SM301", "note", reader="return state_support.option")
+def primed_cache():
+    state_support.option("retries")
+    return Given(read_option, (), state_support.option.cache_clear)
+
+
+@case("state_support.COUNT", "SM301", "note", reader="COUNT += 1")
+def counter_that_the_code_advances():
+    return Given(state_support.count, (), set_to(state_support, "COUNT", 7))
+
+
+@silent
+def cache_that_the_code_fills():
+    state_support.cache["x"] = 1
+    return Given(state_support.remember, ("x",), state_support.cache.clear)
+
+
+@silent
+def nothing_changed():
+    return Given(read_table)
+
+
+def read_stamps():
+    return STAMP, TOKEN, IDENTITY, SENTINEL
+
+
+@silent
+def times_and_identities():
+    return Given(read_stamps)
+
+
+@silent
+def changed_and_unread():
+    return Given(read_table, (), set_to(ME, "MODE", "changed"))
+
+
+@silent
+def changed_in_an_unread_class():
+    return Given(read_debug, (), set_to(state_support.Base, "colour", "red"))
+
+
+def only_writes():
+    global COUNTED
+    COUNTED = 1
+
+
+@silent
+def global_that_is_only_written():
+    return Given(only_writes, (), set_to(ME, "COUNTED", 5))
+
+
+def shadows():
+    MODE = [1]  # noqa: N806
+    return MODE[0]
+
+
+@silent
+def local_of_the_same_name():
+    return Given(shadows, (), set_to(ME, "MODE", "changed"))
+
+
+def read_environment():
+    return os.environ.get("STATE_CASES"), os.getcwd(), sys.path[:1]
+
+
+@silent
+def what_spawn_carries():
+    os.environ["STATE_CASES"] = "1"
+    return Given(read_environment, (), lambda: os.environ.pop("STATE_CASES"))
+
+
+def prints():
+    print("x", file=sys.stderr)
+    return threading.current_thread().name
+
+
+@silent
+def streams_and_threads():
+    return Given(prints)
+
+
+def equal_again():
+    return TABLE
+
+
+@silent
+def another_object_of_the_same_value():
+    return Given(equal_again, (), set_to(ME, "TABLE", {"b": 2, "a": 1}))

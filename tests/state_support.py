@@ -1,0 +1,107 @@
+"""What `state_cases` changes: settings, registries and functions with one value at import."""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+import logging
+import multiprocessing
+import threading
+
+DEBUG = False
+LIMIT = 5
+URL = "http://example.invalid"
+OPTIONS = {"retries": 3, "unused": 0, "nested": {"depth": 1}}
+PLUGINS: list[str] = []
+NAMES: set[str] = set()
+HOOKS: dict[str, object] = {}
+CURRENT = None
+COUNT = 0
+cache: dict[str, int] = {}
+LOCK = multiprocessing.get_context("spawn").Lock()
+log = logging.getLogger("state_support")
+variable = contextvars.ContextVar("variable", default="as imported")
+local = threading.local()
+local.name = "as imported"
+
+
+def clock():
+    return 12.0
+
+
+def double(number):
+    return number * 2
+
+
+def read_limit():
+    return LIMIT
+
+
+def limited(number):
+    return min(number, read_limit())
+
+
+def now():
+    return clock()
+
+
+@functools.lru_cache
+def option(name):
+    return OPTIONS[name]
+
+
+class Settings:
+    def __init__(self):
+        self.level = 1
+        self.other = "x"
+
+    def describe(self):
+        return f"level {self.level}"
+
+    @property
+    def twice(self):
+        return self.level * 2
+
+
+settings = Settings()
+
+
+class Base:
+    colour = "grey"
+    registry: dict[str, type] = {}  # noqa: RUF012
+
+    def paint(self):
+        return self.colour
+
+    @classmethod
+    def known(cls):
+        return sorted(cls.registry)
+
+    @staticmethod
+    def helper():
+        return "helper"
+
+    def help(self):
+        return self.helper()
+
+
+class Derived(Base):
+    def paint(self):
+        return "derived " + super().paint()
+
+
+class Namespace:
+    class Inner:
+        value = 1
+
+
+def count():
+    global COUNT
+    COUNT += 1
+    return COUNT
+
+
+def remember(key):
+    if key not in cache:
+        cache[key] = len(key)
+    return cache[key]

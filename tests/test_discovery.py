@@ -1,0 +1,716 @@
+"""Unmarked tests that leave the start method to the interpreter run again under the other methods."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from typing import Any
+
+import pytest
+
+from conftest import Session, Where
+
+DISCOVER = "--start-methods-discover"
+
+OWN = "fork" if sys.version_info < (3, 14) else "forkserver"
+OTHERS = [method for method in ("fork", "spawn", "forkserver") if method != OWN]
+"""The interpreter's own method, and those under which a discovered test runs again, on Linux."""
+
+START = """
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    import pytest
+
+
+    def work():
+        pass
+
+
+    def start(context=multiprocessing, target=work):
+        process = context.Process(target=target)
+        process.start()
+        process.join()
+        assert process.exitcode == 0
+"""
+
+
+def suite(text: str) -> str:
+    return START + text
+
+
+def legs(*names: str, outcome: str = "passed", **outcomes: str) -> dict[str, str]:
+    """Return what `Outcome.names` is when the tests `names` were discovered."""
+    found = {}
+    for name in names:
+        found[name] = outcome
+        base, bracket, ids = name.partition("[")
+        for method in OTHERS:
+            found[f"{base}[{method}-{ids}" if bracket else f"{base}[{method}]"] = outcomes.get(method, outcome)
+    return found
+
+
+PASSED = suite("""
+    def test_nothing():
+        pass
+
+
+    def test_start():
+        start()
+
+
+    @pytest.mark.parametrize("n", [1, 2])
+    def test_n(n):
+        start()
+
+
+    def test_taken():
+        start(multiprocessing.get_context())
+
+
+    class TestIt:
+        def test_pool(self):
+            with multiprocessing.Pool(1) as pool:
+                assert pool.map(abs, [-1]) == [1]
+
+        def test_executor(self):
+            with ProcessPoolExecutor(1) as executor:
+                assert executor.submit(abs, -1).result() == 1
+""")
+
+FOUND = ("test_start", "test_n[1]", "test_n[2]", "test_taken", "TestIt::test_pool", "TestIt::test_executor")
+
+
+def test_a_test_that_starts_a_process_runs_again_under_the_other_methods(session: Session, where: Where) -> None:
+    outcome = session.file(test_a=PASSED).run(DISCOVER, where=where)
+    assert outcome.status == 0, outcome.out
+    assert outcome.names == {"test_nothing": "passed", **legs(*FOUND)}
+    if where != "xdist":
+        assert list(outcome.names) == ["test_nothing", *legs(*FOUND)]
+    assert "6 tests: 6 passes" in outcome.lines
+    assert "19 passed" in outcome.lines[-1] or "19 passed" in outcome.out
+
+
+def test_what_fails_under_another_method_fails_the_run(session: Session, where: Where) -> None:
+    source = suite("""
+    def test_local():
+        start(target=lambda: None)
+    """)
+    outcome = session.file(test_a=source).run(DISCOVER, where=where)
+    assert outcome.status == 1
+    if OWN == "fork":
+        assert outcome.names == {
+            "test_local": "passed",
+            "test_local[spawn]": "failed",
+            "test_local[forkserver]": "failed",
+        }
+        assert "_ test_local[spawn] _" in outcome.out
+        assert "1 test: 1 needs-fork" in outcome.lines
+        assert "SM101 local-function: 2 legs of 1 test (spawn, forkserver)" in outcome.lines
+        assert "predicted" not in outcome.out  # it came true
+
+
+def test_a_failing_first_run_is_diagnosed_as_a_leg_is(session: Session) -> None:
+    source = suite("""
+    def broken():
+        raise ValueError("no")
+
+
+    def test_a():
+        start(target=broken)
+    """)
+    outcome = session.file(test_a=source).run(DISCOVER)
+    assert outcome.names == legs("test_a", outcome="failed")
+    assert f"start method {OWN}: in the child" in outcome.out
+    assert "1 test: 1 fails" in outcome.lines
+
+
+def test_a_context_that_names_its_method_is_noted_and_the_test_runs_once(session: Session) -> None:
+    source = suite("""
+    from multiprocessing.context import SpawnProcess
+
+    PINNED = multiprocessing.get_context("spawn")
+
+
+    def test_process():
+        start(PINNED)
+
+
+    def test_pool():
+        with PINNED.Pool(1) as pool:
+            assert pool.map(abs, [-1]) == [1]
+
+
+    def test_executor():
+        with ProcessPoolExecutor(1, mp_context=PINNED) as executor:
+            assert executor.submit(abs, -1).result() == 1
+
+
+    def test_class():
+        process = SpawnProcess(target=work)
+        process.start()
+        process.join()
+
+
+    def test_both():
+        start(PINNED)
+        start()
+    """)
+    outcome = session.file(test_a=source).run(DISCOVER)
+    assert outcome.names == {
+        **dict.fromkeys(["test_process", "test_pool", "test_executor", "test_class"], "passed"),
+        **legs("test_both"),
+    }
+    # of test_both under fork and forkserver one each: under spawn it is the leg's own method
+    assert "not exercised: 6 processes with a context of their own" in outcome.lines
+    places = re.findall(r"^  \d process(?:es)? with spawn at test_a.py:(\d+)$", outcome.out, re.MULTILINE)
+    assert len(places) == 4
+
+
+def test_a_task_in_a_pool_of_a_wider_fixture_counts_and_so_does_its_process(session: Session, where: Where) -> None:
+    source = suite("""
+    @pytest.fixture(scope="module")
+    def pool():
+        with multiprocessing.Pool(1) as pool:
+            yield pool
+
+
+    @pytest.fixture(scope="module")
+    def server():
+        queue = multiprocessing.Queue()
+        process = multiprocessing.Process(target=queue.get)
+        process.start()
+        yield queue
+        queue.put(None)
+        process.join()
+
+
+    def test_a(pool):
+        assert pool.map(abs, [-1]) == [1]
+
+
+    def test_b(pool):
+        assert pool.map(abs, [-1]) == [1]
+
+
+    def test_c(server):
+        pass
+
+
+    def test_d(server):
+        pass
+
+
+    def test_e():
+        pass
+    """)
+    outcome = session.file(test_a=source).run(DISCOVER, where=where)
+    assert outcome.status == 0, outcome.out
+    assert outcome.names == {**legs("test_a", "test_b", "test_c", "test_d"), "test_e": "passed"}
+    assert "vacuous" not in outcome.out
+
+
+def test_a_pool_that_a_module_holds_makes_its_tests_count(session: Session) -> None:
+    """Though they are the same processes under every method, which the summary says."""
+    source = suite("""
+    POOL = None
+
+
+    def pool():
+        global POOL
+        if POOL is None:
+            POOL = multiprocessing.Pool(1)
+        return POOL
+
+
+    def test_a():
+        assert pool().map(abs, [-1]) == [1]
+
+
+    def test_b():
+        assert pool().map(abs, [-1]) == [1]
+    """)
+    outcome = session.file(test_a=source).run(DISCOVER)
+    assert outcome.names == legs("test_a", "test_b")
+    assert "SM501 vacuous: 4 legs passed and started nothing with their method" in outcome.lines
+
+
+def test_fixtures_and_setup_functions_are_made_anew_for_each_leg(session: Session) -> None:
+    source = suite("""
+    import unittest
+
+    done = []
+
+
+    def setup_module():
+        done.append("+module")
+
+
+    def teardown_module():
+        done.append("-module")
+
+
+    class TestIt(unittest.TestCase):
+        @classmethod
+        def setUpClass(cls):
+            done.append("+class")
+
+        @classmethod
+        def tearDownClass(cls):
+            done.append("-class")
+
+        def setUp(self):
+            done.append(multiprocessing.get_start_method())
+
+        def test_a(self):
+            start()
+
+        def test_b(self):
+            print(done)
+            self.assertEqual(done, EXPECTED)
+    """)
+    one = ["+module", "+class", "{}", "-class", "-module"]
+    expected = [word.format(method) for method in (OWN, *OTHERS) for word in one]
+    source = source.replace("EXPECTED", repr([*expected, "+module", "+class", OWN]))
+    outcome = session.file(test_a=source).run(DISCOVER)
+    assert outcome.status == 0, outcome.out
+    assert outcome.names == {**legs("TestIt::test_a"), "TestIt::test_b": "passed"}
+
+
+@pytest.mark.parametrize("plugin", ["pytest_asyncio.plugin", "anyio.pytest_plugin"])
+def test_async_tests_are_discovered(session: Session, plugin: str) -> None:
+    mark = "asyncio" if "asyncio" in plugin else "anyio"
+    if mark == "asyncio":
+        session.ini(asyncio_default_fixture_loop_scope="session")
+    source = suite(f"""
+    @pytest.fixture
+    def anyio_backend():
+        return "asyncio"
+
+
+    @pytest.mark.{mark}
+    async def test_a():
+        start()
+    """)
+    outcome = session.plugin(plugin).file(test_a=source).run(DISCOVER)
+    assert outcome.status == 0, outcome.out
+    assert len(outcome.names) == 3
+
+
+def test_skipped_tests_are_not_run_again_and_expected_failures_are(session: Session) -> None:
+    source = suite("""
+    def test_skip():
+        start()
+        pytest.skip("so")
+
+
+    @pytest.mark.xfail
+    def test_xfail():
+        start()
+        assert 0
+
+
+    @pytest.mark.skip
+    def test_never():
+        start()
+    """)
+    outcome = session.file(test_a=source).run(DISCOVER)
+    assert outcome.status == 0, outcome.out
+    assert outcome.names == {
+        "test_skip": "skipped",
+        **legs("test_xfail", outcome="xfailed"),
+        "test_never": "skipped",
+    }
+
+
+def test_marked_tests_run_as_they_do_without_the_option(session: Session) -> None:
+    source = suite("""
+    @pytest.mark.startmethods("spawn")
+    def test_marked():
+        start()
+
+
+    def test_asking(start_method):
+        start()
+
+
+    def test_plain():
+        start()
+    """)
+    outcome = session.file(test_a=source).run(DISCOVER)
+    assert outcome.names == {
+        "test_marked[spawn]": "passed",
+        **{f"test_asking[{method}]": "passed" for method in ("fork", "spawn", "forkserver")},
+        **legs("test_plain"),
+    }
+    assert "3 tests: 3 passes" in outcome.lines
+
+
+def test_the_methods_are_those_that_are_selected(session: Session) -> None:
+    source = suite("""
+    def test_a():
+        start()
+    """)
+    outcome = session.file(test_a=source).run(DISCOVER, f"--start-methods={OWN},spawn")
+    assert outcome.names == {"test_a": "passed", "test_a[spawn]": "passed"}
+    assert (
+        f'    @pytest.mark.startmethods("{OWN}", "spawn")'
+        in [line.replace("pytestmark = ", "@") for line in outcome.lines]
+        or "startmethods(" in outcome.out
+    )
+
+
+def test_a_method_that_the_suite_sets_itself_is_the_first_run_s(session: Session, where: Where) -> None:
+    conftest = """
+    import multiprocessing
+
+    multiprocessing.set_start_method("spawn")
+    """
+    source = suite("""
+    def test_a():
+        start()
+
+
+    def test_b():
+        assert multiprocessing.get_start_method() == "spawn"
+    """)
+    outcome = session.file(test_a=source, conftest=conftest).run(DISCOVER, where="subprocess")
+    assert outcome.status == 0, outcome.out
+    assert outcome.names == {
+        "test_a": "passed",
+        "test_a[fork]": "passed",
+        "test_a[forkserver]": "passed",
+        "test_b": "passed",
+    }
+
+
+def test_a_method_that_a_test_sets_is_its_own_affair(session: Session) -> None:
+    source = suite("""
+    def test_a():
+        start()
+
+
+    def test_b():
+        multiprocessing.set_start_method("spawn", force=True)
+        start()
+
+
+    def test_c():
+        assert multiprocessing.get_start_method() == "spawn"
+        multiprocessing.set_start_method(None, force=True)
+    """)
+    outcome = session.file(test_a=source).run(DISCOVER)
+    assert outcome.status == 0, outcome.out
+    assert outcome.names["test_c"] == "passed"
+    assert set(outcome.names) > {"test_a[spawn]", "test_b", "test_b[fork]", "test_b[forkserver]"}
+    assert "set_start_method('fork') is set aside" not in outcome.out  # nobody did: it was fixed by its first use
+
+
+FAILING = suite("""
+    import os
+
+
+    def test_a():
+        start()
+        if multiprocessing.get_start_method() == "spawn":
+            assert os.path.exists("fixed")
+
+
+    def test_b():
+        start()
+""")
+
+
+def test_the_first_failure_ends_the_session_if_that_is_asked(session: Session) -> None:
+    outcome = session.file(test_a=FAILING).run(DISCOVER, "-x")
+    before = OTHERS[: OTHERS.index("spawn") + 1]
+    assert list(outcome.names) == ["test_a", *(f"test_a[{method}]" for method in before)]
+    outcome = session.run(DISCOVER, "--maxfail=2")
+    assert len(outcome.names) == 6
+
+
+def test_a_first_run_that_fails_is_not_run_again_if_the_session_ends_there(session: Session) -> None:
+    source = suite("""
+    def test_a():
+        start()
+        assert 0
+    """)
+    outcome = session.file(test_a=source).run(DISCOVER, "-x")
+    assert outcome.names == {"test_a": "failed"}
+
+
+@pytest.mark.parametrize("option", ["--lf", "--sw"])
+@pytest.mark.parametrize("where", ["subprocess", "xdist"])
+def test_a_failing_leg_leads_the_next_run_to_its_test(session: Session, option: str, where: Where) -> None:
+    session.file(test_a=FAILING, test_0="def test_0(): pass")
+    session.run(DISCOVER, option, where=where)
+    outcome = session.run(DISCOVER, option, "--co", "-q")
+    assert "test_a.py::test_a" in outcome.lines
+    assert "test_0.py::test_0" not in outcome.lines
+    outcome = session.run(DISCOVER, option, where=where)
+    assert outcome.names["test_a[spawn]"] == "failed"
+    session.file("fixed", "")
+    outcome = session.run(DISCOVER, option, where=where)
+    assert outcome.status == 0, outcome.out
+    assert outcome.names["test_a[spawn]"] == "passed"
+    cache = session.path / ".pytest_cache/v/cache"
+    if option == "--lf":
+        text = (cache / "lastfailed").read_text() if (cache / "lastfailed").exists() else "{}"
+        assert json.loads(text) == {}
+    else:
+        assert json.loads((cache / "stepwise").read_text())["last_failed"] is None
+
+
+def test_progress_stays_within_a_hundred_percent(session: Session, where: Where) -> None:
+    outcome = session.file(test_a=PASSED).run(DISCOVER, "-v", where=where)
+    percents = [int(each) for each in re.findall(r"\[ *(\d+)%\]", outcome.out)]
+    assert percents
+    assert max(percents) == 100
+    assert percents[-1] == 100
+
+
+def test_durations_and_junit_have_the_legs(session: Session, where: Where) -> None:
+    outcome = session.file(test_a=PASSED).run(DISCOVER, "--durations=0", "-vv", "--junitxml=x.xml", where=where)
+    assert "call     test_a.py::test_start[spawn]" in outcome.out
+    text = (session.path / "x.xml").read_text(encoding="utf-8")
+    assert text.count("<testcase") == 19
+    assert 'name="test_n[spawn-1]"' in text
+
+
+def test_a_selection_by_keyword_holds_for_the_legs(session: Session) -> None:
+    outcome = session.file(test_a=PASSED).run(DISCOVER, "-k", "test_start")
+    assert outcome.names == legs("test_start")
+
+
+def test_collecting_starts_nothing(session: Session) -> None:
+    outcome = session.file(test_a=PASSED).run(DISCOVER, "--collect-only", "-q")
+    assert outcome.status == 0
+    assert "7 tests collected" in outcome.out
+    assert DISCOVER not in outcome.out
+
+
+def test_a_suite_that_starts_nothing_hears_of_it_in_one_line(session: Session, where: Where) -> None:
+    session.file(test_a="def test_a(): pass")
+    line = "--start-methods-discover: no unmarked test started a process by the default start method"
+    assert line in session.run(DISCOVER, where=where).lines
+    assert "start method" not in session.run(DISCOVER, "-q", where=where).out
+    assert "had no effect" not in session.run(DISCOVER, "--start-methods=all", where=where).out
+
+
+@pytest.mark.parametrize(
+    ("ini", "args", "runs"),
+    [
+        ({}, [], 1),
+        ({"start_methods_discover": "true"}, [], 3),
+        ({"start_methods_discover": "false"}, [], 1),
+        ({"start_methods_discover": "false"}, [DISCOVER], 3),
+        ({"start_methods_discover": "true"}, ["-o", "start_methods_discover=false"], 1),
+    ],
+)
+def test_the_command_line_beats_the_ini_file_beats_the_default(
+    session: Session, ini: dict[str, str], args: list[str], runs: int
+) -> None:
+    source = suite("""
+    def test_a():
+        start()
+    """)
+    assert len(session.ini(**ini).file(test_a=source).run(*args).names) == runs
+
+
+def test_a_bad_ini_value_is_one_line(session: Session) -> None:
+    outcome = session.ini(start_methods_discover="perhaps").file(test_a="def test_a(): pass").run()
+    assert outcome.status == 4
+    line = "ERROR: ini key start_methods_discover: invalid truth value 'perhaps' (valid: true, false)"
+    assert line in outcome.lines
+
+
+# -- what to mark ----------------------------------------------------------------------------------------------------
+
+
+def marks(outcome: Any) -> list[str]:
+    """Return the lines below the title of the section."""
+    lines = outcome.lines
+    first = next(i for i, line in enumerate(lines) if "= start methods: what to mark =" in line) + 1
+    last = next(i for i, line in enumerate(lines[first:], first) if line.startswith("="))
+    return lines[first:last]
+
+
+@pytest.mark.skipif(OWN != "fork", reason="what fails is what fork hides")
+def test_the_markers_are_printed_file_by_file(session: Session, where: Where) -> None:
+    session.file(
+        test_all=suite("""
+    def test_a():
+        start()
+
+
+    class TestIt:
+        def test_b(self):
+            start()
+    """),
+        test_some=suite("""
+    def test_nothing():
+        pass
+
+
+    @pytest.mark.parametrize("n", [1, 2])
+    def test_a(n):
+        start()
+
+
+    def test_local():
+        start(target=lambda: None)
+
+
+    def test_broken():
+        start()
+        assert 0
+
+
+    def test_spawn():
+        start()
+        assert type(multiprocessing.get_context()).__name__ != "SpawnContext"
+    """),
+    )
+    outcome = session.run(DISCOVER, where=where)
+    assert marks(outcome) == [
+        "test_all.py",
+        "    pytestmark = pytest.mark.startmethods  # all 2 tests start processes",
+        "",
+        "test_some.py",
+        "    @pytest.mark.startmethods",
+        "      line 21: test_a",
+        "    @pytest.mark.startmethods(",
+        '        "fork",',
+        "        pytest.param(",
+        '            "spawn",',
+        '            marks=pytest.mark.xfail(reason="fails under spawn"),',
+        "        ),",
+        '        "forkserver",',
+        "    )",
+        "      line 35: test_spawn",
+        "    @pytest.mark.startmethods(",
+        '        "fork",',
+        "        pytest.param(",
+        '            "spawn",',
+        '            marks=pytest.mark.xfail(reason="SM101 local-function"),',
+        "        ),",
+        "        pytest.param(",
+        '            "forkserver",',
+        '            marks=pytest.mark.xfail(reason="SM101 local-function"),',
+        "        ),",
+        "    )",
+        "      line 26: test_local",
+        "",
+        "1 test fails under the interpreter's own method, too: not listed here",
+    ]
+
+
+@pytest.mark.skipif(OWN != "fork", reason="what fails is what fork hides")
+def test_the_printed_markers_are_right(session: Session) -> None:
+    """Pasted, they make legs that pass or fail as expected."""
+    source = suite("""
+    def test_local():
+        start(target=lambda: None)
+    """)
+    lines = marks(session.file(test_a=source).run(DISCOVER))
+    assert lines[-1] == "      line 17: test_local"
+    pasted = source.replace("    def test_local", "\n".join([*lines[1:-1], "    def test_local"]))
+    outcome = session.file(test_a=pasted).run()
+    assert outcome.names == {
+        "test_local[fork]": "passed",
+        "test_local[spawn]": "xfailed",
+        "test_local[forkserver]": "xfailed",
+    }
+
+
+@pytest.mark.parametrize("args", [["-k", "test_a"], ["test_a.py::test_a"]], ids=["-k", "node id"])
+def test_a_part_of_a_file_is_no_reason_to_mark_the_module(session: Session, args: list[str]) -> None:
+    source = suite("""
+    def test_a():
+        start()
+
+
+    def test_b():
+        pass
+    """)
+    outcome = session.file(test_a=source).run(DISCOVER, *args)
+    assert marks(outcome) == ["test_a.py", "    @pytest.mark.startmethods", "      line 17: test_a"]
+
+
+# -- other plugins ---------------------------------------------------------------------------------------------------
+
+
+def test_a_flaky_leg_is_rerun_as_any_test_is(session: Session) -> None:
+    pytest.importorskip("pytest_rerunfailures")
+    source = suite("""
+    times = []
+
+
+    def test_a():
+        start()
+        if multiprocessing.get_start_method() == "spawn":
+            times.append(1)
+            assert len(times) == 2
+    """)
+    outcome = session.plugin("pytest_rerunfailures").file(test_a=source).run(DISCOVER, "--reruns=2")
+    assert outcome.status == 0, outcome.out
+    assert "3 passed, 1 rerun" in outcome.out
+
+
+def test_a_random_order_changes_nothing(session: Session) -> None:
+    pytest.importorskip("pytest_randomly")
+    outcome = session.plugin("pytest_randomly").file(test_a=PASSED).run(DISCOVER)
+    assert outcome.names == {"test_nothing": "passed", **legs(*FOUND)}
+
+
+def test_each_leg_has_the_time_of_a_test(session: Session) -> None:
+    pytest.importorskip("pytest_timeout")
+    source = suite("""
+    import time
+
+
+    def test_a():
+        start()
+        if multiprocessing.get_start_method() == "spawn":
+            time.sleep(60)
+    """)
+    outcome = session.plugin("pytest_timeout").file(test_a=source).run(DISCOVER, "--timeout=5")
+    assert outcome.names == legs("test_a", spawn="failed")
+    assert "Timeout" in outcome.out
+
+
+def test_a_test_that_redirects_temporary_files_takes_nothing_of_ours_with_it(session: Session) -> None:
+    """What the session needs is not made where the first test that starts a process happens to put its files."""
+    outcome = session.file(
+        test_a="""
+        import multiprocessing
+        import tempfile
+
+        import pytest
+
+
+        @pytest.fixture(autouse=True)
+        def own_temporary_files(monkeypatch):
+            with tempfile.TemporaryDirectory() as directory:
+                monkeypatch.setattr(tempfile, "tempdir", directory)
+                yield
+
+
+        def fail():
+            raise ValueError("told by the child")
+
+
+        @pytest.mark.parametrize("number", [1, 2])
+        def test_child(number):
+            process = multiprocessing.Process(target=fail)
+            process.start()
+            process.join()
+            assert process.exitcode == 1
+            assert multiprocessing.get_start_method() == "fork" or number == 1, "look at the child"
+        """
+    ).run("--start-methods-discover", where="subprocess")
+    failed = {name for name, result in outcome.names.items() if result == "failed"}
+    assert failed == {"test_child[spawn-2]", "test_child[forkserver-2]"}
+    assert outcome.out.count("ValueError: told by the child") >= 2
+    assert "SM601" not in outcome.out

@@ -1,0 +1,385 @@
+"""What code reads, what a fresh child has there, and what is said of it."""
+
+from __future__ import annotations
+
+import linecache
+import os
+import sys
+from typing import Any
+
+import pytest
+
+import state_cases
+import state_support
+from pytest_startmethod import loading, state, state_causes, structure
+from pytest_startmethod.callers import Place
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="fresh children fork for each question")
+
+HERE = os.path.abspath(__file__)
+FILE = os.path.abspath(state_cases.__file__)
+
+
+@pytest.fixture(scope="module")
+def children():
+    """Two fresh children that are kept warm."""
+    with loading.Loader() as one, loading.Loader() as other:
+        yield [one, other]
+
+
+def explain(given: Any, children: Any, method: str = "spawn", **context: Any) -> list[Any]:
+    try:
+        observed = state.observe(given.target, given.args, method=method)
+        assert observed is not None
+        seen = state.ask(observed, children)
+        assert seen is not None
+    finally:
+        given.undo()
+    return state_causes.explain(observed, seen, state_causes.Context(**{"failed": False, **context}))
+
+
+@pytest.mark.parametrize("name", state_cases.CASES)
+def test_cases_with_a_known_answer(name, children):
+    """What differs is named first, with its code, its level and the line that reads it; controls are silent."""
+    case = state_cases.CASES[name]
+    found = explain(case.make(), children)
+    if not case.path:
+        assert found == []
+        return
+    first = found[0]
+    assert (first.path, first.code, first.level) == (case.path, case.code, case.level)
+    assert first.file is not None
+    assert case.reader in linecache.getline(first.file, first.line)
+    assert first.fix
+    assert not first.fix.endswith(".")
+
+
+def test_message_word_for_word(children):
+    """Both values, the line that reads, the lines that set, and a fix."""
+    (found,) = explain(state_cases.CASES["rebound_global"].make(), children, tests=(HERE,))
+    assert found.message == (
+        "state_cases.MODE is 'changed' in the parent and 'as imported' in a fresh child; read_mode reads it"
+    )
+    assert found.evidence[0] == f"read at {found.file}:{found.line}: return MODE"
+    assert found.fix == (
+        "pass MODE to the target as an argument, or set it in the child: in a pool's initializer, or first in the "
+        "target"
+    )
+
+
+def test_inner_path_and_both_values_are_shortened(children):
+    """Only what differs is shown, and never more than a line of it."""
+    (found,) = explain(state_cases.CASES["end_of_a_long_text"].make(), children)
+    assert found.message.startswith("state_cases.TEXT is 'xxxx")
+    assert "(10001 long, sha1 " in found.message
+    (found,) = explain(state_cases.CASES["item_of_an_item"].make(), children)
+    assert found.message.startswith(
+        "state_support.OPTIONS['nested']['depth'] is 2 in the parent and 1 in a fresh child; read_nested_option"
+    )
+
+
+class Patched:
+    """As the recorder of patches has them."""
+
+    def __init__(self, target: str, by: str) -> None:
+        self.target, self.by, self.place = target, by, Place(HERE, 1)
+
+
+def test_recorded_patch_is_named(children):
+    """A value that monkeypatch set is a patch, and its place is told."""
+    patch = Patched("state_cases.MODE", "monkeypatch")
+    (found,) = explain(state_cases.CASES["rebound_global"].make(), children, patches=[patch])
+    assert (found.code, found.level) == ("SM303", "cause")
+    assert found.message.startswith("the patch (monkeypatch) is lost: state_cases.MODE is 'changed' in the parent")
+    assert found.evidence[1].startswith(f"set by monkeypatch at {HERE}:1: ")
+
+
+def test_what_the_traceback_touched_comes_first(children):
+    """Of several names, the one that a failing function reads leads."""
+
+    def given():
+        undo = [state_cases.set_to(state_cases.ME, "MODE", "x"), state_cases.set_to(state_support, "LIMIT", 50)]
+        return state_cases.Given(state_cases.call, (both,), lambda: [each() for each in undo])
+
+    first = [f.path for f in explain(given(), children)]
+    touched = frozenset({(os.path.abspath(state_support.__file__), "read_limit")})
+    then = [f.path for f in explain(given(), children, touched=touched)]
+    assert first == ["state_cases.MODE", "state_support.LIMIT"]
+    assert then == ["state_support.LIMIT", "state_cases.MODE"]
+
+
+def both():
+    return state_cases.read_mode(), state_support.read_limit()
+
+
+both.__module__ = __name__
+
+
+def test_no_finding_where_the_module_does_not_import(children, tmp_path, monkeypatch):
+    """Nothing is said of values when the child cannot import the target's module: another finding says that."""
+    (tmp_path / "state_gone.py").write_text("X = 1\ndef f():\n    return X\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    import state_gone  # type: ignore[import-not-found]
+
+    state_gone.X = 2
+    (tmp_path / "state_gone.py").write_text("raise ImportError\n")
+    assert explain(state_cases.Given(state_gone.f), children) == []
+
+
+def test_stale_environment_compares_with_the_server(children, monkeypatch):
+    """Under forkserver, what the server was started with is what the child has."""
+    monkeypatch.setenv("STATE_CASES", "new")
+    given = state_cases.Given(state_cases.read_environment)
+    found = explain(given, children, "forkserver", environ={"STATE_CASES": "old"})
+    assert [(f.code, f.path) for f in found] == [("SM304", "os.environ['STATE_CASES']")]
+    assert found[0].message == (
+        "os.environ['STATE_CASES'] is 'new' in the parent and 'old' in a forkserver child: the server keeps the "
+        "environment that it was started with; read_environment reads it"
+    )
+    assert explain(state_cases.Given(state_cases.read_environment), children, "forkserver", environ=os.environ) == []
+
+
+def test_primitive_is_a_cause_of_a_failure_and_a_note_else(children):
+    """A lock of each child's own may explain a failure, and is worth a word without one."""
+    make = state_cases.CASES["lock_made_at_import"].make
+    (found,) = explain(make(), children, failed=True, passed_under_fork=True)
+    assert (found.code, found.level) == ("SM307", "cause")
+    assert found.message == (
+        "state_support.LOCK is a Lock that is made when the module is imported: each fresh child has one of its own, "
+        "shared with nobody; take_lock uses it"
+    )
+    (found,) = explain(make(), children)
+    assert found.level == "note"
+
+
+def test_what_an_initializer_sets_is_not_told(children):
+    """A name that an initializer binds in each worker has another value there on purpose."""
+    known = frozenset({("state_cases", ("MODE",))})
+    assert explain(state_cases.CASES["rebound_global"].make(), children, initialized=known) == []
+
+
+# -- nothing of the user's runs ----------------------------------------------------------------------------------------
+
+
+class Hostile:
+    """Raises from everything that a careless look would call."""
+
+    def _no(self, *_args: object) -> Any:
+        raise AssertionError("the user's code ran")
+
+    __eq__ = __hash__ = __repr__ = __str__ = __len__ = __iter__ = __bool__ = __getattr__ = _no  # type: ignore[assignment]
+
+    @property
+    def attribute(self):
+        raise AssertionError("the user's code ran")
+
+    def __init__(self) -> None:
+        object.__setattr__(self, "value", 1)
+
+    __class__ = property(_no)  # type: ignore[assignment]
+
+
+HOSTILE = Hostile()
+
+
+def use_hostile():
+    return HOSTILE
+
+
+def test_hostile_objects_are_described_by_what_they_hold():
+    """No method of an object is called, not even to learn its class."""
+    observed = state.observe(use_hostile, (Hostile(), {"x": HOSTILE}), method="spawn")
+    assert observed is not None
+    (node,) = [each.node for each in observed.bindings if each.path.endswith("HOSTILE")]
+    assert node == ["o", f"{__name__}.Hostile", [["value", ["=", "int", "1"]]], None]
+    assert structure.short(node) == f"<{__name__}.Hostile object>"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "path"),
+    [
+        ({"a": 1, "b": 2}, {"b": 2, "a": 1}, None),
+        ({3, 1, 2}, {2, 3, 1}, None),
+        ([1, [2, 3]], [1, [2, 4]], "[1][1]"),
+        ({"a": {"b": (1,)}}, {"a": {"b": (2,)}}, "['a']['b'][0]"),
+        ({"a": 1}, {}, "['a']"),
+        ([1, 2], [1], ""),
+        (1, True, ""),
+        (1, 1.0, ""),
+        (float("nan"), float("nan"), None),
+        ("x" * 5000 + "a", "x" * 5000 + "b", ""),
+        (state_cases.read_mode, state_cases.read_mode, None),
+        (state_cases.read_mode, state_cases.read_table, ""),
+        (state_support.Settings(), state_support.Settings(), None),
+        (object(), object(), None),
+        (bytearray(b"x"), bytearray(b"y"), ""),
+    ],
+)
+def test_comparison_by_structure(one, other, path):
+    """Order of keys and identity do not count; the path leads to the first difference."""
+    found = structure.differences(structure.describe(one), structure.describe(other))
+    assert [each[0] for each in found] == ([] if path is None else [path])
+
+
+def test_cycles_and_depth_end():
+    """A value that holds itself, and one that is too deep or too large, are described within the budget."""
+    loop: list[Any] = [1]
+    loop.append(loop)
+    assert structure.describe(loop) == ["(", "list", [["=", "int", "1"], ["^", 0]]]
+    deep: Any = None
+    for _ in range(10_000):
+        deep = [deep]
+    assert structure.differences(structure.describe(deep), structure.describe([deep])) == []
+    large = [[n] for n in range(100_000)]
+    assert len(repr(structure.describe(large))) < 400_000
+
+
+def test_arrays_by_type_shape_and_content():
+    """An array is told by its type, shape and a digest of a part of its bytes."""
+    numpy = pytest.importorskip("numpy")
+    one = structure.describe(numpy.zeros(1_000_000))
+    other = numpy.zeros(1_000_000)
+    other[-1] = 1
+    assert one[:3] == ["a", "numpy.ndarray", "float64 (1000000,)"]
+    assert structure.differences(one, structure.describe(other)) != []
+
+
+# -- whose code --------------------------------------------------------------------------------------------------------
+
+
+def test_users_code_is_what_is_not_installed(tmp_path):
+    """Neither the standard library nor installed packages, unless named or also a folder of the project."""
+    site = os.path.join(os.sep, "x", "lib", "site-packages")
+    (tmp_path / "src" / "mine").mkdir(parents=True)
+    rule = state.UserCode.of_project(str(tmp_path), ["named"])
+    assert rule(str(tmp_path / "test_a.py"))
+    assert rule(os.path.join(site, "mine", "a.py"))
+    assert rule(os.path.join(site, "named", "a.py"))
+    assert not rule(os.path.join(site, "other", "a.py"))
+    assert not rule(os.__file__)
+    assert not rule("<string>")
+
+
+# -- in a session ------------------------------------------------------------------------------------------------------
+
+
+def test_look_inside_at_vv(session, where):
+    """Twice verbose, the instructions that read and both namespaces are shown, only where they differ."""
+    session.file(
+        test_a="""
+        import multiprocessing, pytest
+        A, B = 1, 2
+
+        def send(connection):
+            connection.send((A, B))
+
+        @pytest.mark.startmethods("fork", "spawn")
+        def test_x():
+            global A
+            A = 5
+            parent, child = multiprocessing.Pipe()
+            process = multiprocessing.Process(target=send, args=(child,))
+            process.start()
+            process.join()
+            assert parent.recv() == (5, 2)
+        """
+    )
+    lines = [line.strip() for line in session.run("-vv", where=where).lines]
+    assert "what test_a.send reads:" in lines
+    assert any(line.startswith("test_a.py:5 in send: LOAD_GLOBAL") and "A" in line for line in lines)
+    start = lines.index("parent and fresh child, where they differ:")
+    assert lines[start + 1 : start + 3] == ["- parent  test_a.A = 5", "+ child   test_a.A = 1"]
+    assert "the look inside" not in session.run(where=where).out
+
+
+def test_installed_package_named_in_the_ini_file_is_looked_into(session):
+    """The ini key start_methods_user_code takes an installed package's code as the user's."""
+    session.file(
+        "lib/site-packages/thelib/__init__.py",
+        """
+        VALUE = 1
+
+        def send(connection):
+            connection.send(VALUE)
+        """,
+    ).file(
+        conftest="import sys, os; sys.path.insert(0, os.path.abspath('lib/site-packages'))",
+        test_a="""
+        import multiprocessing, pytest, thelib
+
+        @pytest.mark.startmethods("spawn")
+        def test_x():
+            thelib.VALUE = 5
+            parent, child = multiprocessing.Pipe()
+            process = multiprocessing.Process(target=thelib.send, args=(child,))
+            process.start()
+            process.join()
+            assert parent.recv() == 5
+        """,
+    )
+    assert "SM301" not in session.run().out
+    session.ini(start_methods_user_code="thelib")
+    assert "SM301 global-state" in session.run().out
+    session.ini(start_methods_user_code="not-a-name")
+    outcome = session.run()
+    assert outcome.status == 4
+    assert (
+        "ERROR: ini key start_methods_user_code: 'not-a-name' is not the name of a top-level package" in outcome.lines
+    )
+
+
+def test_same_failure_under_fork_is_not_explained_by_state(session):
+    """A test that fails the same way under fork has another reason than what a fresh child lacks."""
+    session.file(
+        test_a="""
+        import multiprocessing, pytest
+        A = 1
+
+        def send(connection):
+            connection.send(A)
+
+        @pytest.mark.startmethods("fork", "spawn")
+        def test_x():
+            global A
+            A = 5
+            parent, child = multiprocessing.Pipe()
+            process = multiprocessing.Process(target=send, args=(child,))
+            process.start()
+            process.join()
+            assert parent.recv() and 1 == 2
+        """
+    )
+    outcome = session.run()
+    assert outcome.names == {"test_x[fork]": "failed", "test_x[spawn]": "failed"}
+    assert "SM301" not in outcome.out
+
+
+def test_state_of_a_pools_tasks_and_initializer(session):
+    """Tasks are looked at as targets are; what an initializer sets is known to every worker."""
+    session.file(
+        test_a="""
+        import multiprocessing, pytest
+        A, GIVEN = 1, None
+
+        def initialize(value):
+            global GIVEN
+            GIVEN = value
+
+        def task(n):
+            return A, GIVEN
+
+        @pytest.mark.startmethods("spawn")
+        def test_x():
+            global A, GIVEN
+            A, GIVEN = 5, "mine"
+            with multiprocessing.Pool(1, initialize, ("theirs",)) as pool:
+                assert pool.map(task, [1]) == [(5, "theirs")]
+        """
+    )
+    out = session.run().out
+    assert "test_a.A is 5 in the parent and 1 in a fresh child; task reads it" in " ".join(out.split())
+    assert "GIVEN is" not in out
+
+
+if sys.platform == "win32":
+    del test_look_inside_at_vv

@@ -76,6 +76,14 @@ def test_there_are_never_more_runs_than_candidates_nor_than_the_limit():
         (Outcome(False), None),
     ],
 )
+def test_nothing_crosses_by_value_beside_what_cannot_cross():
+    """Such a run would only fail in another way, or hang."""
+    lock = replace(finding("SM103", "args[0].lock"), level="cause")
+    assert experiments.plan([finding("SM101", "target"), lock]) == []
+    assert len(experiments.plan([finding("SM301", "pkg.NAME"), lock])) == 1
+    assert len(experiments.plan([finding("SM101", "target"), replace(lock, level="note")])) == 1
+
+
 def test_only_the_same_failure_clears(outcome, verdict):
     """A value that did not reach the child, another failure and a skip say nothing."""
     assert experiments.judge(outcome, {"call: assert 1"}) is verdict

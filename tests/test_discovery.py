@@ -129,14 +129,16 @@ def test_a_failing_first_run_is_diagnosed_as_a_leg_is(session: Session) -> None:
 RECORD = """
     import json
 
-    import pytest
+    noted = []
 
 
-    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logreport(report):
+        found = getattr(report, "startmethod_foreign", ())
+        noted.extend([report.nodeid, each["method"], each["count"]] for each in found)
+
+
     def pytest_sessionfinish(session):
-        discovery = session.config.pluginmanager.get_plugin("startmethod-discovery")
-        pinned = [[nodeid, launch.method, launch.pinned] for nodeid, launch in discovery.pinned]
-        (session.config.rootpath / "pinned.json").write_text(json.dumps(pinned))
+        (session.config.rootpath / "noted.json").write_text(json.dumps(noted))
 """
 
 
@@ -176,9 +178,9 @@ def test_a_context_that_names_its_method_is_noted_and_the_test_runs_once(session
         **dict.fromkeys(["test_process", "test_pool", "test_executor", "test_class"], "passed"),
         **legs("test_both"),
     }
-    pinned = json.loads((session.path / "pinned.json").read_text(encoding="utf-8"))
-    names = ["test_process", "test_pool", "test_executor", "test_class", "test_both"]
-    assert pinned == [[f"test_a.py::{name}", "spawn", True] for name in names]
+    noted = json.loads((session.path / "noted.json").read_text(encoding="utf-8"))
+    names = ["test_process", "test_pool", "test_executor", "test_class"]
+    assert noted == [[f"test_a.py::{name}", "spawn", 1] for name in names]
 
 
 def test_a_task_in_a_pool_of_a_wider_fixture_counts_and_so_does_its_process(session: Session, where: Where) -> None:
@@ -597,15 +599,6 @@ def test_the_markers_are_printed_file_by_file(session: Session, where: Where) ->
         '        "fork",',
         "        pytest.param(",
         '            "spawn",',
-        '            marks=pytest.mark.xfail(reason="fails under spawn"),',
-        "        ),",
-        '        "forkserver",',
-        "    )",
-        "      line 35: test_spawn",
-        "    @pytest.mark.startmethods(",
-        '        "fork",',
-        "        pytest.param(",
-        '            "spawn",',
         '            marks=pytest.mark.xfail(reason="SM101 local-function"),',
         "        ),",
         "        pytest.param(",
@@ -614,6 +607,15 @@ def test_the_markers_are_printed_file_by_file(session: Session, where: Where) ->
         "        ),",
         "    )",
         "      line 26: test_local",
+        "    @pytest.mark.startmethods(",
+        '        "fork",',
+        "        pytest.param(",
+        '            "spawn",',
+        '            marks=pytest.mark.xfail(reason="fails under spawn"),',
+        "        ),",
+        '        "forkserver",',
+        "    )",
+        "      line 35: test_spawn",
         "",
         "1 test fails under the interpreter's own method, too: not listed here",
     ]

@@ -249,6 +249,10 @@ def test_closure():
 def test_dill_takes_closures_along(session):
     """A multiprocess:spawn leg of a closure passes, and its fork leg predicts nothing."""
     pytest.importorskip("multiprocess")
+    try:
+        pytest.importorskip("dill").dumps(lambda: None)
+    except AttributeError as error:  # dill 0.4.1 on Python 3.15: no `co_lnotab`
+        pytest.skip(f"dill itself pickles no lambda here: {error}")
     out = session.file(test_a=CLOSURE.replace("PACKAGE", "multiprocess")).run()
     assert set(out.names.values()) == {"passed"}
     assert "SM" not in out.out.partition("= start methods =")[2]

@@ -227,9 +227,13 @@ def test_backend_of_a_conftest(session):
         import pytest
 
 
+        def work():
+            pass
+
+
         @pytest.mark.startmethods("fork", "dilled:spawn")
         def test_a(mp_context):
-            process = mp_context.Process(target=lambda: None)
+            process = mp_context.Process(target=work)
             process.start()
             process.join()
             assert process.exitcode == 0

@@ -34,6 +34,9 @@ SOURCE = HERE.parent / "src"
 # afterwards and leave them in the package, where `from . import` finds them.
 for _module in pkgutil.iter_modules(pytest_startmethod.__path__, "pytest_startmethod."):
     importlib.import_module(_module.name)
+# Nor those of the standard library that a session without a marked test imports late.
+for _name in ("concurrent.futures.process", "multiprocessing.managers", "multiprocessing.pool"):
+    importlib.import_module(_name)
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,14 @@ def test_the_experiment_follows_from_the_finding(code, path, expected):
     assert experiments.of(finding(code, path)) == expected
 
 
+def test_nothing_crosses_by_value_beside_what_cannot_cross():
+    """Such a run would only fail in another way, or hang."""
+    lock = replace(finding("SM103", "args[0].lock"), level="cause")
+    assert experiments.plan([finding("SM101", "target"), lock]) == []
+    assert len(experiments.plan([finding("SM301", "pkg.NAME"), lock])) == 1
+    assert len(experiments.plan([finding("SM101", "target"), replace(lock, level="note")])) == 1
+
+
 def test_what_the_failing_traceback_touched_comes_first_and_notes_last():
     note = finding(path="a", level="note", file="/src/touched.py")
     far, near = finding(path="b"), finding(path="c", file="/src/touched.py")

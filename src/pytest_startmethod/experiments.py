@@ -37,6 +37,8 @@ Experiment = ByValue | Replay
 
 _NAMELESS: Final = ("SM101", "SM102")
 _NOT_FOUND: Final = ("SM104", "SM201", "SM202")
+_STAYING: Final = ("SM103", "SM105", "SM106", "SM107")
+"""What crosses by no means: a start that has one of these fails whatever else crosses."""
 _REPLAYED: Final = ("SM301", "SM302", "SM303", "SM304", "SM305", "SM306", "SM307")
 
 
@@ -61,12 +63,16 @@ def plan(findings: Iterable[Finding], touched: Collection[tuple[str, str]] = ())
     """Return the trials in the order in which they are made: what the failing tracebacks touched first.
 
     `touched` are file and function of each frame of these. Notes come after all causes. Findings that one experiment
-    serves share its run, so there are never more runs than candidates.
+    serves share its run, so there are never more runs than candidates. Nothing crosses by value beside what cannot.
     """
     files = {file for file, _ in touched}
+    findings = list(findings)
+    staying = any(each.code in _STAYING and each.level == "cause" for each in findings)
     found: dict[Experiment, list[Finding]] = {}
     for finding in findings:
         experiment = of(finding)
+        if experiment == ByValue() and staying:
+            continue
         if experiment is not None and finding.confirmed is None:
             found.setdefault(experiment, []).append(finding)
     trials = [Trial((experiment,), tuple(served)) for experiment, served in found.items()]
@@ -102,6 +108,8 @@ class Outcome:
     """What failed, as `failure` says; empty if nothing did, or if the test was skipped."""
     tried: bool = True
     """Whether what the experiment is about reached every child."""
+    in_time: bool = True
+    """Whether the call was over when its time was."""
 
 
 def judge(outcome: Outcome, usual: Collection[str]) -> bool | None:

@@ -106,7 +106,7 @@ def lines(
             only = f"  # all {len(functions)} tests start processes" if len(functions) > 1 else ""
             text += _indented(marker((), methods, every=every), "    ", "pytestmark = ")
             text[-1] += only if len(text[-1]) + len(only) <= WIDTH else ""
-        for failing, members in sorted(groups.items()):
+        for failing, members in sorted(groups.items(), key=lambda group: bool(group[0])):
             if module and not failing:
                 continue
             text += _indented(marker(failing, methods, every=every), "    ", "@")

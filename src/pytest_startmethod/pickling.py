@@ -277,9 +277,11 @@ def explain(
     found = diagnose(call, task=task, method=method)
     if found:
         return list(found)
-    from . import loading, state, state_causes
+    from . import loading, reads, state, state_causes
 
-    observed = state.observe(target, tuple(args), kwargs, method=method, user=state.UserCode.of_target(target))
+    observed = state.observe(
+        target, tuple(args), kwargs, method=method, user=state.UserCode.of_target(target), limit=reads.MAX_FUNCTIONS
+    )
     with loading.Loader(method=method) as loader, loading.Loader(method=method) as other:
         other.open()
         found = loading.explain(call, task=task, method=method, loader=loader)

@@ -15,7 +15,6 @@ import functools
 import os
 import sys
 import types
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -217,16 +216,17 @@ class _Step:
     ends: bool
 
 
-_decoded: weakref.WeakKeyDictionary[types.CodeType, list[_Step]] = weakref.WeakKeyDictionary()
+_decoded: dict[int, tuple[types.CodeType, list[_Step]]] = {}
+"""By identity: code objects are compared and hashed by all that they hold."""
 _JUMPS = frozenset(dis.hasjrel) | frozenset(dis.hasjabs)
 _ENDS = ("RETURN_VALUE", "RETURN_CONST", "RAISE_VARARGS", "RERAISE", "JUMP_FORWARD", "JUMP_ABSOLUTE", "JUMP_BACKWARD",
          "JUMP_BACKWARD_NO_INTERRUPT")  # fmt: skip
 
 
 def _instructions(code: types.CodeType) -> list[_Step]:
-    known = _decoded.get(code)
+    known = _decoded.get(id(code))
     if known is not None:
-        return known
+        return known[1]
     steps: list[_Step] = []
     line = code.co_firstlineno
     for each in dis.get_instructions(code):
@@ -246,7 +246,7 @@ def _instructions(code: types.CodeType) -> list[_Step]:
                 each.opname, each.arg or 0, each.argval, text, line, each.offset, target, effect, each.opname in _ENDS
             )
         )
-    _decoded[code] = steps
+    _decoded[id(code)] = code, steps
     return steps
 
 
@@ -260,17 +260,20 @@ def of(
     *,
     is_user: Callable[[str], bool],
     extra: Iterable[Any] = (),
+    limit: int = MAX_FUNCTIONS,
 ) -> Reads:
     """Return what a call ``function(*args, **kwargs)`` would read and write. `is_user` says whose code a file is.
 
-    `extra` are objects that travel along, a process's own attributes for one.
+    `extra` are objects that travel along, a process's own attributes for one. No more than `limit` functions are
+    looked at, those first that the fewest calls lead to.
     """
-    return _Search(is_user).run(function, args, dict(kwargs or {}), extra)
+    return _Search(is_user, limit).run(function, args, dict(kwargs or {}), extra)
 
 
 class _Search:
-    def __init__(self, is_user: Callable[[str], bool]) -> None:
+    def __init__(self, is_user: Callable[[str], bool], limit: int) -> None:
         self.is_user = is_user
+        self.limit = limit
         self.out = Reads()
         self.queue: deque[Callable[[], None]] = deque()
         self.seen: set[Any] = set()
@@ -295,9 +298,9 @@ class _Search:
             self.travels(each, "")
         self.call(_Obj(function, "target"), symbols, named, 0)
         while True:
-            while self.queue and self.out.functions < MAX_FUNCTIONS:
+            while self.queue and self.out.functions < self.limit:
                 self.queue.popleft()()
-            if self.out.functions >= MAX_FUNCTIONS or not self.match():
+            if self.out.functions >= self.limit or not self.match():
                 break
         kept: dict[Any, Read] = {}
         for read in self.reads:
@@ -805,8 +808,13 @@ class _Frame:
         module = namespace.get("__name__")
         self.module = module if type(module) is str else ""
         self.named = module_of(sys.modules.get(self.module)) is namespace
-        self.where = Where(self.file, code.co_firstlineno, function, "")
+        self.line, self.text = code.co_firstlineno, ""
         self.keywords: tuple[str, ...] = ()
+
+    @property
+    def where(self) -> Where:
+        """The instruction that is looked at."""
+        return Where(self.file, self.line, self.function, self.text)
 
     def run(self) -> None:
         saved: dict[int, list[Any]] = {}
@@ -818,7 +826,7 @@ class _Frame:
                 ended = False
             elif ended:
                 self.stack, ended = [], False
-            self.where = Where(self.file, step.line, self.function, step.text)
+            self.line, self.text = step.line, step.text
             self.step(step)
             if step.target is not None:
                 saved.setdefault(step.target, list(self.stack))

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 _INSTALLED = (os.sep + "site-packages" + os.sep, os.sep + "dist-packages" + os.sep)
 _MAX_BINDINGS = 5_000
+_LAUNCH_FUNCTIONS = 400
+"""How many functions a launch looks at: each costs a tenth of a millisecond or two, in legs that pass, too."""
+_PARENT_FUNCTIONS = 100
 _NEVER: Final = frozenset(
     {"sys", "_pytest", "pytest", "pluggy", "pytest_startmethod", "_frozen_importlib", "os.environ"}
 )
@@ -199,6 +202,7 @@ def observe(
     method: str,
     user: UserCode | None = None,
     frame: types.FrameType | None = None,
+    limit: int = _LAUNCH_FUNCTIONS,
 ) -> Observed | None:
     """Return what the child's code reads, and the parent's values; None where that cannot be told.
 
@@ -220,7 +224,7 @@ def observe(
             function = target
     if function is None:
         return None
-    found = reads.of(function, args, kwargs, is_user=user, extra=extra)
+    found = reads.of(function, args, kwargs, is_user=user, extra=extra, limit=limit)
     place = next((place_of(each) for each in frames(frame) if user(each.f_code.co_filename)), None)
     observed = Observed(method, _name(function), place, user=user)
     for name in ("environment", "loggers", "configuration", "signals", "imports", "touched", "roots", "codes"):
@@ -413,6 +417,7 @@ def _lost(
     frame: types.FrameType, user: UserCode,
 ) -> Iterable[Lost]:  # fmt: skip
     around = [each for each in frames(frame) if user(each.f_code.co_filename)][:8]
+    reads_of: dict[int, list[Read]] = {}
     travelling: dict[str, Any] = {f"args[{n}]": value for n, value in enumerate(args)}
     travelling.update({f"kwargs[{name!r}]": value for name, value in kwargs.items()})
     captured = _captured(function)
@@ -420,7 +425,7 @@ def _lost(
         if write.module:
             if _shares(resolve(sys.modules.get(write.module), write.names)) and not write.rebinds:
                 continue
-            found = [w for each in around for w in _global_reads(each, write, user)]
+            found = [w for each in around for w in _global_reads(each, write, user, reads_of)]
             if found:
                 yield Lost(write, tuple(found[:4]), write.names[-1])
             continue
@@ -460,15 +465,19 @@ def _shares(value: Any) -> bool:
     return False
 
 
-def _global_reads(frame: types.FrameType, write: Write, user: UserCode) -> list[Where]:
-    """Return where a running function goes on to read what `write` changes, itself or through what it calls."""
-    function = types.FunctionType(
-        frame.f_code, frame.f_globals, closure=tuple(types.CellType() for _ in frame.f_code.co_freevars) or None
-    )
-    found = reads.of(function, (), {}, is_user=user)
-    file, name = os.path.abspath(frame.f_code.co_filename), getattr(frame.f_code, "co_qualname", function.__qualname__)
+def _global_reads(frame: types.FrameType, write: Write, user: UserCode, known: dict[int, list[Read]]) -> list[Where]:
+    """Return where a running function goes on to read what `write` changes, itself or through what it calls.
+
+    `known` keeps what each frame reads.
+    """
+    if id(frame) not in known:
+        function = types.FunctionType(
+            frame.f_code, frame.f_globals, closure=tuple(types.CellType() for _ in frame.f_code.co_freevars) or None
+        )
+        known[id(frame)] = reads.of(function, (), {}, is_user=user, limit=_PARENT_FUNCTIONS).all_reads
+    file, name = os.path.abspath(frame.f_code.co_filename), getattr(frame.f_code, "co_qualname", frame.f_code.co_name)
     out = []
-    for read in found.all_reads:
+    for read in known[id(frame)]:
         if (read.module, read.names[: len(write.names)]) == (write.module, write.names):
             own = read.where.file == file and read.where.function == name
             if not own or read.where.line > frame.f_lineno:

@@ -57,6 +57,8 @@ class Verifier:
     """How many legs were run again, by what failed."""
     known: dict[object, bool] = field(default_factory=dict)
     """What experiments said of a finding under a method."""
+    _in_time: bool = True
+    """Whether the last run was over in time."""
 
     def verify(
         self, leg: Failed, run: Callable[[AbstractContextManager[object]], Sequence[pytest.TestReport]]
@@ -71,12 +73,14 @@ class Verifier:
         if self.legs[alike] > LEGS_ALIKE or self.legs[first] > LEGS_OF_ONE_CAUSE:
             return Verified(self._reused(leg))
         usual = {experiments.failure(*each) for each in leg.failures}
+        self._in_time = True
         if not leg.not_pickled:
             again = _outcome(run(ExitStack()))
+            self._in_time = again.in_time
             if again.passed:
                 return Verified((), flaky=True)
             usual.add(again.failure)
-        trials = experiments.plan(leg.findings, leg.touched)
+        trials = experiments.plan(leg.findings, leg.touched) if self._in_time else []
         verdicts: list[tuple[Trial, bool | None]] = []
         for trial in trials:
             confirmed = any(verdict for _, verdict in verdicts)
@@ -84,11 +88,13 @@ class Verifier:
                 break
             verdict, needs = self._try(trial.experiments, run, usual)
             wider = experiments.wider(trial.experiments[0])
-            if verdict is None and wider is not None:
+            if verdict is None and wider is not None and self._in_time:
                 verdict, needs = self._try([wider], run, usual)
             verdicts.append((_with_needs(trial, needs) if verdict else trial, verdict))
+            if not self._in_time:  # what was cut off may have left threads and locks to the runs after it
+                break
         jointly = None
-        if trials and not any(verdict for _, verdict in verdicts):
+        if trials and self._in_time and not any(verdict for _, verdict in verdicts):
             jointly = experiments.together(trials)
             if jointly is not None and not self._try(jointly.experiments, run, usual)[0]:
                 jointly = None
@@ -126,7 +132,9 @@ class Verifier:
         tried = not any(each["error"] for each in taken) and bool(taken or not replaying.paths)
         if sending is not None:
             tried = tried and not sending.gave_up
-        return experiments.judge(_outcome(reports, tried), usual), sending.needs if sending is not None else {}
+        outcome = _outcome(reports, tried)
+        self._in_time = outcome.in_time
+        return experiments.judge(outcome, usual), sending.needs if sending is not None else {}
 
     def _reused(self, leg: Failed) -> tuple[Finding, ...]:
         """Return the findings with what experiments on legs with the same ones said."""
@@ -154,7 +162,7 @@ def _outcome(reports: Sequence[pytest.TestReport], tried: bool = True) -> Outcom
         message = message_of(failed)
         # what was not over in time might have been: that says nothing
         over = "(--start-methods-timeout)" not in message
-        return Outcome(False, experiments.failure(str(failed.when), message) if over else "", tried)
+        return Outcome(False, experiments.failure(str(failed.when), message) if over else "", tried, over)
     called = any(each.when == "call" and each.passed for each in reports)
     return Outcome(called, "", tried)
 

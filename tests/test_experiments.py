@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_startmethod import codes, experiments
+from pytest_startmethod import codes, diagnosis, experiments
 from pytest_startmethod.experiments import ByValue, Outcome, Replay, Trial
 from pytest_startmethod.finding import Finding
 
@@ -631,7 +631,8 @@ FLAKY = """
 """
 
 
-def test_a_flaky_leg_is_called_flaky_and_not_diagnosed(session, where):
+def test_a_flaky_leg_is_called_flaky_and_not_diagnosed(session, where, monkeypatch):
+    monkeypatch.setattr(diagnosis, "diagnose", diagnosis.diagnose)  # the session's conftest exchanges it for good
     found = {"test_flaky": CANDIDATES["test_global"]}
     outcome = made(session, FLAKY, found).run("--tb=short", where=where)
     assert set(outcome.names.values()) == {"failed"}

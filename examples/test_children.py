@@ -118,7 +118,7 @@ def take():
         pass
 
 
-@pytest.mark.startmethods(timeout=2)
+@pytest.mark.startmethods(timeout=4)
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_fork_with_threads():
     """SM405: fork alone hangs, since it copies a lock that another thread holds."""

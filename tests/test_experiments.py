@@ -63,7 +63,7 @@ def test_what_the_failing_traceback_touched_comes_first_and_notes_last():
 
 
 def test_findings_with_one_experiment_share_a_run():
-    one, other, third = finding("SM101", "target"), finding("SM102", "args[0]"), finding("SM103", "args[1]")
+    one, other, third = finding("SM101", "target"), finding("SM102", "args[0]"), finding("SM404", "args[1]")
     assert experiments.plan([one, other, third]) == [Trial((ByValue(),), (one, other))]
 
 

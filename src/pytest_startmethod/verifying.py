@@ -73,14 +73,14 @@ class Verifier:
         if self.legs[alike] > LEGS_ALIKE or self.legs[first] > LEGS_OF_ONE_CAUSE:
             return Verified(self._reused(leg))
         usual = {experiments.failure(*each) for each in leg.failures}
-        self._in_time = True
+        hangs = False
         if not leg.not_pickled:
             again = _outcome(run(ExitStack()))
-            self._in_time = again.in_time
+            hangs = not again.in_time
             if again.passed:
                 return Verified((), flaky=True)
             usual.add(again.failure)
-        trials = experiments.plan(leg.findings, leg.touched) if self._in_time else []
+        trials = experiments.plan(leg.findings, leg.touched)
         verdicts: list[tuple[Trial, bool | None]] = []
         for trial in trials:
             confirmed = any(verdict for _, verdict in verdicts)
@@ -88,13 +88,13 @@ class Verifier:
                 break
             verdict, needs = self._try(trial.experiments, run, usual)
             wider = experiments.wider(trial.experiments[0])
-            if verdict is None and wider is not None and self._in_time:
+            if verdict is None and wider is not None and (hangs or self._in_time):
                 verdict, needs = self._try([wider], run, usual)
             verdicts.append((_with_needs(trial, needs) if verdict else trial, verdict))
-            if not self._in_time:  # what was cut off may have left threads and locks to the runs after it
+            if not (hangs or self._in_time):  # what was cut off may have left threads and locks to the runs after it
                 break
         jointly = None
-        if trials and self._in_time and not any(verdict for _, verdict in verdicts):
+        if trials and (hangs or self._in_time) and not any(verdict for _, verdict in verdicts):
             jointly = experiments.together(trials)
             if jointly is not None and not self._try(jointly.experiments, run, usual)[0]:
                 jointly = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import traceback
 import warnings
 from collections.abc import Generator, Iterator, Sequence
@@ -33,6 +32,7 @@ from .activation import Activation, ForkServers, Patches, SetByUser, main_is_pyt
 from .callers import Place, owner
 from .children import ChildReport, ReportDirectory
 from .collection import DISCOVERED, LEG, Leg
+from .comparing import Comparison, Failed
 from .fixtures import Teardown
 from .launches import Fixture, Launch, LegRecord, Recorder
 from .patches import PatchLog
@@ -44,13 +44,10 @@ if TYPE_CHECKING:
     from . import child_causes, verifying
     from .discovery import Discovery
     from .finding import Finding
-    from .loading import Loader
     from .settings import Settings
-    from .state import Observed, UserCode
     from .verifying import Verifier
 
 _SHOWN_CHILDREN = 3
-_OBSERVED = 6
 _TRIAL_SECONDS = 10.0
 _TRIAL_TIMES = 10.0
 """An experiment takes no longer than these seconds and so many times the longest finished leg of the test."""
@@ -131,15 +128,10 @@ class Running:
         self.reports = _report_directory(self.recorder, temporary)
         self.recorder.dead_workers = self._why_workers_died
         self.recorder.lost_jobs = self._lost_jobs
-        self._loader: Loader | None = None
-        self._other_loader: Loader | None = None
-        """A second fresh child, to know which values are other ones in every process."""
-        self.recorder.observe = self._observe
-        self._user: UserCode | None = None
-        self._calls: dict[str, dict[str, tuple[str, object]]] = {}
-        """By test and method: outcome of the call, and what it failed with, where."""
+        self.comparison = Comparison(str(config.rootpath), settings.user_code)
+        self.recorder.observe = self.comparison.observe
         if settings.precheck == "error":
-            self.recorder.loader = self._fresh_child
+            self.recorder.loader = self.comparison.fresh_child
         self.patched = PatchLog(pytest.MonkeyPatch)
         self._verifier: Verifier | None = None
         self._fork_failed: set[str] = set()
@@ -478,8 +470,7 @@ class Running:
                 self._examine(report, state, evidence)
         state.count(report)
         if report.when == "call":
-            calls = self._calls.setdefault(state.leg.test, {})
-            calls[state.leg.method] = (str(report.outcome), _failed_with(call))
+            self.comparison.note_call(state.leg.test, state.leg.method, str(report.outcome), _failed_with(call))
             self._finished.setdefault(state.leg.test, []).append(report.duration)
         if report.when == "teardown":
             if not state.watched:
@@ -538,7 +529,7 @@ class Running:
         if leg.vacuous != "ignore":
             state.vacuous = diagnosis.vacuous(evidence)
         state.predictions = diagnosis.predicted(evidence)
-        state.findings += self._unshared(state, evidence)
+        state.findings += self.comparison.unshared(evidence)
         root = str(self.config.rootpath)
         if state.vacuous is not None and leg.vacuous == "fail":
             text = f"vacuous: {state.vacuous.message} ({state.vacuous.code})\nfix: {state.vacuous.fix}"
@@ -608,7 +599,7 @@ class Running:
             foreign=tuple(record.foreign),
         )
         if report.failed:
-            evidence = replace(evidence, state=self._state_findings(item, call, state, evidence))
+            evidence = replace(evidence, state=self._compared(item, call, state, evidence))
         if not report.failed or state.leg.method != "forkserver":
             return evidence
         from . import forkserver_causes
@@ -638,108 +629,28 @@ class Running:
             for frame in raised.frames
         }
 
-    # -- what the children see -----------------------------------------------------------------------------------------
-
-    def _user_code(self) -> UserCode:
-        if self._user is None:
-            from .state import UserCode
-
-            self._user = UserCode.of_project(str(self.config.rootpath), self.settings.user_code)
-        return self._user
-
-    def _observe(self, *args: Any, **kwargs: Any) -> Observed | None:
-        from . import state
-
-        return state.observe(*args, user=self._user_code(), **kwargs)
-
-    def _observed(self, state: LegState, evidence: diagnosis.Evidence) -> list[Observed]:
-        """Return what is known of the code of the leg's children, once for each function and line that started it."""
-        every = [each.observed for each in state.record.launches if each.error is None]
-        every += [each.observed for each in state.record.tasks if each.how != "initializer"]
-        every += [each.observed for each in state.record.tasks if each.how == "initializer"]
-        every += [each.observed for each in evidence.inherited if each.error is None]
-        kept: dict[object, Observed] = {}
-        for each in every:
-            if each is not None and each.method == state.leg.method:
-                kept.setdefault((each.target, each.place, each.print), each)
-        return list(kept.values())[:_OBSERVED]
-
-    def _state_findings(
+    def _compared(
         self, item: pytest.Item, call: pytest.CallInfo[None], state: LegState, evidence: diagnosis.Evidence
     ) -> tuple[Finding, ...]:
         """Return what the children saw otherwise than the parent; nothing where that cannot have been the reason."""
-        observed = self._observed(state, evidence)
-        if not observed or (evidence.failure is not None and evidence.failure.findings):
+        if evidence.failure is not None and evidence.failure.findings:
             return ()
+        failed = Failed(
+            test=state.leg.test,
+            frames=_frames(call.excinfo.tb if call.excinfo is not None else None),
+            what=_failed_with(call),
+            children=[frame for each in self._reports() for raised in each.raised for frame in raised.frames],
+            patches=tuple(state.record.patches),
+            environ=self.servers.environment,
+            file=str(item.path),
+            look_inside=self.config.get_verbosity() >= 2,
+        )
         try:
-            return self._compared(item, call, state, observed)
+            found, state.inside = self.comparison.findings(evidence, failed)
+            return found
         except Exception as trouble:
-            self.recorder.troubles.append(f"{type(trouble).__name__} in Running._compared: {trouble}")
+            self.recorder.troubles.append(f"{type(trouble).__name__} in Comparison.findings: {trouble}")
             return ()
-
-    def _compared(
-        self, item: pytest.Item, call: pytest.CallInfo[None], state: LegState, observed: list[Observed]
-    ) -> tuple[Finding, ...]:
-        from . import state as state_
-        from . import state_causes
-
-        leg, calls = state.leg, self._calls.get(state.leg.test, {})
-        frames = _frames(call.excinfo.tb if call.excinfo is not None else None)
-        children = [frame for each in self._reports() for raised in each.raised for frame in raised.frames]
-        fork = calls.get("fork")
-        alike = fork is not None and fork[0] == "failed" and fork[1] == _failed_with(call)
-        context = state_causes.Context(
-            patches=tuple(getattr(state.record, "patches", ())),
-            touched=frozenset({(f, n) for f, _, n in frames} | {(f.file, f.function) for f in children}),
-            lines=frozenset((f, n) for f, n, _ in frames),
-            raised=frozenset((f.file, f.line) for f in children),
-            passed_under_fork=None if fork is None else fork[0] == "passed",
-            environ=self.servers.environment if leg.method == "forkserver" else None,
-            tests=self._test_files(item),
-            initialized=self._initialized(state),
-        )
-        compares = leg.method != "fork" and not alike
-        if leg.method == "forkserver" and calls.get("spawn", ("",))[0] == "passed":
-            compares = False  # a child under spawn has the same values, and the test passed
-        found: list[Finding] = []
-        for each in observed:
-            seen = None
-            if compares and each.reads_state:
-                seen = state_.ask(each, [self._fresh_child(), self._second_child()], context.environ)
-            if compares or leg.method == "fork" or leg.method == "forkserver" or alike:
-                found += state_causes.explain(each, seen or [], replace(context, compares=compares))
-            if self.config.get_verbosity() >= 2 and each.bindings:
-                state.inside += ["", *state_causes.look_inside(each, seen or [])] if state.inside else (
-                    state_causes.look_inside(each, seen or [])
-                )  # fmt: skip
-        return diagnosis.unique(state_causes.ordered(found))
-
-    def _unshared(self, state: LegState, evidence: diagnosis.Evidence) -> list[Finding]:
-        """Return notes on what each child of a leg that passed had of its own (SM307)."""
-        if not any(each.primitives for each in self._observed(state, evidence)):
-            return []
-        from . import state_causes
-
-        context = state_causes.Context(failed=False, initialized=self._initialized(state))
-        return [f for each in self._observed(state, evidence) for f in state_causes.unshared(each, context)]
-
-    def _initialized(self, state: LegState) -> frozenset[tuple[str, tuple[str, ...]]]:
-        """Return the names that initializers of the leg's pools set in each worker."""
-        return frozenset(
-            (write.module, write.names)
-            for task in state.record.tasks
-            if task.how == "initializer" and task.observed is not None
-            for write in task.observed.writes
-        )
-
-    def _test_files(self, item: pytest.Item) -> tuple[str, ...]:
-        """Return the files of the test and of what it uses: its module, the classes above it, the conftests."""
-        files = [str(item.path)]
-        files += [str(m.__file__) for m in self._conftests() if getattr(m, "__file__", None)]
-        return tuple(dict.fromkeys(files))
-
-    def _conftests(self) -> list[Any]:
-        return [m for n, m in list(sys.modules.items()) if n.rpartition(".")[2] == "conftest" and m is not None]
 
     def _show_inside(self, report: pytest.TestReport, state: LegState) -> None:
         """Show at ``-vv`` what the code reads, as one would look it up by hand."""
@@ -748,21 +659,6 @@ class Running:
             text = "\n".join(relative(line, root) for line in state.inside)
             _pytest_private.add_section(report, f"start method {state.leg.method}: the look inside", text)
             state.inside = []
-
-    def _second_child(self) -> Loader:
-        if self._other_loader is None:
-            from .loading import Loader
-
-            self._other_loader = Loader()
-        return self._other_loader
-
-    def _fresh_child(self) -> Loader:
-        if self._loader is None:
-            from .loading import Loader
-
-            self._loader = Loader()
-            self._loader.__enter__()
-        return self._loader
 
     def _why_workers_died(self) -> str:
         errors = [each.error for each in self._reports() if each.error is not None]
@@ -822,10 +718,7 @@ class Running:
         self.patched.close()
         self.recorder.forget_fixtures()
         leftovers.end_all(self.recorder.of_fixtures)
-        if self._loader is not None:
-            self._loader.__exit__(None, None, None)
-        if self._other_loader is not None:
-            self._other_loader.close()
+        self.comparison.close()
         if mp.has_forkserver():
             for servers in (self.servers, *self._others.values()):
                 servers.close()

@@ -162,7 +162,7 @@ def _value(each: Difference, observed: Observed, context: Context) -> _Ranked:
     if is_note and written is not None:
         fix = "none is needed if it is a cache or a counter; else return what the child finds, or pass the value to it"
     evidence = [f"read at {where.file}:{where.line}: {_source(where)}"]
-    if read.inner is not None:
+    if read.inner is not None and (read.inner.file, read.inner.line) != (where.file, where.line):
         evidence.append(f"by way of {read.inner.file}:{read.inner.line}: {_source(read.inner)}")
     if is_note and written is not None:
         evidence.append(

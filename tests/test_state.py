@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import gc
+import json
 import linecache
 import os
 import sys
+import weakref
 from typing import Any
 
 import pytest
 
 import state_cases
 import state_support
-from pytest_startmethod import loading, state, state_causes, structure
+from pytest_startmethod import _cpython, loading, reads, state, state_causes, structure
 from pytest_startmethod.callers import Place
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="fresh children fork for each question")
@@ -383,3 +386,42 @@ def test_state_of_a_pools_tasks_and_initializer(session):
 
 if sys.platform == "win32":
     del test_look_inside_at_vv
+
+
+class Held:
+    """Is referred to by nobody once it is not used any more."""
+
+
+def use(held, other=None):
+    return many(held), json.dumps([])
+
+
+def many(held):
+    return linecache.getline(str(held), 1)
+
+
+@pytest.mark.parametrize("limit", [1, 2_000])
+def test_looking_at_what_is_read_keeps_nothing_alive(limit):
+    """Neither by a reference nor by a cycle: the user may wait for a clean-up that a reference prevents."""
+    held = Held()
+    gone = weakref.ref(held)
+    gc.disable()
+    try:
+        reads.of(use, (held,), {"other": [held]}, is_user=lambda file: file == HERE, limit=limit)
+        del held
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_looking_at_variables_keeps_nothing_alive():
+    """Up to Python 3.12 a frame keeps what ``f_locals`` was asked for."""
+
+    def function():
+        held = Held()
+        gone = weakref.ref(held)
+        assert _cpython.local_variables(sys._getframe())["held"] is held
+        del held
+        return gone()
+
+    assert function() is None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import copyreg
 import importlib
+import inspect
 import multiprocessing.process
 import pickle
 import sys
@@ -191,6 +192,19 @@ def cell_value(cell: types.CellType) -> tuple[bool, Any]:
         return True, cell.cell_contents
     except ValueError:
         return False, None
+
+
+def local_variables(frame: types.FrameType) -> dict[str, Any]:
+    """Return a running function's variables; nothing of them stays with the frame.
+
+    Up to 3.12 ``frame.f_locals`` is a snapshot that the frame keeps, and with it what the function deletes afterwards
+    (PEP 667). A class body or module has no snapshot: there it is the namespace itself.
+    """
+    names = frame.f_locals
+    found = dict(names)
+    if sys.version_info < (3, 13) and frame.f_code.co_flags & inspect.CO_OPTIMIZED and sys.gettrace() is None:
+        names.clear()
+    return found
 
 
 # -- scripts ---------------------------------------------------------------------------------------------------------

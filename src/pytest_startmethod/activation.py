@@ -214,6 +214,10 @@ class ForkServers:
         mp.set_server_state(self._theirs, self.package)
         self._theirs = None
 
+    def renew(self) -> None:
+        """Let the next leg start a server of its own, as the first one did."""
+        self._print = None
+
     def watch(self, original: Callable[[Any], None]) -> Callable[[Any], None]:
         """Wrap ``ForkServer.ensure_running``: at a leg's first use, a stale server makes room for a new one."""
 

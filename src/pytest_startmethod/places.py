@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from . import _cpython
 from .callers import Place, frames, owner, user_files
 from .walk import attributes
 
@@ -560,7 +561,7 @@ def names_in_callers(value: Any) -> list[tuple[str, Place]]:
     for frame in _user_frames():
         if len(found) > 3:
             break
-        for name, held in list(frame.f_locals.items()):
+        for name, held in _cpython.local_variables(frame).items():
             if held is value and name.isidentifier():
                 place = _binding(frame.f_code, name, frame.f_lineno)
                 if place is not None:

@@ -282,7 +282,6 @@ class _Search:
         self.unknown: dict[str, tuple[Where, int]] = {}
         """Attributes of objects that nothing is known of."""
         self.done: set[tuple[type, str]] = set()
-        self.found: dict[Any, Read] = {}
         self.written: set[Any] = set()
         self.reads: list[Read] = []
         self.kept: list[Any] = []
@@ -302,6 +301,9 @@ class _Search:
                 self.queue.popleft()()
             if self.out.functions >= self.limit or not self.match():
                 break
+        # What is left over refers to this search, and keeps what the code was called with until cycles are collected.
+        for each_ in (self.queue, self.kept, self.live, self.unknown):
+            each_.clear()
         kept: dict[Any, Read] = {}
         for read in self.reads:
             if read.whole or not read.refined:

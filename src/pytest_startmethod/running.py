@@ -272,6 +272,7 @@ class Running:
     ) -> list[pytest.TestReport]:
         """Run the leg once more, silently; nothing of it stays."""
         troubles = len(self.recorder.troubles)
+        self.servers.renew()  # whether a server ran already is something that a test can see
         self.recorder.forget_fixtures()
         observe, self.recorder.observe = self.recorder.observe, None
         seconds = _TRIAL_SECONDS + _TRIAL_TIMES * max(self._finished.get(state.leg.test, []), default=0.0)

@@ -469,7 +469,7 @@ def _lost(
         if value is MISSING or _shares(value):
             continue
         for each in around:
-            for name in [n for n, v in each.f_locals.items() if v is value]:
+            for name in [n for n, v in _cpython.local_variables(each).items() if v is value]:
                 places = _local_reads(each, name)
                 if places:
                     yield Lost(write, tuple(places[:4]), name)

@@ -139,7 +139,7 @@ def _value(each: Difference, observed: Observed, context: Context) -> _Ranked:
     binding, read = each.binding, each.binding.read
     patch = next((p for p in context.patches if _patches(p, each)), None)
     setters = _setters(each, context)
-    by = patch.by if patch is not None else setters[0].by if setters and setters[0].by != "assignment" else None
+    by = patch.by if patch is not None else _patched_in_source(setters, context)
     written = next((w for w in observed.writes if (w.module, w.names) == (binding.module, binding.names)), None)
     is_note = each.ours[0] == "l" or each.theirs[0] == "l"
     if written is not None and patch is None and each.ours[0] != "K" and by is None:
@@ -276,6 +276,14 @@ class Setter:
 
 
 _MUTATING = frozenset("append extend insert remove pop clear add discard update setdefault register appendleft".split())  # noqa: SIM905
+
+
+def _patched_in_source(setters: list[Setter], context: Context) -> str | None:
+    """Return what patches the binding by the source alone: a like-named attribute in some other file is no sign."""
+    if not setters or setters[0].by == "assignment":
+        return None
+    first = setters[0]
+    return first.by if first.exact or first.place.file in context.tests else None
 
 
 def _setters(each: Difference, context: Context) -> list[Setter]:

@@ -698,6 +698,7 @@ def test_each_leg_has_the_time_of_a_test(session: Session) -> None:
 def test_a_test_that_redirects_temporary_files_takes_nothing_of_ours_with_it(session: Session) -> None:
     """What the session needs is not made where the first test that starts a process happens to put its files."""
     outcome = session.file(
+        conftest="import multiprocessing; multiprocessing.set_start_method('fork')",
         test_a="""
         import multiprocessing
         import tempfile
@@ -712,6 +713,10 @@ def test_a_test_that_redirects_temporary_files_takes_nothing_of_ours_with_it(ses
                 yield
 
 
+        def start_method_of(process):
+            return process._popen.method
+
+
         def fail():
             raise ValueError("told by the child")
 
@@ -722,8 +727,8 @@ def test_a_test_that_redirects_temporary_files_takes_nothing_of_ours_with_it(ses
             process.start()
             process.join()
             assert process.exitcode == 1
-            assert multiprocessing.get_start_method() == "fork" or number == 1, "look at the child"
-        """
+            assert start_method_of(process) == "fork" or number == 1, "look at the child"
+        """,
     ).run("--start-methods-discover", where="subprocess")
     failed = {name for name, result in outcome.names.items() if result == "failed"}
     assert failed == {"test_child[spawn-2]", "test_child[forkserver-2]"}

@@ -666,7 +666,7 @@ MANY = """
 
 def test_many_legs_with_one_cause_cost_the_runs_of_three(session):
     found = {"test_many": [("SM301", "state.DEBUG", "cause")]}
-    outcome = made(session, MANY, found, test_b=TESTS).run("test_a.py", "--tb=line")
+    outcome = made(session, MANY, found, test_b=TESTS).run("test_a.py", "--tb=short")
     assert sorted(runs(session).values()) == [1, 1, 1, 3, 3, 3]
     assert "SM301 made-up: 6 legs of 6 tests (spawn)" in outcome.lines
     assert (

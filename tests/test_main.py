@@ -170,3 +170,11 @@ def test_interrupt(tmp_path):
         assert process.stdout.readline() == b"ready\n"
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 5
+
+
+def test_a_closed_standard_input_is_no_reason_to_end_the_script(tmp_path):
+    """The next descriptors that are opened are then those of the streams."""
+    (tmp_path / "script.py").write_text("print('done')\n")
+    line = f'"{sys.executable}" -m pytest_startmethod run script.py <&-'
+    result = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (0, "done\n"), result.stderr

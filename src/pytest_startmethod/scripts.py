@@ -286,7 +286,7 @@ def _life_line() -> Iterator[int]:
     if os.name != "posix":
         yield -1
         return
-    reading, writing = os.pipe()
+    reading, writing = map(_above_the_streams, os.pipe())
     try:
         yield reading
     finally:
@@ -294,6 +294,18 @@ def _life_line() -> Iterator[int]:
             os.write(writing, b".")
         os.close(writing)
         os.close(reading)
+
+
+def _above_the_streams(descriptor: int) -> int:
+    """Return a descriptor that is none of the standard streams, which a process may have been started without."""
+    if descriptor > 2:
+        return descriptor
+    import fcntl
+
+    try:
+        return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
+    finally:
+        os.close(descriptor)
 
 
 # -- the end ---------------------------------------------------------------------------------------------------------

@@ -524,8 +524,9 @@ def lock_left_out_of_the_state() -> Given:
 def _resource(name: str, make: Callable[[], Any], fix: str, says: str = "", needs: str = "") -> None:
     def case() -> Given:
         thing = make()
-        close = getattr(getattr(thing, "connection", thing), "close", None)
-        return Given(Owner(thing).run, close=close if callable(close) else None)
+        holder = getattr(thing, "connection", thing)
+        # Of the class only: an attribute of the C library is a function of it, and close() closes what lies around.
+        return Given(Owner(thing).run, close=holder.close if hasattr(type(holder), "close") else None)
 
     case.__name__ = name
     bad("SM103", "target.__self__.resource", says=says or "Owner.resource", fix=fix, needs=needs)(case)

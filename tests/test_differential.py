@@ -59,7 +59,9 @@ def live_objects(count: int) -> list[object]:
     for each in gc.get_objects():
         if len(out) >= count:
             break
-        out.setdefault(id(each), each)
+        # Objects of other tests may be made to fail whoever touches them.
+        if not type(each).__module__.startswith(("test_", "tests")):
+            out.setdefault(id(each), each)
     return list(out.values())
 
 

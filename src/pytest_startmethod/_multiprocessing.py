@@ -241,11 +241,6 @@ def process_method(process: BaseProcess, package: str = STDLIB) -> str:
     return pinned or method_of(set_context(package)) or interpreter_default(package)
 
 
-def has_own_method(process: BaseProcess) -> bool:
-    """Say whether `process` is of a class with a method of its own: ``get_context(m).Process`` or a subclass of it."""
-    return process._start_method is not None  # type: ignore[attr-defined]
-
-
 def process_work(process: BaseProcess) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
     """Return target, args and kwargs of a process that was not started yet (a subclass may have dropped them)."""
     state = process.__dict__

@@ -380,7 +380,7 @@ class Recorder:
         launch.by_torch = foreign.through_torch(target, sys._getframe(1))
         worker = mp.worker_initializer(target, args)
         launch.is_worker = worker is not None
-        launch.own_method = mp.has_own_method(process)
+        launch.own_method = not mp.process_by_default(process)
         if mp.is_pool_worker(target):
             launch.pool = self.pools.of(args[0])
         if method == "fork":

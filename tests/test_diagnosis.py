@@ -12,6 +12,7 @@ from pytest_startmethod.callers import Place
 from pytest_startmethod.diagnosis import Evidence
 from pytest_startmethod.finding import Finding
 from pytest_startmethod.launches import Failure, Fixture, Launch, Task
+from pytest_startmethod.pools import Watched
 
 NODE = "test_a.py::test_x[spawn]"
 
@@ -48,6 +49,21 @@ def codes(findings):
 def test_passed_leg_has_no_cause():
     """A leg that passed has nothing to explain, whatever failed in it."""
     assert diagnosis.diagnose(evidence(failures=[Failure(1, "E", (finding(),))])) == ()
+
+
+def test_pool_without_workers_is_a_crash_loop():
+    """``Pool.map`` divides by the number of its workers: that there is none says that they die (SM402)."""
+    dying = launch(pool=Watched(exits=[1, 1]), place=Place("/a.py", 7))
+    (found,) = diagnosis.diagnose(evidence("failed", launches=[dying], error="ZeroDivisionError"))
+    assert (found.code, found.line) == ("SM402", 7)
+    assert found.message == (
+        "the workers of this Pool die before running a task, and there was none just then to share the work"
+    )
+
+
+def test_division_by_zero_beside_a_pool_that_works_is_the_users():
+    """A Pool whose workers live has nothing to do with a ZeroDivisionError."""
+    assert diagnosis.diagnose(evidence("failed", launches=[launch(pool=Watched())], error="ZeroDivisionError")) == ()
 
 
 def test_cause_of_the_exception_comes_first():

@@ -234,9 +234,10 @@ POOLS = """
     def ask(pool, how):
         if how == "apply":
             return pool.apply(number, (1,))
+        # a chunk size: without it these divide by the number of workers, which is 0 while all are being replaced
         if how in ("map_async", "starmap_async"):
-            return getattr(pool, how)(number, [(1,)]).get()
-        return list(getattr(pool, how)(number, [(1,), (2,)]))
+            return getattr(pool, how)(number, [(1,)], 1).get()
+        return list(getattr(pool, how)(number, [(1,), (2,)], 1))
 
     @pytest.mark.startmethods(timeout=50)
     @pytest.mark.parametrize("how", {ways!r})
@@ -296,7 +297,7 @@ def test_pool_that_recovers_is_left_alone(alone):
     @pytest.mark.startmethods
     def test_a(tmp_path):
         with multiprocessing.Pool(2, initializer=die_twice, initargs=(str(tmp_path / "starts"),)) as pool:
-            assert pool.map(number, [1, 2, 3]) == [1, 2, 3]
+            assert pool.map(number, [1, 2, 3], chunksize=1) == [1, 2, 3]
         """
     )
     assert set(alone.run().names.values()) == {"passed"}

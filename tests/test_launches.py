@@ -16,7 +16,7 @@ import weakref
 import pytest
 
 from pytest_startmethod import _multiprocessing as mp
-from pytest_startmethod import launches
+from pytest_startmethod import launches, pickling, state
 from pytest_startmethod.activation import Activation
 from pytest_startmethod.launches import Fixture, Recorder, describe, describe_callable
 
@@ -33,6 +33,13 @@ def double(number):
 
 def exit_with(code):
     sys.exit(code)
+
+
+STARTED = []
+
+
+def count():
+    STARTED.append(1)
 
 
 class Worker(multiprocessing.Process):
@@ -328,3 +335,91 @@ def test_callables_are_described_by_name():
     assert describe_callable(Loud) == f"{__name__}.Loud"
     assert describe_callable(Loud()) == f"<{__name__}.Loud>"
     assert describe_callable(os.getpid) == f"{os.getpid.__module__}.getpid"
+
+
+@pytest.fixture
+def looked_at(monkeypatch):
+    """Listen to what the pre-check pickles: target and arguments, in order."""
+    seen = []
+    dry_run = pickling.dry_run
+
+    def listen(process, **options):
+        seen.append(mp.process_work(process)[:2])
+        return dry_run(process, **options)
+
+    monkeypatch.setattr(pickling, "dry_run", listen)
+    return seen
+
+
+def observing():
+    """Return a recorder that looks at what the code reads, as a session's does."""
+    recorder = Recorder()
+    recorder.observe = functools.partial(state.observe, user=state.UserCode())
+    return recorder
+
+
+def run(*processes):
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+
+
+@pytest.mark.skipif("fork" not in METHODS, reason="there is no fork here")
+class TestKnownLaunches:
+    """Under fork, a plain function that was looked at with plain values is not looked at again."""
+
+    def test_is_recorded_like_the_first(self, looked_at):
+        """Method, target, arguments, line and exit code of each launch are its own."""
+        with Leg("fork", precheck=True, recorder=observing()) as leg:
+            run(*(multiprocessing.Process(target=exit_with, args=(n,)) for n in (0, 3)))
+        first, second = leg.record.launches
+        assert [args for _, args in looked_at] == [(0,)]
+        assert (first.target, first.args, first.exit_code) == (f"{__name__}.exit_with", ("0",), 0)
+        assert (second.target, second.args, second.exit_code) == (f"{__name__}.exit_with", ("3",), 3)
+        assert second.place == first.place
+
+    @pytest.mark.parametrize(
+        ("value", "codes"), [([1], []), (nothing, []), (threading.Lock(), ["SM103"])], ids=["list", "function", "lock"]
+    )
+    def test_other_values_are_looked_at(self, looked_at, value, codes):
+        """What could hold something that does not pickle is pickled."""
+        with Leg("fork", precheck=True, recorder=observing()) as leg:
+            run(*(multiprocessing.Process(target=nothing, args=(each,)) for each in (1, value)))
+        assert [args for _, args in looked_at][:2] == [(1,), (value,)]
+        assert [each.code for each in leg.record.launches[1].predicted] == codes
+
+    def test_rebound_name_is_looked_at(self, looked_at, monkeypatch):
+        """A function whose name leads to another one since is predicted not to pickle."""
+        target = nothing
+        with Leg("fork", precheck=True, recorder=observing()) as leg:
+            run(multiprocessing.Process(target=target))
+            monkeypatch.setattr(sys.modules[__name__], "nothing", double)
+            run(multiprocessing.Process(target=target))
+        first, second = leg.record.launches
+        assert first.predicted == ()
+        assert [each.code for each in second.predicted] == ["SM104"]
+
+    def test_process_class_of_the_users_is_looked_at(self, looked_at):
+        """A subclass may take more along than its target and arguments."""
+
+        class Local(multiprocessing.Process):
+            pass
+
+        with Leg("fork", precheck=True, recorder=observing()) as leg:
+            run(multiprocessing.Process(target=nothing), Local(target=nothing))
+        assert [each.code for each in leg.record.launches[1].predicted] == ["SM102"]
+
+    def test_attribute_of_the_users_is_looked_at(self, looked_at):
+        """What was set on the process object goes along."""
+        process = multiprocessing.Process(target=nothing)
+        process.lock = threading.Lock()
+        with Leg("fork", precheck=True, recorder=observing()) as leg:
+            run(multiprocessing.Process(target=nothing), process)
+        assert [each.path for each in leg.record.launches[1].predicted] == ["process.lock"]
+
+    def test_function_that_writes_is_looked_at(self):
+        """What the child changes and the parent reads is found at every launch (SM308)."""
+        with Leg("fork", precheck=True, recorder=observing()) as leg:
+            run(multiprocessing.Process(target=count), multiprocessing.Process(target=count))
+        assert all(each.observed.writes for each in leg.record.launches)

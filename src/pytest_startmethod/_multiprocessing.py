@@ -20,8 +20,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing.context import BaseContext, DefaultContext
 from multiprocessing.process import BaseProcess
-from types import FrameType
+from types import FrameType, FunctionType
 from typing import Any, ClassVar, Protocol
+
+from ._cpython import PROCESS_FIELDS
 
 
 class ContextListener(Protocol):
@@ -245,6 +247,25 @@ def process_work(process: BaseProcess) -> tuple[Any, tuple[Any, ...], dict[str, 
     """Return target, args and kwargs of a process that was not started yet (a subclass may have dropped them)."""
     state = process.__dict__
     return state.get("_target"), tuple(state.get("_args", ())), dict(state.get("_kwargs", {}))
+
+
+_PLAIN = frozenset({int, float, complex, bool, str, bytes, type(None)})
+
+
+def is_plain(process: BaseProcess, target: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    """Say whether a process that was not started yet is a function found by its name, and values that hold no others.
+
+    The class is multiprocessing's own and has nothing of the user's, and the function closes over nothing.
+    """
+    if type(target) is not FunctionType or target.__closure__ is not None or not _PLAIN.issuperset(map(type, args)):
+        return False
+    names = getattr(sys.modules.get(target.__module__), "__dict__", {})
+    return (
+        type(process).__module__ == "multiprocessing.context"
+        and process.__dict__.keys() <= PROCESS_FIELDS
+        and names.get(target.__qualname__) is target
+        and (not kwargs or _PLAIN.issuperset(map(type, kwargs.values())))
+    )
 
 
 def process_popen(process: BaseProcess) -> Any:

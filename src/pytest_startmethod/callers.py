@@ -7,13 +7,14 @@ import functools
 import linecache
 import os
 import sys
-import sysconfig
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from types import FrameType
 
 _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
-_STDLIB = tuple({os.path.realpath(p) + os.sep for p in (sysconfig.get_path("stdlib"), os.path.dirname(os.__file__))})
+_STDLIB = tuple(
+    {path + os.sep for path in (os.path.dirname(os.__file__), os.path.realpath(os.path.dirname(os.__file__)))}
+)
 _INSTALLED = (os.sep + "site-packages" + os.sep, os.sep + "dist-packages" + os.sep)
 _RUNNERS = tuple(
     f"{os.sep}{name}{os.sep}" for name in ("_pytest", "pluggy", "xdist", "execnet", "pytest_asyncio", "anyio")
@@ -55,7 +56,11 @@ def place_of(frame: FrameType) -> Place:
     """Return where `frame` stands."""
     code = frame.f_code
     name = getattr(code, "co_qualname", code.co_name)  # co_qualname: 3.11
-    return Place(os.path.abspath(code.co_filename), frame.f_lineno, name)
+    return Place(_absolute(code.co_filename), frame.f_lineno, name)
+
+
+_absolute = functools.lru_cache(maxsize=1024)(os.path.abspath)
+"""A relative name is relative to where pytest was started; a test that changes the directory does not change that."""
 
 
 def calling_place(frame: FrameType | None) -> Place | None:

@@ -160,7 +160,7 @@ def _begin(process: Any, directory: str, package: str) -> None:
         _facts.clear()  # a fork has its parent's
         starter = own.get("_parent_pid", os.getppid())  # not getppid(): the parent may be gone by now
         _facts.update(pid=os.getpid(), directory=directory, method="fork", starter=starter, package=package)
-        for step in (_let_go, _hold_life_line, _catch_crashes):
+        for step in (_hold_life_line, _let_go, _catch_crashes):
             try:
                 step()
             except Exception:
@@ -636,7 +636,9 @@ def _hold_life_line() -> None:
         raise
     fcntl.fcntl(descriptor, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGKILL)
-    fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | os.O_ASYNC)
+    fcntl.fcntl(descriptor, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
+    if writing_end is not None:
+        return  # a fork has inherited it: this process is a writer, too, and is told when it lets go as the last one
     try:
         if os.read(descriptor, 1) == b"":  # no writer: it ended before the line above
             os.kill(os.getpid(), signal.SIGKILL)

@@ -150,18 +150,18 @@ def _tells(text: str, error: str) -> bool:
 def _pools_given_up(evidence: Evidence) -> list[Finding]:
     """Say that a Pool's workers died before they could run a task (SM402)."""
     # the first worker of each: it was started where the user made the pool, the others in a thread of the pool's own
-    pools: dict[int, Launch] = {}
+    pools: dict[int, tuple[Launch, str]] = {}
     for launch in evidence.launches:
         if launch.pool is not None and launch.pool.given_up:
-            pools.setdefault(id(launch.pool), launch)
+            pools.setdefault(id(launch.pool), (launch, launch.pool.given_up))
+        elif launch.pool is not None and launch.pool.exits and evidence.error == "ZeroDivisionError":
+            # Pool.map divides by the number of its workers: when all have died and none is replaced yet, that is 0
+            text = "the workers of this Pool die before running a task, and there was none just then to share the work"
+            pools.setdefault(id(launch.pool), (launch, text))
     fix = (
         "see to it that a worker can import the task's module and run the initializer: what comes first above says why"
     )
-    return [
-        _cause("SM402", launch.target, launch.place, f"{launch.pool.given_up}", fix)
-        for launch in pools.values()
-        if launch.pool is not None
-    ]
+    return [_cause("SM402", launch.target, launch.place, text, fix) for launch, text in pools.values()]
 
 
 def _threads(evidence: Evidence) -> list[Finding]:

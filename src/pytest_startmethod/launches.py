@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 import time
+import types
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -176,6 +177,37 @@ class Failure:
     findings: tuple[Finding, ...]
 
 
+class _Started(weakref.ref[BaseProcess]):
+    """A process that runs or has run; its exit code is noted when its object goes, or at the end of the leg.
+
+    The Popen object closes its descriptors when it goes, so it must not outlive its process object by us.
+    """
+
+    __slots__ = ("held", "launch")
+
+    launch: Launch
+    held: Any
+    """The Popen object while the process object lives, then None."""
+
+    def popen(self) -> Any:
+        """Return the Popen object as long as the process object lives, else None."""
+        return self.held
+
+    def gone(self) -> None:
+        """Know that the process object is no more."""
+        popen, self.held = self.held, None
+        if popen is not None and self.launch.exit_code is None:
+            self.launch.exit_code = popen.returncode
+            if self.launch.pool is not None:
+                self.launch.pool.exited(popen.returncode)
+
+    def note_exit(self) -> None:
+        """Know how the process ended, if it has."""
+        if self.held is not None and (code := self.held.poll()) is not None:
+            self.launch.exit_code = code
+            self.held = None
+
+
 @dataclass(slots=True)
 class LegRecord:
     """What one leg did: filled while it runs, read when it ends."""
@@ -234,6 +266,8 @@ class Recorder:
         self.troubles: list[str] = []
         """What went wrong in our own code."""
         self._known: dict[int, Failure] = {}
+        self._harmless: weakref.WeakKeyDictionary[Any, types.CodeType] = weakref.WeakKeyDictionary()
+        """The functions that fork started with plain values, that would start elsewhere, and that write nothing."""
         self.watcher: Watcher | None = None
         self._installed: activation.Patches | None = None
         self._pid = os.getpid()
@@ -378,25 +412,48 @@ class Recorder:
         if launch.fixture is not None and launch.fixture.scope != "function":
             self.by_fixture.setdefault(launch.fixture, []).append(launch)
         launch.by_torch = foreign.through_torch(target, sys._getframe(1))
-        worker = mp.worker_initializer(target, args)
-        launch.is_worker = worker is not None
         launch.own_method = not mp.process_by_default(process)
-        if mp.is_pool_worker(target):
-            launch.pool = self.pools.of(args[0])
         if method == "fork":
             launch.threads = tuple(each.name for each in threading.enumerate() if each is not thread)
+        own = backend is backends.STDLIB
+        if not (own and method == "fork" and self._guarded(self._is_known, process, target, args, kwargs)):
+            self._look(record, launch, process, backend)
+            if own and method == "fork" and record.precheck:
+                self._guarded(self._know, launch, process, target, args, kwargs)
+        return launch
+
+    def _look(self, record: LegRecord, launch: Launch, process: BaseProcess, backend: Backend) -> None:
+        """Look at what a process is about to take along, and what its code reads."""
+        target, args, _ = mp.process_work(process)
+        worker = mp.worker_initializer(target, args)
+        launch.is_worker = worker is not None
+        if mp.is_pool_worker(target):
+            launch.pool = self.pools.of(args[0])
         if worker is not None and worker[0] is not None:
             self._initializer(record, launch, target, *worker)
         own = backend is backends.STDLIB
         if own and self.observe is not None and not launch.is_worker and not mp.is_manager_server(target):
             launch.observed = self._guarded(self._observe_launch, record, launch, process)
-        if record.precheck and method == "fork":
+        forked = selection.base(launch.method) == "fork"
+        if forked and record.precheck:
             self._guarded(self._precheck, record, launch, process, backend)
-        elif method != "fork" and own:
+        elif not forked and own:
             self._guarded(self._keep_payload, launch, process)
             if sys.version_info < (3, 11):
                 self._guarded(self._look_for_fork_locks, record, process)
-        return launch
+
+    def _is_known(self, process: BaseProcess, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Say whether this was looked at before, with nothing to be said of it: a plain function with plain values."""
+        if type(target) is not types.FunctionType or self._harmless.get(target) is not target.__code__:
+            return False
+        return mp.is_plain(process, target, args, kwargs)
+
+    def _know(
+        self, launch: Launch, process: BaseProcess, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        looked_at = launch.observed is not None and not launch.observed.writes and not launch.predicted
+        if looked_at and mp.is_plain(process, target, args, kwargs):
+            self._harmless[target] = target.__code__
 
     def _watch_pool(self, launch: Launch | None) -> None:
         if launch is not None and launch.pool is not None:
@@ -491,30 +548,10 @@ class Recorder:
         if popen is None:
             return
         launch.pid = popen.pid
-
-        # The Popen object closes its descriptors when it goes, so it must not outlive its process object by us.
-        def read_exit_code(popen: Any) -> None:
-            if os.getpid() == self._pid and launch.exit_code is None:
-                launch.exit_code = popen.returncode
-                if launch.pool is not None:
-                    launch.pool.exited(launch.exit_code)
-
-        watch = weakref.finalize(process, read_exit_code, popen)
-        watch.atexit = False
-
-        def living_popen() -> Any:
-            alive = watch.peek()
-            return alive[2][0] if alive is not None else None
-
-        launch.popen = living_popen
-
-        def close() -> None:
-            popen = living_popen()
-            if popen is not None and (code := popen.poll()) is not None:
-                launch.exit_code = code
-                watch.detach()
-
-        record.closed.append(close)
+        started = _Started(process, _Started.gone)
+        started.launch, started.held = launch, popen
+        launch.popen = started.popen
+        record.closed.append(started.note_exit)
 
     # -- pickling ----------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,8 @@ to pytest-timeout and to the tests themselves.
 from __future__ import annotations
 
 import ctypes
+import functools
+import os
 import signal
 import sys
 import threading
@@ -79,7 +81,7 @@ class Limit:
         if signal.getsignal(LIMIT_SIGNAL) not in (signal.SIG_DFL, signal.SIG_IGN):
             return False  # somebody else's
         self._previous = signal.signal(LIMIT_SIGNAL, self._expired)
-        self._timer = Timer(LIMIT_SIGNAL)
+        self._timer = _timer(LIMIT_SIGNAL, os.getpid())
         self._timer.set(self.seconds, _AGAIN_SECONDS)
         return True
 
@@ -87,7 +89,7 @@ class Limit:
         """Stop the clock and leave the signal as it was."""
         if self._timer is None:
             return
-        self._timer.delete()
+        self._timer.set(0, 0)
         self._timer = None
         if LIMIT_SIGNAL is not None and signal.getsignal(LIMIT_SIGNAL) == self._expired:
             signal.signal(LIMIT_SIGNAL, self._previous)
@@ -130,7 +132,7 @@ class Timer:
                 raise OSError(ctypes.get_errno(), "timer_create")
 
     def set(self, first: float, every: float) -> None:
-        """Send the signal after `first` seconds, then every `every` seconds."""
+        """Send the signal after `first` seconds, then every `every` seconds; zeros: send no more."""
         if self._id is None:
             signal.setitimer(signal.ITIMER_REAL, first, every)
             return
@@ -138,12 +140,11 @@ class Timer:
         if self._libc.timer_settime(self._id, 0, ctypes.byref(spec), None):
             raise OSError(ctypes.get_errno(), "timer_settime")
 
-    def delete(self) -> None:
-        """Send no more signals."""
-        if self._id is None:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-        else:
-            self._libc.timer_delete(self._id)
+
+@functools.lru_cache(maxsize=1)
+def _timer(number: int, _pid: int) -> Timer:
+    """Return this process's timer: making one for each leg takes longer than a fork leg's other work together."""
+    return Timer(number)
 
 
 def _split(seconds: float) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""What the README shows is what happens: its commands, code and transcripts are run here, as far as a platform can."""
+"""What the README and the docs show is what happens: their commands, code and transcripts are run here."""
 
 from __future__ import annotations
 
@@ -21,6 +21,13 @@ from pytest_startmethod.options import DISCOVER, OPTIONS, VERIFY, flag
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 EXAMPLES = ROOT / "examples"
+KINDS = ("pickling", "loading", "state", "children", "vacuous", "forkserver")
+"""The pages of the causes, in the order of their codes: the first has SM1.., the second SM2.."""
+PAGES = {
+    "README.md": README,
+    **{f"docs/{path.name}": path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))},
+}
+TESTED_ELSEWHERE = {"docs/hooks.md", "docs/report-schema.md"}
 
 shows_all_methods = pytest.mark.skipif(
     len(multiprocessing.get_all_start_methods()) < 3, reason="the README shows all three methods"
@@ -35,10 +42,10 @@ class Block(NamedTuple):
     section: str
 
 
-def read_blocks() -> list[Block]:
+def read_blocks(page: str) -> list[Block]:
     found: list[Block] = []
     section, block, margin = "", None, 0
-    for line in README.splitlines():
+    for line in page.splitlines():
         indent, fence, language = re.fullmatch(r"( *)(```)?(.*)", line).groups()
         if block is not None and fence:
             found.append(block)
@@ -53,7 +60,7 @@ def read_blocks() -> list[Block]:
     return found
 
 
-BLOCKS = read_blocks()
+BLOCKS = [block for name, page in PAGES.items() if name not in TESTED_ELSEWHERE for block in read_blocks(page)]
 
 
 def blocks(language: str) -> list[Block]:
@@ -193,9 +200,13 @@ def test_every_cause_with_an_example_has_its_section():
     for file in sorted(EXAMPLES.glob("*.py")):
         pattern = r'^def (test_\w+)\(.*\):\n    """(SM\d+): '
         for test, code in re.findall(pattern, file.read_text(encoding="utf-8"), re.MULTILINE):
-            shown.setdefault(code, []).append((test, f"(examples/{file.name})"))
-    sections = dict(re.findall(r"^### (SM\d+ [\w-]+)\n(.*?)(?=^##)", README, re.MULTILINE | re.DOTALL))
-    assert list(sections) == sorted(f"{title[:5]} {CAUSES[title[:5]].name}" for title in sections)
+            shown.setdefault(code, []).append((test, f"(../examples/{file.name})"))
+    sections: dict[str, str] = {}
+    for number, kind in enumerate(KINDS, 1):
+        found = re.findall(r"^## (SM\d+ [\w-]+)\n(.*?)(?=^## |\Z)", PAGES[f"docs/{kind}.md"], re.MULTILINE | re.DOTALL)
+        assert all(title.startswith(f"SM{number}") for title, _ in found)
+        sections.update(found)
+    assert list(sections) == [f"{cause.code} {cause.name}" for cause in CAUSES.values()]
     for code, tests in shown.items():
         example = sections[f"{code} {CAUSES[code].name}"].partition("*Example:*")[2]
         for test, link in tests:
@@ -203,16 +214,31 @@ def test_every_cause_with_an_example_has_its_section():
             assert link in example, code
 
 
-def test_links_lead_somewhere():
-    """Files that the README links to are there; so are the anchors in it."""
-    anchors = {
-        re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in re.findall(r"^#+ (.*)", README, re.MULTILINE)
-    }
-    for target in re.findall(r"\]\(([^)]+)\)", README):
-        if target.startswith("#"):
-            assert target[1:] in anchors
-        elif not target.startswith("https://"):
-            assert (ROOT / target).exists() or not (ROOT / ".git").exists(), target
+def test_table_of_causes_is_the_catalogue():
+    """Each code stands in the README with its name, what it is in the catalogue's words, and a link to its section."""
+    rows = re.findall(r"^\| \[(SM\d+)\]\(([^)]+)\) \| (.*) \| (.*) \|$", README, re.MULTILINE)
+    assert rows == [
+        (c.code, f"docs/{KINDS[int(c.code[2]) - 1]}.md#{c.code.lower()}-{c.name}", c.name, c.what)
+        for c in CAUSES.values()
+    ]
+
+
+def anchors(page: str) -> set[str]:
+    headings = re.findall(r"^#+ (.*)", page, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_lead_somewhere(name):
+    """Files that a page links to are there, and so are the sections."""
+    for target in re.findall(r"\]\(([^)]+)\)", PAGES[name]):
+        if target.startswith("https://"):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (ROOT / name).parent / path if path else ROOT / name
+        assert file.exists() or not (ROOT / ".git").exists(), target
+        if anchor:
+            assert anchor in anchors(PAGES[file.resolve().relative_to(ROOT.resolve()).as_posix()]), target
 
 
 # -- coverage ----------------------------------------------------------------------------------------------------------

@@ -117,8 +117,8 @@ def test_unshared_primitive():
     """SM307: each child puts its answer into a queue of its own."""
     process = multiprocessing.Process(target=answer)
     process.start()
-    assert ANSWERS.get(timeout=3) == "an answer"
     process.join()
+    assert ANSWERS.get(timeout=0.5) == "an answer"
 
 
 def locked():

@@ -383,6 +383,27 @@ def test_leftover_is_named_and_ended(alone, where):
         assert f"(test_a.wait, started at test_a.py:12) outlived test_a.py::test_a[{method}] and was ended" in text
 
 
+def test_child_that_the_test_has_waited_for_is_no_leftover(alone):
+    """After ``os.waitpid`` multiprocessing thinks that a child runs; its pid may be another's by now."""
+    alone.file(
+        test_a="""
+        import multiprocessing
+        import os
+        import pytest
+
+        @pytest.mark.startmethods("fork", "spawn")
+        def test_a():
+            process = multiprocessing.Process(target=print)
+            process.start()
+            assert os.waitpid(process.pid, 0)[1] == 0
+            assert process.is_alive()
+        """
+    )
+    outcome = alone.run()
+    assert set(outcome.names.values()) == {"passed"}
+    assert "outlived" not in outcome.out
+
+
 def test_leftovers_of_one_line_are_told_together():
     """A pool of fifty is one sentence."""
     place = Place("/a.py", 5)

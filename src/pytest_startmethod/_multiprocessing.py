@@ -14,6 +14,7 @@ import importlib
 import multiprocessing.context
 import multiprocessing.process
 import multiprocessing.spawn
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -577,6 +578,23 @@ def descriptors_of_start() -> Iterator[None]:
         if isinstance(fds, list):
             fds[:] = before
         raise
+
+
+def is_running(popen: Any) -> bool:
+    """Say whether the process of a Popen object runs still.
+
+    ``popen_fork.Popen.poll`` takes a child whose exit status somebody else's ``waitpid`` has collected for one that
+    was not created yet: it runs for ever (3.10 to 3.15). Its pid may belong to another process by now.
+    """
+    if popen.poll() is not None:
+        return False
+    if method_of_popen(popen) == "forkserver" or not hasattr(os, "waitid"):  # macOS has it since 3.13, Windows has not
+        return True
+    try:
+        os.waitid(os.P_PID, popen.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
 
 
 def method_of_popen(popen: Any) -> str | None:

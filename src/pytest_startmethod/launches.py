@@ -90,7 +90,7 @@ class Launch:
     def alive(self) -> bool:
         """Whether the process runs still."""
         popen = self.popen()
-        return popen is not None and popen.poll() is None
+        return popen is not None and mp.is_running(popen)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the launch as builtins."""

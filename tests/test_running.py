@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import sys
@@ -550,6 +551,47 @@ def test_children_do_not_import_pytests_main(session):
         """,
     )
     assert session.run().names == {"test_a[spawn]": "passed", "test_a[forkserver]": "passed"}
+
+
+def test_runner_without_a_guard_is_named_by_every_leg_that_has_children(session):
+    """Each says what its children would do, below the cause if it failed; the summary says it once."""
+    session.file(
+        runner="""
+        import sys
+        import pytest
+
+        sys.exit(pytest.main(sys.argv[1:]))
+        """,
+        test_a="""
+        import multiprocessing
+        import pytest
+
+        pytestmark = pytest.mark.startmethods("fork", "spawn")
+
+        def start(target):
+            process = multiprocessing.Process(target=target)
+            process.start()
+            process.join()
+
+        def test_a():
+            start(print)
+
+        def test_b():
+            start(lambda: None)
+
+        def test_c():
+            pass
+        """,
+    )
+    plugins = [word for name in session.plugins for word in ("-p", name)]
+    result = session.pytester.run(sys.executable, "runner.py", *plugins, "--start-methods-report=report.json")
+    tests = json.loads((session.path / "report.json").read_text())["tests"]
+    told = [[(each["code"], each["level"], each["methods"]) for each in test["findings"]] for test in tests]
+    runner = ("SM401", "note", ["spawn"])
+    assert told[:2] == [[runner], [("SM101", "cause", ["spawn"]), runner]]
+    assert [code for code, *_ in told[2]] == ["SM501"]
+    result.stdout.fnmatch_lines(["SM401 main-guard: 2 legs of 2 tests (spawn)", "  runner.py:4: __main__"])
+    assert str(result.stdout).count("outside a main guard") == 1
 
 
 def test_leg_gets_a_forkserver_as_good_as_new(session):

@@ -140,7 +140,6 @@ class Running:
         self._native = mp.interpreter_default()
         self._runner = unguarded_runner()
         """The line of the main module that runs pytest outside a main guard."""
-        self._runner_told = False
         self._finished: dict[str, list[float]] = {}
         """By test: how long the calls of its finished legs took."""
         self._warned: set[SetByUser] = set()
@@ -448,8 +447,6 @@ class Running:
             state.touched.clear()
             state.not_pickled = False
         evidence = self._evidence(item, call, report, state)
-        if report.when == "call" and selection.base(state.leg.method) != "fork" and not state.watched:
-            self._note_runner(state)
         if report.failed:
             state.message = state.message or _message(report)
             if not self.config.getoption("fulltrace", False):
@@ -471,6 +468,7 @@ class Running:
                 self._examine(report, state, evidence)
         state.count(report)
         if report.when == "call":
+            self._note_runner(state)
             self.comparison.note_call(state.leg.test, state.leg.method, str(report.outcome), _failed_with(call))
             self._finished.setdefault(state.leg.test, []).append(report.duration)
         if report.when == "teardown":
@@ -515,9 +513,11 @@ class Running:
         return diagnosis.unique(failed.ranked(findings, theirs))
 
     def _note_runner(self, state: LegState) -> None:
-        if self._runner is not None and not self._runner_told and state.record.launches:
-            self._runner_told = True
-            state.findings.append(diagnosis.runner(self._runner))
+        """Say of a leg with children what they would do without us; below what it failed of with us."""
+        fork = selection.base(state.leg.method) == "fork"
+        if self._runner is not None and not fork and not state.watched and state.record.launches:
+            place = len(state.findings) if state.outcomes[-1][1] == "failed" else 0
+            state.findings.insert(place, diagnosis.runner(self._runner))
 
     def _end_leftovers(self, state: LegState) -> None:
         root = str(self.config.rootpath)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -495,9 +496,14 @@ def test_nothing_is_left_when_the_session_is_ended(alone, method, how):
     """Ctrl-C, terminate and kill leave no child, no server, no directory (the fixture looks)."""
     alone.file(test_a=ENDLESS.format(then="process.join()"))
     process = start(alone, f"--start-methods={method}", "--start-methods-timeout=0")
-    os.kill(process.pid, getattr(signal, how))
-    process.communicate(timeout=30)
-    assert process.returncode != 0
+    # CPython runs a handler between two instructions: of a signal just before a call that waits, nothing is heard until
+    # that call returns. Who has pressed Ctrl-C in vain presses it again.
+    for seconds in (5, 10, 15):
+        os.kill(process.pid, getattr(signal, how))
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=seconds)
+            break
+    assert process.returncode not in (None, 0)
 
 
 def test_nothing_is_left_after_exit_first(alone):

@@ -242,11 +242,11 @@ SUITE = """
 CONFTEST = """
     import json, os
     import pytest
-    from pytest_startmethod import running
+    from pytest_startmethod import legs
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(item):
-        state = item.stash[running.STATE]
+        state = item.stash[legs.STATE]
         yield
         with open("patches.json", "a") as file:
             found = [(p.target, p.place and (os.path.basename(p.place.file), p.place.line), p.by)

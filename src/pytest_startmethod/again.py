@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 
 from . import _pytest_private
-from .collection import LEG
+from .legs import LEG
 from .warning import StartMethodWarning
 
 if TYPE_CHECKING:
-    from .collection import Leg
+    from .legs import Leg
 
 _BEFORE = pytest.StashKey["_pytest_private.ItemState"]()
 """What an item was like before its first run."""

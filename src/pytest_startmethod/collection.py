@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
 from . import _pytest_private, backends, selection
 from .fixtures import Teardown, mp_context_value, start_method_value
+from .legs import LEG, Leg
 from .options import MARKER, header_lines
 from .settings import Marker, Settings, SettingsError, from_config, parse_marker
 from .warning import StartMethodWarning
@@ -29,32 +29,6 @@ _INDICES: Final[dict[object, int]] = {method: index for index, method in enumera
 """Of a method among the parameters of a session; those of backends are added as they come."""
 _SCOPES: Final = ("function", "class", "module", "package", "session")
 
-
-@dataclass(frozen=True, slots=True)
-class Leg:
-    """One run of one test under one start method; every such item has one in its stash."""
-
-    nodeid: str
-    """``tests/test_x.py::test_x[spawn-1]``"""
-    test: str
-    """The node id without the method, common to the legs of a test: ``tests/test_x.py::test_x[1]``."""
-    method: str
-    """``fork``, ``spawn`` or ``forkserver``; of another package than multiprocessing: ``multiprocess:spawn``."""
-    file: str
-    """Where the test is defined, as pytest prints it: relative to the root directory."""
-    line: int
-    """The line of `file`, counted from 1."""
-    vacuous: str
-    """``report``, ``fail`` or ``ignore``: the marker's word, or the run's."""
-    timeout: float | None
-    """Seconds, 0 for no limit, or None where the marker says nothing."""
-
-
-LEG = pytest.StashKey[Leg]()
-"""An item's `Leg`; only items that are one have it."""
-
-DISCOVERED = pytest.StashKey[bool]()
-"""Set on an item while it runs again as a leg that `discovery` made."""
 
 _NO_LEG = pytest.StashKey[bool]()
 """Set on an item that is rightly no leg, though marked: a skip that says why."""

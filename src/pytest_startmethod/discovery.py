@@ -20,7 +20,7 @@ import pytest
 
 from . import _multiprocessing as mp
 from . import _pytest_private, again, collection, options
-from .collection import DISCOVERED, LEG, Leg
+from .legs import DISCOVERED, LEG, STATE, Leg, LegState
 from .terminal import ATTRIBUTE, FOREIGN
 
 # The rest is imported when the first process starts: most suites start none, and there may be 30 ms of it.
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .children import ReportDirectory
     from .launches import Fixture, LegRecord, Recorder
     from .report import LegResult
-    from .running import Hooks, LegState, Running
+    from .running import Hooks, Running
     from .settings import Settings
 
 _IN_USE = frozenset(
@@ -217,8 +217,6 @@ class Discovery:
         self._unhook()
         self._patches.undo()
         self.running.reports = self._of_legs
-        from .running import STATE
-
         if STATE in item.stash:
             del item.stash[STATE]
 
@@ -299,7 +297,6 @@ class Discovery:
             return None
         from .activation import Activation
         from .launches import LegRecord
-        from .running import STATE, LegState
 
         self._last = report
         if report.skipped and not hasattr(report, "wasxfail"):
@@ -307,7 +304,8 @@ class Discovery:
         if STATE in item.stash:
             return item.stash[STATE]
         record = record or LegRecord(item.nodeid, self._method, precheck=False, watched=True)
-        state = LegState(self._leg(item, self._method, item.nodeid), Activation(self._method), record, watched=True)
+        leg, reports = self._leg(item, self._method, item.nodeid), self.running.reports
+        state = LegState(leg, Activation(self._method), record, reports, watched=True)
         state.duration = max(0.0, call.start - self._since)  # of the set-up, which nobody saw
         item.stash[STATE] = state
         return state

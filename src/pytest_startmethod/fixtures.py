@@ -97,7 +97,7 @@ def _script_path(
 def _note_script(item: pytest.Item, result: ScriptRun) -> None:
     """Let what the script started count as started by the leg, and what kept it from starting as the leg's failure."""
     from .launches import Failure
-    from .running import STATE
+    from .legs import STATE
 
     state = item.stash.get(STATE, None)
     if state is None:
@@ -143,7 +143,7 @@ class Teardown:
     def pytest_runtest_teardown(self, item: pytest.Item, nextitem: pytest.Item | None) -> object:
         """Finish ``start_method`` and all that depends on it, if the next item runs under another method."""
         from . import _pytest_private
-        from .collection import LEG
+        from .legs import LEG
 
         leg = item.stash.get(LEG, None)
         following = nextitem.stash.get(LEG, None) if nextitem is not None else None

@@ -1,0 +1,114 @@
+"""What a leg is, and what is known of one while it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from .activation import Activation
+    from .children import ReportDirectory
+    from .finding import Finding
+    from .launches import LegRecord
+    from .limits import Limit
+    from .report import LegResult
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """One run of one test under one start method; every such item has one in its stash."""
+
+    nodeid: str
+    """``tests/test_x.py::test_x[spawn-1]``"""
+    test: str
+    """The node id without the method, common to the legs of a test: ``tests/test_x.py::test_x[1]``."""
+    method: str
+    """``fork``, ``spawn`` or ``forkserver``; of another package than multiprocessing: ``multiprocess:spawn``."""
+    file: str
+    """Where the test is defined, as pytest prints it: relative to the root directory."""
+    line: int
+    """The line of `file`, counted from 1."""
+    vacuous: str
+    """``report``, ``fail`` or ``ignore``: the marker's word, or the run's."""
+    timeout: float | None
+    """Seconds, 0 for no limit, or None where the marker says nothing."""
+
+
+LEG = pytest.StashKey[Leg]()
+"""An item's `Leg`; only items that are one have it."""
+
+DISCOVERED = pytest.StashKey[bool]()
+"""Set on an item while it runs again as a leg that `discovery` made."""
+
+STATE = pytest.StashKey["LegState"]()
+"""What is known of a leg while it runs; gone when it is over."""
+
+
+class LegState:
+    """One running leg: everything that the hooks around it share."""
+
+    def __init__(
+        self,
+        leg: Leg,
+        activation: Activation,
+        record: LegRecord,
+        reports: ReportDirectory | None,
+        *,
+        watched: bool = False,
+        discovered: bool = False,
+    ) -> None:
+        self.leg = leg
+        self.activation = activation
+        self.record = record
+        self.reports = reports
+        """Where its children report, if there is a place for it."""
+        self.watched = watched
+        """An unmarked test's first run, in which nothing is changed: not the method, no limit, nothing is ended."""
+        self.discovered = discovered
+        self.warned = 0
+        self.outcomes: list[tuple[str, str]] = []
+        """Phase and outcome of each report."""
+        self.duration = 0.0
+        self.message: str | None = None
+        self.vacuous: Finding | None = None
+        self.findings: list[Finding] = []
+        self.predictions: tuple[Finding, ...] = ()
+        self.hang: Finding | None = None
+        """What the call waited for when its time was over."""
+        self.limit: Limit | None = None
+        self.children: set[object] = set()
+        """What children raised, as far as it stands below a failure."""
+        self.notes: list[str] = []
+        """What the summary must say because a warning could not."""
+        self.inside: list[str] = []
+        """The look inside, for the next failure."""
+        self.debugged = False
+        self.trial: float | None = None
+        """The most seconds of a call if the leg only runs again for an experiment; its own run has None."""
+        self.shown: list[tuple[pytest.TestReport, tuple[Finding, ...]]] = []
+        """The failures of the last run, and the findings that stand below each."""
+        self.touched: set[tuple[str, str]] = set()
+        """File and function of each frame of the tracebacks of these failures, those of the children, too."""
+        self.not_pickled = False
+        """Whether one of them comes from a start that could not pickle."""
+        self.finished: LegResult | None = None
+        """The last run's result, once it is over."""
+
+    def count(self, report: pytest.TestReport) -> None:
+        """Take a report's phase, outcome and duration."""
+        outcome: str = report.outcome
+        if hasattr(report, "wasxfail"):
+            outcome = "xfailed" if report.skipped else "xpassed"
+        self.outcomes.append((str(report.when), outcome))
+        self.duration += report.duration
+
+    def start_anew(self) -> None:
+        """Forget a run that is over: pytest-rerunfailures runs the leg again within the same span."""
+        for each in (self.outcomes, self.findings, self.children, self.record.launches, self.record.failures):
+            each.clear()
+        self.record.tasks.clear()
+        self.record.foreign.clear()
+        self.record.closed.clear()
+        self.duration, self.message, self.vacuous, self.hang, self.predictions = 0.0, None, None, None, ()

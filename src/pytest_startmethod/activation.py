@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -201,12 +202,15 @@ class ForkServers:
         self._pid = os.getpid()
         self.environment: dict[str, str] | None = None
         """What the server in use was started with."""
+        self.temporary: str | None = None
+        """The temporary directory at the leg's first use of the server, if the user's code or pytest has set one."""
 
     def enter(self) -> None:
         """Put our server, if there is one, in the place of the user's."""
         self._theirs = mp.server_state(self.package)
         mp.set_server_state(self._ours, self.package)
         self._checked = False
+        self.temporary = None
 
     def exit(self) -> None:
         """Put the user's server back and keep ours for the next leg."""
@@ -227,6 +231,7 @@ class ForkServers:
             if self._checked:
                 return self._running(original, server)
             self._checked = True
+            self.temporary = tempfile.tempdir
             fingerprint = _surroundings(self.package)
             if fingerprint != self._print:
                 self._retire(mp.server_state(self.package))

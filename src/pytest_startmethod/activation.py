@@ -60,6 +60,8 @@ class Activation:
         ):
             self.overrides.append(SetByUser(str(set_before), _where_set(str(set_before)), wins=False))
         mp.make_default(self.method, self, self.package)
+        if self.package == mp.STDLIB:
+            mp.let_twins_be(self.method)
 
     def enter_call(self) -> None:
         """Put the method back if a fixture or a hook changed it, and mark what the test itself sets from here on."""
@@ -75,6 +77,7 @@ class Activation:
         """Put back what was there: the user's own choice, if a fixture made one meanwhile."""
         global active_package
         active_package = mp.STDLIB
+        mp.let_twins_be(None)
         mp.restore_context_state(self._before, self._actual, self.package)
 
     def method_set(self, method: str | None, caller: FrameType | None) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from conftest import Session, Where
+from pytest_startmethod import _multiprocessing as mp
 
 DISCOVER = "--start-methods-discover"
 
@@ -733,4 +734,68 @@ def test_a_test_that_redirects_temporary_files_takes_nothing_of_ours_with_it(ses
     failed = {name for name, result in outcome.names.items() if result == "failed"}
     assert failed == {"test_child[spawn-2]", "test_child[forkserver-2]"}
     assert outcome.out.count("ValueError: told by the child") >= 2
-    assert "SM601" not in outcome.out
+    assert "start method forkserver: SM601" not in outcome.out
+    # without legs, the forkserver of the first test would be the last one
+    assert "SM601 forkserver-socket-lost: 2 legs of 2 tests (forkserver)" in outcome.lines
+
+
+TAKEN_AT_IMPORT = """
+    import multiprocessing
+
+    import taken
+
+    def tell(queue):
+        queue.put(type(multiprocessing.current_process()).__name__)
+
+    class Holder:
+        def __init__(self):
+            self.context = taken.CONTEXT
+
+        def name(self, queue):
+            queue.put(type(self.context).__name__)
+
+    def test_taken(request):
+        process = taken.CONTEXT.Process(target=print)
+        process.start()
+        process.join()
+        method = taken.CONTEXT.get_start_method()
+        assert type(process._popen).method == method == multiprocessing.get_start_method()
+        with taken.CONTEXT.Pool(1) as pool:
+            assert pool.apply(len, [[1, 2]]) == 2
+        queue = taken.CONTEXT.SimpleQueue()
+        worker = taken.Worker(target=Holder().name, args=(queue,))
+        worker.start()
+        assert queue.get() == type(taken.CONTEXT).__name__
+        worker.join()
+        assert type(worker._popen).method == method
+
+    def test_named():
+        process = taken.NAMED.Process(target=print)
+        process.start()
+        process.join()
+        assert type(process._popen).method == "spawn"
+"""
+
+
+@pytest.mark.parametrize("importer", ["conftest", "test_a"])
+def test_context_taken_at_import_is_the_legs(session: Session, importer: str, where: Where) -> None:
+    """What a module took from the default context when it was imported starts the leg's kind of processes, too."""
+    session.file(
+        taken="""
+        import multiprocessing
+
+        CONTEXT = multiprocessing.get_context()
+        NAMED = multiprocessing.get_context("spawn")
+
+        class Worker(CONTEXT.Process):
+            pass
+        """,
+        conftest="import taken" if importer == "conftest" else "",
+        test_a=TAKEN_AT_IMPORT,
+    )
+    default = mp.interpreter_default()
+    others = [each for each in ("fork", "spawn", "forkserver") if each != default]
+    expected = {"test_taken": "passed", **{f"test_taken[{each}]": "passed" for each in others}, "test_named": "passed"}
+    outcome = session.run("--start-methods-discover", where=where)
+    assert outcome.names == expected, outcome.out
+    assert "vacuous" not in outcome.out

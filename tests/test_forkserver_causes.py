@@ -16,7 +16,7 @@ from pytest_startmethod import forkserver_causes, scripts
 from pytest_startmethod.callers import Place
 from pytest_startmethod.children import Frame, Raised
 from pytest_startmethod.diagnosis import Evidence
-from pytest_startmethod.forkserver_causes import Seen, explain
+from pytest_startmethod.forkserver_causes import Seen, explain, socket_at_risk
 from pytest_startmethod.launches import Launch
 
 pytestmark = pytest.mark.skipif(
@@ -266,6 +266,21 @@ def test_lost_socket_from_evidence(function, tmp_path):
     assert codes_of(evidence(launches=()), seen) == ["SM601"]
     started = (launch(error=f"FileNotFoundError: {LOST}"),)
     assert codes_of(evidence(launches=started, raised_at=None), Seen(gone=True, socket="/x/y")) == ["SM601"]
+
+
+def test_socket_that_a_test_would_take_with_it(tmp_path):
+    """The forkserver in a temporary directory that is gone after the test is a note; a leg's own lies elsewhere."""
+    found = socket_at_risk([launch(method="fork"), launch()], str(tmp_path / "gone"))
+    assert found is not None
+    assert (found.code, found.level, found.path) == ("SM601", "note", "tempfile.tempdir")
+    assert found.message == (
+        "the test uses the forkserver while the temporary directory is one that it removes: a server that starts then "
+        "has its socket there, and no later test can reach it. That of a leg lies elsewhere"
+    )
+    assert found.evidence[0] == f"the temporary directory was {tmp_path / 'gone'}"
+    assert socket_at_risk([launch()], str(tmp_path)) is None
+    assert socket_at_risk([launch()], None) is None
+    assert socket_at_risk([launch(method="spawn")], str(tmp_path / "gone")) is None
 
 
 @pytest.mark.parametrize(

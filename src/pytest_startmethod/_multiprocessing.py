@@ -8,7 +8,6 @@ says which package is meant.
 
 from __future__ import annotations
 
-import copy
 import functools
 import importlib
 import multiprocessing.context
@@ -112,33 +111,65 @@ _LAZY = (DefaultContext.get_context.__code__, DefaultContext.get_start_method.__
 
 _TWIN = "_pytest_startmethod_twin"
 
+_twins: list[tuple[Any, BaseContext]] = []
+"""Each twin, and the context that it is one of."""
+
 
 @functools.cache
 def twin_of(context: BaseContext) -> BaseContext:
     """Return a context that does all that `context` does, and is known as what the default context gave."""
     if _TWIN in context.__dict__:
         return context
-    twin = copy.copy(context)
-    twin.__dict__[_TWIN] = True
-    process: Any = type(context).Process  # type: ignore[attr-defined]
+    cls: Any = type(context)
+    process = cls.Process
 
     def __reduce_ex__(self: Any, protocol: Any) -> Any:  # noqa: N807 - it is put into a class
         # A child knows the real class only.
         reduced = process.__reduce_ex__(self, protocol)
         if type(self) is not twin_class:
             return reduced
-        return (object.__new__, (process,), *reduced[2:])
+        return (object.__new__, (process_of(twin_class._start_method),), *reduced[2:])
 
     names = {"__module__": process.__module__, "__qualname__": process.__qualname__, "__doc__": process.__doc__}
     twin_class = type(process.__name__, (process,), {**names, _TWIN: True, "__reduce_ex__": __reduce_ex__})
-    twin.Process = twin_class  # type: ignore[attr-defined]
-    return twin
+    twin: Any = object.__new__(_twin_class(cls))
+    twin.__dict__.update(context.__dict__, **{_TWIN: True, "Process": twin_class})
+    _twins.append((twin, context))
+    return twin  # type: ignore[no-any-return]
+
+
+@functools.cache
+def _twin_class(cls: Any) -> Any:
+    """Return the class of a twin of a context of `cls`: a child gets one of `cls`."""
+    reduced = object.__new__, (cls,)
+    return type(cls.__name__, (cls,), {"__module__": cls.__module__, "__reduce__": lambda _: reduced})
+
+
+def process_of(method: str) -> type[Any]:
+    """Return the class of the processes that `method` starts."""
+    return module("context")._concrete_contexts[method].Process  # type: ignore[no-any-return]
+
+
+def let_twins_be(method: str | None) -> None:
+    """Let what the default context gave start processes with `method`; with None, each with its own.
+
+    A module that takes its context when it is imported has another one where another method is the default.
+    """
+    for twin, own in _twins:
+        context: Any = own if method is None else module("context")._concrete_contexts[method]
+        cls: Any = type(context)
+        process = twin.__dict__["Process"]
+        twin.__class__ = _twin_class(cls)
+        process._start_method = context.Process._start_method
+        process._Popen = vars(context.Process)["_Popen"]
 
 
 def tell_apart() -> Callable[[], None]:
     """Let the default context be a `TellingContext`; the function that is returned puts back what was there."""
     context: Any = default_context()
     before = context.__class__
+    if before is TellingContext:
+        return lambda: None
     context.__class__ = TellingContext
     TellingContext.by_use = False
 

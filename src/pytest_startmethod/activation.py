@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -59,6 +60,8 @@ class Activation:
         ):
             self.overrides.append(SetByUser(str(set_before), _where_set(str(set_before)), wins=False))
         mp.make_default(self.method, self, self.package)
+        if self.package == mp.STDLIB:
+            mp.let_twins_be(self.method)
 
     def enter_call(self) -> None:
         """Put the method back if a fixture or a hook changed it, and mark what the test itself sets from here on."""
@@ -74,6 +77,7 @@ class Activation:
         """Put back what was there: the user's own choice, if a fixture made one meanwhile."""
         global active_package
         active_package = mp.STDLIB
+        mp.let_twins_be(None)
         mp.restore_context_state(self._before, self._actual, self.package)
 
     def method_set(self, method: str | None, caller: FrameType | None) -> None:
@@ -201,12 +205,15 @@ class ForkServers:
         self._pid = os.getpid()
         self.environment: dict[str, str] | None = None
         """What the server in use was started with."""
+        self.temporary: str | None = None
+        """The temporary directory at the leg's first use of the server, if the user's code or pytest has set one."""
 
     def enter(self) -> None:
         """Put our server, if there is one, in the place of the user's."""
         self._theirs = mp.server_state(self.package)
         mp.set_server_state(self._ours, self.package)
         self._checked = False
+        self.temporary = None
 
     def exit(self) -> None:
         """Put the user's server back and keep ours for the next leg."""
@@ -227,6 +234,7 @@ class ForkServers:
             if self._checked:
                 return self._running(original, server)
             self._checked = True
+            self.temporary = tempfile.tempdir
             fingerprint = _surroundings(self.package)
             if fingerprint != self._print:
                 self._retire(mp.server_state(self.package))

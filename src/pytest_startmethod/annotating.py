@@ -90,6 +90,7 @@ class Annotator:
         if report.when == "teardown":
             if not state.watched:
                 self._end_leftovers(state)
+                self._note_socket(state)
             self._recorder.note_exits(state.record)  # else it depends on the garbage collector whether they are known
             state.finished = self.result(state)
             report.startmethod = state.finished.as_dict()  # type: ignore[attr-defined]
@@ -160,6 +161,14 @@ class Annotator:
         if self._runner is not None and not fork and not state.watched and state.record.launches:
             place = len(state.findings) if state.outcomes[-1][1] == "failed" else 0
             state.findings.insert(place, diagnosis.runner(self._runner))
+
+    def _note_socket(self, state: LegState) -> None:
+        """Say if the forkserver of a session without legs would be lost after this test."""
+        if state.leg.method == "forkserver" and self._servers.temporary is not None:
+            from . import forkserver_causes
+
+            note = forkserver_causes.socket_at_risk(state.record.launches, self._servers.temporary)
+            state.findings += [] if note is None else [note]
 
     def _end_leftovers(self, state: LegState) -> None:
         root = str(self._config.rootpath)

@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
 
 from . import codes
 from .callers import Place, find_names, owner, user_files
@@ -92,6 +92,12 @@ def _socket_error(error: str, place: Place | None, seen: Seen) -> Finding | None
     return None
 
 
+_START_EARLIER = (
+    "let the server start before a test redirects the temporary directory: call "
+    "multiprocessing.forkserver.ensure_running() in a session fixture, or in conftest.py"
+)
+
+
 def _socket_lost(place: Place | None, seen: Seen) -> Finding:
     lost = seen.directory if seen.directory and not os.path.exists(seen.directory) else seen.socket
     message = (
@@ -105,9 +111,26 @@ def _socket_lost(place: Place | None, seen: Seen) -> Finding:
         place,
         message,
         evidence,
-        "let the server start before a test redirects the temporary directory: call "
-        "multiprocessing.forkserver.ensure_running() in a session fixture, or in conftest.py",
+        _START_EARLIER,
     )
+
+
+def socket_at_risk(launches: Iterable[Launch], temporary: str | None) -> Finding | None:
+    """Return the note on a leg that started the server while the temporary directory was one that is gone now.
+
+    Legs have a directory for sockets that outlives them, and a server of their own. In any other session the first
+    such test has the server for all.
+    """
+    places = [each.place for each in launches if each.method == "forkserver"]
+    if not places or temporary is None or os.path.exists(temporary):
+        return None
+    message = (
+        "the test uses the forkserver while the temporary directory is one that it removes: a server that starts then "
+        "has its socket there, and no later test can reach it. That of a leg lies elsewhere"
+    )
+    lines = [f"the temporary directory was {temporary}"]
+    lines += [f"the temporary directory is redirected at {each.file}:{each.line}" for each in _redirections()]
+    return _finding("SM601", "tempfile.tempdir", places[0], message, lines, _START_EARLIER, "note")
 
 
 def _redirections() -> list[Place]:
@@ -116,7 +139,9 @@ def _redirections() -> list[Place]:
     found = find_names(files, "NestedTempfile")
     for place in find_names(files, "tempdir"):
         # an assignment or a monkeypatch, but not one that takes it back
-        if re.search(r"\btempdir\b[\"']?\s*[=,](?!=)(?!\s*None\b)", linecache.getline(place.file, place.line)):
+        if re.search(
+            r"\btempfile\b.*\btempdir\b[\"']?\s*[=,](?!=)(?!\s*None\b)", linecache.getline(place.file, place.line)
+        ):
             found.append(place)
     return found[:3]
 
@@ -281,9 +306,17 @@ def _calls(place: Place) -> Iterator[tuple[str, str]]:
                 yield name, ast.unparse(arguments[0])
 
 
-def _finding(code: str, path: str, place: Place | None, message: str, evidence: Iterable[str], fix: str) -> Finding:
+def _finding(
+    code: str,
+    path: str,
+    place: Place | None,
+    message: str,
+    evidence: Iterable[str],
+    fix: str,
+    level: Literal["cause", "note"] = "cause",
+) -> Finding:
     file, line = (place.file, place.line) if place is not None else (None, None)
-    return Finding(code, codes.CAUSES[code].name, "cause", path, file, line, message, tuple(evidence), fix=fix)
+    return Finding(code, codes.CAUSES[code].name, level, path, file, line, message, tuple(evidence), fix=fix)
 
 
 # -- gathering -------------------------------------------------------------------------------------------------------

@@ -116,6 +116,14 @@ def any_given(config: pytest.Config) -> bool:
         return True
 
 
+def is_on(config: pytest.Config, key: str) -> bool:
+    """Return whether an ini key says yes; what it says wrongly is told later."""
+    try:
+        return bool(config.getini(key))
+    except Exception:  # as in any_given
+        return False
+
+
 def header_lines(default: str, methods: tuple[str, ...]) -> list[str]:
     """Return what the header says: what runs here, and what the users have."""
     return [

@@ -43,6 +43,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     options.add_options(parser)
 
 
+# First, and so before the module that takes its context when a conftest.py imports it.
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    """Let a session that discovers know from here on what is taken from the default context."""
+    given = early_config.known_args_namespace
+    if getattr(given, options.DISCOVER, None) or options.is_on(early_config, options.DISCOVER):
+        from . import _multiprocessing
+
+        early_config.add_cleanup(_multiprocessing.tell_apart())
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marker, and look at the options if there are any."""
     config.addinivalue_line("markers", options.MARKER_HELP)

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from . import _cpython
-from .structure import MISSING, class_attribute, class_name, instance_namespace, module_of
+from .structure import MISSING, class_attribute, class_name, instance_namespace, is_mock, module_of
 
 MAX_FUNCTIONS: Final = 2_000
 GUESSED: Final = 1_000
@@ -433,7 +433,7 @@ class _Search:
             parts = list(value.values()) if type(value) is dict else list(value or ())
             for part in parts:
                 self.uses(part, None, depth)
-            if any(type(p) not in (int, float, bool, str, bytes, type(None), types.FunctionType, type) for p in parts):
+            if parts:
                 code = func.__code__
                 where = Where(
                     os.path.abspath(code.co_filename),
@@ -517,13 +517,14 @@ class _Search:
         if kind is _Super:
             return self.class_attr(symbol.cls, name, symbol.receiver, where, depth, after=symbol.owner)
         if kind is _Made:
+            if not self.users_class(symbol.cls) and not self.replaced(symbol.cls, name):
+                return _Bound(symbol, name, None)
             return self.class_attr(symbol.cls, name, symbol, where, depth)
         if kind is _Obj or (kind is _Ref and not isinstance_of(symbol.value, (types.ModuleType, type))):
             return self.object_attr(symbol, name, where, depth)
         if kind is _Ref and symbol.value is not MISSING:
             value = symbol.value
-            if isinstance_of(value, type):
-                symbol.read.refined = True
+            if isinstance_of(value, type):  # which class stands there is read, too: datetime.datetime may be a fake
                 return self.class_attr(value, name, symbol, where, depth)
             namespace = module_of(value)
             module = namespace.get("__name__")
@@ -533,6 +534,13 @@ class _Search:
             return self.object_attr(symbol, name, where, depth)
         self.unknown.setdefault(name, (where, depth))
         return None
+
+    def replaced(self, cls: type, name: str) -> bool:
+        """Say whether an attribute of a library's class is a mock, or a function of the user's."""
+        value = class_attribute(cls, name)[1]
+        raw = value.__func__ if type(value) in (staticmethod, classmethod) else value
+        raw = raw.fget if type(raw) is property else raw
+        return is_mock(raw) or (type(raw) is types.FunctionType and self.is_user(raw.__code__.co_filename))
 
     def object_attr(self, symbol: Any, name: str, where: Where, depth: int) -> Any:
         value = symbol.value
@@ -683,7 +691,7 @@ class _Search:
                 _, init = class_attribute(value, "__init__")
                 if type(init) is types.FunctionType:
                     self.bound_call(init, [_Made(value), *args], kwargs, depth)
-                return _Made(value)
+            return _Made(value) if class_name(value)[0] != "builtins" else None
         elif type(value).__module__ != "builtins":
             _, function = class_attribute(type(value), "__call__")
             if type(function) is types.FunctionType:

@@ -212,12 +212,13 @@ def _code(each: Difference, by: str | None) -> tuple[str, str]:
         return "SM306", f"pass the value as an argument and call {name}.set() in the child: no context variable crosses"
     if binding.kind.endswith("._local"):
         return "SM306", f"set {binding.path} in the child: a new process has a new thread"
-    swapped = each.ours[0] in _CODE and not each.inner and (each.ours[0] == "K" or each.theirs[0] in _CODE)
+    own = all(kind == "attr" for kind, _ in binding.steps) and each.inner == "".join(f".{key}" for _, key in binding.steps)
+    swapped = each.ours[0] in _CODE and own and (each.ours[0] == "K" or each.theirs[0] in _CODE)
     mocked = each.ours[0] == "K" or "K" in _kinds(binding.node)
     if swapped or mocked or by is not None:
         what = "the patch" if by is not None or mocked else "the new function"
         fix = (
-            f"apply {what} in the child: patch {binding.path} in a function that the child calls first (a pool's "
+            f"apply {what} in the child: patch {binding.path}{each.inner if own else ''} in a function that the child calls first (a pool's "
             "initializer, the start of the target), or hand the replacement to the code as an argument"
         )
         return "SM303", fix

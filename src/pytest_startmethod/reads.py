@@ -21,7 +21,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from . import _cpython
-from .structure import MISSING, class_attribute, class_name, instance_namespace, is_mock, module_of
+from .ambient import SETTINGS
+from .structure import MISSING, class_attribute, class_name, instance_namespace, is_mock, module_of, subclasses
 
 MAX_FUNCTIONS: Final = 2_000
 GUESSED: Final = 1_000
@@ -466,6 +467,14 @@ class _Search:
                 else module,
                 where,
             )
+        setting = f"{module}.{names[0]}" if names else module
+        if setting in SETTINGS or setting == "logging.getLevelName":
+            self.out.touched.setdefault(setting, where)
+        elif top == "numpy" and not module.startswith("numpy.random"):
+            self.out.touched.setdefault("numpy.geterr", where)
+            self.out.touched.setdefault("numpy.get_printoptions", where)
+        elif module in ("asyncio", "mimetypes", "pandas", "tempfile"):
+            self.out.touched.setdefault(module, where)
         return read
 
     def ref(self, module: str, names: tuple[str, ...], value: Any, where: Where, depth: int) -> _Ref:
@@ -482,6 +491,11 @@ class _Search:
             return
         if cls is types.FunctionType:
             self.function(value, None, depth + 1)
+            registry = value.__dict__.get("registry")  # of functools.singledispatch
+            if type(registry) is types.MappingProxyType and type(symbol) is _Ref and not symbol.steps:
+                self.note(symbol.module, (*symbol.names, "registry"), (), symbol.read.where, depth).whole = True
+                for part in list(registry.values())[:_MAX_PARTS]:
+                    self.uses(part, None, depth)
         elif cls is types.MethodType:
             self.call(_Obj(value, ""), [], {}, depth)
         elif issubclass(cls, type):
@@ -546,7 +560,7 @@ class _Search:
         value = symbol.value
         if value is MISSING:
             return None
-        if type(symbol) is _Ref and type(value).__name__ == "Logger" and type(value).__module__ == "logging":
+        if type(value).__name__ in ("Logger", "RootLogger") and type(value).__module__ == "logging":
             self.logger(value, name, where)
         if isinstance_of(value, type):  # a class that travels
             return self.class_attr(value, name, symbol, where, depth)
@@ -593,6 +607,8 @@ class _Search:
             if type(receiver) in (_Made, _Obj) or (value is MISSING and after is not None):
                 return None  # set by the instance itself
             module, qualname = class_name(cls)
+            if name == "__subclasses__":
+                return self.ref(module, (*qualname.split("."), name), subclasses(cls), where, depth)
             if class_attribute(type(cls), name)[0] is not None:
                 return None  # of the metaclass
             return self.ref(module, (*qualname.split("."), name), MISSING, where, depth)
@@ -1149,7 +1165,9 @@ class _Frame:
     def _import(self, name: str) -> Any:
         package = self.namespace.get("__package__") or self.module.rpartition(".")[0]
         module = sys.modules.get(name)
-        if module is None and package:
+        if module is None and name in sys.modules:
+            self.search.out.imports.setdefault(name, self.where)
+        elif module is None and package:
             module = sys.modules.get(f"{package}.{name}".rstrip("."))
         if module is None:
             return None

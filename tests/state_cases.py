@@ -12,6 +12,7 @@ import datetime
 import decimal
 import functools
 import gc
+import importlib
 import inspect
 import json
 import locale
@@ -20,6 +21,7 @@ import mimetypes
 import multiprocessing
 import os
 import pathlib
+import queue
 import random
 import signal
 import socket
@@ -30,6 +32,7 @@ import time
 import types
 import uuid
 import warnings
+import weakref
 from collections.abc import Callable
 from typing import Any
 from unittest import mock
@@ -785,6 +788,74 @@ HANDLERS: dict[str, object] = {}
 def handler_registered_later():
     HANDLERS["late"] = read_mode
     return Given(run_handlers, (), HANDLERS.clear)
+
+
+def read_platform():
+    return sys.platform
+
+
+@case("sys.platform", "SM301", reader="return sys.platform")
+def another_platform():
+    return Given(read_platform, (), set_to(sys, "platform", "plan9"))
+
+
+def read_added():
+    return getattr(sys, "_called_from_test", False)
+
+
+@case("sys._called_from_test", "SM301", reader="return getattr(sys")
+def name_added_to_sys():
+    return Given(read_added, (), set_to(sys, "_called_from_test", True))
+
+
+@silent
+def what_sys_has_of_its_own():
+    return Given(read_sys)
+
+
+def read_sys():
+    return sys.executable, sys.argv, sys.path, sys.modules, sys.version_info, sys.flags, sys.stdout, sys.maxsize
+
+
+def read_by_import():
+    return importlib.import_module("state_support").DEBUG
+
+
+@case("state_support.DEBUG", "SM301", reader="importlib.import_module")
+def attribute_of_a_module_imported_by_a_function():
+    return Given(read_by_import, (), set_to(state_support, "DEBUG", True))
+
+
+WAITING = queue.Queue()
+DONE = threading.Event()
+KNOWN = weakref.WeakValueDictionary()
+
+
+def read_waiting():
+    return WAITING.qsize(), DONE.is_set(), len(KNOWN)
+
+
+@case("state_cases.WAITING", "SM301", reader="return WAITING")
+def filled_queue_of_threads():
+    WAITING.put(1)
+    return Given(read_waiting, (), WAITING.get)
+
+
+@case("state_cases.DONE", "SM301", reader="return WAITING")
+def event_that_is_set():
+    DONE.set()
+    return Given(read_waiting, (), DONE.clear)
+
+
+@case("state_cases.KNOWN", "SM301", reader="return WAITING")
+def filled_weak_dictionary():
+    KNOWN["x"] = Base
+    return Given(read_waiting, (), KNOWN.clear)
+
+
+@silent
+def queue_and_event_as_imported():
+    return Given(read_waiting)
 
 
 # -- how the process is set --------------------------------------------------------------------------------------------

@@ -767,6 +767,9 @@ class _Search:
                     self.out.signals.setdefault(each.names[-1], where)
         elif name == "importlib.import_module" and text is not None:
             self.out.imports.setdefault(text, where)
+            module = sys.modules.get(text)
+            if module is not None and type(module_of(module).get("__name__")) is str:
+                return _Ref(text, (), (), module, Read(text, (), (), where, refined=True))
         return None
 
     def logger(self, value: Any, name: str, where: Where) -> None:

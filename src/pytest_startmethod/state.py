@@ -299,7 +299,7 @@ def _values(observed: Observed, found: Iterable[Read], user: UserCode) -> None:
         users = _is_users_module(module, user)
         value = resolve(module, read.names)
         rebound = _is_rebound(value, users, user)
-        hook = rebound and read.module == "sys"  # excepthook and the like; the rest of it is the process's own
+        hook = read.module == "sys" and (rebound or _is_constant_of_sys(read.names[0], value))
         never = read.module.partition(".")[0] in _NEVER or read.module in _NEVER
         if (never and not hook) or read.names[0] in _OF_IMPORT:
             continue
@@ -318,6 +318,13 @@ def _values(observed: Observed, found: Iterable[Read], user: UserCode) -> None:
             observed.primitives.append(binding)
         binding.node = describe(part)
         observed.bindings.append(binding)
+
+
+def _is_constant_of_sys(name: str, value: Any) -> bool:
+    """Say whether a name of `sys` is the same in each process, or was added to it; most of the rest is its own."""
+    if name in ("executable", "_base_executable", "dont_write_bytecode", "ps1", "ps2"):
+        return False
+    return type(value) in (bool, int, str) or name == "version_info"
 
 
 def _name(function: Any) -> str:

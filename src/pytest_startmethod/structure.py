@@ -225,6 +225,9 @@ class _Describer:
         generator = _generator_state(value, kind)
         if generator is not None:
             return generator
+        held = _held(value, module, name)
+        if held is not MISSING:
+            return ["(", _type(kind), self.parts(held, depth)]
         array = _array(value, kind)
         if array is not None:
             return array
@@ -341,6 +344,19 @@ def _has_no_default(variable: Any) -> bool:
     except LookupError:
         return True
     return False
+
+
+def _held(value: Any, module: str, name: str) -> Any:
+    """Return what is in a queue of threads or a weak collection, and whether an event is set; MISSING for the rest."""
+    if module == "queue" and name in ("Queue", "LifoQueue", "PriorityQueue"):
+        return list(value.queue)
+    if (module, name) == ("threading", "Event"):
+        return ["set"] if value.is_set() else []
+    if module == "weakref" and name in ("WeakValueDictionary", "WeakKeyDictionary"):
+        return list(value.values())
+    if (module, name) == ("_weakrefset", "WeakSet"):
+        return sorted((class_name(type(each)) for each in value), key=str)
+    return MISSING
 
 
 def _generator_state(value: Any, kind: type) -> list[Any] | None:

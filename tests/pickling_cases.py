@@ -463,6 +463,17 @@ def frozen_slots() -> Given:
     return Given(args=(made,))
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class SlottedByItself:
+    name: str
+    guard: Any  #! slots_of_a_frozen_dataclass
+
+
+@bad("SM103", "args[0].guard")
+def slots_of_a_frozen_dataclass() -> Given:
+    return Given(args=(SlottedByItself("a", threading.Lock()),))
+
+
 class Base:
     __slots__ = ("base_lock",)
 
@@ -940,8 +951,66 @@ def reduce_that_returns_seven() -> Given:
     return Given(args=(ReturnsTooMuch(),))
 
 
+class Kept:
+    """Stands in the place of a function that it runs, as the tasks of a task queue do."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+    def __call__(self) -> Any:
+        return self.function()
+
+
+@Kept
+def kept() -> int:  #! wrapper_object_under_the_name_of_its_function
+    return 1
+
+
+@bad(
+    "SM104",
+    "target.function",
+    fix=r"`kept` is itself what holds .* give `Kept` a __reduce__ that returns its name, 'kept'",
+)
+def wrapper_object_under_the_name_of_its_function() -> Given:
+    return Given(target=kept)
+
+
+class Operation(enum.Enum):
+    ADD = ("+", lambda a, b: a + b)  #! value_of_an_enum_member
+
+
+@bad("SM101", "args[0].value[1]")
+def value_of_an_enum_member() -> Given:
+    return Given(args=(Operation.ADD,))
+
+
+def _generated(registry: dict[str, type]) -> Any:
+    registry["Generated"] = type("Generated", (object,), {})  #! class_made_by_a_call
+    return registry["Generated"]()
+
+
+@bad("SM102", "args[0].__class__")
+def class_made_by_a_call() -> Given:
+    return Given(args=(_generated({}),))
+
+
+Item = typing.TypeVar("Item")
+
+
+class Typed(typing.Generic[Item]):
+    pass
+
+
+@bad("SM102", "args[0].__orig_class__.__args__[0]")
+def argument_of_a_generic_class() -> Given:
+    class Inner:  #! argument_of_a_generic_class
+        pass
+
+    return Given(args=(Typed[Inner](),))
+
+
 class ReturnsName:
-    def __reduce__(self) -> str:
+    def __reduce__(self) -> str:  #! reduce_to_a_name_that_is_not_there
         return "no_such_singleton"
 
 
@@ -1163,6 +1232,20 @@ def attribute_of_a_data_frame() -> Given:
     frame = pandas.DataFrame({"a": [1]})
     frame.attrs["fmt"] = lambda v: v  #! attribute_of_a_data_frame
     return Given(args=(frame,))
+
+
+@bad("SM101", "args[0]['f'][1]", needs="pandas")
+def object_in_a_column() -> Given:
+    import pandas
+
+    return Given(args=(pandas.DataFrame({"a": [1, 2], "f": [None, lambda: 0]}),))  #! object_in_a_column
+
+
+@bad("SM101", "args[0][0]", needs="pandas")
+def object_in_a_series() -> Given:
+    import pandas
+
+    return Given(args=(pandas.Series([lambda: 0]),))  #! object_in_a_series
 
 
 @bad("SM103", "args[0]", says="an application object", fix="app factory", needs="flask")

@@ -8,20 +8,31 @@ from __future__ import annotations
 
 import builtins
 import dataclasses
+import datetime
 import decimal
 import functools
+import gc
+import importlib
+import inspect
+import json
 import locale
 import logging
+import mimetypes
 import multiprocessing
 import os
+import pathlib
+import queue
 import random
 import signal
+import socket
 import sys
+import tempfile
 import threading
 import time
 import types
 import uuid
 import warnings
+import weakref
 from collections.abc import Callable
 from typing import Any
 from unittest import mock
@@ -639,6 +650,341 @@ def take_lock():
 @case("state_support.LOCK", "SM307", "note", reader="with state_support.LOCK")
 def lock_made_at_import():
     return Given(take_lock)
+
+
+# -- what stands in for a library's own --------------------------------------------------------------------------------
+
+
+class FixedDate(datetime.date):
+    @classmethod
+    def today(cls):
+        return cls(1999, 1, 1)
+
+
+def read_today():
+    return datetime.date.today().year
+
+
+@case("datetime.date", "SM303", reader="return datetime.date")
+def class_of_the_library_replaced():
+    return Given(read_today, (), set_to(datetime, "date", FixedDate))
+
+
+def always(_self, **_options):
+    return True
+
+
+def read_exists():
+    return pathlib.Path("/not/there").exists()
+
+
+@case("pathlib.Path.exists", "SM303", reader="return pathlib.Path")
+def method_of_a_library_class_patched():
+    return Given(read_exists, (), set_to(pathlib.Path, "exists", always))
+
+
+def read_flag():
+    return os.environ.get("STATE_CASES_FLAG")
+
+
+def always_set(_name, _default=None):
+    return "set"
+
+
+@case("os.environ", "SM303", reader="return os.environ")
+def method_of_a_library_object_patched():
+    return Given(read_flag, (), set_to(os.environ, "get", always_set))
+
+
+def write_text():
+    return json.dumps({"a": 1})
+
+
+def no_text(_value, **_options):
+    return "patched"
+
+
+@case("json.dumps", "SM303", reader="return json.dumps")
+def function_that_the_plugin_uses_too():
+    return Given(write_text, (), set_to(json, "dumps", no_text))
+
+
+def read_hook():
+    return sys.excepthook
+
+
+def quiet(*_error):
+    pass
+
+
+@case("sys.excepthook", "SM303", reader="return sys.excepthook")
+def hook_of_the_interpreter():
+    return Given(read_hook, (), set_to(sys, "excepthook", quiet))
+
+
+def read_plain_default(size=3):
+    return size
+
+
+@case("state_cases.read_plain_default.__defaults__", "SM301", reader="def read_plain_default")
+def plain_default_set_anew():
+    return Given(read_plain_default, (), set_to(read_plain_default, "__defaults__", (4,)))
+
+
+# -- what registers by itself ------------------------------------------------------------------------------------------
+
+
+@functools.singledispatch
+def shown(_value):
+    return "any"
+
+
+def shown_number(_value):
+    return "number"
+
+
+def show():
+    return shown(1)
+
+
+@case("state_cases.shown.registry", "SM301", reader="return shown")
+def implementation_registered_later():
+    shown.register(int, shown_number)
+
+    def undo():
+        del inspect.getclosurevars(shown.register).nonlocals["registry"][int]
+        shown._clear_cache()
+
+    return Given(show, (), undo)
+
+
+class Base:
+    pass
+
+
+def subclass_names():
+    return [cls.__name__ for cls in Base.__subclasses__()]
+
+
+@case("state_cases.Base.__subclasses__", "SM302", reader="Base.__subclasses__")
+def subclass_made_later():
+    kept = [types.new_class("Late", (Base,))]
+
+    def undo():
+        kept.clear()
+        gc.collect()
+
+    return Given(subclass_names, (), undo)
+
+
+def run_handlers():
+    return [handler() for handler in HANDLERS.values()]
+
+
+HANDLERS: dict[str, object] = {}
+
+
+@case("state_cases.HANDLERS", "SM301", reader="HANDLERS.values")
+def handler_registered_later():
+    HANDLERS["late"] = read_mode
+    return Given(run_handlers, (), HANDLERS.clear)
+
+
+def read_platform():
+    return sys.platform
+
+
+@case("sys.platform", "SM301", reader="return sys.platform")
+def another_platform():
+    return Given(read_platform, (), set_to(sys, "platform", "plan9"))
+
+
+def read_added():
+    return getattr(sys, "_called_from_test", False)
+
+
+@case("sys._called_from_test", "SM301", reader="return getattr(sys")
+def name_added_to_sys():
+    return Given(read_added, (), set_to(sys, "_called_from_test", True))
+
+
+@silent
+def what_sys_has_of_its_own():
+    return Given(read_sys)
+
+
+def read_sys():
+    return sys.executable, sys.argv, sys.path, sys.modules, sys.version_info, sys.flags, sys.stdout, sys.maxsize
+
+
+def read_by_import():
+    return importlib.import_module("state_support").DEBUG
+
+
+@case("state_support.DEBUG", "SM301", reader="importlib.import_module")
+def attribute_of_a_module_imported_by_a_function():
+    return Given(read_by_import, (), set_to(state_support, "DEBUG", True))
+
+
+WAITING = queue.Queue()
+DONE = threading.Event()
+KNOWN = weakref.WeakValueDictionary()
+
+
+def read_waiting():
+    return WAITING.qsize(), DONE.is_set(), len(KNOWN)
+
+
+@case("state_cases.WAITING", "SM301", reader="return WAITING")
+def filled_queue_of_threads():
+    WAITING.put(1)
+    return Given(read_waiting, (), WAITING.get)
+
+
+@case("state_cases.DONE", "SM301", reader="return WAITING")
+def event_that_is_set():
+    DONE.set()
+    return Given(read_waiting, (), DONE.clear)
+
+
+@case("state_cases.KNOWN", "SM301", reader="return WAITING")
+def filled_weak_dictionary():
+    KNOWN["x"] = Base
+    return Given(read_waiting, (), KNOWN.clear)
+
+
+@silent
+def queue_and_event_as_imported():
+    return Given(read_waiting)
+
+
+# -- how the process is set --------------------------------------------------------------------------------------------
+
+
+def read_limits():
+    return sys.getrecursionlimit()
+
+
+@case("sys.getrecursionlimit", "SM306", reader="return sys.getrecursionlimit")
+def recursion_limit():
+    old = sys.getrecursionlimit()
+    sys.setrecursionlimit(old + 500)
+    return Given(read_limits, (), lambda: sys.setrecursionlimit(old))
+
+
+def read_collecting():
+    return gc.isenabled(), gc.get_threshold()
+
+
+@case("gc.isenabled", "SM306", reader="return gc.isenabled")
+def no_collection():
+    gc.disable()
+    return Given(read_collecting, (), gc.enable)
+
+
+@silent
+def collection_as_ever():
+    return Given(read_collecting)
+
+
+def read_patience():
+    return socket.getdefaulttimeout()
+
+
+@case("socket.getdefaulttimeout", "SM306", reader="return socket.getdefaulttimeout")
+def patience_of_sockets():
+    socket.setdefaulttimeout(3)
+    return Given(read_patience, (), lambda: socket.setdefaulttimeout(None))
+
+
+def read_directory():
+    return tempfile.gettempdir()
+
+
+@case("tempfile", "SM306", reader="return tempfile.gettempdir")
+def directory_for_temporary_files():
+    return Given(read_directory, (), set_to(tempfile, "tempdir", os.getcwd()))
+
+
+@silent
+def directory_for_temporary_files_as_ever():
+    tempfile.gettempdir()
+    return Given(read_directory)
+
+
+def read_level_name():
+    return logging.getLevelName(5)
+
+
+@case("logging.getLevelName", "SM306", reader="return logging.getLevelName")
+def level_with_a_name():
+    logging.addLevelName(5, "TRACE")
+
+    def undo():
+        del logging._levelToName[5], logging._nameToLevel["TRACE"]
+
+    return Given(read_level_name, (), undo)
+
+
+def read_root_level():
+    return logging.root.level
+
+
+@case("logging.root", "SM305", reader="return logging.root")
+def level_of_the_root():
+    old = logging.root.level
+    logging.root.setLevel(13)
+    return Given(read_root_level, (), lambda: logging.root.setLevel(old))
+
+
+def read_type():
+    return mimetypes.guess_type("a.state")
+
+
+@case("mimetypes", "SM306", reader="return mimetypes")
+def type_of_a_file():
+    mimetypes.add_type("text/state", ".state")
+    return Given(read_type, (), mimetypes.init)
+
+
+GENERATOR = random.Random(7)
+SEEDED_BY_TIME = random.Random()
+
+
+def draw():
+    return GENERATOR.random(), SEEDED_BY_TIME.random()
+
+
+@case("state_cases.GENERATOR", "SM306", level="note", reader="return GENERATOR")
+def generator_that_went_on():
+    GENERATOR.random()
+    return Given(draw, (), lambda: GENERATOR.seed(7))
+
+
+@silent
+def generators_as_imported():
+    return Given(draw)
+
+
+def read_without():
+    try:
+        import colorsys
+    except ImportError:
+        return False
+    return colorsys is not None
+
+
+@case("sys.modules['colorsys']", "SM306", reader="import colorsys")
+def module_that_cannot_be_imported():
+    old = sys.modules.pop("colorsys", None)
+    sys.modules["colorsys"] = None
+
+    def undo():
+        del sys.modules["colorsys"]
+        if old is not None:
+            sys.modules["colorsys"] = old
+
+    return Given(read_without, (), undo)
 
 
 # -- what differs and does not matter ----------------------------------------------------------------------------------

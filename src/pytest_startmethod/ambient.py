@@ -14,16 +14,36 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+SETTINGS = {
+    "csv.field_size_limit": "csv.field_size_limit()",
+    "csv.list_dialects": "csv.register_dialect()",
+    "faulthandler.is_enabled": "faulthandler.enable()",
+    "gc.get_threshold": "gc.set_threshold()",
+    "gc.isenabled": "gc.disable()",
+    "logging.getLogRecordFactory": "logging.setLogRecordFactory()",
+    "logging.getLoggerClass": "logging.setLoggerClass()",
+    "numpy.get_printoptions": "numpy.set_printoptions()",
+    "numpy.geterr": "numpy.seterr()",
+    "socket.getdefaulttimeout": "socket.setdefaulttimeout()",
+    "sys.get_int_max_str_digits": "sys.set_int_max_str_digits()",
+    "sys.getrecursionlimit": "sys.setrecursionlimit()",
+    "sys.getswitchinterval": "sys.setswitchinterval()",
+    "threading.stack_size": "threading.stack_size()",
+}
+"""Functions that are called without arguments and say how the process is set, each with what sets it."""
+
+
 def observe(
     describe: Callable[[Any], list[Any]], modules: Iterable[str], loggers: Iterable[str], signals: Iterable[str]
 ) -> dict[str, Any]:
     """Return descriptions by name: of what belongs to `modules`, of loggers and of signal handlers by their names."""
     found: dict[str, Any] = {}
     for name in modules:
-        look = _LOOKS.get(name)
         try:
-            if look is not None:
-                found[name] = describe(look())
+            if name in _LOOKS:
+                found[name] = describe(_LOOKS[name]())
+            elif name in SETTINGS:
+                found[name] = describe(setting(name))
         except Exception:
             continue
     for name in loggers:
@@ -97,9 +117,84 @@ def logger(name: str) -> dict[str, Any]:
     return found
 
 
+def level_names() -> dict[int, str]:
+    """Return the names of the levels below 100 that have one."""
+    import logging
+
+    names = {level: logging.getLevelName(level) for level in range(100)}
+    return {level: name for level, name in names.items() if name != f"Level {level}"}
+
+
+def loop_policy() -> str:
+    """Return the name of the event loop policy's class."""
+    import asyncio
+
+    return type(asyncio.get_event_loop_policy()).__name__
+
+
+def mime_types() -> dict[str, str]:
+    """Return the types by file suffix."""
+    import mimetypes
+
+    if not mimetypes.inited:
+        mimetypes.init()
+    return mimetypes.types_map
+
+
+def pandas_options() -> Any:
+    """Return all options of pandas, as nested dictionaries."""
+    import importlib
+
+    return object.__getattribute__(importlib.import_module("pandas").options, "d")
+
+
+def setting(name: str) -> Any:
+    """Return what one of `SETTINGS` says; raises LookupError where another function stands in its place."""
+    import importlib
+
+    home, _, function = name.rpartition(".")
+    ask = getattr(importlib.import_module(home), function)
+    if type(ask).__name__ not in ("builtin_function_or_method", "function") or (
+        ask.__module__.partition(".")[0].lstrip("_") != home
+    ):
+        raise LookupError(name)
+    return ask()
+
+
+def temporary_directory() -> str:
+    """Return the directory for temporary files."""
+    import tempfile
+
+    return tempfile.gettempdir()
+
+
 def numpy_random() -> str:
     """Return nothing that can be compared: the state of a generator is another one in each process."""
     return "numpy.random" if "numpy" in sys.modules else ""
 
 
-_LOOKS = {"decimal": decimal_context, "locale": locales, "warnings": filters}
+_LOOKS: dict[str, Callable[[], Any]] = {
+    "asyncio": loop_policy,
+    "decimal": decimal_context,
+    "locale": locales,
+    "logging.getLevelName": level_names,
+    "mimetypes": mime_types,
+    "pandas": pandas_options,
+    "tempfile": temporary_directory,
+    "warnings": filters,
+}
+
+
+def looks_at(name: str) -> bool:
+    """Say whether a module, or a function that says how the process is set, has something to be compared.
+
+    The directory for temporary files has once it was chosen or set, since to choose it writes files; the types of
+    files once they were read; event loop policies up to 3.13, since to ask for one warns from 3.14 on.
+    """
+    if name == "tempfile":
+        return getattr(sys.modules.get(name), "tempdir", None) is not None
+    if name == "mimetypes":
+        return getattr(sys.modules.get(name), "inited", False) is True
+    if name == "asyncio":
+        return sys.version_info < (3, 14)
+    return name in _LOOKS or name in SETTINGS

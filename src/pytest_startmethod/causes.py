@@ -139,6 +139,15 @@ def _importance(finding: Finding) -> bool:
     return not (finding.path == "target" or finding.path.startswith("target."))
 
 
+def _class_attribute(cls: type, *names: str) -> Any:
+    """Return the first of the attributes that a class of the user's defines."""
+    for each in type.__dict__["__mro__"].__get__(cls)[:-1]:
+        for name in names:
+            if name in type.__getattribute__(each, "__dict__"):
+                return type.__getattribute__(each, "__dict__")[name]
+    return None
+
+
 def as_call(obj: object) -> object:
     """Return the user's call inside a pool's or executor's task; anything else as it is."""
     item = _cpython.call_item(obj)
@@ -281,6 +290,8 @@ class _Writer:
         obj = self.obj
         name, module = self.leaf.name or _qualname(obj), _text_attribute(obj, "__module__")
         definition = places.function_definition(obj)
+        if definition is None and self.leaf.name is not None:  # which its own reduction returned
+            definition = places.function_definition(_class_attribute(type(obj), "__reduce_ex__", "__reduce__"))
         bound = bound_to(obj)
         code = places.code_of(places.users_function(obj))
         lambda_ = code is not None and code.co_name == "<lambda>"
@@ -366,6 +377,12 @@ class _Writer:
                 f"pass the object that the name leads to (`{_short(name)}`), or keep this function under a name of "
                 f"its own: `{_short(name)}` {how}, and pickle wants the same object there"
             )
+            if any(held is other for _, held in self.chain):  # the wrapper object that was passed
+                cls = type(other).__name__
+                fix = (
+                    f"`{_short(name)}` is itself what holds the function: give `{cls}` a __reduce__ that returns its "
+                    f"name, {name!r}, or keep the function under a name of its own and wrap that one"
+                )
         elif there:
             message = f"the name `{full}` leads to another object, {edge.describe(other)}."
             fix = f"pass the same object that `{full}` is bound to, or give this one a name of its own in its module"

@@ -33,6 +33,8 @@ from .child_causes import Parent, Unloaded, load_finding
 from .finding import Finding
 from .walk import PROTOCOL, key_text, shorten
 
+_json = json.JSONEncoder().encode
+"""As ``json.dumps``, which the user's test may have patched."""
 SECONDS = 10.0
 """How long one question may take, imports of the user's modules included."""
 _LARGE = 64 * 1024 * 1024
@@ -264,7 +266,7 @@ class Loader:
             self._greet()
             if question["main"]:
                 question = {**question, "prepare": {**question["prepare"], **self._main}}
-            self._send(json.dumps({**question, "seconds": self.seconds}).encode())
+            self._send(_json({**question, "seconds": self.seconds}).encode())
             self._send(b"")
         except (OSError, AssertionError, ValueError, TypeError):
             self.close()
@@ -301,7 +303,7 @@ class Loader:
         # running the main module again has effects of its own: only for what refers to it
         main = self._main if b"__main__" in payload.data else {}
         question = {"buffers": payload.buffers, "main": main, "seconds": self.seconds}
-        self._send(json.dumps(question).encode())
+        self._send(_json(question).encode())
         self._send(payload.data)
         answer: Mapping[str, Any] = json.loads(self._receive())
         return answer
@@ -335,7 +337,7 @@ class Loader:
         self._greeted = True
         for _, file in _FILES:
             self._send(_code(file))
-        self._send(json.dumps({**self._prepared, "start_method": self.method}).encode())
+        self._send(_json({**self._prepared, "start_method": self.method}).encode())
 
     def _await(self) -> None:
         if not self._ready:

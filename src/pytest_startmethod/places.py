@@ -176,6 +176,9 @@ class _Indexer:
             self.target(node.target, None, names, known, cls)
         elif isinstance(node, ast.Call):
             self.call(node, names, known, cls)
+            made = _type_name(node)
+            if made and len(node.args) > 1 and isinstance(node.args[1], (ast.Tuple, ast.List)):
+                source.named.append((made, "", node.lineno))
         elif isinstance(node, ast.Dict):
             keys = frozenset(repr(key.value) for key in node.keys if isinstance(key, ast.Constant))
             for key, each_value in zip(node.keys, node.values, strict=True):

@@ -21,7 +21,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from . import _cpython
-from .structure import MISSING, class_attribute, class_name, instance_namespace, module_of
+from .ambient import SETTINGS
+from .structure import MISSING, class_attribute, class_name, instance_namespace, is_mock, module_of, subclasses
 
 MAX_FUNCTIONS: Final = 2_000
 GUESSED: Final = 1_000
@@ -433,7 +434,7 @@ class _Search:
             parts = list(value.values()) if type(value) is dict else list(value or ())
             for part in parts:
                 self.uses(part, None, depth)
-            if any(type(p) not in (int, float, bool, str, bytes, type(None), types.FunctionType, type) for p in parts):
+            if parts:
                 code = func.__code__
                 where = Where(
                     os.path.abspath(code.co_filename),
@@ -466,6 +467,14 @@ class _Search:
                 else module,
                 where,
             )
+        setting = f"{module}.{names[0]}" if names else module
+        if setting in SETTINGS or setting == "logging.getLevelName":
+            self.out.touched.setdefault(setting, where)
+        elif top == "numpy" and not module.startswith("numpy.random"):
+            self.out.touched.setdefault("numpy.geterr", where)
+            self.out.touched.setdefault("numpy.get_printoptions", where)
+        elif module in ("asyncio", "mimetypes", "pandas", "tempfile"):
+            self.out.touched.setdefault(module, where)
         return read
 
     def ref(self, module: str, names: tuple[str, ...], value: Any, where: Where, depth: int) -> _Ref:
@@ -482,6 +491,11 @@ class _Search:
             return
         if cls is types.FunctionType:
             self.function(value, None, depth + 1)
+            registry = value.__dict__.get("registry")  # of functools.singledispatch
+            if type(registry) is types.MappingProxyType and type(symbol) is _Ref and not symbol.steps:
+                self.note(symbol.module, (*symbol.names, "registry"), (), symbol.read.where, depth).whole = True
+                for part in list(registry.values())[:_MAX_PARTS]:
+                    self.uses(part, None, depth)
         elif cls is types.MethodType:
             self.call(_Obj(value, ""), [], {}, depth)
         elif issubclass(cls, type):
@@ -517,13 +531,14 @@ class _Search:
         if kind is _Super:
             return self.class_attr(symbol.cls, name, symbol.receiver, where, depth, after=symbol.owner)
         if kind is _Made:
+            if not self.users_class(symbol.cls) and not self.replaced(symbol.cls, name):
+                return _Bound(symbol, name, None)
             return self.class_attr(symbol.cls, name, symbol, where, depth)
         if kind is _Obj or (kind is _Ref and not isinstance_of(symbol.value, (types.ModuleType, type))):
             return self.object_attr(symbol, name, where, depth)
         if kind is _Ref and symbol.value is not MISSING:
             value = symbol.value
-            if isinstance_of(value, type):
-                symbol.read.refined = True
+            if isinstance_of(value, type):  # which class stands there is read, too: datetime.datetime may be a fake
                 return self.class_attr(value, name, symbol, where, depth)
             namespace = module_of(value)
             module = namespace.get("__name__")
@@ -534,11 +549,18 @@ class _Search:
         self.unknown.setdefault(name, (where, depth))
         return None
 
+    def replaced(self, cls: type, name: str) -> bool:
+        """Say whether an attribute of a library's class is a mock, or a function of the user's."""
+        value = class_attribute(cls, name)[1]
+        raw = value.__func__ if type(value) in (staticmethod, classmethod) else value
+        raw = raw.fget if type(raw) is property else raw
+        return is_mock(raw) or (type(raw) is types.FunctionType and self.is_user(raw.__code__.co_filename))
+
     def object_attr(self, symbol: Any, name: str, where: Where, depth: int) -> Any:
         value = symbol.value
         if value is MISSING:
             return None
-        if type(symbol) is _Ref and type(value).__name__ == "Logger" and type(value).__module__ == "logging":
+        if type(value).__name__ in ("Logger", "RootLogger") and type(value).__module__ == "logging":
             self.logger(value, name, where)
         if isinstance_of(value, type):  # a class that travels
             return self.class_attr(value, name, symbol, where, depth)
@@ -585,6 +607,8 @@ class _Search:
             if type(receiver) in (_Made, _Obj) or (value is MISSING and after is not None):
                 return None  # set by the instance itself
             module, qualname = class_name(cls)
+            if name == "__subclasses__":
+                return self.ref(module, (*qualname.split("."), name), subclasses(cls), where, depth)
             if class_attribute(type(cls), name)[0] is not None:
                 return None  # of the metaclass
             return self.ref(module, (*qualname.split("."), name), MISSING, where, depth)
@@ -683,7 +707,7 @@ class _Search:
                 _, init = class_attribute(value, "__init__")
                 if type(init) is types.FunctionType:
                     self.bound_call(init, [_Made(value), *args], kwargs, depth)
-                return _Made(value)
+            return _Made(value) if class_name(value)[0] != "builtins" else None
         elif type(value).__module__ != "builtins":
             _, function = class_attribute(type(value), "__call__")
             if type(function) is types.FunctionType:
@@ -743,6 +767,9 @@ class _Search:
                     self.out.signals.setdefault(each.names[-1], where)
         elif name == "importlib.import_module" and text is not None:
             self.out.imports.setdefault(text, where)
+            module = sys.modules.get(text)
+            if module is not None and type(module_of(module).get("__name__")) is str:
+                return _Ref(text, (), (), module, Read(text, (), (), where, refined=True))
         return None
 
     def logger(self, value: Any, name: str, where: Where) -> None:
@@ -1141,7 +1168,9 @@ class _Frame:
     def _import(self, name: str) -> Any:
         package = self.namespace.get("__package__") or self.module.rpartition(".")[0]
         module = sys.modules.get(name)
-        if module is None and package:
+        if module is None and name in sys.modules:
+            self.search.out.imports.setdefault(name, self.where)
+        elif module is None and package:
             module = sys.modules.get(f"{package}.{name}".rstrip("."))
         if module is None:
             return None

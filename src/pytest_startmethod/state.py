@@ -172,6 +172,8 @@ class Observed:
     configuration: dict[str, Where] = field(default_factory=dict)
     signals: dict[str, Where] = field(default_factory=dict)
     imports: dict[str, Where] = field(default_factory=dict)
+    blocked: frozenset[str] = frozenset()
+    """Of `imports`, those that ``sys.modules`` keeps from being imported."""
     touched: dict[str, Where] = field(default_factory=dict)
     ambient: dict[str, Any] = field(default_factory=dict)
     roots: list[str] = field(default_factory=list)
@@ -241,11 +243,12 @@ def observe(
         return observed
     _values(observed, found.reads, user)
     observed.roots += [name for name in _classes_modules(extra) if name not in observed.roots]
-    observed.imports = {n: w for n, w in observed.imports.items() if _only_here(n)}
+    observed.blocked = frozenset(n for n in observed.imports if n in sys.modules and sys.modules[n] is None)
+    observed.imports = {n: w for n, w in observed.imports.items() if _only_here(n) or n in observed.blocked}
     if observed.loggers and "logging" not in observed.touched:
         observed.touched["logging"] = next(iter(observed.loggers.values()))
     observed.ambient = ambient.observe(
-        describe, (n for n in observed.touched if n in sys.modules), observed.loggers, observed.signals
+        describe, (n for n in observed.touched if ambient.looks_at(n)), observed.loggers, observed.signals
     )
     observed.environ = dict(os.environ)
     observed.prepare = _preparation()
@@ -294,10 +297,12 @@ def _values(observed: Observed, found: Iterable[Read], user: UserCode) -> None:
         if module is None:
             continue
         users = _is_users_module(module, user)
-        if read.module.partition(".")[0] in _NEVER or read.module in _NEVER or read.names[0] in _OF_IMPORT:
-            continue
         value = resolve(module, read.names)
         rebound = _is_rebound(value, users, user)
+        hook = read.module == "sys" and (rebound or _is_constant_of_sys(read.names[0], value))
+        never = read.module.partition(".")[0] in _NEVER or read.module in _NEVER
+        if (never and not hook) or read.names[0] in _OF_IMPORT:
+            continue
         if _is_ours(value) or (not users and not rebound and _is_code(value)):
             continue
         part = resolve(module, read.names, read.steps) if read.steps else value
@@ -313,6 +318,13 @@ def _values(observed: Observed, found: Iterable[Read], user: UserCode) -> None:
             observed.primitives.append(binding)
         binding.node = describe(part)
         observed.bindings.append(binding)
+
+
+def _is_constant_of_sys(name: str, value: Any) -> bool:
+    """Say whether a name of `sys` is the same in each process, or was added to it; most of the rest is its own."""
+    if name in ("executable", "_base_executable", "dont_write_bytecode", "ps1", "ps2"):
+        return False
+    return type(value) in (bool, int, str) or name == "version_info"
 
 
 def _name(function: Any) -> str:
@@ -571,7 +583,7 @@ def ask(observed: Observed, loaders: Sequence[Loader], environ: Mapping[str, str
         "bindings": [[m, n, [b.steps for b in each]] for (m, n), each in groups.items()],
         "roots": [name for name in observed.roots if name not in ("__main__", "__mp_main__")],
         "imports": list(observed.imports),
-        "modules": [name for name in observed.touched if name in ("decimal", "locale", "warnings")],
+        "modules": [name for name in observed.touched if name in observed.ambient],
         "loggers": list(observed.loggers),
         "signals": list(observed.signals),
         "environ": dict(environ if environ is not None else observed.environ),

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from . import codes, state
+from . import ambient, codes, state
 from .callers import Place, _tree, user_files
 from .finding import Finding
 from .reads import GUESSED, Read, Where
@@ -67,6 +67,8 @@ def explain(observed: Observed, seen: Sequence[Seen], context: Context | None = 
                 known = (each.binding.module, each.binding.names)
                 if known in context.initialized or (not context.failed and _fills(each, observed)):
                     continue
+                if each.binding.module in _only_the_parents(observed, seen):
+                    continue  # so is all that is in it
                 ranked.append(_value(each, observed, context))
             ranked += _process(observed, seen)
     ranked += _environment(observed, context)
@@ -74,6 +76,11 @@ def explain(observed: Observed, seen: Sequence[Seen], context: Context | None = 
     ranked += _lost(observed, context)
     ranked.sort(key=lambda each: each.rank)
     return _unique(_without_guesses(ranked))[:_MAX_FINDINGS]
+
+
+def _only_the_parents(observed: Observed, seen: Sequence[Seen]) -> set[str]:
+    """Return the modules that a fresh child cannot import."""
+    return {name for name in observed.imports if not all(each.imports.get(name) for each in seen)}
 
 
 def _without_guesses(ranked: Sequence[_Ranked]) -> Iterable[Finding]:
@@ -132,6 +139,7 @@ def _merged(found: Iterable[Difference]) -> list[Difference]:
 
 _MEMO = re.compile(r"(?i)(?:hash|cache|memo)[a-z]*(?:\[[^.]*)?$")
 """How a value is called that code keeps for itself: what it computes once is no other value."""
+_GENERATORS = ("random.Random", "numpy.random._generator.Generator", "numpy.random.mtrand.RandomState")
 _CODE = ("f", "b", "c", "d", "M", "K", "p")
 
 
@@ -146,6 +154,7 @@ def _value(each: Difference, observed: Observed, context: Context) -> _Ranked:
         is_note = True
     if patch is None and by is None and _MEMO.search(f"{binding.path}{each.inner}"):
         is_note = True
+    is_note = is_note or binding.kind in _GENERATORS
     code, fix = _code(each, by)
     path = binding.path
     what = f"{path}{each.inner}"
@@ -210,15 +219,23 @@ def _code(each: Difference, by: str | None) -> tuple[str, str]:
     name = binding.names[-1]
     if each.ours[0] == "v" or each.theirs[0] == "v" or binding.node[0] == "v":
         return "SM306", f"pass the value as an argument and call {name}.set() in the child: no context variable crosses"
+    if binding.kind in ("logging.Logger", "logging.RootLogger"):
+        return "SM305", _CONFIGURE
+    if binding.kind in _GENERATORS:
+        return "SM306", f"seed {name} in the child, or pass the generator as an argument: its state travels with it"
     if binding.kind.endswith("._local"):
         return "SM306", f"set {binding.path} in the child: a new process has a new thread"
-    swapped = each.ours[0] in _CODE and not each.inner and (each.ours[0] == "K" or each.theirs[0] in _CODE)
+    own = all(kind == "attr" for kind, _ in binding.steps) and each.inner == "".join(
+        f".{key}" for _, key in binding.steps
+    )
+    swapped = each.ours[0] in _CODE and own and (each.ours[0] == "K" or each.theirs[0] in _CODE)
     mocked = each.ours[0] == "K" or "K" in _kinds(binding.node)
     if swapped or mocked or by is not None:
         what = "the patch" if by is not None or mocked else "the new function"
         fix = (
-            f"apply {what} in the child: patch {binding.path} in a function that the child calls first (a pool's "
-            "initializer, the start of the target), or hand the replacement to the code as an argument"
+            f"apply {what} in the child: patch {binding.path}{each.inner if own else ''} in a function that the child "
+            "calls first (a pool's initializer, the start of the target), or hand the replacement to the code as an "
+            "argument"
         )
         return "SM303", fix
     if binding.of_class:
@@ -227,11 +244,22 @@ def _code(each: Difference, by: str | None) -> tuple[str, str]:
             "imports): pickle does not carry a class attribute; or make it an instance attribute, or pass it as an "
             "argument; a registry is filled by importing what registers"
         )
-    return (
-        "SM301",
-        f"pass {name} to the target as an argument, or set it in the child: in a pool's initializer, or first in the "
-        "target",
-    )
+    fix = f"pass {name} to the target as an argument, or set it in the child: in a pool's initializer, or first in the "
+    if _registers(each):
+        return "SM301", fix + "target; a registry is filled by importing, in the child, the module that registers"
+    return "SM301", fix + "target"
+
+
+def _registers(each: Difference) -> bool:
+    """Say whether a container holds functions or classes that a fresh child has not."""
+    if each.binding.node[0] not in "({<o":
+        return False
+    parts = [each.ours]
+    if each.ours[0] in "(<":
+        parts = each.ours[2]
+    elif each.ours[0] == "{":
+        parts = [value for _, value in each.ours[2]]
+    return each.ours != ["!"] and any(part[0] in ("f", "c", "M", "p") for part in parts)
 
 
 def _kinds(node: Any, depth: int = 4) -> set[str]:
@@ -516,6 +544,15 @@ def _process(observed: Observed, seen: Sequence[Seen]) -> list[_Ranked]:
             inner, ours, theirs = paths[0]
             message = f"{text}{inner} is {short(ours)} in the parent and {short(theirs)} in a fresh child"
             found.append(_found("SM306", "cause", name, where, message, (), fix, (False, True, True, True, 1)))
+    for name, setter in ambient.SETTINGS.items():
+        pair = state.around_differs(observed, seen, name)
+        if pair is not None:
+            where = observed.touched[name]
+            inner, ours, theirs = differences(*pair)[0]
+            message = f"{name}(){inner} is {short(ours)} in the parent and {short(theirs)} in a fresh child"
+            fix = f"call {setter} in the child too: in a pool's initializer, or first in the target"
+            level = "note" if name == "numpy.get_printoptions" else "cause"
+            found.append(_found("SM306", level, name, where, message, (), fix, (level == "note", True, True, True, 1)))
     pair = state.around_differs(observed, seen, "warnings")
     if pair is not None:
         where = observed.touched["warnings"]
@@ -530,21 +567,39 @@ def _process(observed: Observed, seen: Sequence[Seen]) -> list[_Ranked]:
             fix = f"call {call} in the child, or pass a generator: random.Random(seed)"
             found.append(_found("SM306", "note", name, where_, message, (), fix, (True, True, True, True, 8)))
     for name, where in observed.imports.items():
-        if not all(each.imports.get(name) for each in seen):
+        if name in observed.blocked:
+            if all(each.imports.get(name) for each in seen):
+                message = (
+                    f"sys.modules[{name!r}] is None in the parent, so that the import fails; a fresh child has {name}"
+                )
+                fix = (
+                    f"set sys.modules[{name!r}] to None in the child as well: in an initializer, or first in the target"
+                )
+                found.append(_found("SM306", "cause", f"sys.modules[{name!r}]", where, message, (), fix, _FIRST))
+        elif name in _only_the_parents(observed, seen):
             message = f"sys.modules[{name!r}] is a module that only the parent has: a fresh child cannot import {name}"
             fix = f"make {name} importable for the child (a file on sys.path), or inject it in the child as well"
-            found.append(
-                _found(
-                    "SM306", "cause", f"sys.modules[{name!r}]", where, message, (), fix, (False, False, False, False, 0)
-                )
-            )
+            found.append(_found("SM306", "cause", f"sys.modules[{name!r}]", where, message, (), fix, _FIRST))
     return found
 
 
+_CONFIGURE = (
+    "configure logging in the child: logging.basicConfig() or dictConfig() in an initializer or first in the target"
+)
+_FIRST = (False, False, False, False, 0)
 _LOOKS = (
     ("decimal", "the decimal context's ", "set the decimal context in the child: decimal.getcontext() is a thread's; "
      "or use decimal.localcontext() in the code itself"),
     ("locale", "the locale's ", "call locale.setlocale() in the child"),
+    ("logging.getLevelName", "the table of logging's levels, at ", "call logging.addLevelName() in the child too: in a "
+     "pool's initializer, or in the module that the child imports"),
+    ("pandas", "the option pandas.options", "set the option in the child too: call pandas.set_option() in a pool's "
+     "initializer, or first in the target"),
+    ("asyncio", "the event loop policy ", "call asyncio.set_event_loop_policy() in the child too"),
+    ("mimetypes", "the table of mimetypes, at ", "call mimetypes.add_type() in the child too: in a pool's initializer, "
+     "or in the module that the child imports"),
+    ("tempfile", "the directory of tempfile", "set tempfile.tempdir in the child too, set TMPDIR for both, or pass "
+     "dir=... where the file is made"),
 )  # fmt: skip
 
 
@@ -555,13 +610,10 @@ def _logging(name: str, where: Where, pair: tuple[Any, Any], observed: Observed)
     shown = f"logging.getLogger({name!r})" if name else "logging.root"
     what = inner.split("'")[1] if "'" in inner else "configuration"
     message = f"the {what} of {shown} is {short(mine)} in the parent and {short(other)} in a fresh child"
-    fix = (
-        "configure logging in the child: logging.basicConfig() or dictConfig() in an initializer or first in the target"
-    )
     asks = bool(observed.configuration)
     handlers = any("handlers" in path for path, _, _ in paths)
     level = "cause" if asks or handlers or what == "level" else "note"
-    return _found("SM305", level, shown, where, message, (), fix, (level == "note", True, not asks, True, 7))
+    return _found("SM305", level, shown, where, message, (), _CONFIGURE, (level == "note", True, not asks, True, 7))
 
 
 def _environment(observed: Observed, context: Context) -> list[_Ranked]:

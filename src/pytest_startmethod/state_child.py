@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _INSTALLED = (os.sep + "site-packages" + os.sep, os.sep + "dist-packages" + os.sep)
+_RARELY = 100_000_000
 
 
 def answer(question: Mapping[str, Any], structure: Mapping[str, Any], ambient: Mapping[str, Any]) -> dict[str, Any]:
@@ -37,7 +38,8 @@ def _answer(question: Mapping[str, Any], structure: Mapping[str, Any], ambient: 
     import multiprocessing.spawn
 
     multiprocessing.process.current_process()._inheriting = True  # type: ignore[attr-defined]
-    gc.disable()  # a collection would copy every page that the fork shares
+    threshold = gc.get_threshold()
+    gc.set_threshold(_RARELY)  # a collection would copy every page that the fork shares
     before = set(sys.modules)
     os.environ.clear()
     os.environ.update(question["environ"])
@@ -55,6 +57,8 @@ def _answer(question: Mapping[str, Any], structure: Mapping[str, Any], ambient: 
             value = structure["MISSING"] if found is None else structure["resolve"](found, names, steps)
             nodes.append(structure["describe"](value))
         values[number] = nodes
+    if gc.get_threshold()[0] == _RARELY:
+        gc.set_threshold(*threshold)
     imports = {name: _importable(name) for name in question["imports"]}
     around = ambient["observe"](structure["describe"], question["modules"], question["loggers"], question["signals"])
     users = tuple(question["user"])

@@ -91,6 +91,11 @@ def class_name(cls: Any) -> tuple[str, str]:
     return (module if type(module) is str else ""), (name if type(name) is str else "")
 
 
+def subclasses(cls: type) -> list[type]:
+    """Return the direct subclasses of a class, by name."""
+    return sorted(type.__subclasses__(cls), key=class_name)
+
+
 def resolve(module: Any, names: Sequence[str], steps: Iterable[Sequence[Any]] = ()) -> Any:
     """Return what a dotted name and the steps from there lead to, or MISSING."""
     value = module
@@ -114,7 +119,7 @@ def resolve(module: Any, names: Sequence[str], steps: Iterable[Sequence[Any]] = 
 
 def _attribute(value: Any, name: str) -> Any:
     if issubclass(type(value), type):
-        return class_attribute(value, name)[1]
+        return subclasses(value) if name == "__subclasses__" else class_attribute(value, name)[1]
     if name in ("__defaults__", "__kwdefaults__") and type(value) is types.FunctionType:
         return getattr(value, name)
     own = instance_namespace(value)
@@ -217,6 +222,12 @@ class _Describer:
         if name in ("method_descriptor", "wrapper_descriptor", "getset_descriptor", "member_descriptor",
                     "builtin_function_or_method", "method-wrapper", "classmethod_descriptor"):  # fmt: skip
             return ["b", str(getattr(value, "__qualname__", name))]
+        generator = _generator_state(value, kind)
+        if generator is not None:
+            return generator
+        held = _held(value, module, name)
+        if held is not MISSING:
+            return ["(", _type(kind), self.parts(held, depth)]
         array = _array(value, kind)
         if array is not None:
             return array
@@ -333,6 +344,37 @@ def _has_no_default(variable: Any) -> bool:
     except LookupError:
         return True
     return False
+
+
+def _held(value: Any, module: str, name: str) -> Any:
+    """Return what is in a queue of threads or a weak collection, and whether an event is set; MISSING for the rest."""
+    if module == "queue" and name in ("Queue", "LifoQueue", "PriorityQueue"):
+        return list(value.queue)
+    if (module, name) == ("threading", "Event"):
+        return ["set"] if value.is_set() else []
+    if module == "weakref" and name in ("WeakValueDictionary", "WeakKeyDictionary"):
+        return list(value.values())
+    if (module, name) == ("_weakrefset", "WeakSet"):
+        return sorted((class_name(type(each)) for each in value), key=str)
+    return MISSING
+
+
+def _generator_state(value: Any, kind: type) -> list[Any] | None:
+    """Return the description of a generator of random numbers: a digest of its state."""
+    module, name = class_name(kind)
+    if (module, name) == ("random", "Random"):
+        state = repr(class_attribute(kind.__mro__[1], "getstate")[1](value))
+    elif module.startswith("numpy.random") and name == "Generator":
+        state = str(value.bit_generator.state)
+    elif module.startswith("numpy.random") and name == "RandomState":
+        state = repr([each.tobytes() if hasattr(each, "tobytes") else each for each in value.get_state()])
+    else:
+        return None
+    return [
+        "=",
+        _type(kind),
+        f"<{_type(kind)} in state {hashlib.sha1(state.encode(), usedforsecurity=False).hexdigest()[:8]}>",
+    ]
 
 
 def _array(value: Any, kind: type) -> list[Any] | None:

@@ -297,8 +297,21 @@ class Held:
             self._by_id = {}
             for name, value in attributes(self.obj):
                 if type(value) not in _ATOMS:
-                    self._by_id.setdefault(id(value), name)
+                    known = "value" if name == "_value_" and _is_enum(type(self.obj)) else name
+                    self._by_id.setdefault(id(value), known)
         return self._by_id.get(id(part))
+
+    def step_to(self, part: Any, otherwise: Step) -> Step:
+        """Return the step to a part of the reduction: an attribute of the object or an item of one, if it is that."""
+        name = self.name_of(part)
+        if name is not None:
+            return "attribute", name
+        for name, value in attributes(self.obj):
+            if type(value) is tuple or type(value) is list:
+                for i, each in enumerate(value[:100]):
+                    if each is part:
+                        return "reduce", f".{name}[{i}]"
+        return otherwise
 
     def arguments(self, args: tuple[Any, ...], *, constructor: bool = True) -> list[tuple[Step, Any]]:
         """Return the arguments that rebuild the object, with the step that leads to each.
@@ -335,10 +348,10 @@ class Held:
             if each is t:
                 out.append((("attribute", "__class__"), each))
                 continue
-            name = self.name_of(each)
-            if name is not None:
-                out.append((("attribute", name), each))
-            elif type(each) is tuple and each and self.name_of(each) is None:
+            step = self.step_to(each, ("element", None))
+            if step[0] != "element":
+                out.append((step, each))
+            elif type(each) is tuple and each:
                 named = [(self.name_of(part), part) for part in each]
                 if any(n for n, _ in named):
                     out += [
@@ -365,8 +378,8 @@ class Held:
             if default:
                 return _attributes(state)
             return [*self._custom(state)]
-        if type(state) is tuple:
-            return self._numbered(state, "")
+        if type(state) is tuple or (type(state) is list and self.name_of(state) is None):  # a dataclass with slots
+            return self._numbered(tuple(state), "")
         name = self.name_of(state)
         return [(("attribute", name) if name else ("reduce", "[2]"), state)]
 
@@ -377,6 +390,8 @@ class Held:
                 yield ("key", i), key
             if type(value) in _ATOMS:
                 continue
+            if key == "_mgr" and type(self.obj).__module__.partition(".")[0] == "pandas":
+                yield from _columns(self.obj)
             if type(key) is str and key.isidentifier() and (
                 namespace.get(key) is value or _lookup(type(self.obj), key) is not None
             ):  # fmt: skip
@@ -457,6 +472,21 @@ def _lookup(t: type, name: str) -> Any:
         if name in namespace:
             return namespace[name]
     return None
+
+
+def _is_enum(t: type) -> bool:
+    return any(cls.__name__ == "Enum" and cls.__module__ == "enum" for cls in _mro(t))
+
+
+def _columns(frame: Any) -> Iterable[tuple[Step, Any]]:
+    """Yield what a table of pandas holds as objects, by its columns' names, or by position in a series."""
+    name = type(frame).__name__
+    if name == "Series" and str(frame.dtype) == "object":
+        yield from ((("item", i), each) for i, each in enumerate(frame.to_numpy()) if type(each) not in _ATOMS)
+    elif name == "DataFrame":
+        for i, dtype in enumerate(frame.dtypes):
+            if str(dtype) == "object":
+                yield ("item", frame.columns[i]), frame.iloc[:, i].to_numpy()
 
 
 def _default_state(t: type) -> bool:

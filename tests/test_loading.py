@@ -59,6 +59,20 @@ class Greedy:
         return self.inner[name]
 
 
+class State:
+    __slots__ = ("inner",)
+
+    def __init__(self):
+        self.inner = 1
+
+    def __getstate__(self):
+        return {"inner": 1}
+
+
+def added(self):
+    pass
+
+
 class Private:
     def __work(self):
         pass
@@ -152,6 +166,28 @@ def test_the_object_is_found_with_its_path(loader: loading.Loader, parts: Any, n
 def test_a_greedy_getattr_is_found(loader: loading.Loader, parts: Any) -> None:
     """It has recursed a thousand times by then."""
     assert found(loader, parts.Greedy()) == [("SM203", "args[0]")]
+
+
+def test_a_state_that_slots_cannot_take_wants_setstate(loader: loading.Loader, parts: Any) -> None:
+    """An object with slots whose __getstate__ returns a dictionary does not load without __setstate__."""
+    (found,) = loading.explain(Call(top, (parts.State(),)), loader=loader)
+    assert (found.code, found.path) == ("SM203", "args[0]")
+    assert found.fix == (
+        "define __setstate__ in State, which takes what __getstate__ returns: with __slots__ there is no __dict__ "
+        "that it could go to"
+    )
+
+
+def test_a_method_that_its_object_has_not_is_named_as_one(loader: loading.Loader, parts: Any) -> None:
+    """A function that was bound to an object by hand is looked up on it by name, and is not there."""
+    method = types.MethodType(parts.added, parts.Private())
+    (found,) = loading.explain(Call(top, (method,)), loader=loader)
+    assert (found.code, found.path) == ("SM203", "args[0]")
+    assert found.message == (
+        "the spawn child looks a bound method up by its name, on the object that it belongs to: AttributeError: "
+        "'Private' object has no attribute 'added'"
+    )
+    assert "under its own name" in found.fix
 
 
 def test_every_object_is_found_not_only_the_first(loader: loading.Loader, parts: Any) -> None:

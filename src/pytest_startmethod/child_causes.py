@@ -514,7 +514,26 @@ def _loading_raised(what: Unloaded, frames: list[Frame], parent: Parent) -> Find
     if what.global_name is not None:
         called_object = _look_up(parent.modules.get(what.global_name[0]), what.global_name[1])
     fix = "make what __reduce__ or __getstate__ returns enough to build the object again"
+    if what.global_name == ("builtins", "getattr") and raised.type == "AttributeError":
+        message = f"{what.child} looks a bound method up by its name, on the object that it belongs to: {said}"
+        fix = (
+            "define the method in the class, under its own name: a bound method travels as its object and its "
+            "__name__; or pass the object and a function at module level"
+        )
+    elif raised.message.endswith("has no attribute '__dict__'") and _state_without_setter(called_object):
+        fix = (
+            f"define __setstate__ in {what.global_name[1] if what.global_name else 'the class'}, which takes what "
+            "__getstate__ returns: with __slots__ there is no __dict__ that it could go to"
+        )
     return _finding("SM203", what.path, _defined_at(called_object) or what.place, message, _evidence(what, *facts), fix)
+
+
+def _state_without_setter(cls: Any) -> bool:
+    """Say whether a class makes its state itself and leaves it to pickle to set."""
+    if not issubclass(type(cls), type):
+        return False
+    names = [type.__getattribute__(each, "__dict__") for each in type.__dict__["__mro__"].__get__(cls)[:-1]]
+    return any("__getstate__" in each for each in names) and not any("__setstate__" in each for each in names)
 
 
 def _loading_method(frames: list[Frame]) -> tuple[Frame, str] | None:

@@ -739,6 +739,45 @@ def test_a_test_that_redirects_temporary_files_takes_nothing_of_ours_with_it(ses
     assert "SM601 forkserver-socket-lost: 2 legs of 2 tests (forkserver)" in outcome.lines
 
 
+@pytest.mark.parametrize("started", [True, False])
+def test_a_test_of_code_that_refuses_a_method_runs_again(session: Session, started: bool) -> None:
+    """Code that asks for the method and refuses it depends on it, whether or not it comes to start a process."""
+    outcome = session.file(
+        conftest="import multiprocessing; multiprocessing.set_start_method('fork')",
+        work="""
+        import multiprocessing
+
+        def install():
+            if multiprocessing.get_start_method() != "fork":
+                raise AssertionError("this works with fork only")
+
+        def method():
+            return multiprocessing.get_start_method()
+        """,
+        test_a=f"""
+        import multiprocessing
+        import work
+
+        def test_started():
+            if {started}:
+                process = multiprocessing.Process(target=print)
+                process.start()
+                process.join()
+
+        def test_install():
+            work.install()
+
+        def test_asks_only():
+            assert work.method() == "fork"
+        """,
+    ).run("--start-methods-discover")
+    again = {f"test_install[{each}]": "failed" for each in ("spawn", "forkserver")}
+    names = {name: result for name, result in outcome.names.items() if not name.startswith("test_started")}
+    assert names == {"test_install": "passed", **again, "test_asks_only": "passed"}
+    assert "SM504 declares-fork-only: 2 legs of 1 test (spawn, forkserver)" in outcome.lines
+    assert "  work.py:4: start method check" in outcome.lines
+
+
 TAKEN_AT_IMPORT = """
     import multiprocessing
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 
@@ -789,3 +790,40 @@ def test_what_is_found_is_confirmed(session, name):
     said = f"confirmed: the test passes under spawn when {path} reaches the child"
     assert sections(outcome)[:1] == [(f"{name}[spawn]", code, said)]
     assert "StartMethodWarning" not in outcome.out  # for the lock that the module makes at import
+
+
+def test_handler_is_sent_or_nothing_is_said(session):
+    """A handler that writes to a file opens it again in the child; one that cannot be sent leaves a finding untried."""
+    session.file(
+        test_a="""
+        import logging
+        import multiprocessing
+
+        import pytest
+
+        class Held(logging.FileHandler):
+            def __init__(self, *args):
+                super().__init__(*args)
+                self.held = (each for each in ())
+
+        def log():
+            logging.getLogger("app").warning("told by the child")
+
+        @pytest.mark.startmethods("fork", "spawn")
+        @pytest.mark.parametrize("kind", [logging.FileHandler, Held])
+        def test_a(tmp_path, kind):
+            handler = kind(tmp_path / "log")
+            logging.getLogger("app").addHandler(handler)
+            process = multiprocessing.Process(target=log)
+            process.start()
+            process.join()
+            logging.getLogger("app").removeHandler(handler)
+            handler.close()
+            assert "told by the child" in (tmp_path / "log").read_text()
+        """
+    )
+    outcome = session.run("--start-methods-report=report.json")
+    tests = json.loads((session.path / "report.json").read_text())["tests"]
+    found = [[(each["code"], each["path"], each["confirmed"]) for each in test["findings"]] for test in tests]
+    path = "logging.getLogger('app')"
+    assert found == [[("SM305", path, True)], [("SM305", path, None)]], outcome.out

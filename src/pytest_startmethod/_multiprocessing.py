@@ -94,8 +94,13 @@ class TellingContext(DefaultContext):
 
     by_use: ClassVar[bool] = False
     """Whether the method was fixed by a first use, and not by ``set_start_method``."""
+    asked: ClassVar[Callable[[FrameType | None], None] | None] = None
+    """Who hears of code that calls ``get_start_method``."""
 
     def _get_actual(self) -> BaseContext | None:
+        caller = sys._getframe(1)
+        if TellingContext.asked is not None and caller.f_code is DefaultContext.get_start_method.__code__:
+            TellingContext.asked(caller.f_back)
         actual: BaseContext | None = self.__dict__["_actual_context"]
         return None if actual is None else twin_of(actual)
 
@@ -174,6 +179,7 @@ def tell_apart() -> Callable[[], None]:
     TellingContext.by_use = False
 
     def undo() -> None:
+        TellingContext.asked = None
         if type(context) is TellingContext:
             context.__class__ = before
 

@@ -148,6 +148,20 @@ def method_check(place: Place, *, refusing: bool = False) -> Place | None:
     return None if check is None else Place(place.file, check.lineno)
 
 
+def refuses_methods(place: Place, *, in_test: bool) -> bool:
+    """Return whether the function that calls ``get_start_method`` at `place` raises, skips or asserts by the answer.
+
+    What a test asserts is what it expects, and refuses nothing.
+    """
+    tree = _tree(place.file)
+    if tree is None:
+        return False
+    function = _innermost(tree, place.line)
+    statements = [node for node in ast.walk(function) if isinstance(node, ast.stmt) and _refuses(node)]
+    statements = [each for each in statements if not (in_test and isinstance(each, ast.Assert))]
+    return any(_guard(function, each.lineno) is not None for each in statements)
+
+
 def _guard(function: ast.AST, line: int) -> ast.expr | None:
     """Return the comparison that lets the refusal at `line` happen: around it, in it, or an early return before it."""
     above: list[ast.AST] = []

@@ -112,7 +112,7 @@ class Discovery:
         self._since = 0.0
         """When it began, as `time.time` says."""
         self._method: str | None = None
-        """The method of the first process that it started through the default context."""
+        """The method of the first process that it started through the default context, or that its code asked for."""
         self._skipped = False
         self._last: pytest.TestReport | None = None
         """Its last report."""
@@ -124,6 +124,7 @@ class Discovery:
             self._begin()
         else:
             self._await_first_start()
+        mp.TellingContext.asked = self.method_asked
 
     def _begin(self) -> None:
         """Listen to what is started from now on."""
@@ -276,6 +277,18 @@ class Discovery:
             reports.clear()
             for owner, name, wrap in reports.patches():
                 self._patches.put(owner, name, wrap)
+
+    def method_asked(self, caller: FrameType | None) -> None:
+        """Take a test that comes to code which refuses some methods as one that leaves the method to others."""
+        if self._item is None or self._method is not None or caller is None or mp.in_pool_thread():
+            return
+        from .callers import Place, owner, refuses_methods
+
+        place = Place(os.path.abspath(caller.f_code.co_filename), caller.f_lineno)
+        in_test = place.file == str(self._item.path)
+        if owner(place.file) == "user" and refuses_methods(place, in_test=in_test):
+            self._begin_once()
+            self.by_default(mp.method_of(mp.set_context()) or mp.interpreter_default())
 
     def _look_at_fixtures(self, item: pytest.Item) -> None:
         """Take a process that a wider fixture of `item` started for an earlier test, and that still serves, as its."""

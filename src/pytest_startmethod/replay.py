@@ -472,18 +472,18 @@ def _logging(path: str, name: str) -> dict[str, Any]:
     logger: Any = logging.getLogger(name or None)
     while logger is not None:
         state = {each: vars(logger)[each] for each in ("level", "propagate", "disabled", "filters")}
-        state["handlers"] = [handler for handler in logger.handlers if _can_go(handler)]
+        # those that pytest captures with are not the user's
+        own = [each for each in logger.handlers if not type(each).__module__.startswith("_pytest.")]
+        state["handlers"] = [_to_be_sent(each) for each in own]
         found.append(("" if logger is logging.root else logger.name, state))
         logger = logger.parent
     return {"kind": "logging", "path": path, "data": dumped(found)}
 
 
-def _can_go(handler: logging.Handler) -> bool:
-    """Say whether a handler can be sent; those that pytest captures with are not the user's."""
-    if type(handler).__module__.startswith("_pytest."):
-        return False
-    try:
-        dumped(handler)
-    except Exception:
-        return False
-    return True
+def _to_be_sent(handler: logging.Handler) -> logging.Handler:
+    """Return a handler as it can be sent: one that writes to a file opens it again, and keeps what is in it."""
+    if not issubclass(type(handler), logging.FileHandler):
+        return handler
+    twin: Any = object.__new__(type(handler))
+    twin.__dict__.update(vars(handler), stream=None, mode="a")
+    return twin  # type: ignore[no-any-return]

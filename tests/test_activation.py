@@ -215,7 +215,6 @@ class served:  # noqa: N801
 
         self.patches.put(mp.forkserver_class(), "ensure_running", self.servers.watch)
         self.patches.put(forkserver, "ensure_running", lambda _: mp.server().ensure_running)
-        self.servers.enter()
         self.activation.enter()
 
     def __exit__(self, *_):

@@ -192,15 +192,15 @@ _STOP_SECONDS = 5.0
 class ForkServers:
     """The server of the legs: as good as started fresh at a leg's first use, kept when it already is.
 
-    The user's own server, if there is one, is set aside while a leg runs and is there again afterwards.
+    The user's own server, if there is one, is set aside when a leg needs one and is there again afterwards.
     """
 
     def __init__(self, package: str = mp.STDLIB) -> None:
         self.package = package
         self._ours: dict[str, Any] | None = None
         self._theirs: dict[str, Any] | None = None
+        """The user's, while ours is in its place: since the leg's first use of one."""
         self._print: Any = None
-        self._checked = False
         self._retired: list[tuple[int, str | None]] = []
         self._pid = os.getpid()
         self.environment: dict[str, str] | None = None
@@ -208,18 +208,13 @@ class ForkServers:
         self.temporary: str | None = None
         """The temporary directory at the leg's first use of the server, if the user's code or pytest has set one."""
 
-    def enter(self) -> None:
-        """Put our server, if there is one, in the place of the user's."""
-        self._theirs = mp.server_state(self.package)
-        mp.set_server_state(self._ours, self.package)
-        self._checked = False
-        self.temporary = None
-
     def exit(self) -> None:
-        """Put the user's server back and keep ours for the next leg."""
-        self._ours = mp.server_state(self.package)
-        mp.set_server_state(self._theirs, self.package)
-        self._theirs = None
+        """End a leg: put the user's server back, and keep ours for the next leg."""
+        self.temporary = None
+        if self._theirs is not None:
+            self._ours = mp.server_state(self.package)
+            mp.set_server_state(self._theirs, self.package)
+            self._theirs = None
 
     def renew(self) -> None:
         """Let the next leg start a server of its own, as the first one did."""
@@ -231,9 +226,10 @@ class ForkServers:
         def ensure_running(server: Any) -> None:
             if os.getpid() != self._pid:
                 return original(server)
-            if self._checked:
+            if self._theirs is not None:
                 return self._running(original, server)
-            self._checked = True
+            self._theirs = mp.server_state(self.package)
+            mp.set_server_state(self._ours, self.package)
             self.temporary = tempfile.tempdir
             fingerprint = _surroundings(self.package)
             if fingerprint != self._print:

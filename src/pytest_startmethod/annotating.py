@@ -62,6 +62,23 @@ class Annotator:
             state.shown.clear()
             state.touched.clear()
             state.not_pickled = False
+        # Most phases pass, and a fork pays for each page that is written to before the next: they are not examined.
+        if not report.passed or (report.when == "call" and not _only_started(state)):
+            self._examine(item, call, report, state)
+        state.count(report)
+        if report.when == "call":
+            if self._runner is not None:
+                self._note_runner(state, self._runner)
+            failed_with = None if call.excinfo is None else _failed_with(call.excinfo)
+            self._comparison.note_call(state.leg.test, state.leg.method, str(report.outcome), failed_with)
+            self.finished.setdefault(state.leg.test, []).append(report.duration)
+        if report.when == "teardown":
+            self._finish(report, state)
+
+    def _examine(
+        self, item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport, state: LegState
+    ) -> None:
+        """Say why a phase failed or skipped, or what is to be said of a call that passed."""
         evidence = self._evidence(item, call, report, state)
         if report.failed:
             state.message = state.message or _message(report)
@@ -81,21 +98,22 @@ class Annotator:
         elif report.when == "call":
             state.findings += diagnosis.swallowed(evidence)
             if report.passed and not hasattr(report, "wasxfail"):
-                self._examine(report, state, evidence)
-        state.count(report)
-        if report.when == "call":
-            self._note_runner(state)
-            self._comparison.note_call(state.leg.test, state.leg.method, str(report.outcome), _failed_with(call))
-            self.finished.setdefault(state.leg.test, []).append(report.duration)
-        if report.when == "teardown":
-            if not state.watched:
+                self._examine_passed(report, state, evidence)
+
+    def _finish(self, report: pytest.TestReport, state: LegState) -> None:
+        """Put what is known of a leg that is over into its last report."""
+        record = state.record
+        self._recorder.note_exits(record)  # else it depends on the garbage collector whether they are known
+        if not state.watched:
+            if any(each.exit_code is None or each.pool is not None for each in record.launches):
                 self._end_leftovers(state)
-                self._note_socket(state)
-            self._recorder.note_exits(state.record)  # else it depends on the garbage collector whether they are known
-            state.finished = self.result(state)
-            report.startmethod = state.finished.as_dict()  # type: ignore[attr-defined]
-            report.user_properties += properties(state.finished, str(self._config.rootpath))
-            state.start_anew()
+                self._recorder.note_exits(record)
+            if self._servers.temporary is not None:
+                self._note_socket(state, self._servers.temporary)
+        state.finished = self.result(state)
+        report.startmethod = state.finished.as_dict()  # type: ignore[attr-defined]
+        report.user_properties += properties(state.finished, str(self._config.rootpath))
+        state.start_anew()
 
     def tell(
         self,
@@ -155,19 +173,19 @@ class Annotator:
         self._recorder.troubles += [each for each in troubles if each not in self._recorder.troubles]
         return diagnosis.unique(failed.ranked(findings, theirs))
 
-    def _note_runner(self, state: LegState) -> None:
+    def _note_runner(self, state: LegState, runner: Place) -> None:
         """Say of a leg with children what they would do without us; below what it failed of with us."""
         fork = selection.base(state.leg.method) == "fork"
-        if self._runner is not None and not fork and not state.watched and state.record.launches:
+        if not fork and not state.watched and state.record.launches:
             place = len(state.findings) if state.outcomes[-1][1] == "failed" else 0
-            state.findings.insert(place, diagnosis.runner(self._runner))
+            state.findings.insert(place, diagnosis.runner(runner))
 
-    def _note_socket(self, state: LegState) -> None:
+    def _note_socket(self, state: LegState, temporary: str) -> None:
         """Say if the forkserver of a session without legs would be lost after this test."""
-        if state.leg.method == "forkserver" and self._servers.temporary is not None:
+        if state.leg.method == "forkserver":
             from . import forkserver_causes
 
-            note = forkserver_causes.socket_at_risk(state.record.launches, self._servers.temporary)
+            note = forkserver_causes.socket_at_risk(state.record.launches, temporary)
             state.findings += [] if note is None else [note]
 
     def _end_leftovers(self, state: LegState) -> None:
@@ -175,7 +193,7 @@ class Annotator:
         left = leftovers.end(state.record.launches)
         state.notes += [relative(each, root) for each in leftovers.sentences(left, state.leg.nodeid)]
 
-    def _examine(self, report: pytest.TestReport, state: LegState, evidence: diagnosis.Evidence) -> None:
+    def _examine_passed(self, report: pytest.TestReport, state: LegState, evidence: diagnosis.Evidence) -> None:
         """Look at a leg that passed: did it test its method, would what it started start elsewhere."""
         leg = state.leg
         if leg.vacuous != "ignore":
@@ -282,7 +300,7 @@ class Annotator:
         failed = Failed(
             test=state.leg.test,
             frames=_frames(call.excinfo.tb if call.excinfo is not None else None),
-            what=_failed_with(call),
+            what=None if call.excinfo is None else _failed_with(call.excinfo),
             children=[frame for each in _reports(state) for raised in each.raised for frame in raised.frames],
             patches=tuple(state.record.patches),
             environ=self._servers.environment,
@@ -344,6 +362,21 @@ class Annotator:
             discovered=state.discovered or state.watched,
             troubles=(*state.notes, *(f"pytest-startmethod: {each}" for each in self._recorder.troubles)),
         )
+
+
+def _only_started(state: LegState) -> bool:
+    """Say whether all that the leg did so far was to start processes with its method of which nothing is to be said."""
+    record = state.record
+    return (
+        bool(record.launches)
+        and not (record.failures or record.tasks or state.watched)
+        and all(
+            each.method == state.leg.method
+            and not each.predicted
+            and (each.observed is None or not each.observed.primitives)
+            for each in record.launches
+        )
+    )
 
 
 def _reports(state: LegState) -> tuple[ChildReport, ...]:
@@ -409,9 +442,9 @@ def _frames(tb: Any) -> list[tuple[str, int, str]]:
     ]
 
 
-def _failed_with(call: pytest.CallInfo[None]) -> object:
+def _failed_with(excinfo: pytest.ExceptionInfo[BaseException]) -> object:
     """Return the type of what a phase failed with, and the user's line: two failures that have it equal are alike."""
-    return None if call.excinfo is None else (call.excinfo.typename, _raised_at(call.excinfo.tb))
+    return excinfo.typename, _raised_at(excinfo.tb)
 
 
 def _raised_at(tb: Any) -> Place | None:

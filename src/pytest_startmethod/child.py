@@ -13,6 +13,7 @@ leaves a ``.stack`` file, which faulthandler writes.
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import sys
@@ -20,6 +21,12 @@ import time
 from functools import partial
 from itertools import chain
 from types import FrameType, FunctionType, TracebackType
+
+try:  # not on Windows
+    import fcntl
+    import resource
+except ImportError:
+    pass
 
 TYPE_CHECKING = False  # typing.TYPE_CHECKING: importing typing would take longer than everything else here
 if TYPE_CHECKING:
@@ -265,6 +272,8 @@ def _watch_worker(own: dict[str, Any]) -> None:
     target = own.get("_target")
     if type(target) is not FunctionType:
         return
+    if target.__name__ not in _WORKER_NAMES:
+        return
     name = (_stdlib_name(target.__module__), target.__qualname__)
     if name == _POOL_WORKER:
         error_class = sys.modules[target.__module__].MaybeEncodingError
@@ -423,9 +432,7 @@ def _write(event: dict[str, Any], suffix: str = "json") -> None:
 
 def _room_for(size: int) -> bool:
     """Say whether a file of `size` bytes is allowed. A larger one may raise SIGXFSZ, which ends the process."""
-    try:
-        import resource
-    except ImportError:
+    if sys.platform == "win32":
         return True
     soft = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     return soft == resource.RLIM_INFINITY or size <= soft
@@ -578,21 +585,20 @@ def _describe(function: Any) -> dict[str, Any] | None:
 # -- crashes ---------------------------------------------------------------------------------------------------------
 
 
+_TO_WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+
+
 def _catch_crashes() -> None:
     """Let faulthandler write into a file of ours, unless this fresh interpreter was told to use it elsewhere.
 
     A fork inherits pytest's, which writes among pytest's own output.
     """
-    import faulthandler
-
     if _facts["method"] != "fork" and faulthandler.is_enabled():
         return
-    header = f"{_facts['method']} {_facts['starter']}\n".encode()
     if not _room_for(1_000_000):
         return
-    path = os.path.join(_facts["directory"], f"{os.getpid()}.stack")
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    os.write(descriptor, header)
+    descriptor = os.open(f"{_facts['directory']}{os.sep}{_facts['pid']}.stack", _TO_WRITE, 0o600)
+    os.write(descriptor, f"{_facts['method']} {_facts['starter']}\n".encode())
     faulthandler.enable(descriptor)
     if STACK_SIGNAL is not None:
         faulthandler.register(STACK_SIGNAL, descriptor, all_threads=True)
@@ -610,6 +616,10 @@ writing_end: int | None = None
 """The parent's descriptor, which a fork inherits and must not keep."""
 
 
+_TO_LISTEN = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+_KILL = int(getattr(signal, "SIGKILL", 0))
+
+
 def _let_go() -> None:
     global writing_end
     if writing_end is not None:
@@ -625,23 +635,21 @@ def _hold_life_line() -> None:
     """
     if sys.platform != "linux":
         return
-    import fcntl
-
-    path = os.path.join(_facts["directory"], LIFE_LINE)
+    pid = _facts["pid"]
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(f"{_facts['directory']}{os.sep}{LIFE_LINE}", _TO_LISTEN)
     except FileNotFoundError:
         if _is_gone(_facts["starter"]):  # it ended while this process was starting
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(pid, signal.SIGKILL)
         raise
-    fcntl.fcntl(descriptor, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(descriptor, fcntl.F_SETOWN, pid)
+    fcntl.fcntl(descriptor, fcntl.F_SETSIG, _KILL)
     fcntl.fcntl(descriptor, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
     if writing_end is not None:
         return  # a fork has inherited it: this process is a writer, too, and is told when it lets go as the last one
     try:
         if os.read(descriptor, 1) == b"":  # no writer: it ended before the line above
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(pid, signal.SIGKILL)
     except BlockingIOError:
         pass
 
@@ -664,7 +672,8 @@ def _is_gone(pid: int) -> bool:
 
 _POOL_WORKER = ("multiprocessing.pool", "worker")
 _EXECUTOR_WORKER = ("concurrent.futures.process", "_process_worker")
-_WORKERS = {("multiprocessing.pool", "worker"), ("concurrent.futures.process", "_process_worker")}
+_WORKERS = {_POOL_WORKER, _EXECUTOR_WORKER}
+_WORKER_NAMES = tuple(name for _, name in _WORKERS)
 _STARTERS = {
     "multiprocessing.popen_spawn_posix": "spawn",
     "multiprocessing.popen_spawn_win32": "spawn",

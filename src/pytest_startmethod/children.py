@@ -23,10 +23,6 @@ _LARGEST = 1_000_000
 """No event is that large; whatever is was not written by `child`."""
 
 
-_NEEDED_BY_FORKS = ("faulthandler", "fcntl", "resource")
-"""What a forked child of a leg would import, each for itself."""
-
-
 @dataclass(frozen=True, slots=True)
 class Frame:
     """One line of a traceback."""
@@ -152,9 +148,6 @@ class ReportDirectory:
             code = compiled(child.__file__)
             with open(os.path.join(directory.path, child.COMPILED), "wb") as file:
                 file.write(code)
-        for module in _NEEDED_BY_FORKS:
-            with contextlib.suppress(ImportError):
-                importlib.import_module(module)
         return directory
 
     def hold_life_line(self) -> None:
@@ -266,15 +259,19 @@ class ReportDirectory:
 
     def clear(self) -> None:
         """Forget the reports so far. Children that still run keep their files for a crash."""
-        with contextlib.suppress(OSError):
-            for name in os.listdir(self.path):
-                path = os.path.join(self.path, name)
-                stack = name.endswith(".stack")
-                if name.endswith((".json", child.REPLAYED)) or (
-                    stack and not (_runs(name[: -len(".stack")]) and _read(path) is None)
-                ):
-                    with contextlib.suppress(OSError):
-                        os.unlink(path)
+        try:
+            names = os.listdir(self.path)
+        except OSError:
+            names = []
+        for name in names:
+            path = f"{self.path}{os.sep}{name}"
+            if name.endswith(".stack"):
+                forgotten = not _runs(name[: -len(".stack")]) or _read(path) is not None
+            else:
+                forgotten = name.endswith((".json", child.REPLAYED))
+            if forgotten:
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
         self.unreturned.clear()
 
     def remove(self) -> None:

@@ -171,12 +171,14 @@ class Discovery:
 
     # Registered last and first in turn: the runs that follow are within nobody else's wrapper, such as a time limit.
     @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+    def pytest_runtest_protocol(
+        self, item: pytest.Item, nextitem: pytest.Item | None
+    ) -> Generator[None, object, object]:
         """Watch a test that is no leg, and run it again if it left the start method to the interpreter."""
         if LEG in item.stash:
             self._hook()
             try:
-                return (yield from self.running.pytest_runtest_protocol(item))
+                return (yield from self.running.pytest_runtest_protocol(item, nextitem))
             finally:
                 self._unhook()
         if not isinstance(item, pytest.Function):

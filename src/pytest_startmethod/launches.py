@@ -298,9 +298,12 @@ class Recorder:
         self.record = None
         self.note_exits(record)
 
-    def install(self) -> None:
-        """Listen from now on, for `watcher` also to what is no leg, until `uninstall`."""
+    def install(self) -> bool:
+        """Listen from now on, for `watcher` also to what is no leg, until `uninstall`; return whether that is new."""
+        if self._installed is not None:
+            return False
         self._installed = self._patches()
+        return True
 
     def uninstall(self) -> None:
         """Put back what `install` exchanged."""
@@ -413,7 +416,7 @@ class Recorder:
             self.by_fixture.setdefault(launch.fixture, []).append(launch)
         launch.by_torch = foreign.through_torch(target, sys._getframe(1))
         launch.own_method = not mp.process_by_default(process)
-        if method == "fork":
+        if method == "fork" and threading.active_count() > 1:
             launch.threads = tuple(each.name for each in threading.enumerate() if each is not thread)
         own = backend is backends.STDLIB
         if not (own and method == "fork" and self._guarded(self._is_known, process, target, args, kwargs)):

@@ -26,7 +26,8 @@ def end(launches: Iterable[Launch], grace: float = GRACE_SECONDS) -> list[Launch
     launches = list(launches)
     # a pool that was given up goes on replacing its workers, and none may be alive just now
     _terminate(each.pool.pool() for each in launches if each.pool is not None and each.pool.given_up)
-    return end_all(alive(launches), grace)
+    left = alive(launches)
+    return end_all(left, grace) if left else []
 
 
 def end_all(candidates: list[Launch], grace: float = GRACE_SECONDS) -> list[Launch]:

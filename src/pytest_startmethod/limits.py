@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Final
 
+from . import _cpython
+
 AUTO_SECONDS: Final = 60.0
 AUTO_TIMES: Final = 10.0
 _AGAIN_SECONDS: Final = 10.0
@@ -78,9 +80,9 @@ class Limit:
         """Start the clock; return whether there is one: only the main thread can be interrupted."""
         if self.seconds <= 0 or LIMIT_SIGNAL is None or threading.current_thread() is not threading.main_thread():
             return False
-        if signal.getsignal(LIMIT_SIGNAL) not in (signal.SIG_DFL, signal.SIG_IGN):
+        if _cpython.getsignal(LIMIT_SIGNAL) not in (signal.SIG_DFL, signal.SIG_IGN):
             return False  # somebody else's
-        self._previous = signal.signal(LIMIT_SIGNAL, self._expired)
+        self._previous = _cpython.setsignal(LIMIT_SIGNAL, self._expired)
         self._timer = _timer(LIMIT_SIGNAL, os.getpid())
         self._timer.set(self.seconds, _AGAIN_SECONDS)
         return True
@@ -91,8 +93,8 @@ class Limit:
             return
         self._timer.set(0, 0)
         self._timer = None
-        if LIMIT_SIGNAL is not None and signal.getsignal(LIMIT_SIGNAL) == self._expired:
-            signal.signal(LIMIT_SIGNAL, self._previous)
+        if LIMIT_SIGNAL is not None and _cpython.getsignal(LIMIT_SIGNAL) == self._expired:
+            _cpython.setsignal(LIMIT_SIGNAL, self._previous)
 
     def _expired(self, _signal: int, _frame: FrameType | None) -> None:
         if self._timer is not None:
@@ -123,21 +125,25 @@ class Timer:
     """
 
     def __init__(self, number: int) -> None:
-        self._id: ctypes.c_void_p | None = None
+        self._settime: Callable[[], int] | None = None
+        self._spec = _Itimerspec()
         if sys.platform == "linux":
-            self._libc = ctypes.CDLL(None, use_errno=True)
-            self._id = ctypes.c_void_p()
+            libc = ctypes.CDLL(None, use_errno=True)
+            timer = ctypes.c_void_p()
             event = _Sigevent(signo=number, notify=_SIGEV_SIGNAL)
-            if self._libc.timer_create(_CLOCK_MONOTONIC, ctypes.byref(event), ctypes.byref(self._id)):
+            if libc.timer_create(_CLOCK_MONOTONIC, ctypes.byref(event), ctypes.byref(timer)):
                 raise OSError(ctypes.get_errno(), "timer_create")
+            self._settime = functools.partial(libc.timer_settime, timer, 0, ctypes.byref(self._spec), None)
 
     def set(self, first: float, every: float) -> None:
         """Send the signal after `first` seconds, then every `every` seconds; zeros: send no more."""
-        if self._id is None:
+        if self._settime is None:
             signal.setitimer(signal.ITIMER_REAL, first, every)
             return
-        spec = _Itimerspec(*_split(every), *_split(first))
-        if self._libc.timer_settime(self._id, 0, ctypes.byref(spec), None):
+        spec = self._spec
+        spec.first_s, spec.first_ns = _split(first)
+        spec.every_s, spec.every_ns = _split(every)
+        if self._settime():
             raise OSError(ctypes.get_errno(), "timer_settime")
 
 

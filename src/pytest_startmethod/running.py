@@ -6,7 +6,7 @@ import os
 import traceback
 import warnings
 from collections.abc import Generator, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from multiprocessing.process import current_process
 from typing import TYPE_CHECKING, Any
@@ -59,6 +59,10 @@ class Running:
         self.servers = ForkServers()
         self._others: dict[str, ForkServers] = {}
         """By package: those of other backends that legs ran under."""
+        self._available: dict[str, bool] = {}
+        """By method: whether legs can run under it here."""
+        self._exchanged: Patches | None = None
+        """What is exchanged of multiprocessing from a leg until the next item that is none."""
         self.reports = _report_directory(self.recorder, temporary)
         self.recorder.dead_workers = self._why_workers_died
         self.recorder.lost_jobs = self._lost_jobs
@@ -79,13 +83,24 @@ class Running:
     # -- the leg's span ----------------------------------------------------------------------------------------------
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+    def pytest_runtest_protocol(
+        self, item: pytest.Item, nextitem: pytest.Item | None
+    ) -> Generator[None, object, object]:
         """Make the leg's method the default from before its first fixture until after its last."""
         leg = item.stash.get(LEG, None)
         if leg is None:
             return (yield)
-        if backends.unavailable_reason(self.config, leg.method) is not None:
-            return (yield)  # its skip says so
+        try:
+            if leg.method not in self._available:
+                self._available[leg.method] = backends.unavailable_reason(self.config, leg.method) is None
+            if not self._available[leg.method]:
+                return (yield)  # its skip says so
+            return (yield from self._run_leg(item, leg))
+        finally:
+            if nextitem is None or LEG not in nextitem.stash:
+                self._put_back()
+
+    def _run_leg(self, item: pytest.Item, leg: Leg) -> Generator[None, object, object]:
         held = self._hold(item, leg)
         try:
             with self._running(item, leg) as state:
@@ -104,8 +119,8 @@ class Running:
         self._give_temporary_directory()
         activation = Activation(selection.base(leg.method), backend.package)
         patches = Patches()
-        servers: list[ForkServers | None] = []
         precheck = self.settings.precheck != "off"
+        self._exchange()
         _pytest_private.hide_frames(item, _below_start)
         around = self._state
         if trial is None:
@@ -122,23 +137,39 @@ class Running:
             try:
                 if self.reports is not None:
                     self.reports.clear()
-                for package in dict.fromkeys((mp.STDLIB, backend.package)):
-                    self._patch(patches, package, activation.method)
-                    servers.append(self._servers_of(package))
+                if backend is not backends.STDLIB:
+                    self._patch(patches, backend.package)
                 activation.enter()
                 yield state
             finally:
-                leftovers.end(record.launches)  # those of a leg that was interrupted: a finished one has said so
+                if record.launches:  # the leg was interrupted: a finished one has said so, and forgotten them
+                    leftovers.end(record.launches)
                 activation.exit()
-                for each in servers:
-                    if each is not None:
-                        each.exit()
+                for servers in (self.servers, *self._others.values()):
+                    servers.exit()
                 patches.undo()
                 self._state = around
                 del item.stash[STATE]
 
-    def _patch(self, patches: Patches, package: str, method: str) -> None:
-        """Exchange for a leg what `package` starts processes with; `method` is without the backend."""
+    def _exchange(self) -> None:
+        """Listen to multiprocessing until `_put_back`.
+
+        A class that is changed makes the interpreter forget what it knows of its methods, and a fork pays for every
+        page that is written to afterwards: over many legs in a row this is done once.
+        """
+        if self._exchanged is None:
+            self._exchanged = Patches()
+            if self.recorder.install():
+                self._exchanged.when_undone(self.recorder.uninstall)
+            self._patch(self._exchanged, mp.STDLIB)
+
+    def _put_back(self) -> None:
+        if self._exchanged is not None:
+            self._exchanged.undo()
+            self._exchanged = None
+
+    def _patch(self, patches: Patches, package: str) -> None:
+        """Exchange what `package` starts processes with."""
         stdlib = package == mp.STDLIB
         if main_is_pytest() or self._runner is not None:
             patches.put(mp.spawn_module(package), "get_preparation_data", without_main)
@@ -147,20 +178,10 @@ class Running:
                 patches.put(owner_, name, wrap_)
         native = self._native if stdlib else mp.interpreter_default(package)
         patches.put(mp.lock_class(package), "__init__", partial(primitives.watch_creation, package=package))
-        if method != "fork":
-            patches.put(mp.lock_class(package), "__getstate__", primitives.adopting(native, package))
-
+        patches.put(mp.lock_class(package), "__getstate__", primitives.adopting(native, package))
         if mp.has_forkserver():
             servers = self.servers if stdlib else self._others.setdefault(package, ForkServers(package))
             patches.put(mp.forkserver_class(package), "ensure_running", servers.watch)
-
-    def _servers_of(self, package: str) -> ForkServers | None:
-        """Put our forkserver of `package` in the place of the user's."""
-        if not mp.has_forkserver():
-            return None
-        servers = self.servers if package == mp.STDLIB else self._others[package]
-        servers.enter()
-        return servers
 
     # -- experiments -------------------------------------------------------------------------------------------------
 
@@ -220,7 +241,9 @@ class Running:
         It is made at first use, and a test may have redirected ``tempfile.tempdir`` to a directory that it removes.
         """
         theirs = _cpython.temporary_directory_of(current_process())
-        if self.reports is not None and (theirs is None or not os.path.isdir(theirs)):
+        if self.reports is None or theirs == self.reports.path:
+            return
+        if theirs is None or not os.path.isdir(theirs):
             _cpython.set_temporary_directory(current_process(), self.reports.path)
 
     @pytest.hookimpl(wrapper=True)
@@ -332,7 +355,7 @@ class Running:
         if state.discovered:
             report.startmethod_of = state.leg.test  # type: ignore[attr-defined]
         try:
-            with limits.alarm_paused():
+            with nullcontext() if report.passed else limits.alarm_paused():
                 self.annotator.annotate(item, call, report, state)
         except Exception:
             self.recorder.troubles.append(traceback.format_exc(limit=-1).strip().splitlines()[-1])
@@ -356,6 +379,7 @@ class Running:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:
         """End what the legs left: processes of wider fixtures, servers, the directory of the reports."""
+        self._put_back()
         self.patched.close()
         self.recorder.forget_fixtures()
         leftovers.end_all(self.recorder.of_fixtures)

@@ -32,53 +32,61 @@ class Summary:
         self.settings = settings
         # Asked now: from Python 3.14 on a leg would be taken for the interpreter.
         self.default = selection.default()
-        self.results: dict[str, LegResult] = {}
-        """By node id: the last run of a leg that was run again counts."""
+        self._gathered: dict[str, dict[str, Any]] = {}
+        """By node id, as the reports had them: the last run of a leg that was run again counts."""
         self.foreign: list[dict[str, Any]] = []
         """Of tests that are no legs: what they started past the default context."""
-        self._html_column = False
+        self._html_header: list[str] | None = None
+        """The cells of the header of pytest-html's table, with one for the legs."""
+
+    @property
+    def results(self) -> dict[str, LegResult]:
+        """The legs' results by node id."""
+        from .report import LegResult
+
+        return {nodeid: LegResult.from_dict(data) for nodeid, data in self._gathered.items()}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take a finished leg's result."""
         self.foreign += getattr(report, FOREIGN, ())
         data = getattr(report, ATTRIBUTE, None)
         if data is not None:
-            from .report import LegResult
+            if not self._gathered:
+                self._html_header = _pytest_private.html_table_header(self.config)
+                if self._html_header is not None:
+                    from . import report_pytest_html
 
-            result = LegResult.from_dict(data)
-            self.results[result.nodeid] = result
-            self._add_to_pytest_html(report, result)
+                    self._html_header.append(report_pytest_html.HEADER)
+            self._gathered[data["nodeid"]] = data
+            if self._html_header is not None:
+                self._add_to_pytest_html(report, data)
 
     # -- pytest-html -------------------------------------------------------------------------------------------------
 
-    def _add_to_pytest_html(self, report: pytest.TestReport, result: LegResult) -> None:
-        """Have a column for the legs, from the first one on, and what was found as an extra of its row."""
-        cells = _pytest_private.html_table_header(self.config)
-        if cells is None:
-            return
+    def _add_to_pytest_html(self, report: pytest.TestReport, data: dict[str, Any]) -> None:
+        """Show what was found as an extra of the leg's row."""
         from . import report_pytest_html
+        from .report import LegResult
 
-        if not self._html_column:
-            cells.append(report_pytest_html.HEADER)
-            self._html_column = True
-        extra = report_pytest_html.extra(result, str(self.config.rootpath))
+        extra = report_pytest_html.extra(LegResult.from_dict(data), str(self.config.rootpath))
         if extra is not None:
             report.extras = [*getattr(report, "extras", ()), extra]  # type: ignore[attr-defined]
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_html_results_table_row(self, report: pytest.TestReport, cells: list[str]) -> None:
         """Fill a leg's cell of the column."""
-        result = self.results.get(report.nodeid)
-        if self._html_column and result is not None and cells:
+        data = self._gathered.get(report.nodeid)
+        if self._html_header is not None and data is not None and cells:
             from . import report_pytest_html
+            from .report import LegResult
 
-            cells.append(report_pytest_html.cell(result))
+            cells.append(report_pytest_html.cell(LegResult.from_dict(data)))
 
     def pytest_terminal_summary(
         self, terminalreporter: pytest.TerminalReporter, exitstatus: int | pytest.ExitCode
     ) -> None:
         """Write the section, if any leg ran and the user did not ask for quiet."""
-        if not self.results and not self.foreign:
+        if not self._gathered and not self.foreign:
             return
         if terminalreporter.verbosity >= 0 and not self.config.getoption("no_summary"):
             self._write_section(terminalreporter)

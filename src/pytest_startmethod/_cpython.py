@@ -270,13 +270,6 @@ def process_class() -> Any:
     return multiprocessing.process.BaseProcess
 
 
-def spawn_module() -> Any:
-    """Return the module whose ``get_preparation_data`` the Popen classes call as an attribute (3.10 to 3.15)."""
-    from multiprocessing import spawn
-
-    return spawn
-
-
 def receiver(frame: types.FrameType | None) -> Literal["Pool", "ProcessPoolExecutor"] | None:
     """Return whose result thread `frame` belongs to, or None: `Pool._handle_results`, `_ExecutorManagerThread`.
 

@@ -420,18 +420,23 @@ def is_spawning(package: str = STDLIB) -> bool:
     return module("context", package).get_spawning_popen() is not None
 
 
-def submissions(package: str = STDLIB) -> Iterator[tuple[type[Any], str, Callable[[Any], str | None]]]:
-    """Yield class, method name and start-method getter of each place where a pool or executor is given a task.
+def submitting_modules(package: str = STDLIB) -> tuple[str, ...]:
+    """Return the names of the modules whose classes are given tasks."""
+    return (f"{package}.pool", "concurrent.futures.process") if package == STDLIB else (f"{package}.pool",)
+
+
+def submissions(module: str) -> Iterator[tuple[type[Any], str, Callable[[Any], str | None]]]:
+    """Yield class, method name and start-method getter of each place of a module that is given a task.
 
     ``Pool.apply`` goes through ``apply_async``; ``map``, ``starmap`` and their async forms through ``_map_async``
     (3.10 to 3.15); ``Executor.map`` through ``submit``.
     """
+    names: Any = sys.modules[module]
+    if module == "concurrent.futures.process":
+        yield names.ProcessPoolExecutor, "submit", executor_method
+        return
     for name in ("apply_async", "_map_async", "imap", "imap_unordered"):
-        yield module("pool", package).Pool, name, pool_method
-    if package == STDLIB:
-        from concurrent.futures.process import ProcessPoolExecutor
-
-        yield ProcessPoolExecutor, "submit", executor_method
+        yield names.Pool, name, pool_method
 
 
 def is_thread_pool(pool: Any) -> bool:
@@ -483,6 +488,14 @@ def has_forkserver() -> bool:
     return sys.platform != "win32"
 
 
+def forking_popen_class(package: str = STDLIB) -> Any:
+    """Return the class whose ``_launch`` forks, and has the child call ``_bootstrap`` (3.10 to 3.15).
+
+    When it goes: forked children do not report.
+    """
+    return module("popen_fork", package).Popen
+
+
 def spawn_module(package: str = STDLIB) -> Any:
     """Return the module whose ``get_preparation_data`` the Popen classes call as an attribute."""
     return module("spawn", package)
@@ -511,14 +524,14 @@ def job_cache(job: Any) -> Any:
     return job._cache
 
 
-def result_classes(package: str = STDLIB) -> tuple[type[Any], ...]:
-    """Return the classes whose ``_set`` the pool's result thread calls for each result that arrives.
+def result_classes(module: str) -> tuple[type[Any], ...]:
+    """Return the classes of a module of pools whose ``_set`` the result thread calls for each result that arrives.
 
     None of billiard: its pools know themselves when a worker is lost.
     """
-    if package == "billiard":
+    if module in ("billiard.pool", "concurrent.futures.process"):
         return ()
-    pool = module("pool", package)
+    pool: Any = sys.modules[module]
     return pool.ApplyResult, pool.MapResult, pool.IMapIterator, pool.IMapUnorderedIterator
 
 

@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any
 
 from . import _multiprocessing as mp
+from . import imports
 from .callers import Place, calling_place, find_calls, owner, user_files
 
 
@@ -120,6 +121,10 @@ class Patches:
     def when_undone(self, function: Callable[[], None]) -> None:
         """Call `function` before anything is put back."""
         self._then.append(function)
+
+    def when_loaded(self, module: str, function: Callable[[], None]) -> None:
+        """Call `function` when `module` has been imported, which may be now; never once this is undone."""
+        self._then.append(imports.when_loaded(module, function))
 
     def put(self, owner: Any, name: str, wrap: Callable[[Any], Any]) -> None:
         """Exchange ``owner.name`` for ``wrap(original)``."""

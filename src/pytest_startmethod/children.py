@@ -135,6 +135,7 @@ class ReportDirectory:
     def __init__(self, path: str) -> None:
         self.path = path
         self.unreturned: list[Unreturned] = []
+        self._lines = child.Lines(path)
         self._loads: dict[Any, Callable[..., Any]] = {}
         """By pickler: what it loads with, apart from us."""
         self._pid = os.getpid()
@@ -176,11 +177,13 @@ class ReportDirectory:
         """Wrap ``spawn.get_preparation_data``: spawn and forkserver children report here."""
         return child.watch_preparation(original, self.path, package)
 
-    def watch_bootstrap(self, original: Callable[..., int], package: str = "multiprocessing") -> Callable[..., int]:
-        """Wrap ``BaseProcess._bootstrap``: forked children report here."""
-        return child.watch_bootstrap(original, self.path, self._forked, package)
+    def watch_launch(
+        self, original: Callable[[Any, Any], None], package: str = "multiprocessing"
+    ) -> Callable[[Any, Any], None]:
+        """Wrap ``popen_fork.Popen._launch``: forked children report here."""
+        return child.watch_launch(original, self._lines, package, self._forked)
 
-    def watch_loads(self, original: Callable[..., Any], pickler: Any = None) -> staticmethod[..., Any]:
+    def watch_loads(self, original: Callable[..., Any], pickler: Any) -> staticmethod[..., Any]:
         """Wrap ``ForkingPickler.loads``, through which the parent receives: what it cannot load is noted."""
 
         def loads(*args: Any, **kwargs: Any) -> Any:
@@ -192,25 +195,25 @@ class ReportDirectory:
                     self._not_loaded(error, sys._getframe(1))
                 raise
 
-        self._loads[pickler if pickler is not None else _cpython.forking_pickler()] = original
+        self._loads[pickler] = original
         return staticmethod(loads)
+
+    def starts(self, package: str = "multiprocessing") -> Iterator[tuple[Any, str, Callable[[Any], Any]]]:
+        """Yield owner, name and wrapper of all that `package` starts a process through."""
+        from . import _multiprocessing as mp
+
+        yield mp.process_class(package), "_bootstrap", child.watch_bootstrap
+        if hasattr(os, "fork"):
+            yield mp.forking_popen_class(package), "_launch", functools.partial(self.watch_launch, package=package)
+        watch_preparation = functools.partial(self.watch_preparation, package=package)
+        yield mp.spawn_module(package), "get_preparation_data", watch_preparation
 
     def patches(self, package: str = "multiprocessing") -> Iterator[tuple[Any, str, Callable[[Any], Any]]]:
         """Yield owner, name and wrapper of all of `package` that is to be exchanged while a leg runs."""
-        if package == "multiprocessing":
-            yield _cpython.process_class(), "_bootstrap", self.watch_bootstrap
-            yield _cpython.spawn_module(), "get_preparation_data", self.watch_preparation
-            yield _cpython.forking_pickler(), "loads", self.watch_loads
-            return
         from . import _multiprocessing as mp
 
+        yield from self.starts(package)
         pickler = mp.pickler_class(package)
-        yield mp.process_class(package), "_bootstrap", functools.partial(self.watch_bootstrap, package=package)
-        yield (
-            mp.spawn_module(package),
-            "get_preparation_data",
-            functools.partial(self.watch_preparation, package=package),
-        )
         yield pickler, "loads", functools.partial(self.watch_loads, pickler=pickler)
 
     def _forked(self) -> None:
@@ -226,14 +229,19 @@ class ReportDirectory:
             frames = tuple(each for each in raised.frames if each.file != __file__)
             self.unreturned.append(Unreturned(replace(raised, frames=frames), _cpython.receiver(frame)))
 
+    def _stack_of(self, pid: int) -> str:
+        """Return the path of the file in which the child writes its stacks."""
+        line = self._lines.used.get(pid)
+        return os.path.join(self.path, f"{pid}.stack") if line is None else line.path
+
     def listens(self, pid: int) -> bool:
         """Say whether the child writes its stacks when it is asked to."""
-        return os.path.exists(os.path.join(self.path, f"{pid}.stack"))
+        return os.path.exists(self._stack_of(pid))
 
     def stack_lines(self, pid: int) -> list[str]:
         """Return what faulthandler wrote in the child."""
         try:
-            with open(os.path.join(self.path, f"{pid}.stack"), encoding="utf-8", errors="replace") as file:
+            with open(self._stack_of(pid), encoding="utf-8", errors="replace") as file:
                 return file.read().splitlines()[1:]
         except OSError:
             return []
@@ -241,10 +249,12 @@ class ReportDirectory:
     def read(self) -> tuple[ChildReport, ...]:
         """Return all reports, the oldest first; what cannot be read is passed over."""
         try:
-            names = sorted(name for name in os.listdir(self.path) if name.endswith((".json", ".stack")))
+            names = sorted(os.listdir(self.path))
         except OSError:
             return ()
-        reports = (_read(os.path.join(self.path, name)) for name in names)
+        reports = [_read_event(os.path.join(self.path, name)) for name in names if name.endswith(".json")]
+        reports += [_read_stack(os.path.join(self.path, name), pid) for name, pid in map(_named, names) if pid]
+        reports += [_read_stack(line.path, pid) for pid, line in self._lines.used.items()]
         return tuple(sorted((each for each in reports if each is not None), key=lambda each: each.time))
 
     def replayed(self) -> list[dict[str, Any]]:
@@ -259,17 +269,18 @@ class ReportDirectory:
 
     def clear(self) -> None:
         """Forget the reports so far. Children that still run keep their files for a crash."""
+        for pid, line in list(self._lines.used.items()):
+            if line.is_written() or not _runs(pid):
+                with contextlib.suppress(OSError):
+                    self._lines.free(pid)
         try:
             names = os.listdir(self.path)
         except OSError:
             names = []
         for name in names:
-            path = f"{self.path}{os.sep}{name}"
-            if name.endswith(".stack"):
-                forgotten = not _runs(name[: -len(".stack")]) or _read(path) is not None
-            else:
-                forgotten = name.endswith((".json", child.REPLAYED))
-            if forgotten:
+            path = os.path.join(self.path, name)
+            pid = _named(name)[1]
+            if name.endswith((".json", child.REPLAYED)) or (pid and (not _runs(pid) or _read_stack(path, pid))):
                 with contextlib.suppress(OSError):
                     os.unlink(path)
         self.unreturned.clear()
@@ -278,6 +289,7 @@ class ReportDirectory:
         """Remove the directory; does nothing in a forked child."""
         if os.getpid() != self._pid:
             return
+        self._lines.close()
         if child.writing_end is not None and os.path.exists(os.path.join(self.path, child.LIFE_LINE)):
             os.close(child.writing_end)
             child.writing_end = None
@@ -315,27 +327,55 @@ def compiled(file: str) -> bytes:
 # -- reading ---------------------------------------------------------------------------------------------------------
 
 
-def _runs(pid: str) -> bool:
+def _runs(pid: int) -> bool:
     try:
-        os.kill(int(pid), 0)
-    except (OSError, ValueError):
+        os.kill(pid, 0)
+    except (OSError, OverflowError):
         return False
     return True
 
 
-def _read(path: str) -> ChildReport | None:
+def _named(name: str) -> tuple[str, int]:
+    """Return a file's name, and the pid that it names as that of the child whose stacks it holds, or 0."""
+    pid, _, kind = name.partition(".")
+    return name, int(pid) if kind == "stack" and pid.isdecimal() else 0
+
+
+def _text(path: str) -> str | None:
     try:
         if os.path.getsize(path) > _LARGEST:
             return None
         with open(path, encoding="utf-8", errors="replace") as file:
-            text = file.read()
-        if path.endswith(".json"):
-            return report_from(json.loads(text))
-        if path.endswith(".stack"):
-            return _crash(path, text)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        pass
-    return None
+            return file.read()
+    except OSError:
+        return None
+
+
+def _read_event(path: str) -> ChildReport | None:
+    try:
+        return report_from(json.loads(_text(path) or ""))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+
+
+def _read_stack(path: str, pid: int) -> ChildReport | None:
+    """Return the report of a stack: the first line says who wrote it, the rest is faulthandler's."""
+    try:
+        header, *stack = (_text(path) or "").splitlines()
+        if not any(stack):
+            return None
+        method, starter = header.split()
+        fatal = any(line.startswith(("Fatal Python error", "Windows fatal exception")) for line in stack)
+        return ChildReport(
+            pid=pid,
+            phase="crash" if fatal else "stack",
+            starter=int(starter),
+            method=method,
+            time=os.path.getmtime(path),
+            stack=tuple(stack),
+        )
+    except (OSError, ValueError):
+        return None
 
 
 def report_from(values: Mapping[str, Any]) -> ChildReport:
@@ -389,23 +429,6 @@ def work_from(values: Mapping[str, Any] | None) -> Work | None:
     if values is None:
         return None
     return Work(str(values["name"]), _string(values.get("file")), _number(values.get("line")))
-
-
-def _crash(path: str, text: str) -> ChildReport | None:
-    """Return the report of a stack: the first line says who wrote it, the rest is faulthandler's."""
-    header, *stack = text.splitlines()
-    if not any(stack):
-        return None
-    method, starter = header.split()
-    fatal = any(line.startswith(("Fatal Python error", "Windows fatal exception")) for line in stack)
-    return ChildReport(
-        pid=int(os.path.basename(path).partition(".")[0]),
-        phase="crash" if fatal else "stack",
-        starter=int(starter),
-        method=method,
-        time=os.path.getmtime(path),
-        stack=tuple(stack),
-    )
 
 
 def _strings(values: Iterable[object]) -> tuple[str, ...]:

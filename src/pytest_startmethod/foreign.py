@@ -11,8 +11,8 @@ import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.machinery import ModuleSpec, PathFinder
-from types import FrameType, ModuleType
+from functools import partial
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 from . import _multiprocessing as mp
@@ -190,15 +190,12 @@ class Watch:
         self.listening = listening
         self.guarded = guarded
         self.patches = patches
-        self._finder = _Finder(self)
 
     def begin(self) -> None:
         """Listen to what is loaded, and to what will be."""
         global _watch
         for name in _SUBJECTS:
-            if name in sys.modules:
-                self.loaded(name)
-        sys.meta_path.insert(0, self._finder)
+            self.patches.when_loaded(name, partial(self.guarded, self._loaded, name))
         _register()
         _watch = self
 
@@ -206,10 +203,8 @@ class Watch:
         """Listen no more."""
         global _watch
         _watch = None
-        with suppress(ValueError):  # a test may have exchanged the list
-            sys.meta_path.remove(self._finder)
 
-    def loaded(self, name: str) -> None:
+    def _loaded(self, name: str) -> None:
         """Listen to a module that is there now."""
         package, attribute, method, wrapper = _SUBJECTS[name]
         cls = getattr(sys.modules[name], attribute, None)
@@ -300,40 +295,3 @@ _SUBJECTS: Final[dict[str, tuple[str, str, str, Callable[[Watch, str, Callable[.
     "joblib.externals.loky.process_executor": ("joblib", "ProcessPoolExecutor", "submit", _submit_wrapper),
 }
 """Module -> package, class, method and wrapper. loky's processes are multiprocessing's and are heard there."""
-
-
-class _Finder:
-    """Hears of the import of one of `_SUBJECTS` while a leg runs, and leaves the import itself as it is."""
-
-    def __init__(self, watch: Watch) -> None:
-        self.watch = watch
-
-    def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
-        if name not in _SUBJECTS:
-            return None
-        spec = PathFinder.find_spec(name, path, target)
-        if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader, self.watch)  # type: ignore[assignment]
-        return spec
-
-
-class _Loader:
-    """Stands in for a module's loader until the module is loaded."""
-
-    def __init__(self, loader: Any, watch: Watch) -> None:
-        self._loader = loader
-        self._watch = watch
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._loader, name)
-
-    def create_module(self, spec: ModuleSpec) -> Any:
-        return self._loader.create_module(spec)
-
-    def exec_module(self, module: ModuleType) -> None:
-        if module.__spec__ is not None:
-            module.__spec__.loader = self._loader
-        module.__loader__ = self._loader
-        self._loader.exec_module(module)
-        if _watch is self._watch:
-            self._watch.guarded(self._watch.loaded, module.__name__)

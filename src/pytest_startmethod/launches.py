@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -177,7 +178,7 @@ class Failure:
     findings: tuple[Finding, ...]
 
 
-class _Started(weakref.ref[BaseProcess]):
+class Started(weakref.ref[BaseProcess]):
     """A process that runs or has run; its exit code is noted when its object goes, or at the end of the leg.
 
     The Popen object closes its descriptors when it goes, so it must not outlive its process object by us.
@@ -218,7 +219,8 @@ class LegRecord:
     launches: list[Launch] = field(default_factory=list)
     tasks: list[Task] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
-    closed: list[Callable[[], None]] = field(default_factory=list)
+    started: list[Started] = field(default_factory=list)
+    """The processes behind `launches`, those that did start."""
     foreign: list[foreign.Foreign] = field(default_factory=list)
     """What ran in processes that no start method of a leg has to do with."""
     package: str = mp.STDLIB
@@ -323,15 +325,19 @@ class Recorder:
         package = backend.package
         patches.put(mp.process_class(package), "start", lambda original: self._wrap_start(original, backend))
         patches.put(mp.pickler_class(package), "dump", lambda original: self._wrap_dump(original, package))
-        for cls, name, method_of in mp.submissions(package):
+        for module in mp.submitting_modules(package):
+            patches.when_loaded(module, partial(self._guarded, self._listen_to_tasks, patches, module))
+
+    def _listen_to_tasks(self, patches: activation.Patches, module: str) -> None:
+        for cls, name, method_of in mp.submissions(module):
             patches.put(cls, name, lambda original, n=name, m=method_of: self._wrap_submit(original, n, m))  # type: ignore[misc]
-        for cls in mp.result_classes(package):
+        for cls in mp.result_classes(module):
             patches.put(cls, "_set", self._wrap_result)
 
     def note_exits(self, record: LegRecord) -> None:
         """Know how the processes that are over ended, also those that nobody joined."""
-        for close in record.closed:
-            self._guarded(close)
+        for started in record.started:
+            self._guarded(started.note_exit)
 
     @contextmanager
     def fixture(self, fixture: Fixture) -> Iterator[None]:
@@ -374,22 +380,36 @@ class Recorder:
             record = self._opened()
             if record is None:
                 return original(process)
-            launch = self._guarded(self._open, record, process, backend)
-            self._guarded(self._watch_pool, launch)
+            started = self._guarded(self._open, record, process, backend)
             try:
                 original(process)
             except BaseException as error:
-                if launch is not None:
-                    self._guarded(self._failed, record, launch, error)
+                if started is not None:
+                    record.started.remove(started)
+                    self._guarded(self._failed, record, started.launch, error)
                 raise
-            if launch is not None:
-                self._guarded(self._started, record, launch, process)
+            if started is not None:
+                # Little: the child has begun, and parent and child pay for each page that either writes to.
+                started.held = mp.process_popen(process)
+                self._guarded(self._started, record, started)
             return None
 
         start.__wrapped__ = original  # type: ignore[attr-defined]
         return start
 
-    def _open(self, record: LegRecord, process: BaseProcess, backend: Backend) -> Launch | None:
+    def _open(self, record: LegRecord, process: BaseProcess, backend: Backend) -> Started | None:
+        """Record a process that is about to start."""
+        launch = self._launch(record, process, backend)
+        if launch is None:
+            return None
+        self._guarded(self._watch_pool, launch)
+        started = Started(process, Started.gone)
+        started.launch, started.held = launch, None
+        launch.popen = started.popen
+        record.started.append(started)
+        return started
+
+    def _launch(self, record: LegRecord, process: BaseProcess, backend: Backend) -> Launch | None:
         target, args, kwargs = mp.process_work(process)
         thread = threading.current_thread()
         method = mp.process_method(process, backend.package)
@@ -458,8 +478,8 @@ class Recorder:
         if looked_at and mp.is_plain(process, target, args, kwargs):
             self._harmless[target] = target.__code__
 
-    def _watch_pool(self, launch: Launch | None) -> None:
-        if launch is not None and launch.pool is not None:
+    def _watch_pool(self, launch: Launch) -> None:
+        if launch.pool is not None:
             self.pools.worker_starting(launch.pool, self.dead_workers, self.lost_jobs)
 
     def _wrap_result(self, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -546,15 +566,8 @@ class Recorder:
         else:
             self._remember(record, error, ())
 
-    def _started(self, record: LegRecord, launch: Launch, process: BaseProcess) -> None:
-        popen = mp.process_popen(process)
-        if popen is None:
-            return
-        launch.pid = popen.pid
-        started = _Started(process, _Started.gone)
-        started.launch, started.held = launch, popen
-        launch.popen = started.popen
-        record.closed.append(started.note_exit)
+    def _started(self, record: LegRecord, started: Started) -> None:  # noqa: ARG002 - a script's writes into it
+        started.launch.pid = started.held and started.held.pid
 
     # -- pickling ----------------------------------------------------------------------------------------------------
 

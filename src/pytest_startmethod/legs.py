@@ -110,5 +110,5 @@ class LegState:
             each.clear()
         self.record.tasks.clear()
         self.record.foreign.clear()
-        self.record.closed.clear()
+        self.record.started.clear()
         self.duration, self.message, self.vacuous, self.hang, self.predictions = 0.0, None, None, None, ()

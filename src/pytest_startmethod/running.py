@@ -177,11 +177,18 @@ class Running:
             for owner_, name, wrap_ in self.reports.patches(package):
                 patches.put(owner_, name, wrap_)
         native = self._native if stdlib else mp.interpreter_default(package)
-        patches.put(mp.lock_class(package), "__init__", partial(primitives.watch_creation, package=package))
-        patches.put(mp.lock_class(package), "__getstate__", primitives.adopting(native, package))
-        if mp.has_forkserver():
-            servers = self.servers if stdlib else self._others.setdefault(package, ForkServers(package))
+        servers = self.servers if stdlib else self._others.setdefault(package, ForkServers(package))
+
+        def synchronize() -> None:
+            patches.put(mp.lock_class(package), "__init__", partial(primitives.watch_creation, package=package))
+            patches.put(mp.lock_class(package), "__getstate__", primitives.adopting(native, package))
+
+        def forkserver() -> None:
             patches.put(mp.forkserver_class(package), "ensure_running", servers.watch)
+
+        patches.when_loaded(f"{package}.synchronize", synchronize)
+        if mp.has_forkserver():
+            patches.when_loaded(f"{package}.forkserver", forkserver)
 
     # -- experiments -------------------------------------------------------------------------------------------------
 

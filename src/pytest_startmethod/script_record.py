@@ -6,7 +6,6 @@ import atexit
 import os
 import tempfile
 import traceback
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from .backends import Backend
 from .callers import Place, owner
 from .children import ReportDirectory
 from .finding import Finding
-from .launches import Launch, LegRecord, Recorder
+from .launches import Launch, LegRecord, Recorder, Started
 from .script_process import _write
 
 _SHORT = 64
@@ -48,8 +47,8 @@ def listen(directory: str, method: str) -> Listening:
     patches = Patches()
     open_ones.callback(patches.undo)
     reports = ReportDirectory(directory)
-    patches.put(mp.spawn_module(), "get_preparation_data", reports.watch_preparation)
-    patches.put(BaseProcess, "_bootstrap", reports.watch_bootstrap)
+    for owner_, name, wrap in reports.starts():
+        patches.put(owner_, name, wrap)
     if mp.has_forkserver():
         prefix = _server_prefix(directory)
         patches.put(_cpython.process_starter(), "spawnv_passfds", lambda original: _watch_server(original, prefix))
@@ -76,7 +75,7 @@ def listen(directory: str, method: str) -> Listening:
 
     def hold() -> None:
         if os.getpid() == owner_pid:
-            recorder.hold_at_exit()
+            recorder.hold_at_exit(record)
 
     owner_pid = os.getpid()
     atexit.register(hold)  # after multiprocessing's own, and so called before it
@@ -106,24 +105,22 @@ class ScriptRecorder(Recorder):
         super().__init__()
         self._directory = directory
         self._temporary: set[str] = set()
-        self._processes: list[tuple[Launch, weakref.ref[BaseProcess]]] = []
         self._held_at_exit: list[tuple[Launch, Any]] = []
 
-    def hold_at_exit(self) -> None:
+    def hold_at_exit(self, record: LegRecord) -> None:
         """Keep what tells the exit codes of the processes that are alive at the end of the script.
 
-        multiprocessing joins them at exit and lets go of them, at a time when `weakref.finalize` is no longer heard.
+        multiprocessing joins them at exit and lets go of them.
         """
-        alive = [(launch, process()) for launch, process in self._processes]
-        self._held_at_exit = [(launch, mp.process_popen(process)) for launch, process in alive if process is not None]
+        self._held_at_exit = [(each.launch, each.held) for each in record.started if each.held is not None]
 
     def note_held_codes(self) -> None:
         """Note the exit codes of the processes that `hold_at_exit` found."""
         for launch, popen in self._held_at_exit:
-            if popen is not None and launch.exit_code is None:
+            if launch.exit_code is None:
                 launch.exit_code = popen.returncode
 
-    def _open(self, record: LegRecord, process: BaseProcess, backend: Backend) -> Launch | None:
+    def _open(self, record: LegRecord, process: BaseProcess, backend: Backend) -> Started | None:
         self._guarded(self._settle_directory, process)
         return super()._open(record, process, backend)
 
@@ -137,10 +134,9 @@ class ScriptRecorder(Recorder):
             _write(self._directory, {"temporary_directory": directory})
             _cpython.set_temporary_directory(process, directory)
 
-    def _started(self, record: LegRecord, launch: Launch, process: BaseProcess) -> None:
-        super()._started(record, launch, process)
-        self._processes.append((launch, weakref.ref(process)))
-        self._note(record, launch)
+    def _started(self, record: LegRecord, started: Started) -> None:
+        super()._started(record, started)
+        self._note(record, started.launch)
 
     def _failed(self, record: LegRecord, launch: Launch, error: BaseException) -> None:
         super()._failed(record, launch, error)

@@ -104,10 +104,7 @@ def install(
     _facts.update(pid=os.getpid(), directory=directory, method=method, process=process, starter=starter)
     _facts["package"] = package
     base, spawn = _process_class(), _spawn_module()
-    base._bootstrap = watch_bootstrap(base._bootstrap)
-    if hasattr(os, "fork"):
-        forking = _forking_popen_class()
-        forking._launch = watch_launch(forking._launch, Lines(directory), package)
+    base._bootstrap = watch_bootstrap(base._bootstrap, directory, package)
     spawn.get_preparation_data = watch_preparation(spawn.get_preparation_data, directory, package)
     _facts["excepthook"] = sys.excepthook
     sys.excepthook = _excepthook
@@ -138,7 +135,9 @@ def watch_preparation(
     return get_preparation_data
 
 
-def watch_bootstrap(original: Callable[..., int]) -> Callable[..., int]:
+def watch_bootstrap(
+    original: Callable[..., int], directory: str, package: str = "multiprocessing"
+) -> Callable[..., int]:
     """Wrap ``BaseProcess._bootstrap``, through which every child goes once it has its process object."""
 
     def _bootstrap(process: Any, *args: Any, **kwargs: Any) -> int:
@@ -149,6 +148,8 @@ def watch_bootstrap(original: Callable[..., int]) -> Callable[..., int]:
                 forked.begin()
             elif _facts.get("pid") == os.getpid():
                 _begin(process, own)
+            else:  # forked by a child, which would have to import for us what `watch_launch` is put into
+                _begin_late(process, own, directory, package)
         except Exception:
             pass
         code = original(process, *args, **kwargs)
@@ -160,7 +161,7 @@ def watch_bootstrap(original: Callable[..., int]) -> Callable[..., int]:
 
 
 def _begin(process: Any, own: dict[str, Any]) -> None:
-    """Watch what this spawn or forkserver child is about to run."""
+    """Watch what this child is about to run."""
     if sys.excepthook is _excepthook:
         sys.excepthook = _facts["excepthook"]  # from here on `_bootstrap` itself handles what is raised
     _facts.update(process=str(own.get("_name")), phase="run")
@@ -248,6 +249,19 @@ class _Forked:
         self.lines.given(self.line, pid)
 
 
+def _begin_late(process: Any, own: dict[str, Any], directory: str, package: str) -> None:
+    """Watch a forked child for which nothing was made before."""
+    global _facts
+    starter = own.get("_parent_pid", os.getppid())  # not getppid(): the parent may be gone by now
+    _facts = {"pid": os.getpid(), "directory": directory, "method": "fork", "starter": starter, "package": package}
+    for step in (_hold_life_line, _let_go, _catch_crashes):
+        try:
+            step()
+        except Exception:
+            pass
+    _begin(process, own)
+
+
 class _Line:
     """What one forked child reports through at a time: the life line, and a file for its stacks."""
 
@@ -311,11 +325,12 @@ class Lines:
                 self.used[pid] = line
             return
         line.close()
-        if line.stack is not None:
-            if pid is None:
-                os.unlink(line.path)
-            else:
-                os.rename(line.path, f"{self.directory}{os.sep}{pid}.stack")
+        if line.stack is None:
+            return
+        if pid is None:
+            os.unlink(line.path)
+        else:
+            os.rename(line.path, f"{self.directory}{os.sep}{pid}.stack")
 
     def free(self, pid: int) -> None:
         """Let the line of a child that is over serve another one, or forget what was written."""
@@ -754,7 +769,8 @@ def _catch_crashes() -> None:
 
     A fork inherits pytest's, which writes among pytest's own output.
     """
-    if not faulthandler.is_enabled() and _room_for(1_000_000):
+    fresh = _facts["method"] != "fork"
+    if not (fresh and faulthandler.is_enabled()) and _room_for(1_000_000):
         path = f"{_facts['directory']}{os.sep}{_facts['pid']}.stack"
         _write_stacks(_open_stack(path, _facts["method"], _facts["starter"]))
 
@@ -814,7 +830,7 @@ def _hold(life_line: int, pid: int) -> None:
 
 
 def _hold_life_line() -> None:
-    """Let the kernel end this spawn or forkserver child when its parent is gone."""
+    """Let the kernel end this process when its parent is gone."""
     pid = _facts["pid"]
     try:
         descriptor = _open_life_line(_facts["directory"])
@@ -876,11 +892,6 @@ def _stdlib_name(name: Any) -> Any:
 def _process_class() -> Any:
     """Return the class whose `_bootstrap` runs every process object. When it goes: what then calls `run`."""
     return _module("process").BaseProcess
-
-
-def _forking_popen_class() -> Any:
-    """Return the class whose `_launch` forks, and has the child call `_bootstrap`. When it goes: no fork reports."""
-    return _module("popen_fork").Popen
 
 
 def _spawn_module() -> Any:

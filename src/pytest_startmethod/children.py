@@ -202,7 +202,8 @@ class ReportDirectory:
         """Yield owner, name and wrapper of all that `package` starts a process through."""
         from . import _multiprocessing as mp
 
-        yield mp.process_class(package), "_bootstrap", child.watch_bootstrap
+        watch_bootstrap = functools.partial(child.watch_bootstrap, directory=self.path, package=package)
+        yield mp.process_class(package), "_bootstrap", watch_bootstrap
         if hasattr(os, "fork"):
             yield mp.forking_popen_class(package), "_launch", functools.partial(self.watch_launch, package=package)
         watch_preparation = functools.partial(self.watch_preparation, package=package)

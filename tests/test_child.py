@@ -178,8 +178,7 @@ def main():
         resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
     patches = Patches()
     if watched == "1":
-        for owner, name, wrap in directory.patches():
-            patches.put(owner, name, wrap)
+        directory.listen(patches)
     results = []
     for case in cases:
         sys.stderr.write(f"## {case}\\n")
@@ -444,8 +443,7 @@ def test_another_stowaway_in_the_preparation_data_arrives_as_well(tmp_path: Path
                     directory, patches = ReportDirectory.create(), Patches()
                     if first:
                         theirs.patch()
-                    for owner, name, wrap in directory.patches():
-                        patches.put(owner, name, wrap)
+                    directory.listen(patches)
                     if not first:
                         theirs.patch()
                     for method in ("spawn", "forkserver"):
@@ -487,8 +485,7 @@ def test_pools_report_results_and_initializers(tmp_path: Path, method: str) -> N
             if __name__ == "__main__":
                 context = multiprocessing.get_context({method!r})
                 directory, patches = ReportDirectory.create(), Patches()
-                for owner, name, wrap in directory.patches():
-                    patches.put(owner, name, wrap)
+                directory.listen(patches)
                 with context.Pool(1) as pool:
                     attempt(pool.apply, work.gives_lambda, (1,))
                     attempt(pool.map, work.raises_lock, [1])

@@ -269,7 +269,8 @@ def test_launch_in_a_fixture_is_kept_for_later_legs():
 
 def test_nothing_is_patched_when_the_leg_is_over(method):
     """Every class attribute is the very object that it was."""
-    owners = [(multiprocessing.process.BaseProcess, "start"), *((c, n) for c, n, _ in mp.submissions())]
+    tasks = [each for module in mp.submitting_modules() for each in mp.submissions(module)]
+    owners = [(multiprocessing.process.BaseProcess, "start"), *((c, n) for c, n, _ in tasks)]
     before = [vars(owner).get(name) for owner, name in owners]
     with Leg(method):
         assert [vars(owner).get(name) for owner, name in owners] != before

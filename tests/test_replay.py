@@ -207,8 +207,7 @@ def main(method):
 if __name__ == "__main__":
     directory = ReportDirectory.create()
     patches = activation.Patches()
-    for each in directory.patches():
-        patches.put(*each)
+    directory.listen(patches)
     try:
         main(sys.argv[1])
     finally:

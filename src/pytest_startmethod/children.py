@@ -11,13 +11,16 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib.machinery import SourceFileLoader
 from types import FrameType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from . import _cpython, child
+
+if TYPE_CHECKING:
+    from .activation import Patches
 
 _LARGEST = 1_000_000
 """No event is that large; whatever is was not written by `child`."""
@@ -198,24 +201,28 @@ class ReportDirectory:
         self._loads[pickler] = original
         return staticmethod(loads)
 
-    def starts(self, package: str = "multiprocessing") -> Iterator[tuple[Any, str, Callable[[Any], Any]]]:
-        """Yield owner, name and wrapper of all that `package` starts a process through."""
+    def listen(self, patches: Patches, package: str = "multiprocessing") -> None:
+        """Exchange what `package` starts its children through, and what the parent receives through, until undone."""
+        from . import _multiprocessing as mp
+
+        def receive() -> None:
+            pickler = mp.pickler_class(package)
+            patches.put(pickler, "loads", functools.partial(self.watch_loads, pickler=pickler))
+
+        self.listen_to_starts(patches, package)
+        patches.when_loaded(f"{package}.connection", receive)
+
+    def listen_to_starts(self, patches: Patches, package: str = "multiprocessing") -> None:
+        """Exchange what `package` starts its children through, until undone."""
         from . import _multiprocessing as mp
 
         watch_bootstrap = functools.partial(child.watch_bootstrap, directory=self.path, package=package)
-        yield mp.process_class(package), "_bootstrap", watch_bootstrap
+        patches.put(mp.process_class(package), "_bootstrap", watch_bootstrap)
         if hasattr(os, "fork"):
-            yield mp.forking_popen_class(package), "_launch", functools.partial(self.watch_launch, package=package)
+            watch_launch = functools.partial(self.watch_launch, package=package)
+            patches.put(mp.forking_popen_class(package), "_launch", watch_launch)
         watch_preparation = functools.partial(self.watch_preparation, package=package)
-        yield mp.spawn_module(package), "get_preparation_data", watch_preparation
-
-    def patches(self, package: str = "multiprocessing") -> Iterator[tuple[Any, str, Callable[[Any], Any]]]:
-        """Yield owner, name and wrapper of all of `package` that is to be exchanged while a leg runs."""
-        from . import _multiprocessing as mp
-
-        yield from self.starts(package)
-        pickler = mp.pickler_class(package)
-        yield pickler, "loads", functools.partial(self.watch_loads, pickler=pickler)
+        patches.put(mp.spawn_module(package), "get_preparation_data", watch_preparation)
 
     def _forked(self) -> None:
         """In a forked child, load without a frame of ours in the traceback."""

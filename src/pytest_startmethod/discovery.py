@@ -277,8 +277,7 @@ class Discovery:
         reports = self.running.reports = self._of_watched
         if reports is not None:
             reports.clear()
-            for owner, name, wrap in reports.patches():
-                self._patches.put(owner, name, wrap)
+            reports.listen(self._patches)
 
     def method_asked(self, caller: FrameType | None) -> None:
         """Take a test that comes to code which refuses some methods as one that leaves the method to others."""

@@ -174,8 +174,7 @@ class Running:
         if main_is_pytest() or self._runner is not None:
             patches.put(mp.spawn_module(package), "get_preparation_data", without_main)
         if self.reports is not None:
-            for owner_, name, wrap_ in self.reports.patches(package):
-                patches.put(owner_, name, wrap_)
+            self.reports.listen(patches, package)
         native = self._native if stdlib else mp.interpreter_default(package)
         servers = self.servers if stdlib else self._others.setdefault(package, ForkServers(package))
 

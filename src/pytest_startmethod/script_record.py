@@ -47,8 +47,7 @@ def listen(directory: str, method: str) -> Listening:
     patches = Patches()
     open_ones.callback(patches.undo)
     reports = ReportDirectory(directory)
-    for owner_, name, wrap in reports.starts():
-        patches.put(owner_, name, wrap)
+    reports.listen_to_starts(patches)
     if mp.has_forkserver():
         prefix = _server_prefix(directory)
         patches.put(_cpython.process_starter(), "spawnv_passfds", lambda original: _watch_server(original, prefix))

@@ -517,3 +517,56 @@ def test_pools_report_results_and_initializers(tmp_path: Path, method: str) -> N
         "ProcessPoolExecutor TypeError True",
     ], done.stderr
     assert "child.py" not in done.stderr
+
+
+LINES = """
+import multiprocessing, os, sys
+import work
+from pytest_startmethod import children
+from pytest_startmethod.activation import Patches
+
+
+def open_descriptors():
+    return len(os.listdir("/proc/self/fd"))
+
+
+def main():
+    context = multiprocessing.get_context("fork")
+    directory = children.ReportDirectory.create()
+    patches = Patches()
+    directory.listen(patches)
+    before, seen = open_descriptors(), []
+    for _ in range(3):
+        processes = [context.Process(target=work.fine) for _ in range(12)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+            process.close()
+        seen.append((open_descriptors() - before, len(directory.read())))
+        directory.clear()
+    crash = context.Process(target=work.crashes)
+    crash.start()
+    crash.join()
+    (report,) = directory.read()
+    assert (report.pid, report.phase) == (crash.pid, "crash"), report
+    crash.close()
+    directory.clear()
+    assert directory.read() == ()
+    patches.undo()
+    directory.remove()
+    print(seen, open_descriptors() - before)
+
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux what is open")
+def test_what_forked_children_report_through_is_kept_for_others(world: World) -> None:
+    """However many there are, a few lines stay open, serve those that come later, and are closed with the directory."""
+    (world.path / "lines.py").write_text(f"import sys; sys.path.insert(0, {str(SOURCE)!r})\n{LINES}")
+    done = subprocess.run([sys.executable, "lines.py"], cwd=world.path, capture_output=True, text=True, check=False)
+    # the directory here has no life line: each line is one descriptor
+    assert done.stdout == "[(8, 0), (8, 0), (8, 0)] 0\n", done.stderr

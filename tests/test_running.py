@@ -849,3 +849,77 @@ def test_patched_target_is_told_at_the_line_that_starts_it(session):
     outcome = session.run()
     assert "  test_a.py:9: target" in outcome.lines
     assert "  bound to: work.run" in outcome.lines
+
+
+def test_multiprocessing_is_itself_again_when_a_session_stops_between_legs(session):
+    """With -x the next leg never comes, and what the legs share is put back all the same."""
+    start, data = multiprocessing.process.BaseProcess.start, multiprocessing.spawn.get_preparation_data
+    out = session.file(test_a=LOCAL).run("-x", "--start-methods=spawn,forkserver", where="in-process")
+    assert out.names == {"test_local[spawn]": "failed"}
+    assert (multiprocessing.process.BaseProcess.start, multiprocessing.spawn.get_preparation_data) == (start, data)
+
+
+def test_unmarked_test_between_legs_sees_multiprocessing_itself(session, where):
+    """Legs in a row share what is exchanged for them; a test that is none ends the row."""
+    session.file(
+        test_a="""
+        import multiprocessing.process
+        import multiprocessing.spawn
+
+        import pytest
+
+        def now():
+            process = multiprocessing.process.BaseProcess
+            return process.start, process._bootstrap, multiprocessing.spawn.get_preparation_data
+
+        ORIGINAL = now()
+
+        @pytest.mark.startmethods
+        def test_one():
+            assert not any(a is b for a, b in zip(now(), ORIGINAL))
+
+        def test_unmarked():
+            assert all(a is b for a, b in zip(now(), ORIGINAL))
+
+        @pytest.mark.startmethods
+        def test_two():
+            assert not any(a is b for a, b in zip(now(), ORIGINAL))
+
+        def test_last():
+            assert all(a is b for a, b in zip(now(), ORIGINAL))
+        """
+    )
+    out = session.run("--start-methods-vacuous=ignore", where=where)
+    assert set(out.results.values()) == {"passed"}
+    assert len(out.results) == 8
+
+
+def test_library_that_nobody_imports_is_not_imported_for_us(session):
+    """A leg of a plain process loads neither pools nor locks, and what uses them is listened to all the same."""
+    session.file(
+        test_a="""
+        import multiprocessing
+        import sys
+
+        import pytest
+
+        LATE = {"concurrent.futures.process", "multiprocessing.pool", "multiprocessing.synchronize"}
+
+        @pytest.mark.startmethods("fork")
+        def test_process():
+            process = multiprocessing.Process(target=abs, args=(1,))
+            process.start()
+            process.join()
+            assert LATE.isdisjoint(sys.modules)
+
+        @pytest.mark.startmethods("spawn")
+        def test_pool():
+            with multiprocessing.Pool(1) as pool:
+                pool.apply(lambda: 1)
+        """
+    )
+    out = session.run("--start-methods-report=report.json")
+    assert out.names == {"test_process[fork]": "passed", "test_pool[spawn]": "failed"}
+    tests = json.loads((session.path / "report.json").read_text())["tests"]
+    found = tests[1]["findings"][0]
+    assert (found["code"], found["path"]) == ("SM101", "target")

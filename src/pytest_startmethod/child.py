@@ -19,7 +19,7 @@ import signal
 import sys
 import time
 from functools import partial
-from itertools import chain, count
+from itertools import chain
 from types import FrameType, FunctionType, TracebackType
 
 try:  # not on Windows
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
     from typing import Any
 
+    from .forked import Line
+
 TEXT = 2_000
 """No text of an event is longer."""
 FRAMES = 40
@@ -43,6 +45,8 @@ REPLAYED = "replayed"
 """The suffix of the file in which a child says what it took over in an experiment."""
 KEY = "pytest_startmethod"
 """The key in the preparation data. ``multiprocessing.spawn.prepare`` passes over keys that it does not know."""
+FORKED = "_pytest_startmethod_forked"
+"""Where a process object that is about to be forked has its `forked.Forked`, in the parent for that moment only."""
 
 _SOURCE = """
 try:
@@ -143,12 +147,12 @@ def watch_bootstrap(
     def _bootstrap(process: Any, *args: Any, **kwargs: Any) -> int:
         try:
             own = object.__getattribute__(process, "__dict__")
-            forked = own.pop(_FORKED, None)
+            forked = own.pop(FORKED, None)
             if forked is not None:
-                forked.begin()
+                begin_forked(forked.facts, forked.line, own, forked.restore)
             elif _facts.get("pid") == os.getpid():
                 _begin(process, own)
-            else:  # forked by a child, which would have to import for us what `watch_launch` is put into
+            else:  # forked by a child, or by a parent that could make nothing before
                 _begin_late(process, own, directory, package)
         except Exception:
             pass
@@ -165,88 +169,25 @@ def _begin(process: Any, own: dict[str, Any]) -> None:
     if sys.excepthook is _excepthook:
         sys.excepthook = _facts["excepthook"]  # from here on `_bootstrap` itself handles what is raised
     _facts.update(process=str(own.get("_name")), phase="run")
-    _watch_run(process, own)
+    watch_run(process, own)
     _watch_worker(own)
 
 
-# -- a forked child ---------------------------------------------------------------------------------------------------
-
-_FORKED = "_pytest_startmethod_forked"
-"""Where a process object that is about to be forked has its `_Forked`, in the parent for that moment only."""
-
-
-def watch_launch(
-    original: Callable[[Any, Any], None],
-    lines: Lines,
-    package: str = "multiprocessing",
-    restore: Callable[[], None] | None = None,
-) -> Callable[[Any, Any], None]:
-    """Wrap ``popen_fork.Popen._launch``: what a child needs to report is there before there is a child.
-
-    After a fork each page that is written to costs a fault, in the child and in the parent at the same time: what is
-    made before costs a tenth. `restore` is called in the child, before anything else runs in it.
-    """
-
-    def _launch(popen: Any, process: Any) -> None:
-        try:
-            forked: _Forked | None = _Forked(process, lines, package, restore)
-        except Exception:
-            forked = None
-        try:
-            original(popen, process)  # does not return in the child
-        finally:
-            if forked is not None:
-                forked.end(getattr(popen, "pid", None))
-
-    return _launch
-
-
-class _Forked:
-    """What a forked child takes over from its parent."""
-
-    __slots__ = ("before", "facts", "line", "lines", "own", "restore", "worker")
-
-    def __init__(self, process: Any, lines: Lines, package: str, restore: Callable[[], None] | None) -> None:
-        self.own = own = object.__getattribute__(process, "__dict__")
-        self.restore = restore
-        self.facts: dict[str, Any] = {
-            "directory": lines.directory,
-            "method": "fork",
-            "starter": os.getpid(),
-            "package": package,
-            "process": str(own.get("_name")),
-            "phase": "run",
-        }
-        self.lines, self.line = lines, lines.take()
-        self.before = own.get("run")
-        self.worker = _is_worker(own.get("_target"))
-        _watch_run(process, own)
-        own[_FORKED] = self
-
-    def begin(self) -> None:
-        """Take over, in the child."""
-        global _facts
-        _facts = self.facts
-        _facts["pid"] = pid = os.getpid()
-        if self.restore is not None:
-            self.restore()
-        if self.line.life is not None:
-            _hold(self.line.life, pid)
+def begin_forked(facts: dict[str, Any], line: Line, own: dict[str, Any], restore: Callable[[], None]) -> None:
+    """Take over, in a forked child, what its parent made for it: most of it costs more after a fork than before."""
+    global _facts
+    _facts = facts
+    _facts["pid"] = pid = os.getpid()
+    restore()
+    try:
+        if line.life is not None:
+            # A fork has inherited the writing end: it is a writer, too, and is told when it lets go as the last one.
+            fcntl.fcntl(line.life, fcntl.F_SETOWN, pid)
+    finally:
         _let_go()
-        if self.line.stack is not None:
-            _write_stacks(self.line.stack)
-        if self.worker:
-            _watch_worker(self.own)
-
-    def end(self, pid: int | None) -> None:
-        """Let the parent be as it was, once there is a child or could not be one."""
-        own = self.own
-        own.pop(_FORKED, None)
-        if self.before is None:
-            own.pop("run", None)
-        else:
-            own["run"] = self.before
-        self.lines.given(self.line, pid)
+    if line.stack is not None:
+        _write_stacks(line.stack)
+    _watch_worker(own)
 
 
 def _begin_late(process: Any, own: dict[str, Any], directory: str, package: str) -> None:
@@ -260,96 +201,6 @@ def _begin_late(process: Any, own: dict[str, Any], directory: str, package: str)
         except Exception:
             pass
     _begin(process, own)
-
-
-class _Line:
-    """What one forked child reports through at a time: the life line, and a file for its stacks."""
-
-    __slots__ = ("life", "path", "stack", "start")
-
-    def __init__(self, directory: str, starter: int) -> None:
-        self.life: int | None = None
-        self.stack: int | None = None
-        self.path = f"{directory}{os.sep}{starter}-{next(_numbers)}"
-        for step in (self._open_life, self._open_stack):
-            try:
-                step(directory, starter)
-            except Exception:
-                pass
-
-    def _open_life(self, directory: str, _starter: int) -> None:
-        self.life = _open_life_line(directory)
-
-    def _open_stack(self, _directory: str, starter: int) -> None:
-        if _room_for(1_000_000):
-            self.stack = _open_stack(self.path, "fork", starter)
-            self.start = os.lseek(self.stack, 0, os.SEEK_CUR)
-
-    def is_written(self) -> bool:
-        """Say whether the child has written stacks: parent and child have one position in the file."""
-        return self.stack is not None and os.lseek(self.stack, 0, os.SEEK_CUR) > self.start
-
-    def close(self) -> None:
-        """Close what the parent has of it."""
-        for descriptor in (self.life, self.stack):
-            if descriptor is not None:
-                os.close(descriptor)
-
-
-_numbers = count()
-
-
-class Lines:
-    """The lines of the children that one process forks. A few are kept open, for other children after these."""
-
-    def __init__(self, directory: str) -> None:
-        self.directory = directory
-        self.used: dict[int, _Line] = {}
-        """By the pid of the child, which may be over."""
-        self._spare: list[_Line] = []
-        self._pid = os.getpid()
-
-    def take(self) -> _Line:
-        """Return a line for a child that is about to be forked."""
-        pid = os.getpid()
-        if self._spare and pid == self._pid:
-            return self._spare.pop()
-        return _Line(self.directory, pid)
-
-    def given(self, line: _Line, pid: int | None) -> None:
-        """Know the child that has `line`; without a pid there is none."""
-        if os.getpid() == self._pid and len(self.used) < _KEPT_LINES:
-            if pid is None:
-                self._spare.append(line)
-            else:
-                self.used[pid] = line
-            return
-        line.close()
-        if line.stack is None:
-            return
-        if pid is None:
-            os.unlink(line.path)
-        else:
-            os.rename(line.path, f"{self.directory}{os.sep}{pid}.stack")
-
-    def free(self, pid: int) -> None:
-        """Let the line of a child that is over serve another one, or forget what was written."""
-        line = self.used.pop(pid)
-        if line.is_written():
-            line.close()
-            os.unlink(line.path)
-        else:
-            self._spare.append(line)
-
-    def close(self) -> None:
-        """Close all of them."""
-        for line in (*self._spare, *self.used.values()):
-            line.close()
-        self._spare.clear()
-        self.used.clear()
-
-
-_KEPT_LINES = 8
 
 
 def _replay_after(original: Callable[[dict[str, Any]], None], sent: list[dict[str, Any]]) -> Callable[..., None]:
@@ -394,7 +245,7 @@ def _unseen(function: Callable[..., Any], *args: Any) -> Callable[[], None]:
     return partial(max, calls, key=_finished.throw, default=None)
 
 
-def _watch_run(process: Any, own: dict[str, Any]) -> None:
+def watch_run(process: Any, own: dict[str, Any]) -> None:
     """Note what ``process.run`` raises. The instance's attribute is gone before the user's code runs."""
     if type(getattr(type(process), "run", None)) is not FunctionType:
         return
@@ -442,8 +293,8 @@ def _excepthook(cls: type[BaseException], error: BaseException, tb: TracebackTyp
 
 def _watch_worker(own: dict[str, Any]) -> None:
     """Note results that cannot be sent, and an executor's initializer, whose exception goes to a log only."""
-    target: Any = own.get("_target")
-    if not _is_worker(target):
+    target = own.get("_target")
+    if type(target) is not FunctionType or target.__name__ not in _WORKER_NAMES:
         return
     name = (_stdlib_name(target.__module__), target.__qualname__)
     if name == _POOL_WORKER:
@@ -463,11 +314,6 @@ def _watch_worker(own: dict[str, Any]) -> None:
                 return ()
 
             own["_args"] = (call_queue, result_queue, _unseen(watched, initializer), (), *rest)
-
-
-def _is_worker(target: Any) -> bool:
-    """Say whether `target` may be what a Pool or an executor hands to its processes."""
-    return type(target) is FunctionType and target.__name__ in _WORKER_NAMES
 
 
 def _watch_encoding_error(original: Callable[..., None]) -> Callable[..., None]:
@@ -587,7 +433,7 @@ def _write(event: dict[str, Any], suffix: str = "json") -> None:
     import json
 
     data = json.dumps(event).encode("ascii")
-    if not _room_for(len(data)):
+    if not room_for(len(data)):
         return
     _facts["count"] = number = _facts.get("count", 0) + 1
     path = os.path.join(_facts["directory"], f"{time.time_ns()}-{os.getpid()}-{number}")
@@ -606,7 +452,7 @@ def _write(event: dict[str, Any], suffix: str = "json") -> None:
             pass
 
 
-def _room_for(size: int) -> bool:
+def room_for(size: int) -> bool:
     """Say whether a file of `size` bytes is allowed. A larger one may raise SIGXFSZ, which ends the process."""
     if sys.platform == "win32":
         return True
@@ -770,12 +616,13 @@ def _catch_crashes() -> None:
     A fork inherits pytest's, which writes among pytest's own output.
     """
     fresh = _facts["method"] != "fork"
-    if not (fresh and faulthandler.is_enabled()) and _room_for(1_000_000):
+    if not (fresh and faulthandler.is_enabled()) and room_for(1_000_000):
         path = f"{_facts['directory']}{os.sep}{_facts['pid']}.stack"
-        _write_stacks(_open_stack(path, _facts["method"], _facts["starter"]))
+        _write_stacks(open_stack(path, _facts["method"], _facts["starter"]))
 
 
-def _open_stack(path: str, method: str, starter: int) -> int:
+def open_stack(path: str, method: str, starter: int) -> int:
+    """Open a file for stacks; its first line says whose they are."""
     descriptor = os.open(path, _TO_WRITE, 0o600)
     os.write(descriptor, f"{method} {starter}\n".encode())
     return descriptor
@@ -810,7 +657,7 @@ def _let_go() -> None:
         os.close(descriptor)
 
 
-def _open_life_line(directory: str) -> int | None:
+def open_life_line(directory: str) -> int | None:
     """Return a reading end whose owner the kernel ends when the parent is gone, however it went: no thread, no polling.
 
     A FIFO whose last writer closes it sends the owner of a reading end the signal of its choice (fcntl(2), F_SETSIG;
@@ -824,23 +671,18 @@ def _open_life_line(directory: str) -> int | None:
     return descriptor
 
 
-def _hold(life_line: int, pid: int) -> None:
-    # A fork has inherited the writing end: it is a writer, too, and is told when it lets go as the last one.
-    fcntl.fcntl(life_line, fcntl.F_SETOWN, pid)
-
-
 def _hold_life_line() -> None:
     """Let the kernel end this process when its parent is gone."""
     pid = _facts["pid"]
     try:
-        descriptor = _open_life_line(_facts["directory"])
+        descriptor = open_life_line(_facts["directory"])
     except FileNotFoundError:
         if _is_gone(_facts["starter"]):  # it ended while this process was starting
             os.kill(pid, signal.SIGKILL)
         raise
     if descriptor is None:
         return
-    _hold(descriptor, pid)
+    fcntl.fcntl(descriptor, fcntl.F_SETOWN, pid)
     try:
         if os.read(descriptor, 1) == b"":  # no writer: it ended before the line above
             os.kill(pid, signal.SIGKILL)

@@ -17,7 +17,7 @@ from importlib.machinery import SourceFileLoader
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal
 
-from . import _cpython, child
+from . import _cpython, child, forked
 
 if TYPE_CHECKING:
     from .activation import Patches
@@ -138,7 +138,7 @@ class ReportDirectory:
     def __init__(self, path: str) -> None:
         self.path = path
         self.unreturned: list[Unreturned] = []
-        self._lines = child.Lines(path)
+        self._lines = forked.Lines(path)
         self._loads: dict[Any, Callable[..., Any]] = {}
         """By pickler: what it loads with, apart from us."""
         self._pid = os.getpid()
@@ -184,7 +184,7 @@ class ReportDirectory:
         self, original: Callable[[Any, Any], None], package: str = "multiprocessing"
     ) -> Callable[[Any, Any], None]:
         """Wrap ``popen_fork.Popen._launch``: forked children report here."""
-        return child.watch_launch(original, self._lines, package, self._forked)
+        return forked.watch_launch(original, self._lines, package, self._forked)
 
     def watch_loads(self, original: Callable[..., Any], pickler: Any) -> staticmethod[..., Any]:
         """Wrap ``ForkingPickler.loads``, through which the parent receives: what it cannot load is noted."""

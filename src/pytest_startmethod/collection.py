@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -364,15 +365,18 @@ def report_left_out(items: Sequence[pytest.Item]) -> None:
     for (why, _), left_out in found.items():
         more = f" (and {len(left_out) - 1} more in this file)" if len(left_out) > 1 else ""
         first = left_out[0]
+        text = f"{first.nodeid}{more} is marked {MARKER} and runs only once: {why}"
+        file, line, _ = first.location
         try:
-            first.warn(StartMethodWarning(f"{first.nodeid}{more} is marked {MARKER} and runs only once: {why}"))
+            # not `Item.warn`: it wants every item to have a line
+            warnings.warn_explicit(StartMethodWarning(text), None, file, (line or 0) + 1)
         except StartMethodWarning as warning:
             raise pytest.UsageError(str(warning)) from None
 
 
 def _why_left_out(item: pytest.Item) -> str:
     if not isinstance(item, pytest.Function):
-        return f"legs are made of test functions, and this is a {type(item).__name__}"
+        return f"legs are made of test functions, and this is of type {type(item).__name__}"
     callspec = getattr(item, "callspec", None)
     if callspec is not None and NAME in callspec.params:
         return f"its own parameter start_method is not one of {', '.join(selection.ORDER)}"

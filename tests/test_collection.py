@@ -503,6 +503,17 @@ LEFT_OUT = {
         "test_a.py::test_a[thread] is marked startmethods and runs only once: its own parameter start_method is not "
         "one of fork, spawn, forkserver",
     ),
+    "no value": (
+        """
+        import pytest
+
+        @pytest.mark.startmethods
+        @pytest.mark.parametrize("start_method", [None, "spawn"])
+        def test_a(start_method): pass
+        """,
+        "test_a.py::test_a[None] is marked startmethods and runs only once: its own parameter start_method is not one "
+        "of fork, spawn, forkserver",
+    ),
     "doctest": (
         '''
         import pytest

@@ -31,6 +31,9 @@ _INDICES: Final[dict[object, int]] = {method: index for index, method in enumera
 _SCOPES: Final = ("function", "class", "module", "package", "session")
 
 
+_NOTHING_LEFT: Final = object()
+"""The parameter of a test that has no leg; a test's own parameter may have any value, and often None."""
+
 _NO_LEG = pytest.StashKey[bool]()
 """Set on an item that is rightly no leg, though marked: a skip that says why."""
 
@@ -130,7 +133,7 @@ def _params(marker: Marker | None, settings: Settings) -> list[Any]:
         params.append(pytest.param(method, marks=named.marks, id=named.node_id))
     if not params:
         reason = selection.nothing_left_reason(names, settings.selection, settings.source)
-        params.append(pytest.param(None, marks=pytest.mark.skip(reason=reason), id=pytest.HIDDEN_PARAM))
+        params.append(pytest.param(_NOTHING_LEFT, marks=pytest.mark.skip(reason=reason), id=pytest.HIDDEN_PARAM))
     return params
 
 
@@ -197,7 +200,7 @@ def _expand_testcase(collector: pytest.Collector, collected: Sequence[Any]) -> l
             unchanged.append(function)
             continue
         found = _params(marker, settings)
-        if found[0].values == (None,):
+        if found[0].values == (_NOTHING_LEFT,):
             for mark in found[0].marks:
                 function.add_marker(mark)
             function.stash[_NO_LEG] = True
@@ -298,7 +301,7 @@ def _make_leg(item: pytest.Item, callspec: Any, settings: Settings) -> bool:
     if marker is None and not ours:
         return False
     method = callspec.params[NAME]
-    if method is None and ours:
+    if method is _NOTHING_LEFT:
         item.stash[_NO_LEG] = True
         return False
     if type(method) is not str or selection.problem(method, lambda: backends.known(item.config)) is not None:

@@ -106,11 +106,16 @@ def test_everything_is_restored_for_unmarked_tests(session):
             process.join()
             assert process.exitcode == 0
 
+        @pytest.mark.startmethods("spawn")
+        def test_failing_leg():  # experiments exchange more
+            multiprocessing.Process(target=lambda: None).start()
+
         def test_plain():
             assert state() == BEFORE
         """
     )
     outcome = session.run()
+    assert "confirmed: " in outcome.out
     assert outcome.names["test_plain"] == "passed", outcome.out
 
 

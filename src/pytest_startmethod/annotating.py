@@ -14,7 +14,8 @@ from . import _pytest_private, diagnosis, finding, foreign, leftovers, selection
 from .callers import Place, owner
 from .children import ChildReport
 from .comparing import Comparison, Failed
-from .report import LegResult, properties, relative, wrap
+from .finding import relative
+from .report import LegResult, properties, wrap
 
 # What only a failure needs is imported by it: a fork copies the page tables of all that is loaded.
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from . import codes, places
 from .callers import Place, owner
 from .children import ChildReport, Frame, Raised, Unreturned
-from .finding import WIDTH, Finding
+from .finding import WIDTH, Finding, relative
 from .launches import Launch, Task
 
 
@@ -808,7 +808,7 @@ def _raised_lines(raised: Raised, report: ChildReport, root: str | None, full: b
         shown = list(raised.frames[-1:])
     lines = []
     for frame in shown:
-        file = frame.file if not root else frame.file.removeprefix(root.rstrip(os.sep) + os.sep)
+        file = relative(frame.file, root)
         lines.append(f"  {file}:{frame.line} in {frame.function}")
         if frame.source:
             lines.append(f"    {frame.source}")
@@ -852,8 +852,7 @@ def _stack_worth_showing(stack: Sequence[str], root: str | None) -> list[str]:
         elif frame["function"] == "_bootstrap":
             inherited = True
         elif not inherited and _whose(frame["file"]) == "user":
-            file = frame["file"]
-            file = file if not root else file.removeprefix(root.rstrip(os.sep) + os.sep)
+            file = relative(frame["file"], root)
             lines.append(f"  {file}:{frame['line']} in {frame['function']}")
     return lines
 

@@ -646,7 +646,7 @@ def failed_start(report: ChildReport) -> Finding | None:
         fix = f"move `{name}` to module level, and pass what it uses from around it as arguments"
         if name == "<lambda>":
             fix = "replace the lambda by a function defined with `def` at module level"
-        return _finding(code, "target", place, f"{text}: {_said(error)}", (), fix)
+        return _finding(code, "", place, f"{text}: {_said(error)}", (), fix)
     if error.type not in ("TypeError", "PicklingError", "_pickle.PicklingError", "pickle.PicklingError"):
         return None
     fix = "make in the new process what cannot be pickled; pytest_startmethod.explain(target, args) finds it"

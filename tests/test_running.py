@@ -288,6 +288,7 @@ def test_precheck_error_fails_the_fork_leg(session, where):
         "pre-check: what this test starts under fork would not start under spawn"
         in outcome.reasons["test_a.py::test_local[fork]"]
     )
+    assert all(len(line) <= 80 for line in outcome.reasons["test_a.py::test_local[fork]"].splitlines())
     assert "SM101 local-function: target" in outcome.out
 
 
@@ -326,6 +327,32 @@ def test_vacuous_leg_can_fail(session, where):
     assert outcome.names == {"test_a[spawn]": "failed"}
     assert outcome.reasons["test_a.py::test_a[spawn]"] == (
         "vacuous: started no process (SM501)\nfix: take the marker off this test, or start the process in the test"
+    )
+
+
+def test_vacuous_leg_that_fails_keeps_the_width(session):
+    """The text has lines of 80 columns at most; what the report calls its message is the whole sentence."""
+    session.file(
+        test_a_name_that_is_long_enough="""
+        import multiprocessing
+        import pytest
+
+        @pytest.mark.startmethods("spawn", vacuous="fail")
+        def test_a():
+            process = multiprocessing.get_context("fork").Process(target=print)
+            process.start()
+            process.join()
+        """
+    )
+    outcome = session.run("--start-methods-report=report.json")
+    (reason,) = outcome.reasons.values()
+    assert reason.splitlines()[:2] == [
+        "vacuous: started 1 process with fork: get_context('fork') at",
+        "  test_a_name_that_is_long_enough.py:6 (SM502)",
+    ]
+    (test,) = json.loads((session.path / "report.json").read_text())["tests"]
+    assert test["legs"]["spawn"]["message"] == (
+        "vacuous: started 1 process with fork: get_context('fork') at test_a_name_that_is_long_enough.py:6 (SM502)"
     )
 
 
@@ -528,7 +555,7 @@ def test_check_of_the_method_is_sm504(session):
     )
     outcome = session.run()
     assert " start method spawn: SM504 declares-fork-only -" in outcome.out
-    assert "the code checks the start method at test_a.py:5 and raised under spawn" in outcome.out
+    assert "the code checks the start method at test_a.py:5 and raises under spawn" in outcome.out
 
 
 def test_children_do_not_import_pytests_main(session):

@@ -119,6 +119,43 @@ def test_everything_is_restored_for_unmarked_tests(session):
     assert outcome.names["test_plain"] == "passed", outcome.out
 
 
+def test_what_a_task_or_a_message_cannot_hold_is_placed_where_it_was_handed_in(session):
+    """A thread of the pool pickles a task; another line's is another finding, and one of two lines has no place."""
+    session.file(
+        test_a="""
+        import concurrent.futures
+        import multiprocessing
+        import threading
+        import pytest
+
+        pytestmark = pytest.mark.startmethods("spawn")
+        LOCK = threading.Lock()
+
+        def work(lock): pass
+        def test_pool():
+            with multiprocessing.Pool(1) as pool:
+                pool.apply(work, (LOCK,))
+        def test_executor():
+            with concurrent.futures.ProcessPoolExecutor(1) as executor:
+                list(executor.map(work, [LOCK]))
+        def test_send():
+            multiprocessing.Pipe()[0].send(LOCK)
+        def test_either():
+            with multiprocessing.Pool(1) as pool:
+                pool.apply_async(work, (1,)).get()
+                pool.apply_async(work, (LOCK,)).get()
+        """
+    )
+    outcome = session.run()
+    titles = [i for i, line in enumerate(outcome.lines) if " start method spawn: SM103 unpicklable-object " in line]
+    assert [outcome.lines[i + 1] for i in titles] == [
+        "  test_a.py:12: args[0]",
+        "  test_a.py:15: args[0]",
+        "  test_a.py:17: object",
+        "  args[0]",
+    ]
+
+
 def test_failure_keeps_its_exception_and_gains_a_section(session, where):
     """The user's error stands first, without CPython's frames; the section explains it."""
     outcome = session.file(test_a=LOCAL).run(where=where)

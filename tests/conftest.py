@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import multiprocessing
@@ -37,6 +38,8 @@ for _module in pkgutil.iter_modules(pytest_startmethod.__path__, "pytest_startme
 # Nor those of the standard library that a session without a marked test imports late.
 for _name in ("concurrent.futures.process", "multiprocessing.managers", "multiprocessing.pool"):
     importlib.import_module(_name)
+with contextlib.suppress(ImportError):  # Windows has no forkserver
+    importlib.import_module("multiprocessing.forkserver")
 
 
 @dataclass(frozen=True)

@@ -177,6 +177,29 @@ def test_patches_are_undone_in_reverse():
     assert "method" not in vars(Heir)
 
 
+def test_patches_put_class_and_static_methods_back_as_such():
+    """A class that inherits one gets it bound to itself again, and an instance does not pass itself to the other."""
+
+    class Mine:
+        @classmethod
+        def name(cls):
+            return cls.__name__
+
+        @staticmethod
+        def same(value):
+            return value
+
+    class Derived(Mine):
+        pass
+
+    patches = Patches()
+    for name in ("name", "same"):
+        patches.put(Mine, name, lambda old: staticmethod(lambda *args: f"patched {old(*args)}"))
+    assert (Derived.name(), Derived().same(1)) == ("patched Mine", "patched 1")
+    patches.undo()
+    assert (Derived.name(), Derived().same(1)) == ("Derived", 1)
+
+
 def test_patches_leave_a_later_patch_alone():
     """What somebody else put over ours stays theirs to take back."""
 

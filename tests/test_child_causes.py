@@ -709,3 +709,4 @@ def test_start_that_fails_in_a_child_is_told(type_: str, said: str, code: str | 
     for each in found:
         text = f"the spawn child SpawnProcess-1 (pid 7) could not start a process of its own: {type_}: {said}"
         assert each.message == text
+        assert each.path == ""  # which of its arguments it is, pickle does not say

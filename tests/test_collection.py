@@ -503,6 +503,17 @@ LEFT_OUT = {
         "test_a.py::test_a[thread] is marked startmethods and runs only once: its own parameter start_method is not "
         "one of fork, spawn, forkserver",
     ),
+    "no value": (
+        """
+        import pytest
+
+        @pytest.mark.startmethods
+        @pytest.mark.parametrize("start_method", [None, "spawn"])
+        def test_a(start_method): pass
+        """,
+        "test_a.py::test_a[None] is marked startmethods and runs only once: its own parameter start_method is not one "
+        "of fork, spawn, forkserver",
+    ),
     "doctest": (
         '''
         import pytest
@@ -516,7 +527,7 @@ LEFT_OUT = {
             """
         ''',
         "test_a.py::test_a.function is marked startmethods and runs only once: legs are made of test functions, and "
-        "this is a DoctestItem",
+        "this is of type DoctestItem",
     ),
 }
 
@@ -530,6 +541,34 @@ def test_a_marked_thing_that_cannot_be_legs_is_said_aloud(session, where, kind):
     message = message.format(path=session.path / "test_a.py")
     assert sum(f"StartMethodWarning: {message}" in line for line in outcome.lines) == 1
     assert set(outcome.results.values()) == {"passed"}
+    assert outcome.status == 0
+
+
+def test_a_marked_item_without_a_line_is_said_aloud(session, where):
+    """An item of another plugin need not know in which line it stands."""
+    session.file(
+        conftest="""
+        import pytest
+
+        class Item(pytest.Item):
+            def runtest(self): pass
+
+        class File(pytest.File):
+            def collect(self):
+                item = Item.from_parent(self, name="query")
+                item.add_marker(pytest.mark.startmethods)
+                return [item]
+
+        def pytest_collect_file(file_path, parent):
+            return File.from_parent(parent, path=file_path) if file_path.suffix == ".sql" else None
+        """
+    ).file("test_a.sql", "")
+    outcome = session.run(where=where)
+    assert (
+        "test_a.sql:1: StartMethodWarning: test_a.sql::query is marked startmethods and runs only once: legs are made "
+        "of test functions, and this is of type Item"
+    ) in outcome.out
+    assert outcome.results == {"test_a.sql::query": "passed"}
     assert outcome.status == 0
 
 

@@ -235,7 +235,7 @@ def test_refusals_are_sm504(source, body, raised, check):
     place = source(f"def run(method):\n    {body}\n")
     (found,) = diagnosis.diagnose(evidence("failed", raised_at=place(raised)))
     assert (found.code, found.level, found.line) == ("SM504", "cause", check)
-    assert found.message == f"the code checks the start method at {place(check).file}:{check} and raised under spawn"
+    assert found.message == f"the code checks the start method at {place(check).file}:{check} and raises under spawn"
     assert found.fix == "make the code work without the check, or name the supported methods in the marker"
 
 

@@ -28,6 +28,7 @@ def finding(code="SM301", path="pkg.mod.X", **values):
     [
         ("SM101", "target", ByValue()),
         ("SM102", "args[0]", ByValue()),
+        ("SM101", "", None),
         ("SM104", "target", ByValue(whole=True)),
         ("SM201", "target", ByValue(whole=True)),
         ("SM202", "target", ByValue(whole=True)),
@@ -461,6 +462,33 @@ CLOSURES = """
             process.join()
             assert process.exitcode == 0
 """
+
+
+def test_what_a_child_cannot_start_is_neither_confirmed_nor_cleared(session):
+    """No experiment reaches what a child of the leg hands to its own child, and failing again clears nothing."""
+    session.file(
+        test_a="""
+        import multiprocessing
+        import pytest
+
+        def nested():
+            process = multiprocessing.Process(target=lambda: None)
+            process.start()
+            process.join()
+
+        @pytest.mark.startmethods("spawn")
+        def test_nested():
+            process = multiprocessing.Process(target=nested)
+            process.start()
+            process.join()
+            assert process.exitcode == 0
+        """
+    )
+    outcome = session.run()
+    assert "SM101 local-function: 1 leg of 1 test (spawn)" in outcome.lines
+    assert outcome.lines.count("  test_a.py:6") == 2  # below the failure and in the summary
+    assert "cleared: " not in outcome.out
+    assert "confirmed: " not in outcome.out
 
 
 def test_closures_are_confirmed_by_value(session):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
+import pytest
+
 from pytest_startmethod.codes import CAUSES
-from pytest_startmethod.finding import WIDTH, Finding, section_lines
+from pytest_startmethod.finding import WIDTH, Finding, relative, section_lines
 
 
 def finding(**values: Any) -> Finding:
@@ -34,6 +37,23 @@ def test_the_whole_text() -> None:
         "  set at /home/me/proj/pkg/store.py:7: self.lock = threading.Lock()",
         "  fix: create the lock in the child",
     ]
+
+
+@pytest.mark.parametrize(
+    ("root", "text", "told"),
+    [
+        ("/app", "/app/tests/test_a.py:3: target", "tests/test_a.py:3: target"),
+        ("/app/", "at '/app/a.py', in (/app/b.py) or file=/app/c.py", "at 'a.py', in (b.py) or file=c.py"),
+        ("/app", "/home/me/app/a.py, ~/app/a.py and /opt/app/app/a.py", None),
+        ("/", "/tests/test_a.py:3: input / output", None),
+        ("", "/tests/test_a.py:3", None),
+        (None, "/tests/test_a.py:3", None),
+    ],
+)
+@pytest.mark.skipif(os.sep != "/", reason="these are POSIX paths")
+def test_paths_are_relative_to_the_root_and_no_others_are_touched(root, text, told) -> None:
+    """The root's name in the middle of another path is part of that, and nothing is relative to the top of the disk."""
+    assert relative(text, root) == (told or text)
 
 
 def test_files_below_the_root_are_relative() -> None:

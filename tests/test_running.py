@@ -106,12 +106,54 @@ def test_everything_is_restored_for_unmarked_tests(session):
             process.join()
             assert process.exitcode == 0
 
+        @pytest.mark.startmethods("spawn")
+        def test_failing_leg():  # experiments exchange more
+            multiprocessing.Process(target=lambda: None).start()
+
         def test_plain():
             assert state() == BEFORE
         """
     )
     outcome = session.run()
+    assert "confirmed: " in outcome.out
     assert outcome.names["test_plain"] == "passed", outcome.out
+
+
+def test_what_a_task_or_a_message_cannot_hold_is_placed_where_it_was_handed_in(session):
+    """A thread of the pool pickles a task; another line's is another finding, and one of two lines has no place."""
+    session.file(
+        test_a="""
+        import concurrent.futures
+        import multiprocessing
+        import threading
+        import pytest
+
+        pytestmark = pytest.mark.startmethods("spawn")
+        LOCK = threading.Lock()
+
+        def work(lock): pass
+        def test_pool():
+            with multiprocessing.Pool(1) as pool:
+                pool.apply(work, (LOCK,))
+        def test_executor():
+            with concurrent.futures.ProcessPoolExecutor(1) as executor:
+                list(executor.map(work, [LOCK]))
+        def test_send():
+            multiprocessing.Pipe()[0].send(LOCK)
+        def test_either():
+            with multiprocessing.Pool(1) as pool:
+                pool.apply_async(work, (1,)).get()
+                pool.apply_async(work, (LOCK,)).get()
+        """
+    )
+    outcome = session.run()
+    titles = [i for i, line in enumerate(outcome.lines) if " start method spawn: SM103 unpicklable-object " in line]
+    assert [outcome.lines[i + 1] for i in titles] == [
+        "  test_a.py:12: args[0]",
+        "  test_a.py:15: args[0]",
+        "  test_a.py:17: object",
+        "  args[0]",
+    ]
 
 
 def test_failure_keeps_its_exception_and_gains_a_section(session, where):
@@ -283,6 +325,7 @@ def test_precheck_error_fails_the_fork_leg(session, where):
         "pre-check: what this test starts under fork would not start under spawn"
         in outcome.reasons["test_a.py::test_local[fork]"]
     )
+    assert all(len(line) <= 80 for line in outcome.reasons["test_a.py::test_local[fork]"].splitlines())
     assert "SM101 local-function: target" in outcome.out
 
 
@@ -321,6 +364,32 @@ def test_vacuous_leg_can_fail(session, where):
     assert outcome.names == {"test_a[spawn]": "failed"}
     assert outcome.reasons["test_a.py::test_a[spawn]"] == (
         "vacuous: started no process (SM501)\nfix: take the marker off this test, or start the process in the test"
+    )
+
+
+def test_vacuous_leg_that_fails_keeps_the_width(session):
+    """The text has lines of 80 columns at most; what the report calls its message is the whole sentence."""
+    session.file(
+        test_a_name_that_is_long_enough="""
+        import multiprocessing
+        import pytest
+
+        @pytest.mark.startmethods("spawn", vacuous="fail")
+        def test_a():
+            process = multiprocessing.get_context("fork").Process(target=print)
+            process.start()
+            process.join()
+        """
+    )
+    outcome = session.run("--start-methods-report=report.json")
+    (reason,) = outcome.reasons.values()
+    assert reason.splitlines()[:2] == [
+        "vacuous: started 1 process with fork: get_context('fork') at",
+        "  test_a_name_that_is_long_enough.py:6 (SM502)",
+    ]
+    (test,) = json.loads((session.path / "report.json").read_text())["tests"]
+    assert test["legs"]["spawn"]["message"] == (
+        "vacuous: started 1 process with fork: get_context('fork') at test_a_name_that_is_long_enough.py:6 (SM502)"
     )
 
 
@@ -523,7 +592,7 @@ def test_check_of_the_method_is_sm504(session):
     )
     outcome = session.run()
     assert " start method spawn: SM504 declares-fork-only -" in outcome.out
-    assert "the code checks the start method at test_a.py:5 and raised under spawn" in outcome.out
+    assert "the code checks the start method at test_a.py:5 and raises under spawn" in outcome.out
 
 
 def test_children_do_not_import_pytests_main(session):

@@ -90,6 +90,24 @@ def test_a_bad_option_is_one_line_and_status_4(session, ini, args, line):
     assert [text for text in outcome.lines if text.strip()] == [line]
 
 
+@pytest.mark.parametrize(
+    "table", ["tool.pytest.ini_options", *(["tool.pytest"] if pytest.version_tuple >= (9,) else [])]
+)
+@pytest.mark.parametrize("key", ["start_methods", "start_methods_timeout"])
+def test_a_list_where_the_ini_file_wants_a_string_is_one_line_and_status_4(session, table, key):
+    """``pyproject.toml`` has lists, and pytest itself refuses one in its own table only, by version in other ways."""
+    session.file(test_a="def test_a(): pass").file("pyproject.toml", f'[{table}]\n{key} = ["fork"]\n')
+    outcome = session.run()
+    assert outcome.status == pytest.ExitCode.USAGE_ERROR
+    assert "INTERNALERROR" not in outcome.out
+    (line,) = [text for text in outcome.lines if text.startswith("ERROR")]
+    if table == "tool.pytest.ini_options":
+        assert line == f"ERROR: ini key {key}: expects a string, got list: ['fork']"
+    else:
+        assert line.startswith("ERROR: ")
+        assert line.endswith(f"config option '{key}' expects a string, got list: ['fork']")
+
+
 def test_a_bad_option_stops_xdist_before_its_workers(session):
     """The controller says it, once."""
     outcome = session.file(test_a="def test_a(): pass").run("--start-methods=x", where="xdist")

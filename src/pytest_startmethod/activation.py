@@ -128,11 +128,11 @@ class Patches:
 
     def put(self, owner: Any, name: str, wrap: Callable[[Any], Any]) -> None:
         """Exchange ``owner.name`` for ``wrap(original)``."""
-        inherited = name not in vars(owner)
-        original = getattr(owner, name)
-        replacement = wrap(original)
+        # Not what `getattr` returns, which of a classmethod is bound to `owner`; None where it is inherited.
+        stored = vars(owner).get(name)
+        replacement = wrap(getattr(owner, name))
         setattr(owner, name, replacement)
-        self._done.append((owner, name, None if inherited else original, replacement))
+        self._done.append((owner, name, stored, replacement))
 
     def undo(self) -> None:
         """Put the originals back, in reverse; what somebody else exchanged since is left as it is."""

@@ -14,7 +14,8 @@ from . import _pytest_private, diagnosis, finding, foreign, leftovers, selection
 from .callers import Place, owner
 from .children import ChildReport
 from .comparing import Comparison, Failed
-from .report import LegResult, properties, relative, wrap
+from .finding import relative
+from .report import LegResult, properties, wrap
 
 # What only a failure needs is imported by it: a fork copies the page tables of all that is loaded.
 if TYPE_CHECKING:
@@ -202,15 +203,22 @@ class Annotator:
         state.findings += self._comparison.unshared(evidence)
         root = str(self._config.rootpath)
         if state.vacuous is not None and leg.vacuous == "fail":
-            text = f"vacuous: {state.vacuous.message} ({state.vacuous.code})\nfix: {state.vacuous.fix}"
-            _fail(report, relative(text, root))
+            vacuous = state.vacuous
+            said = [f"vacuous: {vacuous.message} ({vacuous.code})", f"fix: {vacuous.fix}"]
+            self._fail(report, state, said)
         elif state.predictions and self._settings.precheck == "error" and not state.watched:
-            lines = [f"pre-check: what this test starts under fork would not start under spawn ({leg.nodeid})"]
-            for each in state.predictions:
-                lines += ["", *finding.section_lines(each, root)]
-            _fail(report, "\n".join(lines))
-        if report.failed:
-            state.message = _message(report)
+            said = [f"pre-check: what this test starts under fork would not start under spawn ({leg.nodeid})"]
+            below = [line for each in state.predictions for line in ("", *finding.section_lines(each, root))]
+            self._fail(report, state, said, below)
+
+    def _fail(self, report: pytest.TestReport, state: LegState, said: Sequence[str], below: Sequence[str] = ()) -> None:
+        """Let a leg that passed fail for what is `said`; the first text of that is its message."""
+        root = str(self._config.rootpath)
+        texts = [relative(each, root) for each in said]
+        lines = [line for text in texts for line in wrap(text, first="")]
+        report.outcome = "failed"
+        report.longrepr = "\n".join([*lines, *below])
+        state.message = texts[0]
 
     def _show_children(self, report: pytest.TestReport, state: LegState) -> None:
         """Put what children raised below the failure, each kind once."""
@@ -421,11 +429,6 @@ def _touched(excinfo: pytest.ExceptionInfo[BaseException] | None) -> set[tuple[s
             found.add((os.path.abspath(frame.f_code.co_filename), frame.f_code.co_name))
         error = error.__cause__ or error.__context__
     return found
-
-
-def _fail(report: pytest.TestReport, text: str) -> None:
-    report.outcome = "failed"
-    report.longrepr = text
 
 
 def _message(report: pytest.TestReport) -> str | None:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from . import codes, places
 from .callers import Place, owner
 from .children import ChildReport, Frame, Raised, Unreturned
-from .finding import WIDTH, Finding
+from .finding import WIDTH, Finding, relative
 from .launches import Launch, Task
 
 
@@ -646,7 +646,7 @@ def failed_start(report: ChildReport) -> Finding | None:
         fix = f"move `{name}` to module level, and pass what it uses from around it as arguments"
         if name == "<lambda>":
             fix = "replace the lambda by a function defined with `def` at module level"
-        return _finding(code, "target", place, f"{text}: {_said(error)}", (), fix)
+        return _finding(code, "", place, f"{text}: {_said(error)}", (), fix)
     if error.type not in ("TypeError", "PicklingError", "_pickle.PicklingError", "pickle.PicklingError"):
         return None
     fix = "make in the new process what cannot be pickled; pytest_startmethod.explain(target, args) finds it"
@@ -808,7 +808,7 @@ def _raised_lines(raised: Raised, report: ChildReport, root: str | None, full: b
         shown = list(raised.frames[-1:])
     lines = []
     for frame in shown:
-        file = frame.file if not root else frame.file.removeprefix(root.rstrip(os.sep) + os.sep)
+        file = relative(frame.file, root)
         lines.append(f"  {file}:{frame.line} in {frame.function}")
         if frame.source:
             lines.append(f"    {frame.source}")
@@ -852,8 +852,7 @@ def _stack_worth_showing(stack: Sequence[str], root: str | None) -> list[str]:
         elif frame["function"] == "_bootstrap":
             inherited = True
         elif not inherited and _whose(frame["file"]) == "user":
-            file = frame["file"]
-            file = file if not root else file.removeprefix(root.rstrip(os.sep) + os.sep)
+            file = relative(frame["file"], root)
             lines.append(f"  {file}:{frame['line']} in {frame['function']}")
     return lines
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,6 +30,9 @@ _INDICES: Final[dict[object, int]] = {method: index for index, method in enumera
 """Of a method among the parameters of a session; those of backends are added as they come."""
 _SCOPES: Final = ("function", "class", "module", "package", "session")
 
+
+_NOTHING_LEFT: Final = object()
+"""The parameter of a test that has no leg; a test's own parameter may have any value, and often None."""
 
 _NO_LEG = pytest.StashKey[bool]()
 """Set on an item that is rightly no leg, though marked: a skip that says why."""
@@ -129,7 +133,7 @@ def _params(marker: Marker | None, settings: Settings) -> list[Any]:
         params.append(pytest.param(method, marks=named.marks, id=named.node_id))
     if not params:
         reason = selection.nothing_left_reason(names, settings.selection, settings.source)
-        params.append(pytest.param(None, marks=pytest.mark.skip(reason=reason), id=pytest.HIDDEN_PARAM))
+        params.append(pytest.param(_NOTHING_LEFT, marks=pytest.mark.skip(reason=reason), id=pytest.HIDDEN_PARAM))
     return params
 
 
@@ -196,7 +200,7 @@ def _expand_testcase(collector: pytest.Collector, collected: Sequence[Any]) -> l
             unchanged.append(function)
             continue
         found = _params(marker, settings)
-        if found[0].values == (None,):
+        if found[0].values == (_NOTHING_LEFT,):
             for mark in found[0].marks:
                 function.add_marker(mark)
             function.stash[_NO_LEG] = True
@@ -297,7 +301,7 @@ def _make_leg(item: pytest.Item, callspec: Any, settings: Settings) -> bool:
     if marker is None and not ours:
         return False
     method = callspec.params[NAME]
-    if method is None and ours:
+    if method is _NOTHING_LEFT:
         item.stash[_NO_LEG] = True
         return False
     if type(method) is not str or selection.problem(method, lambda: backends.known(item.config)) is not None:
@@ -364,15 +368,18 @@ def report_left_out(items: Sequence[pytest.Item]) -> None:
     for (why, _), left_out in found.items():
         more = f" (and {len(left_out) - 1} more in this file)" if len(left_out) > 1 else ""
         first = left_out[0]
+        text = f"{first.nodeid}{more} is marked {MARKER} and runs only once: {why}"
+        file, line, _ = first.location
         try:
-            first.warn(StartMethodWarning(f"{first.nodeid}{more} is marked {MARKER} and runs only once: {why}"))
+            # not `Item.warn`: it wants every item to have a line
+            warnings.warn_explicit(StartMethodWarning(text), None, file, (line or 0) + 1)
         except StartMethodWarning as warning:
             raise pytest.UsageError(str(warning)) from None
 
 
 def _why_left_out(item: pytest.Item) -> str:
     if not isinstance(item, pytest.Function):
-        return f"legs are made of test functions, and this is a {type(item).__name__}"
+        return f"legs are made of test functions, and this is of type {type(item).__name__}"
     callspec = getattr(item, "callspec", None)
     if callspec is not None and NAME in callspec.params:
         return f"its own parameter start_method is not one of {', '.join(selection.ORDER)}"

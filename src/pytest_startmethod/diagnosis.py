@@ -302,8 +302,8 @@ def _declared_fork_only(evidence: Evidence) -> list[Finding]:
     check = method_check(evidence.raised_at, refusing=True)
     if check is None:
         return []
-    did = "raised" if evidence.outcome == "failed" else "skipped"
-    message = f"the code checks the start method at {_short(check)} and {did} under {evidence.method}"
+    does = "raises" if evidence.outcome == "failed" else "skips"
+    message = f"the code checks the start method at {_short(check)} and {does} under {evidence.method}"
     level: Any = "cause" if evidence.outcome == "failed" else "note"
     return [
         Finding(

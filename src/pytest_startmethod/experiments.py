@@ -44,6 +44,8 @@ _REPLAYED: Final = ("SM301", "SM302", "SM303", "SM304", "SM305", "SM306", "SM307
 
 def of(finding: Finding) -> Experiment | None:
     """Return the experiment that removes the cause which `finding` names, or None where there is none."""
+    if finding.code in _NAMELESS and not finding.path:
+        return None  # a child's own start: nothing that the parent sends is in it
     if finding.code in (*_NAMELESS, *_NOT_FOUND):
         return ByValue(whole=finding.code in _NOT_FOUND)
     if finding.code in _REPLAYED and finding.path:

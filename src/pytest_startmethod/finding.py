@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -56,21 +57,21 @@ class Finding:
         lines = _wrap(f"{title}: {self.path}" if self.path else title, "", "    ") if titled else []
         place = None
         if self.file is not None:
-            place = _relative(self.file if self.line is None else f"{self.file}:{self.line}", root)
+            place = relative(self.file if self.line is None else f"{self.file}:{self.line}", root)
         if not titled and self.path:
             place = f"{place}: {self.path}" if place else self.path
         if place is not None:
             lines += [f"  {place}"] if titled else _wrap(place, "  ", "    ")
-        lines += _wrap(_relative(self.message, root), "  ", "  ")
+        lines += _wrap(relative(self.message, root), "  ", "  ")
         cause = CAUSES.get(self.code)
         if cause is not None and cause.why_fork and self.level == "cause":
             lines += _wrap(f"under fork: {cause.why_fork}", "  ", "    ")
         for fact in self.evidence:
-            lines += _wrap(_relative(fact, root), "  ", "    ")
+            lines += _wrap(relative(fact, root), "  ", "    ")
         if self.confirmed is not None:
             lines += _wrap(self.experiment(method), "  ", "    ")
         if self.fix:
-            lines += _wrap(_relative(f"fix: {self.fix}", root), "  ", "    ")
+            lines += _wrap(relative(f"fix: {self.fix}", root), "  ", "    ")
         return lines
 
     def experiment(self, method: str | None = None) -> str:
@@ -112,5 +113,8 @@ def _wrap(text: str, first: str, later: str) -> list[str]:
     ) or [first + text]
 
 
-def _relative(text: str, root: str | None) -> str:
-    return text if not root else text.replace(root.rstrip(os.sep) + os.sep, "")
+def relative(text: str, root: str | None) -> str:
+    """Return `text` with paths below the directory `root` made relative to it; if that is all there is, they stay."""
+    top = (root or "").rstrip(os.sep)
+    # not in the middle of another path: /home/me/app is not below /app
+    return re.sub(rf"(?<![\w.~/\\-]){re.escape(top + os.sep)}", "", text) if top else text

@@ -587,7 +587,21 @@ class Recorder:
     def _not_pickled(self, record: LegRecord, obj: Any, error: BaseException, package: str) -> None:
         if self.failure_of(error) is not None or getattr(self._local, "pickling", False):
             return
-        self._remember(record, error, self._guarded(self._diagnose, obj, error, package) or ())
+        findings = self._guarded(self._diagnose, obj, error, package) or ()
+        if findings and not mp.is_spawning(package):  # those of a start are placed where that fails
+            findings = _placed(findings, self._guarded(self._sent_at, record, obj))
+        self._remember(record, error, findings)
+
+    def _sent_at(self, record: LegRecord, obj: Any) -> Place | None:
+        """Return the line that sends `obj`; of a task, which a thread of the pool sends, the line that submitted it."""
+        from . import causes
+
+        call = causes.as_call(obj)
+        if not isinstance(call, causes.Call):
+            return calling_place(sys._getframe(1))
+        target = describe_callable(call.target)
+        places = {each.place for each in record.tasks if each.target == target}
+        return places.pop() if len(places) == 1 else None
 
     def _diagnose(self, obj: Any, error: BaseException, package: str) -> tuple[Finding, ...]:
         from . import pickling

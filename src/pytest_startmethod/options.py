@@ -90,22 +90,6 @@ def add_options(parser: pytest.Parser) -> None:
     )
 
 
-def given(config: pytest.Config, key: str) -> tuple[str, str]:
-    """Return the text of an option, empty where it is not given, and where it stands, as messages name it."""
-    text = config.getoption(key)
-    if text is not None:
-        return text, flag(key)
-    return config.getini(key).strip(), f"ini key {key}"
-
-
-def given_list(config: pytest.Config, key: str) -> tuple[list[str], str]:
-    """Return the values of an option of `LISTS`, and where they stand, as messages name it."""
-    values = config.getoption(key)
-    if values is not None:
-        return values, flag(key)
-    return config.getini(key), f"ini key {key}"
-
-
 def any_given(config: pytest.Config) -> bool:
     """Return whether there is anything to be wrong."""
     try:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .finding import WIDTH, Finding
+from .finding import WIDTH, Finding, relative
 from .selection import base, rank, split
 
 OUTCOMES = ("passed", "failed", "error", "skipped", "xfailed", "xpassed")
@@ -357,11 +356,6 @@ def _listed(word: str, legs: Sequence[LegResult], *, verbose: bool) -> list[str]
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' * (number != 1)}"
-
-
-def relative(text: str, root: str) -> str:
-    """Return `text` with paths below `root` made relative to it."""
-    return text.replace(root.rstrip(os.sep) + os.sep, "")
 
 
 def wrap(text: str, *, indent: str = "  ", first: str | None = None) -> list[str]:

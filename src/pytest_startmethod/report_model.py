@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from . import foreign, report
-from .finding import Finding
+from .finding import Finding, relative
 from .report import LegResult
 from .selection import split
 
@@ -264,7 +264,7 @@ class Stable:
         """Return a text without what differs between runs, and with paths relative to the root."""
         if self.basetemp is not None:
             text = self.basetemp.sub("<tmp>", text)
-        text = report.relative(text, self.root)  # first: the root may lie in a temporary directory itself
+        text = relative(text, self.root)  # first: the root may lie in a temporary directory itself
         text = self._pytest.sub("<tmp>", text)
         text = _TMP_PATH.sub(r"\1N", text)
         text = self._tempfile.sub(r"\1********", text)

@@ -30,11 +30,11 @@ from .annotating import Annotator
 from .callers import owner
 from .children import ChildReport, ReportDirectory
 from .comparing import Comparison
+from .finding import relative
 from .fixtures import Teardown
 from .launches import Fixture, Recorder
 from .legs import DISCOVERED, LEG, STATE, Leg, LegState
 from .patches import PatchLog
-from .report import relative
 from .warning import StartMethodWarning
 
 # What only a failure needs is imported by it: a fork copies the page tables of all that is loaded.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from . import selection
-from .options import DISCOVER, PRECHECK, USER_CODE, VACUOUS, VERIFY, given, given_list
+from .options import DISCOVER, PRECHECK, USER_CODE, VACUOUS, VERIFY, flag
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -63,14 +63,14 @@ def from_config(config: pytest.Config) -> Settings:
     """
 
     def word(key: str, valid: tuple[str, ...]) -> str:
-        text, source = given(config, key)
+        text, source = _given(config, key)
         if not text and source.startswith("ini"):
             return valid[0]
         if text not in valid:
             raise SettingsError(f"{source}: {text!r} is not valid (valid: {', '.join(valid)})")
         return text
 
-    text, source = given(config, "start_methods")
+    text, source = _given(config, "start_methods")
     explicit = source.startswith("--")
     try:
         chosen = selection.ALL if not text and not explicit else selection.parse(text, lambda: _backends(config))
@@ -82,12 +82,38 @@ def from_config(config: pytest.Config) -> Settings:
         explicit,
         word("start_methods_precheck", PRECHECK),
         word("start_methods_vacuous", VACUOUS),
-        _limit(*given(config, "start_methods_timeout")),
+        _limit(*_given(config, "start_methods_timeout")),
         _reports(config),
         _truth(config, DISCOVER, default=False),
         _truth(config, VERIFY, default=True),
-        _packages(config.getini(USER_CODE)),
+        _packages(_ini(config, USER_CODE)),
     )
+
+
+def _given(config: pytest.Config, key: str) -> tuple[str, str]:
+    """Return the text of an option, empty where it is not given, and where it stands, as messages name it."""
+    text = config.getoption(key)
+    if text is not None:
+        return text, flag(key)
+    value = _ini(config, key)
+    if not isinstance(value, str):  # a list in [tool.pytest.ini_options], where pytest checks no type
+        raise SettingsError(f"ini key {key}: expects a string, got {type(value).__name__}: {value!r}")
+    return value.strip(), f"ini key {key}"
+
+
+def _given_list(config: pytest.Config, key: str) -> tuple[list[str], str]:
+    """Return the values of an option of `options.LISTS`, and where they stand, as messages name it."""
+    values = config.getoption(key)
+    if values is not None:
+        return values, flag(key)
+    return _ini(config, key), f"ini key {key}"
+
+
+def _ini(config: pytest.Config, key: str) -> Any:
+    try:
+        return config.getini(key)
+    except TypeError as error:  # from pytest 9.2 on it is a UsageError that says the same
+        raise SettingsError(f"ini key {key}: {error}") from None
 
 
 def _backends(config: pytest.Config) -> Mapping[str, Backend]:
@@ -111,7 +137,7 @@ def _refuse_missing(config: pytest.Config, chosen: str, source: str) -> None:
 
 
 def _reports(config: pytest.Config) -> tuple[str, ...]:
-    texts, source = given_list(config, "start_methods_report")
+    texts, source = _given_list(config, "start_methods_report")
     if not texts:
         return ()
     from . import report_files

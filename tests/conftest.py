@@ -35,11 +35,13 @@ SOURCE = HERE.parent / "src"
 # afterwards and leave them in the package, where `from . import` finds them.
 for _module in pkgutil.iter_modules(pytest_startmethod.__path__, "pytest_startmethod."):
     importlib.import_module(_module.name)
-# Nor those of the standard library that a session without a marked test imports late.
-for _name in ("concurrent.futures.process", "multiprocessing.managers", "multiprocessing.pool"):
-    importlib.import_module(_name)
-with contextlib.suppress(ImportError):  # Windows has no forkserver
-    importlib.import_module("multiprocessing.forkserver")
+# Nor those of the standard library that a session imports late, some of which a platform lacks.
+for _name in [
+    "concurrent.futures.process",
+    *(m.name for m in pkgutil.iter_modules(multiprocessing.__path__, "multiprocessing.")),
+]:
+    with contextlib.suppress(ImportError):
+        importlib.import_module(_name)
 
 
 @dataclass(frozen=True)

@@ -278,7 +278,10 @@ def process_class(package: str = STDLIB) -> type[Any]:
 def process_method(process: BaseProcess, package: str = STDLIB) -> str:
     """Return the method `process` starts with: its class's own, or the default context's."""
     pinned: str | None = process._start_method  # type: ignore[attr-defined]
-    return pinned or method_of(set_context(package)) or interpreter_default(package)
+    if pinned is not None:
+        return pinned
+    context: Any = default_context(package)
+    return str((context.__dict__["_actual_context"] or context._default_context)._name)
 
 
 def process_work(process: BaseProcess) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
@@ -306,9 +309,8 @@ def is_plain(process: BaseProcess, target: Any, args: tuple[Any, ...], kwargs: M
     )
 
 
-def process_popen(process: BaseProcess) -> Any:
-    """Return the Popen object of a started process: pid and returncode without side effect."""
-    return process.__dict__.get("_popen")
+POPEN = "_popen"
+"""Where a started process has its Popen object, whose pid and returncode can be read without side effect."""
 
 
 def executor_method(executor: Any) -> str | None:

@@ -55,8 +55,12 @@ def frames(frame: FrameType | None) -> Iterator[FrameType]:
 def place_of(frame: FrameType) -> Place:
     """Return where `frame` stands."""
     code = frame.f_code
-    name = getattr(code, "co_qualname", code.co_name)  # co_qualname: 3.11
-    return Place(_absolute(code.co_filename), frame.f_lineno, name)
+    return _place(code.co_filename, frame.f_lineno, getattr(code, "co_qualname", code.co_name))  # co_qualname: 3.11
+
+
+@functools.lru_cache(maxsize=1024)
+def _place(file: str, line: int, function: str) -> Place:
+    return Place(_absolute(file), line, function)
 
 
 _absolute = functools.lru_cache(maxsize=1024)(os.path.abspath)

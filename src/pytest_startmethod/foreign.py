@@ -255,6 +255,8 @@ def _register() -> None:
 def _before_fork() -> None:
     global _waiting
     frame = sys._getframe(1)
+    if frame.f_globals.get("__name__") == "multiprocessing.popen_fork":  # most are, and each costs the fork time
+        return
     if _waiting is not None and _watch is None and _is_users_fork(frame):
         waiting, _waiting = _waiting, None
         with suppress(Exception):

@@ -34,19 +34,28 @@ def watch_launch(
             original(popen, process)  # does not return in the child
         finally:
             if forked is not None:
-                with suppress(OSError):
-                    forked.end(getattr(popen, "pid", None))
+                # Little, and without a call: the child has begun.
+                own, before, line, pid = forked.own, forked.before, forked.line, getattr(popen, "pid", None)
+                own.pop(child.FORKED, None)
+                if before is None:
+                    own.pop("run", None)
+                else:
+                    own["run"] = before
+                if line.kept and pid is not None:
+                    lines.used[pid] = line
+                else:
+                    lines.part_with(line, pid)
 
     return _launch
 
 
 class Forked:
-    """What one forked child takes over from its parent (`child.begin_forked`)."""
+    """What one forked child takes over from its parent (`child.begin_forked`); the parent's process object is lent."""
 
-    __slots__ = ("_before", "_lines", "_own", "facts", "line", "restore")
+    __slots__ = ("before", "facts", "line", "own", "restore")
 
     def __init__(self, process: Any, lines: Lines, package: str, restore: Callable[[], None]) -> None:
-        self._own = own = object.__getattribute__(process, "__dict__")
+        self.own = own = object.__getattribute__(process, "__dict__")
         self.restore = restore
         self.facts: dict[str, Any] = {
             "directory": lines.directory,
@@ -56,29 +65,21 @@ class Forked:
             "process": str(own.get("_name")),
             "phase": "run",
         }
-        self._before = own.get("run")
-        self._lines, self.line = lines, lines.take()
+        self.before = own.get("run")
+        self.line = lines.take()
         child.watch_run(process, own)
         own[child.FORKED] = self
-
-    def end(self, pid: int | None) -> None:
-        """Let the parent be as it was, once there is a child or could not be one."""
-        own = self._own
-        own.pop(child.FORKED, None)
-        if self._before is None:
-            own.pop("run", None)
-        else:
-            own["run"] = self._before
-        self._lines.given(self.line, pid)
 
 
 class Line:
     """What one child at a time reports through: its life line, and a file for its stacks."""
 
-    __slots__ = ("life", "path", "stack", "start")
+    __slots__ = ("kept", "life", "path", "stack", "start")
 
-    def __init__(self, path: str, directory: str) -> None:
+    def __init__(self, path: str, directory: str, *, kept: bool) -> None:
         self.path = path
+        self.kept = kept
+        """Whether it is to serve other children after this one."""
         self.life: int | None = None
         self.stack: int | None = None
         with suppress(OSError):
@@ -114,25 +115,22 @@ class Lines:
 
     def take(self) -> Line:
         """Return a line for a child that is about to be forked."""
-        if self._spare and os.getpid() == self._pid:  # a child has copies of its parent's
+        pid = os.getpid()
+        if pid == self._pid and self._spare:  # a child has copies of its parent's
             return self._spare.pop()
-        return Line(f"{self.directory}{os.sep}{os.getpid()}-{next(_numbers)}", self.directory)
+        kept = pid == self._pid and len(self.used) < _KEPT_LINES
+        return Line(f"{self.directory}{os.sep}{pid}-{next(_numbers)}", self.directory, kept=kept)
 
-    def given(self, line: Line, pid: int | None) -> None:
-        """Know the child that has `line`; without a pid there is none."""
-        if os.getpid() == self._pid and len(self.used) < _KEPT_LINES:
+    def part_with(self, line: Line, pid: int | None) -> None:
+        """Leave a line to the child alone, whose pid is the name of the file from now on; without one there is none."""
+        with suppress(OSError):
+            line.close()
+            if line.stack is None:
+                return
             if pid is None:
-                self._spare.append(line)
+                os.unlink(line.path)
             else:
-                self.used[pid] = line
-            return
-        line.close()
-        if line.stack is None:
-            return
-        if pid is None:
-            os.unlink(line.path)
-        else:
-            os.rename(line.path, f"{self.directory}{os.sep}{pid}.stack")
+                os.rename(line.path, f"{self.directory}{os.sep}{pid}.stack")
 
     def free(self, pid: int) -> None:
         """Let the line of a child that is over serve another one, or forget what was written."""

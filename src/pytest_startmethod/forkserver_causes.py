@@ -394,7 +394,7 @@ def _value(node: ast.expr, frame: FrameType) -> Any:
         return None
     holder = _value(node.value, frame)
     if issubclass(type(holder), BaseProcess) and node.attr in ("pid", "ident"):
-        popen = mp.process_popen(holder)
+        popen = holder.__dict__.get(mp.POPEN)
         return getattr(popen, "pid", None)
     try:
         return object.__getattribute__(holder, "__dict__").get(node.attr)

@@ -271,6 +271,8 @@ class Recorder:
         self._harmless: weakref.WeakKeyDictionary[Any, types.CodeType] = weakref.WeakKeyDictionary()
         """The functions that fork started with plain values, that would start elsewhere, and that write nothing."""
         self.watcher: Watcher | None = None
+        self.told: Callable[[LegRecord, Launch], None] | None = None
+        """Hears of each process that has started."""
         self._installed: activation.Patches | None = None
         self._pid = os.getpid()
         self._local = threading.local()
@@ -337,7 +339,8 @@ class Recorder:
     def note_exits(self, record: LegRecord) -> None:
         """Know how the processes that are over ended, also those that nobody joined."""
         for started in record.started:
-            self._guarded(started.note_exit)
+            if started.held is not None:
+                self._guarded(started.note_exit)
 
     @contextmanager
     def fixture(self, fixture: Fixture) -> Iterator[None]:
@@ -389,9 +392,11 @@ class Recorder:
                     self._guarded(self._failed, record, started.launch, error)
                 raise
             if started is not None:
-                # Little: the child has begun, and parent and child pay for each page that either writes to.
-                started.held = mp.process_popen(process)
-                self._guarded(self._started, record, started)
+                # Little and without a call: the child has begun, and both pay for each page that either writes to.
+                popen = started.held = process.__dict__.get(mp.POPEN)
+                started.launch.pid = None if popen is None else popen.pid
+                if self.told is not None:
+                    self._guarded(self.told, record, started.launch)
             return None
 
         start.__wrapped__ = original  # type: ignore[attr-defined]
@@ -402,7 +407,8 @@ class Recorder:
         launch = self._launch(record, process, backend)
         if launch is None:
             return None
-        self._guarded(self._watch_pool, launch)
+        if launch.pool is not None:
+            self._guarded(self.pools.worker_starting, launch.pool, self.dead_workers, self.lost_jobs)
         started = Started(process, Started.gone)
         started.launch, started.held = launch, None
         launch.popen = started.popen
@@ -426,16 +432,16 @@ class Recorder:
             leg=record.leg,
         )
         record.launches.append(launch)
+        launch.own_method = not mp.process_by_default(process)
         if record.watched:
             if self.watcher is not None and launch.fixture is None:
                 launch.fixture = self.watcher.fixture(sys._getframe(1))
-            launch.pinned = not mp.process_by_default(process)
+            launch.pinned = launch.own_method
             if not launch.pinned and self.watcher is not None:
                 self.watcher.by_default(launch.method)
         if launch.fixture is not None and launch.fixture.scope != "function":
             self.by_fixture.setdefault(launch.fixture, []).append(launch)
         launch.by_torch = foreign.through_torch(target, sys._getframe(1))
-        launch.own_method = not mp.process_by_default(process)
         if method == "fork" and threading.active_count() > 1:
             launch.threads = tuple(each.name for each in threading.enumerate() if each is not thread)
         own = backend is backends.STDLIB
@@ -477,10 +483,6 @@ class Recorder:
         looked_at = launch.observed is not None and not launch.observed.writes and not launch.predicted
         if looked_at and mp.is_plain(process, target, args, kwargs):
             self._harmless[target] = target.__code__
-
-    def _watch_pool(self, launch: Launch) -> None:
-        if launch.pool is not None:
-            self.pools.worker_starting(launch.pool, self.dead_workers, self.lost_jobs)
 
     def _wrap_result(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def _set(job: Any, i: int, outcome: tuple[bool, Any]) -> None:
@@ -565,9 +567,6 @@ class Recorder:
             launch.findings = failure.findings = _placed(failure.findings, launch.place)
         else:
             self._remember(record, error, ())
-
-    def _started(self, record: LegRecord, started: Started) -> None:  # noqa: ARG002 - a script's writes into it
-        started.launch.pid = started.held and started.held.pid
 
     # -- pickling ----------------------------------------------------------------------------------------------------
 

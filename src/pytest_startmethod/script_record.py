@@ -102,6 +102,7 @@ class ScriptRecorder(Recorder):
 
     def __init__(self, directory: str) -> None:
         super().__init__()
+        self.told = self._note
         self._directory = directory
         self._temporary: set[str] = set()
         self._held_at_exit: list[tuple[Launch, Any]] = []
@@ -132,10 +133,6 @@ class ScriptRecorder(Recorder):
             self._temporary.add(directory)
             _write(self._directory, {"temporary_directory": directory})
             _cpython.set_temporary_directory(process, directory)
-
-    def _started(self, record: LegRecord, started: Started) -> None:
-        super()._started(record, started)
-        self._note(record, started.launch)
 
     def _failed(self, record: LegRecord, launch: Launch, error: BaseException) -> None:
         super()._failed(record, launch, error)

@@ -22,7 +22,16 @@ from typing import Any, Final
 
 from . import _cpython
 from .ambient import SETTINGS
-from .structure import MISSING, class_attribute, class_name, instance_namespace, is_mock, module_of, subclasses
+from .structure import (
+    MISSING,
+    class_attribute,
+    class_name,
+    instance_namespace,
+    is_mock,
+    module_of,
+    public_name,
+    subclasses,
+)
 
 MAX_FUNCTIONS: Final = 2_000
 GUESSED: Final = 1_000
@@ -606,13 +615,13 @@ class _Search:
         if owner is None:
             if type(receiver) in (_Made, _Obj) or (value is MISSING and after is not None):
                 return None  # set by the instance itself
-            module, qualname = class_name(cls)
+            module, qualname = public_name(cls)
             if name == "__subclasses__":
                 return self.ref(module, (*qualname.split("."), name), subclasses(cls), where, depth)
             if class_attribute(type(cls), name)[0] is not None:
                 return None  # of the metaclass
             return self.ref(module, (*qualname.split("."), name), MISSING, where, depth)
-        module, qualname = class_name(owner)
+        module, qualname = public_name(owner)
         if module == "builtins" or "<locals>" in qualname:
             if "<locals>" in qualname and type(value) is types.FunctionType:
                 self.function(value, receiver, depth + 1)
@@ -1154,13 +1163,13 @@ class _Frame:
                 if type(module) is str:
                     search.write(Write(module, (name,), self.where, True))
             elif isinstance_of(value, type):
-                module, qualname = class_name(value)
+                module, qualname = public_name(value)
                 search.write(Write(module, (*qualname.split("."), name), self.where, True))
             else:
                 search.writes(owner, self.where, rebinds=False)
         elif type(owner) is _Obj:
             if isinstance_of(owner.value, type):
-                module, qualname = class_name(owner.value)
+                module, qualname = public_name(owner.value)
                 search.write(Write(module, (*qualname.split("."), name), self.where, True))
             else:
                 search.writes(owner, self.where, rebinds=False)

@@ -91,6 +91,20 @@ def class_name(cls: Any) -> tuple[str, str]:
     return (module if type(module) is str else ""), (name if type(name) is str else "")
 
 
+def public_name(cls: Any) -> tuple[str, str]:
+    """Return module and qualified name of a class, by way of the public module that has it where its own is private.
+
+    ``pathlib._local.Path`` is written ``pathlib.Path``.
+    """
+    module, name = class_name(cls)
+    parts = module.split(".")
+    hidden = next((i for i, part in enumerate(parts) if part[:1] == "_" and part[:2] != "__"), 0)
+    public = ".".join(parts[:hidden])
+    if public and resolve(sys.modules.get(public), name.split(".")) is cls:
+        return public, name
+    return module, name
+
+
 def subclasses(cls: type) -> list[type]:
     """Return the direct subclasses of a class, by name."""
     return sorted(type.__subclasses__(cls), key=class_name)

@@ -95,6 +95,78 @@ class Namespace:
         value = 1
 
 
+class Registering(type):
+    known: list[str] = []  # noqa: RUF012
+
+    def __new__(cls, name, bases, namespace):
+        made = super().__new__(cls, name, bases, namespace)
+        cls.known.append(name)
+        return made
+
+
+class Model(metaclass=Registering):
+    pass
+
+
+class Basket:
+    def __init__(self):
+        self.things = [1]
+
+    def __len__(self):
+        return len(self.things)
+
+    def __add__(self, other):
+        return f"basket and {other}"
+
+    def __contains__(self, thing):
+        return thing in self.things
+
+    def __iter__(self):
+        return iter(self.things)
+
+    def __getitem__(self, index):
+        return self.things[index]
+
+    def __call__(self):
+        return "called"
+
+    def __lt__(self, other):
+        return False
+
+    def show(self):
+        return "basket"
+
+
+basket = Basket()
+
+
+def keeper():
+    kept = {"value": 1}
+    total = 0
+
+    def read():
+        return kept["value"]
+
+    def keep(value):
+        kept["value"] = value
+
+    def step():
+        nonlocal total
+        total += 1
+        return total
+
+    return read, keep, step
+
+
+read_kept, keep, step = keeper()
+
+
+def __getattr__(name):
+    if name == "COMPUTED":
+        return f"limit {LIMIT}"
+    raise AttributeError(name)
+
+
 def count():
     global COUNT
     COUNT += 1

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 
 SETTINGS = {
+    "calendar.firstweekday": "calendar.setfirstweekday()",
     "csv.field_size_limit": "csv.field_size_limit()",
     "csv.list_dialects": "csv.register_dialect()",
     "faulthandler.is_enabled": "faulthandler.enable()",
@@ -154,7 +155,7 @@ def setting(name: str) -> Any:
 
     home, _, function = name.rpartition(".")
     ask = getattr(importlib.import_module(home), function)
-    if type(ask).__name__ not in ("builtin_function_or_method", "function") or (
+    if type(ask).__name__ not in ("builtin_function_or_method", "function", "method") or (
         ask.__module__.partition(".")[0].lstrip("_") != home
     ):
         raise LookupError(name)

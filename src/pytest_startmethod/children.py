@@ -333,7 +333,7 @@ def _read(path: str) -> ChildReport | None:
         with open(path, encoding="utf-8", errors="replace") as file:
             text = file.read()
         if path.endswith(".json"):
-            return report_from(json.loads(text))
+            return report_from(json.JSONDecoder().decode(text))
         if path.endswith(".stack"):
             return _crash(path, text)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):

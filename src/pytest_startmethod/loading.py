@@ -34,7 +34,8 @@ from .finding import Finding
 from .walk import PROTOCOL, key_text, shorten
 
 _json = json.JSONEncoder().encode
-"""As ``json.dumps``, which the user's test may have patched."""
+_parsed = json.JSONDecoder().decode
+"""As ``json.dumps`` and ``json.loads``, which the user's test may have patched."""
 SECONDS = 10.0
 """How long one question may take, imports of the user's modules included."""
 _LARGE = 64 * 1024 * 1024
@@ -275,7 +276,7 @@ class Loader:
         """Return the answer to the question that `begin` sent; None if none came."""
         try:
             self._await()
-            answer: Mapping[str, Any] = json.loads(self._receive())
+            answer: Mapping[str, Any] = _parsed(self._receive().decode())
         except (OSError, EOFError, AssertionError, ValueError):
             self.close()
             return None
@@ -305,7 +306,7 @@ class Loader:
         question = {"buffers": payload.buffers, "main": main, "seconds": self.seconds}
         self._send(_json(question).encode())
         self._send(payload.data)
-        answer: Mapping[str, Any] = json.loads(self._receive())
+        answer: Mapping[str, Any] = _parsed(self._receive().decode())
         return answer
 
     def _start(self) -> None:

@@ -655,11 +655,14 @@ class _Machine:
         """Push what a call makes. A part that is the function itself adds nothing to the path."""
         parts = [("", function)]
         name = function.value if function.kind == "global" else None
+        known = _steps_of(name, len(args.parts))
         for index, (_, part) in enumerate(args.parts):
             if name == ("builtins", "getattr") and index == 0:
                 step = ".__self__"
             elif name in _PARTIALS and index < 3:
                 step = (".func", ".args", ".keywords")[index]
+            elif index < len(known):
+                step = known[index]
             else:
                 step = f"{{argument {index}}}"
             parts.append((step, part))
@@ -694,6 +697,24 @@ class _Machine:
 
 _PARTIALS = {("functools", "partial"), ("multiprocessing.reduction", "_rebuild_partial")}
 """What a partial is made again with: by pickle, and by ForkingPickler (3.10 to 3.15)."""
+
+
+def _steps_of(name: Any, count: int) -> list[str]:
+    """Return the steps to the arguments that a class is called with, where they are known to be parts of the object."""
+    module, qualname = name if type(name) is tuple else ("", "")
+    cls: Any = structure.resolve(sys.modules.get(module), str(qualname).split(".")) if module else None
+    if not issubclass(type(cls), type):
+        return []
+    mro = type.__dict__["__mro__"].__get__(cls)
+    if BaseException in mro:
+        group = any(each.__name__ == "BaseExceptionGroup" and each.__module__ == "builtins" for each in mro)
+        return [".message", ".exceptions"] if group else [f".args[{index}]" for index in range(count)]
+    fields = structure.class_attribute(cls, "_fields")[1]
+    if tuple in mro and type(fields) is tuple and len(fields) == count:
+        return [f".{field}" for field in fields]
+    if count == 1 and any(each.__name__ == "Enum" and each.__module__ == "enum" for each in mro):
+        return [".value"]
+    return [".default_factory"] if cls.__module__ == "collections" and cls.__name__ == "defaultdict" else []
 
 
 def _attributes(state: _Node) -> list[tuple[str, _Node]]:

@@ -1083,6 +1083,71 @@ def method_patched_on_one_object():
     return Given(show_basket, (), set_to(state_support.basket, "show", lambda: "patched"))
 
 
+def read_corner():
+    return state_support.corner.x
+
+
+@case("state_support.corner", "SM301", reader="return state_support.corner.x")
+def field_of_a_named_tuple():
+    return Given(read_corner, (), set_to(state_support, "corner", state_support.Corner(1, 1)))
+
+
+def read_measured():
+    return state_support.measured.whole
+
+
+@case("state_support.measured", "SM301", reader="return state_support.measured.whole")
+def attribute_by_a_descriptor():
+    return Given(read_measured, (), set_to(state_support.measured, "half", 4))
+
+
+def read_vars():
+    return vars(state_support)["LIMIT"]
+
+
+@case("state_support.LIMIT", "SM301", reader="return vars(state_support)")
+def item_of_a_modules_namespace():
+    return Given(read_vars, (), set_to(state_support, "LIMIT", 50))
+
+
+def read_namespace():
+    return state_support.__dict__["LIMIT"]
+
+
+@case("state_support.LIMIT", "SM301", reader="return state_support.__dict__")
+def item_of_a_modules_dict():
+    return Given(read_namespace, (), set_to(state_support, "LIMIT", 50))
+
+
+def make_measured():
+    return vars(state_support.Measured(3))
+
+
+@case("state_support.Measured.__init__", "SM303", reader="return vars(state_support.Measured(3))")
+def constructor_patched():
+    patch = mock.patch.object(state_support.Measured, "__init__", return_value=None)
+    patch.start()
+    return Given(make_measured, (), patch.stop)
+
+
+def show_measured():
+    return f"{state_support.measured!r}"
+
+
+@case("state_support.Measured.__repr__", "SM303", reader="return f")
+def text_of_an_object_patched():
+    return Given(show_measured, (), set_to(state_support.Measured, "__repr__", lambda self: "patched"))
+
+
+def read_separator():
+    return json.JSONEncoder.item_separator
+
+
+@case("json.encoder.JSONEncoder.item_separator", "SM302", reader="return json.JSONEncoder")
+def class_that_the_plugin_uses_too():
+    return Given(read_separator, (), set_to(json.JSONEncoder, "item_separator", "|"))
+
+
 def use_len():
     return len(state_support.basket)
 

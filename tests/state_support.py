@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextvars
 import functools
 import logging
@@ -64,6 +65,28 @@ class Settings:
 
 
 settings = Settings()
+Corner = collections.namedtuple("Corner", "x y")
+corner = Corner(0, 0)
+
+
+class Doubled:
+    """A descriptor that answers from what the object holds."""
+
+    def __get__(self, held, _cls=None):
+        return held.__dict__["half"] * 2
+
+
+class Measured:
+    whole = Doubled()
+
+    def __init__(self, half):
+        self.half = half
+
+    def __repr__(self):
+        return f"Measured({self.half})"
+
+
+measured = Measured(1)
 
 
 class Base:

@@ -30,6 +30,7 @@ SETTINGS = {
     "sys.getrecursionlimit": "sys.setrecursionlimit()",
     "sys.getswitchinterval": "sys.setswitchinterval()",
     "threading.stack_size": "threading.stack_size()",
+    "tracemalloc.is_tracing": "tracemalloc.start()",
 }
 """Functions that are called without arguments and say how the process is set, each with what sets it."""
 

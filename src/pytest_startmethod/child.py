@@ -401,7 +401,7 @@ def _cwd() -> str | None:
 def _write(event: dict[str, Any], suffix: str = "json") -> None:
     import json
 
-    data = json.JSONEncoder().encode(event).encode("ascii")  # the test may have patched json.dumps
+    data = json.JSONEncoder(separators=(",", ":")).encode(event).encode("ascii")  # the test may have patched json.dumps
     if not _room_for(len(data)):
         return
     _facts["count"] = number = _facts.get("count", 0) + 1

@@ -33,7 +33,7 @@ from .child_causes import Parent, Unloaded, load_finding
 from .finding import Finding
 from .walk import PROTOCOL, key_text, shorten
 
-_json = json.JSONEncoder().encode
+_json = json.JSONEncoder(separators=(",", ":")).encode
 _parsed = json.JSONDecoder().decode
 """As ``json.dumps`` and ``json.loads``, which the user's test may have patched."""
 SECONDS = 10.0

@@ -201,6 +201,13 @@ class _Const:
 
 
 @dataclass(slots=True, eq=False)
+class _Space:
+    """The ``__dict__`` of what a symbol stands for."""
+
+    symbol: Any
+
+
+@dataclass(slots=True, eq=False)
 class _Captured:
     """A variable that a function with a name of its own took from the function around it."""
 
@@ -562,6 +569,8 @@ class _Search:
     def attr(self, symbol: Any, name: str, where: Where, depth: int) -> Any:
         """Return the symbol of ``symbol.name`` and note what was read."""
         kind = type(symbol)
+        if name == "__dict__" and kind is _Ref and isinstance_of(symbol.value, types.ModuleType):
+            return _Space(symbol)
         if kind is _Bound:
             symbol, kind = symbol.symbol, type(symbol.symbol)
         if kind is _Super:
@@ -627,6 +636,8 @@ class _Search:
         if type(value).__name__ in ("function", "partial"):
             return None
         result = self.class_attr(type(value), name, symbol, where, depth)
+        if type(symbol) is _Ref and type(found) not in _BINDS:  # a descriptor's answer comes from all that it may read
+            symbol.read.whole = True
         return result if type(result) is _Bound else _Bound(symbol, name, result)
 
     def deeper(self, symbol: _Ref, step: Step, value: Any, where: Where, depth: int) -> _Ref:
@@ -666,7 +677,7 @@ class _Search:
         if type(raw) is types.FunctionType:
             self.homes.setdefault(id(raw), (module, read.names))
         self.bind(value, bound, as_class, depth)
-        if type(value) in (types.FunctionType, classmethod, staticmethod, property):
+        if type(value) in _BINDS:
             read.called = True
             return _Bound(bound, name, ref)
         self.uses(value, ref, depth)
@@ -688,6 +699,8 @@ class _Search:
                 self.function(func, receiver, depth + 1)
 
     def item(self, symbol: Any, key: Any, where: Where, depth: int) -> Any:
+        if type(symbol) is _Space:
+            return self.attr(symbol.symbol, key, where, depth) if type(key) is str else None
         if type(symbol) is _Bound:
             symbol = symbol.symbol
         if type(symbol) not in (_Ref, _Obj) or symbol.value is MISSING:
@@ -753,6 +766,11 @@ class _Search:
                 _, init = class_attribute(value, "__init__")
                 if type(init) is types.FunctionType:
                     self.bound_call(init, [_Made(value), *args], kwargs, depth)
+            for name in ("__new__", "__init__"):
+                owner = class_attribute(value, name)[0]
+                if where is not None and owner is not None and (self.users_class(owner) or self.replaced(value, name)):
+                    module, qualname = public_name(owner)
+                    self.note(module, (*qualname.split("."), name), (), where, depth).called = True
             return _Made(value) if class_name(value)[0] != "builtins" else None
         elif type(value).__module__ != "builtins":
             self.special(callee, "__call__", where, depth)
@@ -863,6 +881,7 @@ class _Search:
             self.out.writes.append(write)
 
 
+_BINDS: Final = (types.FunctionType, classmethod, staticmethod, property)
 _NO_STATE: Final = (types.ModuleType, types.FunctionType, types.BuiltinFunctionType, types.MethodType)
 _AMBIENT: Final = frozenset({"random", "decimal", "locale", "warnings", "signal", "logging", "numpy"})
 
@@ -897,7 +916,8 @@ _IMPLIED_BY = {
     "UNARY_INVERT": ((1, "__invert__"),),
     "UNARY_NOT": ((1, "__bool__"), (1, "__len__")),
     "TO_BOOL": ((1, "__bool__"), (1, "__len__")),
-    "FORMAT_VALUE": ((1, "__format__"), (1, "__str__")),
+    "FORMAT_VALUE": ((1, "__format__"), (1, "__str__"), (1, "__repr__")),
+    "CONVERT_VALUE": ((1, "__str__"), (1, "__repr__")),
     "FORMAT_SIMPLE": ((1, "__format__"), (1, "__str__")),
 }
 """Instructions that call a method of an object without naming it: where that lies on the stack, and the method."""
@@ -1279,6 +1299,8 @@ class _Frame:
                         self.module, (text,), self.namespace[text], self.where, self.depth
                     ).read.whole = True
             return (None,)
+        if name == "vars" and args and type(args[0]) is _Ref and isinstance_of(args[0].value, types.ModuleType):
+            return (_Space(args[0]),)
         if name == "type" and len(args) == 1:
             each = args[0]
             cls = each.cls if type(each) is _Made else type(each.value) if type(each) is _Obj else None

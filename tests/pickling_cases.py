@@ -29,6 +29,7 @@ import pathlib
 import queue
 import random
 import re
+import sched
 import socket
 import socketserver
 import sqlite3
@@ -949,6 +950,55 @@ class ReturnsTooMuch:
 @bad("SM105", "args[0]", fix="two to six elements")
 def reduce_that_returns_seven() -> Given:
     return Given(args=(ReturnsTooMuch(),))
+
+
+class Circular:
+    def __reduce__(self) -> Any:  #! reduce_that_returns_the_object_itself
+        return Circular, (self,)
+
+
+@bad("SM107", "args[0][0]", says="arguments with the object itself", fix="the state, the third element")
+def reduce_that_returns_the_object_itself() -> Given:
+    return Given(args=([Circular()],))
+
+
+class NewargsInAList:
+    def __getnewargs__(self) -> Any:  #! newargs_that_are_no_tuple
+        return [1]
+
+
+@bad("SM105", "args[0]", says="should return a tuple", fix="a tuple of its arguments")
+def newargs_that_are_no_tuple() -> Given:
+    return Given(args=(NewargsInAList(),))
+
+
+Misnamed = typing.NewType("NamedOtherwise", int)  #! new_type_with_a_wrong_name
+
+
+@bad("SM104", "args[0]", says="bound to pickling_cases.Misnamed", fix="give it the same name")
+def new_type_with_a_wrong_name() -> Given:
+    return Given(args=(Misnamed,))
+
+
+@bad("SM103", "args[0]['asked']", says="a pool's result", fix=r"what its get\(\) returns")
+def result_of_a_pool() -> Given:
+    pool = multiprocessing.pool.ThreadPool(1)
+    asked = pool.apply_async(work)  #! result_of_a_pool
+    return Given(args=({"asked": asked},), close=pool.terminate)
+
+
+@bad("SM103", "args[0]", says="its _event._cond._lock is a lock", fix="re-create the scheduler")
+def event_that_a_library_made_for_itself() -> Given:
+    keeper = sched.scheduler()
+    keeper._event = threading.Event()  # type: ignore[attr-defined]
+    return Given(args=(keeper,))
+
+
+@bad("SM103", "args[0]", says="a ufunc made at run time", fix="of a function at module level", needs="numpy")
+def ufunc_made_of_a_lambda() -> Given:
+    import numpy as np
+
+    return Given(args=(np.frompyfunc(lambda x: x, 1, 1),))
 
 
 class Kept:

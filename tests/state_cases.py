@@ -7,6 +7,7 @@ the finding that explains the difference, whether that is a cause or only a note
 from __future__ import annotations
 
 import builtins
+import calendar
 import dataclasses
 import datetime
 import decimal
@@ -388,6 +389,73 @@ def read_decorated():
 @case("state_cases.MODE", "SM301", reader="return MODE")
 def behind_a_decorator():
     return Given(read_decorated, (), set_to(ME, "MODE", "changed"))
+
+
+@decorated
+def read_decorated_table():
+    return TABLE["a"]
+
+
+def call_both():
+    return len(read_decorated()), read_decorated_table()
+
+
+@case("state_cases.TABLE", "SM301", reader='return TABLE["a"]')
+def behind_a_decorator_that_others_have_too():
+    TABLE["a"] = 99
+    return Given(call_both, (), lambda: TABLE.update(a=1))
+
+
+def read_computed():
+    return state_support.COMPUTED
+
+
+@case("state_support.LIMIT", "SM301", reader='return f"limit')
+def attribute_that_the_module_computes():
+    return Given(read_computed, (), set_to(state_support, "LIMIT", 50))
+
+
+def read_captured():
+    return state_support.read_kept()
+
+
+@case("state_support.read_kept.__closure__", "SM301", reader='return kept["value"]')
+def captured_dict():
+    state_support.keep(5)
+    return Given(read_captured, (), lambda: state_support.keep(1))
+
+
+def advance():
+    return state_support.step()
+
+
+def decorated_with_a_count(function):
+    times = 0
+
+    @functools.wraps(function)
+    def wrapper():
+        nonlocal times
+        times += 1
+        return function(), times
+
+    return wrapper
+
+
+@case("state_support.step.__closure__", "SM301", "note", reader="total += 1")
+def captured_counter():
+    state_support.step()
+    return Given(advance)
+
+
+@decorated_with_a_count
+def read_times():
+    return 1
+
+
+@case("state_cases.read_times.__closure__", "SM301", "note", reader="times += 1")
+def counter_of_the_targets_own_decorator():
+    read_times()
+    return Given(read_times)
 
 
 def with_default(value=NUMBERS):
@@ -987,6 +1055,156 @@ def module_that_cannot_be_imported():
     return Given(read_without, (), undo)
 
 
+def read_text_back():
+    return json.loads("1")
+
+
+@case("json.loads", "SM303", reader="return json.loads")
+def function_that_reads_the_answers_too():
+    return Given(read_text_back, (), set_to(json, "loads", no_text))
+
+
+def read_models():
+    return len(state_support.Model.known)
+
+
+@case("state_support.Registering.known", "SM302", reader="return len(state_support.Model.known)")
+def registry_of_a_metaclass():
+    types.new_class("LateModel", (state_support.Model,))
+    return Given(read_models, (), state_support.Registering.known.pop)
+
+
+def show_basket():
+    return state_support.basket.show()
+
+
+@case("state_support.basket", "SM303", reader="return state_support.basket.show()")
+def method_patched_on_one_object():
+    return Given(show_basket, (), set_to(state_support.basket, "show", lambda: "patched"))
+
+
+def read_corner():
+    return state_support.corner.x
+
+
+@case("state_support.corner", "SM301", reader="return state_support.corner.x")
+def field_of_a_named_tuple():
+    return Given(read_corner, (), set_to(state_support, "corner", state_support.Corner(1, 1)))
+
+
+def read_measured():
+    return state_support.measured.whole
+
+
+@case("state_support.measured", "SM301", reader="return state_support.measured.whole")
+def attribute_by_a_descriptor():
+    return Given(read_measured, (), set_to(state_support.measured, "half", 4))
+
+
+def read_vars():
+    return vars(state_support)["LIMIT"]
+
+
+@case("state_support.LIMIT", "SM301", reader="return vars(state_support)")
+def item_of_a_modules_namespace():
+    return Given(read_vars, (), set_to(state_support, "LIMIT", 50))
+
+
+def read_namespace():
+    return state_support.__dict__["LIMIT"]
+
+
+@case("state_support.LIMIT", "SM301", reader="return state_support.__dict__")
+def item_of_a_modules_dict():
+    return Given(read_namespace, (), set_to(state_support, "LIMIT", 50))
+
+
+def make_measured():
+    return vars(state_support.Measured(3))
+
+
+@case("state_support.Measured.__init__", "SM303", reader="return vars(state_support.Measured(3))")
+def constructor_patched():
+    patch = mock.patch.object(state_support.Measured, "__init__", return_value=None)
+    patch.start()
+    return Given(make_measured, (), patch.stop)
+
+
+def show_measured():
+    return f"{state_support.measured!r}"
+
+
+@case("state_support.Measured.__repr__", "SM303", reader="return f")
+def text_of_an_object_patched():
+    return Given(show_measured, (), set_to(state_support.Measured, "__repr__", lambda self: "patched"))
+
+
+def read_separator():
+    return json.JSONEncoder.item_separator
+
+
+@case("json.encoder.JSONEncoder.item_separator", "SM302", reader="return json.JSONEncoder")
+def class_that_the_plugin_uses_too():
+    return Given(read_separator, (), set_to(json.JSONEncoder, "item_separator", "|"))
+
+
+def use_len():
+    return len(state_support.basket)
+
+
+def use_add():
+    return state_support.basket + 1
+
+
+def use_contains():
+    return 5 in state_support.basket
+
+
+def use_iter():
+    return [each for each in state_support.Basket()]  # noqa: C416
+
+
+def use_getitem():
+    basket = state_support.Basket()
+    return basket[0]
+
+
+def use_call():
+    return state_support.Basket()()
+
+
+def use_lt():
+    return state_support.Basket() < 1
+
+
+def _method_of_an_operator(reader: Callable[[], Any]) -> None:
+    name = f"__{reader.__name__.removeprefix('use_')}__"
+
+    def make() -> Given:
+        return Given(reader, (), set_to(state_support.Basket, name, patched_method))
+
+    make.__name__ = f"method_of_an_operator_{reader.__name__}"
+    case(f"state_support.Basket.{name}", "SM303", reader="asket")(make)
+
+
+def patched_method(*_args):
+    return iter([7])
+
+
+for each in (use_len, use_add, use_contains, use_iter, use_getitem, use_call, use_lt):
+    _method_of_an_operator(each)
+
+
+def read_first_day():
+    return calendar.firstweekday()
+
+
+@case("calendar.firstweekday", "SM306", reader="return calendar.firstweekday")
+def first_day_of_the_week():
+    calendar.setfirstweekday(6)
+    return Given(read_first_day, (), lambda: calendar.setfirstweekday(0))
+
+
 # -- what differs and does not matter ----------------------------------------------------------------------------------
 
 
@@ -1043,6 +1261,21 @@ def only_writes():
 @silent
 def global_that_is_only_written():
     return Given(only_writes, (), set_to(ME, "COUNTED", 5))
+
+
+def sets_first():
+    global COUNTED
+    COUNTED = 1
+    state_support.COUNT = 2
+    if COUNTED:
+        return COUNTED + state_support.COUNT
+    return COUNTED
+
+
+@silent
+def global_that_is_set_before_it_is_read():
+    undo, other = set_to(ME, "COUNTED", 5), set_to(state_support, "COUNT", 9)
+    return Given(sets_first, (), lambda: (undo(), other()))
 
 
 def shadows():

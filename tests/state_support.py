@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextvars
 import functools
 import logging
@@ -64,6 +65,28 @@ class Settings:
 
 
 settings = Settings()
+Corner = collections.namedtuple("Corner", "x y")
+corner = Corner(0, 0)
+
+
+class Doubled:
+    """A descriptor that answers from what the object holds."""
+
+    def __get__(self, held, _cls=None):
+        return held.__dict__["half"] * 2
+
+
+class Measured:
+    whole = Doubled()
+
+    def __init__(self, half):
+        self.half = half
+
+    def __repr__(self):
+        return f"Measured({self.half})"
+
+
+measured = Measured(1)
 
 
 class Base:
@@ -93,6 +116,78 @@ class Derived(Base):
 class Namespace:
     class Inner:
         value = 1
+
+
+class Registering(type):
+    known: list[str] = []  # noqa: RUF012
+
+    def __new__(cls, name, bases, namespace):
+        made = super().__new__(cls, name, bases, namespace)
+        cls.known.append(name)
+        return made
+
+
+class Model(metaclass=Registering):
+    pass
+
+
+class Basket:
+    def __init__(self):
+        self.things = [1]
+
+    def __len__(self):
+        return len(self.things)
+
+    def __add__(self, other):
+        return f"basket and {other}"
+
+    def __contains__(self, thing):
+        return thing in self.things
+
+    def __iter__(self):
+        return iter(self.things)
+
+    def __getitem__(self, index):
+        return self.things[index]
+
+    def __call__(self):
+        return "called"
+
+    def __lt__(self, other):
+        return False
+
+    def show(self):
+        return "basket"
+
+
+basket = Basket()
+
+
+def keeper():
+    kept = {"value": 1}
+    total = 0
+
+    def read():
+        return kept["value"]
+
+    def keep(value):
+        kept["value"] = value
+
+    def step():
+        nonlocal total
+        total += 1
+        return total
+
+    return read, keep, step
+
+
+read_kept, keep, step = keeper()
+
+
+def __getattr__(name):
+    if name == "COMPUTED":
+        return f"limit {LIMIT}"
+    raise AttributeError(name)
 
 
 def count():

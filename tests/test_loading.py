@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import collections
 import functools
 import multiprocessing
 import os
@@ -21,7 +22,17 @@ from pytest_startmethod import loading
 from pytest_startmethod.causes import Call
 
 MODULE = """
-import functools, os, time
+import collections, functools, os, sys, time
+
+
+Pair = collections.namedtuple("Pair", "left right")
+
+
+def group(errors):
+    return ExceptionGroup("several", errors) if sys.version_info >= (3, 11) else errors
+
+
+GROUPED = ".exceptions[1]" if sys.version_info >= (3, 11) else "[1]"
 
 
 class Refuses:
@@ -149,10 +160,15 @@ def make_each(parts: Any) -> dict[str, tuple[Any, str, str]]:
         "in a list": ([0, {"a": (1, parts.Refuses())}], "SM203", "[1]['a'][1]"),
         "in a partial": (functools.partial(parts.top, parts.Refuses()), "SM203", ".args[0]"),
         "in a keyword": (functools.partial(parts.top, key=parts.Refuses()), "SM203", ".keywords['key']"),
+        "in an exception": (ValueError("x", parts.Refuses()), "SM203", ".args[1]"),
+        "in a named tuple": (parts.Pair(1, parts.Refuses()), "SM203", ".right"),
+        "in a default": (collections.defaultdict(parts.Private().bound()), "SM202", ".default_factory"),
+        "in a group": (parts.group([ValueError(), parts.NeedsError(1, "x")]), "SM203", parts.GROUPED),
     }
 
 
-NAMES = ["setstate", "exception", "new", "in a slot", "private method", "in a list", "in a partial", "in a keyword"]
+NAMES = ["setstate", "exception", "new", "in a slot", "private method", "in a list", "in a partial", "in a keyword",
+         "in an exception", "in a named tuple", "in a default", "in a group"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)

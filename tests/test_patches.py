@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
 import sys
 import types
@@ -192,6 +193,12 @@ def test_dotted_runs_no_code_of_the_objects():
 
     assert dotted(Nosy()) == f"<{HERE}.test_dotted_runs_no_code_of_the_objects.<locals>.Nosy>"
     assert dotted(types.ModuleType("name")) == "name"
+
+
+def test_class_of_a_private_module_is_named_by_the_public_one_that_has_it():
+    """``concurrent.futures._base.Future`` is what the user writes as concurrent.futures.Future; one without is not."""
+    assert dotted(concurrent.futures.Future) == "concurrent.futures.Future"
+    assert dotted(concurrent.futures._base._Waiter) == "concurrent.futures._base._Waiter"
 
 
 PACKAGE = """

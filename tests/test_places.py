@@ -144,6 +144,39 @@ def test_code_that_sets_other_attributes_made_another_object(load: Load) -> None
     assert found.line == line(module, "# fill")
 
 
+def test_class_that_is_written_with_its_module(load: Load) -> None:
+    """``types.SimpleNamespace(lock=...)`` sets an attribute as ``SimpleNamespace(lock=...)`` does."""
+    module = load(
+        """
+        import threading, types
+        def fill():
+            return types.SimpleNamespace(lock=threading.Lock())  # fill
+        """
+    )
+    thing = module.fill()
+    (found,) = places.attribute_places(thing, "lock", thing.lock)
+    assert found.line == line(module, "# fill")
+
+
+def test_object_made_by_a_call_of_a_method_may_be_of_any_class(load: Load) -> None:
+    """What ``super().__call__()`` returns is no object of a class ``__call__``."""
+    module = load(
+        """
+        import threading
+        class Meta(type):
+            def __call__(cls):
+                obj = super().__call__()
+                obj.given = threading.Lock()  # call
+                return obj
+        class Thing(metaclass=Meta):
+            pass
+        """
+    )
+    thing = module.Thing()
+    (found,) = places.attribute_places(thing, "given", thing.given)
+    assert found.line == line(module, "# call")
+
+
 @pytest.mark.parametrize(
     "statement",
     [

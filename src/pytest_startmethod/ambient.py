@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 
 SETTINGS = {
+    "calendar.firstweekday": "calendar.setfirstweekday()",
     "csv.field_size_limit": "csv.field_size_limit()",
     "csv.list_dialects": "csv.register_dialect()",
     "faulthandler.is_enabled": "faulthandler.enable()",
@@ -29,6 +30,7 @@ SETTINGS = {
     "sys.getrecursionlimit": "sys.setrecursionlimit()",
     "sys.getswitchinterval": "sys.setswitchinterval()",
     "threading.stack_size": "threading.stack_size()",
+    "tracemalloc.is_tracing": "tracemalloc.start()",
 }
 """Functions that are called without arguments and say how the process is set, each with what sets it."""
 
@@ -154,7 +156,7 @@ def setting(name: str) -> Any:
 
     home, _, function = name.rpartition(".")
     ask = getattr(importlib.import_module(home), function)
-    if type(ask).__name__ not in ("builtin_function_or_method", "function") or (
+    if type(ask).__name__ not in ("builtin_function_or_method", "function", "method") or (
         ask.__module__.partition(".")[0].lstrip("_") != home
     ):
         raise LookupError(name)

@@ -270,6 +270,8 @@ class _Writer:
         method = _raising_method(leaf.error)
         if method is not None:
             return self.raised(method)
+        if edge.is_users(type(obj)) and f"{_reduction_method(type(obj))[0]} should return" in str(leaf.error):
+            return self.invalid_reduction()
         return self.unpicklable()
 
     def make(
@@ -290,12 +292,15 @@ class _Writer:
         obj = self.obj
         name, module = self.leaf.name or _qualname(obj), _text_attribute(obj, "__module__")
         definition = places.function_definition(obj)
-        if definition is None and self.leaf.name is not None:  # which its own reduction returned
+        if definition is None and self.leaf.name is not None and edge.is_users(type(obj)):
+            # which its own reduction returned
             definition = places.function_definition(_class_attribute(type(obj), "__reduce_ex__", "__reduce__"))
         bound = bound_to(obj)
         code = places.code_of(places.users_function(obj))
         lambda_ = code is not None and code.co_name == "<lambda>"
         evidence = _decorators(definition)
+        if "<locals>" not in name and not lambda_ and not all(map(str.isidentifier, name.split("."))):
+            return self.unpicklable()  # a ufunc: it says a name that nothing can have
         if "<locals>" not in name and not lambda_:
             return self.shadowed(obj, name, module, definition, bound, evidence)
         func = _innermost(places.users_function(obj))
@@ -351,7 +356,7 @@ class _Writer:
         bound: list[str], evidence: list[str],
     ) -> Finding:  # fmt: skip
         """SM104: the name is no local one, and yet it does not lead back to the object."""
-        place = definition.place if definition else None
+        place = definition.place if definition else places.named_place(module, name)
         there, other = _look_up(module, name)
         evidence = list(evidence)
         full = f"{module}.{name}" if module else name
@@ -622,11 +627,25 @@ class _Writer:
         definition = places.function_definition(func) if func is not None else None
         cls = edge.type_name(t)
         message = f"`{cls}.{name}` returned something that is no reduction: {_one_line(self.leaf.error)}."
+        place = definition.place if definition else None
+        if isinstance(self.leaf.error, RecursionError):
+            message = (
+                f"`{cls}.{name}` returns arguments with the object itself in them: to make them, a child would need "
+                f"the object first. {_one_line(self.leaf.error)}."
+            )
+            fix = (
+                f"return the object's own parts from `{cls}.{name}`; what leads back to the object belongs into the "
+                f"state, the third element, which ends the recursion"
+            )
+            return self.make("SM107", place, message, [], fix)
+        if "__getnewargs" in name:
+            fix = f"return what `{cls}.__new__` takes from `{cls}.{name}`: {_NEWARGS[name]}"
+            return self.make("SM105", place, message, [], fix)
         fix = (
             f"return a string or a tuple of two to six elements from `{cls}.{name}`: a callable, the tuple of its "
             f"arguments, then the state"
         )
-        return self.make("SM105", definition.place if definition else None, message, [], fix)
+        return self.make("SM105", place, message, [], fix)
 
     def foreign(self) -> Finding:
         leaf = next((each for each, _ in self.group if _foreign(each.error)), self.leaf)
@@ -956,6 +975,10 @@ class _Method:
     raised: Place
 
 
+_NEWARGS = {
+    "__getnewargs__": "a tuple of its arguments",
+    "__getnewargs_ex__": "a pair, the tuple of its arguments and the dictionary of its keyword arguments",
+}
 _FACTORIES = {"Synchronized": "Value", "SynchronizedArray": "Array", "SynchronizedString": "Array"}
 """What the user calls to make an object of multiprocessing's classes of other names."""
 

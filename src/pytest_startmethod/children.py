@@ -361,7 +361,7 @@ def _text(path: str) -> str | None:
 
 def _read_event(path: str) -> ChildReport | None:
     try:
-        return report_from(json.loads(_text(path) or ""))
+        return report_from(json.JSONDecoder().decode(_text(path) or ""))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
 

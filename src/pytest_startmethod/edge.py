@@ -14,6 +14,7 @@ from typing import Any
 
 from .callers import owner
 from .places import code_of, module_file
+from .structure import public_name
 from .walk import Step
 
 __all__ = ["Kind", "actionable", "describe", "is_users", "judged_whole", "kind_of", "type_name"]
@@ -53,7 +54,18 @@ _ASYNC = Kind(
     "an asyncio object, bound to its event loop", "re-create it in the child, inside the loop that runs there"
 )
 
+_OF_THREADS = {
+    ("threading", "Event"): Kind("a threading.Event", "pass multiprocessing's Event, made by the child's context"),
+    ("threading", "Condition"): Kind("a threading.Condition", "pass multiprocessing's Condition"),
+    ("threading", "Semaphore"): Kind("a threading.Semaphore", "pass multiprocessing's Semaphore"),
+    ("threading", "Barrier"): Kind("a threading.Barrier", "pass multiprocessing's Barrier"),
+    ("queue", "Queue"): Kind("a queue of threads (queue.Queue)", "pass multiprocessing's Queue"),
+    ("_queue", "SimpleQueue"): Kind("a queue of threads", "pass multiprocessing's SimpleQueue"),
+}
+"""What the user can make otherwise, unless a library has made it for itself."""
+
 _BY_NAME: dict[tuple[str, str], Kind] = {
+    **_OF_THREADS,
     ("_thread", "lock"): _LOCK,
     ("_thread", "RLock"): _LOCK,
     ("threading", "_RLock"): _LOCK,
@@ -62,12 +74,6 @@ _BY_NAME: dict[tuple[str, str], Kind] = {
     ),
     ("threading", "Thread"): Kind("a thread", "start the thread in the child, and pass what it works on"),
     ("_thread", "_ThreadHandle"): Kind("a thread's handle", "start the thread in the child", False),
-    ("threading", "Event"): Kind("a threading.Event", "pass multiprocessing's Event, made by the child's context"),
-    ("threading", "Condition"): Kind("a threading.Condition", "pass multiprocessing's Condition"),
-    ("threading", "Semaphore"): Kind("a threading.Semaphore", "pass multiprocessing's Semaphore"),
-    ("threading", "Barrier"): Kind("a threading.Barrier", "pass multiprocessing's Barrier"),
-    ("queue", "Queue"): Kind("a queue of threads (queue.Queue)", "pass multiprocessing's Queue"),
-    ("_queue", "SimpleQueue"): Kind("a queue of threads", "pass multiprocessing's SimpleQueue"),
     ("subprocess", "Popen"): Kind("a running subprocess", "start it in the child, or pass its pid or its output", True),
     ("socketserver", "BaseServer"): _SERVER,
     ("asyncio.events", "AbstractServer"): _SERVER,
@@ -84,6 +90,7 @@ _BY_NAME: dict[tuple[str, str], Kind] = {
     ("multiprocessing.pool", "Pool"): Kind(
         "a pool", "keep the pool in the parent and submit the work from there, or make a pool in the child"
     ),
+    ("multiprocessing.pool", "ApplyResult"): Kind("a pool's result", "pass what its get() returns"),
     ("multiprocessing.managers", "BaseManager"): Kind("a manager", "pass the proxies that it made, not the manager"),
     ("multiprocessing.process", "BaseProcess"): Kind(
         "a process object", "pass its pid or name: only the parent can join or end it"
@@ -175,6 +182,7 @@ _BY_NAME: dict[tuple[str, str], Kind] = {
     ("ssl", "SSLSocket"): _CLIENT,
     ("http.client", "HTTPConnection"): _CLIENT,
     ("http.client", "HTTPResponse"): Kind("an HTTP response", "read() it in the parent and pass the bytes"),
+    ("urllib.request", "OpenerDirector"): Kind("a URL opener", "build the opener in the child"),
     ("smtplib", "SMTP"): _CLIENT,
     ("ftplib", "FTP"): _CLIENT,
     ("selectors", "BaseSelector"): Kind("a selector", "make the selector in the child", True),
@@ -186,6 +194,7 @@ _BY_NAME: dict[tuple[str, str], Kind] = {
     ("unittest.mock", "NonCallableMock"): _MOCK,
     ("mock.mock", "NonCallableMock"): _MOCK,
     ("argparse", "ArgumentParser"): Kind("an argument parser", "pass what it parsed (the Namespace)", True),
+    ("numpy", "ufunc"): Kind("a ufunc made at run time", "make it in the child, of a function at module level", False),
     ("random", "SystemRandom"): Kind("a source of random numbers", "make it in the child", False),
     ("xml.parsers.expat", "XMLParserType"): Kind("a parser", "make the parser in the child", False),
     ("tkinter", "Misc"): Kind("a window", "create the window in the child", True),
@@ -261,6 +270,7 @@ def type_name(t: type) -> str:
     module, name = _name(t)
     if not module or module in ("builtins", "__main__"):
         return name
+    module, name = public_name(t)
     return name if owner(module_file(module) or "") == "user" and module_file(module) else f"{module}.{name}"
 
 
@@ -348,26 +358,25 @@ def actionable(root: object, chain: Sequence[tuple[Step, Any]], leaf: object) ->
     if not chain:
         return -1
     last = len(chain) - 1
+    after = 0
+    for i, (_, obj) in enumerate(chain[:-1]):
+        if type(obj) is not types.MethodType and is_users(type(obj)):
+            after = i + 1
+    opaque = next((i for i in range(after, last) if _is_opaque(chain[i][1])), last)
     named = type(leaf) is types.FunctionType or type in _mro(type(leaf)) or code_of(leaf) is not None
     users = named and is_users(leaf)
     for i, obj in enumerate([root, *(obj for _, obj in chain)], -1):
         kind = kind_of(obj)
         # A thread cannot be helped by moving its function; an application may pickle but for the user's own callback.
         if kind is not None and kind.resource and not (users and kind in _SHAPES):
-            return i
-    if users:
-        return last
-    after = 0
-    for i, (_, obj) in enumerate(chain[:-1]):
-        if type(obj) is not types.MethodType and is_users(type(obj)):
-            after = i + 1
-    for i in range(after, last):
-        obj = chain[i][1]
-        t = type(obj)
-        if t is types.FunctionType or type in _mro(t) or t is types.MethodType or _transparent(t):
-            continue
-        return i
-    return last
+            return min(i, opaque) if kind in _OF_THREADS.values() and not users else i
+    return last if users else opaque
+
+
+def _is_opaque(obj: object) -> bool:
+    """Return whether a library's object holds what the user did not put there."""
+    t = type(obj)
+    return not (t is types.FunctionType or type in _mro(t) or t is types.MethodType or _transparent(t))
 
 
 def describe(obj: object) -> str:

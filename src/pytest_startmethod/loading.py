@@ -33,8 +33,9 @@ from .child_causes import Parent, Unloaded, load_finding
 from .finding import Finding
 from .walk import PROTOCOL, key_text, shorten
 
-_json = json.JSONEncoder().encode
-"""As ``json.dumps``, which the user's test may have patched."""
+_json = json.JSONEncoder(separators=(",", ":")).encode
+_parsed = json.JSONDecoder().decode
+"""As ``json.dumps`` and ``json.loads``, which the user's test may have patched."""
 SECONDS = 10.0
 """How long one question may take, imports of the user's modules included."""
 _LARGE = 64 * 1024 * 1024
@@ -275,7 +276,7 @@ class Loader:
         """Return the answer to the question that `begin` sent; None if none came."""
         try:
             self._await()
-            answer: Mapping[str, Any] = json.loads(self._receive())
+            answer: Mapping[str, Any] = _parsed(self._receive().decode())
         except (OSError, EOFError, AssertionError, ValueError):
             self.close()
             return None
@@ -305,7 +306,7 @@ class Loader:
         question = {"buffers": payload.buffers, "main": main, "seconds": self.seconds}
         self._send(_json(question).encode())
         self._send(payload.data)
-        answer: Mapping[str, Any] = json.loads(self._receive())
+        answer: Mapping[str, Any] = _parsed(self._receive().decode())
         return answer
 
     def _start(self) -> None:
@@ -654,11 +655,14 @@ class _Machine:
         """Push what a call makes. A part that is the function itself adds nothing to the path."""
         parts = [("", function)]
         name = function.value if function.kind == "global" else None
+        known = _steps_of(name, len(args.parts))
         for index, (_, part) in enumerate(args.parts):
             if name == ("builtins", "getattr") and index == 0:
                 step = ".__self__"
             elif name in _PARTIALS and index < 3:
                 step = (".func", ".args", ".keywords")[index]
+            elif index < len(known):
+                step = known[index]
             else:
                 step = f"{{argument {index}}}"
             parts.append((step, part))
@@ -693,6 +697,24 @@ class _Machine:
 
 _PARTIALS = {("functools", "partial"), ("multiprocessing.reduction", "_rebuild_partial")}
 """What a partial is made again with: by pickle, and by ForkingPickler (3.10 to 3.15)."""
+
+
+def _steps_of(name: Any, count: int) -> list[str]:
+    """Return the steps to the arguments that a class is called with, where they are known to be parts of the object."""
+    module, qualname = name if type(name) is tuple else ("", "")
+    cls: Any = structure.resolve(sys.modules.get(module), str(qualname).split(".")) if module else None
+    if not issubclass(type(cls), type):
+        return []
+    mro = type.__dict__["__mro__"].__get__(cls)
+    if BaseException in mro:
+        group = any(each.__name__ == "BaseExceptionGroup" and each.__module__ == "builtins" for each in mro)
+        return [".message", ".exceptions"] if group else [f".args[{index}]" for index in range(count)]
+    fields = structure.class_attribute(cls, "_fields")[1]
+    if tuple in mro and type(fields) is tuple and len(fields) == count:
+        return [f".{field}" for field in fields]
+    if count == 1 and any(each.__name__ == "Enum" and each.__module__ == "enum" for each in mro):
+        return [".value"]
+    return [".default_factory"] if cls.__module__ == "collections" and cls.__name__ == "defaultdict" else []
 
 
 def _attributes(state: _Node) -> list[tuple[str, _Node]]:

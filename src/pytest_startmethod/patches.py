@@ -14,6 +14,7 @@ from typing import Any
 from . import _cpython
 from .activation import Patches
 from .callers import Place, calling_place, owner, place_of
+from .structure import public_name
 
 _MOST = 2_000
 """No leg keeps more."""
@@ -169,7 +170,9 @@ def dotted(value: Any) -> str:
         return "os.environ"
     if types.ModuleType in type.mro(kind):
         return str(object.__getattribute__(value, "__dict__").get("__name__"))
-    if (kind is types.FunctionType or type in type.mro(kind)) and "<locals>" not in value.__qualname__:
+    if type in type.mro(kind) and "<locals>" not in value.__qualname__:
+        return ".".join(public_name(value))
+    if kind is types.FunctionType and "<locals>" not in value.__qualname__:
         return f"{value.__module__}.{value.__qualname__}"
     for module in _modules(kind.__module__):
         for name, held in list(module.items()):

@@ -26,6 +26,7 @@ __all__ = [
     "item_places",
     "module_rebindings",
     "name_places",
+    "named_place",
     "names_in_callers",
     "names_read",
     "users_function",
@@ -277,7 +278,7 @@ def _made_by(value: ast.expr) -> str | None:
         if value.func.attr == "__new__" or (base[:1].isupper() and not value.func.attr[:1].isupper()):
             return base
     name = _last_name(value.func)
-    return name if name and (name[:1].isupper() or name.startswith("_")) else None
+    return name if name and name.lstrip("_")[:1].isupper() else None
 
 
 def _class_named(annotation: ast.expr | None) -> str | None:
@@ -426,6 +427,14 @@ def _text(cls: type, name: str) -> str:
     return value if isinstance(value, str) else ""
 
 
+def named_place(module: str, name: str) -> Place | None:
+    """Return where a module makes something by a call that is given `name`: ``NewType("name", int)``."""
+    file = module_file(module)
+    source = _source(file) if file is not None else None
+    lines = [line for made, variable, line in source.named if made == name and variable] if source else []
+    return Place(str(file), lines[0]) if len(lines) == 1 else None
+
+
 def module_rebindings(file: str, name: str, after: int) -> list[Place]:
     """Return where the module in `file` binds `name` again, below line `after`."""
     source = _source(file)
@@ -496,7 +505,10 @@ def _means_another(store: _Store, classes: dict[str, type]) -> bool:
         namespace = getattr(module, "__dict__", None)
         if type(namespace) is dict and namespace.get("__file__") == store.place.file:
             meant = namespace.get(store.owner, vars(builtins).get(store.owner or ""))
-            return meant is not cls and namespace.get("__name__") != _text(cls, "__module__")
+            if meant is cls or namespace.get("__name__") == _text(cls, "__module__"):
+                return False
+            held = [each.__dict__ for each in list(namespace.values()) if type(each) is types.ModuleType]
+            return not any(each.get(store.owner or "") is cls for each in held)  # types.SimpleNamespace(...)
     return False
 
 

@@ -22,7 +22,17 @@ from typing import Any, Final
 
 from . import _cpython
 from .ambient import SETTINGS
-from .structure import MISSING, class_attribute, class_name, instance_namespace, is_mock, module_of, subclasses
+from .structure import (
+    MISSING,
+    class_attribute,
+    class_name,
+    instance_namespace,
+    is_mock,
+    module_of,
+    public_name,
+    resolve,
+    subclasses,
+)
 
 MAX_FUNCTIONS: Final = 2_000
 GUESSED: Final = 1_000
@@ -93,6 +103,8 @@ class Read:
     """More places that read it."""
     depth: int = 0
     """How many functions lie between the target and this one."""
+    after_write: bool = False
+    """Whether the same function has bound the name itself by then, whichever way it went."""
 
     @property
     def path(self) -> str:
@@ -185,6 +197,23 @@ class _Bound:
 
 @dataclass(slots=True, eq=False)
 class _Const:
+    value: Any
+
+
+@dataclass(slots=True, eq=False)
+class _Space:
+    """The ``__dict__`` of what a symbol stands for."""
+
+    symbol: Any
+
+
+@dataclass(slots=True, eq=False)
+class _Captured:
+    """A variable that a function with a name of its own took from the function around it."""
+
+    module: str
+    names: tuple[str, ...]
+    variable: str
     value: Any
 
 
@@ -287,6 +316,8 @@ class _Search:
         self.reads: list[Read] = []
         self.kept: list[Any] = []
         """What ids in `seen` stand for."""
+        self.homes: dict[int, tuple[str, tuple[str, ...]]] = {}
+        """Where functions are found that have captured something, by their identity."""
 
     def run(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], extra: Iterable[Any]) -> Reads:
         symbols = [_Obj(value, f"args[{index}]") for index, value in enumerate(args)]
@@ -307,7 +338,7 @@ class _Search:
             each_.clear()
         kept: dict[Any, Read] = {}
         for read in self.reads:
-            if read.whole or not read.refined:
+            if (read.whole or not read.refined) and not read.after_write:
                 known = kept.setdefault((read.module, read.names, read.steps), read)
                 if read.depth < known.depth:
                     kept[read.module, read.names, read.steps] = read
@@ -332,6 +363,9 @@ class _Search:
             cls = type(each)
             if cls is types.FunctionType:
                 self.root(each.__module__)
+                names = tuple(each.__qualname__.split("."))
+                if each.__closure__ and resolve(sys.modules.get(each.__module__), names) is each:
+                    self.homes.setdefault(id(each), (each.__module__, names))
                 self.function(each, None, 0)
             elif cls is types.MethodType:
                 todo.append((each.__self__, path, depth + 1))
@@ -392,11 +426,13 @@ class _Search:
         self, func: types.FunctionType, receiver: Any, depth: int, bound: Mapping[str, Any] | None = None
     ) -> None:
         code = func.__code__
-        key = (id(code), self.kind_of(receiver), tuple(sorted((n, self.kind_of(s)) for n, s in (bound or {}).items())))
+        symbols = tuple(sorted((n, self.kind_of(s)) for n, s in (bound or {}).items()))
+        # a decorator's functions share their code and differ in what they captured
+        key = (id(code), id(func) if func.__closure__ else None, self.kind_of(receiver), symbols)
         if key in self.seen:
             return
         self.seen.add(key)
-        self.kept.append((code, receiver, bound))
+        self.kept.append((func, receiver, bound))
         if not self.is_user(code.co_filename):
             for inner in _inside(func):  # a library's decorator
                 self.function(inner, receiver, depth)
@@ -418,11 +454,16 @@ class _Search:
         elif receiver is None and code.co_argcount:
             receiver = bound.get(code.co_varnames[0])
         cells: dict[str, Any] = {}
+        home = self.homes.get(id(func))
         for name, cell in zip(code.co_freevars, func.__closure__ or (), strict=False):
             filled, value = _cpython.cell_value(cell)
             if filled:
-                cells[name] = _Obj(value, name)
-                self.uses(value, cells[name], depth)
+                if home is None or type(value) in _NO_STATE or isinstance_of(value, type):
+                    cells[name] = _Obj(value, name)
+                    self.uses(value, cells[name], depth)
+                else:
+                    cells[name] = _Captured(home[0], home[1], name, value)
+                    self.uses(value, None, depth)
         self.defaults(func, depth)
         qualified = getattr(code, "co_qualname", None) or func.__qualname__
         builtins = func.__globals__.get("__builtins__")
@@ -490,6 +531,8 @@ class _Search:
         if cls in (int, float, bool, str, bytes, type(None), types.ModuleType, types.BuiltinFunctionType):
             return
         if cls is types.FunctionType:
+            if type(symbol) is _Ref and not symbol.steps:
+                self.homes.setdefault(id(value), (symbol.module, symbol.names))
             self.function(value, None, depth + 1)
             registry = value.__dict__.get("registry")  # of functools.singledispatch
             if type(registry) is types.MappingProxyType and type(symbol) is _Ref and not symbol.steps:
@@ -526,6 +569,8 @@ class _Search:
     def attr(self, symbol: Any, name: str, where: Where, depth: int) -> Any:
         """Return the symbol of ``symbol.name`` and note what was read."""
         kind = type(symbol)
+        if name == "__dict__" and kind is _Ref and isinstance_of(symbol.value, types.ModuleType):
+            return _Space(symbol)
         if kind is _Bound:
             symbol, kind = symbol.symbol, type(symbol.symbol)
         if kind is _Super:
@@ -544,6 +589,9 @@ class _Search:
             module = namespace.get("__name__")
             if type(module) is str and sys.modules.get(module) is value:
                 symbol.read.refined = True
+                getter = namespace.get("__getattr__") if name not in namespace else None
+                if type(getter) is types.FunctionType:
+                    self.function(getter, None, depth + 1)
                 return self.ref(module, (name,), namespace.get(name, MISSING), where, depth)
             return self.object_attr(symbol, name, where, depth)
         self.unknown.setdefault(name, (where, depth))
@@ -588,12 +636,15 @@ class _Search:
         if type(value).__name__ in ("function", "partial"):
             return None
         result = self.class_attr(type(value), name, symbol, where, depth)
+        if type(symbol) is _Ref and type(found) not in _BINDS:  # a descriptor's answer comes from all that it may read
+            symbol.read.whole = True
         return result if type(result) is _Bound else _Bound(symbol, name, result)
 
     def deeper(self, symbol: _Ref, step: Step, value: Any, where: Where, depth: int) -> _Ref:
         symbol.read.refined = True
         steps = (*symbol.steps, step)
         read = self.note(symbol.module, symbol.names, steps, symbol.read.where, min(depth, symbol.read.depth), where)
+        read.after_write = symbol.read.after_write
         ref = _Ref(symbol.module, symbol.names, steps, value, read)
         self.uses(value, ref, depth)
         return ref
@@ -606,13 +657,14 @@ class _Search:
         if owner is None:
             if type(receiver) in (_Made, _Obj) or (value is MISSING and after is not None):
                 return None  # set by the instance itself
-            module, qualname = class_name(cls)
+            module, qualname = public_name(cls)
             if name == "__subclasses__":
                 return self.ref(module, (*qualname.split("."), name), subclasses(cls), where, depth)
-            if class_attribute(type(cls), name)[0] is not None:
-                return None  # of the metaclass
+            if class_attribute(type(cls), name)[0] is not None:  # of the metaclass
+                meta = self.users_class(type(cls))
+                return self.class_attr(type(cls), name, _Obj(cls, ""), where, depth) if meta else None
             return self.ref(module, (*qualname.split("."), name), MISSING, where, depth)
-        module, qualname = class_name(owner)
+        module, qualname = public_name(owner)
         if module == "builtins" or "<locals>" in qualname:
             if "<locals>" in qualname and type(value) is types.FunctionType:
                 self.function(value, receiver, depth + 1)
@@ -621,8 +673,11 @@ class _Search:
         ref = _Ref(module, read.names, (), value, read)
         bound = _Made(cls) if type(receiver) is _Ref and isinstance_of(receiver.value, type) else receiver
         as_class = _Obj(cls, "") if type(receiver) is not _Ref else receiver
+        raw = value.__func__ if type(value) in (staticmethod, classmethod) else value
+        if type(raw) is types.FunctionType:
+            self.homes.setdefault(id(raw), (module, read.names))
         self.bind(value, bound, as_class, depth)
-        if type(value) in (types.FunctionType, classmethod, staticmethod, property):
+        if type(value) in _BINDS:
             read.called = True
             return _Bound(bound, name, ref)
         self.uses(value, ref, depth)
@@ -644,6 +699,8 @@ class _Search:
                 self.function(func, receiver, depth + 1)
 
     def item(self, symbol: Any, key: Any, where: Where, depth: int) -> Any:
+        if type(symbol) is _Space:
+            return self.attr(symbol.symbol, key, where, depth) if type(key) is str else None
         if type(symbol) is _Bound:
             symbol = symbol.symbol
         if type(symbol) not in (_Ref, _Obj) or symbol.value is MISSING:
@@ -682,6 +739,8 @@ class _Search:
                 self.bound_call(target.value, [callee.owner, *args], kwargs, depth)
                 return None
             callee = target
+        if type(callee) is _Made:
+            self.special(callee, "__call__", where, depth)
         if type(callee) not in (_Ref, _Obj) or callee.value is MISSING:
             return None
         value = callee.value
@@ -707,12 +766,38 @@ class _Search:
                 _, init = class_attribute(value, "__init__")
                 if type(init) is types.FunctionType:
                     self.bound_call(init, [_Made(value), *args], kwargs, depth)
+            for name in ("__new__", "__init__"):
+                owner = class_attribute(value, name)[0]
+                if where is not None and owner is not None and (self.users_class(owner) or self.replaced(value, name)):
+                    module, qualname = public_name(owner)
+                    self.note(module, (*qualname.split("."), name), (), where, depth).called = True
             return _Made(value) if class_name(value)[0] != "builtins" else None
         elif type(value).__module__ != "builtins":
+            self.special(callee, "__call__", where, depth)
             _, function = class_attribute(type(value), "__call__")
             if type(function) is types.FunctionType:
                 self.bound_call(function, [callee, *args], kwargs, depth)
         return None
+
+    def special(self, symbol: Any, name: str, where: Where | None, depth: int) -> None:
+        """Note that an operator or a builtin calls a method of an object whose class is the user's."""
+        if type(symbol) is _Bound:
+            symbol = symbol.symbol
+        if where is None or type(symbol) not in (_Made, _Obj, _Ref):
+            return
+        cls = symbol.cls if type(symbol) is _Made else type(symbol.value)
+        if cls.__module__ == "builtins" or issubclass(cls, type):
+            return
+        owner = class_attribute(cls, name)[0]
+        if owner is not None and self.users_class(owner):
+            self.class_attr(cls, name, symbol, where, depth)
+
+    def captured(self, held: _Captured, where: Where, depth: int) -> _Ref:
+        """Return the symbol of a variable that a function captured, and note that it is read."""
+        names, steps = (*held.names, "__closure__"), (("item", held.variable),)
+        ref = _Ref(held.module, names, steps, held.value, self.note(held.module, names, steps, where, depth))
+        self.uses(held.value, ref, depth)
+        return ref
 
     def bound_call(self, func: types.FunctionType, args: list[Any], kwargs: Mapping[str, Any], depth: int) -> None:
         for _ in range(10):
@@ -796,6 +881,8 @@ class _Search:
             self.out.writes.append(write)
 
 
+_BINDS: Final = (types.FunctionType, classmethod, staticmethod, property)
+_NO_STATE: Final = (types.ModuleType, types.FunctionType, types.BuiltinFunctionType, types.MethodType)
 _AMBIENT: Final = frozenset({"random", "decimal", "locale", "warnings", "signal", "logging", "numpy"})
 
 
@@ -810,6 +897,68 @@ _FAST = {"LOAD_FAST", "LOAD_FAST_BORROW", "LOAD_FAST_CHECK", "LOAD_FAST_AND_CLEA
 _FAST_PAIRS = {"LOAD_FAST_LOAD_FAST", "LOAD_FAST_BORROW_LOAD_FAST_BORROW"}
 _GLOBALS = {"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"}
 _DEREFS = {"LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_CLOSURE", "LOAD_FROM_DICT_OR_DEREF"}
+_OPERATORS = {
+    "+": "add", "-": "sub", "*": "mul", "/": "truediv", "//": "floordiv", "%": "mod", "**": "pow", "@": "matmul",
+    "&": "and", "|": "or", "^": "xor", "<<": "lshift", ">>": "rshift", "<": "lt", "<=": "le", "==": "eq", "!=": "ne",
+    ">": "gt", ">=": "ge",
+}  # fmt: skip
+_OPERATORS_3_10 = {
+    "ADD": "+", "SUBTRACT": "-", "MULTIPLY": "*", "TRUE_DIVIDE": "/", "FLOOR_DIVIDE": "//", "MODULO": "%",
+    "POWER": "**", "MATRIX_MULTIPLY": "@", "AND": "&", "OR": "|", "XOR": "^", "LSHIFT": "<<", "RSHIFT": ">>",
+}  # fmt: skip
+_IMPLIED_BY = {
+    "GET_ITER": ((1, "__iter__"),),
+    "CONTAINS_OP": ((1, "__contains__"), (1, "__iter__")),
+    "BINARY_SUBSCR": ((2, "__getitem__"),),
+    "STORE_SUBSCR": ((2, "__setitem__"),),
+    "DELETE_SUBSCR": ((2, "__delitem__"),),
+    "UNARY_NEGATIVE": ((1, "__neg__"),),
+    "UNARY_INVERT": ((1, "__invert__"),),
+    "UNARY_NOT": ((1, "__bool__"), (1, "__len__")),
+    "TO_BOOL": ((1, "__bool__"), (1, "__len__")),
+    "FORMAT_VALUE": ((1, "__format__"), (1, "__str__"), (1, "__repr__")),
+    "CONVERT_VALUE": ((1, "__str__"), (1, "__repr__")),
+    "FORMAT_SIMPLE": ((1, "__format__"), (1, "__str__")),
+}
+"""Instructions that call a method of an object without naming it: where that lies on the stack, and the method."""
+_IMPLIED = {*_IMPLIED_BY, "BINARY_OP", "COMPARE_OP", *(f"{way}_{name}" for way in ("BINARY", "INPLACE")
+                                                       for name in _OPERATORS_3_10)}  # fmt: skip
+_ITERATES = dict.fromkeys(
+    "iter list tuple set frozenset dict sorted sum min max any all enumerate".split(), ("__iter__",)  # noqa: SIM905
+)  # fmt: skip
+_OF_BUILTINS: dict[str, tuple[str, ...]] = {
+    **_ITERATES,
+    **{name: (f"__{name}__",) for name in ("len", "next", "repr", "hash", "abs", "reversed", "round", "int", "float")},
+    "bool": ("__bool__", "__len__"),
+    "str": ("__str__", "__repr__"),
+    "print": ("__str__", "__repr__"),
+    "format": ("__format__", "__str__"),
+}
+"""Builtins that call a method of their argument."""
+
+
+def _implied(step: _Step) -> Iterable[tuple[int, str]]:
+    """Return the methods that an instruction calls without naming them."""
+    known = _IMPLIED_BY.get(step.name)
+    if known is not None:
+        return known
+    sign = step.text.partition(" ")[2]
+    if "[" in sign:  # 3.14
+        return _IMPLIED_BY["BINARY_SUBSCR"]
+    way, _, old = step.name.partition("_")
+    sign = _OPERATORS_3_10.get(old, sign.removeprefix("bool(").removesuffix(")"))
+    plain = sign if sign in _OPERATORS else sign.removesuffix("=")
+    name = _OPERATORS.get(plain)
+    if name is None:
+        return ()
+    found = [(2, f"__{name}__"), (1, f"__r{name}__")]
+    if name == "ne":
+        found.append((2, "__eq__"))
+    if plain != sign or way == "INPLACE":
+        found.append((2, f"__i{name}__"))
+    return found
+
+
 _CONSTS = {"LOAD_CONST", "LOAD_SMALL_INT", "LOAD_CONST_IMMORTAL", "LOAD_CONST_MORTAL"}
 _NOTHING = {"RESUME", "NOP", "CACHE", "PRECALL", "KW_NAMES", "MAKE_CELL", "COPY_FREE_VARS", "EXTENDED_ARG",
             "NOT_TAKEN", "SETUP_ANNOTATIONS", "GEN_START", "TO_BOOL"}  # fmt: skip
@@ -839,6 +988,9 @@ class _Frame:
         self.named = module_of(sys.modules.get(self.module)) is namespace
         self.line, self.text = code.co_firstlineno, ""
         self.keywords: tuple[str, ...] = ()
+        self.branched = False
+        self.bound: set[tuple[str, str]] = set()
+        """Module and name of what is bound before the first branch."""
 
     @property
     def where(self) -> Where:
@@ -857,6 +1009,7 @@ class _Frame:
                 self.stack, ended = [], False
             self.line, self.text = step.line, step.text
             self.step(step)
+            self.branched = self.branched or step.target is not None
             if step.target is not None:
                 saved.setdefault(step.target, list(self.stack))
             ended = step.ends
@@ -899,11 +1052,23 @@ class _Frame:
             if value is not MISSING:
                 self.search.uses(value, None, self.depth)
             return _Obj(value, "") if value is not MISSING else None
-        return self.search.ref(self.module, (name,), value, self.where, self.depth)
+        ref = self.search.ref(self.module, (name,), value, self.where, self.depth)
+        ref.read.after_write = (self.module, name) in self.bound
+        return ref
+
+    def binds(self, module: str, name: str) -> None:
+        """Note that a module's name is bound here."""
+        self.search.write(Write(module, (name,), self.where, True))
+        if not self.branched:
+            self.bound.add((module, name))
 
     def step(self, step: _Step) -> None:
         name, value = step.name, step.value
         search, depth = self.search, self.depth
+        if name in _IMPLIED:
+            for at, method in _implied(step):
+                if at <= len(self.stack):
+                    search.special(self.stack[-at], method, self.where, depth)
         if name in _NOTHING:
             if name == "KW_NAMES":
                 self.keywords = self._names(value, step.arg)
@@ -934,11 +1099,18 @@ class _Frame:
         elif name in _DEREFS:
             if name == "LOAD_FROM_DICT_OR_DEREF":
                 self.pop()
-            self.push(self.cells.get(value, self.locals.get(value)))
+            symbol = self.cells.get(value, self.locals.get(value))
+            if type(symbol) is _Captured and name != "LOAD_CLOSURE":
+                symbol = search.captured(symbol, self.where, depth)
+            self.push(symbol)
         elif name == "STORE_DEREF":
             symbol = self.pop()[0]
             if value in self.cells and value in self.code.co_freevars:
-                search.write(Write("", (value,), self.where, True))
+                held = self.cells[value]
+                if type(held) is _Captured:
+                    search.write(Write(held.module, (*held.names, "__closure__"), self.where, True))
+                else:
+                    search.write(Write("", (value,), self.where, True))
             else:
                 self.locals[value] = symbol
         elif name in _CONSTS:
@@ -950,9 +1122,10 @@ class _Frame:
         elif name in ("LOAD_ATTR", "LOAD_METHOD"):
             symbol = self.pop()[0]
             found = search.attr(symbol, value, self.where, depth)
-            method = name == "LOAD_METHOD" or (sys.version_info >= (3, 12) and step.arg & 1)
+            if type(found) is _Ref and found.names == (value,) and (found.module, value) in self.bound:
+                found.read.after_write = True
             self.push(found if found is not None else _Bound(symbol, value, None))
-            if method:
+            if name == "LOAD_METHOD" or (sys.version_info >= (3, 12) and step.arg & 1):
                 self.push(_NULL)
         elif name == "LOAD_SUPER_ATTR":
             self.pop(3)
@@ -973,7 +1146,7 @@ class _Frame:
             self.push(found)
         elif name == "STORE_GLOBAL":
             self.use(self.pop())
-            search.write(Write(self.module, (value,), self.where, True))
+            self.binds(self.module, value)
         elif name == "DELETE_GLOBAL":
             search.write(Write(self.module, (value,), self.where, True))
         elif name == "STORE_ATTR":
@@ -1094,6 +1267,8 @@ class _Frame:
         positional = args[: len(args) - len(names)] if names else args
         keywords = dict(zip(names, args[len(args) - len(names) :], strict=False)) if names else {}
         if type(callee) is _Ref and callee.module == "builtins":
+            for method in _OF_BUILTINS.get(callee.names[-1], ()):
+                self.search.special(positional[0] if positional else None, method, self.where, self.depth)
             found = self._builtin(callee.names[-1], positional)
             if found is not None:
                 self.push(found[0])
@@ -1124,6 +1299,8 @@ class _Frame:
                         self.module, (text,), self.namespace[text], self.where, self.depth
                     ).read.whole = True
             return (None,)
+        if name == "vars" and args and type(args[0]) is _Ref and isinstance_of(args[0].value, types.ModuleType):
+            return (_Space(args[0]),)
         if name == "type" and len(args) == 1:
             each = args[0]
             cls = each.cls if type(each) is _Made else type(each.value) if type(each) is _Obj else None
@@ -1152,15 +1329,15 @@ class _Frame:
             if isinstance_of(value, types.ModuleType):
                 module = module_of(value).get("__name__")
                 if type(module) is str:
-                    search.write(Write(module, (name,), self.where, True))
+                    self.binds(module, name)
             elif isinstance_of(value, type):
-                module, qualname = class_name(value)
+                module, qualname = public_name(value)
                 search.write(Write(module, (*qualname.split("."), name), self.where, True))
             else:
                 search.writes(owner, self.where, rebinds=False)
         elif type(owner) is _Obj:
             if isinstance_of(owner.value, type):
-                module, qualname = class_name(owner.value)
+                module, qualname = public_name(owner.value)
                 search.write(Write(module, (*qualname.split("."), name), self.where, True))
             else:
                 search.writes(owner, self.where, rebinds=False)

@@ -61,6 +61,10 @@ def _binding(carried: dict[str, Any]) -> None:
     if carried["how"] == "thread-local":
         vars(read(target, name)).update(new)
         return
+    if name == "__closure__":
+        for cell, other in zip(target.__closure__, new, strict=True):
+            cell.cell_contents = other.cell_contents
+        return
     set_value(target, name, new)
     if old is _NONE:
         return

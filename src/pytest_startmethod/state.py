@@ -138,6 +138,8 @@ class Binding:
     of_class: bool
     kind: str
     """The type of the whole value."""
+    shadows: tuple[str, ...] = ()
+    """Functions that the value itself holds under a name that its class has."""
 
     @property
     def path(self) -> str:
@@ -317,7 +319,19 @@ def _values(observed: Observed, found: Iterable[Read], user: UserCode) -> None:
         if is_primitive(part):
             observed.primitives.append(binding)
         binding.node = describe(part)
+        binding.shadows = tuple(_shadows(value))
         observed.bindings.append(binding)
+
+
+def _shadows(value: Any) -> Iterable[str]:
+    kind = type(value)
+    if value is MISSING or kind.__module__ == "builtins" or issubclass(kind, type):
+        return
+    for name, own in list(instance_namespace(value).items()):
+        if (type(own) in (types.FunctionType, types.MethodType) or is_mock(own)) and (
+            class_attribute(kind, name)[0] is not None
+        ):
+            yield name
 
 
 def _is_constant_of_sys(name: str, value: Any) -> bool:

@@ -228,7 +228,10 @@ def _code(each: Difference, by: str | None) -> tuple[str, str]:
     own = all(kind == "attr" for kind, _ in binding.steps) and each.inner == "".join(
         f".{key}" for _, key in binding.steps
     )
-    swapped = each.ours[0] in _CODE and own and (each.ours[0] == "K" or each.theirs[0] in _CODE)
+    # a function set on an object hides its class's method, which a fresh child has
+    hides = each.inner.startswith(".") and each.inner[1:] in binding.shadows
+    own = own or hides
+    swapped = each.ours[0] in _CODE and own and (each.ours[0] == "K" or each.theirs[0] in _CODE or hides)
     mocked = each.ours[0] == "K" or "K" in _kinds(binding.node)
     if swapped or mocked or by is not None:
         what = "the patch" if by is not None or mocked else "the new function"
@@ -238,6 +241,11 @@ def _code(each: Difference, by: str | None) -> tuple[str, str]:
             "argument"
         )
         return "SM303", fix
+    if name in ("__closure__", "__defaults__", "__kwdefaults__"):
+        return "SM301", (
+            f"pass the value to {binding.names[-2]} as an argument, or do in the child what changes it: in a pool's "
+            "initializer, or first in the target"
+        )
     if binding.of_class:
         return "SM302", (
             f"set {'.'.join(binding.names[-2:])} in the child too (an initializer, or the module that the child "

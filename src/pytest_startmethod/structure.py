@@ -91,6 +91,20 @@ def class_name(cls: Any) -> tuple[str, str]:
     return (module if type(module) is str else ""), (name if type(name) is str else "")
 
 
+def public_name(cls: Any) -> tuple[str, str]:
+    """Return module and qualified name of a class, by way of the public module that has it where its own is private.
+
+    ``pathlib._local.Path`` is written ``pathlib.Path``.
+    """
+    module, name = class_name(cls)
+    parts = module.split(".")
+    hidden = next((i for i, part in enumerate(parts) if part[:1] == "_" and part[:2] != "__"), 0)
+    public = ".".join(parts[:hidden])
+    if public and resolve(sys.modules.get(public), name.split(".")) is cls:
+        return public, name
+    return module, name
+
+
 def subclasses(cls: type) -> list[type]:
     """Return the direct subclasses of a class, by name."""
     return sorted(type.__subclasses__(cls), key=class_name)
@@ -118,10 +132,14 @@ def resolve(module: Any, names: Sequence[str], steps: Iterable[Sequence[Any]] = 
 
 
 def _attribute(value: Any, name: str) -> Any:
+    if type(value) in (staticmethod, classmethod):
+        value = value.__func__
     if issubclass(type(value), type):
         return subclasses(value) if name == "__subclasses__" else class_attribute(value, name)[1]
     if name in ("__defaults__", "__kwdefaults__") and type(value) is types.FunctionType:
         return getattr(value, name)
+    if name == "__closure__" and type(value) is types.FunctionType:
+        return _captured(value)
     own = instance_namespace(value)
     if name in own:
         return own[name]
@@ -129,6 +147,17 @@ def _attribute(value: Any, name: str) -> Any:
         return MISSING
     owner, found = class_attribute(type(value), name) if type(value) is not types.ModuleType else (None, MISSING)
     return found if owner is not None and not hasattr(type(found), "__set__") else MISSING
+
+
+def _captured(function: types.FunctionType) -> dict[str, Any]:
+    """Return the variables that a function took from the function around it."""
+    found = {}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or ()):  # noqa: B905 - of one length
+        try:
+            found[name] = cell.cell_contents
+        except ValueError:  # not set yet
+            pass
+    return found
 
 
 # -- describing --------------------------------------------------------------------------------------------------------

@@ -239,6 +239,8 @@ class _Walker:
             return ()
         func, args, state, listitems, dictitems, setter = (*value, None, None, None, None)[:6]
         t = type(obj)
+        if any(each is obj for each in args):  # it has no place in the memo until its arguments are written
+            raise _LeafError("invalid", RecursionError("maximum recursion depth exceeded"))
         if func is _NEWOBJ and args == (t,) and value[3:] in ((), (None,), (None, None), (None, None, None)):
             self._learn(obj, t, state)
         held = Held(obj)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_startmethod import callers, stacks
 from pytest_startmethod.callers import Place
 from pytest_startmethod.launches import Launch
 from pytest_startmethod.leftovers import sentences
@@ -153,6 +154,26 @@ def test_pytest_timeouts_limit_rules(alone):
     outcome = alone.run("--timeout=2")
     assert "Timeout (>2.0s) from pytest-timeout." in outcome.out
     assert " start method fork: SM403 hang -" in outcome.out
+
+
+def test_hang_after_a_slow_fixture_is_diagnosed(alone):
+    """The clock of pytest-timeout runs since before the fixtures: who stands where is noted before it is over."""
+    pytest.importorskip("pytest_timeout")
+    fixture = "    @pytest.fixture\n    def slow():\n        threading.Event().wait(1)\n"
+    source = HANG.replace("test_a()", "test_a(slow)").replace(
+        "    import pytest\n", f"    import pytest, threading\n{fixture}"
+    )
+    alone.file(test_a=source.replace("startmethods", 'startmethods("fork")')).plugin("pytest_timeout")
+    outcome = alone.run("--timeout=2")
+    assert "Timeout (>2.0s) from pytest-timeout." in outcome.out
+    assert " start method fork: SM403 hang -" in outcome.out
+
+
+def test_stacks_end_where_pytest_begins():
+    """The script that started pytest is the user's file, and no place that a test stands at."""
+    main = next(stack for stack in stacks.own() if stack.main)
+    assert callers.owner(main.frames[-1][0]) == "runner"
+    assert main.frames[0][2] == "test_stacks_end_where_pytest_begins"
 
 
 def test_full_queue_joined_too_early_is_told(alone):

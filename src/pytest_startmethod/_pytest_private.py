@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import functools
 import importlib
+import signal
 import sys
 import types
 import warnings
@@ -344,6 +345,18 @@ def pytest_timeout_of(item: pytest.Item) -> float:
         return float(settings(item).timeout or 0.0)
     except Exception:
         return 0.0
+
+
+def pytest_timeout_left() -> float | None:
+    """Return the seconds until pytest-timeout's alarm; None where its clock does not run, or is a thread.
+
+    The handler of SIGALRM that ``pytest_timeout`` (2.2 to 2.4) sets. When it goes: a slow fixture lets its alarm come
+    before we have looked.
+    """
+    if not hasattr(signal, "setitimer"):
+        return None
+    theirs = getattr(signal.getsignal(signal.SIGALRM), "__module__", None) == "pytest_timeout"
+    return (signal.getitimer(signal.ITIMER_REAL)[0] or None) if theirs else None
 
 
 _SHOWN_NOTES = 8

@@ -539,3 +539,38 @@ def test_nothing_is_left_when_an_xdist_worker_dies(alone):
     alone.file(test_a=ENDLESS.format(then="os._exit(9)"))
     outcome = alone.run("--start-methods=spawn", where="xdist")
     assert "crashed while running" in outcome.out
+
+
+WRITES = """
+    import multiprocessing
+    import queue
+    import pytest
+
+    SEEN = []
+
+    def note():
+        SEEN.append(1)
+
+    def seen():
+        return len(SEEN)
+
+    @pytest.mark.startmethods("fork")
+    def test_a():
+        process = multiprocessing.Process(target=note)
+        process.start()
+        process.join()
+        ENDING
+"""
+
+
+def test_write_that_a_wrong_result_may_come_from_is_told(alone):
+    """An assertion on what a function of the parent reads is what a lost write looks like."""
+    outcome = alone.file(test_a=WRITES.replace("ENDING", "assert seen() == 1")).run()
+    assert " start method fork: SM308 write-lost -" in outcome.out
+
+
+def test_time_out_does_not_come_from_a_write(alone):
+    """What others' code raised while it waited is no wrong value: a write that the parent does not see is no reason."""
+    outcome = alone.file(test_a=WRITES.replace("ENDING", "seen() or queue.Queue().get(timeout=0.01)")).run()
+    assert "queue.Empty" in outcome.out
+    assert "SM308" not in outcome.out

@@ -574,3 +574,36 @@ def test_time_out_does_not_come_from_a_write(alone):
     outcome = alone.file(test_a=WRITES.replace("ENDING", "seen() or queue.Queue().get(timeout=0.01)")).run()
     assert "queue.Empty" in outcome.out
     assert "SM308" not in outcome.out
+
+
+def test_last_words_of_a_leftover_are_nobodys(alone):
+    """What a child writes while it is ended is not shown with the next test, nor after the summary."""
+    alone.file(
+        test_a="""
+        import multiprocessing
+        import os
+        import signal
+        import pytest
+
+        def leave(*_):
+            os.write(2, b"LAST WORDS")
+            os._exit(0)
+
+        def wait(connection):
+            signal.signal(signal.SIGTERM, leave)
+            connection.send(1)
+            signal.pause()
+
+        @pytest.mark.startmethods
+        def test_a():
+            ours, theirs = multiprocessing.Pipe()
+            multiprocessing.Process(target=wait, args=(theirs,)).start()
+            ours.recv()
+
+        def test_b():
+            assert not "this one fails"
+        """
+    )
+    outcome = alone.run()
+    assert outcome.out.count("outlived") >= 1
+    assert "LAST WORDS" not in outcome.out

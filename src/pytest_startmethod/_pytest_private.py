@@ -494,6 +494,16 @@ def captured(config: pytest.Config) -> Iterator[None]:
         manager.read_global_capture()
 
 
+def forget_captured(config: pytest.Config) -> None:
+    """Drop what was written to captured descriptors since pytest last read them (``CaptureManager``).
+
+    When it goes: pytest shows the last words of an ended child with the next test, or after its summary.
+    """
+    manager: Any = config.pluginmanager.getplugin("capturemanager")
+    if manager is not None and manager.is_globally_capturing():
+        manager.read_global_capture()
+
+
 @contextlib.contextmanager
 def request_anew(item: Any) -> Iterator[None]:
     """Give a function a new request for a run, as ``_pytest.runner.runtestprotocol`` does (``Function._initrequest``).

@@ -173,6 +173,8 @@ class Annotator:
     def _end_leftovers(self, state: LegState) -> None:
         root = str(self._config.rootpath)
         left = leftovers.end(state.record.launches)
+        if left:  # their last words are no words of the next test
+            _pytest_private.forget_captured(self._config)
         state.notes += [relative(each, root) for each in leftovers.sentences(left, state.leg.nodeid)]
 
     def _examine(self, report: pytest.TestReport, state: LegState, evidence: diagnosis.Evidence) -> None:

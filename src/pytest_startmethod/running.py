@@ -128,7 +128,9 @@ class Running:
                 activation.enter()
                 yield state
             finally:
-                leftovers.end(record.launches)  # those of a leg that was interrupted: a finished one has said so
+                left = leftovers.end(record.launches)  # of a leg that was interrupted: a finished one has said so
+                if left or (trial is not None and record.launches):
+                    _pytest_private.forget_captured(self.config)
                 activation.exit()
                 for each in servers:
                     if each is not None:

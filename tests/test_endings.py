@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_startmethod import callers, stacks
 from pytest_startmethod.callers import Place
 from pytest_startmethod.launches import Launch
 from pytest_startmethod.leftovers import sentences
@@ -153,6 +154,26 @@ def test_pytest_timeouts_limit_rules(alone):
     outcome = alone.run("--timeout=2")
     assert "Timeout (>2.0s) from pytest-timeout." in outcome.out
     assert " start method fork: SM403 hang -" in outcome.out
+
+
+def test_hang_after_a_slow_fixture_is_diagnosed(alone):
+    """The clock of pytest-timeout runs since before the fixtures: who stands where is noted before it is over."""
+    pytest.importorskip("pytest_timeout")
+    fixture = "    @pytest.fixture\n    def slow():\n        threading.Event().wait(1)\n"
+    source = HANG.replace("test_a()", "test_a(slow)").replace(
+        "    import pytest\n", f"    import pytest, threading\n{fixture}"
+    )
+    alone.file(test_a=source.replace("startmethods", 'startmethods("fork")')).plugin("pytest_timeout")
+    outcome = alone.run("--timeout=2")
+    assert "Timeout (>2.0s) from pytest-timeout." in outcome.out
+    assert " start method fork: SM403 hang -" in outcome.out
+
+
+def test_stacks_end_where_pytest_begins():
+    """The script that started pytest is the user's file, and no place that a test stands at."""
+    main = next(stack for stack in stacks.own() if stack.main)
+    assert callers.owner(main.frames[-1][0]) == "runner"
+    assert main.frames[0][2] == "test_stacks_end_where_pytest_begins"
 
 
 def test_full_queue_joined_too_early_is_told(alone):
@@ -518,3 +539,71 @@ def test_nothing_is_left_when_an_xdist_worker_dies(alone):
     alone.file(test_a=ENDLESS.format(then="os._exit(9)"))
     outcome = alone.run("--start-methods=spawn", where="xdist")
     assert "crashed while running" in outcome.out
+
+
+WRITES = """
+    import multiprocessing
+    import queue
+    import pytest
+
+    SEEN = []
+
+    def note():
+        SEEN.append(1)
+
+    def seen():
+        return len(SEEN)
+
+    @pytest.mark.startmethods("fork")
+    def test_a():
+        process = multiprocessing.Process(target=note)
+        process.start()
+        process.join()
+        ENDING
+"""
+
+
+def test_write_that_a_wrong_result_may_come_from_is_told(alone):
+    """An assertion on what a function of the parent reads is what a lost write looks like."""
+    outcome = alone.file(test_a=WRITES.replace("ENDING", "assert seen() == 1")).run()
+    assert " start method fork: SM308 write-lost -" in outcome.out
+
+
+def test_time_out_does_not_come_from_a_write(alone):
+    """What others' code raised while it waited is no wrong value: a write that the parent does not see is no reason."""
+    outcome = alone.file(test_a=WRITES.replace("ENDING", "seen() or queue.Queue().get(timeout=0.01)")).run()
+    assert "queue.Empty" in outcome.out
+    assert "SM308" not in outcome.out
+
+
+def test_last_words_of_a_leftover_are_nobodys(alone):
+    """What a child writes while it is ended is not shown with the next test, nor after the summary."""
+    alone.file(
+        test_a="""
+        import multiprocessing
+        import os
+        import signal
+        import pytest
+
+        def leave(*_):
+            os.write(2, b"LAST WORDS")
+            os._exit(0)
+
+        def wait(connection):
+            signal.signal(signal.SIGTERM, leave)
+            connection.send(1)
+            signal.pause()
+
+        @pytest.mark.startmethods
+        def test_a():
+            ours, theirs = multiprocessing.Pipe()
+            multiprocessing.Process(target=wait, args=(theirs,)).start()
+            ours.recv()
+
+        def test_b():
+            assert not "this one fails"
+        """
+    )
+    outcome = alone.run()
+    assert outcome.out.count("outlived") >= 1
+    assert "LAST WORDS" not in outcome.out

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import pickle
 import re
+import socketserver
 import subprocess
 import sys
 import types
@@ -302,3 +303,17 @@ def test_the_package_exports_what_it_says() -> None:
     )
     subprocess.run([sys.executable, "-c", code], check=True)
     assert isinstance(explain, types.FunctionType)
+
+
+def test_what_lies_in_an_object_that_never_pickles_is_part_of_its_finding():
+    """A server stays here in any case: the callback in it is one more reason, not one more thing to do."""
+
+    def callback():
+        pass
+
+    with socketserver.TCPServer(("localhost", 0), socketserver.BaseRequestHandler) as server:
+        server.callback = callback
+        found = explain(len, (server,))
+    assert [(each.code, each.path) for each in found] == [("SM103", "args[0]")]
+    because = [line for line in found[0].evidence if line.startswith("because: its callback is ")]
+    assert len(because) == 1

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import functools
 import importlib
+import signal
 import sys
 import types
 import warnings
@@ -346,6 +347,18 @@ def pytest_timeout_of(item: pytest.Item) -> float:
         return 0.0
 
 
+def pytest_timeout_left() -> float | None:
+    """Return the seconds until pytest-timeout's alarm; None where its clock does not run, or is a thread.
+
+    The handler of SIGALRM that ``pytest_timeout`` (2.2 to 2.4) sets. When it goes: a slow fixture lets its alarm come
+    before we have looked.
+    """
+    if not hasattr(signal, "setitimer"):
+        return None
+    theirs = getattr(signal.getsignal(signal.SIGALRM), "__module__", None) == "pytest_timeout"
+    return (signal.getitimer(signal.ITIMER_REAL)[0] or None) if theirs else None
+
+
 _SHOWN_NOTES = 8
 
 
@@ -478,6 +491,16 @@ def captured(config: pytest.Config) -> Iterator[None]:
         yield
     finally:
         manager.suspend_global_capture()
+        manager.read_global_capture()
+
+
+def forget_captured(config: pytest.Config) -> None:
+    """Drop what was written to captured descriptors since pytest last read them (``CaptureManager``).
+
+    When it goes: pytest shows the last words of an ended child with the next test, or after its summary.
+    """
+    manager: Any = config.pluginmanager.getplugin("capturemanager")
+    if manager is not None and manager.is_globally_capturing():
         manager.read_global_capture()
 
 

@@ -192,6 +192,8 @@ class Annotator:
     def _end_leftovers(self, state: LegState) -> None:
         root = str(self._config.rootpath)
         left = leftovers.end(state.record.launches)
+        if left:  # their last words are no words of the next test
+            _pytest_private.forget_captured(self._config)
         state.notes += [relative(each, root) for each in leftovers.sentences(left, state.leg.nodeid)]
 
     def _examine_passed(self, report: pytest.TestReport, state: LegState, evidence: diagnosis.Evidence) -> None:
@@ -314,6 +316,7 @@ class Annotator:
             environ=self._servers.environment,
             file=str(item.path),
             look_inside=self._config.get_verbosity() >= 2,
+            elsewhere=_raised_elsewhere(call),
         )
         try:
             found, state.inside = self._comparison.findings(evidence, failed)
@@ -448,6 +451,14 @@ def _frames(tb: Any) -> list[tuple[str, int, str]]:
 def _failed_with(excinfo: pytest.ExceptionInfo[BaseException]) -> object:
     """Return the type of what a phase failed with, and the user's line: two failures that have it equal are alike."""
     return excinfo.typename, _raised_at(excinfo.tb)
+
+
+def _raised_elsewhere(call: pytest.CallInfo[None]) -> bool:
+    """Return whether a failure is no assertion, and no line of the user's raised it: ``pytest.fail()`` is one."""
+    if call.excinfo is None or isinstance(call.excinfo.value, AssertionError):
+        return False
+    owners = [owner(frame.f_code.co_filename) for frame, _ in traceback.walk_tb(call.excinfo.tb)]
+    return next((each for each in reversed(owners) if each != "runner"), "user") != "user"
 
 
 def _raised_at(tb: Any) -> Place | None:

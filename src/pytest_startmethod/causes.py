@@ -235,6 +235,14 @@ def _grouped(root: object, leaves: Sequence[Leaf]) -> list[list[tuple[Leaf, int]
         at = edge.actionable(top, leaf.chain, leaf.obj)
         obj = leaf.chain[at][1] if at >= 0 else leaf.root
         groups.setdefault(id(obj), []).append((leaf, at))
+    # What lies inside an object that cannot be pickled in any case is part of why, and nothing to mend by itself.
+    whole = {key for key, ((leaf, at), *_) in groups.items() if 0 <= at < len(leaf.chain) - 1}
+    for key in list(groups):
+        leaf, at = groups[key][0]
+        outside = enumerate(leaf.chain[: max(at, 0)])
+        around = next((i for i, (_, obj) in outside if id(obj) in whole and id(obj) in groups), None)
+        if around is not None:
+            groups[id(leaf.chain[around][1])] += [(each, around) for each, _ in groups.pop(key)]
     return list(groups.values())
 
 

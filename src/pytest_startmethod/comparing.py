@@ -40,6 +40,8 @@ class Failed:
     """Where the test is."""
     look_inside: bool
     """Whether the evidence is to be shown as one would look it up by hand."""
+    elsewhere: bool = False
+    """Whether it was raised in code of others, and is no assertion: a time-out, a refused connection."""
 
 
 class Comparison:
@@ -90,6 +92,7 @@ class Comparison:
             environ=failed.environ if method == "forkserver" else None,
             tests=(failed.file, *_conftests()),
             initialized=_initialized(evidence),
+            elsewhere=failed.elsewhere,
         )
         passed_under_spawn = method == "forkserver" and calls.get("spawn", ("",))[0] == "passed"
         compares = method != "fork" and not alike and not passed_under_spawn

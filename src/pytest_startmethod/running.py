@@ -143,7 +143,9 @@ class Running:
                 yield state
             finally:
                 if record.launches:  # the leg was interrupted: a finished one has said so, and forgotten them
-                    leftovers.end(record.launches)
+                    left = leftovers.end(record.launches)
+                    if left or trial is not None:
+                        _pytest_private.forget_captured(self.config)
                 activation.exit()
                 for servers in (self.servers, *self._others.values()):
                     servers.exit()
@@ -288,7 +290,8 @@ class Running:
             seconds = min(theirs or state.trial, chosen or state.trial, state.trial)
             state.limit = limits.Limit(seconds, lambda: self._expire(item, state, seconds))
         elif theirs:  # pytest-timeout's limit rules: only look, shortly before
-            state.limit = limits.Limit(theirs - min(0.5, theirs / 10), lambda: self._look(item, state, theirs))
+            left = _pytest_private.pytest_timeout_left() or theirs  # its clock may run since before the fixtures
+            state.limit = limits.Limit(left - min(0.5, left / 10), lambda: self._look(item, state, theirs))
         else:
             seconds = limits.limit_of(chosen, self.annotator.finished.get(state.leg.test, []))
             state.limit = limits.Limit(seconds, lambda: self._expire(item, state, seconds))
@@ -312,7 +315,8 @@ class Running:
         try:
             from . import hang, stacks
 
-            children = stacks.of_children(state.record.launches, self.reports)
+            with limits.alarm_paused():
+                children = stacks.of_children(state.record.launches, self.reports)
             started = bool(state.record.launches or self.annotator.inherited(item, state.leg))
             state.hang = hang.explain(hang.Hanging(seconds, stacks.own(), children, started), state.leg.method)
         except Exception as trouble:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 
 from . import child
-from .callers import frames
+from .callers import frames, owner
 from .children import ReportDirectory
 from .hang import Stack, parse
 from .launches import Launch
@@ -29,6 +29,10 @@ def own() -> tuple[Stack, ...]:
         ours = os.path.dirname(os.path.abspath(__file__)) + os.sep
         while found and found[0][0].startswith(ours):
             del found[0]
+        # What started pytest is no part of the test, though the script of that name is nobody's but the user's.
+        runners = [index for index, (file, _, _) in enumerate(found) if owner(file) == "runner"]
+        if runners:
+            del found[runners[-1] + 1 :]
         thread = names.get(ident)
         stacks.append(Stack(tuple(found), thread.name if thread else "", main=thread is threading.main_thread()))
     return tuple(stacks)

@@ -48,6 +48,8 @@ class Context:
     """Names that an initializer sets in each worker."""
     compares: bool = True
     """Whether values that differ can be the reason: not where the test passes or fails the same way without that."""
+    elsewhere: bool = False
+    """Whether the failure was raised in code of others, and is no assertion."""
 
 
 @dataclass(slots=True)
@@ -750,6 +752,8 @@ def _read_before_failing(each: Lost, context: Context) -> Where | None:
     exact = [r for r in each.reads if (r.file, r.line) in context.lines]
     if exact:
         return exact[0]
+    if context.elsewhere:  # a time-out or a refused connection does not come of a value that was read in passing
+        return None
     last: dict[str, int] = {}
     for file, line in context.lines:
         last[file] = max(line, last.get(file, 0))

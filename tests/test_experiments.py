@@ -507,7 +507,7 @@ def test_closures_are_confirmed_by_value(session):
             "SM102",
             "confirmed: the test passes under spawn when args[1].__class__ reaches the child",
         ),
-        ("test_lambda[spawn]", "SM101", "confirmed: the test passes under spawn when args[2] reaches the child"),
+        ("test_lambda[spawn]", "SM101", "confirmed: the test passes under spawn when initializer reaches the child"),
     ]
     assert "  needs from around it: word, scale" not in outcome.lines  # `closes over` has said so
 

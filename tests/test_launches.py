@@ -7,6 +7,7 @@ import contextlib
 import functools
 import gc
 import multiprocessing
+import multiprocessing.managers
 import multiprocessing.pool
 import os
 import sys
@@ -252,6 +253,24 @@ def test_precheck_predicts_under_fork_and_changes_nothing():
     assert (first.exit_code, [f.code for f in first.predicted]) == (0, ["SM103"])
     assert [[f.code for f in worker.predicted] for worker in workers] == [["SM101"], ["SM101"]]
     assert leg.record.failures == []
+
+
+@pytest.mark.skipif("spawn" not in METHODS, reason="no spawn on this platform")
+def test_what_an_initializer_is_given_has_the_users_names():
+    """The user wrote ``initializer`` and ``initargs``, and not which argument of the worker they become."""
+    lock = threading.Lock()
+    with Leg("spawn") as leg:
+        for start in (
+            lambda: multiprocessing.Pool(1, double, (1, {"lock": lock})),
+            lambda: multiprocessing.Pool(1, initializer=lambda: None),
+            lambda: concurrent.futures.ProcessPoolExecutor(1, initializer=double, initargs=(lock,)).submit(double, 1),
+            lambda: multiprocessing.managers.BaseManager().start(double, (lock,)),
+            lambda: multiprocessing.Process(target=double, args=(1, lock)).start(),
+        ):
+            with pytest.raises(Exception, match=r"pickle|lambda"):
+                start()
+    paths = [launch.findings[0].path for launch in leg.record.launches]
+    assert paths == ["initargs[1]['lock']", "initializer", "initargs[0]", "initargs[0]", "args[1]"]
 
 
 def test_launch_in_a_fixture_is_kept_for_later_legs():

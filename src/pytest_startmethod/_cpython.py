@@ -184,6 +184,24 @@ def call_item(obj: object) -> tuple[Any, Any, Any] | None:
     return fields["fn"], fields["args"], fields["kwargs"]
 
 
+def worker_parameter(process: object, index: object) -> str | None:
+    """Return what a Pool, executor or Manager calls argument `index` of a process of its own, if the user gave it.
+
+    ``multiprocessing.pool.worker(inqueue, outqueue, initializer, initargs, ...)``,
+    ``concurrent.futures.process._process_worker(...)``, ``multiprocessing.managers.BaseManager._run_server(...)``.
+    When it goes: None, and the argument is told by its number.
+    """
+    target = object.__getattribute__(process, "__dict__").get("_target")
+    bound = type(target) is types.MethodType
+    function = target.__func__ if bound else target
+    if type(function) is not types.FunctionType or type(index) is not int:
+        return None
+    if not str(function.__module__).startswith(("multiprocessing.", "multiprocess.", "concurrent.futures.")):
+        return None
+    name = function.__code__.co_varnames[: function.__code__.co_argcount][index + bound :][:1]
+    return name[0] if name and name[0] in ("initializer", "initargs") else None
+
+
 # -- types without a public name -------------------------------------------------------------------------------------
 
 

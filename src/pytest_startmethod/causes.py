@@ -209,7 +209,7 @@ def _silent() -> Iterator[None]:
 
 
 def path_of(root: object, steps: Sequence[Step]) -> str:
-    """Return the path from what the user passed: ``target``, ``args[0].lock``, ``process.task``, ``object``."""
+    """Return the path from what the user passed: ``target``, ``args[0].lock``, ``initargs[0]``, ``object``."""
     texts = list(steps)
     if isinstance(root, Call) and texts:
         (_, name), rest = texts[0], texts[1:]
@@ -222,6 +222,10 @@ def path_of(root: object, steps: Sequence[Step]) -> str:
         return path_text(str(name), rest)
     if _cpython.is_process(root):
         if texts and texts[0][0] == "attribute" and texts[0][1] in ("_target", "_args", "_kwargs"):
+            if texts[0][1] == "_args" and len(texts) > 1:
+                name = _cpython.worker_parameter(root, texts[1][1])
+                if name is not None:
+                    return path_text(name, texts[2:])
             return path_text(texts[0][1][1:], texts[1:])
         return path_text("process", texts)
     return path_text("object", texts)

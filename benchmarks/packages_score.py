@@ -22,7 +22,11 @@ BAD = {"failed", "hang", "missing"}
 def is_listed(nodeid: str, listed: list[str]) -> bool:
     """Return whether a test is one of those that a case names; the root directory may differ."""
     return any(
-        fnmatch.fnmatch(nodeid, each) or nodeid.endswith(f"/{each}") or each.endswith(f"/{nodeid}") for each in listed
+        nodeid == each  # brackets mean something to fnmatch
+        or fnmatch.fnmatch(nodeid, each)
+        or nodeid.endswith(f"/{each}")
+        or each.endswith(f"/{nodeid}")
+        for each in listed
     )
 
 
@@ -37,7 +41,7 @@ def names_the_cause(finding: dict, prose: str) -> bool:
     place = f"{os.path.basename(finding['file'] or '')}:{finding['line']}"
     told = f"{finding['path']} {finding['message']}"
     names = {finding["path"].rpartition(".")[2]}
-    names |= {name.rpartition(".")[2] for name in re.findall(r"`([\w.]+)`", told)}
+    names |= {name.rpartition(".")[2] for name in re.findall(r"[`']([\w.]+)[`']", told)}
     return place in prose or any(
         re.search(rf"\b{re.escape(name)}\b", prose) for name in names - {"", "args", "target", "process"}
     )

@@ -607,3 +607,32 @@ def test_last_words_of_a_leftover_are_nobodys(alone):
     outcome = alone.run()
     assert outcome.out.count("outlived") >= 1
     assert "LAST WORDS" not in outcome.out
+
+
+def test_cache_that_is_made_at_first_use_is_no_lost_write(alone):
+    """Each process makes its own where it has none: that is how such a name is meant."""
+    alone.file(
+        test_a="""
+        import multiprocessing
+        import pytest
+
+        CACHE = None
+
+        def cache():
+            global CACHE
+            if CACHE is None:
+                CACHE = {}
+            return CACHE
+
+        @pytest.mark.startmethods("fork")
+        def test_a():
+            cache()
+            process = multiprocessing.Process(target=cache)
+            process.start()
+            process.join()
+            assert process.exitcode == 1
+        """
+    )
+    outcome = alone.run()
+    assert "assert 0 == 1" in outcome.out
+    assert "SM308" not in outcome.out

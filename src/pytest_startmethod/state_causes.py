@@ -746,18 +746,23 @@ def _lost(observed: Observed, context: Context) -> list[_Ranked]:
 
 
 def _read_before_failing(each: Lost, context: Context) -> Where | None:
-    """Return the read that the failure may come from: on a failing line if there is one, else not after it."""
-    if not context.lines:
-        return each.reads[0]
+    """Return the read that the failure may come from: on a failing line if there is one, else not after it.
+
+    What only the writer itself reads (``if _cache is None: _cache = ...``) is made anew where it is missing.
+    """
     exact = [r for r in each.reads if (r.file, r.line) in context.lines]
     if exact:
         return exact[0]
+    writer = (each.write.where.file, each.write.where.function)
+    reads = [r for r in each.reads if (r.file, r.function) != writer]
+    if not context.lines:
+        return reads[0] if reads else None
     if context.elsewhere:  # a time-out or a refused connection does not come of a value that was read in passing
         return None
     last: dict[str, int] = {}
     for file, line in context.lines:
         last[file] = max(line, last.get(file, 0))
-    files = [r for r in each.reads if r.file not in last or r.line <= last[r.file]]
+    files = [r for r in reads if r.file not in last or r.line <= last[r.file]]
     return files[0] if files else None
 
 

@@ -464,6 +464,33 @@ CLOSURES = """
 """
 
 
+def test_what_does_not_load_by_value_either_is_neither_confirmed_nor_cleared(session):
+    """The method of an object is looked up by its name in the child, whatever the functions are sent as."""
+    session.file(
+        test_a="""
+        import multiprocessing
+        import pytest
+
+        class Counter:
+            def start(self):
+                process = multiprocessing.Process(target=self.__count)
+                process.start()
+                process.join()
+                return process.exitcode
+
+            def __count(self): pass
+
+        @pytest.mark.startmethods("spawn")
+        def test_private():
+            assert Counter().start() == 0
+        """
+    )
+    outcome = session.run()
+    assert "SM202 name-missing-in-child: 1 leg of 1 test (spawn)" in outcome.lines
+    assert "cleared: " not in outcome.out
+    assert "confirmed: " not in outcome.out
+
+
 def test_what_a_child_cannot_start_is_neither_confirmed_nor_cleared(session):
     """No experiment reaches what a child of the leg hands to its own child, and failing again clears nothing."""
     session.file(

@@ -84,9 +84,7 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str] | None:
     """Say which methods run, if no option was given and there are legs."""
     if not config.stash.get(COUNT, 0) or options.any_given(config):
         return None
-    if config.getoption("no_header") or config.get_verbosity() < 0:
-        return None
-    if config.get_verbosity() < 0:  # pytest asks all the same
+    if config.getoption("no_header") or config.get_verbosity() < 0:  # pytest asks all the same
         return None
     from . import collection
 

@@ -134,6 +134,10 @@ class Verifier:
             tried = tried and not sending.gave_up
         outcome = _outcome(reports, tried)
         self._in_time = outcome.in_time
+        if sending is not None and not outcome.passed:
+            # A child that still cannot load what it is sent shows that the cause was not removed.
+            loaded = not any(each.phase == "unpickling" for each in self.reports.read())
+            outcome = replace(outcome, tried=outcome.tried and loaded)
         return experiments.judge(outcome, usual), sending.needs if sending is not None else {}
 
     def _reused(self, leg: Failed) -> tuple[Finding, ...]:

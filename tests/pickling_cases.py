@@ -972,6 +972,12 @@ def newargs_that_are_no_tuple() -> Given:
     return Given(args=(NewargsInAList(),))
 
 
+@bad("SM102", "args[0].__class__", says="`MadeByACall`", fix="module level")
+def dataclass_made_by_a_call() -> Given:
+    made = dataclasses.make_dataclass("MadeByACall", [("x", int)])  #! dataclass_made_by_a_call
+    return Given(args=(made(1),))
+
+
 Misnamed = typing.NewType("NamedOtherwise", int)  #! new_type_with_a_wrong_name
 
 

@@ -989,8 +989,8 @@ def new_type_with_a_wrong_name() -> Given:
 @bad("SM103", "args[0]['asked']", says="a pool's result", fix=r"what its get\(\) returns")
 def result_of_a_pool() -> Given:
     pool = multiprocessing.pool.ThreadPool(1)
-    asked = pool.apply_async(work)  #! result_of_a_pool
-    return Given(args=({"asked": asked},), close=pool.terminate)
+    asked = pool.apply_async(work)
+    return Given(args=({"asked": asked},), close=pool.terminate)  #! result_of_a_pool
 
 
 @bad("SM103", "args[0]", says="its _event._cond._lock is a lock", fix="re-create the scheduler")

@@ -978,12 +978,12 @@ def dataclass_made_by_a_call() -> Given:
     return Given(args=(made(1),))
 
 
-Misnamed = typing.NewType("NamedOtherwise", int)  #! new_type_with_a_wrong_name
+TypeOtherwise = typing.NewType("NamedOtherwise", int)  #! new_type_with_a_wrong_name
 
 
-@bad("SM104", "args[0]", says="bound to pickling_cases.Misnamed", fix="give it the same name")
+@bad("SM104", "args[0]", says="bound to pickling_cases.TypeOtherwise", fix="give it the same name")
 def new_type_with_a_wrong_name() -> Given:
-    return Given(args=(Misnamed,))
+    return Given(args=(TypeOtherwise,))
 
 
 @bad("SM103", "args[0]['asked']", says="a pool's result", fix=r"what its get\(\) returns")

@@ -972,19 +972,25 @@ def newargs_that_are_no_tuple() -> Given:
     return Given(args=(NewargsInAList(),))
 
 
-Misnamed = typing.NewType("NamedOtherwise", int)  #! new_type_with_a_wrong_name
+@bad("SM102", "args[0].__class__", says="`MadeByACall`", fix="module level")
+def dataclass_made_by_a_call() -> Given:
+    made = dataclasses.make_dataclass("MadeByACall", [("x", int)])  #! dataclass_made_by_a_call
+    return Given(args=(made(1),))
 
 
-@bad("SM104", "args[0]", says="bound to pickling_cases.Misnamed", fix="give it the same name")
+TypeOtherwise = typing.NewType("NamedOtherwise", int)  #! new_type_with_a_wrong_name
+
+
+@bad("SM104", "args[0]", says="bound to pickling_cases.TypeOtherwise", fix="give it the same name")
 def new_type_with_a_wrong_name() -> Given:
-    return Given(args=(Misnamed,))
+    return Given(args=(TypeOtherwise,))
 
 
 @bad("SM103", "args[0]['asked']", says="a pool's result", fix=r"what its get\(\) returns")
 def result_of_a_pool() -> Given:
     pool = multiprocessing.pool.ThreadPool(1)
-    asked = pool.apply_async(work)  #! result_of_a_pool
-    return Given(args=({"asked": asked},), close=pool.terminate)
+    asked = pool.apply_async(work)
+    return Given(args=({"asked": asked},), close=pool.terminate)  #! result_of_a_pool
 
 
 @bad("SM103", "args[0]", says="its _event._cond._lock is a lock", fix="re-create the scheduler")

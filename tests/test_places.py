@@ -150,11 +150,11 @@ def test_class_that_is_written_with_its_module(load: Load) -> None:
         """
         import threading, types
         def fill():
-            return types.SimpleNamespace(lock=threading.Lock())  # fill
+            return types.SimpleNamespace(kept_here=threading.Lock())  # fill
         """
     )
     thing = module.fill()
-    (found,) = places.attribute_places(thing, "lock", thing.lock)
+    (found,) = places.attribute_places(thing, "kept_here", thing.kept_here)
     assert found.line == line(module, "# fill")
 
 

@@ -504,9 +504,9 @@ class _Writer:
         place, evidence = self.set_at()
         if edge.is_testcase(self.obj):
             return self.testcase()
-        if _text_attribute(type(self.obj), "__module__").startswith("multiprocessing.") and any(
-            _foreign(leaf.error) for leaf, _ in inner
-        ):
+        module = _text_attribute(type(self.obj), "__module__")
+        shared = module.startswith("multiprocessing.") and module != "multiprocessing.pool"  # a result holds its pool
+        if shared and any(_foreign(leaf.error) for leaf, _ in inner):
             return self.foreign()
         fixture = _fixture_name(self.obj) if kind is edge._FIXTURE else None
         noun = _noun(self.obj) if fixture is None else f"the fixture `{fixture}`, {_noun(self.obj)}"

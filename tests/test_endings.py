@@ -133,7 +133,8 @@ def test_hang_without_any_process_is_a_note(alone):
 def test_marker_and_ini_and_option_set_the_limit(alone):
     """The marker beats the option, the option beats the ini key; 0 is no limit."""
     alone.file(test_a=HANG.replace("startmethods", 'startmethods("fork", timeout=0.5)'))
-    assert "after 0.5 s" in alone.ini(start_methods_timeout="40").run("--start-methods-timeout=30").out
+    out = alone.ini(start_methods_timeout="40").run("--start-methods-timeout=30").out
+    assert "the leg test_a.py::test_a[fork] was not over after 0.5 s (timeout= of its marker)" in out
     alone.file(test_a=HANG.replace("startmethods", 'startmethods("fork")'))
     assert "after 0.7 s" in alone.ini(start_methods_timeout="0.7").run().out
 

@@ -164,6 +164,11 @@ class Running:
             if self.recorder.install():
                 self._exchanged.when_undone(self.recorder.uninstall)
             self._patch(self._exchanged, mp.STDLIB)
+            # Each start needs these: importing them is not to be part of the time of the test that comes first.
+            from . import pickling, state  # noqa: F401
+
+            if self.settings.methods != ("fork",):
+                from . import loading  # noqa: F401
 
     def _put_back(self) -> None:
         if self._exchanged is not None:
@@ -328,7 +333,8 @@ class Running:
             leftovers.end(state.record.launches, grace=0.0)
         except Exception as trouble:
             self.recorder.troubles.append(f"{type(trouble).__name__} in Running._expire: {trouble}")
-        pytest.fail(f"the leg {state.leg.nodeid} was not over after {seconds:g} s (--start-methods-timeout)")
+        by = "--start-methods-timeout" if state.leg.timeout is None else "timeout= of its marker"
+        pytest.fail(f"the leg {state.leg.nodeid} was not over after {seconds:g} s ({by})")
 
     def _warn(self, state: LegState) -> None:
         for override in state.activation.overrides[state.warned :]:

@@ -179,3 +179,13 @@ def test_the_clock_behind_an_alarm_stands_while_we_work():
         assert every == 500
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def test_failure_for_want_of_time_is_known_by_its_message():
+    """A run that was cut off says nothing about a cause, whoever set its limit."""
+    for by in ("--start-methods-timeout", "timeout= of its marker"):
+        text = limits.over("test_a.py::test[spawn]", 1.5, by)
+        assert text == f"the leg test_a.py::test[spawn] was not over after 1.5 s ({by})"
+        assert limits.is_over(text)
+        assert limits.is_over(f"Failed: {text}")
+    assert not limits.is_over("AssertionError: the game was not over after 3 s")

@@ -31,6 +31,19 @@ _CLOCK_MONOTONIC: Final = 1
 _SIGEV_SIGNAL: Final = 0
 
 
+_OVER: Final = " was not over after "
+
+
+def over(leg: str, seconds: float, by: str) -> str:
+    """Return what a leg fails with whose time is over; `by` is what set the limit."""
+    return f"the leg {leg}{_OVER}{seconds:g} s ({by})"
+
+
+def is_over(message: str) -> bool:
+    """Say whether a failure's message is one that `over` returned."""
+    return message.removeprefix("Failed: ").startswith("the leg ") and _OVER in message
+
+
 def limit_of(chosen: float | None, finished: list[float]) -> float:
     """Return the limit of a leg's call in seconds, 0 for none.
 

@@ -334,7 +334,7 @@ class Running:
         except Exception as trouble:
             self.recorder.troubles.append(f"{type(trouble).__name__} in Running._expire: {trouble}")
         by = "--start-methods-timeout" if state.leg.timeout is None else "timeout= of its marker"
-        pytest.fail(f"the leg {state.leg.nodeid} was not over after {seconds:g} s ({by})")
+        pytest.fail(limits.over(state.leg.nodeid, seconds, by))
 
     def _warn(self, state: LegState) -> None:
         for override in state.activation.overrides[state.warned :]:

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from . import experiments
+from . import experiments, limits
 from .experiments import ByValue, Experiment, Outcome, Replay, Trial
 
 if TYPE_CHECKING:
@@ -165,8 +165,8 @@ def _outcome(reports: Sequence[pytest.TestReport], tried: bool = True) -> Outcom
     if failed is not None:
         message = message_of(failed)
         # what was not over in time might have been: that says nothing
-        over = "(--start-methods-timeout)" not in message
-        return Outcome(False, experiments.failure(str(failed.when), message) if over else "", tried, over)
+        in_time = not limits.is_over(message)
+        return Outcome(False, experiments.failure(str(failed.when), message) if in_time else "", tried, in_time)
     called = any(each.when == "call" and each.passed for each in reports)
     return Outcome(called, "", tried)
 

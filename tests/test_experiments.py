@@ -882,3 +882,48 @@ def test_handler_is_sent_or_nothing_is_said(session):
     found = [[(each["code"], each["path"], each["confirmed"]) for each in test["findings"]] for test in tests]
     path = "logging.getLogger('app')"
     assert found == [[("SM305", path, True)], [("SM305", path, None)]], outcome.out
+
+
+def test_what_a_function_captured_is_confirmed(session):
+    """A variable of a function that is found by its name, changed since the import, is sent to the child."""
+    session.file(
+        app="""
+        def counter():
+            level = 0
+
+            def set_level(value):
+                nonlocal level
+                level = value
+
+            def get_level():
+                return level
+
+            return set_level, get_level
+
+
+        set_level, get_level = counter()
+
+
+        def send(queue):
+            queue.put(get_level())
+        """,
+        test_a="""
+        import multiprocessing
+
+        import app
+        import pytest
+
+
+        @pytest.mark.startmethods
+        def test_level():
+            app.set_level(5)
+            queue = multiprocessing.SimpleQueue()
+            process = multiprocessing.Process(target=app.send, args=(queue,))
+            process.start()
+            assert queue.get() == 5
+            process.join()
+        """,
+    )
+    text = " ".join(session.run("--start-methods=spawn").out.split())
+    assert "app.get_level.__closure__['level'] is 5 in the parent and 0 in a fresh child; get_level reads it" in text
+    assert "confirmed: the test passes under spawn when app.get_level.__closure__ reaches the child" in text

@@ -383,7 +383,7 @@ class Recorder:
             record = self._opened()
             if record is None:
                 return original(process)
-            started = self._guarded(self._open, record, process, backend)
+            started = self._guarded(self._open, record, process, backend, sys._getframe(1))
             try:
                 original(process)
             except BaseException as error:
@@ -402,9 +402,9 @@ class Recorder:
         start.__wrapped__ = original  # type: ignore[attr-defined]
         return start
 
-    def _open(self, record: LegRecord, process: BaseProcess, backend: Backend) -> Started | None:
-        """Record a process that is about to start."""
-        launch = self._launch(record, process, backend)
+    def _open(self, record: LegRecord, process: BaseProcess, backend: Backend, caller: FrameType) -> Started | None:
+        """Record a process that `caller` is about to start."""
+        launch = self._launch(record, process, backend, caller)
         if launch is None:
             return None
         if launch.pool is not None:
@@ -415,18 +415,18 @@ class Recorder:
         record.started.append(started)
         return started
 
-    def _launch(self, record: LegRecord, process: BaseProcess, backend: Backend) -> Launch | None:
+    def _launch(self, record: LegRecord, process: BaseProcess, backend: Backend, caller: FrameType) -> Launch | None:
         target, args, kwargs = mp.process_work(process)
         thread = threading.current_thread()
         method = mp.process_method(process, backend.package)
         if method not in selection.ORDER:  # loky's processes are multiprocessing's, with a method of their own
-            foreign.note_process(record, process, method, sys._getframe(1))
+            foreign.note_process(record, process, method, caller)
             return None
         launch = Launch(
             method=backend.method(method),
             target=describe_callable(target) if target is not None else describe_callable(type(process).run),
             args=(*map(describe, args), *(f"{k}={describe(v)}" for k, v in kwargs.items())),
-            place=calling_place(sys._getframe(1)),
+            place=calling_place(caller),
             thread=None if thread is threading.main_thread() else thread.name,
             fixture=self.fixtures[-1] if self.fixtures else None,
             leg=record.leg,
@@ -435,13 +435,13 @@ class Recorder:
         launch.own_method = not mp.process_by_default(process)
         if record.watched:
             if self.watcher is not None and launch.fixture is None:
-                launch.fixture = self.watcher.fixture(sys._getframe(1))
+                launch.fixture = self.watcher.fixture(caller)
             launch.pinned = launch.own_method
             if not launch.pinned and self.watcher is not None:
                 self.watcher.by_default(launch.method)
         if launch.fixture is not None and launch.fixture.scope != "function":
             self.by_fixture.setdefault(launch.fixture, []).append(launch)
-        launch.by_torch = foreign.through_torch(target, sys._getframe(1))
+        launch.by_torch = foreign.through_torch(target, caller)
         if method == "fork" and threading.active_count() > 1:
             launch.threads = tuple(each.name for each in threading.enumerate() if each is not thread)
         own = backend is backends.STDLIB

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess, current_process
+from types import FrameType
 from typing import Any
 
 from . import _cpython, child
@@ -120,9 +121,9 @@ class ScriptRecorder(Recorder):
             if launch.exit_code is None:
                 launch.exit_code = popen.returncode
 
-    def _open(self, record: LegRecord, process: BaseProcess, backend: Backend) -> Started | None:
+    def _open(self, record: LegRecord, process: BaseProcess, backend: Backend, caller: FrameType) -> Started | None:
         self._guarded(self._settle_directory, process)
-        return super()._open(record, process, backend)
+        return super()._open(record, process, backend, caller)
 
     def _settle_directory(self, process: BaseProcess) -> None:
         """Give a manager's server its temporary directory, which it leaves behind if it is killed."""

@@ -10,6 +10,7 @@ import multiprocessing
 import multiprocessing.managers
 import multiprocessing.pool
 import os
+import pickle
 import sys
 import threading
 import weakref
@@ -443,3 +444,21 @@ class TestKnownLaunches:
         with Leg("fork", precheck=True, recorder=observing()) as leg:
             run(multiprocessing.Process(target=count), multiprocessing.Process(target=count))
         assert all(each.observed.writes for each in leg.record.launches)
+
+
+class Picky(multiprocessing.get_context("spawn").Process):
+    def __eq__(self, other):
+        raise AssertionError("a user's __eq__ was called")
+
+    __hash__ = object.__hash__  # multiprocessing keeps its children in a set
+
+
+def test_processes_are_not_compared():
+    """A start that fails raises its own error, however the user's processes compare."""
+    with Leg("spawn") as leg:
+        process = Picky(target=nothing)
+        process.start()
+        process.join()
+        with pytest.raises((AttributeError, pickle.PicklingError), match="lambda"):
+            Picky(target=lambda: None).start()
+    assert [(launch.exit_code, launch.error is None) for launch in leg.record.launches] == [(0, True), (None, False)]

@@ -388,13 +388,13 @@ class Recorder:
                 original(process)
             except BaseException as error:
                 if started is not None:
-                    record.started.remove(started)
                     self._guarded(self._failed, record, started.launch, error)
                 raise
             if started is not None:
                 # Little and without a call: the child has begun, and both pay for each page that either writes to.
                 popen = started.held = process.__dict__.get(mp.POPEN)
                 started.launch.pid = None if popen is None else popen.pid
+                record.started.append(started)
                 if self.told is not None:
                     self._guarded(self.told, record, started.launch)
             return None
@@ -412,7 +412,6 @@ class Recorder:
         started = Started(process, Started.gone)
         started.launch, started.held = launch, None
         launch.popen = started.popen
-        record.started.append(started)
         return started
 
     def _launch(self, record: LegRecord, process: BaseProcess, backend: Backend, caller: FrameType) -> Launch | None:

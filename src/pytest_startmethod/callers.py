@@ -72,15 +72,14 @@ def calling_place(frame: FrameType | None) -> Place | None:
 
     None where neither is on the stack: a thread whose target is a function of the standard library.
     """
-    if frame is not None and owner(frame.f_code.co_filename) == "user":  # most are called by the test itself
-        return place_of(frame)
     nearest = None
-    for each in frames(frame):
-        whose = owner(each.f_code.co_filename)
+    while frame is not None:
+        whose = owner(frame.f_code.co_filename)
         if whose == "user":
-            return place_of(each)
+            return place_of(frame)
         if whose == "installed" and nearest is None:
-            nearest = place_of(each)
+            nearest = place_of(frame)
+        frame = frame.f_back
     return nearest
 
 

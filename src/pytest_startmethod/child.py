@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
     from typing import Any
 
-    from .forked import Line
+    from .forked import Forked
 
 TEXT = 2_000
 """No text of an event is longer."""
@@ -149,7 +149,7 @@ def watch_bootstrap(
             own = object.__getattribute__(process, "__dict__")
             forked = own.pop(FORKED, None)
             if forked is not None:
-                begin_forked(forked.facts, forked.line, own, forked.restore)
+                _begin_forked(forked)
             elif _facts.get("pid") == os.getpid():
                 _begin(process, own)
             else:  # forked by a child, or by a parent that could make nothing before
@@ -173,12 +173,12 @@ def _begin(process: Any, own: dict[str, Any]) -> None:
     _watch_worker(own)
 
 
-def begin_forked(facts: dict[str, Any], line: Line, own: dict[str, Any], restore: Callable[[], None]) -> None:
+def _begin_forked(forked: Forked) -> None:
     """Take over, in a forked child, what its parent made for it: most of it costs more after a fork than before."""
     global _facts
-    _facts = facts
+    _facts, line = forked.facts, forked.line
     _facts["pid"] = pid = os.getpid()
-    restore()
+    forked.restore()
     try:
         if line.life is not None:
             # A fork has inherited the writing end: it is a writer, too, and is told when it lets go as the last one.
@@ -187,7 +187,7 @@ def begin_forked(facts: dict[str, Any], line: Line, own: dict[str, Any], restore
         _let_go()
     if line.stack is not None:
         _write_stacks(line.stack)
-    _watch_worker(own)
+    _watch_worker(forked.own)
 
 
 def _begin_late(process: Any, own: dict[str, Any], directory: str, package: str) -> None:
@@ -607,9 +607,6 @@ def _describe(function: Any) -> dict[str, Any] | None:
 # -- crashes ---------------------------------------------------------------------------------------------------------
 
 
-_TO_WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-
-
 def _catch_crashes() -> None:
     """Let faulthandler write into a file of ours, unless this fresh interpreter was told to use it elsewhere.
 
@@ -623,7 +620,7 @@ def _catch_crashes() -> None:
 
 def open_stack(path: str, method: str, starter: int) -> int:
     """Open a file for stacks; its first line says whose they are."""
-    descriptor = os.open(path, _TO_WRITE, 0o600)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     os.write(descriptor, f"{method} {starter}\n".encode())
     return descriptor
 
@@ -646,10 +643,6 @@ writing_end: int | None = None
 """The parent's descriptor, which a fork inherits and must not keep."""
 
 
-_TO_LISTEN = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
-_KILL = int(getattr(signal, "SIGKILL", 0))
-
-
 def _let_go() -> None:
     global writing_end
     if writing_end is not None:
@@ -665,8 +658,8 @@ def open_life_line(directory: str) -> int | None:
     """
     if sys.platform != "linux":
         return None
-    descriptor = os.open(f"{directory}{os.sep}{LIFE_LINE}", _TO_LISTEN)
-    fcntl.fcntl(descriptor, fcntl.F_SETSIG, _KILL)
+    descriptor = os.open(f"{directory}{os.sep}{LIFE_LINE}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGKILL)
     fcntl.fcntl(descriptor, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
     return descriptor
 

@@ -261,7 +261,7 @@ class ReportDirectory:
         except OSError:
             return ()
         reports = [_read_event(os.path.join(self.path, name)) for name in names if name.endswith(".json")]
-        reports += [_read_stack(os.path.join(self.path, name), pid) for name, pid in map(_named, names) if pid]
+        reports += [_read_stack(os.path.join(self.path, name), pid) for name in names if (pid := _pid_in(name))]
         reports += [_read_stack(line.path, pid) for pid, line in self._lines.used.items()]
         return tuple(sorted((each for each in reports if each is not None), key=lambda each: each.time))
 
@@ -287,7 +287,7 @@ class ReportDirectory:
             names = []
         for name in names:
             path = os.path.join(self.path, name)
-            pid = _named(name)[1]
+            pid = _pid_in(name)
             if name.endswith((".json", child.REPLAYED)) or (pid and (not _runs(pid) or _read_stack(path, pid))):
                 with contextlib.suppress(OSError):
                     os.unlink(path)
@@ -314,13 +314,6 @@ def _remove_at_the_end(directory: str, life_line: str) -> None:
     os.waitpid(os.posix_spawn("/bin/sh", command, {}, file_actions=null, setsid=True), 0)
 
 
-def wrap_preparation_data(
-    original: Callable[[str], dict[str, Any]], directory: ReportDirectory
-) -> Callable[[str], dict[str, Any]]:
-    """Wrap ``spawn.get_preparation_data`` so that spawn and forkserver children report to `directory`."""
-    return child.watch_preparation(original, directory.path)
-
-
 @functools.lru_cache
 def compiled(file: str) -> bytes:
     """Return the code of a module as a ``.pyc`` file has it (PEP 552). Raises OSError or SyntaxError.
@@ -343,10 +336,10 @@ def _runs(pid: int) -> bool:
     return True
 
 
-def _named(name: str) -> tuple[str, int]:
-    """Return a file's name, and the pid that it names as that of the child whose stacks it holds, or 0."""
+def _pid_in(name: str) -> int:
+    """Return the pid that a file's name says its stacks are of, or 0."""
     pid, _, kind = name.partition(".")
-    return name, int(pid) if kind == "stack" and pid.isdecimal() else 0
+    return int(pid) if kind == "stack" and pid.isdecimal() else 0
 
 
 def _text(path: str) -> str | None:

@@ -50,7 +50,7 @@ def watch_launch(
 
 
 class Forked:
-    """What one forked child takes over from its parent (`child.begin_forked`); the parent's process object is lent."""
+    """What one forked child takes over from its parent (`child._begin_forked`); the parent's process object is lent."""
 
     __slots__ = ("before", "facts", "line", "own", "restore")
 

@@ -41,6 +41,7 @@ def adopting(native: str, package: str = mp.STDLIB) -> Callable[[Callable[[Any],
         def __getstate__(lock: Any) -> Any:  # noqa: N807 - it replaces one
             with suppress(Exception):  # CPython's own error says what is wrong
                 pinned = lock.__dict__.get(_MADE_BY_NAME, native != "fork")
+                # while a leg runs, its method is the default
                 spawning = mp.is_spawning(package) and mp.interpreter_default(package) != "fork"
                 if spawning and not pinned and mp.is_fork_lock(lock):
                     mp.make_lock_anew(lock, package)

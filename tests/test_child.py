@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -142,7 +143,7 @@ method, watched, sabotage, *cases = sys.argv[1:]
 sys.path.insert(0, %r)
 import multiprocessing
 import work
-from pytest_startmethod import child, children
+from pytest_startmethod import child, children, forked
 from pytest_startmethod.activation import Patches
 
 
@@ -176,6 +177,12 @@ def main():
         import resource, signal
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
         resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
+    elif sabotage == "taken":
+        lend = forked.Lines.lend
+        def lend_and_lose(*args):
+            line, child.lent = lend(*args), None
+            return line
+        forked.Lines.lend = lend_and_lose
     patches = Patches()
     if watched == "1":
         directory.listen(patches)
@@ -394,6 +401,19 @@ def test_a_child_runs_on_when_our_part_of_it_fails(world: World, method: str, sa
     assert damaged.stderr == plain.stderr
     if method != "fork" and sabotage != "limit":
         assert not any(case["reports"] for case in damaged.cases.values())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this platform")
+def test_a_forked_child_without_a_line_makes_its_own(world: World) -> None:
+    """Two threads that fork at the same time have one line between them."""
+    ran, usual = (world.run("fork", "boom:1", "leaves", "crashes", sabotage=each) for each in ("taken", ""))
+    assert ran.exits == usual.exits
+    for case in ("boom:1", "leaves", "crashes"):
+        own, expected = ran.only(case), usual.only(case)
+        assert [own[name] for name in ("phase", "process", "raised", "exit_code")] == [
+            expected[name] for name in ("phase", "process", "raised", "exit_code")
+        ]
+        assert (own["pid"], own["starter"]) == (ran.cases[case]["pid"], ran.parent)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such limit there")

@@ -13,6 +13,7 @@ import os
 import pickle
 import sys
 import threading
+import types
 import weakref
 
 import pytest
@@ -20,7 +21,7 @@ import pytest
 from pytest_startmethod import _multiprocessing as mp
 from pytest_startmethod import launches, pickling, state
 from pytest_startmethod.activation import Activation
-from pytest_startmethod.launches import Fixture, Recorder, describe, describe_callable
+from pytest_startmethod.launches import Fixture, Recorder, Repeated, describe, describe_callable
 
 METHODS = [m for m in ("fork", "spawn", "forkserver") if m in multiprocessing.get_all_start_methods()]
 
@@ -277,10 +278,12 @@ def test_what_an_initializer_is_given_has_the_users_names():
 def test_launch_in_a_fixture_is_kept_for_later_legs():
     """A module-scoped fixture's launches are found by its name and scope."""
     recorder, fixture = Recorder(), Fixture("server", "module", "test_a.py")
-    with Leg("spawn", recorder=recorder), recorder.fixture(fixture):
+    with Leg("spawn", recorder=recorder):
+        recorder.fixtures.append(types.SimpleNamespace(argname="server", scope="module", baseid="test_a.py"))
         process = multiprocessing.Process(target=nothing)
         process.start()
         process.join()
+        recorder.fixtures.pop()
     with Leg(METHODS[0], recorder=recorder) as leg:
         pass
     assert leg.record.launches == []
@@ -439,6 +442,85 @@ class TestKnownLaunches:
             run(multiprocessing.Process(target=nothing), process)
         assert [each.path for each in leg.record.launches[1].predicted] == ["process.lock"]
 
+    def test_is_described_when_somebody_asks(self):
+        """Until then it is what a report needs; the description hears of the end of its process, too."""
+        with Leg("fork", precheck=True, recorder=observing()) as leg:
+            run(multiprocessing.Process(target=exit_with, args=(0,)))
+            process = multiprocessing.Process(target=exit_with, kwargs={"code": 3})
+            process.start()
+            line = here()
+            assert [type(each).__name__ for each in leg.record.repeated] == ["Repeated"]
+            second = leg.record.launches[1]
+            assert leg.record.repeated == []
+            assert (second.pid, second.alive or second.exit_code) == (process.pid, True)
+            process.join()
+        assert (second.args, second.place.line, second.exit_code) == (("code=3",), line, 3)
+        assert (second.own_method, second.threads) == (False, leg.record.launches[0].threads)
+
+    def test_context_that_names_its_method_is_told(self):
+        """What a pinned context starts is told from what the default one does."""
+        with Leg("fork", precheck=True, recorder=observing()) as leg:
+            for context in (multiprocessing, multiprocessing.get_context("fork")):
+                run(*(context.Process(target=nothing) for _ in range(2)))
+        assert [each.own_method for each in leg.record.launches] == [False, False, True, True]
+
+    def test_method_that_the_test_sets_is_looked_at(self):
+        """In a leg under fork the default may have become another one."""
+        with Leg("fork", precheck=True, recorder=observing()) as leg:
+            run(multiprocessing.Process(target=nothing))
+            multiprocessing.set_start_method("spawn", force=True)
+            run(multiprocessing.Process(target=nothing))
+        assert [each.method for each in leg.record.launches] == ["fork", "spawn"]
+
+    @pytest.mark.parametrize("dropped", [False, True], ids=["closed", "dropped"])
+    def test_end_of_a_process_that_nobody_holds_is_known(self, dropped):
+        """Its object may be closed, or gone."""
+        with Leg("fork", precheck=True, recorder=observing()) as leg:
+            run(multiprocessing.Process(target=exit_with, args=(0,)))
+            process = multiprocessing.Process(target=exit_with, args=(4,))
+            run(process)
+            pid = process.pid
+            if dropped:
+                del process
+                gc.collect()
+            else:
+                process.close()
+        assert leg.record.is_over()
+        assert [each[-2:] for each in map(Repeated.as_tuple, leg.record.repeated)] == [(pid, 4)]
+
+    def test_failing_start_is_recorded_and_compares_no_processes(self, monkeypatch):
+        """There may be no process to be had, and the user's processes compare as they like."""
+        with Leg("fork", precheck=True, recorder=observing()) as leg:
+            run(
+                PickyFork(target=nothing),
+                multiprocessing.Process(target=nothing),
+                multiprocessing.Process(target=nothing),
+            )
+            with monkeypatch.context() as patch:
+                patch.setattr(os, "fork", fail_to_fork)
+                with pytest.raises(BlockingIOError, match="no more processes"):
+                    multiprocessing.Process(target=nothing).start()
+            run(multiprocessing.Process(target=nothing))
+        errors = [each.error for each in leg.record.launches]
+        assert errors == [None, None, None, "BlockingIOError: [Errno 11] no more processes", None]
+        assert [each.exit_code for each in leg.record.launches] == [0, 0, 0, None, 0]
+
+    @pytest.mark.parametrize(
+        "args",
+        [(1, 2.5, None, "text", b"bytes"), ("x" * 100,), (b"x" * 100, 1), ("\udc80",), ("\N{GREEK SMALL LETTER PI}",)],
+        ids=["plain", "long text", "long bytes", "surrogate", "not ASCII"],
+    )
+    @pytest.mark.parametrize("keyword", [None, "x" * 70, 7], ids=["alone", "long keyword", "keyword"])
+    def test_report_has_what_the_description_would(self, args, keyword):
+        """The short form of a launch comes back as the long one, and can be sent between processes."""
+        kwargs = {} if keyword is None else {"keyword": keyword}
+        with Leg("fork", precheck=True, recorder=observing()) as leg:
+            run(*(multiprocessing.Process(target=take_anything, args=args, kwargs=kwargs) for _ in range(2)))
+        short = [each.as_tuple() for each in leg.record.repeated]
+        assert len(short) == 1
+        str(short).encode()
+        assert [Repeated.as_dict(each) for each in short] == [leg.record.launches[1].as_dict()]
+
     def test_function_that_writes_is_looked_at(self):
         """What the child changes and the parent reads is found at every launch (SM308)."""
         with Leg("fork", precheck=True, recorder=observing()) as leg:
@@ -446,11 +528,27 @@ class TestKnownLaunches:
         assert all(each.observed.writes for each in leg.record.launches)
 
 
-class Picky(multiprocessing.get_context("spawn").Process):
+class Picks:
     def __eq__(self, other):
         raise AssertionError("a user's __eq__ was called")
 
     __hash__ = object.__hash__  # multiprocessing keeps its children in a set
+
+
+class Picky(Picks, multiprocessing.get_context("spawn").Process):
+    pass
+
+
+class PickyFork(Picks, multiprocessing.get_context(METHODS[0]).Process):
+    pass
+
+
+def fail_to_fork():
+    raise BlockingIOError(11, "no more processes")
+
+
+def take_anything(*args, **kwargs):
+    pass
 
 
 def test_processes_are_not_compared():

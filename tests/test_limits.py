@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import queue
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import time
 import pytest
 
 from pytest_startmethod import limits
-from pytest_startmethod.limits import Limit
+from pytest_startmethod.limits import Clock
 
 pytestmark = pytest.mark.skipif(limits.LIMIT_SIGNAL is None, reason="no signal to end a call with")
 
@@ -27,18 +28,19 @@ def expire():
 
 
 @pytest.fixture
-def limit():
-    limits_made = []
-
-    def make(seconds, function=expire):
-        limits_made.append(Limit(seconds, function))
-        assert limits_made[-1].start()
-        return limits_made[-1]
-
-    yield make
-    for each in limits_made:
-        each.cancel()
+def clock():
+    made = Clock()
+    yield made
+    made.close()
     assert signal.getsignal(limits.LIMIT_SIGNAL) == signal.SIG_DFL
+
+
+@pytest.fixture
+def limit(clock):
+    def start(seconds):
+        assert clock.start(seconds, expire)
+
+    return start
 
 
 def wait_for_lock():
@@ -81,11 +83,57 @@ def test_whatever_the_call_waits_for_is_interrupted(limit, wait):
         wait()
 
 
-def test_cancelled_in_time_is_as_if_never_started(limit):
+def test_stopped_in_time_is_as_if_never_started(limit, clock):
     """No signal comes after the end."""
-    clock = limit(0.05)
-    clock.cancel()
+    limit(0.05)
+    clock.stop()
     assert not threading.Event().wait(0.15)
+
+
+def test_one_clock_times_many_calls(clock):
+    """What was stopped before does not shorten what comes next, and the handler is taken back but once."""
+    for _ in range(3):
+        assert clock.start(0.05, expire)
+        clock.stop()
+    assert clock.start(0.3, expire)
+    assert not threading.Event().wait(0.15)
+    with pytest.raises(Expired):
+        threading.Event().wait()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork on this platform")
+def test_forked_child_has_a_clock_of_its_own(clock):
+    """A fork has the handler, but not the timer."""
+    assert clock.start(60, expire)
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            clock.start(0.05, expire)
+            threading.Event().wait()
+        except Expired:
+            code = 7
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+    clock.stop()
+
+
+def test_a_handler_that_came_meanwhile_is_left_alone(clock):
+    """A test may take the signal for itself between two calls."""
+    assert clock.start(60, expire)
+    clock.stop()
+
+    def theirs(*_):
+        raise AssertionError("called")
+
+    signal.signal(limits.LIMIT_SIGNAL, theirs)
+    try:
+        assert not clock.start(60, expire)
+        clock.close()
+        assert signal.getsignal(limits.LIMIT_SIGNAL) is theirs
+    finally:
+        signal.signal(limits.LIMIT_SIGNAL, signal.SIG_DFL)
 
 
 def wait_twice():
@@ -106,7 +154,7 @@ def test_end_that_hangs_is_ended_again(limit, monkeypatch):
 def test_only_the_main_thread_has_a_limit():
     """Elsewhere nothing could be interrupted."""
     started = []
-    thread = threading.Thread(target=lambda: started.append(Limit(1, expire).start()))
+    thread = threading.Thread(target=lambda: started.append(Clock().start(1, expire)))
     thread.start()
     thread.join()
     assert started == [False]
@@ -114,7 +162,7 @@ def test_only_the_main_thread_has_a_limit():
 
 def test_zero_is_no_limit():
     """0 switches it off."""
-    assert not Limit(0, expire).start()
+    assert not Clock().start(0, expire)
 
 
 def test_somebody_elses_handler_is_left_alone():
@@ -125,7 +173,7 @@ def test_somebody_elses_handler_is_left_alone():
 
     signal.signal(limits.LIMIT_SIGNAL, theirs)
     try:
-        assert not Limit(1, expire).start()
+        assert not Clock().start(1, expire)
         assert signal.getsignal(limits.LIMIT_SIGNAL) is theirs
     finally:
         signal.signal(limits.LIMIT_SIGNAL, signal.SIG_DFL)

@@ -164,6 +164,9 @@ SUITE = """
 
     def test_lock(tmp_path): run(work, str(tmp_path), threading.Lock())
 
+    @pytest.mark.parametrize("n", [0, 1, 2, 3])
+    def test_again(n): run(work, n, None, "text", "\\udc80", "x" * 99)
+
     def test_pool():
         with ProcessPoolExecutor(2) as pool:
             assert list(pool.map(abs, [-1, -2])) == [1, 2]
@@ -198,7 +201,7 @@ def test_report_is_valid_and_the_same_with_xdist(session):
     report = read(session)
     assert f"start methods report: {session.path / 'report.json'}" in outcome.lines
     validate(report)
-    assert report["summary"]["verdicts"] == {"passes": 6, "needs-fork": 8, "vacuous": 2}
+    assert report["summary"]["verdicts"] == {"passes": 14, "needs-fork": 8, "vacuous": 2}
     for number in ("2", "4"):
         session.run("-n", number, "--start-methods-report=report.json", where="xdist")
         diff = difflib.unified_diff(comparable(report).splitlines(), comparable(read(session)).splitlines(), n=12)

@@ -43,25 +43,38 @@ class _Watched:
     """The default context while a leg runs: tells who sets the start method and who asks for it."""
 
     listener: ClassVar[ContextListener | None] = None
-    original: ClassVar[Any] = None
-    """The package's own ``DefaultContext``."""
 
-    def _get_actual(self) -> BaseContext | None:
+
+def _watched_names(original: Any) -> dict[str, Any]:
+    """Return what a `_Watched` of the class `original` has. Each start asks it, and so does each forked child."""
+    asking, setting, lazy = (
+        getattr(original, name).__code__ for name in ("get_start_method", "set_start_method", "get_context")
+    )
+
+    def get_actual(self: Any) -> BaseContext | None:
         caller = sys._getframe(1)
-        if caller.f_code is self.original.get_start_method.__code__ and self.listener is not None:
+        if caller.f_code is asking and self.listener is not None:
             self.listener.method_asked(caller.f_back)
-        actual: BaseContext | None = self.__dict__["_actual_context"]
-        return actual
+        return self.__dict__["_actual_context"]  # type: ignore[no-any-return]
 
-    def _set_actual(self, value: BaseContext | None) -> None:
+    def set_actual(self: Any, value: BaseContext | None) -> None:
         caller = sys._getframe(1)
         self.__dict__["_actual_context"] = value
-        lazy = caller.f_code in (self.original.get_context.__code__, self.original.get_start_method.__code__)
-        if not lazy and self.listener is not None:
-            through = caller.f_code is self.original.set_start_method.__code__
+        if caller.f_code is not lazy and caller.f_code is not asking and self.listener is not None:
+            through = caller.f_code is setting
             self.listener.method_set(method_of(value), caller.f_back if through else caller)
 
-    _actual_context = property(_get_actual, _set_actual)
+    def get_context(self: Any, method: str | None = None) -> BaseContext:
+        # What `original` does, without asking through the property: nobody sets or asks for anything here.
+        if method is not None:
+            return original.get_context(self, method)  # type: ignore[no-any-return]
+        own = self.__dict__
+        actual = own["_actual_context"]
+        if actual is None:
+            actual = own["_actual_context"] = own["_default_context"]
+        return actual  # type: ignore[no-any-return]
+
+    return {"listener": None, "_actual_context": property(get_actual, set_actual), "get_context": get_context}
 
 
 STDLIB = "multiprocessing"
@@ -77,7 +90,7 @@ def module(name: str, package: str = STDLIB) -> Any:
 def watched_context(package: str = STDLIB) -> Any:
     """Return the class that the default context of `package` has while a leg runs."""
     original = module("context", package).DefaultContext
-    return type("WatchedContext", (_Watched, original), {"original": original, "listener": None})
+    return type("WatchedContext", (_Watched, original), _watched_names(original))
 
 
 def is_watched(cls: type[Any]) -> bool:
@@ -191,9 +204,9 @@ def fixed_by_use() -> bool:
     return type(default_context()) is TellingContext and TellingContext.by_use
 
 
-def process_by_default(process: BaseProcess) -> bool:
-    """Say whether `process` starts as the default context says, and not by a context that names its method."""
-    return process._start_method is None or getattr(type(process), _TWIN, False)  # type: ignore[attr-defined]
+def class_by_default(cls: type[Any]) -> bool:
+    """Say whether processes of `cls` start as the default context says, and not by a context that names its method."""
+    return cls._start_method is None or getattr(cls, _TWIN, False)
 
 
 def pool_by_default(pool: Any) -> bool:
@@ -293,20 +306,35 @@ def process_work(process: BaseProcess) -> tuple[Any, tuple[Any, ...], dict[str, 
 _PLAIN = frozenset({int, float, complex, bool, str, bytes, type(None)})
 
 
-def is_plain(process: BaseProcess, target: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-    """Say whether a process that was not started yet is a function found by its name, and values that hold no others.
+def plain_work(process: BaseProcess, method: str) -> tuple[Any, tuple[Any, ...], dict[str, Any]] | None:
+    """Return target, args and kwargs of a process that `method` is about to start, if all of it is plain.
 
-    The class is multiprocessing's own and has nothing of the user's, and the function closes over nothing.
+    That is: a function found by its name, which closes over nothing, and values that hold no others; the class is
+    multiprocessing's own, and the object has nothing of the user's. Called before each fork, so it does little.
     """
-    if type(target) is not FunctionType or target.__closure__ is not None or not _PLAIN.issuperset(map(type, args)):
-        return False
+    cls, own = type(process), process.__dict__
+    if cls.__module__ != "multiprocessing.context" or len(own) != len(PROCESS_FIELDS):
+        return None
+    starts: str | None = cls._start_method  # type: ignore[attr-defined]
+    if starts is None:
+        default = _default.__dict__
+        starts = method_of(default["_actual_context"] or default.get("_default_context"))
+    target, args, kwargs = own["_target"], own["_args"], own["_kwargs"]
+    if starts != method or type(target) is not FunctionType or target.__closure__ is not None:
+        return None
+    for value in (*args, *kwargs.values()) if kwargs else args:
+        if type(value) not in _PLAIN:
+            return None
     names = getattr(sys.modules.get(target.__module__), "__dict__", {})
-    return (
-        type(process).__module__ == "multiprocessing.context"
-        and process.__dict__.keys() <= PROCESS_FIELDS
-        and names.get(target.__qualname__) is target
-        and (not kwargs or _PLAIN.issuperset(map(type, kwargs.values())))
-    )
+    return (target, args, kwargs) if names.get(target.__qualname__) is target else None
+
+
+_default: Any = multiprocessing.context._default_context
+
+
+def actual_context() -> BaseContext | None:
+    """Return what `set_context` does, of multiprocessing, in the fewest steps."""
+    return _default.__dict__["_actual_context"]  # type: ignore[no-any-return]
 
 
 POPEN = "_popen"

@@ -331,14 +331,22 @@ class _HoldingRelay:
         return call
 
 
+def _pytest_timeout(config: pytest.Config) -> Any:
+    manager = config.pluginmanager
+    return manager.get_plugin("timeout") or manager.get_plugin("pytest_timeout")  # as an entry point, or with -p
+
+
+def has_pytest_timeout(config: pytest.Config) -> bool:
+    """Say whether pytest-timeout is there."""
+    return _pytest_timeout(config) is not None
+
+
 def pytest_timeout_of(item: pytest.Item) -> float:
     """Return the limit in seconds that pytest-timeout has for an item; 0 without one, or without the plugin.
 
     ``pytest_timeout._get_item_settings`` (2.2 to 2.4). When it goes: both limits count, and the shorter one rules.
     """
-    manager = item.config.pluginmanager
-    plugin = manager.get_plugin("timeout") or manager.get_plugin("pytest_timeout")  # as an entry point, or with -p
-    settings = getattr(plugin, "_get_item_settings", None)
+    settings = getattr(_pytest_timeout(item.config), "_get_item_settings", None)
     if settings is None:
         return 0.0
     try:

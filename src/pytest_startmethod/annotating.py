@@ -40,6 +40,7 @@ class Annotator:
         comparison: Comparison,
         servers: ForkServers,
         runner: Place | None,
+        finished: dict[str, list[float]],
     ) -> None:
         self._config = config
         self._settings = settings
@@ -52,7 +53,7 @@ class Annotator:
         """Findings that already stand below a failure, with its node id."""
         self.fork_failed: set[str] = set()
         """The tests whose leg under fork failed."""
-        self.finished: dict[str, list[float]] = {}
+        self._finished = finished
         """By test: how long the calls of its finished legs took."""
 
     def annotate(
@@ -63,8 +64,7 @@ class Annotator:
             state.shown.clear()
             state.touched.clear()
             state.not_pickled = False
-        # Most phases pass, and a fork pays for each page that is written to before the next: they are not examined.
-        if not report.passed or (report.when == "call" and not _only_started(state)):
+        if not report.passed or (report.when == "call" and not state.only_started()):
             self._examine(item, call, report, state)
         state.count(report)
         if report.when == "call":
@@ -72,7 +72,7 @@ class Annotator:
                 self._note_runner(state, self._runner)
             failed_with = None if call.excinfo is None else _failed_with(call.excinfo)
             self._comparison.note_call(state.leg.test, state.leg.method, str(report.outcome), failed_with)
-            self.finished.setdefault(state.leg.test, []).append(report.duration)
+            self._finished.setdefault(state.leg.test, []).append(report.duration)
         if report.when == "teardown":
             self._finish(report, state)
 
@@ -106,7 +106,7 @@ class Annotator:
         record = state.record
         self._recorder.note_exits(record)  # else it depends on the garbage collector whether they are known
         if not state.watched:
-            if any(each.exit_code is None or each.pool is not None for each in record.launches):
+            if not record.is_over():
                 self._end_leftovers(state)
                 self._recorder.note_exits(record)
             if self._servers.temporary is not None:
@@ -373,21 +373,6 @@ class Annotator:
             discovered=state.discovered or state.watched,
             troubles=(*state.notes, *(f"pytest-startmethod: {each}" for each in self._recorder.troubles)),
         )
-
-
-def _only_started(state: LegState) -> bool:
-    """Say whether all that the leg did so far was to start processes with its method of which nothing is to be said."""
-    record = state.record
-    return (
-        bool(record.launches)
-        and not (record.failures or record.tasks or state.watched)
-        and all(
-            each.method == state.leg.method
-            and not each.predicted
-            and (each.observed is None or not each.observed.primitives)
-            for each in record.launches
-        )
-    )
 
 
 def _reports(state: LegState) -> tuple[ChildReport, ...]:

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from types import FrameType
+from types import CodeType, FrameType
 
 _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _STDLIB = tuple(
@@ -30,7 +30,7 @@ class Place:
     function: str = ""
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.cache
 def owner(filename: str) -> str:
     """Say whose code a file is: ``ours``, ``stdlib``, ``runner`` (pytest and its kind), ``installed`` or ``user``."""
     path = os.path.abspath(filename)
@@ -54,16 +54,20 @@ def frames(frame: FrameType | None) -> Iterator[FrameType]:
 
 def place_of(frame: FrameType) -> Place:
     """Return where `frame` stands."""
-    code = frame.f_code
-    return _place(code.co_filename, frame.f_lineno, getattr(code, "co_qualname", code.co_name))  # co_qualname: 3.11
+    return place_in(frame.f_code, frame.f_lineno)
+
+
+def place_in(code: CodeType, line: int) -> Place:
+    """Return the place of a line of some code."""
+    return _place(code.co_filename, line, getattr(code, "co_qualname", code.co_name))  # co_qualname: 3.11
 
 
 @functools.lru_cache(maxsize=1024)
 def _place(file: str, line: int, function: str) -> Place:
-    return Place(_absolute(file), line, function)
+    return Place(absolute(file), line, function)
 
 
-_absolute = functools.lru_cache(maxsize=1024)(os.path.abspath)
+absolute = functools.cache(os.path.abspath)
 """A relative name is relative to where pytest was started; a test that changes the directory does not change that."""
 
 

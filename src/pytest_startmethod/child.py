@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
     from typing import Any
 
-    from .forked import Forked
+    from .forked import Line
 
 TEXT = 2_000
 """No text of an event is longer."""
@@ -45,8 +45,8 @@ REPLAYED = "replayed"
 """The suffix of the file in which a child says what it took over in an experiment."""
 KEY = "pytest_startmethod"
 """The key in the preparation data. ``multiprocessing.spawn.prepare`` passes over keys that it does not know."""
-FORKED = "_pytest_startmethod_forked"
-"""Where a process object that is about to be forked has its `forked.Forked`, in the parent for that moment only."""
+lent: Line | None = None
+"""What the child that was forked last reports through; the parent has made it."""
 
 _SOURCE = """
 try:
@@ -146,10 +146,10 @@ def watch_bootstrap(
 
     def _bootstrap(process: Any, *args: Any, **kwargs: Any) -> int:
         try:
-            own = object.__getattribute__(process, "__dict__")
-            forked = own.pop(FORKED, None)
-            if forked is not None:
-                _begin_forked(forked)
+            own: dict[str, Any] = object.__getattribute__(process, "__dict__")
+            line = lent
+            if line is not None and line.own is own:
+                _begin_forked(line, process, own)
             elif _facts.get("pid") == os.getpid():
                 _begin(process, own)
             else:  # forked by a child, or by a parent that could make nothing before
@@ -173,21 +173,34 @@ def _begin(process: Any, own: dict[str, Any]) -> None:
     _watch_worker(own)
 
 
-def _begin_forked(forked: Forked) -> None:
-    """Take over, in a forked child, what its parent made for it: most of it costs more after a fork than before."""
+def _begin_forked(line: Line, process: Any, own: dict[str, Any]) -> None:
+    """Take over, in a forked child, what its parent made for it.
+
+    After a fork each object that is touched costs a fault, unless it lies beside another one: so the steps of
+    `_begin_late` are calls that the parent has made ready.
+    """
     global _facts
-    _facts, line = forked.facts, forked.line
-    _facts["pid"] = pid = os.getpid()
-    forked.restore()
+    _facts = facts = line.facts
+    facts["pid"] = pid = os.getpid()
+    line.own = None
+    if line.loads:  # without a frame of ours in the traceback
+        for pickler, loads in line.loads.items():
+            pickler.loads = loads
+        line.loads.clear()
     try:
-        if line.life is not None:
+        if line.hold is not None:
             # A fork has inherited the writing end: it is a writer, too, and is told when it lets go as the last one.
-            fcntl.fcntl(line.life, fcntl.F_SETOWN, pid)
+            line.hold(pid)
     finally:
-        _let_go()
-    if line.stack is not None:
-        _write_stacks(line.stack)
-    _watch_worker(forked.own)
+        if line.let_go is not None:
+            line.let_go()
+    for write in line.write:
+        write()
+    if line.runs:
+        line.process, line.before = process, own.get("run")
+        own["run"] = line.run
+    if line.is_worker:
+        _watch_worker(own)
 
 
 def _begin_late(process: Any, own: dict[str, Any], directory: str, package: str) -> None:
@@ -235,36 +248,52 @@ for _ in _finished:
     pass
 
 
-def _unseen(function: Callable[..., Any], *args: Any) -> Callable[[], None]:
-    """Return what calls ``function(*args)``, once, and raises the exception in the tuple that it returns.
+def _unseen(function: Callable[[Any], Any], arg: Any) -> Callable[[], None]:
+    """Return what calls ``function(arg)``, once, and raises the exception in the tuple that it returns.
 
     A Python function that lets an exception through stands in its traceback, which the child prints. So the call goes
     through C alone: `max` calls `key` with the exception, and a finished generator throws what it is given.
     """
-    calls = chain.from_iterable(map(function, *((arg,) for arg in args)))
-    return partial(max, calls, key=_finished.throw, default=None)
+    return partial(max, chain.from_iterable(map(function, (arg,))), key=_finished.throw, default=None)
+
+
+class Watched:
+    """A process object whose `run` is watched, and what it had as ``run`` of its own."""
+
+    __slots__ = ("before", "process")
+
+    before: Any
+    process: Any
 
 
 def watch_run(process: Any, own: dict[str, Any]) -> None:
     """Note what ``process.run`` raises. The instance's attribute is gone before the user's code runs."""
-    if type(getattr(type(process), "run", None)) is not FunctionType:
-        return
-    run, before = process.run, own.get("run")
+    if type(getattr(type(process), "run", None)) is FunctionType:
+        watched = Watched()
+        watched.process, watched.before = process, own.get("run")
+        own["run"] = unseen_run(watched)
 
-    def watched(run: Callable[[], object]) -> tuple[BaseException, ...]:
-        if before is None:
-            own.pop("run", None)
-        else:
-            own["run"] = before
-        try:
-            run()
-        except BaseException as error:
-            _facts["phase"] = "failed"
-            return _raised(error, "run")
-        _facts["phase"] = "exit"
-        return ()
 
-    own["run"] = _unseen(watched, run)
+def unseen_run(watched: Watched | Line) -> Callable[[], None]:
+    """Return what stands for ``run`` of a process object; good for one call."""
+    return _unseen(_run, watched)
+
+
+def _run(watched: Watched | Line) -> tuple[BaseException, ...]:
+    process, before = watched.process, watched.before
+    watched.process = watched.before = None
+    own = object.__getattribute__(process, "__dict__")
+    if before is None:
+        own.pop("run", None)
+    else:
+        own["run"] = before
+    try:
+        process.run()
+    except BaseException as error:
+        _facts["phase"] = "failed"
+        return _raised(error, "run")
+    _facts["phase"] = "exit"
+    return ()
 
 
 def _raised(error: BaseException, phase: str, **more: Any) -> tuple[BaseException, ...]:
@@ -293,8 +322,8 @@ def _excepthook(cls: type[BaseException], error: BaseException, tb: TracebackTyp
 
 def _watch_worker(own: dict[str, Any]) -> None:
     """Note results that cannot be sent, and an executor's initializer, whose exception goes to a log only."""
-    target = own.get("_target")
-    if type(target) is not FunctionType or target.__name__ not in _WORKER_NAMES:
+    target: Any = own.get("_target")
+    if type(target) is not FunctionType or target.__name__ not in WORKER_NAMES:
         return
     name = (_stdlib_name(target.__module__), target.__qualname__)
     if name == _POOL_WORKER:
@@ -618,17 +647,28 @@ def _catch_crashes() -> None:
         _write_stacks(open_stack(path, _facts["method"], _facts["starter"]))
 
 
+HEADER = 32
+"""The length of the first line of a file for stacks."""
+
+
 def open_stack(path: str, method: str, starter: int) -> int:
     """Open a file for stacks; its first line says whose they are."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    os.write(descriptor, f"{method} {starter}\n".encode())
+    os.write(descriptor, f"{method} {starter}".ljust(HEADER - 1).encode() + b"\n")
     return descriptor
 
 
+def writes_of(descriptor: int) -> tuple[Callable[[], object], ...]:
+    """Return the calls by which a process writes its stacks into a file of `open_stack`."""
+    enable = partial(faulthandler.enable, descriptor)
+    if STACK_SIGNAL is None:
+        return (enable,)
+    return enable, partial(faulthandler.register, STACK_SIGNAL, descriptor, True)
+
+
 def _write_stacks(descriptor: int) -> None:
-    faulthandler.enable(descriptor)
-    if STACK_SIGNAL is not None:
-        faulthandler.register(STACK_SIGNAL, descriptor, all_threads=True)
+    for write in writes_of(descriptor):
+        write()
 
 
 # -- the parent's end ------------------------------------------------------------------------------------------------
@@ -639,15 +679,13 @@ STACK_SIGNAL: int | None = signal.SIGRTMIN + 8 if sys.platform == "linux" else g
 """On this signal a child writes its stacks into its ``.stack`` file; where nothing is registered, it may end it."""
 
 
-writing_end: int | None = None
-"""The parent's descriptor, which a fork inherits and must not keep."""
+writing_end: tuple[int, int] | None = None
+"""The parent's descriptor, which a fork inherits and must not keep, and the parent's pid."""
 
 
 def _let_go() -> None:
-    global writing_end
-    if writing_end is not None:
-        descriptor, writing_end = writing_end, None
-        os.close(descriptor)
+    if writing_end is not None and writing_end[1] == _facts["starter"]:
+        os.close(writing_end[0])
 
 
 def open_life_line(directory: str) -> int | None:
@@ -664,6 +702,11 @@ def open_life_line(directory: str) -> int | None:
     return descriptor
 
 
+def hold_of(descriptor: int) -> Callable[[int], object]:
+    """Return the call by which a process, given its pid, becomes the owner of a life line."""
+    return partial(fcntl.fcntl, descriptor, fcntl.F_SETOWN)
+
+
 def _hold_life_line() -> None:
     """Let the kernel end this process when its parent is gone."""
     pid = _facts["pid"]
@@ -675,7 +718,7 @@ def _hold_life_line() -> None:
         raise
     if descriptor is None:
         return
-    fcntl.fcntl(descriptor, fcntl.F_SETOWN, pid)
+    hold_of(descriptor)(pid)
     try:
         if os.read(descriptor, 1) == b"":  # no writer: it ended before the line above
             os.kill(pid, signal.SIGKILL)
@@ -702,7 +745,7 @@ def _is_gone(pid: int) -> bool:
 _POOL_WORKER = ("multiprocessing.pool", "worker")
 _EXECUTOR_WORKER = ("concurrent.futures.process", "_process_worker")
 _WORKERS = {_POOL_WORKER, _EXECUTOR_WORKER}
-_WORKER_NAMES = tuple(name for _, name in _WORKERS)
+WORKER_NAMES = tuple(name for _, name in _WORKERS)
 _STARTERS = {
     "multiprocessing.popen_spawn_posix": "spawn",
     "multiprocessing.popen_spawn_win32": "spawn",

@@ -139,8 +139,8 @@ class ReportDirectory:
         self.path = path
         self.unreturned: list[Unreturned] = []
         self._lines = forked.Lines(path)
-        self._loads: dict[Any, Callable[..., Any]] = {}
-        """By pickler: what it loads with, apart from us."""
+        self._left: list[str] = []
+        """The names in the directory after it was cleared, if all of them stay."""
         self._pid = os.getpid()
 
     @classmethod
@@ -161,7 +161,7 @@ class ReportDirectory:
         path = os.path.join(self.path, child.LIFE_LINE)
         os.mkfifo(path, 0o600)
         # for reading, too: opening for writing alone waits for a reader
-        child.writing_end = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        child.writing_end = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC), os.getpid()
         _remove_at_the_end(self.path, path)
 
     def within(self) -> ReportDirectory | None:
@@ -184,7 +184,7 @@ class ReportDirectory:
         self, original: Callable[[Any, Any], None], package: str = "multiprocessing"
     ) -> Callable[[Any, Any], None]:
         """Wrap ``popen_fork.Popen._launch``: forked children report here."""
-        return forked.watch_launch(original, self._lines, package, self._forked)
+        return forked.watch_launch(original, self._lines, package)
 
     def watch_loads(self, original: Callable[..., Any], pickler: Any) -> staticmethod[..., Any]:
         """Wrap ``ForkingPickler.loads``, through which the parent receives: what it cannot load is noted."""
@@ -198,7 +198,7 @@ class ReportDirectory:
                     self._not_loaded(error, sys._getframe(1))
                 raise
 
-        self._loads[pickler] = original
+        self._lines.loads[pickler] = original
         return staticmethod(loads)
 
     def listen(self, patches: Patches, package: str = "multiprocessing") -> None:
@@ -224,13 +224,6 @@ class ReportDirectory:
         watch_preparation = functools.partial(self.watch_preparation, package=package)
         patches.put(mp.spawn_module(package), "get_preparation_data", watch_preparation)
 
-    def _forked(self) -> None:
-        """In a forked child, load without a frame of ours in the traceback."""
-        if os.getpid() != self._pid:
-            for pickler, loads in self._loads.items():
-                pickler.loads = loads
-            self._loads.clear()
-
     def _not_loaded(self, error: Exception, frame: FrameType | None) -> None:
         if os.getpid() == self._pid and len(self.unreturned) < 100:
             raised = raised_from(child._exception(error))
@@ -239,8 +232,9 @@ class ReportDirectory:
 
     def _stack_of(self, pid: int) -> str:
         """Return the path of the file in which the child writes its stacks."""
-        line = self._lines.used.get(pid)
-        return os.path.join(self.path, f"{pid}.stack") if line is None else line.path
+        path = os.path.join(self.path, f"{pid}.stack")
+        line = self._lines.of(pid)  # which the child does not use if two threads forked at the same time
+        return path if line is None or os.path.exists(path) else line.path
 
     def listens(self, pid: int) -> bool:
         """Say whether the child writes its stacks when it is asked to."""
@@ -262,7 +256,7 @@ class ReportDirectory:
             return ()
         reports = [_read_event(os.path.join(self.path, name)) for name in names if name.endswith(".json")]
         reports += [_read_stack(os.path.join(self.path, name), pid) for name in names if (pid := _pid_in(name))]
-        reports += [_read_stack(line.path, pid) for pid, line in self._lines.used.items()]
+        reports += [_read_stack(line.path, line.pid) for line in self._lines.used if line.pid is not None]
         return tuple(sorted((each for each in reports if each is not None), key=lambda each: each.time))
 
     def replayed(self) -> list[dict[str, Any]]:
@@ -275,23 +269,37 @@ class ReportDirectory:
                         outcomes += json.load(file)["outcomes"]
         return outcomes
 
+    def over(self, pid: int) -> None:
+        """Know that a child is over and left nothing to read: what it reported through serves the next one."""
+        line = self._lines.of(pid)
+        if line is not None and not line.is_written():
+            self._lines.free(line)
+
     def clear(self) -> None:
         """Forget the reports so far. Children that still run keep their files for a crash."""
-        for pid, line in list(self._lines.used.items()):
-            if line.is_written() or not _runs(pid):
+        for line in tuple(self._lines.used):
+            if line.pid is not None and (line.is_written() or not _runs(line.pid)):
                 with contextlib.suppress(OSError):
-                    self._lines.free(pid)
+                    self._lines.free(line)
+        self.unreturned.clear()
         try:
             names = os.listdir(self.path)
         except OSError:
-            names = []
+            return
+        if names == self._left:
+            return
+        self._left = []
+        stays = True
         for name in names:
             path = os.path.join(self.path, name)
             pid = _pid_in(name)
             if name.endswith((".json", child.REPLAYED)) or (pid and (not _runs(pid) or _read_stack(path, pid))):
                 with contextlib.suppress(OSError):
                     os.unlink(path)
-        self.unreturned.clear()
+                stays = False
+            stays = stays and not pid
+        if stays:
+            self._left = names
 
     def remove(self) -> None:
         """Remove the directory; does nothing in a forked child."""
@@ -299,7 +307,7 @@ class ReportDirectory:
             return
         self._lines.close()
         if child.writing_end is not None and os.path.exists(os.path.join(self.path, child.LIFE_LINE)):
-            os.close(child.writing_end)
+            os.close(child.writing_end[0])
             child.writing_end = None
         shutil.rmtree(self.path, ignore_errors=True)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from . import _pytest_private, backends, selection
-from .fixtures import Teardown, mp_context_value, start_method_value
+from .fixtures import mp_context_value, start_method_value
 from .legs import LEG, Leg
 from .options import MARKER, header_lines
 from .settings import Marker, Settings, SettingsError, from_config, parse_marker
@@ -265,7 +265,7 @@ def register_running(config: pytest.Config, settings: Settings, temporary: str |
     manager = config.pluginmanager
     hooks = config.stash[RUNNING] = running.Running(config, settings, temporary)
     if not settings.discover:  # there most tests are no legs, and `discovery` registers the hooks where one is
-        manager.register(Teardown(), "startmethod-teardown")
+        manager.register(running.Teardown(), "startmethod-teardown")
         manager.register(hooks, "startmethod-running")
     register_summary(config)
     return hooks

@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from . import diagnosis
-
 # What only a failure needs is imported by it: a fork copies the page tables of all that is loaded.
 if TYPE_CHECKING:
+    from . import diagnosis
     from .children import Frame
     from .finding import Finding
     from .loading import Loader
     from .patches import Patched
     from .state import Observed, UserCode
 
+_PASSED = ("passed", None)
 _OBSERVED = 6
 """The code of no more launches and tasks of a leg is compared."""
 
@@ -67,7 +67,7 @@ class Comparison:
 
     def note_call(self, test: str, method: str, outcome: str, failed_with: object) -> None:
         """Know how the call of a leg ended: what fails alike under fork is no matter of what a child has."""
-        self._calls.setdefault(test, {})[method] = (outcome, failed_with)
+        self._calls.setdefault(test, {})[method] = _PASSED if outcome == "passed" else (outcome, failed_with)
 
     def findings(self, evidence: diagnosis.Evidence, failed: Failed) -> tuple[tuple[Finding, ...], list[str]]:
         """Return what the children saw otherwise, and the lines of the look inside.
@@ -79,6 +79,7 @@ class Comparison:
         if not observed:
             return (), []
         from . import state, state_causes
+        from .diagnosis import unique
 
         calls = self._calls.get(failed.test, {})
         fork = calls.get("fork")
@@ -106,7 +107,7 @@ class Comparison:
                 found += state_causes.explain(each, seen or [], replace(context, compares=compares))
             if failed.look_inside and each.bindings:
                 inside += [*([""] if inside else []), *state_causes.look_inside(each, seen or [])]
-        return diagnosis.unique(state_causes.ordered(found)), inside
+        return unique(state_causes.ordered(found)), inside
 
     def unshared(self, evidence: diagnosis.Evidence) -> list[Finding]:
         """Return notes on what each child of a leg that passed had of its own (SM307)."""

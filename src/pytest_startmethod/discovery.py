@@ -266,7 +266,7 @@ class Discovery:
         from .launches import Fixture
 
         found = _pytest_private.fixture_being_set_up(frame)
-        return None if found is None else Fixture(found.argname, found.scope, found.baseid)
+        return None if found is None else Fixture.of(found)
 
     def by_default(self, method: str) -> None:
         """Look at the rest of the test, and let its children report (`launches.Watcher`)."""
@@ -378,10 +378,10 @@ class Told:
         if test is not None and report.failed:
             _pytest_private.blame(self.config, report, test)
         data = getattr(report, ATTRIBUTE, None)
-        if data is not None and data["discovered"]:
+        if type(data) is dict and data["discovered"]:
             from .report import LegResult
 
-            self.results[report.nodeid] = LegResult.from_dict(data)
+            self.results[report.nodeid] = LegResult.of(data)
 
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:

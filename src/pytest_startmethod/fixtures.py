@@ -102,7 +102,7 @@ def _note_script(item: pytest.Item, result: ScriptRun) -> None:
     state = item.stash.get(STATE, None)
     if state is None:
         return
-    state.record.launches += result.launches
+    state.record.launches.extend(result.launches)
     if result.findings:
         state.record.failures.append(Failure(0, result.outcome, result.findings))
 
@@ -130,37 +130,3 @@ def _outside_a_leg(request: pytest.FixtureRequest) -> str:
 start_method = pytest.fixture(scope="session", name="start_method")(start_method_value)
 mp_context = pytest.fixture(scope="session", name="mp_context")(mp_context_value)
 start_method_script = pytest.fixture(name="start_method_script")(start_method_script_value)
-
-
-class Teardown:
-    """Tears the fixtures of a start method down while it is still active; registered with the first leg.
-
-    A fixture of wider scope that depends on the method would otherwise be torn down by pytest
-    when the next leg sets up its own, that is, under another method.
-    """
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_teardown(self, item: pytest.Item, nextitem: pytest.Item | None) -> object:
-        """Finish ``start_method`` and all that depends on it, if the next item runs under another method."""
-        from . import _pytest_private
-        from .legs import LEG
-
-        leg = item.stash.get(LEG, None)
-        following = nextitem.stash.get(LEG, None) if nextitem is not None else None
-        if leg is None or (following is not None and following.method == leg.method):
-            return (yield)
-        errors: list[BaseException] = []
-        result = None
-        try:
-            result = yield
-        except BaseException as error:
-            errors.append(error)
-        try:
-            _pytest_private.finish_fixture(item, "start_method")
-        except BaseException as error:
-            errors.append(error)
-        if len(errors) == 2:
-            raise _pytest_private.exception_group("errors during test teardown", errors)
-        if errors:
-            raise errors[0]
-        return result

@@ -16,6 +16,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 from . import _multiprocessing as mp
+from . import child
 from .callers import Place, calling_place
 
 if TYPE_CHECKING:
@@ -254,9 +255,9 @@ def _register() -> None:
 
 def _before_fork() -> None:
     global _waiting
-    frame = sys._getframe(1)
-    if frame.f_globals.get("__name__") == "multiprocessing.popen_fork":  # most are, and each costs the fork time
+    if child.lent is not None and child.lent.own is not None:  # multiprocessing's: most are, and each costs it time
         return
+    frame = sys._getframe(1)
     if _waiting is not None and _watch is None and _is_users_fork(frame):
         waiting, _waiting = _waiting, None
         with suppress(Exception):

@@ -8,7 +8,7 @@ import threading
 import time
 import types
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from . import _cpython, activation, backends, foreign, selection
 from . import _multiprocessing as mp
-from .callers import Place, calling_place
+from ._cpython import threads_beside_main
+from .callers import Place, absolute, calling_place, owner, place_in
 from .pools import Pools, Watched
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ _MARK = "_pytest_startmethod_failure"
 _KEPT_BYTES = 1_000_000
 _DESCRIBED_LENGTH = 60
 _DESCRIBED_PATH = 240
+_SIZED = frozenset({str, bytes})
 _OBSERVED_ALIKE = 2
 _OBSERVING_SECONDS = 0.1
 
@@ -44,6 +46,11 @@ class Fixture:
     name: str
     scope: str
     base: str
+
+    @classmethod
+    def of(cls, definition: Any) -> Fixture:
+        """Return what is to be known of a ``pytest.FixtureDef``."""
+        return cls(definition.argname, definition.scope, definition.baseid)
 
 
 @dataclass(slots=True)
@@ -169,6 +176,10 @@ def describe(value: Any) -> str:
     return f"<{kind.__module__}.{kind.__qualname__}>"
 
 
+def _described(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[str]:
+    return [*map(describe, args), *(f"{name}={describe(value)}" for name, value in kwargs.items())]
+
+
 @dataclass(slots=True)
 class Failure:
     """A failed start or send, and what is known of it; the exception carries its number (`failure_of`)."""
@@ -209,6 +220,85 @@ class Started(weakref.ref[BaseProcess]):
             self.held = None
 
 
+class Repeated(Started):
+    """A process that starts as one did of which nothing was to be said; it is described when somebody asks.
+
+    A fork pays for each page that is written to before the next one, and most processes of a leg are like that.
+    """
+
+    __slots__ = ("args", "cls", "code", "ended", "kwargs", "line", "name", "pid", "threads")
+
+    name: str
+    """What the function is called."""
+    args: tuple[Any, ...]
+    """Numbers, texts and None only; so are the values of `kwargs`."""
+    kwargs: dict[str, Any]
+    cls: type[BaseProcess]
+    code: types.CodeType
+    """The code that starts it, and `line` of it."""
+    line: int
+    pid: int | None
+    ended: int | None
+    """Its exit code."""
+    threads: tuple[str, ...]
+    launch: Launch | None  # type: ignore[assignment]
+    """The description, once there is one."""
+
+    def gone(self) -> None:
+        """Know that the process object is no more."""
+        popen, self.held = self.held, None
+        if popen is not None:
+            self._over(popen, popen.returncode)
+
+    def note_exit(self) -> None:
+        """Know how the process ended, if it has."""
+        popen = self.held
+        code = popen.returncode if popen.returncode is not None else popen.poll()
+        if code is not None:
+            self.held = None
+            self._over(popen, code)
+
+    def _over(self, popen: Any, code: int | None) -> None:
+        self.pid, self.ended = popen.pid, code
+        if self.launch is not None:
+            self.launch.exit_code = code
+
+    def describe(self, leg: str) -> Launch:
+        """Return the description, which hears of the process's end, too."""
+        pid = self.pid if self.held is None else self.held.pid
+        self.launch = Launch("fork", self.name, tuple(self._arguments()), self.place, None, None, leg, pid, self.ended)
+        self.launch.popen = self.popen
+        self.launch.own_method, self.launch.threads = not mp.class_by_default(self.cls), self.threads
+        return self.launch
+
+    @property
+    def place(self) -> Place:
+        """The user's line that started it."""
+        return place_in(self.code, self.line)
+
+    def _arguments(self) -> list[str]:
+        return _described(self.args, self.kwargs)
+
+    def as_tuple(self) -> tuple[Any, ...]:
+        """Return what `as_dict` makes of a process that is over; long values are described."""
+        args: Sequence[Any] = self.args
+        kwargs: dict[str, Any] | None = self.kwargs
+        for value in (*args, *kwargs.values()) if kwargs else args:
+            # What xdist sends must be encoded, and a lone surrogate cannot be.
+            if type(value) in _SIZED and (len(value) > _DESCRIBED_LENGTH or not value.isascii()):
+                args, kwargs = self._arguments(), None
+                break
+        return self.name, args, kwargs, absolute(self.code.co_filename), self.line, self.pid, self.ended
+
+    @staticmethod
+    def as_dict(data: Sequence[Any]) -> dict[str, Any]:
+        """Return what `Launch.as_dict` would, from `as_tuple`."""
+        name, args, kwargs, file, line, pid, code = data
+        described = args if kwargs is None else _described(args, kwargs)
+        launch = Launch("fork", name, tuple(described), Place(file, line), None, None, "", pid, code)
+        return launch.as_dict()
+
+
 @dataclass(slots=True)
 class LegRecord:
     """What one leg did: filled while it runs, read when it ends."""
@@ -216,11 +306,13 @@ class LegRecord:
     leg: str
     method: str
     precheck: bool
-    launches: list[Launch] = field(default_factory=list)
     tasks: list[Task] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     started: list[Started] = field(default_factory=list)
-    """The processes behind `launches`, those that did start."""
+    """The processes behind those that are `described`, if they did start."""
+    described: list[Launch] = field(default_factory=list)
+    repeated: list[Repeated] = field(default_factory=list)
+    """What has started since the last that is `described`."""
     foreign: list[foreign.Foreign] = field(default_factory=list)
     """What ran in processes that no start method of a leg has to do with."""
     package: str = mp.STDLIB
@@ -231,6 +323,27 @@ class LegRecord:
     """What monkeypatch and mock set while the leg ran, and what was in force when it began."""
     observing: float = 0.0
     """Seconds spent on looking at what launches read."""
+
+    @property
+    def launches(self) -> list[Launch]:
+        """Every process that started, or failed to, in order."""
+        if self.repeated:
+            self.described += [each.describe(self.leg) for each in self.repeated]
+            self.started += self.repeated
+            self.repeated.clear()
+        return self.described
+
+    def is_over(self) -> bool:
+        """Say whether every process is known to have ended, and none is a Pool's."""
+        for repeated in self.repeated:
+            if repeated.ended is None:
+                return False
+        return not self.described or all(each.exit_code is not None and each.pool is None for each in self.described)
+
+    def clear(self) -> None:
+        """Forget what a run that is over did."""
+        for each in (self.tasks, self.failures, self.started, self.described, self.repeated, self.foreign):
+            each.clear()
 
 
 class Watcher(Protocol):
@@ -251,7 +364,8 @@ class Recorder:
 
     def __init__(self) -> None:
         self.record: LegRecord | None = None
-        self.fixtures: list[Fixture] = []
+        self.fixtures: list[Any] = []
+        """The definitions of the fixtures that are being set up, the innermost last."""
         self.by_fixture: dict[Fixture, list[Launch]] = {}
         """Launches of fixtures wider than a function: later legs live with them."""
         self.of_fixtures: list[Launch] = []
@@ -268,8 +382,11 @@ class Recorder:
         self.troubles: list[str] = []
         """What went wrong in our own code."""
         self._known: dict[int, Failure] = {}
-        self._harmless: weakref.WeakKeyDictionary[Any, types.CodeType] = weakref.WeakKeyDictionary()
-        """The functions that fork started with plain values, that would start elsewhere, and that write nothing."""
+        self._harmless: dict[int, tuple[types.CodeType, str]] = {}
+        """The functions that fork started with plain values, that would start elsewhere, and that write nothing.
+
+        By identity of their code: the code, and what the function is called.
+        """
         self.watcher: Watcher | None = None
         self.told: Callable[[LegRecord, Launch], None] | None = None
         """Hears of each process that has started."""
@@ -338,18 +455,10 @@ class Recorder:
 
     def note_exits(self, record: LegRecord) -> None:
         """Know how the processes that are over ended, also those that nobody joined."""
-        for started in record.started:
-            if started.held is not None:
-                self._guarded(started.note_exit)
-
-    @contextmanager
-    def fixture(self, fixture: Fixture) -> Iterator[None]:
-        """Take what starts now as started by `fixture`."""
-        self.fixtures.append(fixture)
-        try:
-            yield
-        finally:
-            self.fixtures.pop()
+        for every in (record.started, record.repeated):
+            for started in every:
+                if started.held is not None:
+                    self._guarded(started.note_exit)
 
     def forget_fixtures(self) -> None:
         """Know that all fixtures have been torn down."""
@@ -378,12 +487,27 @@ class Recorder:
     # -- starts ------------------------------------------------------------------------------------------------------
 
     def _wrap_start(self, original: Callable[[BaseProcess], None], backend: Backend) -> Callable[[BaseProcess], None]:
+        popen_name = mp.POPEN
+
         def start(process: BaseProcess) -> None:
             __tracebackhide__ = True
-            record = self._opened()
-            if record is None:
-                return original(process)
-            started = self._guarded(self._open, record, process, backend, sys._getframe(1))
+            record = self.record
+            if record is None or os.getpid() != self._pid:
+                record = self._opened()
+                if record is None:
+                    return original(process)
+            caller = sys._getframe(1)
+            repeated = self._repeat(record, process, caller)
+            if repeated is not None:
+                try:
+                    original(process)
+                except BaseException as error:
+                    self._guarded(self._not_repeated, record, repeated, error)
+                    raise
+                # Little and without a call: the child has begun, and both pay for each page that either writes to.
+                repeated.held = process.__dict__.get(popen_name)
+                return None
+            started = self._guarded(self._open, record, process, backend, caller)
             try:
                 original(process)
             except BaseException as error:
@@ -391,7 +515,6 @@ class Recorder:
                     self._guarded(self._failed, record, started.launch, error)
                 raise
             if started is not None:
-                # Little and without a call: the child has begun, and both pay for each page that either writes to.
                 popen = started.held = process.__dict__.get(mp.POPEN)
                 started.launch.pid = None if popen is None else popen.pid
                 record.started.append(started)
@@ -401,6 +524,43 @@ class Recorder:
 
         start.__wrapped__ = original  # type: ignore[attr-defined]
         return start
+
+    def _repeat(self, record: LegRecord, process: BaseProcess, caller: FrameType) -> Repeated | None:
+        """Record a process that fork is about to start as one before, of which nothing was to be said.
+
+        The same function by its name, plain values, in the main thread, from a line of the user's and not from a
+        fixture. None: it is none of these, or something failed.
+        """
+        try:
+            if record.method != "fork" or self.fixtures or self.told is not None:
+                return None
+            threads = _other_threads() if threads_beside_main() else ()
+            if threads and threading.current_thread() is not threading.main_thread():
+                return None
+            work = mp.plain_work(process, "fork")
+            if work is None:
+                return None
+            target, args, kwargs = work
+            known = self._harmless.get(id(target.__code__))
+            code = caller.f_code
+            if known is None or known[0] is not target.__code__ or owner(code.co_filename) != "user":
+                return None
+            repeated = Repeated(process, Repeated.gone)
+            repeated.name, repeated.args, repeated.kwargs, repeated.cls = known[1], args, kwargs, type(process)
+            repeated.code, repeated.line, repeated.threads = code, caller.f_lineno, threads
+            repeated.held = repeated.pid = repeated.ended = repeated.launch = None
+            record.repeated.append(repeated)
+            return repeated
+        except Exception as trouble:
+            self.troubles.append(f"{type(trouble).__name__} in Recorder._repeat: {trouble}")
+            return None
+
+    def _not_repeated(self, record: LegRecord, repeated: Repeated, error: BaseException) -> None:
+        """Record that a start failed that was none of a kind that does: for want of memory or of processes."""
+        launch = next(each for each in record.launches if each is repeated.launch)
+        # Not `remove`: references are compared by what they refer to, and that has the user's `__eq__`.
+        record.started[:] = [each for each in record.started if each is not repeated]
+        self._failed(record, launch, error)
 
     def _open(self, record: LegRecord, process: BaseProcess, backend: Backend, caller: FrameType) -> Started | None:
         """Record a process that `caller` is about to start."""
@@ -424,14 +584,14 @@ class Recorder:
         launch = Launch(
             method=backend.method(method),
             target=describe_callable(target) if target is not None else describe_callable(type(process).run),
-            args=(*map(describe, args), *(f"{k}={describe(v)}" for k, v in kwargs.items())),
+            args=tuple(_described(args, kwargs)),
             place=calling_place(caller),
             thread=None if thread is threading.main_thread() else thread.name,
-            fixture=self.fixtures[-1] if self.fixtures else None,
+            fixture=Fixture.of(self.fixtures[-1]) if self.fixtures else None,
             leg=record.leg,
         )
         record.launches.append(launch)
-        launch.own_method = not mp.process_by_default(process)
+        launch.own_method = not mp.class_by_default(type(process))
         if record.watched:
             if self.watcher is not None and launch.fixture is None:
                 launch.fixture = self.watcher.fixture(caller)
@@ -442,12 +602,10 @@ class Recorder:
             self.by_fixture.setdefault(launch.fixture, []).append(launch)
         launch.by_torch = foreign.through_torch(target, caller)
         if method == "fork" and threading.active_count() > 1:
-            launch.threads = tuple(each.name for each in threading.enumerate() if each is not thread)
-        own = backend is backends.STDLIB
-        if not (own and method == "fork" and self._guarded(self._is_known, process, target, args, kwargs)):
-            self._look(record, launch, process, backend)
-            if own and method == "fork" and record.precheck:
-                self._guarded(self._know, launch, process, target, args, kwargs)
+            launch.threads = _other_threads()
+        self._look(record, launch, process, backend)
+        if backend is backends.STDLIB and method == "fork" and record.precheck:
+            self._guarded(self._know, launch, process)
         return launch
 
     def _look(self, record: LegRecord, launch: Launch, process: BaseProcess, backend: Backend) -> None:
@@ -470,18 +628,13 @@ class Recorder:
             if sys.version_info < (3, 11):
                 self._guarded(self._look_for_fork_locks, record, process)
 
-    def _is_known(self, process: BaseProcess, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        """Say whether this was looked at before, with nothing to be said of it: a plain function with plain values."""
-        if type(target) is not types.FunctionType or self._harmless.get(target) is not target.__code__:
-            return False
-        return mp.is_plain(process, target, args, kwargs)
-
-    def _know(
-        self, launch: Launch, process: BaseProcess, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> None:
-        looked_at = launch.observed is not None and not launch.observed.writes and not launch.predicted
-        if looked_at and mp.is_plain(process, target, args, kwargs):
-            self._harmless[target] = target.__code__
+    def _know(self, launch: Launch, process: BaseProcess) -> None:
+        """Know a function of which nothing is to be said, for `_repeat`."""
+        if launch.observed is not None and not launch.observed.writes and not launch.predicted:
+            work = mp.plain_work(process, launch.method)
+            if work is not None:
+                code = work[0].__code__
+                self._harmless[id(code)] = code, launch.target
 
     def _wrap_result(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def _set(job: Any, i: int, outcome: tuple[bool, Any]) -> None:
@@ -679,6 +832,11 @@ class Recorder:
             record.tasks.append(task)
         if record.watched and task.method is not None and self.watcher is not None and mp.pool_by_default(pool):
             self.watcher.by_default(task.method)
+
+
+def _other_threads() -> tuple[str, ...]:
+    """Return the names of the threads that run beside this one."""
+    return tuple(each.name for each in threading.enumerate() if each is not threading.current_thread())
 
 
 def _placed(findings: tuple[Finding, ...], place: Place | None) -> tuple[Finding, ...]:

@@ -27,6 +27,9 @@ _AGAIN_SECONDS: Final = 10.0
 LIMIT_SIGNAL: Final[int | None] = signal.SIGRTMIN + 7 if sys.platform == "linux" else getattr(signal, "SIGALRM", None)
 """Elsewhere than on Linux there is no timer with a signal of one's choice: SIGALRM, where nobody else has it."""
 
+_OWN_SIGNAL: Final = sys.platform == "linux"
+"""Whether the signal is nobody else's, so that its handler can stay."""
+
 _CLOCK_MONOTONIC: Final = 1
 _SIGEV_SIGNAL: Final = 0
 
@@ -58,7 +61,9 @@ def limit_of(chosen: float | None, finished: list[float]) -> float:
 def is_debugging() -> bool:
     """Say whether a debugger traces this process: its user decides how long a test takes."""
     tracer = sys.gettrace()
-    module = getattr(type(tracer), "__module__", "") if tracer is not None else ""
+    if tracer is None:
+        return False
+    module = getattr(type(tracer), "__module__", "")
     name = getattr(tracer, "__module__", None) or module
     return str(name).partition(".")[0] in ("bdb", "pdb", "pydevd", "_pydevd_bundle", "pydevd_tracing", "debugpy")
 
@@ -80,38 +85,72 @@ def alarm_paused() -> Iterator[None]:
             signal.setitimer(signal.ITIMER_REAL, left, every)
 
 
-class Limit:
-    """Calls `expire` in the main thread when `seconds` are over, unless it is cancelled before."""
+class Clock:
+    """Interrupts the main thread when the time of a call is over; calls that are timed come one after the other.
 
-    def __init__(self, seconds: float, expire: Callable[[], None]) -> None:
-        self.seconds = seconds
-        self._expire = expire
+    The handler stays until `close`, since a fork pays for each page that is written to before the next one.
+    """
+
+    def __init__(self) -> None:
+        self._handler = self._rung  # one object, to be known again
         self._previous: Any = None
+        self._thread: int | None = None
+        """The main thread of the process that has the handler."""
+        self._pid: int | None = None
         self._timer: Timer | None = None
+        self._expire: Callable[[], None] | None = None
+        self._runs = False
 
-    def start(self) -> bool:
-        """Start the clock; return whether there is one: only the main thread can be interrupted."""
-        if self.seconds <= 0 or LIMIT_SIGNAL is None or threading.current_thread() is not threading.main_thread():
+    def start(self, seconds: float, expire: Callable[[], None]) -> bool:
+        """Call `expire` in the main thread after `seconds`, and again while `stop` is not called.
+
+        Returns whether there is such a clock: only the main thread can be interrupted, and the signal may be somebody
+        else's.
+        """
+        if seconds <= 0 or LIMIT_SIGNAL is None:
             return False
-        if _cpython.getsignal(LIMIT_SIGNAL) not in (signal.SIG_DFL, signal.SIG_IGN):
-            return False  # somebody else's
-        self._previous = _cpython.setsignal(LIMIT_SIGNAL, self._expired)
-        self._timer = _timer(LIMIT_SIGNAL, os.getpid())
-        self._timer.set(self.seconds, _AGAIN_SECONDS)
+        ready = self._thread == threading.get_ident() and _cpython.getsignal(LIMIT_SIGNAL) is self._handler
+        if not (ready and self._pid == os.getpid()) and not self._get_ready(LIMIT_SIGNAL):
+            return False
+        assert self._timer is not None
+        self._expire, self._runs = expire, True
+        self._timer.start(seconds, _AGAIN_SECONDS)
         return True
 
-    def cancel(self) -> None:
-        """Stop the clock and leave the signal as it was."""
-        if self._timer is None:
-            return
-        self._timer.set(0, 0)
-        self._timer = None
-        if LIMIT_SIGNAL is not None and _cpython.getsignal(LIMIT_SIGNAL) == self._expired:
+    def _get_ready(self, number: int) -> bool:
+        if threading.current_thread() is not threading.main_thread():
+            return False
+        handler = _cpython.getsignal(number)
+        if handler is not self._handler:  # a fork has it, too
+            if handler not in (signal.SIG_DFL, signal.SIG_IGN):
+                return False  # somebody else's
+            self._previous = _cpython.setsignal(number, self._handler)
+        self._thread, self._pid = threading.get_ident(), os.getpid()
+        self._timer = _timer(number, self._pid)
+        return True
+
+    def stop(self) -> None:
+        """Call nothing any more.
+
+        The timer goes on: the next call has it started anew. Where that comes later, the signal does nothing.
+        """
+        self._runs = False
+        if not _OWN_SIGNAL:
+            self.close()
+
+    def close(self) -> None:
+        """Stop the timer, and leave the signal as it was."""
+        self._expire, self._runs = None, False
+        if self._timer is not None and self._pid == os.getpid():
+            self._timer.stop()
+        if LIMIT_SIGNAL is not None and _cpython.getsignal(LIMIT_SIGNAL) is self._handler:
             _cpython.setsignal(LIMIT_SIGNAL, self._previous)
 
-    def _expired(self, _signal: int, _frame: FrameType | None) -> None:
-        if self._timer is not None:
+    def _rung(self, _signal: int, _frame: FrameType | None) -> None:
+        if self._runs and self._expire is not None:
             self._expire()
+        elif self._timer is not None:
+            self._timer.stop()
 
 
 class _Sigevent(ctypes.Structure):
@@ -138,31 +177,45 @@ class Timer:
     """
 
     def __init__(self, number: int) -> None:
-        self._settime: Callable[[], int] | None = None
+        self._start: Callable[[], int] | None = None
+        self._stop: Callable[[], int] | None = None
         self._spec = _Itimerspec()
+        self._seconds: tuple[float, float] | None = None
+        """What `_spec` says."""
         if sys.platform == "linux":
             libc = ctypes.CDLL(None, use_errno=True)
             timer = ctypes.c_void_p()
             event = _Sigevent(signo=number, notify=_SIGEV_SIGNAL)
             if libc.timer_create(_CLOCK_MONOTONIC, ctypes.byref(event), ctypes.byref(timer)):
                 raise OSError(ctypes.get_errno(), "timer_create")
-            self._settime = functools.partial(libc.timer_settime, timer, 0, ctypes.byref(self._spec), None)
+            settime, spec = libc.timer_settime, ctypes.byref(self._spec)
+            self._start = functools.partial(settime, timer, 0, spec, None)
+            self._stop = functools.partial(settime, timer, 0, ctypes.byref(_Itimerspec()), None)
 
-    def set(self, first: float, every: float) -> None:
-        """Send the signal after `first` seconds, then every `every` seconds; zeros: send no more."""
-        if self._settime is None:
+    def start(self, first: float, every: float) -> None:
+        """Send the signal after `first` seconds, then every `every` seconds."""
+        if self._start is None:
             signal.setitimer(signal.ITIMER_REAL, first, every)
             return
-        spec = self._spec
-        spec.first_s, spec.first_ns = _split(first)
-        spec.every_s, spec.every_ns = _split(every)
-        if self._settime():
+        if self._seconds != (first, every):  # most calls have the same limit as the one before
+            spec = self._spec
+            spec.first_s, spec.first_ns = _split(first)
+            spec.every_s, spec.every_ns = _split(every)
+            self._seconds = first, every
+        if self._start():
+            raise OSError(ctypes.get_errno(), "timer_settime")
+
+    def stop(self) -> None:
+        """Send the signal no more."""
+        if self._stop is None:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        elif self._stop():
             raise OSError(ctypes.get_errno(), "timer_settime")
 
 
 @functools.lru_cache(maxsize=1)
 def _timer(number: int, _pid: int) -> Timer:
-    """Return this process's timer: making one for each leg takes longer than a fork leg's other work together."""
+    """Return this process's timer, which all clocks share."""
     return Timer(number)
 
 

@@ -45,6 +45,8 @@ class PatchLog:
         self._active: dict[int, list[Patched]] = {}
         """By identity of the MonkeyPatch or patcher."""
         self._wrapped: set[type] = set()
+        self._loaded: tuple[types.ModuleType | None, ...] | None = None
+        """The modules that there were when they were looked for last."""
         self._patches = Patches()
         self._pid = os.getpid()
 
@@ -56,6 +58,10 @@ class PatchLog:
 
     def watch(self) -> None:
         """Listen to whatever there is by now: most suites import mock late or never."""
+        loaded = sys.modules.get("unittest.mock"), sys.modules.get("mock.mock")
+        if loaded == self._loaded:
+            return
+        self._loaded = loaded
         if self._monkeypatch not in self._wrapped:
             self._wrapped.add(self._monkeypatch)
             for name in _TARGETS:
@@ -74,6 +80,7 @@ class PatchLog:
         """Listen no longer."""
         self._patches.undo()
         self._wrapped.clear()
+        self._loaded = None
         self._active.clear()
 
     def _note(self, holder: Any, targets: Iterator[str], place: Place | None, by: str) -> None:

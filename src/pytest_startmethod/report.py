@@ -67,6 +67,17 @@ class LegResult:
         values["predictions"] = tuple(map(Finding.from_dict, data["predictions"]))
         return cls(**values)
 
+    @classmethod
+    def of(cls, data: Mapping[str, Any] | Sequence[Any]) -> LegResult:
+        """Return the result that a report carries: that of `as_dict`, or that of `LegState.passed`."""
+        if isinstance(data, Mapping):
+            return cls.from_dict(data)
+        from .launches import Repeated
+
+        nodeid, test, method, file, line, duration, launches = data
+        every = tuple(each if isinstance(each, dict) else Repeated.as_dict(each) for each in launches)
+        return cls(nodeid, test, method, file, line, "passed", duration, launches=every)
+
 
 def in_order(results: Iterable[LegResult]) -> list[LegResult]:
     """Return `results` by file, line, test and method: the same whoever ran them, and when."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import traceback
 import warnings
@@ -18,7 +19,6 @@ from . import (
     _pytest_private,
     again,
     backends,
-    diagnosis,
     leftovers,
     limits,
     primitives,
@@ -26,19 +26,17 @@ from . import (
 )
 from . import _multiprocessing as mp
 from .activation import Activation, ForkServers, Patches, SetByUser, main_is_pytest, unguarded_runner, without_main
-from .annotating import Annotator
 from .callers import owner
 from .children import ChildReport, ReportDirectory
 from .comparing import Comparison
-from .finding import relative
-from .fixtures import Teardown
-from .launches import Fixture, Recorder
+from .launches import Recorder
 from .legs import DISCOVERED, LEG, STATE, Leg, LegState
 from .patches import PatchLog
 from .warning import StartMethodWarning
 
 # What only a failure needs is imported by it: a fork copies the page tables of all that is loaded.
 if TYPE_CHECKING:
+    from .annotating import Annotator
     from .discovery import Discovery
     from .settings import Settings
     from .verifying import Verifier
@@ -74,11 +72,24 @@ class Running:
         self._verifier: Verifier | None = None
         self._state: LegState | None = None
         self._native = mp.interpreter_default()
+        self._debugger = bool(config.getoption("usepdb", False))
+        self._has_pytest_timeout = _pytest_private.has_pytest_timeout(config)
+        self._clock = limits.Clock()
         self._runner = unguarded_runner()
         """The line of the main module that runs pytest outside a main guard."""
-        self.annotator = Annotator(config, settings, self.recorder, self.comparison, self.servers, self._runner)
+        self.finished: dict[str, list[float]] = {}
+        """By test: how long the calls of its finished legs took."""
         self._warned: set[SetByUser] = set()
         self.discovery: Discovery | None = None
+
+    @functools.cached_property
+    def annotator(self) -> Annotator:
+        """What annotates the reports of which there is something to tell."""
+        from .annotating import Annotator
+
+        return Annotator(
+            self.config, self.settings, self.recorder, self.comparison, self.servers, self._runner, self.finished
+        )
 
     # -- the leg's span ----------------------------------------------------------------------------------------------
 
@@ -102,6 +113,8 @@ class Running:
 
     def _run_leg(self, item: pytest.Item, leg: Leg) -> Generator[None, object, object]:
         held = self._hold(item, leg)
+        if held is not None:
+            again.remember(item)
         try:
             with self._running(item, leg) as state:
                 result = yield
@@ -123,10 +136,8 @@ class Running:
         self._exchange()
         _pytest_private.hide_frames(item, _below_start)
         around = self._state
-        if trial is None:
-            again.remember(item)
-            if ("start_method", leg.method) not in item.user_properties:
-                item.user_properties.append(("start_method", leg.method))
+        if trial is None and ("start_method", leg.method) not in item.user_properties:
+            item.user_properties.append(("start_method", leg.method))
         with self.recorder.leg(leg.nodeid, leg.method, precheck=precheck, backend=backend) as record:
             record.patches = self.patched.begin()
             discovered = DISCOVERED in item.stash
@@ -171,6 +182,7 @@ class Running:
                 from . import loading  # noqa: F401
 
     def _put_back(self) -> None:
+        self._clock.close()
         if self._exchanged is not None:
             self._exchanged.undo()
             self._exchanged = None
@@ -204,7 +216,7 @@ class Running:
             return None
         if ":" in leg.method:  # what an experiment sends goes through multiprocessing's own pickler
             return None
-        if self.config.getoption("usepdb", False) or self.config.getoption("setuponly", False) or limits.is_debugging():
+        if self._debugger or self.config.getoption("setuponly", False) or limits.is_debugging():
             return None
         return _pytest_private.HeldReports(item.session)
 
@@ -214,13 +226,14 @@ class Running:
         if not shown or state.finished is None or state.debugged or state.leg.test in self.annotator.fork_failed:
             return
         from . import verifying
+        from .diagnosis import unique
 
         if self._verifier is None:
             assert self.reports is not None
             self._verifier = verifying.Verifier(self.reports)
         failed = verifying.Failed(
             state.leg.method,
-            diagnosis.unique(each for _, findings in shown for each in findings),
+            unique(each for _, findings in shown for each in findings),
             tuple((str(report.when), verifying.message_of(report)) for report, _ in shown),
             frozenset(state.touched),
             state.not_pickled,
@@ -239,7 +252,7 @@ class Running:
         self.servers.renew()  # whether a server ran already is something that a test can see
         self.recorder.forget_fixtures()
         observe, self.recorder.observe = self.recorder.observe, None
-        seconds = _TRIAL_SECONDS + _TRIAL_TIMES * max(self.annotator.finished.get(state.leg.test, []), default=0.0)
+        seconds = _TRIAL_SECONDS + _TRIAL_TIMES * max(self.finished.get(state.leg.test, []), default=0.0)
         try:
             with self._running(item, state.leg, seconds) as trial, around:
                 return again.run(item, state.leg, silent=True, stash={STATE: trial})
@@ -264,8 +277,11 @@ class Running:
         """Know whose start it is."""
         if self._state is not None:
             self.patched.watch()
-        with self.recorder.fixture(Fixture(fixturedef.argname, fixturedef.scope, fixturedef.baseid)):
+        self.recorder.fixtures.append(fixturedef)
+        try:
             return (yield)
+        finally:
+            self.recorder.fixtures.pop()
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
@@ -274,44 +290,42 @@ class Running:
         if state is None or state.watched:
             return (yield)
         self.patched.watch()
-        state.activation.enter_call()
-        self._warn(state)
+        activation = state.activation
+        activation.enter_call()
+        if len(activation.overrides) > state.warned:
+            self._warn(state)
         self._start_clock(item, state)
         try:
             return (yield)
         finally:
-            self._stop_clock(state)
-            state.activation.leave_call()
-            self._warn(state)
+            self._clock.stop()
+            activation.leave_call()
+            if len(activation.overrides) > state.warned:
+                self._warn(state)
 
     # -- the time limit ----------------------------------------------------------------------------------------------
 
     def _start_clock(self, item: pytest.Item, state: LegState) -> None:
-        if self.config.getoption("usepdb", False) or limits.is_debugging():
+        if self._debugger or limits.is_debugging():
             return
         chosen = state.leg.timeout if state.leg.timeout is not None else self.settings.timeout
-        theirs = _pytest_private.pytest_timeout_of(item)
+        theirs = _pytest_private.pytest_timeout_of(item) if self._has_pytest_timeout else 0.0
         if state.trial is not None:
             seconds = min(theirs or state.trial, chosen or state.trial, state.trial)
-            state.limit = limits.Limit(seconds, lambda: self._expire(item, state, seconds))
+            self._clock.start(seconds, partial(self._expire, item, state, seconds))
         elif theirs:  # pytest-timeout's limit rules: only look, shortly before
             left = _pytest_private.pytest_timeout_left() or theirs  # its clock may run since before the fixtures
-            state.limit = limits.Limit(left - min(0.5, left / 10), lambda: self._look(item, state, theirs))
+            self._clock.start(left - min(0.5, left / 10), partial(self._look, item, state, theirs))
         else:
-            seconds = limits.limit_of(chosen, self.annotator.finished.get(state.leg.test, []))
-            state.limit = limits.Limit(seconds, lambda: self._expire(item, state, seconds))
-        state.limit.start()
-
-    def _stop_clock(self, state: LegState) -> None:
-        if state.limit is not None:
-            state.limit.cancel()
+            seconds = limits.limit_of(chosen, self.finished.get(state.leg.test, []))
+            self._clock.start(seconds, partial(self._expire, item, state, seconds))
 
     @pytest.hookimpl
     def pytest_enter_pdb(self) -> None:
         """Stop the clock: from here on a person decides how long it takes."""
         if self._state is not None:
             self._state.debugged = True
-            self._stop_clock(self._state)
+            self._clock.stop()
 
     def _look(self, item: pytest.Item, state: LegState, seconds: float) -> None:
         """Note where everybody stands; called in the middle of the test, which goes on whatever happens here."""
@@ -349,6 +363,8 @@ class Running:
             try:
                 warnings.warn_explicit(StartMethodWarning(text), None, file, line)
             except StartMethodWarning:  # warnings are errors here, and the outcome is the user's own
+                from .finding import relative
+
                 state.notes.append(
                     f"StartMethodWarning: {relative(f'{file}:{line}', str(self.config.rootpath))}: {text}"
                 )
@@ -371,6 +387,14 @@ class Running:
         if state.discovered:
             report.startmethod_of = state.leg.test  # type: ignore[attr-defined]
         try:
+            if report.when == "teardown":
+                self.recorder.note_exits(state.record)
+            noted = self._runner is not None or self.servers.temporary is not None
+            if not noted and state.passed(report, self.recorder.troubles):
+                if report.when == "call":
+                    self.comparison.note_call(state.leg.test, state.leg.method, "passed", None)
+                    self.finished.setdefault(state.leg.test, []).append(report.duration)
+                return report
             with nullcontext() if report.passed else limits.alarm_paused():
                 self.annotator.annotate(item, call, report, state)
         except Exception:
@@ -407,6 +431,37 @@ class Running:
             if _cpython.temporary_directory_of(current_process()) == self.reports.path:
                 _cpython.set_temporary_directory(current_process(), None)
             self.reports.remove()
+
+
+class Teardown:
+    """Tears the fixtures of a start method down while it is still active; registered with the first leg.
+
+    A fixture of wider scope that depends on the method would otherwise be torn down by pytest
+    when the next leg sets up its own, that is, under another method.
+    """
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_teardown(self, item: pytest.Item, nextitem: pytest.Item | None) -> object:
+        """Finish ``start_method`` and all that depends on it, if the next item runs under another method."""
+        leg = item.stash.get(LEG, None)
+        following = nextitem.stash.get(LEG, None) if nextitem is not None else None
+        if leg is None or (following is not None and following.method == leg.method):
+            return (yield)
+        errors: list[BaseException] = []
+        result = None
+        try:
+            result = yield
+        except BaseException as error:
+            errors.append(error)
+        try:
+            _pytest_private.finish_fixture(item, "start_method")
+        except BaseException as error:
+            errors.append(error)
+        if len(errors) == 2:
+            raise _pytest_private.exception_group("errors during test teardown", errors)
+        if errors:
+            raise errors[0]
+        return result
 
 
 class Hooks:

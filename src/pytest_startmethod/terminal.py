@@ -32,7 +32,7 @@ class Summary:
         self.settings = settings
         # Asked now: from Python 3.14 on a leg would be taken for the interpreter.
         self.default = selection.default()
-        self._gathered: dict[str, dict[str, Any]] = {}
+        self._gathered: dict[str, Any] = {}
         """By node id, as the reports had them: the last run of a leg that was run again counts."""
         self.foreign: list[dict[str, Any]] = []
         """Of tests that are no legs: what they started past the default context."""
@@ -44,7 +44,7 @@ class Summary:
         """The legs' results by node id."""
         from .report import LegResult
 
-        return {nodeid: LegResult.from_dict(data) for nodeid, data in self._gathered.items()}
+        return {nodeid: LegResult.of(data) for nodeid, data in self._gathered.items()}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take a finished leg's result."""
@@ -57,18 +57,18 @@ class Summary:
                     from . import report_pytest_html
 
                     self._html_header.append(report_pytest_html.HEADER)
-            self._gathered[data["nodeid"]] = data
+            self._gathered[data[0] if type(data) is tuple else data["nodeid"]] = data
             if self._html_header is not None:
                 self._add_to_pytest_html(report, data)
 
     # -- pytest-html -------------------------------------------------------------------------------------------------
 
-    def _add_to_pytest_html(self, report: pytest.TestReport, data: dict[str, Any]) -> None:
+    def _add_to_pytest_html(self, report: pytest.TestReport, data: Any) -> None:
         """Show what was found as an extra of the leg's row."""
         from . import report_pytest_html
         from .report import LegResult
 
-        extra = report_pytest_html.extra(LegResult.from_dict(data), str(self.config.rootpath))
+        extra = report_pytest_html.extra(LegResult.of(data), str(self.config.rootpath))
         if extra is not None:
             report.extras = [*getattr(report, "extras", ()), extra]  # type: ignore[attr-defined]
 
@@ -80,7 +80,7 @@ class Summary:
             from . import report_pytest_html
             from .report import LegResult
 
-            cells.append(report_pytest_html.cell(LegResult.from_dict(data)))
+            cells.append(report_pytest_html.cell(LegResult.of(data)))
 
     def pytest_terminal_summary(
         self, terminalreporter: pytest.TerminalReporter, exitstatus: int | pytest.ExitCode

@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from pytest_startmethod import loading
-from pytest_startmethod.causes import Call
+from pytest_startmethod import loading, packing
+from pytest_startmethod.pickling import Call
 
 MODULE = """
 import collections, functools, os, sys, time
@@ -259,7 +259,7 @@ def test_a_process_object_is_read_as_its_target_and_arguments(loader: loading.Lo
     """The authentication key in it is pickled as for a child, and never shown."""
     context = multiprocessing.get_context("spawn")
     process = context.Process(target=parts.top, args=(parts.Refuses(),))
-    payload = loading.pack(process)
+    payload = packing.pack(process)
     assert payload is not None
     assert "b'" not in repr(payload)
     assert [each.path for each in loader.predict(payload)] == ["args[0]"]
@@ -297,7 +297,7 @@ def test_large_arrays_are_not_sent(loader: loading.Loader, parts: Any) -> None:
     """Zero pages stand for them, and what fails beside them is called approximate."""
     numpy = pytest.importorskip("numpy")
     big = numpy.ones(30_000_000)
-    payload = loading.pack(Call(top, (big, [big])))
+    payload = packing.pack(Call(top, (big, [big])))
     assert payload is not None
     assert len(payload.data) < 10_000
     assert payload.buffers == (big.nbytes,)
@@ -308,9 +308,9 @@ def test_large_arrays_are_not_sent(loader: loading.Loader, parts: Any) -> None:
 
 def test_what_does_not_pickle_is_not_our_business(loader: loading.Loader) -> None:
     """The walk explains it."""
-    assert loading.pack(threading.Lock()) is None
+    assert packing.pack(threading.Lock()) is None
     assert found(loader, lambda: 1) == []
-    assert loading.pack(Call(top, ("x" * 1000,)), limit=100) is None
+    assert packing.pack(Call(top, ("x" * 1000,)), limit=100) is None
 
 
 def test_noise_goes_nowhere(loader: loading.Loader, parts: Any, capfd: pytest.CaptureFixture[str]) -> None:
@@ -343,7 +343,7 @@ def test_no_process_is_left(parts: Any, what: str) -> None:
     """After an answer, after a child that killed itself, after one that took too long."""
     before = _children()
     with loading.Loader(seconds=1) as loader:
-        payload = loading.pack(Call(top, (getattr(parts, what)(),)))
+        payload = packing.pack(Call(top, (getattr(parts, what)(),)))
         assert payload is not None
         assert bool(loader.predict(payload)) == (what == "Refuses")
         group = loader._process and loader._process.pid
@@ -369,7 +369,7 @@ def test_the_main_module_is_run_as_a_child_would(tmp_path: Path) -> None:
             import sys
             sys.path.insert(0, {str(Path(loading.__file__).parent.parent)!r})
             from pytest_startmethod import loading
-            from pytest_startmethod.causes import Call
+            from pytest_startmethod.pickling import Call
 
             def outside():
                 pass

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import sys
-import threading
 import traceback
 import types
-import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from . import _cpython, edge, pickling, places
 from .callers import owner
 from .codes import CAUSES
 from .finding import Finding
+from .pickling import Call
 from .places import Place
 from .walk import Leaf, Sink, Step, Walk, attributes, path_text, walk
 
@@ -25,17 +23,6 @@ _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _MAX_LEAVES = 200
 _MAX_FINDINGS = 20
 _MAX_DEPTH = 5
-
-
-@dataclass
-class Call:
-    """A target and its arguments, as one object to pickle and walk."""
-
-    target: Any
-    args: Any = ()
-    kwargs: Any = field(default_factory=dict)
-    form: str = "call"
-    """Whether `args` are arguments ("call"), or items of one argument ("map") or of a tuple of them ("starmap")."""
 
 
 def diagnose(
@@ -69,7 +56,7 @@ class _Mode:
 
 
 def _diagnose(obj: object, error: BaseException | None, mode: _Mode, budget: int) -> tuple[Finding, ...]:
-    root = as_call(obj)
+    root = pickling.as_call(obj)
     if error is None:
         error = mode.error_of(root)
         if error is None:
@@ -148,27 +135,6 @@ def _class_attribute(cls: type, *names: str) -> Any:
     return None
 
 
-def as_call(obj: object) -> object:
-    """Return the user's call inside a pool's or executor's task; anything else as it is."""
-    item = _cpython.call_item(obj)
-    if item is not None:
-        fn, args, kwargs = item
-    elif _is_pool_task(obj):
-        _, _, fn, args, kwargs = obj  # type: ignore[misc]
-    else:
-        return obj
-    form, inner, items = _cpython.inner_task(fn, args)
-    return Call(inner, items, kwargs, form)
-
-
-def _is_pool_task(obj: object) -> bool:
-    if type(obj) is not tuple or len(obj) != 5:
-        return False
-    job, i, func, args, kwargs = obj
-    plain = type(job) is int and (i is None or type(i) is int)
-    return plain and callable(func) and type(args) is tuple and type(kwargs) is dict
-
-
 def search(root: object, task: bool, allow: bool, budget: int) -> Walk:
     """Walk `root` with the reducers and under the conditions of a dry run."""
     table: Any = pickling.dispatch_table(allow_fork_primitives=allow)
@@ -181,7 +147,7 @@ def search(root: object, task: bool, allow: bool, budget: int) -> Walk:
     previous = _cpython.spawning_popen()
     _cpython.set_spawning_popen(None if task else pickling._STAND_IN)
     try:
-        with _silent():
+        with pickling.silent():
             return walk(
                 root,
                 table,
@@ -193,16 +159,6 @@ def search(root: object, task: bool, allow: bool, budget: int) -> Walk:
             )
     finally:
         _cpython.set_spawning_popen(previous)
-
-
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """Keep warnings of reductions from being shown; see `pickling.dry_run`."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    with warnings.catch_warnings(record=True):
-        yield
 
 
 # -- paths -----------------------------------------------------------------------------------------------------------

@@ -25,7 +25,8 @@ from .pools import Pools, Watched
 if TYPE_CHECKING:
     from .backends import Backend
     from .finding import Finding
-    from .loading import Loader, Payload
+    from .loading import Loader
+    from .packing import Payload
     from .patches import Patched
     from .state import Observed
 
@@ -696,11 +697,11 @@ class Recorder:
                 launch.predicted = loading.explain(process, allow_fork_primitives=True, loader=self.loader())
 
     def _keep_payload(self, launch: Launch, process: BaseProcess) -> None:
-        from . import loading
+        from . import packing
 
         if not launch.is_worker:  # theirs are multiprocessing's own; what matters is the tasks
             with self._pickling():
-                launch.payload = loading.pack(process, limit=_KEPT_BYTES)
+                launch.payload = packing.pack(process, limit=_KEPT_BYTES)
 
     def _look_for_fork_locks(self, record: LegRecord, process: BaseProcess) -> None:
         """Note what 3.10 pickles, loads and then crashes on: a lock that only a forked child can have."""
@@ -745,10 +746,10 @@ class Recorder:
 
     def _sent_at(self, record: LegRecord, obj: Any) -> Place | None:
         """Return the line that sends `obj`; of a task, which a thread of the pool sends, the line that submitted it."""
-        from . import causes
+        from . import pickling
 
-        call = causes.as_call(obj)
-        if not isinstance(call, causes.Call):
+        call = pickling.as_call(obj)
+        if not isinstance(call, pickling.Call):
             return calling_place(sys._getframe(1))
         target = describe_callable(call.target)
         places = {each.place for each in record.tasks if each.target == target}

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import io
 import json
 import os
-import pickle
 import pickletools
 import select
 import signal
@@ -21,170 +19,23 @@ import subprocess
 import sys
 import threading
 import time
-import types
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
-from . import _cpython, ambient, causes, child, children, load_child, pickling, state_child, structure
+from . import _cpython, ambient, child, children, load_child, state_child, structure
 from .child_causes import Parent, Unloaded, load_finding
 from .finding import Finding
-from .walk import PROTOCOL, key_text, shorten
+from .packing import Form, Payload, pack
+from .walk import key_text, shorten
 
 _json = json.JSONEncoder(separators=(",", ":")).encode
 _parsed = json.JSONDecoder().decode
 """As ``json.dumps`` and ``json.loads``, which the user's test may have patched."""
 SECONDS = 10.0
 """How long one question may take, imports of the user's modules included."""
-_LARGE = 64 * 1024 * 1024
-"""No larger payload is kept or sent, large buffers aside."""
-
-Form = Literal["call", "map", "starmap", "process", "state", "object"]
-
-
-@dataclass(frozen=True, slots=True)
-class Payload:
-    """What a child would be sent, as far as it matters for loading. It may hold the authentication key: never log."""
-
-    data: bytes = field(repr=False)
-    buffers: tuple[int, ...]
-    """Bytes of each large buffer, which is not kept: the child gets zeros."""
-    form: Form
-    """What the outermost object is."""
-    stand_ins: tuple[str, ...] = ()
-    """What is in it by shape only: ``"arrays"``, ``"connections"``, ..."""
-
-
-# -- packing ---------------------------------------------------------------------------------------------------------
-
-
-def pack(
-    obj: object, *, task: bool = False, allow_fork_primitives: bool = False, limit: int = _LARGE
-) -> Payload | None:
-    """Return the bytes of `obj`, a process, a task as it lies in a queue, or anything; None if it does not pickle.
-
-    As `pickling.dry_run`: no side effects, no copy of large buffers. Also None when there are more than `limit` bytes.
-    """
-    form, root = _root(obj)
-    sink, sizes, used = _Bounded(limit), list[int](), set[str]()
-
-    def note(buffer: pickle.PickleBuffer) -> None:
-        sizes.append(memoryview(buffer).nbytes)
-        used.add("arrays")
-
-    previous = _cpython.spawning_popen()
-    _cpython.set_spawning_popen(None if task else pickling._STAND_IN)
-    try:
-        with causes._silent():
-            cls = _cpython.forking_pickler()
-            if _cpython.stock_pickler(cls):
-                pickler = pickle.Pickler(sink, PROTOCOL, buffer_callback=note)
-                pickler.dispatch_table = _dispatch_table(allow_fork_primitives, used)
-                pickler.dump(root)
-            else:
-                cls(sink).dump(root)
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException:
-        return None
-    finally:
-        _cpython.set_spawning_popen(previous)
-    return Payload(sink.getvalue(), tuple(sizes), form, tuple(sorted(used)))
-
-
-class _Bounded(io.BytesIO):
-    def __init__(self, limit: int) -> None:
-        super().__init__()
-        self.limit = limit
-
-    def write(self, data: Any) -> int:
-        if self.tell() + memoryview(data).nbytes > self.limit:
-            raise OverflowError
-        return super().write(data)
-
-
-def _root(obj: object) -> tuple[Form, object]:
-    call = causes.as_call(obj)
-    if isinstance(call, causes.Call):
-        form: Form = "map" if call.form == "map" else "starmap" if call.form == "starmap" else "call"
-        return form, (call.target, call.args, call.kwargs)
-    if _cpython.is_process(obj):
-        root = pickling.unstarted(obj)
-        return ("process", root) if root is obj else ("state", root)
-    return "object", obj
-
-
-class _Made:
-    """Pickles as a call."""
-
-    def __init__(self, function: Callable[..., Any], *args: Any) -> None:
-        self.call = function, args
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return self.call
-
-
-def _dispatch_table(allow: bool, used: set[str]) -> dict[type, Callable[[Any], Any]]:
-    """Return the dry run's inert reducers, with results that load to something of the same shape.
-
-    Their names are added to `used`: what fails to load with one of them in it may do so because of it.
-    """
-    table = pickling.dispatch_table(allow_fork_primitives=allow)
-
-    def stand_in(name: str, reducer: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        def reduce(obj: Any) -> Any:
-            used.add(name)
-            return reducer(obj)
-
-        return reduce
-
-    for cls, reducer in list(table.items()):
-        if reducer in _STAND_INS:
-            table[cls] = stand_in(*_STAND_INS[reducer])
-    socket = sys.modules.get("socket")
-    if socket is not None and socket.socket in table:
-        table[socket.socket] = stand_in("sockets", _socket)
-    return table
-
-
-def _connection(obj: Any) -> tuple[Any, ...]:
-    pickling._descriptor(obj)
-    return _cpython.newobj_functions()[0], (type(obj),), {"_handle": None, "_readable": True, "_writable": True}
-
-
-def _socket(obj: Any) -> tuple[Any, ...]:
-    pickling._descriptor(obj)
-    return _cpython.newobj_functions()[0], (type(obj),)
-
-
-def _arena(obj: Any) -> tuple[Any, ...]:
-    pickling._arena(obj)
-    return types.SimpleNamespace, (), {"size": obj.size, "fd": -1, "buffer": _Made(bytearray, obj.size)}
-
-
-def _lock(obj: Any) -> Any:
-    return _usable(pickling._lock(obj))
-
-
-def _allowed_lock(obj: Any) -> Any:
-    return _usable(pickling._allowed_lock(obj))
-
-
-def _usable(reduced: Any) -> Any:
-    """Return something with ``acquire`` for a lock that the dry run only lets through: conditions take its methods."""
-    return (threading.RLock, ()) if reduced == (object, ()) else reduced
-
-
-_STAND_INS: dict[Any, tuple[str, Callable[[Any], Any]]] = {
-    pickling._descriptor: ("connections", _connection),
-    pickling._arena: ("shared memory", _arena),
-    pickling._lock: ("locks", _lock),
-    pickling._allowed_lock: ("locks", _allowed_lock),
-    pickling._tensor: ("tensors", pickling._tensor),
-    pickling._array: ("arrays", pickling._array),
-}
 
 
 # -- the fresh child -------------------------------------------------------------------------------------------------

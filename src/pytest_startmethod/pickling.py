@@ -9,17 +9,29 @@ import sys
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 from . import _cpython
 from .finding import Finding
 from .walk import PROTOCOL, Sink
 
-__all__ = ["DryRun", "diagnose", "dry_run", "explain"]
+__all__ = ["Call", "DryRun", "as_call", "diagnose", "dry_run", "explain", "silent"]
 
 _METHODS = ("fork", "spawn", "forkserver")
+
+
+@dataclass
+class Call:
+    """A target and its arguments, as one object to pickle and walk."""
+
+    target: Any
+    args: Any = ()
+    kwargs: Any = field(default_factory=dict)
+    form: str = "call"
+    """Whether `args` are arguments ("call"), or items of one argument ("map") or of a tuple of them ("starmap")."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +62,41 @@ class StandIn:
 _STAND_IN = StandIn()
 
 
+@contextmanager
+def silent() -> Iterator[None]:
+    """Keep warnings of reductions from being shown.
+
+    Some reductions warn (itertools on 3.12). The user's filters decide whether that is an error, and nobody else hears
+    of it. The filters belong to the whole process, so other threads than the main one leave them alone.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    with warnings.catch_warnings(record=True):
+        yield
+
+
+def as_call(obj: object) -> object:
+    """Return the user's call inside a pool's or executor's task; anything else as it is."""
+    item = _cpython.call_item(obj)
+    if item is not None:
+        fn, args, kwargs = item
+    elif _is_pool_task(obj):
+        _, _, fn, args, kwargs = obj  # type: ignore[misc]
+    else:
+        return obj
+    form, inner, items = _cpython.inner_task(fn, args)
+    return Call(inner, items, kwargs, form)
+
+
+def _is_pool_task(obj: object) -> bool:
+    if type(obj) is not tuple or len(obj) != 5:
+        return False
+    job, i, func, args, kwargs = obj
+    plain = type(job) is int and (i is None or type(i) is int)
+    return plain and callable(func) and type(args) is tuple and type(kwargs) is dict
+
+
 def dry_run(obj: object, *, task: bool = False, allow_fork_primitives: bool = False) -> DryRun:
     """Pickle `obj` as ``Process.start`` under spawn would, and forget the bytes.
 
@@ -64,12 +111,7 @@ def dry_run(obj: object, *, task: bool = False, allow_fork_primitives: bool = Fa
     _cpython.set_spawning_popen(None if task else _STAND_IN)
     error: BaseException | None = None
     try:
-        if threading.current_thread() is threading.main_thread():
-            # Some reductions warn (itertools on 3.12). The user's filters decide whether that is an error, and nobody
-            # else hears of it. The filters belong to the whole process, so other threads leave them alone.
-            with warnings.catch_warnings(record=True):
-                run.dump(obj, allow_fork_primitives)
-        else:
+        with silent():
             run.dump(obj, allow_fork_primitives)
     except (KeyboardInterrupt, SystemExit):
         raise
@@ -271,9 +313,7 @@ def explain(
         raise ValueError(f"unknown start method {method!r}: choose from {', '.join(_METHODS)}")
     if method == "fork":
         return []
-    from . import causes
-
-    call = causes.Call(target, tuple(args), dict(kwargs or {}))
+    call = Call(target, tuple(args), dict(kwargs or {}))
     found = diagnose(call, task=task, method=method)
     if found:
         return list(found)

@@ -179,7 +179,7 @@ class Running:
             from . import pickling, state  # noqa: F401
 
             if self.settings.methods != ("fork",):
-                from . import loading  # noqa: F401
+                from . import packing  # noqa: F401
 
     def _put_back(self) -> None:
         self._clock.close()
@@ -387,9 +387,11 @@ class Running:
         if state.discovered:
             report.startmethod_of = state.leg.test  # type: ignore[attr-defined]
         try:
+            noted = self._runner is not None
             if report.when == "teardown":
                 self.recorder.note_exits(state.record)
-            noted = self._runner is not None or self.servers.temporary is not None
+                temporary = self.servers.temporary
+                noted = noted or (temporary is not None and not os.path.exists(temporary))
             if not noted and state.passed(report, self.recorder.troubles):
                 if report.when == "call":
                     self.comparison.note_call(state.leg.test, state.leg.method, "passed", None)

@@ -90,6 +90,23 @@ def test_stopped_in_time_is_as_if_never_started(limit, clock):
     assert not threading.Event().wait(0.15)
 
 
+@pytest.mark.skipif(not hasattr(signal, "sigtimedwait"), reason="signals cannot be waited for on this platform")
+@pytest.mark.parametrize("minute", [60.0, 0.0], ids=["brief", "long"])
+def test_signal_that_comes_after_the_end_is_the_last(clock, monkeypatch, minute):
+    """A brief timer is stopped with its call. A long one comes once, does nothing, and leaves nothing running."""
+    monkeypatch.setattr(limits, "AUTO_SECONDS", minute)
+    monkeypatch.setattr(limits, "_AGAIN_SECONDS", 0.01)
+    assert clock.start(0.05, expire)
+    clock.stop()
+    rung = []
+    before = signal.signal(limits.LIMIT_SIGNAL, lambda *args: rung.append(clock._handler(*args)))
+    try:
+        assert not threading.Event().wait(0.3)
+    finally:
+        signal.signal(limits.LIMIT_SIGNAL, before)
+    assert rung == ([] if minute else [None])
+
+
 def test_one_clock_times_many_calls(clock):
     """What was stopped before does not shorten what comes next, and the handler is taken back but once."""
     for _ in range(3):

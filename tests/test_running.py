@@ -992,3 +992,59 @@ def test_library_that_nobody_imports_is_not_imported_for_us(session):
     tests = json.loads((session.path / "report.json").read_text())["tests"]
     found = tests[1]["findings"][0]
     assert (found["code"], found["path"]) == ("SM101", "target")
+
+
+NEEDED_BY_FAILURES = {
+    "annotating",
+    "causes",
+    "child_causes",
+    "diagnosis",
+    "edge",
+    "experiments",
+    "forkserver_causes",
+    "hang",
+    "load_child",
+    "loading",
+    "places",
+    "replay",
+    "report",
+    "stacks",
+    "state_causes",
+    "state_child",
+    "verifying",
+}
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["passes", "fails"])
+def test_only_a_failure_loads_what_explains_it(session, fails):
+    """A fork costs by the memory of its parent, so that what passes under all methods loads none of it."""
+    session.file(
+        test_a=f"""
+        import multiprocessing
+        import pytest
+
+        def work(*args): pass
+
+        @pytest.mark.startmethods
+        @pytest.mark.parametrize("n", range(3))
+        def test_a(n):
+            process = multiprocessing.Process(target=(lambda: 1) if {fails} and n == 2 else work)
+            process.start()
+            process.join()
+            assert process.exitcode == 0
+        """,
+        look="""
+        import sys
+        import pytest
+
+        @pytest.hookimpl(tryfirst=True)
+        def pytest_sessionfinish():
+            print("loaded:", *sorted(name for name in sys.modules if name.startswith("pytest_startmethod.")))
+        """,
+    ).plugin("look")
+    outcome = session.run("-s")
+    (line,) = (line for line in outcome.lines if "loaded:" in line)
+    loaded = {name.removeprefix("pytest_startmethod.") for name in line.split("loaded:")[1].split()}
+    assert sorted(outcome.results.values()) == (["failed"] * 2 + ["passed"] * 7 if fails else ["passed"] * 9)
+    assert {"launches", "packing", "state"} <= loaded
+    assert bool(NEEDED_BY_FAILURES & loaded) == fails

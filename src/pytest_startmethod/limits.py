@@ -99,7 +99,7 @@ class Clock:
         self._pid: int | None = None
         self._timer: Timer | None = None
         self._expire: Callable[[], None] | None = None
-        self._runs = False
+        self._runs = self._is_brief = False
 
     def start(self, seconds: float, expire: Callable[[], None]) -> bool:
         """Call `expire` in the main thread after `seconds`, and again while `stop` is not called.
@@ -113,7 +113,7 @@ class Clock:
         if not (ready and self._pid == os.getpid()) and not self._get_ready(LIMIT_SIGNAL):
             return False
         assert self._timer is not None
-        self._expire, self._runs = expire, True
+        self._expire, self._runs, self._is_brief = expire, True, seconds < AUTO_SECONDS
         self._timer.start(seconds, _AGAIN_SECONDS)
         return True
 
@@ -132,9 +132,12 @@ class Clock:
     def stop(self) -> None:
         """Call nothing any more.
 
-        The timer goes on: the next call has it started anew. Where that comes later, the signal does nothing.
+        A timer of a minute or more goes on: the next call has it started anew. Where that comes later, the signal does
+        nothing.
         """
         self._runs = False
+        if self._is_brief and self._timer is not None:
+            self._timer.stop()
         if not _OWN_SIGNAL:
             self.close()
 

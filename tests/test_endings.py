@@ -528,6 +528,29 @@ def test_nothing_is_left_when_the_session_is_ended(alone, method, how):
     assert process.returncode not in (None, 0)
 
 
+def test_nobody_waits_for_a_session_that_is_over_at_once(alone):
+    """What would remove the directory goes, too, however soon after it began."""
+    script = """
+from pytest_startmethod import children
+for _ in range(20):
+    directory = children.ReportDirectory.create()
+    directory.hold_life_line()
+    directory.remove()
+"""
+    path = os.pathsep.join([str(Path(__file__).parent.parent / "src"), os.environ.get("PYTHONPATH", "")])
+    subprocess.run([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": path}, check=True)
+
+    def waiting():
+        return [
+            each for pid in os.listdir("/proc") if pid.isdigit() for each in described(pid)[:1] if temporary in each
+        ]
+
+    temporary, deadline = str(alone.temporary), time.monotonic() + 10
+    while time.monotonic() < deadline and waiting():
+        os.sched_yield()
+    assert waiting() == []
+
+
 def test_nothing_is_left_after_exit_first(alone):
     """-x ends the session at the first failure, and the leg's child with it."""
     outcome = alone.file(test_a=ENDLESS.format(then="assert False")).run("-x")

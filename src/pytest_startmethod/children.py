@@ -312,7 +312,8 @@ class ReportDirectory:
         shutil.rmtree(self.path, ignore_errors=True)
 
 
-_WAIT_AND_REMOVE = """(read -r line < "$2"; rm -rf "$1") </dev/null >/dev/null 2>&1 &"""
+# It is open before the parent goes on: once the last writer is gone, opening would wait for another one, for ever.
+_WAIT_AND_REMOVE = """exec 3< "$2"; (read -r line <&3; rm -rf "$1") </dev/null >/dev/null 2>&1 &"""
 
 
 def _remove_at_the_end(directory: str, life_line: str) -> None:

@@ -330,6 +330,7 @@ def setsignal(number: int, handler: Any) -> Any:
 
 # -- mock ------------------------------------------------------------------------------------------------------------
 
+MOCK_MODULES = ("unittest.mock", "mock.mock")
 MOCK_DICT = ("_patch_dict", "_unpatch_dict")
 """The methods of `_patch_dict` through which ``patch.dict`` begins and ends in every form (3.10 to 3.15, mock 5)."""
 
@@ -341,7 +342,7 @@ def mock_patchers() -> list[tuple[Any, Any]]:
     through ``_patch.__enter__``. When they go, such patches are found as rebinding that nobody is known to have made.
     """
     found = []
-    for name in ("unittest.mock", "mock.mock"):
+    for name in MOCK_MODULES:
         module = sys.modules.get(name)
         if module is None:
             continue

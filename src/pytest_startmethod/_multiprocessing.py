@@ -225,8 +225,10 @@ def in_pool_thread() -> bool:
 
 def default_context(package: str = STDLIB) -> DefaultContext:
     """Return the one object behind ``multiprocessing.Process``, ``Pool``, ``set_start_method`` and the others."""
-    context: DefaultContext = module("context", package)._default_context
-    return context
+    return _default if package == STDLIB else module("context", package)._default_context
+
+
+_default: DefaultContext = multiprocessing.context._default_context
 
 
 def context_state(package: str = STDLIB) -> dict[str, Any]:
@@ -315,26 +317,14 @@ def plain_work(process: BaseProcess, method: str) -> tuple[Any, tuple[Any, ...],
     cls, own = type(process), process.__dict__
     if cls.__module__ != "multiprocessing.context" or len(own) != len(PROCESS_FIELDS):
         return None
-    starts: str | None = cls._start_method  # type: ignore[attr-defined]
-    if starts is None:
-        default = _default.__dict__
-        starts = method_of(default["_actual_context"] or default.get("_default_context"))
     target, args, kwargs = own["_target"], own["_args"], own["_kwargs"]
-    if starts != method or type(target) is not FunctionType or target.__closure__ is not None:
+    if process_method(process) != method or type(target) is not FunctionType or target.__closure__ is not None:
         return None
     for value in (*args, *kwargs.values()) if kwargs else args:
         if type(value) not in _PLAIN:
             return None
     names = getattr(sys.modules.get(target.__module__), "__dict__", {})
     return (target, args, kwargs) if names.get(target.__qualname__) is target else None
-
-
-_default: Any = multiprocessing.context._default_context
-
-
-def actual_context() -> BaseContext | None:
-    """Return what `set_context` does, of multiprocessing, in the fewest steps."""
-    return _default.__dict__["_actual_context"]  # type: ignore[no-any-return]
 
 
 POPEN = "_popen"

@@ -66,8 +66,7 @@ class Activation:
 
     def enter_call(self) -> None:
         """Put the method back if a fixture or a hook changed it, and mark what the test itself sets from here on."""
-        actual = mp.set_context(self.package) if self.package != mp.STDLIB else mp.actual_context()
-        if actual is not None and mp.method_of(actual) != self.method:
+        if mp.method_of(mp.set_context(self.package)) not in (None, self.method):
             mp.make_default(self.method, self, self.package)
         self.in_call = True
 

@@ -104,7 +104,6 @@ class Annotator:
     def _finish(self, report: pytest.TestReport, state: LegState) -> None:
         """Put what is known of a leg that is over into its last report."""
         record = state.record
-        self._recorder.note_exits(record)  # else it depends on the garbage collector whether they are known
         if not state.watched:
             if not record.is_over():
                 self._end_leftovers(state)

@@ -266,9 +266,14 @@ class Watched:
     process: Any
 
 
+def can_be_watched(process: Any) -> bool:
+    """Say whether ``process.run`` is a plain method."""
+    return type(getattr(type(process), "run", None)) is FunctionType
+
+
 def watch_run(process: Any, own: dict[str, Any]) -> None:
     """Note what ``process.run`` raises. The instance's attribute is gone before the user's code runs."""
-    if type(getattr(type(process), "run", None)) is FunctionType:
+    if can_be_watched(process):
         watched = Watched()
         watched.process, watched.before = process, own.get("run")
         own["run"] = unseen_run(watched)
@@ -320,10 +325,15 @@ def _excepthook(cls: type[BaseException], error: BaseException, tb: TracebackTyp
 # -- workers of pools and executors ----------------------------------------------------------------------------------
 
 
+def is_worker(target: Any) -> bool:
+    """Say whether a process's target may be that of a pool's or an executor's worker."""
+    return type(target) is FunctionType and target.__name__ in _WORKER_NAMES
+
+
 def _watch_worker(own: dict[str, Any]) -> None:
     """Note results that cannot be sent, and an executor's initializer, whose exception goes to a log only."""
     target: Any = own.get("_target")
-    if type(target) is not FunctionType or target.__name__ not in WORKER_NAMES:
+    if not is_worker(target):
         return
     name = (_stdlib_name(target.__module__), target.__qualname__)
     if name == _POOL_WORKER:
@@ -745,7 +755,7 @@ def _is_gone(pid: int) -> bool:
 _POOL_WORKER = ("multiprocessing.pool", "worker")
 _EXECUTOR_WORKER = ("concurrent.futures.process", "_process_worker")
 _WORKERS = {_POOL_WORKER, _EXECUTOR_WORKER}
-WORKER_NAMES = tuple(name for _, name in _WORKERS)
+_WORKER_NAMES = tuple(name for _, name in _WORKERS)
 _STARTERS = {
     "multiprocessing.popen_spawn_posix": "spawn",
     "multiprocessing.popen_spawn_win32": "spawn",

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from .patches import Patched
     from .state import Observed, UserCode
 
-_PASSED = ("passed", None)
 _OBSERVED = 6
 """The code of no more launches and tasks of a leg is compared."""
 
@@ -67,7 +66,7 @@ class Comparison:
 
     def note_call(self, test: str, method: str, outcome: str, failed_with: object) -> None:
         """Know how the call of a leg ended: what fails alike under fork is no matter of what a child has."""
-        self._calls.setdefault(test, {})[method] = _PASSED if outcome == "passed" else (outcome, failed_with)
+        self._calls.setdefault(test, {})[method] = (outcome, failed_with)
 
     def findings(self, evidence: diagnosis.Evidence, failed: Failed) -> tuple[tuple[Finding, ...], list[str]]:
         """Return what the children saw otherwise, and the lines of the look inside.

@@ -1,8 +1,8 @@
 """What a forked child of a leg reports through, made by its parent before the fork.
 
 After a fork each page that is written to costs a fault, in the child and in the parent at the same time; what is made
-before costs a fraction, and what is kept for the next child nothing. So the child finds all that it needs in its
-process object, and `child` takes it over.
+before costs a fraction, and what is kept for the next child nothing. So the child finds all that it needs in a `Line`,
+which `child` takes over.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from itertools import count
-from types import FunctionType
 from typing import Any
 
 from . import child
@@ -130,6 +129,7 @@ class Lines:
         self.loads: dict[Any, Callable[..., Any]] = {}
         """By pickler: what it loads with, apart from us."""
         self.used: list[Line] = []
+        """Those that are kept and that a child has, which may be over."""
         self._spare: list[Line] = []
         self._pid = os.getpid()
 
@@ -144,9 +144,7 @@ class Lines:
         line.own = own = process.__dict__
         facts, target = line.facts, own.get("_target")
         facts["package"], facts["process"] = package, own.get("_name")
-        line.is_worker = type(target) is FunctionType and target.__name__ in child.WORKER_NAMES
-        line.runs = type(getattr(type(process), "run", None)) is FunctionType
-        line.pid = None
+        line.pid, line.is_worker, line.runs = None, child.is_worker(target), child.can_be_watched(process)
         if line.kept:
             self.used.append(line)
         child.lent = line

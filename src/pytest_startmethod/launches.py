@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from . import _cpython, activation, backends, foreign, selection
 from . import _multiprocessing as mp
-from ._cpython import threads_beside_main
 from .callers import Place, absolute, calling_place, owner, place_in
 from .pools import Pools, Watched
 
@@ -210,15 +209,19 @@ class Started(weakref.ref[BaseProcess]):
         """Know that the process object is no more."""
         popen, self.held = self.held, None
         if popen is not None and self.launch.exit_code is None:
-            self.launch.exit_code = popen.returncode
+            self._over(popen, popen.returncode)
             if self.launch.pool is not None:
                 self.launch.pool.exited(popen.returncode)
 
     def note_exit(self) -> None:
         """Know how the process ended, if it has."""
-        if self.held is not None and (code := self.held.poll()) is not None:
-            self.launch.exit_code = code
+        popen = self.held
+        if popen is not None and (code := popen.poll()) is not None:
             self.held = None
+            self._over(popen, code)
+
+    def _over(self, popen: Any, code: int | None) -> None:
+        self.launch.pid, self.launch.exit_code = popen.pid, code
 
 
 class Repeated(Started):
@@ -251,18 +254,10 @@ class Repeated(Started):
         if popen is not None:
             self._over(popen, popen.returncode)
 
-    def note_exit(self) -> None:
-        """Know how the process ended, if it has."""
-        popen = self.held
-        code = popen.returncode if popen.returncode is not None else popen.poll()
-        if code is not None:
-            self.held = None
-            self._over(popen, code)
-
     def _over(self, popen: Any, code: int | None) -> None:
         self.pid, self.ended = popen.pid, code
         if self.launch is not None:
-            self.launch.exit_code = code
+            super()._over(popen, code)
 
     def describe(self, leg: str) -> Launch:
         """Return the description, which hears of the process's end, too."""
@@ -329,10 +324,14 @@ class LegRecord:
     def launches(self) -> list[Launch]:
         """Every process that started, or failed to, in order."""
         if self.repeated:
-            self.described += [each.describe(self.leg) for each in self.repeated]
-            self.started += self.repeated
-            self.repeated.clear()
+            self.describe()
         return self.described
+
+    def describe(self) -> None:
+        """Describe what has started since the last that is described."""
+        self.described += [each.describe(self.leg) for each in self.repeated]
+        self.started += self.repeated
+        self.repeated.clear()
 
     def is_over(self) -> bool:
         """Say whether every process is known to have ended, and none is a Pool's."""
@@ -498,25 +497,21 @@ class Recorder:
                 if record is None:
                     return original(process)
             caller = sys._getframe(1)
-            repeated = self._repeat(record, process, caller)
-            if repeated is not None:
-                try:
-                    original(process)
-                except BaseException as error:
-                    self._guarded(self._not_repeated, record, repeated, error)
-                    raise
-                # Little and without a call: the child has begun, and both pay for each page that either writes to.
-                repeated.held = process.__dict__.get(popen_name)
-                return None
-            started = self._guarded(self._open, record, process, backend, caller)
+            started = self._guarded(self._repeat, record, process, caller)
+            repeats = started is not None
+            if not repeats:
+                started = self._guarded(self._open, record, process, backend, caller)
             try:
                 original(process)
             except BaseException as error:
                 if started is not None:
-                    self._guarded(self._failed, record, started.launch, error)
+                    self._guarded(self._not_started, record, started, error)
                 raise
+            # Little and without a call: the child has begun, and both pay for each page that either writes to.
             if started is not None:
-                popen = started.held = process.__dict__.get(mp.POPEN)
+                popen = started.held = process.__dict__.get(popen_name)
+                if repeats:
+                    return None
                 started.launch.pid = None if popen is None else popen.pid
                 record.started.append(started)
                 if self.told is not None:
@@ -526,42 +521,38 @@ class Recorder:
         start.__wrapped__ = original  # type: ignore[attr-defined]
         return start
 
-    def _repeat(self, record: LegRecord, process: BaseProcess, caller: FrameType) -> Repeated | None:
+    def _repeat(self, record: LegRecord, process: BaseProcess, caller: FrameType) -> Started | None:
         """Record a process that fork is about to start as one before, of which nothing was to be said.
 
         The same function by its name, plain values, in the main thread, from a line of the user's and not from a
-        fixture. None: it is none of these, or something failed.
+        fixture. None: it is none of these.
         """
-        try:
-            if record.method != "fork" or self.fixtures or self.told is not None:
-                return None
-            threads = _other_threads() if threads_beside_main() else ()
-            if threads and threading.current_thread() is not threading.main_thread():
-                return None
-            work = mp.plain_work(process, "fork")
-            if work is None:
-                return None
-            target, args, kwargs = work
-            known = self._harmless.get(id(target.__code__))
-            code = caller.f_code
-            if known is None or known[0] is not target.__code__ or owner(code.co_filename) != "user":
-                return None
-            repeated = Repeated(process, Repeated.gone)
-            repeated.name, repeated.args, repeated.kwargs, repeated.cls = known[1], args, kwargs, type(process)
-            repeated.code, repeated.line, repeated.threads = code, caller.f_lineno, threads
-            repeated.held = repeated.pid = repeated.ended = repeated.launch = None
-            record.repeated.append(repeated)
-            return repeated
-        except Exception as trouble:
-            self.troubles.append(f"{type(trouble).__name__} in Recorder._repeat: {trouble}")
+        if record.method != "fork" or self.fixtures or self.told is not None:
             return None
+        threads = _other_threads() if _cpython.threads_beside_main() else ()
+        if threads and threading.current_thread() is not threading.main_thread():
+            return None
+        work = mp.plain_work(process, "fork")
+        if work is None:
+            return None
+        target, args, kwargs = work
+        known = self._harmless.get(id(target.__code__))
+        code = caller.f_code
+        if known is None or known[0] is not target.__code__ or owner(code.co_filename) != "user":
+            return None
+        repeated = Repeated(process, Repeated.gone)
+        repeated.name, repeated.args, repeated.kwargs, repeated.cls = known[1], args, kwargs, type(process)
+        repeated.code, repeated.line, repeated.threads = code, caller.f_lineno, threads
+        repeated.held = repeated.pid = repeated.ended = repeated.launch = None
+        record.repeated.append(repeated)
+        return repeated
 
-    def _not_repeated(self, record: LegRecord, repeated: Repeated, error: BaseException) -> None:
-        """Record that a start failed that was none of a kind that does: for want of memory or of processes."""
-        launch = next(each for each in record.launches if each is repeated.launch)
-        # Not `remove`: references are compared by what they refer to, and that has the user's `__eq__`.
-        record.started[:] = [each for each in record.started if each is not repeated]
-        self._failed(record, launch, error)
+    def _not_started(self, record: LegRecord, started: Started, error: BaseException) -> None:
+        if isinstance(started, Repeated):
+            record.describe()  # it is none of a kind that fails: there was no memory, or no process to be had
+            # Not `remove`: references are compared by what they refer to, and that has the user's `__eq__`.
+            record.started[:] = [each for each in record.started if each is not started]
+        self._failed(record, started.launch, error)
 
     def _open(self, record: LegRecord, process: BaseProcess, backend: Backend, caller: FrameType) -> Started | None:
         """Record a process that `caller` is about to start."""

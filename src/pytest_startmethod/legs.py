@@ -138,7 +138,7 @@ class LegState:
             record, leg = self.record, self.leg
             if record.foreign or not record.is_over():
                 return False
-            launches: list[Any] = [each.as_dict() for each in record.described] if record.described else []
+            launches: list[Any] = [each.as_dict() for each in record.described]
             for each in record.repeated:
                 launches.append(each.as_tuple())
                 if each.pid is not None and self.reports is not None:

@@ -45,7 +45,7 @@ class PatchLog:
         self._active: dict[int, list[Patched]] = {}
         """By identity of the MonkeyPatch or patcher."""
         self._wrapped: set[type] = set()
-        self._loaded: tuple[types.ModuleType | None, ...] | None = None
+        self._loaded: list[types.ModuleType | None] | None = None
         """The modules that there were when they were looked for last."""
         self._patches = Patches()
         self._pid = os.getpid()
@@ -58,7 +58,7 @@ class PatchLog:
 
     def watch(self) -> None:
         """Listen to whatever there is by now: most suites import mock late or never."""
-        loaded = sys.modules.get("unittest.mock"), sys.modules.get("mock.mock")
+        loaded = [sys.modules.get(name) for name in _cpython.MOCK_MODULES]
         if loaded == self._loaded:
             return
         self._loaded = loaded

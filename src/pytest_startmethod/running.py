@@ -389,6 +389,7 @@ class Running:
         try:
             noted = self._runner is not None
             if report.when == "teardown":
+                # Else it depends on the garbage collector whether they are known.
                 self.recorder.note_exits(state.record)
                 temporary = self.servers.temporary
                 noted = noted or (temporary is not None and not os.path.exists(temporary))

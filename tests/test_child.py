@@ -178,11 +178,7 @@ def main():
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
         resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
     elif sabotage == "taken":
-        lend = forked.Lines.lend
-        def lend_and_lose(*args):
-            line, child.lent = lend(*args), None
-            return line
-        forked.Lines.lend = lend_and_lose
+        forked.handover = child.Handover()  # another thread's is found
     patches = Patches()
     if watched == "1":
         directory.listen(patches)

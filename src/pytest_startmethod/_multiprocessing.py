@@ -20,10 +20,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing.context import BaseContext, DefaultContext
 from multiprocessing.process import BaseProcess
-from types import FrameType, FunctionType
+from types import FrameType
 from typing import Any, ClassVar, Protocol
-
-from ._cpython import PROCESS_FIELDS
 
 
 class ContextListener(Protocol):
@@ -303,28 +301,6 @@ def process_work(process: BaseProcess) -> tuple[Any, tuple[Any, ...], dict[str, 
     """Return target, args and kwargs of a process that was not started yet (a subclass may have dropped them)."""
     state = process.__dict__
     return state.get("_target"), tuple(state.get("_args", ())), dict(state.get("_kwargs", {}))
-
-
-_PLAIN = frozenset({int, float, complex, bool, str, bytes, type(None)})
-
-
-def plain_work(process: BaseProcess, method: str) -> tuple[Any, tuple[Any, ...], dict[str, Any]] | None:
-    """Return target, args and kwargs of a process that `method` is about to start, if all of it is plain.
-
-    That is: a function found by its name, which closes over nothing, and values that hold no others; the class is
-    multiprocessing's own, and the object has nothing of the user's. Called before each fork, so it does little.
-    """
-    cls, own = type(process), process.__dict__
-    if cls.__module__ != "multiprocessing.context" or len(own) != len(PROCESS_FIELDS):
-        return None
-    target, args, kwargs = own["_target"], own["_args"], own["_kwargs"]
-    if process_method(process) != method or type(target) is not FunctionType or target.__closure__ is not None:
-        return None
-    for value in (*args, *kwargs.values()) if kwargs else args:
-        if type(value) not in _PLAIN:
-            return None
-    names = getattr(sys.modules.get(target.__module__), "__dict__", {})
-    return (target, args, kwargs) if names.get(target.__qualname__) is target else None
 
 
 POPEN = "_popen"

@@ -45,9 +45,6 @@ REPLAYED = "replayed"
 """The suffix of the file in which a child says what it took over in an experiment."""
 KEY = "pytest_startmethod"
 """The key in the preparation data. ``multiprocessing.spawn.prepare`` passes over keys that it does not know."""
-lent: Line | None = None
-"""What the child that was forked last reports through; the parent has made it."""
-
 _SOURCE = """
 try:
     from importlib.machinery import SourceFileLoader, SourcelessFileLoader
@@ -63,8 +60,22 @@ except Exception:
 """
 
 _facts: dict[str, Any] = {}
-"""What is known of this process: pid, directory, method, process (its name), starter (a pid), phase, count."""
+"""What is known of this process: pid, directory, method, process (its name), starter (a pid), package, count."""
 
+
+class Handover:
+    """What a process hands to the child that it forks next: one object, since each that is written to costs a fork."""
+
+    __slots__ = ("forks", "line")
+
+    def __init__(self) -> None:
+        self.line: Line | None = None
+        """What the child reports through, which its parent has made."""
+        self.forks = False
+        """Whether the next fork is that of a process object."""
+
+
+handover = Handover()
 
 carried: Callable[[], list[dict[str, Any]]] | None = None
 """Gives what an experiment sends along with every start (see `replay`); None: there is no experiment."""
@@ -145,67 +156,69 @@ def watch_bootstrap(
     """Wrap ``BaseProcess._bootstrap``, through which every child goes once it has its process object."""
 
     def _bootstrap(process: Any, *args: Any, **kwargs: Any) -> int:
+        watched: Watched | Line | None = None
         try:
             own: dict[str, Any] = object.__getattribute__(process, "__dict__")
-            line = lent
-            if line is not None and line.own is own:
-                _begin_forked(line, process, own)
+            line = handover.line
+            if line is not None and line.identity is own.get("_identity"):
+                watched = _begin_forked(line, process, own)
             elif _facts.get("pid") == os.getpid():
-                _begin(process, own)
+                watched = _begin(process, own)
             else:  # forked by a child, or by a parent that could make nothing before
-                _begin_late(process, own, directory, package)
+                watched = _begin_late(process, own, directory, package)
         except Exception:
             pass
         code = original(process, *args, **kwargs)
-        if code != 0 and _facts.get("phase") == "exit":
+        if code != 0 and watched is not None and watched.returned:
             _report("exit", None, exit_code=code)
         return code
 
     return _bootstrap
 
 
-def _begin(process: Any, own: dict[str, Any]) -> None:
+def _begin(process: Any, own: dict[str, Any]) -> Watched | None:
     """Watch what this child is about to run."""
     if sys.excepthook is _excepthook:
         sys.excepthook = _facts["excepthook"]  # from here on `_bootstrap` itself handles what is raised
-    _facts.update(process=str(own.get("_name")), phase="run")
-    watch_run(process, own)
+    _facts["process"] = str(own.get("_name"))
     _watch_worker(own)
+    return watch_run(process, own)
 
 
-def _begin_forked(line: Line, process: Any, own: dict[str, Any]) -> None:
+def _begin_forked(line: Line, process: Any, own: dict[str, Any]) -> Line:
     """Take over, in a forked child, what its parent made for it.
 
     After a fork each object that is touched costs a fault, unless it lies beside another one: so the steps of
-    `_begin_late` are calls that the parent has made ready.
+    `_begin_late` are calls that the parent has made ready, and what is known of this child is read when there is
+    something to report (`_known`).
     """
-    global _facts
-    _facts = facts = line.facts
-    facts["pid"] = pid = os.getpid()
-    line.own = None
-    if line.loads:  # without a frame of ours in the traceback
-        for pickler, loads in line.loads.items():
-            pickler.loads = loads
-        line.loads.clear()
+    line.process = process
     try:
         if line.hold is not None:
             # A fork has inherited the writing end: it is a writer, too, and is told when it lets go as the last one.
-            line.hold(pid)
+            line.hold(os.getpid())
     finally:
-        if line.let_go is not None:
-            line.let_go()
-    for write in line.write:
-        write()
-    if line.runs:
-        line.process, line.before = process, own.get("run")
-        own["run"] = line.run
+        for step in line.steps:
+            step()
     if line.is_worker:
         _watch_worker(own)
+    if line.runs:
+        own["run"] = line.run
+    return line
 
 
-def _begin_late(process: Any, own: dict[str, Any], directory: str, package: str) -> None:
+def take_over() -> None:
+    """Know of this process what its parent has noted in the line that it lent, if this is a forked child."""
+    global _facts
+    line = handover.line
+    if line is not None and line.process is not None:
+        _facts, handover.line = line.facts, None
+
+
+def _begin_late(process: Any, own: dict[str, Any], directory: str, package: str) -> Watched | None:
     """Watch a forked child for which nothing was made before."""
     global _facts
+    handover.line = None  # it was for another one
     starter = own.get("_parent_pid", os.getppid())  # not getppid(): the parent may be gone by now
     _facts = {"pid": os.getpid(), "directory": directory, "method": "fork", "starter": starter, "package": package}
     for step in (_hold_life_line, _let_go, _catch_crashes):
@@ -213,7 +226,7 @@ def _begin_late(process: Any, own: dict[str, Any], directory: str, package: str)
             step()
         except Exception:
             pass
-    _begin(process, own)
+    return _begin(process, own)
 
 
 def _replay_after(original: Callable[[dict[str, Any]], None], sent: list[dict[str, Any]]) -> Callable[..., None]:
@@ -258,12 +271,19 @@ def _unseen(function: Callable[[Any], Any], arg: Any) -> Callable[[], None]:
 
 
 class Watched:
-    """A process object whose `run` is watched, and what it had as ``run`` of its own."""
+    """A process object whose `run` is watched."""
 
-    __slots__ = ("before", "process")
+    __slots__ = ("before", "process", "returned")
 
-    before: Any
     process: Any
+    before: Any
+    """What it had as ``run`` of its own."""
+    returned: bool
+
+    def __init__(self, process: Any, before: Any) -> None:
+        self.process = process
+        self.before = before
+        self.returned = False
 
 
 def can_be_watched(process: Any) -> bool:
@@ -271,12 +291,13 @@ def can_be_watched(process: Any) -> bool:
     return type(getattr(type(process), "run", None)) is FunctionType
 
 
-def watch_run(process: Any, own: dict[str, Any]) -> None:
+def watch_run(process: Any, own: dict[str, Any]) -> Watched | None:
     """Note what ``process.run`` raises. The instance's attribute is gone before the user's code runs."""
-    if can_be_watched(process):
-        watched = Watched()
-        watched.process, watched.before = process, own.get("run")
-        own["run"] = unseen_run(watched)
+    if not can_be_watched(process):
+        return None
+    watched = Watched(process, own.get("run"))
+    own["run"] = unseen_run(watched)
+    return watched
 
 
 def unseen_run(watched: Watched | Line) -> Callable[[], None]:
@@ -286,7 +307,6 @@ def unseen_run(watched: Watched | Line) -> Callable[[], None]:
 
 def _run(watched: Watched | Line) -> tuple[BaseException, ...]:
     process, before = watched.process, watched.before
-    watched.process = watched.before = None
     own = object.__getattribute__(process, "__dict__")
     if before is None:
         own.pop("run", None)
@@ -295,14 +315,14 @@ def _run(watched: Watched | Line) -> tuple[BaseException, ...]:
     try:
         process.run()
     except BaseException as error:
-        _facts["phase"] = "failed"
         return _raised(error, "run")
-    _facts["phase"] = "exit"
+    watched.returned = True
     return ()
 
 
 def _raised(error: BaseException, phase: str, **more: Any) -> tuple[BaseException, ...]:
     """Report what a watched call raised and return it without our frame, for `_unseen`."""
+    take_over()
     tb = error.__traceback__
     if tb is not None:
         error.__traceback__ = tb.tb_next
@@ -335,6 +355,7 @@ def _watch_worker(own: dict[str, Any]) -> None:
     target: Any = own.get("_target")
     if not is_worker(target):
         return
+    take_over()
     name = (_stdlib_name(target.__module__), target.__qualname__)
     if name == _POOL_WORKER:
         error_class = sys.modules[target.__module__].MaybeEncodingError
@@ -436,6 +457,7 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
 
 def _report(phase: str, error: BaseException | None, **more: Any) -> None:
     try:
+        take_over()
         event = {
             "pid": os.getpid(),
             "ppid": os.getppid(),

@@ -132,6 +132,20 @@ class Unreturned:
     """Who read it: a pool's own thread, or the user's code (None)."""
 
 
+class _InParent:
+    """A class's attribute that is `function` in this process, and what it was in those that are forked from it."""
+
+    __slots__ = ("_function", "_original", "_pid")
+
+    def __init__(self, function: Callable[..., Any], original: Callable[..., Any]) -> None:
+        self._function = function
+        self._original = original
+        self._pid = os.getpid()
+
+    def __get__(self, instance: object, owner: type | None = None) -> Callable[..., Any]:
+        return self._function if os.getpid() == self._pid else self._original
+
+
 class ReportDirectory:
     """A directory that only this user can read, for the reports of the children of one leg or of a session."""
 
@@ -186,7 +200,7 @@ class ReportDirectory:
         """Wrap ``popen_fork.Popen._launch``: forked children report here."""
         return forked.watch_launch(original, self._lines, package)
 
-    def watch_loads(self, original: Callable[..., Any], pickler: Any) -> staticmethod[..., Any]:
+    def watch_loads(self, original: Callable[..., Any]) -> _InParent:
         """Wrap ``ForkingPickler.loads``, through which the parent receives: what it cannot load is noted."""
 
         def loads(*args: Any, **kwargs: Any) -> Any:
@@ -198,16 +212,14 @@ class ReportDirectory:
                     self._not_loaded(error, sys._getframe(1))
                 raise
 
-        self._lines.loads[pickler] = original
-        return staticmethod(loads)
+        return _InParent(loads, original)  # with no frame of ours in a child's traceback
 
     def listen(self, patches: Patches, package: str = "multiprocessing") -> None:
         """Exchange what `package` starts its children through, and what the parent receives through, until undone."""
         from . import _multiprocessing as mp
 
         def receive() -> None:
-            pickler = mp.pickler_class(package)
-            patches.put(pickler, "loads", functools.partial(self.watch_loads, pickler=pickler))
+            patches.put(mp.pickler_class(package), "loads", self.watch_loads)
 
         self.listen_to_starts(patches, package)
         patches.when_loaded(f"{package}.connection", receive)

@@ -16,8 +16,8 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 from . import _multiprocessing as mp
-from . import child
 from .callers import Place, calling_place
+from .child import handover
 
 if TYPE_CHECKING:
     from .activation import Patches
@@ -255,7 +255,8 @@ def _register() -> None:
 
 def _before_fork() -> None:
     global _waiting
-    if child.lent is not None and child.lent.own is not None:  # multiprocessing's: most are, and each costs it time
+    if handover.forks:  # multiprocessing's: most are, and each costs it time
+        handover.forks = False
         return
     frame = sys._getframe(1)
     if _waiting is not None and _watch is None and _is_users_fork(frame):

@@ -16,9 +16,9 @@ from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from . import _cpython, activation, backends, foreign, selection
+from . import _cpython, activation, backends, foreign, forked, selection
 from . import _multiprocessing as mp
-from .callers import Place, absolute, calling_place, owner, place_in
+from .callers import Place, absolute, calling_place, place_in
 from .pools import Pools, Watched
 
 if TYPE_CHECKING:
@@ -230,14 +230,12 @@ class Repeated(Started):
     A fork pays for each page that is written to before the next one, and most processes of a leg are like that.
     """
 
-    __slots__ = ("args", "cls", "code", "ended", "kwargs", "line", "name", "pid", "threads")
+    __slots__ = ("args", "code", "ended", "kwargs", "line", "pid", "threads", "work")
 
-    name: str
-    """What the function is called."""
+    work: forked.Work
     args: tuple[Any, ...]
     """Numbers, texts and None only; so are the values of `kwargs`."""
     kwargs: dict[str, Any]
-    cls: type[BaseProcess]
     code: types.CodeType
     """The code that starts it, and `line` of it."""
     line: int
@@ -262,9 +260,10 @@ class Repeated(Started):
     def describe(self, leg: str) -> Launch:
         """Return the description, which hears of the process's end, too."""
         pid = self.pid if self.held is None else self.held.pid
-        self.launch = Launch("fork", self.name, tuple(self._arguments()), self.place, None, None, leg, pid, self.ended)
+        args = tuple(_described(self.args, self.kwargs))
+        self.launch = Launch("fork", self.work.called, args, self.place, None, None, leg, pid, self.ended)
         self.launch.popen = self.popen
-        self.launch.own_method, self.launch.threads = not mp.class_by_default(self.cls), self.threads
+        self.launch.own_method, self.launch.threads = not mp.class_by_default(self.work.cls), self.threads
         return self.launch
 
     @property
@@ -272,19 +271,17 @@ class Repeated(Started):
         """The user's line that started it."""
         return place_in(self.code, self.line)
 
-    def _arguments(self) -> list[str]:
-        return _described(self.args, self.kwargs)
-
     def as_tuple(self) -> tuple[Any, ...]:
         """Return what `as_dict` makes of a process that is over; long values are described."""
-        args: Sequence[Any] = self.args
-        kwargs: dict[str, Any] | None = self.kwargs
+        args: Sequence[Any]
+        kwargs: dict[str, Any] | None
+        args, kwargs = self.args, self.kwargs
         for value in (*args, *kwargs.values()) if kwargs else args:
             # What xdist sends must be encoded, and a lone surrogate cannot be.
             if type(value) in _SIZED and (len(value) > _DESCRIBED_LENGTH or not value.isascii()):
-                args, kwargs = self._arguments(), None
+                args, kwargs = _described(self.args, self.kwargs), None
                 break
-        return self.name, args, kwargs, absolute(self.code.co_filename), self.line, self.pid, self.ended
+        return self.work.called, args, kwargs, absolute(self.code.co_filename), self.line, self.pid, self.ended
 
     @staticmethod
     def as_dict(data: Sequence[Any]) -> dict[str, Any]:
@@ -382,11 +379,8 @@ class Recorder:
         self.troubles: list[str] = []
         """What went wrong in our own code."""
         self._known: dict[int, Failure] = {}
-        self._harmless: dict[int, tuple[types.CodeType, str]] = {}
-        """The functions that fork started with plain values, that would start elsewhere, and that write nothing.
-
-        By identity of their code: the code, and what the function is called.
-        """
+        self.starts = forked.Starts(self.fixtures, Repeated, self._not_started, self._troubled)
+        """Those under fork that are like one before, which would start elsewhere, too, and writes nothing."""
         self.watcher: Watcher | None = None
         self.told: Callable[[LegRecord, Launch], None] | None = None
         """Hears of each process that has started."""
@@ -402,6 +396,7 @@ class Recorder:
     ) -> Iterator[LegRecord]:
         """Listen for the length of a leg: to multiprocessing, and to `backend` if `method` is another package's."""
         record = self.record = LegRecord(nodeid, method, precheck, package=backend.package)
+        self.starts.record = record if method == "fork" and self.told is None else None
         patches = self._patches() if self._installed is None else None
         own = activation.Patches()
         try:
@@ -416,7 +411,7 @@ class Recorder:
 
     def close(self, record: LegRecord) -> None:
         """Listen to `record` no longer."""
-        self.record = None
+        self.record = self.starts.record = None
         self.note_exits(record)
 
     def install(self) -> bool:
@@ -471,8 +466,11 @@ class Recorder:
         try:
             return function(*args)
         except Exception as trouble:
-            self.troubles.append(f"{type(trouble).__name__} in {function.__qualname__}: {trouble}")
+            self._troubled(trouble, function)
             return None
+
+    def _troubled(self, trouble: Exception, function: Callable[..., Any]) -> None:
+        self.troubles.append(f"{type(trouble).__name__} in {function.__qualname__}: {trouble}")
 
     def _listening(self) -> LegRecord | None:
         """Return the record of the leg that runs in this process, if one does."""
@@ -487,72 +485,35 @@ class Recorder:
     # -- starts ------------------------------------------------------------------------------------------------------
 
     def _wrap_start(self, original: Callable[[BaseProcess], None], backend: Backend) -> Callable[[BaseProcess], None]:
-        popen_name = mp.POPEN
-
-        def start(process: BaseProcess) -> None:
+        def start_anew(process: BaseProcess, caller: FrameType) -> None:
             __tracebackhide__ = True
-            record = self.record
-            if record is None or os.getpid() != self._pid:
-                record = self._opened()
-                if record is None:
-                    return original(process)
-            caller = sys._getframe(1)
-            started = self._guarded(self._repeat, record, process, caller)
-            repeats = started is not None
-            if not repeats:
-                started = self._guarded(self._open, record, process, backend, caller)
+            record = self._opened()
+            if record is None:
+                return original(process)
+            started = self._guarded(self._open, record, process, backend, caller)
             try:
                 original(process)
             except BaseException as error:
                 if started is not None:
-                    self._guarded(self._not_started, record, started, error)
+                    self._guarded(self._failed, record, started.launch, error)
                 raise
             # Little and without a call: the child has begun, and both pay for each page that either writes to.
             if started is not None:
-                popen = started.held = process.__dict__.get(popen_name)
-                if repeats:
-                    return None
+                popen = started.held = process.__dict__.get(mp.POPEN)
                 started.launch.pid = None if popen is None else popen.pid
                 record.started.append(started)
                 if self.told is not None:
                     self._guarded(self.told, record, started.launch)
             return None
 
-        start.__wrapped__ = original  # type: ignore[attr-defined]
-        return start
+        return forked.watch_start(original, self.starts, start_anew)
 
-    def _repeat(self, record: LegRecord, process: BaseProcess, caller: FrameType) -> Started | None:
-        """Record a process that fork is about to start as one before, of which nothing was to be said.
-
-        The same function by its name, plain values, in the main thread, from a line of the user's and not from a
-        fixture. None: it is none of these.
-        """
-        if record.method != "fork" or self.fixtures or self.told is not None:
-            return None
-        threads = _other_threads() if _cpython.threads_beside_main() else ()
-        if threads and threading.current_thread() is not threading.main_thread():
-            return None
-        work = mp.plain_work(process, "fork")
-        if work is None:
-            return None
-        target, args, kwargs = work
-        known = self._harmless.get(id(target.__code__))
-        code = caller.f_code
-        if known is None or known[0] is not target.__code__ or owner(code.co_filename) != "user":
-            return None
-        repeated = Repeated(process, Repeated.gone)
-        repeated.name, repeated.args, repeated.kwargs, repeated.cls = known[1], args, kwargs, type(process)
-        repeated.code, repeated.line, repeated.threads = code, caller.f_lineno, threads
-        repeated.held = repeated.pid = repeated.ended = repeated.launch = None
-        record.repeated.append(repeated)
-        return repeated
-
-    def _not_started(self, record: LegRecord, started: Started, error: BaseException) -> None:
-        if isinstance(started, Repeated):
-            record.describe()  # it is none of a kind that fails: there was no memory, or no process to be had
-            # Not `remove`: references are compared by what they refer to, and that has the user's `__eq__`.
-            record.started[:] = [each for each in record.started if each is not started]
-        self._failed(record, started.launch, error)
+    def _not_started(self, record: LegRecord, repeated: Repeated, error: BaseException) -> None:
+        record.describe()  # it is none of a kind that fails: there was no memory, or no process to be had
+        # Not `remove`: references are compared by what they refer to, and that has the user's `__eq__`.
+        record.started[:] = [each for each in record.started if each is not repeated]
+        if repeated.launch is not None:
+            self._failed(record, repeated.launch, error)
 
     def _open(self, record: LegRecord, process: BaseProcess, backend: Backend, caller: FrameType) -> Started | None:
         """Record a process that `caller` is about to start."""
@@ -594,10 +555,11 @@ class Recorder:
             self.by_fixture.setdefault(launch.fixture, []).append(launch)
         launch.by_torch = foreign.through_torch(target, caller)
         if method == "fork" and threading.active_count() > 1:
-            launch.threads = _other_threads()
+            launch.threads = forked.other_threads()
         self._look(record, launch, process, backend)
         if backend is backends.STDLIB and method == "fork" and record.precheck:
-            self._guarded(self._know, launch, process)
+            if launch.observed is not None and not launch.observed.writes and not launch.predicted:
+                self._guarded(self.starts.know, process, launch.target)
         return launch
 
     def _look(self, record: LegRecord, launch: Launch, process: BaseProcess, backend: Backend) -> None:
@@ -619,14 +581,6 @@ class Recorder:
             self._guarded(self._keep_payload, launch, process)
             if sys.version_info < (3, 11):
                 self._guarded(self._look_for_fork_locks, record, process)
-
-    def _know(self, launch: Launch, process: BaseProcess) -> None:
-        """Know a function of which nothing is to be said, for `_repeat`."""
-        if launch.observed is not None and not launch.observed.writes and not launch.predicted:
-            work = mp.plain_work(process, launch.method)
-            if work is not None:
-                code = work[0].__code__
-                self._harmless[id(code)] = code, launch.target
 
     def _wrap_result(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def _set(job: Any, i: int, outcome: tuple[bool, Any]) -> None:
@@ -824,11 +778,6 @@ class Recorder:
             record.tasks.append(task)
         if record.watched and task.method is not None and self.watcher is not None and mp.pool_by_default(pool):
             self.watcher.by_default(task.method)
-
-
-def _other_threads() -> tuple[str, ...]:
-    """Return the names of the threads that run beside this one."""
-    return tuple(each.name for each in threading.enumerate() if each is not threading.current_thread())
 
 
 def _placed(findings: tuple[Finding, ...], place: Place | None) -> tuple[Finding, ...]:

@@ -6,11 +6,15 @@ the finding that explains the difference, whether that is a cause or only a note
 
 from __future__ import annotations
 
+import _abc
+import abc
 import builtins
 import calendar
+import collections.abc
 import dataclasses
 import datetime
 import decimal
+import enum
 import functools
 import gc
 import importlib
@@ -20,10 +24,12 @@ import locale
 import logging
 import mimetypes
 import multiprocessing
+import numbers
 import os
 import pathlib
 import queue
 import random
+import shutil
 import signal
 import socket
 import sys
@@ -37,6 +43,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 from unittest import mock
+from xml.etree import ElementTree
 
 import state_support
 from state_support import OPTIONS as IMPORTED
@@ -845,6 +852,76 @@ def subclass_made_later():
     return Given(subclass_names, (), undo)
 
 
+class Drawn(abc.ABC):  # noqa: B024
+    pass
+
+
+class Square:
+    pass
+
+
+def is_drawn():
+    return isinstance(Square(), Drawn)
+
+
+def is_number():
+    return isinstance(Square(), (int, numbers.Number))
+
+
+def unregister():
+    for each in (Drawn, numbers.Number):
+        _abc._reset_registry(each)
+        _abc._reset_caches(each)
+
+
+@case("state_cases.Drawn._abc_registry", "SM302", reader="isinstance(Square(), Drawn")
+def class_registered_with_an_abc():
+    Drawn.register(Square)
+    return Given(is_drawn, (), unregister)
+
+
+@case("numbers.Number._abc_registry", "SM302", reader="isinstance(Square(), (int")
+def class_registered_with_an_abc_of_the_library():
+    numbers.Number.register(Square)
+    return Given(is_number, (), unregister)
+
+
+@silent
+def abc_with_what_its_module_registers():
+    return Given(is_mapping)
+
+
+def is_mapping():
+    return isinstance(IMPORTED, collections.abc.Mapping), isinstance(Square(), Listed)
+
+
+class Listed(abc.ABC):  # noqa: B024
+    pass
+
+
+Listed.register(list)
+
+
+class Kind(enum.Enum):
+    ONE = 1
+
+
+def kind_of_two():
+    return Kind(2)
+
+
+@case("state_cases.Kind._member_map_", "SM302", reader="return Kind(2)")
+def member_added_to_an_enum():
+    member = object.__new__(Kind)
+    member._name_, member._value_ = "TWO", 2
+    Kind._member_map_["TWO"] = Kind._value2member_map_[2] = member
+
+    def undo():
+        del Kind._member_map_["TWO"], Kind._value2member_map_[2]
+
+    return Given(kind_of_two, (), undo)
+
+
 def run_handlers():
     return [handler() for handler in HANDLERS.values()]
 
@@ -938,6 +1015,26 @@ def recursion_limit():
     old = sys.getrecursionlimit()
     sys.setrecursionlimit(old + 500)
     return Given(read_limits, (), lambda: sys.setrecursionlimit(old))
+
+
+def pack():
+    return shutil.make_archive("archive", "later")
+
+
+@case("shutil.get_archive_formats", "SM306", reader="shutil.make_archive")
+def archive_format():
+    shutil.register_archive_format("later", pack)
+    return Given(pack, (), lambda: shutil.unregister_archive_format("later"))
+
+
+def write_xml():
+    return ElementTree.tostring(ElementTree.Element("{urn:later}a"))
+
+
+@case("xml.etree.ElementTree", "SM306", reader="ElementTree.tostring")
+def prefix_of_a_namespace():
+    ElementTree.register_namespace("later", "urn:later")
+    return Given(write_xml, (), lambda: ElementTree._namespace_map.pop("urn:later"))
 
 
 def read_collecting():

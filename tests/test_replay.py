@@ -16,7 +16,7 @@ SOURCE = Path(__file__).parent.parent / "src"
 METHODS = ["spawn", "forkserver"]
 
 STATE = """
-import contextvars, decimal, enum, logging, multiprocessing, random, signal, threading, time, warnings
+import abc, contextvars, decimal, enum, functools, logging, multiprocessing, random, signal, threading, time, warnings
 from contextlib import suppress
 
 DEBUG = False
@@ -53,6 +53,24 @@ class Slotted:
     __slots__ = ("x",)
 
 
+class Shape(abc.ABC):
+    pass
+
+
+@functools.singledispatch
+def shown(value):
+    return "any"
+
+
+def shown_derived(value):
+    return "derived"
+
+
+@functools.lru_cache
+def cached():
+    return 1
+
+
 class Settings:
     def __init__(self):
         self.debug = False
@@ -64,6 +82,7 @@ class Frozen(enum.Enum):
 
 
 SETTINGS = Settings()
+LOGGER = logging.getLogger("a.b")
 SLOTTED = Slotted()
 SLOTTED.x = 1
 
@@ -188,6 +207,26 @@ def main(method):
         results["lock"] = outcome(method, ["state.LOCK"], "lock")
     results["queue"] = [*outcome(method, ["state.QUEUE"], "queue"), state.QUEUE.get(timeout=20)]
     results["two"] = outcome(method, ["state.DEBUG", "state.CONFIG"], "two")
+    state.Shape.register(state.Derived)
+    results["registered"] = outcome(method, ["state.Shape._abc_registry"], "registered")
+    state.shown.register(state.Derived, state.shown_derived)
+    results["dispatched"] = outcome(method, ["state.shown.registry"], "dispatched")
+    state.on_signal.calls = 3
+    state.on_signal.__code__ = module_level.__code__
+    results["code"] = outcome(method, ["state.on_signal"], "code")
+    results["logger"] = outcome(method, ["state.LOGGER"], "logger")
+    sys.setrecursionlimit(4321)
+    results["setting"] = outcome(method, ["sys.getrecursionlimit"], "setting")
+    import sqlite3
+
+    sqlite3.register_adapter(state.Derived, state.shown_derived)
+    results["table"] = outcome(method, ["sqlite3.adapters"], "table")
+    # what keeps its own value
+    state.cached()
+    results["cache"] = outcome(method, ["state.cached"], "cache")
+    results["subclasses"] = outcome(method, ["state.Base.__subclasses__"], "global")
+    results["look"] = outcome(method, ["logging.getLevelName"], "global")
+    results["call"] = outcome(method, ["codecs.lookup('x')"], "global")
     # what fails
     state.DEBUG = (each for each in ())
     results["unsent"] = outcome(method, ["state.DEBUG"], "global")
@@ -274,6 +313,24 @@ def value(name):
         logger = logging.getLogger("a.b")
         above = [type(each).__name__ for each in (*logger.parent.handlers, *logging.root.handlers)]
         return [logger.level, logging.root.level, above, logger.isEnabledFor(logging.WARNING)]
+    if name == "registered":
+        return isinstance(state.Derived(), state.Shape)
+    if name == "dispatched":
+        return state.shown(state.Derived())
+    if name == "code":
+        return state.on_signal.calls, state.on_signal.__code__.co_name
+    if name == "logger":
+        return state.LOGGER.level
+    if name == "setting":
+        import sys
+
+        return sys.getrecursionlimit()
+    if name == "table":
+        import sqlite3
+
+        return sqlite3.connect(":memory:").execute("select ?", (state.Derived(),)).fetchone()
+    if name == "cache":
+        return state.cached.cache_info().currsize
     if name == "random":
         import random
 
@@ -365,6 +422,12 @@ def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         ("module", "sys.modules['injected']", 4),
         ("lock", "state.LOCK", False),
         ("queue", "state.QUEUE", "put"),
+        ("registered", "state.Shape._abc_registry", True),
+        ("dispatched", "state.shown.registry", "derived"),
+        ("code", "state.on_signal", [3, "module_level"]),
+        ("logger", "state.LOGGER", 40),
+        ("setting", "sys.getrecursionlimit", 4321),
+        ("table", "sqlite3.adapters", ["derived"]),
     ],
 )
 def test_a_child_takes_over_the_parents_value(results: dict[str, Any], name: str, path: str, seen: object) -> None:
@@ -398,6 +461,21 @@ def test_what_cannot_be_taken_over_is_said_and_changes_nothing(
     results: dict[str, Any], name: str, path: str, error: str
 ) -> None:
     assert results[name] == [False, [{"path": path, "error": error}], 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "seen", "error"),
+    [
+        ("cache", "state.cached", 0, "RuntimeError: it keeps the value that it has"),
+        ("look", "logging.getLevelName", False, "NotSentError: there is no one value behind logging.getLevelName"),
+        ("call", "codecs.lookup('x')", False, "NotSentError: codecs.lookup('x') is no dotted name"),
+    ],
+)
+def test_what_could_not_be_given_to_the_child_was_not_tried(
+    results: dict[str, Any], name: str, path: str, seen: object, error: str
+) -> None:
+    """Else a test that fails all the same would clear what is to blame."""
+    assert results[name] == [seen, [{"path": path, "error": error}], 0]
 
 
 def test_a_childs_own_children_take_it_over_too(results: dict[str, Any]) -> None:

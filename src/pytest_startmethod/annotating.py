@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from . import _pytest_private, diagnosis, finding, foreign, leftovers, selection
+from . import _pytest_private, child, diagnosis, finding, foreign, leftovers, selection
 from .callers import Place, owner
-from .children import ChildReport
+from .children import ChildReport, raised_from
 from .comparing import Comparison, Failed
 from .finding import relative
 from .report import LegResult, properties, wrap
@@ -319,10 +319,21 @@ class Annotator:
         )
         try:
             found, state.inside = self._comparison.findings(evidence, failed)
-            return found
+            return (*self._unregistered(call, state), *found)
         except Exception as trouble:
             self._recorder.troubles.append(f"{type(trouble).__name__} in Comparison.findings: {trouble}")
             return ()
+
+    def _unregistered(self, call: pytest.CallInfo[None], state: LegState) -> list[Finding]:
+        """Return what of the parent's registries a child missed, by what it raised; under fork it has them."""
+        if selection.base(state.leg.method) == "fork":
+            return []
+        from . import registry_causes
+
+        errors = [raised for each in _reports(state) for raised in each.raised]
+        if call.excinfo is not None:
+            errors.append(raised_from(child._exception(call.excinfo.value)))
+        return registry_causes.findings(errors)
 
     def _show_inside(self, report: pytest.TestReport, state: LegState) -> None:
         """Show at ``-vv`` what the code reads, as one would look it up by hand."""

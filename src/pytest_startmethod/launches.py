@@ -557,9 +557,9 @@ class Recorder:
         if method == "fork" and threading.active_count() > 1:
             launch.threads = forked.other_threads()
         self._look(record, launch, process, backend)
-        if backend is backends.STDLIB and method == "fork" and record.precheck:
-            if launch.observed is not None and not launch.observed.writes and not launch.predicted:
-                self._guarded(self.starts.know, process, launch.target)
+        looked = backend is backends.STDLIB and method == "fork" and record.precheck and not launch.predicted
+        if looked and launch.observed is not None and not launch.observed.writes:
+            self._guarded(self.starts.know, process, launch.target)
         return launch
 
     def _look(self, record: LegRecord, launch: Launch, process: BaseProcess, backend: Backend) -> None:

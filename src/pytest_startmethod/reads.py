@@ -21,9 +21,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from . import _cpython
-from .ambient import SETTINGS
+from .ambient import READERS, SETTINGS
 from .structure import (
     MISSING,
+    VIRTUAL,
     class_attribute,
     class_name,
     instance_namespace,
@@ -32,6 +33,7 @@ from .structure import (
     public_name,
     resolve,
     subclasses,
+    virtual_subclasses,
 )
 
 MAX_FUNCTIONS: Final = 2_000
@@ -509,7 +511,8 @@ class _Search:
                 where,
             )
         setting = f"{module}.{names[0]}" if names else module
-        if setting in SETTINGS or setting == "logging.getLevelName":
+        setting = READERS.get(setting, setting)
+        if setting in SETTINGS or setting in READERS.values() or setting == "logging.getLevelName":
             self.out.touched.setdefault(setting, where)
         elif top == "numpy" and not module.startswith("numpy.random"):
             self.out.touched.setdefault("numpy.geterr", where)
@@ -543,6 +546,8 @@ class _Search:
             self.call(_Obj(value, ""), [], {}, depth)
         elif issubclass(cls, type):
             self.alive(value, _Made(value))
+            if type(symbol) is _Ref:
+                self.extended(value, symbol.read.where, depth)
         elif cls is functools.partial:
             for part in (value.func, *value.args, *value.keywords.values()):
                 self.uses(part, None, depth)
@@ -565,6 +570,19 @@ class _Search:
                 self.function(wrapped, None, depth + 1)
         elif symbol is not None and cls.__module__ != "builtins":
             self.alive(cls, symbol)
+
+    def extended(self, cls: type, where: Where, depth: int) -> None:
+        """Note what is added to a class from outside it: the virtual subclasses of an ABC, members of an Enum."""
+        registered = virtual_subclasses(cls)
+        if registered and any(map(self.users_class, (cls, *registered))):
+            name = VIRTUAL
+        elif class_attribute(cls, "_member_map_")[0] is cls and self.users_class(cls):
+            name = "_member_map_"
+        else:
+            return
+        module, qualname = public_name(cls)
+        if "<locals>" not in qualname:
+            self.note(module, (*qualname.split("."), name), (), where, depth).whole = True
 
     def attr(self, symbol: Any, name: str, where: Where, depth: int) -> Any:
         """Return the symbol of ``symbol.name`` and note what was read."""

@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 
 import cloudpickle  # type: ignore[import-untyped]
 
-from . import _cpython, child
+from . import _cpython, ambient, child, structure
 from . import _multiprocessing as mp
 from .activation import Patches
 from .callers import owner
@@ -328,6 +328,11 @@ def capture(path: str) -> dict[str, Any]:
         return {"kind": "signal", "path": path, "name": int(number), "data": dumped(signal.getsignal(number))}
     if path in _PROCESS:
         return {"path": path, **_PROCESS[path]()}
+    if path in ambient.SETTINGS:
+        setter = ambient.SETTINGS[path].removesuffix("()")
+        return {"kind": "setting", "path": path, "setter": setter, "data": dumped(ambient.setting(path))}
+    if ambient.looks_at(path):
+        raise NotSentError(f"there is no one value behind {path}")
     return _binding(path)
 
 
@@ -371,6 +376,8 @@ def _binding(path: str) -> dict[str, Any]:
     module, names = split(path)
     if not names:
         raise NotSentError(f"{path} is a module")
+    if not all(map(str.isidentifier, names)):
+        raise NotSentError(f"{path} is no dotted name")
     target: Any = module
     for each in names[:-1]:
         target = read(target, each)
@@ -378,9 +385,20 @@ def _binding(path: str) -> dict[str, Any]:
     value = own_value(target, name, _NONE)
     if value is _NONE and target is not module and type(target) is not type:
         value = getattr(target, name, _NONE)
-    carried: dict[str, Any] = {"kind": "binding", "path": path, "module": module.__name__, "names": names, "how": "set"}
+    node = structure.describe(structure.resolve(module, names))
+    carried: dict[str, Any] = {
+        "kind": "binding", "path": path, "module": module.__name__, "names": names, "how": "set", "node": node,
+    }  # fmt: skip
+    if name == structure.VIRTUAL:
+        return {**carried, "how": "virtual subclasses", "data": dumped(structure.virtual_subclasses(target))}
     if value is _NONE:
         return {**carried, "data": ABSENT}
+    if issubclass(type(value), logging.Logger):
+        return _logging(path, "" if value is logging.root else value.name)
+    if type(value) is types.MappingProxyType and name == "registry" and type(target) is types.FunctionType:
+        return {**carried, "how": "implementations", "data": dumped(dict(value))}  # of functools.singledispatch
+    if type(value) is types.FunctionType and _importable(value):
+        return {**carried, "how": "function", "data": dumped((value.__dict__, value.__code__))}
     if type(value) is ContextVar:
         missing = object()
         held = value.get(missing)

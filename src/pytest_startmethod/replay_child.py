@@ -13,6 +13,8 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from . import ambient, structure
+
 ABSENT = "absent"
 """In the place of the bytes: the parent has no such binding."""
 
@@ -49,21 +51,46 @@ def _binding(carried: dict[str, Any]) -> None:
     target: Any = module
     for each in owners:
         target = read(target, each)
+    before = structure.describe(structure.resolve(module, carried["names"]))
+    _take(carried, target, name)
+    after = structure.describe(structure.resolve(module, carried["names"]))
+    if structure.differences(carried["node"], after) and not structure.differences(before, after):
+        raise RuntimeError("it keeps the value that it has")  # a class by its name, for one: nothing was tried
+
+
+def _take(carried: dict[str, Any], target: Any, name: str) -> None:
     old = own_value(target, name, _NONE)
     if carried["data"] == ABSENT:
         if old is not _NONE:
             delattr(target, name)
         return
-    new = pickle.loads(carried["data"])
-    if carried["how"] == "context variable":
+    new, how = pickle.loads(carried["data"]), carried["how"]
+    if how == "context variable":
         read(target, name).set(new)
         return
-    if carried["how"] == "thread-local":
+    if how == "thread-local":
         vars(read(target, name)).update(new)
+        return
+    if how == "virtual subclasses":
+        for each in new:
+            target.register(each)
+        return
+    if how == "implementations":
+        for cls, function in new.items():
+            target.register(cls, function)
+        return
+    if how == "function":
+        function = read(target, name)
+        function.__dict__.update(new[0])
+        function.__code__ = new[1]
         return
     if name == "__closure__":
         for cell, other in zip(target.__closure__, new, strict=True):
             cell.cell_contents = other.cell_contents
+        return
+    if type(old) is type(new) is dict and carried["module"] in sys.stdlib_module_names:
+        old.clear()  # sqlite3 and pickle hold these tables themselves
+        old.update(new)
         return
     set_value(target, name, new)
     if old is _NONE:
@@ -138,6 +165,20 @@ class Gone:
 
 
 # -- what is not a binding -------------------------------------------------------------------------------------------
+
+
+def _setting(carried: dict[str, Any]) -> None:
+    value = pickle.loads(carried["data"])
+    home, _, name = carried["setter"].rpartition(".")
+    setter = getattr(importlib.import_module(home), name)
+    if type(value) is tuple:
+        setter(*value)
+    elif type(value) is dict:
+        setter(**value)
+    else:
+        setter(value)
+    if ambient.setting(carried["path"]) != value:
+        raise RuntimeError("it keeps the value that it has")
 
 
 def _environment(carried: dict[str, Any]) -> None:
@@ -227,6 +268,7 @@ _APPLY: dict[str, Callable[[dict[str, Any]], None]] = {
     "environment": _environment,
     "whole environment": _whole_environment,
     "module": _module,
+    "setting": _setting,
     "logging": _logging,
     "random": _random,
     "decimal": _decimal,

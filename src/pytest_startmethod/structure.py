@@ -110,6 +110,21 @@ def subclasses(cls: type) -> list[type]:
     return sorted(type.__subclasses__(cls), key=class_name)
 
 
+def virtual_subclasses(cls: type) -> list[type]:
+    """Return the classes that were registered with an ABC, by name; none if it is no ABC."""
+    if class_attribute(cls, "_abc_impl")[0] is None:
+        return []
+    try:
+        registry = sys.modules["_abc"]._get_dump(cls)[0]  # weak references; else: keep `ABCMeta.register`'s calls
+        return sorted((each for each in (one() for one in registry) if each is not None), key=class_name)
+    except Exception:
+        return []
+
+
+VIRTUAL = "_abc_registry"
+"""What `resolve` calls the classes that were registered with an ABC, after the attribute of ``_py_abc.ABCMeta``."""
+
+
 def resolve(module: Any, names: Sequence[str], steps: Iterable[Sequence[Any]] = ()) -> Any:
     """Return what a dotted name and the steps from there lead to, or MISSING."""
     value = module
@@ -135,6 +150,8 @@ def _attribute(value: Any, name: str) -> Any:
     if type(value) in (staticmethod, classmethod):
         value = value.__func__
     if issubclass(type(value), type):
+        if name == VIRTUAL:
+            return virtual_subclasses(value)
         return subclasses(value) if name == "__subclasses__" else class_attribute(value, name)[1]
     if name in ("__defaults__", "__kwdefaults__") and type(value) is types.FunctionType:
         return getattr(value, name)

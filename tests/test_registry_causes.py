@@ -1,0 +1,147 @@
+"""What a child's exception says of the parent's registries."""
+
+from __future__ import annotations
+
+import codecs
+import sqlite3
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from pytest_startmethod import registry_causes
+from pytest_startmethod.children import Frame, Raised
+
+NO_CODEC = Raised(
+    "LookupError", "unknown encoding: later", (Frame("/p/work.py", 4, "encode", 'return text.encode("later")'),)
+)
+
+
+class Money:
+    pass
+
+
+@pytest.fixture
+def later() -> Iterator[None]:
+    """Register a codec, an error handler and an adapter."""
+
+    def search(name: str) -> codecs.CodecInfo | None:
+        if name == "broken":
+            raise RuntimeError("a search function of the user's")
+        return codecs.lookup("utf-8") if name == "later" else None
+
+    codecs.register(search)
+    codecs.register_error("later-error", lambda error: ("-", error.end))  # type: ignore[attr-defined]
+    sqlite3.register_adapter(Money, lambda money: 1)
+    yield
+    codecs.unregister(search)
+    del sqlite3.adapters[Money, sqlite3.PrepareProtocol]  # type: ignore[attr-defined]
+
+
+@pytest.mark.usefixtures("later")
+def test_a_codec_that_the_parent_has() -> None:
+    (finding,) = registry_causes.findings([NO_CODEC, NO_CODEC])
+    assert (finding.code, finding.path, finding.level) == ("SM306", "codecs.lookup('later')", "cause")
+    assert (finding.file, finding.line) == ("/p/work.py", 4)
+    assert finding.message == (
+        "the codec 'later' is registered in the parent and not in a fresh child: LookupError: unknown encoding: later"
+    )
+    assert finding.evidence == ('read at /p/work.py:4: return text.encode("later")',)
+    assert finding.fix.startswith("call codecs.register() in the child too")
+
+
+@pytest.mark.usefixtures("later")
+@pytest.mark.parametrize(
+    ("raised", "path"),
+    [
+        (Raised("LookupError", "unknown error handler name 'later-error'"), "codecs.lookup_error('later-error')"),
+        (
+            Raised("sqlite3.ProgrammingError", "Error binding parameter 1: type 'Money' is not supported"),
+            "sqlite3.adapters",
+        ),
+    ],
+)
+def test_each_registry(raised: Raised, path: str) -> None:
+    (finding,) = registry_causes.findings([raised])
+    assert (finding.code, finding.path, finding.file) == ("SM306", path, None)
+
+
+@pytest.mark.usefixtures("later")
+@pytest.mark.parametrize(
+    "raised",
+    [
+        Raised("LookupError", "unknown encoding: nowhere"),
+        Raised("LookupError", "unknown encoding: broken"),
+        Raised("LookupError", "unknown error handler name 'nowhere'"),
+        Raised("KeyError", "unknown encoding: later"),
+        Raised("LookupError", "no such plan: later"),
+        Raised("sqlite3.ProgrammingError", "Error binding parameter 1: type 'Coin' is not supported"),
+    ],
+)
+def test_what_the_parent_has_not_either_is_no_cause(raised: Raised) -> None:
+    assert registry_causes.findings([raised]) == []
+
+
+def test_without_registrations_there_is_none() -> None:
+    assert registry_causes.findings([NO_CODEC]) == []
+
+
+def test_the_exception_of_a_process_and_of_a_task(session: Any) -> None:
+    """A process prints it, and a pool raises it in the test."""
+    session.file(
+        test_a="""
+        import codecs, multiprocessing, sqlite3
+        import pytest
+        from work import Money, encode, store
+
+        pytestmark = pytest.mark.startmethods("fork", "spawn")
+
+        def search(name):
+            return codecs.lookup("utf-8") if name == "later" else None
+
+        @pytest.fixture(autouse=True)
+        def registered():
+            codecs.register(search)
+            sqlite3.register_adapter(Money, lambda money: 1)
+            yield
+            codecs.unregister(search)
+
+        def test_process():
+            process = multiprocessing.Process(target=encode, args=("a",))
+            process.start()
+            process.join()
+            assert process.exitcode == 0
+
+        def test_task():
+            with multiprocessing.Pool(1) as pool:
+                pool.map(encode, ["a"])
+
+        def test_adapter():
+            with multiprocessing.Pool(1) as pool:
+                pool.apply(store)
+        """,
+        work="""
+        import sqlite3
+
+        class Money:
+            pass
+
+        def encode(text):
+            return text.encode("later")
+
+        def store():
+            return sqlite3.connect(":memory:").execute("select ?", (Money(),)).fetchone()
+        """,
+    )
+    outcome = session.run("--tb=short")
+    expected = {f"{name}[fork]": "passed" for name in ("test_process", "test_task", "test_adapter")}
+    expected |= {f"{name}[spawn]": "failed" for name in ("test_process", "test_task", "test_adapter")}
+    assert outcome.names == expected
+    assert outcome.out.count("- start method spawn: SM306 process-state-lost -") == (3 if NAMES_TYPES else 2)
+    if NAMES_TYPES:
+        assert "confirmed: the test passes under spawn when sqlite3.adapters reaches the" in outcome.out
+
+
+NAMES_TYPES = sys.version_info >= (3, 11)
+"""Whether sqlite3 names the type of what it cannot bind."""

@@ -19,6 +19,7 @@ import functools
 import gc
 import importlib
 import inspect
+import itertools
 import json
 import locale
 import logging
@@ -850,6 +851,19 @@ def subclass_made_later():
         gc.collect()
 
     return Given(subclass_names, (), undo)
+
+
+NUMBERED = itertools.count()
+
+
+def next_number():
+    return next(NUMBERED)
+
+
+@case("state_cases.NUMBERED", "SM301", "note", reader="return next(NUMBERED)")
+def counter_that_the_parent_has_used():
+    next(NUMBERED)
+    return Given(next_number, (), set_to(ME, "NUMBERED", itertools.count(7)))
 
 
 class Drawn(abc.ABC):  # noqa: B024

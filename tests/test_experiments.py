@@ -399,6 +399,46 @@ def test_two_causes_that_are_needed_together(session):
     assert "  only together with state.DEBUG" in outcome.lines
 
 
+PATCHES = """
+    import json, multiprocessing, pathlib, time
+    import pytest
+    from encode import encode
+
+    def run():
+        process = multiprocessing.Process(target=encode, args=(pathlib.PurePosixPath("a"),))
+        process.start()
+        process.join()
+        assert process.exitcode == 0
+
+    @pytest.mark.startmethods("fork", "spawn")
+    @pytest.mark.parametrize("number", range(5))
+    def test_read_by_the_library(monkeypatch, number):
+        monkeypatch.setattr(json.JSONEncoder, "default", lambda self, value: str(value))
+        monkeypatch.setattr(time, "monotonic", time.monotonic)
+        run()
+
+    @pytest.mark.startmethods("spawn")
+    def test_innocent(monkeypatch):
+        for name in ("monotonic", "perf_counter", "process_time", "thread_time"):
+            monkeypatch.setattr(time, name, getattr(time, name))
+        run()
+"""
+
+
+def test_a_patch_that_no_code_was_seen_to_read_is_told_only_if_it_is_confirmed(session):
+    """The library reads it. Legs that fail alike are not run again, and it is said of them, too."""
+    session.file(test_a=PATCHES, encode="import json\n\ndef encode(value):\n    return json.dumps(value)\n")
+    outcome = session.run("--tb=short")
+    path = "json.encoder.JSONEncoder.default"
+    said = f"confirmed: the test passes under spawn when {path} reaches the child"
+    assert sections(outcome)[0] == ("test_read_by_the_library[spawn-0]", "SM303", said)
+    summary = outcome.out.partition("= start methods =")[2]
+    assert "SM303 patch-lost: 5 legs of 5 tests (spawn)" in summary
+    assert f"  test_a.py:14: {path}" in summary
+    assert summary.count("SM303") == 1
+    assert "time." not in summary
+
+
 CLOSURES = """
     import multiprocessing
     import pytest

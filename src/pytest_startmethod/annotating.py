@@ -130,6 +130,8 @@ class Annotator:
         for report, findings in shown:
             _pytest_private.drop_sections(report, titles.__contains__)
             mine = {_identity(each) for each in findings}
+            if report is shown[0][0]:
+                mine |= by_identity.keys() - {_identity(each) for _, others in shown for each in others}
             self.show_findings(report, state, [each for key, each in by_identity.items() if key in mine])
         if verified.flaky:
             _pytest_private.add_section(shown[0][0], f"start method {state.leg.method}: flaky", f"  {FLAKY}")

@@ -225,7 +225,7 @@ class Running:
         shown = [each for each in state.shown if any(each[0] is report for report in held.reports)]
         if not shown or state.finished is None or state.debugged or state.leg.test in self.annotator.fork_failed:
             return
-        from . import verifying
+        from . import state_causes, verifying
         from .diagnosis import unique
 
         if self._verifier is None:
@@ -237,6 +237,7 @@ class Running:
             tuple((str(report.when), verifying.message_of(report)) for report, _ in shown),
             frozenset(state.touched),
             state.not_pickled,
+            tuple(state_causes.unseen_patches(state.record.patches)),
         )
         try:
             verified = self._verifier.verify(failed, lambda around: self._run_again(item, state, around))

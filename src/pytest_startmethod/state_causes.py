@@ -104,6 +104,30 @@ def unshared(observed: Observed, context: Context) -> list[Finding]:
     return [each.finding for each in _primitives(observed, context)]
 
 
+def unseen_patches(patches: Iterable[Any]) -> list[Finding]:
+    """Return what was patched as findings that only an experiment can support, the last that was patched first."""
+    found = {}
+    for each in reversed(list(patches)):
+        if each.target.startswith(("<", "os.environ")) or "[" in each.target:
+            continue
+        file, line = (each.place.file, each.place.line) if each.place is not None else (None, None)
+        message = (
+            f"the patch ({each.by}) is lost: {each.target} is patched in the parent only; the code does not read it "
+            "itself, and something that it calls does"
+        )
+        evidence = () if each.place is None else (f"set by {each.by} at {file}:{line}: {_line(each.place)}",)
+        found[each.target] = Finding("SM303", codes.CAUSES["SM303"].name, "cause", each.target, file, line, message,
+                                     evidence, _patch_fix("the patch", each.target))  # fmt: skip
+    return list(found.values())
+
+
+def _patch_fix(what: str, path: str) -> str:
+    return (
+        f"apply {what} in the child: patch {path} in a function that the child calls first (a pool's initializer, the "
+        "start of the target), or hand the replacement to the code as an argument"
+    )
+
+
 def ordered(findings: Iterable[Finding]) -> list[Finding]:
     """Return the findings of several launches: causes before notes, each kept in its order."""
     every = list(findings)
@@ -156,7 +180,7 @@ def _value(each: Difference, observed: Observed, context: Context) -> _Ranked:
         is_note = True
     if patch is None and by is None and _MEMO.search(f"{binding.path}{each.inner}"):
         is_note = True
-    is_note = is_note or binding.kind in _GENERATORS
+    is_note = is_note or binding.kind in (*_GENERATORS, "itertools.count")
     code, fix = _code(each, by)
     path = binding.path
     what = f"{path}{each.inner}"
@@ -237,12 +261,7 @@ def _code(each: Difference, by: str | None) -> tuple[str, str]:
     mocked = each.ours[0] == "K" or "K" in _kinds(binding.node)
     if swapped or mocked or by is not None:
         what = "the patch" if by is not None or mocked else "the new function"
-        fix = (
-            f"apply {what} in the child: patch {binding.path}{each.inner if own else ''} in a function that the child "
-            "calls first (a pool's initializer, the start of the target), or hand the replacement to the code as an "
-            "argument"
-        )
-        return "SM303", fix
+        return "SM303", _patch_fix(what, f"{binding.path}{each.inner if own else ''}")
     if name in ("__closure__", "__defaults__", "__kwdefaults__"):
         return "SM301", (
             f"pass the value to {binding.names[-2]} as an argument, or do in the child what changes it: in a pool's "

@@ -268,6 +268,8 @@ class _Describer:
         if name in ("method_descriptor", "wrapper_descriptor", "getset_descriptor", "member_descriptor",
                     "builtin_function_or_method", "method-wrapper", "classmethod_descriptor"):  # fmt: skip
             return ["b", str(getattr(value, "__qualname__", name))]
+        if (module, name) == ("itertools", "count"):
+            return ["=", "itertools.count", repr(value)]
         generator = _generator_state(value, kind)
         if generator is not None:
             return generator

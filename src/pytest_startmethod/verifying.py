@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 LEGS_ALIKE = 3
 """So many legs with the same findings are run again; what these say holds for the others."""
+MOST_CANDIDATES = 3
+"""So many patches are tried where no cause is known."""
 LEGS_OF_ONE_CAUSE = 12
 """So many legs are run again that have the first finding in common: of the others, nothing is said."""
 FLAKY = "failed once and passed when it was run again; not diagnosed"
@@ -38,6 +40,8 @@ class Failed:
     """File and function of each frame of the failing tracebacks, the children's, too."""
     not_pickled: bool = False
     """Whether it failed since a start could not pickle: that is no flake."""
+    candidates: tuple[Finding, ...] = ()
+    """What the test patches without any code that was seen to read it: a cause only if an experiment says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,8 @@ class Verifier:
     """How many legs were run again, by what failed."""
     known: dict[object, bool] = field(default_factory=dict)
     """What experiments said of a finding under a method."""
+    unseen: dict[object, Finding] = field(default_factory=dict)
+    """The candidate that was the cause of legs that fail alike."""
     _in_time: bool = True
     """Whether the last run was over in time."""
 
@@ -100,10 +106,31 @@ class Verifier:
                 jointly = None
         findings = _merged(leg.findings, verdicts)
         settled = experiments.settle(findings, verdicts, jointly)
+        if hangs or self._in_time:
+            settled = (*self._unseen(leg, settled, run, usual), *settled)
         for each in settled:
             if each.confirmed is not None:
                 self.known[_identity(each), alike] = each.confirmed
         return Verified(settled)
+
+    def _unseen(
+        self,
+        leg: Failed,
+        settled: Sequence[Finding],
+        run: Callable[[AbstractContextManager[object]], Sequence[pytest.TestReport]],
+        usual: Collection[str],
+    ) -> tuple[Finding, ...]:
+        """Return the one of the candidates without which the test passes, where nothing else may be the cause."""
+        if any(each.level == "cause" and each.confirmed is not False for each in settled):
+            return ()
+        for each in leg.candidates[:MOST_CANDIDATES]:
+            if self._try((Replay(each.path),), run, usual)[0]:
+                found = replace(each, confirmed=True)
+                self.unseen[_alike(leg)[0]] = found
+                return (found,)
+            if not self._in_time:
+                break
+        return ()
 
     def _try(
         self,
@@ -143,8 +170,11 @@ class Verifier:
     def _reused(self, leg: Failed) -> tuple[Finding, ...]:
         """Return the findings with what experiments on legs with the same ones said."""
         alike, _ = _alike(leg)
+        unseen = self.unseen.get(alike)
+        found = [unseen] if unseen is not None and unseen.path in {each.path for each in leg.candidates} else []
+        found += leg.findings
         return experiments.ranked(
-            replace(each, confirmed=self.known.get((_identity(each), alike), each.confirmed)) for each in leg.findings
+            replace(each, confirmed=self.known.get((_identity(each), alike), each.confirmed)) for each in found
         )
 
 

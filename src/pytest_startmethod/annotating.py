@@ -321,21 +321,22 @@ class Annotator:
         )
         try:
             found, state.inside = self._comparison.findings(evidence, failed)
-            return (*self._unregistered(call, state), *found)
+            return (*self._missing(call, state), *found)
         except Exception as trouble:
             self._recorder.troubles.append(f"{type(trouble).__name__} in Comparison.findings: {trouble}")
             return ()
 
-    def _unregistered(self, call: pytest.CallInfo[None], state: LegState) -> list[Finding]:
-        """Return what of the parent's registries a child missed, by what it raised; under fork it has them."""
+    def _missing(self, call: pytest.CallInfo[None], state: LegState) -> list[Finding]:
+        """Return what a child missed that the parent has, by what it raised; under fork it has all."""
         if selection.base(state.leg.method) == "fork":
             return []
-        from . import registry_causes
+        from . import missing_causes
 
         errors = [raised for each in _reports(state) for raised in each.raised]
         if call.excinfo is not None:
             errors.append(raised_from(child._exception(call.excinfo.value)))
-        return registry_causes.findings(errors)
+        observed = [each.observed for each in state.record.launches] + [each.observed for each in state.record.tasks]
+        return missing_causes.findings(errors, [each for each in observed if each is not None])
 
     def _show_inside(self, report: pytest.TestReport, state: LegState) -> None:
         """Show at ``-vv`` what the code reads, as one would look it up by hand."""

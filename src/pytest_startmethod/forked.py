@@ -12,7 +12,6 @@ import multiprocessing.context
 import os
 import sys
 import threading
-from _thread import _count as threads_beside_main
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -21,7 +20,7 @@ from types import CodeType, FrameType, FunctionType
 from typing import TYPE_CHECKING, Any
 
 from . import child
-from ._cpython import PROCESS_FIELDS
+from ._cpython import PROCESS_FIELDS, threads_beside_main
 from .callers import owner
 from .child import handover
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import functools
 import os
+import stat
 import sys
 import types
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -157,6 +159,17 @@ class Lost:
     """What the parent calls it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """A number that travels to the child, or that its code reads, and that is an open descriptor of the parent's."""
+
+    path: str
+    """``"args[0]"``, ``"target.__self__.fd"``, ``"pkg.mod.FD"``, ``"os.environ['FD']"``."""
+    number: int
+    kind: str
+    """``"a pipe"``, ``"a socket"``, ``"a file"``..."""
+
+
 @dataclass(slots=True)
 class Observed:
     """What the code of one launch or task reads and writes, and what the parent had there when it was started."""
@@ -183,6 +196,7 @@ class Observed:
     """Installed modules that the user's modules hold."""
     codes: list[tuple[str, str, int]] = field(default_factory=list)
     environ: dict[str, str] = field(default_factory=dict)
+    descriptors: list[Descriptor] = field(default_factory=list)
     prepare: dict[str, Any] = field(default_factory=dict)
     user: UserCode = field(default_factory=UserCode)
 
@@ -253,6 +267,7 @@ def observe(
         describe, (n for n in observed.touched if ambient.looks_at(n)), observed.loggers, observed.signals
     )
     observed.environ = dict(os.environ)
+    observed.descriptors = list(_descriptors(observed, {"target": function, "args": args, "kwargs": kwargs or {}}))
     observed.prepare = _preparation()
     observed.heavy = _heavy(observed.roots, user)
     return observed
@@ -345,6 +360,54 @@ def _name(function: Any) -> str:
     from .launches import describe_callable
 
     return describe_callable(function)
+
+
+_KINDS: Final = (
+    (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISCHR, "a device"), (stat.S_ISREG, "a file"),
+)  # fmt: skip
+_MOST_NUMBERS: Final = 200
+
+
+def _descriptors(observed: Observed, given: Mapping[str, Any]) -> Iterable[Descriptor]:
+    """Yield the numbers of open descriptors among what is `given` to the child, and among the state that it reads."""
+    todo, seen = deque((value, path, 0) for path, value in given.items()), 0
+    for binding in observed.bindings:
+        if binding.node[:2] == ["=", "int"]:
+            todo.append((int(binding.node[2]), binding.path, 0))
+    for name in observed.environment:
+        if observed.environ.get(name, "").isdecimal():
+            todo.append((int(observed.environ[name]), f"os.environ[{name!r}]", 0))
+    while todo and seen < _MOST_NUMBERS:
+        value, path, depth = todo.popleft()
+        kind, seen = type(value), seen + 1
+        if kind is int:
+            what = _open_descriptor(value)
+            if what is not None:
+                yield Descriptor(path, value, what)
+        elif depth > 3:
+            continue
+        elif kind in (list, tuple):
+            todo += [(part, f"{path}[{index}]", depth + 1) for index, part in enumerate(value[:_MOST_NUMBERS])]
+        elif kind is dict:
+            todo += [(part, f"{path}[{key!r}]", depth + 1) for key, part in list(value.items())[:_MOST_NUMBERS]
+                     if type(key) in (str, int)]  # fmt: skip
+        elif kind is types.MethodType:
+            todo.append((value.__self__, f"{path}.__self__", depth + 1))
+        elif kind is functools.partial:
+            todo += [(value.args, f"{path}.args", depth + 1), (value.keywords, f"{path}.keywords", depth + 1)]
+        elif not issubclass(kind, (type, types.ModuleType, types.FunctionType)) and not is_primitive(value):
+            todo += [(part, f"{path}.{name}", depth + 1) for name, part in instance_namespace(value).items()]
+
+
+def _open_descriptor(number: int) -> str | None:
+    """Return what kind of descriptor is open under a number, apart from the standard streams; None if none is."""
+    if not 2 < number < 65_536 or os.name == "nt":
+        return None
+    try:
+        mode = os.fstat(number).st_mode
+    except OSError:
+        return None
+    return next((text for test, text in _KINDS if test(mode)), "a descriptor")
 
 
 def _classes_modules(values: Iterable[Any]) -> list[str]:

@@ -81,7 +81,7 @@ class Verifier:
         usual = {experiments.failure(*each) for each in leg.failures}
         hangs = False
         if not leg.not_pickled:
-            again = _outcome(run(ExitStack()))
+            again = self._outcome(run(ExitStack()))
             hangs = not again.in_time
             if again.passed:
                 return Verified((), flaky=True)
@@ -159,13 +159,25 @@ class Verifier:
         tried = not any(each["error"] for each in taken) and bool(taken or not replaying.paths)
         if sending is not None:
             tried = tried and not sending.gave_up
-        outcome = _outcome(reports, tried)
+        outcome = self._outcome(reports, tried)
         self._in_time = outcome.in_time
         if sending is not None and not outcome.passed:
             # A child that still cannot load what it is sent shows that the cause was not removed.
             loaded = not any(each.phase == "unpickling" for each in self.reports.read())
             outcome = replace(outcome, tried=outcome.tried and loaded)
         return experiments.judge(outcome, usual), sending.needs if sending is not None else {}
+
+    def _outcome(self, reports: Sequence[pytest.TestReport], tried: bool = True) -> Outcome:
+        """Return what a run came to; what its children raised belongs to the way in which it failed."""
+        outcome = _outcome(reports, tried)
+        if not outcome.failure:
+            return outcome
+        raised = {
+            experiments.failure(each.phase, f"{each.error.type}: {each.error.message}")
+            for each in self.reports.read()
+            if each.error is not None
+        }
+        return replace(outcome, failure="; ".join([outcome.failure, *sorted(raised)]))
 
     def _reused(self, leg: Failed) -> tuple[Finding, ...]:
         """Return the findings with what experiments on legs with the same ones said."""

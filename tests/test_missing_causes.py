@@ -1,4 +1,4 @@
-"""What a child's exception says of the parent's registries."""
+"""What a child's exception says of the parent's registries and open descriptors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pytest_startmethod import registry_causes
+from pytest_startmethod import missing_causes
 from pytest_startmethod.children import Frame, Raised
 
 NO_CODEC = Raised(
@@ -41,7 +41,7 @@ def later() -> Iterator[None]:
 
 @pytest.mark.usefixtures("later")
 def test_a_codec_that_the_parent_has() -> None:
-    (finding,) = registry_causes.findings([NO_CODEC, NO_CODEC])
+    (finding,) = missing_causes.findings([NO_CODEC, NO_CODEC])
     assert (finding.code, finding.path, finding.level) == ("SM306", "codecs.lookup('later')", "cause")
     assert (finding.file, finding.line) == ("/p/work.py", 4)
     assert finding.message == (
@@ -63,7 +63,7 @@ def test_a_codec_that_the_parent_has() -> None:
     ],
 )
 def test_each_registry(raised: Raised, path: str) -> None:
-    (finding,) = registry_causes.findings([raised])
+    (finding,) = missing_causes.findings([raised])
     assert (finding.code, finding.path, finding.file) == ("SM306", path, None)
 
 
@@ -80,11 +80,11 @@ def test_each_registry(raised: Raised, path: str) -> None:
     ],
 )
 def test_what_the_parent_has_not_either_is_no_cause(raised: Raised) -> None:
-    assert registry_causes.findings([raised]) == []
+    assert missing_causes.findings([raised]) == []
 
 
 def test_without_registrations_there_is_none() -> None:
-    assert registry_causes.findings([NO_CODEC]) == []
+    assert missing_causes.findings([NO_CODEC]) == []
 
 
 def test_the_exception_of_a_process_and_of_a_task(session: Any) -> None:
@@ -141,6 +141,81 @@ def test_the_exception_of_a_process_and_of_a_task(session: Any) -> None:
     assert outcome.out.count("- start method spawn: SM306 process-state-lost -") == (3 if NAMES_TYPES else 2)
     if NAMES_TYPES:
         assert "confirmed: the test passes under spawn when sqlite3.adapters reaches the" in outcome.out
+
+
+def closed(session: Any, test: str, start: str) -> tuple[Any, str]:
+    session.file(
+        test_a=f"""
+        import multiprocessing, os
+        import pytest
+        import work
+
+        @pytest.mark.startmethods("fork", "spawn")
+        def test_x(monkeypatch):
+            receiver, sender = os.pipe()
+            {test}
+            {start}
+            assert os.read(receiver, 1) == b"x"
+        """,
+        work="""
+        import functools, os
+
+        FD = None
+
+        class Writer:
+            def __init__(self, fd):
+                self.fd = fd
+
+            def run(self):
+                write(self.fd)
+
+        def write(fd, **more):
+            os.write(fd, b"x")
+
+        def write_global():
+            os.write(FD, b"x")
+
+        def write_named():
+            os.write(int(os.environ["WORK_FD"]), b"x")
+        """,
+    )
+    outcome = session.run("--tb=short", "--start-methods-timeout=5")
+    assert outcome.names == {"test_x[fork]": "passed", "test_x[spawn]": "failed"}
+    return outcome, " ".join(outcome.out.partition("= start methods =")[2].split())
+
+
+PROCESS = "process = multiprocessing.Process({}); process.start(); process.join(); assert process.exitcode == 0"
+POOL = "with multiprocessing.Pool(1) as pool: pool.apply(work.write, (sender,))"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
+@pytest.mark.parametrize(
+    ("start", "path"),
+    [
+        (PROCESS.format("target=work.write, args=(sender,)"), "args[0]"),
+        (PROCESS.format("target=work.write, args=(sender,), kwargs={'more': 0}"), "args[0]"),
+        (PROCESS.format("target=work.Writer(sender).run"), "target.__self__.fd"),
+        (PROCESS.format("target=work.functools.partial(work.write, sender)"), "target.args[0]"),
+        (POOL, "args[0]"),
+    ],
+)
+def test_the_number_of_an_open_descriptor_travels(session: Any, start: str, path: str) -> None:
+    _, summary = closed(session, "pass", start)
+    line = "test_a.py:9" if start == POOL else "work.py:13"  # a pool raises it in the test
+    assert f"SM306 process-state-lost: 1 leg of 1 test (spawn) {line}: {path} {path} is " in summary
+    assert "the number of a pipe that is open in the parent; a child that is not forked inherits" in summary
+    assert "cleared" not in summary
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
+def test_the_number_of_an_open_descriptor_is_read(session: Any) -> None:
+    test = "monkeypatch.setenv('WORK_FD', str(sender))"
+    _, summary = closed(session, test, PROCESS.format("target=work.write_named"))
+    assert "os.environ['WORK_FD'] is " in summary
+    assert "cleared" not in summary
+    _, summary = closed(session, "work.FD = sender", PROCESS.format("target=work.write_global"))
+    assert "SM306 process-state-lost: 1 leg of 1 test (spawn) work.py:16: work.FD work.FD is " in summary
+    assert "it is the number of a pipe that is open in the parent only" in summary
 
 
 NAMES_TYPES = sys.version_info >= (3, 11)

@@ -1,12 +1,13 @@
-"""SM306 where an exception names what a fresh interpreter does not know and the parent does: a codec, an adapter.
+"""SM306 where an exception says what a fresh process does not have: a codec, an adapter, an open descriptor.
 
-Their registries have no name that code reads, and the interpreter's own functions look into them: only the exception
-tells what was looked for. Pure, but for asking the parent's registries.
+No name that code reads leads there, and the interpreter itself looks it up: only the exception tells what was looked
+for. Pure, but for asking the parent's registries.
 """
 
 from __future__ import annotations
 
 import codecs
+import errno
 import re
 import sys
 from collections.abc import Callable, Iterable
@@ -17,6 +18,10 @@ from .callers import Place, owner
 from .children import Raised
 from .codes import CAUSES
 from .finding import Finding
+from .state import Descriptor, Observed
+from .state_causes import DESCRIPTOR_FIX
+
+_BAD_DESCRIPTOR = f"[Errno {errno.EBADF}]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +60,14 @@ _REGISTRIES = (
 )  # fmt: skip
 
 
-def findings(errors: Iterable[Raised]) -> list[Finding]:
-    """Return what children of a leg missed that the parent has registered, by the exceptions that they raised."""
+def findings(errors: Iterable[Raised], observed: Iterable[Observed] = ()) -> list[Finding]:
+    """Return what children of a leg missed that the parent has, by the exceptions that they raised."""
     found: dict[str, Finding] = {}
+    descriptors = {each.path: each for one in observed for each in one.descriptors}
     for error in errors:
+        if error.type == "OSError" and error.message.startswith(_BAD_DESCRIPTOR):
+            for each in descriptors.values():
+                found.setdefault(each.path, _not_inherited(each, error))
         for registry in _REGISTRIES:
             match = registry.message.search(error.message)
             if match is None or error.type.rpartition(".")[2] not in registry.errors:
@@ -69,17 +78,36 @@ def findings(errors: Iterable[Raised]) -> list[Finding]:
     return list(found.values())
 
 
+def _not_inherited(descriptor: Descriptor, error: Raised) -> Finding:
+    """PEP 446: since 3.4 nothing that is executed inherits a descriptor that it is not given."""
+    place, evidence = _reading(error)
+    message = (
+        f"{descriptor.path} is {descriptor.number}, the number of {descriptor.kind} that is open in the parent; a "
+        f"child that is not forked inherits no open descriptors: {error.type}: {error.message}"
+    )
+    file, line = (place.file, place.line) if place is not None else (None, None)
+    travels = descriptor.path.startswith(("args", "kwargs", "target"))
+    path = descriptor.path if travels else f"descriptor {descriptor.number}"  # the number is there, in each child
+    return Finding("SM306", CAUSES["SM306"].name, "cause", path, file, line, message, evidence, DESCRIPTOR_FIX)
+
+
+def _reading(error: Raised) -> tuple[Place | None, tuple[str, ...]]:
+    """Return the user's line that raised, and the evidence for it."""
+    own = [each for each in error.frames if owner(each.file) == "user"]
+    if not own:
+        return None, ()
+    return Place(own[-1].file, own[-1].line), (f"read at {own[-1].file}:{own[-1].line}: {own[-1].source}",)
+
+
 def _finding(registry: _Registry, name: str, error: Raised) -> Finding | None:
     try:
         if not registry.knows(name):
             return None
     except Exception:  # a search function is the user's
         return None
-    own = [each for each in error.frames if owner(each.file) == "user"]
-    place = Place(own[-1].file, own[-1].line) if own else None
+    place, evidence = _reading(error)
     what = registry.what.format(name=name)
     message = f"{what} is registered in the parent and not in a fresh child: {error.type}: {error.message}"
-    evidence = (f"read at {place.file}:{place.line}: {own[-1].source}",) if place is not None else ()
     fix = (
         f"call {registry.setter} in the child too: in a pool's initializer, first in the target, or in the module that "
         "the child imports"

@@ -218,5 +218,71 @@ def test_the_number_of_an_open_descriptor_is_read(session: Any) -> None:
     assert "it is the number of a pipe that is open in the parent only" in summary
 
 
+def test_a_database_in_memory_is_another_one_in_each_child(session: Any) -> None:
+    """Its connection is a global, an attribute of one, or of a class."""
+    session.file(
+        test_a="""
+        import multiprocessing
+        import pytest
+        import work
+
+        def run(target):
+            for connection in (work.DB, work.STORE.db, work.Store.shared):
+                connection.execute("CREATE TABLE IF NOT EXISTS users (name)")
+            process = multiprocessing.Process(target=target)
+            process.start()
+            process.join()
+            assert process.exitcode == 0
+
+        pytestmark = pytest.mark.startmethods("fork", "spawn")
+
+        def test_global():
+            run(work.count_global)
+
+        def test_attribute():
+            run(work.count_attribute)
+
+        def test_class():
+            run(work.count_class)
+
+        def test_other_table():
+            run(work.count_others)
+        """,
+        work="""
+        import sqlite3
+
+        DB = sqlite3.connect(":memory:")
+
+        class Store:
+            shared = sqlite3.connect(":memory:")
+
+            def __init__(self):
+                self.db = sqlite3.connect(":memory:")
+
+        STORE = Store()
+
+        def count_global():
+            DB.execute("SELECT count(*) FROM users")
+
+        def count_attribute():
+            STORE.db.execute("SELECT count(*) FROM users")
+
+        def count_class():
+            Store.shared.execute("SELECT count(*) FROM users")
+
+        def count_others():
+            raise LookupError("no such table: users")
+        """,
+    )
+    summary = " ".join(session.run("--tb=short").out.partition("= start methods =")[2].split())
+    for name, path, line in (("global", "DB", 14), ("attribute", "STORE", 17), ("class", "Store.shared", 20)):
+        code = "SM302 class-state" if name == "class" else "SM301 global-state"
+        full = "work.STORE.db" if name == "attribute" else f"work.{path}"
+        place = f"{code}: 1 leg of 1 test (spawn) work.py:{line}: work.{path}"
+        assert f"{place} {full} is a connection of sqlite3 that a fresh" in summary
+    assert summary.count("is a connection of sqlite3") == 3
+    assert "without the table users: sqlite3.OperationalError: no such table: users" in summary
+
+
 NAMES_TYPES = sys.version_info >= (3, 11)
 """Whether sqlite3 names the type of what it cannot bind."""

@@ -18,9 +18,10 @@ from .callers import Place, owner
 from .children import Raised
 from .codes import CAUSES
 from .finding import Finding
-from .state import Descriptor, Observed
+from .state import Binding, Descriptor, Observed
 from .state_causes import DESCRIPTOR_FIX
 
+_NO_TABLE = re.compile(r"no such table: (\S+)")
 _BAD_DESCRIPTOR = f"[Errno {errno.EBADF}]"
 
 
@@ -63,11 +64,17 @@ _REGISTRIES = (
 def findings(errors: Iterable[Raised], observed: Iterable[Observed] = ()) -> list[Finding]:
     """Return what children of a leg missed that the parent has, by the exceptions that they raised."""
     found: dict[str, Finding] = {}
+    observed = list(observed)
     descriptors = {each.path: each for one in observed for each in one.descriptors}
+    databases = {each.path: each for one in observed for each in one.databases}
     for error in errors:
         if error.type == "OSError" and error.message.startswith(_BAD_DESCRIPTOR):
             for each in descriptors.values():
                 found.setdefault(each.path, _not_inherited(each, error))
+        table = _NO_TABLE.search(error.message) if error.type.endswith("OperationalError") else None
+        if table is not None:
+            for binding in databases.values():
+                found.setdefault(binding.path, _another_database(binding, table[1], error))
         for registry in _REGISTRIES:
             match = registry.message.search(error.message)
             if match is None or error.type.rpartition(".")[2] not in registry.errors:
@@ -89,6 +96,19 @@ def _not_inherited(descriptor: Descriptor, error: Raised) -> Finding:
     travels = descriptor.path.startswith(("args", "kwargs", "target"))
     path = descriptor.path if travels else f"descriptor {descriptor.number}"  # the number is there, in each child
     return Finding("SM306", CAUSES["SM306"].name, "cause", path, file, line, message, evidence, DESCRIPTOR_FIX)
+
+
+def _another_database(binding: Binding, table: str, error: Raised) -> Finding:
+    where = binding.read.where
+    name = "".join([binding.path, *(f".{key}" if kind == "attr" else f"[{key!r}]" for kind, key in binding.steps)])
+    message = (
+        f"{name} is a connection of sqlite3 that a fresh child opens for itself: a database in memory is another one, "
+        f"without the table {table}: {error.type}: {error.message}"
+    )
+    fix = "use a file and open it in the child, or fill the database in the child: in an initializer, or in the target"
+    code = "SM302" if binding.of_class else "SM301"
+    evidence = (f"read at {where.file}:{where.line}",)
+    return Finding(code, CAUSES[code].name, "cause", binding.path, where.file, where.line, message, evidence, fix)
 
 
 def _reading(error: Raised) -> tuple[Place | None, tuple[str, ...]]:

@@ -181,6 +181,8 @@ class Observed:
     writes: list[Write] = field(default_factory=list)
     primitives: list[Binding] = field(default_factory=list)
     """Names that lead to one of multiprocessing's own objects."""
+    databases: list[Binding] = field(default_factory=list)
+    """Names that lead to a connection of sqlite3: a database in memory is nobody else's."""
     lost: list[Lost] = field(default_factory=list)
     environment: dict[str, Where] = field(default_factory=dict)
     loggers: dict[str, Where] = field(default_factory=dict)
@@ -333,6 +335,8 @@ def _values(observed: Observed, found: Iterable[Read], user: UserCode) -> None:
         binding = Binding(read.module, read.names, read.steps, None, read, users, rebound, of_class, kind)
         if is_primitive(part):
             observed.primitives.append(binding)
+        elif any(class_name(cls) == ("sqlite3", "Connection") for cls in type.mro(type(part))):
+            observed.databases.append(binding)
         binding.node = describe(part)
         binding.shadows = tuple(_shadows(value))
         observed.bindings.append(binding)

@@ -10,7 +10,7 @@ import codecs
 import errno
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,6 @@ from .children import Raised
 from .codes import CAUSES
 from .finding import Finding
 from .state import Binding, Descriptor, Observed
-from .state_causes import DESCRIPTOR_FIX
 
 _NO_TABLE = re.compile(r"no such table: (\S+)")
 _BAD_DESCRIPTOR = f"[Errno {errno.EBADF}]"
@@ -69,8 +68,10 @@ def findings(errors: Iterable[Raised], observed: Iterable[Observed] = ()) -> lis
     databases = {each.path: each for one in observed for each in one.databases}
     for error in errors:
         if error.type == "OSError" and error.message.startswith(_BAD_DESCRIPTOR):
-            for each in descriptors.values():
-                found.setdefault(each.path, _not_inherited(each, error))
+            # Any number may be that of a descriptor by chance, of a log file most likely.
+            likely = sorted(descriptors.values(), key=lambda each: each.kind not in ("a pipe", "a socket"))
+            if likely:
+                found.setdefault(likely[0].path, _not_inherited(likely, error))
         table = _NO_TABLE.search(error.message) if error.type.endswith("OperationalError") else None
         if table is not None:
             for binding in databases.values():
@@ -85,17 +86,23 @@ def findings(errors: Iterable[Raised], observed: Iterable[Observed] = ()) -> lis
     return list(found.values())
 
 
-def _not_inherited(descriptor: Descriptor, error: Raised) -> Finding:
+def _not_inherited(likely: Sequence[Descriptor], error: Raised) -> Finding:
     """PEP 446: since 3.4 nothing that is executed inherits a descriptor that it is not given."""
+    descriptor, *others = likely
     place, evidence = _reading(error)
+    evidence += tuple(f"or {each.path}: {each.number}, the number of {each.kind}" for each in others[:3])
     message = (
         f"{descriptor.path} is {descriptor.number}, the number of {descriptor.kind} that is open in the parent; a "
         f"child that is not forked inherits no open descriptors: {error.type}: {error.message}"
     )
+    fix = (
+        "pass an object that multiprocessing sends with its descriptor (a Connection, a socket), or pass the path and "
+        "open it in the child"
+    )
     file, line = (place.file, place.line) if place is not None else (None, None)
     travels = descriptor.path.startswith(("args", "kwargs", "target"))
     path = descriptor.path if travels else f"descriptor {descriptor.number}"  # the number is there, in each child
-    return Finding("SM306", CAUSES["SM306"].name, "cause", path, file, line, message, evidence, DESCRIPTOR_FIX)
+    return Finding("SM306", CAUSES["SM306"].name, "cause", path, file, line, message, evidence, fix)
 
 
 def _another_database(binding: Binding, table: str, error: Raised) -> Finding:

@@ -189,10 +189,6 @@ def _value(each: Difference, observed: Observed, context: Context) -> _Ranked:
         f"{_kind(code, by)}{what} is {short(each.ours)} in the parent and {short(each.theirs)} in a fresh child; "
         f"{_reader(where)} reads it"
     )
-    descriptor = next((one for one in observed.descriptors if one.path == what), None)
-    if descriptor is not None and code == "SM301":
-        code, fix = "SM306", DESCRIPTOR_FIX
-        message += f"; it is the number of {descriptor.kind} that is open in the parent only"
     if each.ours[0] == "l":
         message = (
             f"the cache of {path} was filled in the parent and is empty in a fresh child; {_reader(where)} calls it"
@@ -616,10 +612,6 @@ def _process(observed: Observed, seen: Sequence[Seen]) -> list[_Ranked]:
     return found
 
 
-DESCRIPTOR_FIX = (
-    "pass an object that multiprocessing sends with its descriptor (a Connection, a socket), or pass the path and open "
-    "it in the child"
-)
 _CONFIGURE = (
     "configure logging in the child: logging.basicConfig() or dictConfig() in an initializer or first in the target"
 )

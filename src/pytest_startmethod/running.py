@@ -231,15 +231,15 @@ class Running:
         if self._verifier is None:
             assert self.reports is not None
             self._verifier = verifying.Verifier(self.reports)
-        failed = verifying.Failed(
-            state.leg.method,
-            unique(each for _, findings in shown for each in findings),
-            tuple((str(report.when), verifying.message_of(report)) for report, _ in shown),
-            frozenset(state.touched),
-            state.not_pickled,
-            tuple(state_causes.unseen_patches(state.record.patches)),
-        )
         try:
+            failed = verifying.Failed(
+                state.leg.method,
+                unique(each for _, findings in shown for each in findings),
+                tuple((str(report.when), verifying.message_of(report)) for report, _ in shown),
+                frozenset(state.touched),
+                state.not_pickled,
+                tuple(state_causes.unseen_patches(state.record.patches)),
+            )
             verified = self._verifier.verify(failed, lambda around: self._run_again(item, state, around))
             self.annotator.tell(state, shown, verified, held)
         except Exception:

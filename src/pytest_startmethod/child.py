@@ -161,7 +161,8 @@ def watch_bootstrap(
             own: dict[str, Any] = object.__getattribute__(process, "__dict__")
             line = handover.line
             if line is not None and line.identity is own.get("_identity"):
-                watched = _begin_forked(line, process, own)
+                if line.process is None:  # where two listen, the first one begins
+                    watched = _begin_forked(line, process, own)
             elif _facts.get("pid") == os.getpid():
                 watched = _begin(process, own)
             else:  # forked by a child, or by a parent that could make nothing before
@@ -190,7 +191,7 @@ def _begin_forked(line: Line, process: Any, own: dict[str, Any]) -> Line:
 
     After a fork each object that is touched costs a fault, unless it lies beside another one: so the steps of
     `_begin_late` are calls that the parent has made ready, and what is known of this child is read when there is
-    something to report (`_known`).
+    something to report (`take_over`).
     """
     line.process = process
     try:

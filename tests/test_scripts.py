@@ -611,3 +611,16 @@ def test_example(session):
     line = outcome.out.index("start method spawn: SM401 main-guard")
     assert "  unguarded_script.py:10: __main__\n" in outcome.out[line:]
     assert "SM401 main-guard: 2 legs of 1 test (spawn, forkserver)" in outcome.lines
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_an_interrupt_before_the_script_is_known_is_noted():
+    """It reaches the script later; the second one ends the wait, and afterwards all is as it was."""
+    with scripts._Interrupts(noted=True) as interrupts:
+        signal.raise_signal(signal.SIGINT)
+        assert interrupts.count == 1
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with scripts._Interrupts(noted=False), pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)

@@ -8,10 +8,12 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from types import FrameType
 from typing import IO, Any, Literal
 
 from . import _cpython, main_guard, script_process, script_record
@@ -140,7 +142,11 @@ def _run(
 ) -> ScriptRun:
     flags = _cpython.interpreter_flags()
     command = [sys.executable, *flags, script_process.__file__, directory.path]
-    with _streams(text, capture) as (stdin, stdout, stderr), _life_line() as life:
+    with (
+        _streams(text, capture) as (stdin, stdout, stderr),
+        _life_line() as life,
+        _Interrupts(noted=not capture) as interrupts,
+    ):
         keywords: dict[str, Any] = {"start_new_session": True, "pass_fds": (life,)} if life >= 0 else {}
         process = subprocess.Popen(
             [*command, str(life), method, script, *args],
@@ -152,7 +158,7 @@ def _run(
             **keywords,
         )
         try:
-            ended = _watch(process, directory, path, timeout, interruptible=not capture)
+            ended = _watch(process, directory, path, timeout, interrupts)
             size = _size(stderr)  # what is ended now complains of it, which is none of the script's words
             if not ended:
                 _settle(process)
@@ -176,12 +182,39 @@ def _run(
     )
 
 
+class _Interrupts:
+    """Counts Ctrl-C in the place of raising KeyboardInterrupt, which could come where the script is not known yet.
+
+    The second one raises. Without `noted`, and where the handler is somebody else's, each is as it was.
+    """
+
+    def __init__(self, *, noted: bool) -> None:
+        self.count = 0
+        self._noted = noted
+
+    def __enter__(self) -> _Interrupts:
+        main = threading.current_thread() is threading.main_thread()
+        self._noted = self._noted and main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        if self._noted:
+            signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._noted:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.count += 1
+        if self.count > 1:
+            signal.default_int_handler(number, frame)
+
+
 def _watch(
     process: subprocess.Popen[bytes],
     directory: ReportDirectory,
     script: str,
     timeout: float | None,
-    interruptible: bool,
+    interrupts: _Interrupts,
 ) -> Literal["", "main guard", "time limit"]:
     """Wait for the script; say why it must be ended, if it must."""
     start = time.monotonic()
@@ -193,10 +226,8 @@ def _watch(
             return ""
         except subprocess.TimeoutExpired:
             pass
-        except KeyboardInterrupt:
+        if interrupts.count and not interrupted:
             # A terminal sends it to every process of its foreground; the script is in a session of its own.
-            if interrupted or not interruptible:
-                raise
             interrupted = True
             _signal_group(process, signal.SIGINT)
         now = time.monotonic()

@@ -34,6 +34,14 @@ def double(number):
     return 2 * number
 
 
+GATE = [0]
+
+
+def exit_when_let(code):
+    os.read(GATE[0], 1)
+    sys.exit(code)
+
+
 def exit_with(code):
     sys.exit(code)
 
@@ -444,16 +452,21 @@ class TestKnownLaunches:
 
     def test_is_described_when_somebody_asks(self):
         """Until then it is what a report needs; the description hears of the end of its process, too."""
+        GATE[0], let = os.pipe()
         with Leg("fork", precheck=True, recorder=observing()) as leg:
-            run(multiprocessing.Process(target=exit_with, args=(0,)))
-            process = multiprocessing.Process(target=exit_with, kwargs={"code": 3})
+            os.write(let, b"1")
+            run(multiprocessing.Process(target=exit_when_let, args=(0,)))
+            process = multiprocessing.Process(target=exit_when_let, kwargs={"code": 3})
             process.start()
             line = here()
             assert [type(each).__name__ for each in leg.record.repeated] == ["Repeated"]
             second = leg.record.launches[1]
             assert leg.record.repeated == []
             assert (second.pid, second.alive or second.exit_code) == (process.pid, True)
+            os.write(let, b"2")
             process.join()
+        for end in (GATE[0], let):
+            os.close(end)
         assert (second.args, second.place.line, second.exit_code) == (("code=3",), line, 3)
         assert (second.own_method, second.threads) == (False, leg.record.launches[0].threads)
 

@@ -12,12 +12,12 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
-from . import codes, places
+from . import places
 from .callers import Place, owner
 from .children import ChildReport, Frame, Raised, Unreturned
-from .finding import WIDTH, Finding, relative
+from .finding import WIDTH, Finding, finding_at, relative
 from .launches import Launch, Task
 
 
@@ -194,19 +194,6 @@ def _evidence(what: Unloaded, *facts: str) -> tuple[str, ...]:
     return (*facts, *what.facts, *started)
 
 
-def _finding(
-    code: str,
-    path: str,
-    place: Place | None,
-    message: str,
-    evidence: tuple[str, ...],
-    fix: str,
-    level: Literal["cause", "note"] = "cause",
-) -> Finding:
-    file, line = (place.file, place.line) if place is not None else (None, None)
-    return Finding(code, codes.CAUSES[code].name, level, path, file, line, message, evidence, fix)
-
-
 # -- SM201 -----------------------------------------------------------------------------------------------------------
 
 
@@ -215,7 +202,7 @@ def _missing_module(what: Unloaded, missing: str, parent: Parent) -> Finding:
     reason, fix = _why_not_importable(name, file, what, parent)
     place = what.place if file is None else Place(file, 1)
     evidence = _evidence(what, f"{what.raised.type}: {what.raised.message}")
-    return _finding("SM201", what.path, place, f"{what.child} cannot import {name!r}: {reason}", evidence, fix)
+    return finding_at("SM201", what.path, place, f"{what.child} cannot import {name!r}: {reason}", evidence, fix)
 
 
 def _module_wanted(what: Unloaded, missing: str, parent: Parent) -> tuple[str, str | None]:
@@ -356,7 +343,7 @@ def _import_raised(what: Unloaded, importing: Frame, last: Frame) -> Finding:
     if (last.file, last.line) != (importing.file, importing.line):
         facts.append(f"raised at {last.file}:{last.line}: {last.source}")
     place = Place(importing.file, importing.line)
-    return _finding("SM201", what.path, place, message, _evidence(what, *facts), fix)
+    return finding_at("SM201", what.path, place, message, _evidence(what, *facts), fix)
 
 
 def _said(raised: Raised) -> str:
@@ -379,7 +366,7 @@ def _missing_name(what: Unloaded, module: str, name: str, parent: Parent) -> Fin
         why, fix, place = _why_not_there(shown, name, file, place)
     message = f"{what.child} imports {shown!r}, and the name is not there: {why}"
     evidence = _evidence(what, _said(what.raised))
-    return _finding("SM202", what.path, place or what.place, message, evidence, fix)
+    return finding_at("SM202", what.path, place or what.place, message, evidence, fix)
 
 
 def _why_not_there(module: str, name: str, file: str | None, place: Place | None) -> tuple[str, str, Place | None]:
@@ -431,7 +418,7 @@ def _private_name(what: Unloaded, cls: str, name: str, parent: Parent) -> Findin
         f"{'_' + cls.rpartition('.')[2].lstrip('_') + name!r}"
     )
     fix = f"rename {name!r} to {name[1:]!r}, with a single underscore, or pass a method that is not private"
-    return _finding("SM202", what.path, place or what.place, message, _evidence(what, _said(what.raised)), fix)
+    return finding_at("SM202", what.path, place or what.place, message, _evidence(what, _said(what.raised)), fix)
 
 
 def _mangled(cls: type, name: str) -> Any:
@@ -500,14 +487,14 @@ def _loading_raised(what: Unloaded, frames: list[Frame], parent: Parent) -> Find
             "attribute that is not set yet, calls itself without end"
         )
         fix = f"let __getattr__ of {cls} raise AttributeError for names it does not know, those with __ first"
-        return _finding("SM203", what.path, _function_at(frames[-1], qualname), message, _evidence(what, *facts), fix)
+        return finding_at("SM203", what.path, _function_at(frames[-1], qualname), message, _evidence(what, *facts), fix)
     arguments = _NO_ARGUMENT.match(raised.message) if raised.type == "TypeError" and not frames else None
     if arguments is not None:
         return _missing_arguments(what, arguments["cls"], arguments["method"], parent)
     if method is not None and place is not None:
         name = method[1]
         message = f"{what.child} calls {name} to load the object, and that raises {said}"
-        return _finding("SM203", what.path, place, message, _evidence(what, *facts), _fix_of(name))
+        return finding_at("SM203", what.path, place, message, _evidence(what, *facts), _fix_of(name))
     called = "" if what.global_name is None else f" {what.global_name[0]}.{what.global_name[1]}"
     message = f"{what.child} could not load{called or ' what it was sent'}: {said}"
     called_object = None
@@ -525,7 +512,9 @@ def _loading_raised(what: Unloaded, frames: list[Frame], parent: Parent) -> Find
             f"define __setstate__ in {what.global_name[1] if what.global_name else 'the class'}, which takes what "
             "__getstate__ returns: with __slots__ there is no __dict__ that it could go to"
         )
-    return _finding("SM203", what.path, _defined_at(called_object) or what.place, message, _evidence(what, *facts), fix)
+    return finding_at(
+        "SM203", what.path, _defined_at(called_object) or what.place, message, _evidence(what, *facts), fix
+    )
 
 
 def _state_without_setter(cls: Any) -> bool:
@@ -601,7 +590,7 @@ def _missing_arguments(what: Unloaded, cls: str, method: str, parent: Parent) ->
         fix = f"define __getnewargs__ in {cls}, which returns the arguments of __new__, or define __reduce__"
     else:
         fix = f"let __reduce__ of {cls} return the arguments that its constructor takes"
-    return _finding("SM203", what.path, place, message, _evidence(what), fix)
+    return finding_at("SM203", what.path, place, message, _evidence(what), fix)
 
 
 def _primitive_gone(raised: Raised) -> bool:
@@ -617,7 +606,7 @@ def _lost_primitive(what: Unloaded) -> Finding:
         "dropped its last reference to it by then, and that removes it"
     )
     fix = "keep a reference to it in the parent, in a variable, until the child has ended"
-    return _finding("SM203", what.path, what.place, message, _evidence(what, _said(what.raised)), fix)
+    return finding_at("SM203", what.path, what.place, message, _evidence(what, _said(what.raised)), fix)
 
 
 # -- starts that fail in a child -------------------------------------------------------------------------------------
@@ -646,11 +635,11 @@ def failed_start(report: ChildReport) -> Finding | None:
         fix = f"move `{name}` to module level, and pass what it uses from around it as arguments"
         if name == "<lambda>":
             fix = "replace the lambda by a function defined with `def` at module level"
-        return _finding(code, "", place, f"{text}: {_said(error)}", (), fix)
+        return finding_at(code, "", place, f"{text}: {_said(error)}", (), fix)
     if error.type not in ("TypeError", "PicklingError", "_pickle.PicklingError", "pickle.PicklingError"):
         return None
     fix = "make in the new process what cannot be pickled; pytest_startmethod.explain(target, args) finds it"
-    return _finding("SM103", "", place, f"{text}: {_said(error)}", (), fix)
+    return finding_at("SM103", "", place, f"{text}: {_said(error)}", (), fix)
 
 
 # -- SM404 -----------------------------------------------------------------------------------------------------------
@@ -678,17 +667,17 @@ def crash(launch: Launch, reports: Sequence[ChildReport]) -> Finding | None:
         message = f"{who} was killed by {name}, exit code {code}"
         if name == "SIGKILL":
             fix = "look for who kills it: Process.kill(), a supervisor, or the kernel when memory runs out"
-            return _finding("SM404", "", launch.place, message, started, fix, "note")
-        return _finding(
+            return finding_at("SM404", "", launch.place, message, started, fix, "note")
+        return finding_at(
             "SM404", "", place or launch.place, message, (*lines, *started), _crash_fix(launch.method, place)
         )
     if code == 255 and launch.method == "forkserver":
         message = f"{who} has no exit code: the forkserver process that it came from has ended"
         fix = "look for who ends the forkserver: a signal to the process group, or a loop over all child processes"
-        return _finding("SM404", "", launch.place, message, started, fix)
+        return finding_at("SM404", "", launch.place, message, started, fix)
     message = f"{who} ended with exit code {code} and no exception: os._exit({code}) or native code ended it"
     fix = "look for os._exit() in the child; it skips finally blocks, buffered output and exit handlers"
-    return _finding("SM404", "", launch.place, message, (*lines, *started), fix)
+    return finding_at("SM404", "", launch.place, message, (*lines, *started), fix)
 
 
 def _crashed(who: str, method: str | None, stack: Sequence[str], started: Place | None) -> Finding:
@@ -698,7 +687,7 @@ def _crashed(who: str, method: str | None, stack: Sequence[str], started: Place 
     message = f"{who} crashed: {title.removeprefix('Fatal Python error: ')}"
     if started is not None:
         facts = (*facts, f"started at {started.file}:{started.line}")
-    return _finding("SM404", "", place or started, message, facts, _crash_fix(method, place))
+    return finding_at("SM404", "", place or started, message, facts, _crash_fix(method, place))
 
 
 def _crash_fix(method: str | None, place: Place | None) -> str:
@@ -752,7 +741,7 @@ def _result_not_sent(report: ChildReport) -> Finding:
         fix = "return plain data: take what the parent needs out of the object before returning it"
     place = None if work is None or work.file is None else Place(work.file, work.line or 1)
     path = ("exception" if result.raised else "result") + result.path
-    return _finding("SM407", path, place, message, tuple(facts), fix)
+    return finding_at("SM407", path, place, message, tuple(facts), fix)
 
 
 _AFTER = {
@@ -768,7 +757,7 @@ def result_not_loaded(message: Unreturned, parent: Parent | None = None) -> Find
     after = () if message.receiver is None else (_AFTER[message.receiver],)
     text = f"{what} was sent and does not load in the parent: {_said(message.raised)}"
     place = None if inner.file is None else Place(inner.file, inner.line or 1)
-    return _finding("SM407", "result", place, text, (*after, *inner.evidence), inner.fix)
+    return finding_at("SM407", "result", place, text, (*after, *inner.evidence), inner.fix)
 
 
 # -- text ------------------------------------------------------------------------------------------------------------

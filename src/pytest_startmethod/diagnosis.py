@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from . import codes, foreign
+from . import foreign
 from .activation import SetByUser
 from .callers import Place, find_calls, find_names, method_check, user_files
-from .finding import Finding
+from .finding import Finding, finding_at
 from .foreign import Foreign
 from .launches import Failure, Launch, Task
 from .selection import base
@@ -315,13 +315,11 @@ def _declared_fork_only(evidence: Evidence) -> list[Finding]:
 def _cause(
     code: str, path: str, place: Place | None, message: str, fix: str, evidence: tuple[str, ...] = ()
 ) -> Finding:
-    file, line = (place.file, place.line) if place else (None, None)
-    return Finding(code, codes.CAUSES[code].name, "cause", path, file, line, message, evidence, fix)
+    return finding_at(code, path, place, message, evidence, fix)
 
 
 def _note(code: str, path: str, place: Place | None, message: str, fix: str, evidence: tuple[str, ...] = ()) -> Finding:
-    file, line = (place.file, place.line) if place else (None, None)
-    return Finding(code, codes.CAUSES[code].name, "note", path, file, line, message, evidence, fix)
+    return finding_at(code, path, place, message, evidence, fix, "note")
 
 
 def _short(place: Place | None) -> str:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import re
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from .callers import Place
 
 WIDTH = 80
 """No line of a printed finding is wider, save a path or name that cannot be broken."""
@@ -95,6 +98,22 @@ class Finding:
         known = {each.name for each in fields(cls)}
         kept = {key: value for key, value in values.items() if key in known}
         return cls(**{**kept, "evidence": tuple(kept.get("evidence", ()))})
+
+
+def finding_at(
+    code: str,
+    path: str,
+    place: Place | None,
+    message: str,
+    evidence: Iterable[str],
+    fix: str,
+    level: Literal["cause", "note"] = "cause",
+) -> Finding:
+    """Return a finding with the name of its code, which points at `place` if there is one."""
+    from .codes import CAUSES
+
+    file, line = (place.file, place.line) if place is not None else (None, None)
+    return Finding(code, CAUSES[code].name, level, path, file, line, message, tuple(evidence), fix)
 
 
 def section_lines(finding: Finding, root: str | None = None) -> list[str]:

@@ -234,7 +234,6 @@ class Line:
         self.kept = kept
         """Whether it is to serve other children after this one."""
         self.facts: dict[str, Any] = {
-            "pid": None,
             "directory": directory,
             "method": "fork",
             "starter": os.getpid(),

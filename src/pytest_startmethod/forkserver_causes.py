@@ -12,13 +12,12 @@ import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import Any, Literal
+from typing import Any
 
-from . import codes
 from .callers import Place, find_names, owner, user_files
 from .children import Frame, Raised
 from .diagnosis import Evidence
-from .finding import Finding
+from .finding import Finding, finding_at
 from .launches import Launch
 
 _SOCKET_NAME = len("/pymp-xxxxxxxx/listener-xxxxxxxx")
@@ -105,7 +104,7 @@ def _socket_lost(place: Place | None, seen: Seen) -> Finding:
     )
     evidence = [f"the temporary directory is {seen.base} now"] if seen.base else []
     evidence += [f"the temporary directory is redirected at {each.file}:{each.line}" for each in _redirections()]
-    return _finding(
+    return finding_at(
         "SM601",
         "tempfile.tempdir",
         place,
@@ -130,7 +129,7 @@ def socket_at_risk(launches: Iterable[Launch], temporary: str | None) -> Finding
     )
     lines = [f"the temporary directory was {temporary}"]
     lines += [f"the temporary directory is redirected at {each.file}:{each.line}" for each in _redirections()]
-    return _finding("SM601", "tempfile.tempdir", places[0], message, lines, _START_EARLIER, "note")
+    return finding_at("SM601", "tempfile.tempdir", places[0], message, lines, _START_EARLIER, "note")
 
 
 def _redirections() -> list[Place]:
@@ -156,7 +155,7 @@ def _path_too_long(place: Place | None, seen: Seen) -> Finding:
         f"a path of more than {_PATH_LIMIT}"
     )
     fix = f"let TMPDIR name a directory of at most {room} characters"
-    return _finding("SM602", "TMPDIR", place, message, [f"it is {where}"], fix)
+    return finding_at("SM602", "TMPDIR", place, message, [f"it is {where}"], fix)
 
 
 # -- SM603 -----------------------------------------------------------------------------------------------------------
@@ -216,7 +215,7 @@ def _not_a_child(place: Place, launches: Sequence[Launch], seen: Seen) -> Findin
                 "the forkserver started it and waits for it"
             )
             fix = "wait with process.join() and read process.exitcode, which hold under every method"
-            return _finding("SM603", f"os.{name}", place, message, [], fix)
+            return finding_at("SM603", f"os.{name}", place, message, [], fix)
     return None
 
 
@@ -234,7 +233,7 @@ def _looks_at_processes(place: Place, error: Raised, launches: Sequence[Launch],
             )
         if name == "getppid" and seen.server_pid is not None:
             evidence.append(f"the forkserver is process {seen.server_pid}")
-        return _finding("SM603", name, place, view.says, evidence, view.instead)
+        return finding_at("SM603", name, place, view.says, evidence, view.instead)
     return None
 
 
@@ -304,19 +303,6 @@ def _calls(place: Place) -> Iterator[tuple[str, str]]:
             arguments = node.args[1:] if name == "waitid" else node.args
             if name in _WAITS and arguments:
                 yield name, ast.unparse(arguments[0])
-
-
-def _finding(
-    code: str,
-    path: str,
-    place: Place | None,
-    message: str,
-    evidence: Iterable[str],
-    fix: str,
-    level: Literal["cause", "note"] = "cause",
-) -> Finding:
-    file, line = (place.file, place.line) if place is not None else (None, None)
-    return Finding(code, codes.CAUSES[code].name, level, path, file, line, message, tuple(evidence), fix=fix)
 
 
 # -- gathering -------------------------------------------------------------------------------------------------------

@@ -16,8 +16,7 @@ from typing import Any
 
 from .callers import Place, owner
 from .children import Raised
-from .codes import CAUSES
-from .finding import Finding
+from .finding import Finding, finding_at
 from .state import Binding, Descriptor, Observed
 
 _NO_TABLE = re.compile(r"no such table: (\S+)")
@@ -99,23 +98,21 @@ def _not_inherited(likely: Sequence[Descriptor], error: Raised) -> Finding:
         "pass an object that multiprocessing sends with its descriptor (a Connection, a socket), or pass the path and "
         "open it in the child"
     )
-    file, line = (place.file, place.line) if place is not None else (None, None)
     travels = descriptor.path.startswith(("args", "kwargs", "target"))
     path = descriptor.path if travels else f"descriptor {descriptor.number}"  # the number is there, in each child
-    return Finding("SM306", CAUSES["SM306"].name, "cause", path, file, line, message, evidence, fix)
+    return finding_at("SM306", path, place, message, evidence, fix)
 
 
 def _another_database(binding: Binding, table: str, error: Raised) -> Finding:
     where = binding.read.where
-    name = "".join([binding.path, *(f".{key}" if kind == "attr" else f"[{key!r}]" for kind, key in binding.steps)])
     message = (
-        f"{name} is a connection of sqlite3 that a fresh child opens for itself: a database in memory is another one, "
-        f"without the table {table}: {error.type}: {error.message}"
+        f"{binding.path}{binding.inner} is a connection of sqlite3 that a fresh child opens for itself: a database in "
+        f"memory is another one, without the table {table}: {error.type}: {error.message}"
     )
     fix = "use a file and open it in the child, or fill the database in the child: in an initializer, or in the target"
     code = "SM302" if binding.of_class else "SM301"
     evidence = (f"read at {where.file}:{where.line}",)
-    return Finding(code, CAUSES[code].name, "cause", binding.path, where.file, where.line, message, evidence, fix)
+    return finding_at(code, binding.path, Place(where.file, where.line), message, evidence, fix)
 
 
 def _reading(error: Raised) -> tuple[Place | None, tuple[str, ...]]:
@@ -139,6 +136,4 @@ def _finding(registry: _Registry, name: str, error: Raised) -> Finding | None:
         f"call {registry.setter} in the child too: in a pool's initializer, first in the target, or in the module that "
         "the child imports"
     )
-    file, line = (place.file, place.line) if place is not None else (None, None)
-    return Finding("SM306", CAUSES["SM306"].name, "cause", registry.path.format(name=name), file, line, message,
-                   evidence, fix)  # fmt: skip
+    return finding_at("SM306", registry.path.format(name=name), place, message, evidence, fix)

@@ -512,7 +512,7 @@ class _Search:
             )
         setting = f"{module}.{names[0]}" if names else module
         setting = READERS.get(setting, setting)
-        if setting in SETTINGS or setting in READERS.values() or setting == "logging.getLevelName":
+        if setting in _LOOKED_AT:
             self.out.touched.setdefault(setting, where)
         elif top == "numpy" and not module.startswith("numpy.random"):
             self.out.touched.setdefault("numpy.geterr", where)
@@ -901,6 +901,7 @@ class _Search:
 
 _BINDS: Final = (types.FunctionType, classmethod, staticmethod, property)
 _NO_STATE: Final = (types.ModuleType, types.FunctionType, types.BuiltinFunctionType, types.MethodType)
+_LOOKED_AT: Final = frozenset({*SETTINGS, *READERS.values(), "logging.getLevelName"})
 _AMBIENT: Final = frozenset({"random", "decimal", "locale", "warnings", "signal", "logging", "numpy"})
 
 

@@ -148,6 +148,11 @@ class Binding:
         """The dotted name of the binding."""
         return ".".join((self.module, *self.names))
 
+    @property
+    def inner(self) -> str:
+        """The steps from there to the part, as code writes them."""
+        return "".join(f".{key}" if kind == "attr" else f"[{key!r}]" for kind, key in self.steps)
+
 
 @dataclass(frozen=True, slots=True)
 class Lost:
@@ -715,7 +720,7 @@ def compare(observed: Observed, seen: Sequence[Seen]) -> list[Difference]:
         if kept:
             kept.sort(key=lambda each: each[1][0] != "=")  # a plain value says more than what holds it
             path, ours, other = kept[0]
-            start = "".join(f".{key}" if kind == "attr" else f"[{key!r}]" for kind, key in binding.steps)
+            start = binding.inner
             found.append(Difference(binding, start + path, ours, other, tuple(start + each[0] for each in kept[1:])))
     return found
 

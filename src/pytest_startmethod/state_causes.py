@@ -17,7 +17,7 @@ from typing import Any
 
 from . import ambient, codes, state
 from .callers import Place, _tree, user_files
-from .finding import Finding
+from .finding import Finding, finding_at
 from .reads import GUESSED, Read, Where
 from .state import Difference, Lost, Observed, Seen
 from .structure import differences, module_of, short
@@ -110,14 +110,14 @@ def unseen_patches(patches: Iterable[Any]) -> list[Finding]:
     for each in reversed(list(patches)):
         if each.target.startswith(("<", "os.environ")) or "[" in each.target:
             continue
-        file, line = (each.place.file, each.place.line) if each.place is not None else (None, None)
+        place = each.place
         message = (
             f"the patch ({each.by}) is lost: {each.target} is patched in the parent only; the code does not read it "
             "itself, and something that it calls does"
         )
-        evidence = () if each.place is None else (f"set by {each.by} at {file}:{line}: {_line(each.place)}",)
-        found[each.target] = Finding("SM303", codes.CAUSES["SM303"].name, "cause", each.target, file, line, message,
-                                     evidence, _patch_fix("the patch", each.target))  # fmt: skip
+        evidence = () if place is None else (f"set by {each.by} at {place.file}:{place.line}: {_line(place)}",)
+        fix = _patch_fix("the patch", each.target)
+        found[each.target] = finding_at("SM303", each.target, place, message, evidence, fix)
     return list(found.values())
 
 

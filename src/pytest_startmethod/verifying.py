@@ -107,7 +107,10 @@ class Verifier:
         findings = _merged(leg.findings, verdicts)
         settled = experiments.settle(findings, verdicts, jointly)
         if hangs or self._in_time:
-            settled = (*self._unseen(leg, settled, run, usual), *settled)
+            unseen = self._unseen(leg, settled, run, usual)
+            if unseen is not None:
+                self.unseen[alike] = unseen
+                settled = (unseen, *settled)
         for each in settled:
             if each.confirmed is not None:
                 self.known[_identity(each), alike] = each.confirmed
@@ -119,18 +122,16 @@ class Verifier:
         settled: Sequence[Finding],
         run: Callable[[AbstractContextManager[object]], Sequence[pytest.TestReport]],
         usual: Collection[str],
-    ) -> tuple[Finding, ...]:
+    ) -> Finding | None:
         """Return the one of the candidates without which the test passes, where nothing else may be the cause."""
         if any(each.level == "cause" and each.confirmed is not False for each in settled):
-            return ()
+            return None
         for each in leg.candidates[:MOST_CANDIDATES]:
             if self._try((Replay(each.path),), run, usual)[0]:
-                found = replace(each, confirmed=True)
-                self.unseen[_alike(leg)[0]] = found
-                return (found,)
+                return replace(each, confirmed=True)
             if not self._in_time:
                 break
-        return ()
+        return None
 
     def _try(
         self,
@@ -168,16 +169,22 @@ class Verifier:
         return experiments.judge(outcome, usual), sending.needs if sending is not None else {}
 
     def _outcome(self, reports: Sequence[pytest.TestReport], tried: bool = True) -> Outcome:
-        """Return what a run came to; what its children raised belongs to the way in which it failed."""
-        outcome = _outcome(reports, tried)
-        if not outcome.failure:
-            return outcome
+        """Return what the reports of a run say: it passed if its call was reached and nothing failed or was skipped.
+
+        What its children raised belongs to the way in which it failed.
+        """
+        failed = next((each for each in reports if each.failed), None)
+        if failed is None:
+            return Outcome(any(each.when == "call" and each.passed for each in reports), "", tried)
+        message = message_of(failed)
+        if limits.is_over(message):  # what was not over in time might have been: that says nothing
+            return Outcome(False, "", tried, in_time=False)
         raised = {
             experiments.failure(each.phase, f"{each.error.type}: {each.error.message}")
             for each in self.reports.read()
             if each.error is not None
         }
-        return replace(outcome, failure="; ".join([outcome.failure, *sorted(raised)]))
+        return Outcome(False, "; ".join([experiments.failure(str(failed.when), message), *sorted(raised)]), tried)
 
     def _reused(self, leg: Failed) -> tuple[Finding, ...]:
         """Return the findings with what experiments on legs with the same ones said."""
@@ -199,18 +206,6 @@ def _alike(leg: Failed) -> tuple[object, object]:
 
 def _identity(finding: Finding) -> object:
     return finding.code, finding.path, finding.file, finding.line
-
-
-def _outcome(reports: Sequence[pytest.TestReport], tried: bool = True) -> Outcome:
-    """Return what the reports of a run say: it passed if its call was reached and nothing failed or was skipped."""
-    failed = next((each for each in reports if each.failed), None)
-    if failed is not None:
-        message = message_of(failed)
-        # what was not over in time might have been: that says nothing
-        in_time = not limits.is_over(message)
-        return Outcome(False, experiments.failure(str(failed.when), message) if in_time else "", tried, in_time)
-    called = any(each.when == "call" and each.passed for each in reports)
-    return Outcome(called, "", tried)
 
 
 def message_of(report: Any) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "src"))
 
-from pytest_startmethod import pickling
+from pytest_startmethod.pickling.dry_run import dry_run
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -51,7 +51,7 @@ def timed(call: Callable[[], object], repeat: int = 5, number: int = 1) -> float
 def as_start_does(obj: object) -> int:
     """Pickle `obj` into memory, as ``Process.start`` does under spawn; return the size."""
     file = io.BytesIO()
-    context.set_spawning_popen(pickling.StandIn())
+    context.set_spawning_popen(dry_run.StandIn())
     try:
         reduction.ForkingPickler(file).dump(obj)
     finally:
@@ -95,17 +95,17 @@ def main() -> int:
     print(f"Python {sys.version.split()[0]}")
     for name, process in small.items():
         real = timed(lambda p=process: as_start_does(p), 7, 300) * 1e3  # type: ignore[misc]
-        mine = timed(lambda p=process: pickling.dry_run(p), 7, 300) * 1e3  # type: ignore[misc]
+        mine = timed(lambda p=process: dry_run.dry_run(p), 7, 300) * 1e3  # type: ignore[misc]
         good &= report(f"dry run: {name}", mine, 0.1, "ms", f"pickling it for real {real:.3f} ms")
 
     nodes = [Node(i) for i in range(100_000)]
     start = timed(lambda: as_start_does(nodes), 3)
-    dry = timed(lambda: pickling.dry_run(nodes), 3)
+    dry = timed(lambda: dry_run.dry_run(nodes), 3)
     print(f"   dry run: 100,000 objects {dry:24.3f} s   pickling them for real {start:.3f} s")
     nodes[57_000].meta["hook"] = threading.Lock()  # type: ignore[assignment]
-    findings = pickling.diagnose(nodes)
+    findings = dry_run.diagnose(nodes)
     assert [f.path for f in findings] == ["object[57000].meta['hook']"], findings
-    found = timed(lambda: pickling.diagnose(nodes), 3)
+    found = timed(lambda: dry_run.diagnose(nodes), 3)
     good &= report("diagnosis: one bad leaf among 100,000", found, 1.0, "s", f"pickling them for real {start:.3f} s")
 
     try:
@@ -115,9 +115,9 @@ def main() -> int:
         return not good
     array = numpy.ones(62_500_000)
     process = SPAWN.Process(target=work, args=(array,))
-    good &= report("dry run: a 500 MB array, time", timed(lambda: pickling.dry_run(process)) * 1e3, 50, "ms")
+    good &= report("dry run: a 500 MB array, time", timed(lambda: dry_run.dry_run(process)) * 1e3, 50, "ms")
     real_peak = peak_of(lambda: as_start_does(process))
-    mine_peak = peak_of(lambda: pickling.dry_run(process))
+    mine_peak = peak_of(lambda: dry_run.dry_run(process))
     beside = f"pickling it for real {real_peak:.0f} MB"
     good &= report("dry run: a 500 MB array, memory", mine_peak, 20, "MB", beside)
     real_time = timed(lambda: len(pickle.dumps(array)), 1)

@@ -55,7 +55,8 @@ def timed(function) -> float:
 
 def main() -> int:
     """Print the figures and say whether they are good enough."""
-    from pytest_startmethod import loading, state, state_causes
+    from pytest_startmethod.causes import state as state_causes
+    from pytest_startmethod.state import fresh_child, observing
 
     folder = tempfile.mkdtemp()
     sys.path.insert(0, folder)
@@ -76,13 +77,13 @@ def main() -> int:
             process.join()
 
         def diagnose(children, module=module) -> None:
-            observed = state.observe(module.work, method="spawn")
-            seen = state.ask(observed, children)
+            observed = observing.observe(module.work, method="spawn")
+            seen = observing.ask(observed, children)
             found = state_causes.explain(observed, seen)
             assert [each.path for each in found] == [f"{module.__name__}.LIMIT"], found
 
         def cold(diagnose=diagnose) -> None:
-            with loading.Loader() as one, loading.Loader() as other:
+            with fresh_child.Loader() as one, fresh_child.Loader() as other:
                 diagnose([one, other])
 
         timed(start), timed(cold)
@@ -90,11 +91,11 @@ def main() -> int:
         for _ in range(RUNS):  # side by side, since the machine's load changes
             starts.append(timed(start))
             colds.append(timed(cold))
-        with loading.Loader() as one, loading.Loader() as other:
+        with fresh_child.Loader() as one, fresh_child.Loader() as other:
             diagnose([one, other])
             time.sleep(1.0)  # the children import what they keep
             warm = min(timed(lambda: diagnose([one, other])) for _ in range(5 * RUNS))
-        looks = statistics.median(timed(lambda: state.observe(module.work, method="spawn")) for _ in range(20))  # noqa: B023
+        looks = statistics.median(timed(lambda: observing.observe(module.work, method="spawn")) for _ in range(20))  # noqa: B023
         base, all_ = statistics.median(starts), statistics.median(colds)
         print(
             f"{name:6} spawn start {base:7.1f} ms   diagnosis {all_:7.1f} ms = {all_ / base:.2f} starts   "

@@ -33,7 +33,7 @@ SOURCE = HERE.parent / "src"
 
 # A session in this process must not load modules of its own: pytester would take them out of `sys.modules`
 # afterwards and leave them in the package, where `from . import` finds them.
-for _module in pkgutil.iter_modules(pytest_startmethod.__path__, "pytest_startmethod."):
+for _module in pkgutil.walk_packages(pytest_startmethod.__path__, "pytest_startmethod."):
     importlib.import_module(_module.name)
 # Nor those of the standard library that a session imports late, some of which a platform lacks.
 for _name in [

@@ -32,7 +32,7 @@ class Recorder:
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> Iterator[None]:
-        from pytest_startmethod.legs import LEG
+        from pytest_startmethod.session.legs import LEG
 
         yield
         for item in items:

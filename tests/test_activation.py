@@ -9,9 +9,9 @@ import sys
 
 import pytest
 
-from pytest_startmethod import _multiprocessing as mp
-from pytest_startmethod import activation
-from pytest_startmethod.activation import Activation, ForkServers, Patches
+from pytest_startmethod._compat import multiprocessing as mp
+from pytest_startmethod.activation import activation
+from pytest_startmethod.activation.activation import Activation, ForkServers, Patches
 
 METHODS = multiprocessing.get_all_start_methods()
 posix = pytest.mark.skipif(not mp.has_forkserver(), reason="no forkserver on this platform")

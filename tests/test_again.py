@@ -19,7 +19,7 @@ AGAIN = """
     import pytest
 
     from pytest_startmethod import again
-    from pytest_startmethod.legs import Leg
+    from pytest_startmethod.model.leg import Leg
 
     SILENT = os.environ["AGAIN"] == "silent"
 

@@ -8,9 +8,10 @@ import re
 
 import pytest
 
-from pytest_startmethod import selection
-from pytest_startmethod.report import LegResult, verdict
-from pytest_startmethod.settings import Named, SettingsError, parse_marker
+from pytest_startmethod.model import methods as selection
+from pytest_startmethod.model.leg_result import LegResult
+from pytest_startmethod.report.results import verdict
+from pytest_startmethod.session.settings import Named, SettingsError, parse_marker
 
 METHODS = multiprocessing.get_all_start_methods()
 all_methods = pytest.mark.skipif(len(METHODS) < 3, reason="needs all three methods")

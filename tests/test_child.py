@@ -144,7 +144,7 @@ sys.path.insert(0, %r)
 import multiprocessing
 import work
 from pytest_startmethod import child, children, forked
-from pytest_startmethod.activation import Patches
+from pytest_startmethod.activation.activation import Patches
 
 
 def arguments(case):
@@ -451,8 +451,8 @@ def test_another_stowaway_in_the_preparation_data_arrives_as_well(tmp_path: Path
             import multiprocessing, sys
             sys.path.insert(0, {str(SOURCE)!r})
             import theirs
-            from pytest_startmethod.activation import Patches
-            from pytest_startmethod.children import ReportDirectory
+            from pytest_startmethod.activation.activation import Patches
+            from pytest_startmethod.launches.reports import ReportDirectory
 
             if __name__ == "__main__":
                 for first in (True, False):
@@ -489,8 +489,8 @@ def test_pools_report_results_and_initializers(tmp_path: Path, method: str) -> N
             from concurrent.futures import ProcessPoolExecutor
             sys.path.insert(0, {str(SOURCE)!r})
             import work
-            from pytest_startmethod.activation import Patches
-            from pytest_startmethod.children import ReportDirectory
+            from pytest_startmethod.activation.activation import Patches
+            from pytest_startmethod.launches.reports import ReportDirectory
 
             def attempt(call, *args):
                 try:
@@ -539,7 +539,7 @@ LINES = """
 import multiprocessing, os, sys
 import work
 from pytest_startmethod import children
-from pytest_startmethod.activation import Patches
+from pytest_startmethod.activation.activation import Patches
 
 
 def open_descriptors():

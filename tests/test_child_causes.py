@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 
-from pytest_startmethod import child_causes
-from pytest_startmethod.callers import Place
-from pytest_startmethod.child_causes import Parent, Unloaded, findings, load_finding, traceback_lines
-from pytest_startmethod.children import ChildReport, Frame, Raised, ReportDirectory, Result, Unreturned, Work
-from pytest_startmethod.launches import Launch, Task
+from pytest_startmethod.causes.children import Parent, Unloaded, findings, load_finding, traceback_lines
+from pytest_startmethod.causes import children
+from pytest_startmethod.launches.reports import ReportDirectory
+from pytest_startmethod.model.child_report import ChildReport, Frame, Raised, Result, Unreturned, Work
+from pytest_startmethod.model.launch import Launch, Task
+from pytest_startmethod.model.place import Place
 
 
 def missing(module: str) -> Raised:
@@ -505,7 +506,7 @@ FRAMES = (
 
 def test_the_childs_traceback_is_the_users_frames(monkeypatch: pytest.MonkeyPatch) -> None:
     """With `full` it is all of them; files are relative to the root."""
-    monkeypatch.setattr(child_causes, "owner", lambda file: "stdlib" if "/usr/lib/" in file else "user")
+    monkeypatch.setattr(children, "owner", lambda file: "stdlib" if "/usr/lib/" in file else "user")
     raised = Raised("ValueError", "bad\nworse", FRAMES, omitted=2)
     lines = traceback_lines(report("run", raised, Raised("KeyError", "'k'")), "/p")
     assert (
@@ -528,7 +529,7 @@ def test_the_childs_traceback_is_the_users_frames(monkeypatch: pytest.MonkeyPatc
 
 def test_a_bare_assertion_says_that_it_is_not_rewritten(monkeypatch: pytest.MonkeyPatch) -> None:
     """The values that can be had stand below it."""
-    monkeypatch.setattr(child_causes, "owner", lambda file: "stdlib" if "/usr/lib/" in file else "user")
+    monkeypatch.setattr(children, "owner", lambda file: "stdlib" if "/usr/lib/" in file else "user")
     raised = Raised(
         "AssertionError", "", FRAMES, statement="assert count == len(data)", values=(("count", "3"), ("data", "[1]"))
     )

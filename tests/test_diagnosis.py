@@ -6,13 +6,13 @@ import textwrap
 
 import pytest
 
-from pytest_startmethod import diagnosis
-from pytest_startmethod.activation import SetByUser
-from pytest_startmethod.callers import Place
-from pytest_startmethod.diagnosis import Evidence
-from pytest_startmethod.finding import Finding
-from pytest_startmethod.launches import Failure, Fixture, Launch, Task
-from pytest_startmethod.pools import Watched
+from pytest_startmethod.causes import ranking
+from pytest_startmethod.launches.pools import Watched
+from pytest_startmethod.model.evidence import Evidence
+from pytest_startmethod.model.finding import Finding
+from pytest_startmethod.model.launch import Failure, Fixture, Launch, Task
+from pytest_startmethod.model.leg import SetByUser
+from pytest_startmethod.model.place import Place
 
 NODE = "test_a.py::test_x[spawn]"
 
@@ -48,13 +48,13 @@ def codes(findings):
 
 def test_passed_leg_has_no_cause():
     """A leg that passed has nothing to explain, whatever failed in it."""
-    assert diagnosis.diagnose(evidence(failures=[Failure(1, "E", (finding(),))])) == ()
+    assert ranking.diagnose(evidence(failures=[Failure(1, "E", (finding(),))])) == ()
 
 
 def test_pool_without_workers_is_a_crash_loop():
     """``Pool.map`` divides by the number of its workers: that there is none says that they die (SM402)."""
     dying = launch(pool=Watched(exits=[1, 1]), place=Place("/a.py", 7))
-    (found,) = diagnosis.diagnose(evidence("failed", launches=[dying], error="ZeroDivisionError"))
+    (found,) = ranking.diagnose(evidence("failed", launches=[dying], error="ZeroDivisionError"))
     assert (found.code, found.line) == ("SM402", 7)
     assert found.message == (
         "the workers of this Pool die before running a task, and there was none just then to share the work"
@@ -63,69 +63,69 @@ def test_pool_without_workers_is_a_crash_loop():
 
 def test_division_by_zero_beside_a_pool_that_works_is_the_users():
     """A Pool whose workers live has nothing to do with a ZeroDivisionError."""
-    assert diagnosis.diagnose(evidence("failed", launches=[launch(pool=Watched())], error="ZeroDivisionError")) == ()
+    assert ranking.diagnose(evidence("failed", launches=[launch(pool=Watched())], error="ZeroDivisionError")) == ()
 
 
 def test_cause_of_the_exception_comes_first():
     """The failed start that raised leads; others that failed before it follow, each once."""
     first, second = finding("args[0]"), finding("target")
     failures = [Failure(1, "E", (first,)), Failure(2, "E", (second,))]
-    found = diagnosis.diagnose(evidence("failed", failures=failures, failure=failures[1]))
+    found = ranking.diagnose(evidence("failed", failures=failures, failure=failures[1]))
     assert found == (second, first)
 
 
 def test_swallowed_start_explains_a_symptom():
     """A start that failed elsewhere is the cause of a failure that names something else."""
-    assert diagnosis.diagnose(evidence("failed", failures=[Failure(1, "E", (finding(),))])) == (finding(),)
+    assert ranking.diagnose(evidence("failed", failures=[Failure(1, "E", (finding(),))])) == (finding(),)
 
 
 def test_start_that_failed_elsewhere_is_sm408():
     """The failure names a symptom, and the finding the start; where the failure tells of it, nothing is added."""
     failed = launch(error="AttributeError: Can't pickle local object 'f'")
     failed.thread = "Thread-1"
-    (found,) = diagnosis.diagnose(evidence("failed", launches=[failed], error="Empty", text="_queue.Empty"))
+    (found,) = ranking.diagnose(evidence("failed", launches=[failed], error="Empty", text="_queue.Empty"))
     assert found.code == "SM408"
     assert found.message == (
         "start() of mod.work failed in thread 'Thread-1': AttributeError: Can't pickle local object 'f'. "
         "What the test died of (Empty) is a symptom of it"
     )
     text = "_StringException: Traceback: AttributeError: Can't pickle local object 'f'"
-    assert diagnosis.diagnose(evidence("failed", launches=[failed], error="Failed", text=text)) == ()
+    assert ranking.diagnose(evidence("failed", launches=[failed], error="Failed", text=text)) == ()
 
 
 def test_failed_start_of_a_wider_fixture_explains_a_later_leg():
     """The fixture's failure counts for legs of the same method only."""
     failed = launch(findings=(finding(),), fixture=Fixture("server", "module", ""))
-    assert diagnosis.diagnose(evidence("failed", inherited=[failed])) == (finding(),)
+    assert ranking.diagnose(evidence("failed", inherited=[failed])) == (finding(),)
     other = launch("forkserver", findings=(finding(),), fixture=Fixture("server", "module", ""))
-    assert diagnosis.diagnose(evidence("failed", inherited=[other])) == ()
+    assert ranking.diagnose(evidence("failed", inherited=[other])) == ()
 
 
 def test_failure_without_evidence_has_no_finding():
     """When nothing is known, nothing is said."""
-    assert diagnosis.diagnose(evidence("failed", launches=[launch()])) == ()
+    assert ranking.diagnose(evidence("failed", launches=[launch()])) == ()
 
 
 def test_leg_that_started_a_process_with_its_method_is_not_vacuous():
     """One launch with the method is enough, and a wider fixture's counts."""
-    assert diagnosis.vacuous(evidence(launches=[launch("fork"), launch()])) is None
-    assert diagnosis.vacuous(evidence(inherited=[launch()])) is None
+    assert ranking.vacuous(evidence(launches=[launch("fork"), launch()])) is None
+    assert ranking.vacuous(evidence(inherited=[launch()])) is None
 
 
 def test_start_that_failed_was_a_start():
     """A leg that expects a start to fail has tested its method."""
-    assert diagnosis.vacuous(evidence(launches=[launch(error="PicklingError: no")])) is None
+    assert ranking.vacuous(evidence(launches=[launch(error="PicklingError: no")])) is None
 
 
 @pytest.mark.parametrize("outcome", ["failed", "skipped"])
 def test_only_a_leg_that_passed_is_vacuous(outcome):
     """A failure or a skip says something."""
-    assert diagnosis.vacuous(evidence(outcome)) is None
+    assert ranking.vacuous(evidence(outcome)) is None
 
 
 def test_no_process_is_sm501():
     """Nothing started, nothing asked."""
-    found = diagnosis.vacuous(evidence())
+    found = ranking.vacuous(evidence())
     assert (found.code, found.message) == ("SM501", "started no process")
     assert found.fix == "take the marker off this test, or start the process in the test"
 
@@ -133,7 +133,7 @@ def test_no_process_is_sm501():
 def test_tasks_in_somebody_elses_pool_are_told():
     """SM501 names what the leg did give to a pool."""
     task = Task("fork", "Pool", "map", "mod.work", Place("/a.py", 9))
-    found = diagnosis.vacuous(evidence(tasks=[task]))
+    found = ranking.vacuous(evidence(tasks=[task]))
     assert found.message == "started no process; its tasks ran in processes of another test: mod.work, given at /a.py:9"
 
 
@@ -147,7 +147,7 @@ def test_pinned_context_is_sm502_at_the_line_that_pins(source):
             CONTEXT.Process().start()
         """
     )
-    found = diagnosis.vacuous(evidence(launches=[launch("fork", place=place(5))]))
+    found = ranking.vacuous(evidence(launches=[launch("fork", place=place(5))]))
     assert (found.code, found.line) == ("SM502", 3)
     assert found.message == f"started 1 process with fork: get_context('fork') at {place(3).file}:3"
     assert found.fix == (
@@ -157,7 +157,7 @@ def test_pinned_context_is_sm502_at_the_line_that_pins(source):
 
 def test_pin_in_another_file_is_evidence_only(source):
     """Where the launching file chooses no context, the finding stays at the launch."""
-    found = diagnosis.vacuous(evidence(launches=[launch("fork", place=Place("/no/such/file.py", 8))]))
+    found = ranking.vacuous(evidence(launches=[launch("fork", place=Place("/no/such/file.py", 8))]))
     assert (found.code, found.file, found.line) == ("SM502", "/no/such/file.py", 8)
     assert found.message == "started 1 process with fork at /no/such/file.py:8"
 
@@ -166,7 +166,7 @@ def test_pin_in_another_file_is_evidence_only(source):
 def test_pinned_classes_are_found(source, line):
     """A context's classes pin as its name does."""
     place = source(f"{line}\nx = ForkProcess\n" if "import" in line else f"x = {line}\n")
-    found = diagnosis.vacuous(evidence(launches=[launch("fork", place=place(9))]))
+    found = ranking.vacuous(evidence(launches=[launch("fork", place=place(9))]))
     assert found.code == "SM502"
     assert found.file == place(1).file
 
@@ -175,13 +175,13 @@ def test_executor_that_pins_spawn_by_itself_is_found(source):
     """ProcessPoolExecutor(max_tasks_per_child=...) takes a spawn context (CPython 3.11)."""
     place = source("pool = ProcessPoolExecutor(max_tasks_per_child=1)\n")
     fork = Evidence("t[fork]", "fork", "passed", launches=[launch("spawn", place=place(7))])
-    assert diagnosis.vacuous(fork).line == 1
+    assert ranking.vacuous(fork).line == 1
 
 
 def test_set_start_method_in_the_test_is_sm502():
     """What the test sets itself is why it has another method."""
     override = SetByUser("fork", Place("/a.py", 4), wins=True)
-    found = diagnosis.vacuous(evidence(launches=[launch("fork"), launch("fork")], overrides=[override]))
+    found = ranking.vacuous(evidence(launches=[launch("fork"), launch("fork")], overrides=[override]))
     assert found.message == "started 2 processes with fork: set_start_method('fork') at /a.py:4"
     assert found.fix == "leave the start method to the leg; the test can read it from the start_method fixture"
 
@@ -189,7 +189,7 @@ def test_set_start_method_in_the_test_is_sm502():
 def test_wider_fixture_under_another_method_is_sm503():
     """The fixture, its scope, its method and its line are named."""
     earlier = launch("fork", fixture=Fixture("pool", "session", ""), leg="test_a.py::test_x[fork]")
-    found = diagnosis.vacuous(evidence(inherited=[earlier]))
+    found = ranking.vacuous(evidence(inherited=[earlier]))
     assert found.message == (
         "used processes that the session-scoped fixture 'pool' started with fork in test_a.py::test_x[fork], at /a.py:5"
     )
@@ -206,7 +206,7 @@ def test_method_check_that_starts_nothing_is_sm504(source):
                 start()
         """
     )
-    found = diagnosis.vacuous(evidence(asked=[place(3)]))
+    found = ranking.vacuous(evidence(asked=[place(3)]))
     assert (found.code, found.line) == ("SM504", 4)
     assert found.message == (
         f"started no process: the code checks the start method at {place(4).file}:4 and starts nothing"
@@ -216,7 +216,7 @@ def test_method_check_that_starts_nothing_is_sm504(source):
 def test_asking_without_comparing_declares_nothing(source):
     """Printing the method is no check."""
     place = source("def run():\n    print(get_start_method())\n")
-    assert diagnosis.vacuous(evidence(asked=[place(2)])).code == "SM501"
+    assert ranking.vacuous(evidence(asked=[place(2)])).code == "SM501"
 
 
 REFUSALS = {
@@ -233,7 +233,7 @@ REFUSALS = {
 def test_refusals_are_sm504(source, body, raised, check):
     """A raise, skip or assert that a comparison with a method's name guards is a declaration."""
     place = source(f"def run(method):\n    {body}\n")
-    (found,) = diagnosis.diagnose(evidence("failed", raised_at=place(raised)))
+    (found,) = ranking.diagnose(evidence("failed", raised_at=place(raised)))
     assert (found.code, found.level, found.line) == ("SM504", "cause", check)
     assert found.message == f"the code checks the start method at {place(check).file}:{check} and raises under spawn"
     assert found.fix == "make the code work without the check, or name the supported methods in the marker"
@@ -242,7 +242,7 @@ def test_refusals_are_sm504(source, body, raised, check):
 def test_skip_by_name_is_a_note(source):
     """A skip needs no explanation, and is told."""
     place = source('def test(method):\n    if method == "spawn":\n        pytest.skip("no")\n')
-    (found,) = diagnosis.diagnose(evidence("skipped", raised_at=place(3)))
+    (found,) = ranking.diagnose(evidence("skipped", raised_at=place(3)))
     assert (found.code, found.level) == ("SM504", "note")
 
 
@@ -260,13 +260,13 @@ OTHERS = {
 def test_other_failures_near_a_check_are_not_blamed_on_it(source, body, raised):
     """A failure that the comparison does not guard is something else."""
     place = source(f"def run(method, mode, value, seen, answer):\n    {body}\n")
-    assert diagnosis.diagnose(evidence("failed", raised_at=place(raised))) == ()
+    assert ranking.diagnose(evidence("failed", raised_at=place(raised))) == ()
 
 
 def test_predictions_are_told_once():
     """Workers of one pool have the same finding."""
     launches = [launch("fork", predicted=(finding(),)), launch("fork", predicted=(finding(),))]
-    assert diagnosis.predicted(evidence(launches=launches)) == (finding(),)
+    assert ranking.predicted(evidence(launches=launches)) == (finding(),)
 
 
 def test_code_that_asks_for_fork_predicts_nothing(source):
@@ -278,7 +278,7 @@ def test_code_that_asks_for_fork_predicts_nothing(source):
             get_context("fork").Process(target=lambda: None).start()
     """)
     pinned = launch("fork", place=at(5), own_method=True, predicted=(finding(),))
-    assert diagnosis.predicted(evidence(launches=[pinned])) == ()
+    assert ranking.predicted(evidence(launches=[pinned])) == ()
 
 
 def test_mp_context_is_no_pinned_context(source, monkeypatch):
@@ -287,6 +287,6 @@ def test_mp_context_is_no_pinned_context(source, monkeypatch):
         def test_a(mp_context):
             mp_context.Process(target=lambda: None).start()
     """)
-    monkeypatch.setattr(diagnosis, "user_files", lambda: [at(3).file])
+    monkeypatch.setattr(ranking, "user_files", lambda: [at(3).file])
     leg = launch("fork", place=at(3), own_method=True, predicted=(finding(),))
-    assert diagnosis.predicted(evidence(launches=[leg])) == (finding(),)
+    assert ranking.predicted(evidence(launches=[leg])) == (finding(),)

@@ -18,9 +18,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pytest_startmethod import pickling
-from pytest_startmethod.causes import search
-from pytest_startmethod.walk import walk
+from pytest_startmethod.causes.pickling import search
+from pytest_startmethod.pickling.dry_run import dry_run
+from pytest_startmethod.pickling.walk import walk
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -67,7 +67,7 @@ def live_objects(count: int) -> list[object]:
 
 def refused(obj: object) -> bool | None:
     """Return what the C pickler says: None where it runs out of stack, so that there is nothing to agree with."""
-    error = pickling.dry_run(obj).error
+    error = dry_run.dry_run(obj).error
     return None if isinstance(error, RecursionError) else error is not None
 
 
@@ -77,7 +77,7 @@ def found(obj: object) -> bool:
 
 def too_big(obj: object) -> bool:
     """Skip what would be most of this process: the run would be about it and nothing else."""
-    table = pickling.dispatch_table(allow_fork_primitives=False)
+    table = dry_run.dispatch_table(allow_fork_primitives=False)
     return not walk(obj, table, budget=3_000, limit=10_000).complete
 
 
@@ -88,7 +88,7 @@ def test_the_walk_agrees_over_twenty_thousand_live_objects() -> None:
     compared = 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        context.set_spawning_popen(pickling._STAND_IN)  # `too_big` walks as a dry run does
+        context.set_spawning_popen(dry_run._STAND_IN)  # `too_big` walks as a dry run does
         try:
             small = [each for each in objects if not too_big(each)]
         finally:
@@ -182,7 +182,7 @@ def really_refused(obj: object) -> bool:
     """Return what ForkingPickler itself says, with the interpreter's default protocol."""
     from multiprocessing.reduction import ForkingPickler
 
-    context.set_spawning_popen(pickling._STAND_IN)
+    context.set_spawning_popen(dry_run._STAND_IN)
     try:
         ForkingPickler(io.BytesIO()).dump(obj)
     except Exception:
@@ -196,7 +196,7 @@ def really_refused(obj: object) -> bool:
 @given(graphs)
 def test_the_walk_agrees_over_made_up_graphs(graph: Any) -> None:
     """A graph has a finding exactly when ForkingPickler refuses it, and each finding has a path."""
-    findings = pickling.diagnose([graph])
+    findings = dry_run.diagnose([graph])
     assert bool(findings) == really_refused([graph])
     assert all(finding.path.startswith("object") for finding in findings)
 
@@ -213,7 +213,7 @@ def test_a_real_child_agrees_over_made_up_graphs(graph: Any) -> None:
     reader, writer = spawn.Pipe(duplex=False)
     process = spawn.Process(target=receive, args=(writer, graph))
     try:
-        if pickling.diagnose(process):
+        if dry_run.diagnose(process):
             with pytest.raises((TypeError, AttributeError, ValueError, pickle.PicklingError)):
                 process.start()
             return

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from conftest import Session, Where
-from pytest_startmethod import _multiprocessing as mp
+from pytest_startmethod._compat import multiprocessing as mp
 
 DISCOVER = "--start-methods-discover"
 

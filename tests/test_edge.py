@@ -9,7 +9,7 @@ from unittest import mock
 
 import pytest
 
-from pytest_startmethod import edge
+from pytest_startmethod.source import kinds
 
 
 class Loud:
@@ -45,24 +45,24 @@ def function() -> None:
 )
 def test_a_value_in_a_few_words(obj: Any, text: str) -> None:
     """Plain values are shown, everything else by its type; no code of the value runs."""
-    assert edge.describe(obj) == text
+    assert kinds.describe(obj) == text
 
 
 def test_a_value_is_not_asked() -> None:
     """A class whose every method raises is described all the same."""
-    assert edge.describe(Loud()) == "<Loud object>"
-    assert edge.kind_of(Loud()) is None
+    assert kinds.describe(Loud()) == "<Loud object>"
+    assert kinds.kind_of(Loud()) is None
 
 
 def test_mocks_of_every_kind_are_judged_whole() -> None:
     """Also those with a spec, whose `__class__` lies, and functions made by autospec."""
     for made in (mock.Mock(), mock.MagicMock(spec=dict), mock.AsyncMock(), mock.create_autospec(function)):
-        assert edge.judged_whole(made)
-        kind = edge.kind_of(made)
+        assert kinds.judged_whole(made)
+        kind = kinds.kind_of(made)
         assert kind is not None
         assert kind.noun == "a mock"
-    assert not edge.judged_whole(mock.Mock)
-    assert not edge.judged_whole(function)
+    assert not kinds.judged_whole(mock.Mock)
+    assert not kinds.judged_whole(function)
 
 
 def test_a_users_class_has_no_kind_by_its_shape() -> None:
@@ -72,7 +72,7 @@ def test_a_users_class_has_no_kind_by_its_shape() -> None:
         def acquire(self) -> None: ...
         def release(self) -> None: ...
 
-    assert edge.kind_of(Mine()) is None
+    assert kinds.kind_of(Mine()) is None
 
 
 def test_a_librarys_class_has_one(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,7 +83,7 @@ def test_a_librarys_class_has_one(tmp_path: Any, monkeypatch: pytest.MonkeyPatch
         "class C:\n    def cursor(self): pass\n    def commit(self): pass\n    def __getattr__(self, name): 1/0\n"
     )
     monkeypatch.syspath_prepend(folder)
-    kind = edge.kind_of(__import__("somedriver").C())
+    kind = kinds.kind_of(__import__("somedriver").C())
     assert kind is not None
     assert kind.noun == "a database connection"
 
@@ -91,6 +91,6 @@ def test_a_librarys_class_has_one(tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 def test_whose_code_it_is() -> None:
     """Functions, classes and instances of this file are the user's; the standard library's and builtins are not."""
     for mine in (function, Loud, object.__new__(Loud), Loud.__repr__):
-        assert edge.is_users(mine)
+        assert kinds.is_users(mine)
     for other in (len, int, threading.Thread, threading.Lock(), threading.Event(), mock.Mock.assert_called):
-        assert not edge.is_users(other)
+        assert not kinds.is_users(other)

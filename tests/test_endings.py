@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from pytest_startmethod import callers, stacks
-from pytest_startmethod.callers import Place
-from pytest_startmethod.launches import Launch
-from pytest_startmethod.leftovers import sentences
+from pytest_startmethod.launches.leftovers import sentences
+from pytest_startmethod.launches import stacks
+from pytest_startmethod.model.launch import Launch
+from pytest_startmethod.model.place import Place
+from pytest_startmethod.source import callers
 
 pytestmark = pytest.mark.skipif(
     len(multiprocessing.get_all_start_methods()) < 3 or sys.platform != "linux", reason="asks Linux what is left"

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(
 KEEP = """
     import json
 
-    from pytest_startmethod.report import LegResult
+    from pytest_startmethod.model.leg_result import LegResult
 
     class Keep:
         def pytest_runtest_logreport(self, report):

@@ -8,9 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_startmethod import codes, diagnosis, experiments
-from pytest_startmethod.experiments import ByValue, Outcome, Replay, Trial
-from pytest_startmethod.finding import Finding
+from pytest_startmethod.causes import ranking
+from pytest_startmethod.experiments.plan import ByValue, Outcome, Replay, Trial, plan
+from pytest_startmethod.model import codes
+from pytest_startmethod.model.finding import Finding
 
 
 def finding(code="SM301", path="pkg.mod.X", **values):
@@ -46,33 +47,33 @@ def finding(code="SM301", path="pkg.mod.X", **values):
     ],
 )
 def test_the_experiment_follows_from_the_finding(code, path, expected):
-    assert experiments.of(finding(code, path)) == expected
+    assert plan.of(finding(code, path)) == expected
 
 
 def test_nothing_crosses_by_value_beside_what_cannot_cross():
     """Such a run would only fail in another way, or hang."""
     lock = replace(finding("SM103", "args[0].lock"), level="cause")
-    assert experiments.plan([finding("SM101", "target"), lock]) == []
-    assert len(experiments.plan([finding("SM301", "pkg.NAME"), lock])) == 1
-    assert len(experiments.plan([finding("SM101", "target"), replace(lock, level="note")])) == 1
+    assert plan.plan([finding("SM101", "target"), lock]) == []
+    assert len(plan.plan([finding("SM301", "pkg.NAME"), lock])) == 1
+    assert len(plan.plan([finding("SM101", "target"), replace(lock, level="note")])) == 1
 
 
 def test_what_the_failing_traceback_touched_comes_first_and_notes_last():
     note = finding(path="a", level="note", file="/src/touched.py")
     far, near = finding(path="b"), finding(path="c", file="/src/touched.py")
-    trials = experiments.plan([note, far, near], {("/src/touched.py", "f")})
+    trials = plan.plan([note, far, near], {("/src/touched.py", "f")})
     assert [each.findings for each in trials] == [(near,), (far,), (note,)]
 
 
 def test_findings_with_one_experiment_share_a_run():
     one, other, third = finding("SM101", "target"), finding("SM102", "args[0]"), finding("SM404", "args[1]")
-    assert experiments.plan([one, other, third]) == [Trial((ByValue(),), (one, other))]
+    assert plan.plan([one, other, third]) == [Trial((ByValue(),), (one, other))]
 
 
 def test_there_are_never_more_runs_than_candidates_nor_than_the_limit():
     found = [finding(path=f"m.x{number}") for number in range(20)]
-    assert len(experiments.plan(found)) == experiments.MOST_RUNS
-    assert experiments.plan([replace(found[0], confirmed=True)]) == []
+    assert len(plan.plan(found)) == plan.MOST_RUNS
+    assert plan.plan([replace(found[0], confirmed=True)]) == []
 
 
 @pytest.mark.parametrize(
@@ -88,7 +89,7 @@ def test_there_are_never_more_runs_than_candidates_nor_than_the_limit():
 )
 def test_only_the_same_failure_clears(outcome, verdict):
     """A value that did not reach the child, another failure and a skip say nothing."""
-    assert experiments.judge(outcome, {"call: assert 1"}) is verdict
+    assert plan.judge(outcome, {"call: assert 1"}) is verdict
 
 
 @pytest.mark.parametrize(
@@ -103,33 +104,33 @@ def test_only_the_same_failure_clears(outcome, verdict):
     ],
 )
 def test_failures_are_the_same_without_addresses_and_pids(one, other, same):
-    assert (experiments.failure("call", one) == experiments.failure("call", other)) is same
+    assert (plan.failure("call", one) == plan.failure("call", other)) is same
 
 
 def test_confirmed_findings_come_first_and_cleared_ones_last():
     first, second, third = finding(path="a"), finding(path="b"), finding(path="c")
     said = [(Trial((), (first,)), False), (Trial((), (third,)), True)]
-    settled = experiments.settle([first, second, third], said)
+    settled = plan.settle([first, second, third], said)
     assert [(each.path, each.confirmed) for each in settled] == [("c", True), ("b", None), ("a", False)]
 
 
 def test_a_note_that_is_confirmed_is_a_cause():
     note = finding("SM306", "random", level="note")
-    (settled,) = experiments.settle([note], [(Trial((), (note,)), True)])
+    (settled,) = plan.settle([note], [(Trial((), (note,)), True)])
     assert (settled.level, settled.confirmed) == ("cause", True)
 
 
 def test_causes_that_are_enough_together_only_say_so():
     one, other = finding(path="a"), finding(path="b")
-    trials = experiments.plan([one, other])
-    joint = experiments.together(trials)
+    trials = plan.plan([one, other])
+    joint = plan.together(trials)
     assert joint == Trial((Replay("a"), Replay("b")), (one, other))
-    settled = experiments.settle([one, other], [(trials[0], False), (trials[1], None)], joint)
+    settled = plan.settle([one, other], [(trials[0], False), (trials[1], None)], joint)
     assert [(each.confirmed, each.evidence) for each in settled] == [
         (True, ("only together with b",)),
         (True, ("only together with a",)),
     ]
-    assert experiments.together(trials[:1]) is None
+    assert plan.together(trials[:1]) is None
 
 
 # -- sessions --------------------------------------------------------------------------------------------------------
@@ -140,7 +141,7 @@ CONFTEST = """
     import pathlib
     import pytest
     from pytest_startmethod import codes, diagnosis
-    from pytest_startmethod.finding import Finding
+    from pytest_startmethod.model.finding import Finding
 
     original = diagnosis.diagnose
     runs = {}
@@ -729,7 +730,7 @@ FLAKY = """
 
 
 def test_a_flaky_leg_is_called_flaky_and_not_diagnosed(session, where, monkeypatch):
-    monkeypatch.setattr(diagnosis, "diagnose", diagnosis.diagnose)  # the session's conftest exchanges it for good
+    monkeypatch.setattr(ranking, "diagnose", ranking.diagnose)  # the session's conftest exchanges it for good
     found = {"test_flaky": CANDIDATES["test_global"]}
     outcome = made(session, FLAKY, found).run("--tb=short", where=where)
     assert set(outcome.names.values()) == {"failed"}

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from pytest_startmethod.codes import CAUSES
-from pytest_startmethod.finding import WIDTH, Finding, relative, section_lines
+from pytest_startmethod.model.codes import CAUSES
+from pytest_startmethod.model.finding import WIDTH, Finding, relative, section_lines
 
 
 def finding(**values: Any) -> Finding:

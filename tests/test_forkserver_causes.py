@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from pytest_startmethod import forkserver_causes, scripts
-from pytest_startmethod.callers import Place
-from pytest_startmethod.children import Frame, Raised
-from pytest_startmethod.diagnosis import Evidence
-from pytest_startmethod.forkserver_causes import Seen, explain, socket_at_risk
-from pytest_startmethod.launches import Launch
+from pytest_startmethod.causes.forkserver import Seen, explain, socket_at_risk
+from pytest_startmethod.causes import forkserver
+from pytest_startmethod.model.child_report import Frame, Raised
+from pytest_startmethod.model.evidence import Evidence
+from pytest_startmethod.model.launch import Launch
+from pytest_startmethod.model.place import Place
+from pytest_startmethod.scripts import running
 
 pytestmark = pytest.mark.skipif(
     "forkserver" not in multiprocessing.get_all_start_methods(), reason="there is no forkserver"
@@ -32,7 +33,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 def test_socket_lost():
     """SM601: the server of a script lay in a directory that is gone; the finding says which, and who redirected."""
     script = EXAMPLES / "redirecting_script.py"
-    run = scripts.run(script, method="forkserver")
+    run = running.run(script, method="forkserver")
     assert run.returncode == 1
     (finding,) = run.findings
     lost = finding.message.split()[5].rstrip(",")
@@ -54,7 +55,7 @@ def test_socket_lost():
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_socket_not_needed(method):
     """The same script has no finding under the other methods."""
-    run = scripts.run(EXAMPLES / "redirecting_script.py", method=method)
+    run = running.run(EXAMPLES / "redirecting_script.py", method=method)
     assert (run.stdout, run.findings) == ("done\n", ())
 
 
@@ -67,7 +68,7 @@ def test_path_too_long(tmp_path):
     script.write_text(
         "import multiprocessing\nif __name__ == '__main__':\n    multiprocessing.Process(target=print).start()\n"
     )
-    run = scripts.run(script, method="forkserver", env={**os.environ, "TMPDIR": str(directory)})
+    run = running.run(script, method="forkserver", env={**os.environ, "TMPDIR": str(directory)})
     (finding,) = run.findings
     assert (finding.code, finding.path, finding.file, finding.line) == ("SM602", "TMPDIR", str(script), 3)
     assert finding.message == (
@@ -95,7 +96,7 @@ WAIT = """
 def run(tmp_path, text, method):
     script = tmp_path / "script.py"
     script.write_text(textwrap.dedent(text).lstrip("\n"))
-    return scripts.run(script, method=method)
+    return running.run(script, method=method)
 
 
 def test_waits_for_a_child_of_the_server(tmp_path):
@@ -345,7 +346,7 @@ def test_observing_imports_nothing():
         seen = forkserver_causes.observe(ValueError())
         print(json.dumps([seen == forkserver_causes.Seen(), "multiprocessing.forkserver" in sys.modules]))
     """
-    source = str(Path(forkserver_causes.__file__).parent.parent)
+    source = str(Path(forkserver.__file__).parent.parent)
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)],
         capture_output=True,

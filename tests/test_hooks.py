@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_startmethod import Backend, FailedLeg, Finding, failed
+from pytest_startmethod import Backend, FailedLeg, Finding
+from pytest_startmethod.session import diagnose_hook
 
 DOCS = Path(__file__).parent.parent / "docs" / "hooks.md"
 
@@ -157,7 +158,7 @@ def test_ranks():
     """Pickling first, then theirs, then our other causes, then the notes, in the order given."""
     ours = [own("SM103"), own("SM404"), own("SM501", "note"), own("SM101")]
     theirs = [own("AA1", "note"), own("AA2"), own("SM203")]
-    assert [each.code for each in failed.ranked(ours, theirs)] == [
+    assert [each.code for each in diagnose_hook.ranked(ours, theirs)] == [
         "SM103",
         "SM101",
         "AA2",

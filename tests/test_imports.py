@@ -7,8 +7,7 @@ import sys
 
 import pytest
 
-from pytest_startmethod import imports
-from pytest_startmethod.activation import Patches
+from pytest_startmethod.activation.activation import Patches, import_hooks
 
 
 @pytest.fixture
@@ -27,7 +26,7 @@ def test_module_that_is_there_is_no_reason_to_wait():
     """The function is called at once, and nothing is left to be called off."""
     called = []
     before = list(sys.meta_path)
-    imports.when_loaded("sys", lambda: called.append("now"))()
+    import_hooks.when_loaded("sys", lambda: called.append("now"))()
     assert called == ["now"]
     assert sys.meta_path == before
 
@@ -35,7 +34,7 @@ def test_module_that_is_there_is_no_reason_to_wait():
 def test_function_is_called_when_the_module_is_whole(module):
     """It sees the module's names, and is called for the first import only."""
     seen = []
-    call_off = imports.when_loaded(module, lambda: seen.append(sys.modules[module].value))
+    call_off = import_hooks.when_loaded(module, lambda: seen.append(sys.modules[module].value))
     assert seen == []
     importlib.import_module(module)
     importlib.reload(sys.modules[module])
@@ -45,7 +44,7 @@ def test_function_is_called_when_the_module_is_whole(module):
 
 def test_module_looks_as_ever(module):
     """Its loader and its spec are those that Python's own finder gives."""
-    call_off = imports.when_loaded(module, lambda: None)
+    call_off = import_hooks.when_loaded(module, lambda: None)
     loaded = importlib.import_module(module)
     call_off()
     assert type(loaded.__loader__).__module__ == "_frozen_importlib_external"
@@ -55,8 +54,8 @@ def test_module_looks_as_ever(module):
 def test_what_is_called_off_is_not_called(module):
     """Others who wait for the same module still hear of it."""
     called = []
-    first = imports.when_loaded(module, lambda: called.append("first"))
-    second = imports.when_loaded(module, lambda: called.append("second"))
+    first = import_hooks.when_loaded(module, lambda: called.append("first"))
+    second = import_hooks.when_loaded(module, lambda: called.append("second"))
     first()
     importlib.import_module(module)
     second()
@@ -65,7 +64,7 @@ def test_what_is_called_off_is_not_called(module):
 
 def test_failure_does_not_reach_the_import(module):
     """The import is the user's, and ends as it would without us."""
-    call_off = imports.when_loaded(module, lambda: 1 / 0)
+    call_off = import_hooks.when_loaded(module, lambda: 1 / 0)
     assert importlib.import_module(module).value == 1
     call_off()
 
@@ -74,7 +73,7 @@ def test_module_that_fails_to_load_fails_as_ever(module, tmp_path):
     """Its own exception arrives, and nobody is told that it is there."""
     (tmp_path / "awaited_module.py").write_text("raise LookupError('mine')\n")
     called = []
-    call_off = imports.when_loaded(module, lambda: called.append("loaded"))
+    call_off = import_hooks.when_loaded(module, lambda: called.append("loaded"))
     with pytest.raises(LookupError, match="mine"):
         importlib.import_module(module)
     call_off()

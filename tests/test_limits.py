@@ -13,8 +13,8 @@ import time
 
 import pytest
 
-from pytest_startmethod import limits
-from pytest_startmethod.limits import Clock
+from pytest_startmethod.activation import clock as limits
+from pytest_startmethod.activation.clock import Clock
 
 pytestmark = pytest.mark.skipif(limits.LIMIT_SIGNAL is None, reason="no signal to end a call with")
 

@@ -18,8 +18,9 @@ from typing import Any
 
 import pytest
 
-from pytest_startmethod import loading, packing
-from pytest_startmethod.pickling import Call
+from pytest_startmethod.pickling import packing
+from pytest_startmethod.pickling.dry_run import Call
+from pytest_startmethod.state import fresh_child
 
 MODULE = """
 import collections, functools, os, sys, time
@@ -123,8 +124,8 @@ def top(*args, **kwargs):
 
 
 @pytest.fixture(scope="module")
-def loader() -> Iterator[loading.Loader]:
-    with loading.Loader() as loader:
+def loader() -> Iterator[fresh_child.Loader]:
+    with fresh_child.Loader() as loader:
         yield loader
 
 
@@ -144,8 +145,8 @@ def top(*_args: object) -> None:
     pass
 
 
-def found(loader: loading.Loader, *args: object, target: Any = top, **kwargs: object) -> list[tuple[str, str]]:
-    findings = loading.explain(Call(target, args, kwargs), loader=loader)
+def found(loader: fresh_child.Loader, *args: object, target: Any = top, **kwargs: object) -> list[tuple[str, str]]:
+    findings = fresh_child.explain(Call(target, args, kwargs), loader=loader)
     return [(finding.code, finding.path) for finding in findings]
 
 
@@ -172,21 +173,21 @@ NAMES = ["setstate", "exception", "new", "in a slot", "private method", "in a li
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_object_is_found_with_its_path(loader: loading.Loader, parts: Any, name: str) -> None:
+def test_the_object_is_found_with_its_path(loader: fresh_child.Loader, parts: Any, name: str) -> None:
     """Whatever holds it, and however it is reduced."""
     obj, code, path = make_each(parts)[name]
     assert found(loader, {"k": obj}) == [(code, f"args[0]['k']{path}")]
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="fails in the parent there, which asks it for __getstate__")
-def test_a_greedy_getattr_is_found(loader: loading.Loader, parts: Any) -> None:
+def test_a_greedy_getattr_is_found(loader: fresh_child.Loader, parts: Any) -> None:
     """It has recursed a thousand times by then."""
     assert found(loader, parts.Greedy()) == [("SM203", "args[0]")]
 
 
-def test_a_state_that_slots_cannot_take_wants_setstate(loader: loading.Loader, parts: Any) -> None:
+def test_a_state_that_slots_cannot_take_wants_setstate(loader: fresh_child.Loader, parts: Any) -> None:
     """An object with slots whose __getstate__ returns a dictionary does not load without __setstate__."""
-    (found,) = loading.explain(Call(top, (parts.State(),)), loader=loader)
+    (found,) = fresh_child.explain(Call(top, (parts.State(),)), loader=loader)
     assert (found.code, found.path) == ("SM203", "args[0]")
     assert found.fix == (
         "define __setstate__ in State, which takes what __getstate__ returns: with __slots__ there is no __dict__ "
@@ -194,10 +195,10 @@ def test_a_state_that_slots_cannot_take_wants_setstate(loader: loading.Loader, p
     )
 
 
-def test_a_method_that_its_object_has_not_is_named_as_one(loader: loading.Loader, parts: Any) -> None:
+def test_a_method_that_its_object_has_not_is_named_as_one(loader: fresh_child.Loader, parts: Any) -> None:
     """A function that was bound to an object by hand is looked up on it by name, and is not there."""
     method = types.MethodType(parts.added, parts.Private())
-    (found,) = loading.explain(Call(top, (method,)), loader=loader)
+    (found,) = fresh_child.explain(Call(top, (method,)), loader=loader)
     assert (found.code, found.path) == ("SM203", "args[0]")
     assert found.message == (
         "the spawn child looks a bound method up by its name, on the object that it belongs to: AttributeError: "
@@ -206,7 +207,7 @@ def test_a_method_that_its_object_has_not_is_named_as_one(loader: loading.Loader
     assert "under its own name" in found.fix
 
 
-def test_every_object_is_found_not_only_the_first(loader: loading.Loader, parts: Any) -> None:
+def test_every_object_is_found_not_only_the_first(loader: fresh_child.Loader, parts: Any) -> None:
     """What comes after a failure is tried as well, and its consequences are not reported."""
     refuses, needs = parts.Refuses(), parts.NeedsError(1, "x")
     assert found(loader, [refuses], {"e": [needs]}, target=parts.Private().bound(), k=parts.Made("y")) == [
@@ -217,23 +218,23 @@ def test_every_object_is_found_not_only_the_first(loader: loading.Loader, parts:
     ]
 
 
-def test_an_item_that_is_refused_is_the_containers_fault(loader: loading.Loader, parts: Any) -> None:
+def test_an_item_that_is_refused_is_the_containers_fault(loader: fresh_child.Loader, parts: Any) -> None:
     """``__setitem__`` of a dictionary's subclass runs while it loads."""
     names = parts.Names()
     dict.__setitem__(names, "a", 1)
-    (finding,) = loading.explain(Call(top, (names,)), loader=loader)
+    (finding,) = fresh_child.explain(Call(top, (names,)), loader=loader)
     assert (finding.code, finding.path) == ("SM203", "args[0]")
     assert (
         finding.message == "the spawn child calls Names.__setitem__ to load the object, and that raises LookupError: a"
     )
 
 
-def test_a_module_that_only_the_parent_has(loader: loading.Loader, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_module_that_only_the_parent_has(loader: fresh_child.Loader, monkeypatch: pytest.MonkeyPatch) -> None:
     """A function of a module without a file pickles by name."""
     module = types.ModuleType("only_here")
     exec("def work(): pass", module.__dict__)
     monkeypatch.setitem(sys.modules, "only_here", module)
-    (finding,) = loading.explain(Call(module.work), loader=loader)  # type: ignore[attr-defined]
+    (finding,) = fresh_child.explain(Call(module.work), loader=loader)  # type: ignore[attr-defined]
     assert (finding.code, finding.path) == ("SM201", "target")
     assert finding.message == (
         "the spawn child cannot import 'only_here': the parent made that module at run time, and there is no file to "
@@ -241,7 +242,7 @@ def test_a_module_that_only_the_parent_has(loader: loading.Loader, monkeypatch: 
     )
 
 
-def test_a_task_has_its_own_paths(loader: loading.Loader, parts: Any) -> None:
+def test_a_task_has_its_own_paths(loader: fresh_child.Loader, parts: Any) -> None:
     """As it lies in a Pool's queue, with the user's items one by one."""
     from multiprocessing.pool import mapstar, starmapstar
 
@@ -250,12 +251,12 @@ def test_a_task_has_its_own_paths(loader: loading.Loader, parts: Any) -> None:
     several = (1, 0, starmapstar, ((parts.top, ((1, refuses),)),), {})
     plain = (1, None, parts.top, (1, refuses), {})
     paths = [
-        [each.path for each in loading.explain(task, task=True, loader=loader)] for task in (single, several, plain)
+        [each.path for each in fresh_child.explain(task, task=True, loader=loader)] for task in (single, several, plain)
     ]
     assert paths == [["args[0]"], ["args[1]"], ["args[1]"]]
 
 
-def test_a_process_object_is_read_as_its_target_and_arguments(loader: loading.Loader, parts: Any) -> None:
+def test_a_process_object_is_read_as_its_target_and_arguments(loader: fresh_child.Loader, parts: Any) -> None:
     """The authentication key in it is pickled as for a child, and never shown."""
     context = multiprocessing.get_context("spawn")
     process = context.Process(target=parts.top, args=(parts.Refuses(),))
@@ -268,7 +269,7 @@ def test_a_process_object_is_read_as_its_target_and_arguments(loader: loading.Lo
 # -- no false alarm ----------------------------------------------------------------------------------------------------
 
 
-def test_what_loads_in_a_child_gives_nothing(loader: loading.Loader) -> None:
+def test_what_loads_in_a_child_gives_nothing(loader: fresh_child.Loader) -> None:
     """Locks, queues, pipes, values, sockets, arrays and proxies are there by shape."""
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
@@ -284,16 +285,16 @@ def test_what_loads_in_a_child_gives_nothing(loader: loading.Loader) -> None:
     other.close()
 
 
-def test_primitives_of_a_fork_context_are_let_through_when_asked(loader: loading.Loader) -> None:
+def test_primitives_of_a_fork_context_are_let_through_when_asked(loader: fresh_child.Loader) -> None:
     """Under spawn another context would have made them."""
     context = multiprocessing.get_context("fork")
     queue, condition = context.Queue(), context.Condition()
     call = Call(top, (queue, condition, context.Lock(), context.Event()))
-    assert loading.explain(call, allow_fork_primitives=True, loader=loader) == ()
+    assert fresh_child.explain(call, allow_fork_primitives=True, loader=loader) == ()
     queue.close()
 
 
-def test_large_arrays_are_not_sent(loader: loading.Loader, parts: Any) -> None:
+def test_large_arrays_are_not_sent(loader: fresh_child.Loader, parts: Any) -> None:
     """Zero pages stand for them, and what fails beside them is called approximate."""
     numpy = pytest.importorskip("numpy")
     big = numpy.ones(30_000_000)
@@ -302,18 +303,18 @@ def test_large_arrays_are_not_sent(loader: loading.Loader, parts: Any) -> None:
     assert len(payload.data) < 10_000
     assert payload.buffers == (big.nbytes,)
     assert loader.predict(payload) == ()
-    (finding,) = loading.explain(Call(top, (big, parts.Refuses())), loader=loader)
+    (finding,) = fresh_child.explain(Call(top, (big, parts.Refuses())), loader=loader)
     assert finding.evidence[-1] == "approximate: arrays were empty in this trial"
 
 
-def test_what_does_not_pickle_is_not_our_business(loader: loading.Loader) -> None:
+def test_what_does_not_pickle_is_not_our_business(loader: fresh_child.Loader) -> None:
     """The walk explains it."""
     assert packing.pack(threading.Lock()) is None
     assert found(loader, lambda: 1) == []
     assert packing.pack(Call(top, ("x" * 1000,)), limit=100) is None
 
 
-def test_noise_goes_nowhere(loader: loading.Loader, parts: Any, capfd: pytest.CaptureFixture[str]) -> None:
+def test_noise_goes_nowhere(loader: fresh_child.Loader, parts: Any, capfd: pytest.CaptureFixture[str]) -> None:
     """What the user's code prints or reads while it loads does not disturb the questions."""
     assert found(loader, parts.Prints()) == []
     assert found(loader, parts.Asks()) == [("SM203", "args[0]")]
@@ -342,7 +343,7 @@ def _children() -> set[int]:
 def test_no_process_is_left(parts: Any, what: str) -> None:
     """After an answer, after a child that killed itself, after one that took too long."""
     before = _children()
-    with loading.Loader(seconds=1) as loader:
+    with fresh_child.Loader(seconds=1) as loader:
         payload = packing.pack(Call(top, (getattr(parts, what)(),)))
         assert payload is not None
         assert bool(loader.predict(payload)) == (what == "Refuses")
@@ -357,7 +358,7 @@ def test_no_process_is_left(parts: Any, what: str) -> None:
 def test_a_broken_interpreter_gives_no_prediction(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No answer is no finding."""
     monkeypatch.setattr(multiprocessing.spawn, "get_executable", lambda: str(tmp_path / "python"))  # type: ignore[attr-defined]
-    assert loading.explain(Call(top, (1,))) == ()
+    assert fresh_child.explain(Call(top, (1,))) == ()
 
 
 def test_the_main_module_is_run_as_a_child_would(tmp_path: Path) -> None:
@@ -367,9 +368,9 @@ def test_the_main_module_is_run_as_a_child_would(tmp_path: Path) -> None:
         textwrap.dedent(
             f"""
             import sys
-            sys.path.insert(0, {str(Path(loading.__file__).parent.parent)!r})
+            sys.path.insert(0, {str(Path(fresh_child.__file__).parent.parent)!r})
             from pytest_startmethod import loading
-            from pytest_startmethod.pickling import Call
+            from pytest_startmethod.pickling.dry_run import Call
 
             def outside():
                 pass

@@ -10,7 +10,8 @@ import sys
 
 import pytest
 
-from pytest_startmethod import __main__, selection
+from pytest_startmethod import __main__
+from pytest_startmethod.model import methods as selection
 
 SCRIPT = """\
 import sys

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from pytest_startmethod import missing_causes
-from pytest_startmethod.children import Frame, Raised
-from pytest_startmethod.state import Descriptor, Observed
+from pytest_startmethod.causes import registries
+from pytest_startmethod.model.child_report import Frame, Raised
+from pytest_startmethod.state.observing import Descriptor, Observed
 
 NO_CODEC = Raised(
     "LookupError", "unknown encoding: later", (Frame("/p/work.py", 4, "encode", 'return text.encode("later")'),)
@@ -42,7 +42,7 @@ def later() -> Iterator[None]:
 
 @pytest.mark.usefixtures("later")
 def test_a_codec_that_the_parent_has() -> None:
-    (finding,) = missing_causes.findings([NO_CODEC, NO_CODEC])
+    (finding,) = registries.findings([NO_CODEC, NO_CODEC])
     assert (finding.code, finding.path, finding.level) == ("SM306", "codecs.lookup('later')", "cause")
     assert (finding.file, finding.line) == ("/p/work.py", 4)
     assert finding.message == (
@@ -64,7 +64,7 @@ def test_a_codec_that_the_parent_has() -> None:
     ],
 )
 def test_each_registry(raised: Raised, path: str) -> None:
-    (finding,) = missing_causes.findings([raised])
+    (finding,) = registries.findings([raised])
     assert (finding.code, finding.path, finding.file) == ("SM306", path, None)
 
 
@@ -81,21 +81,21 @@ def test_each_registry(raised: Raised, path: str) -> None:
     ],
 )
 def test_what_the_parent_has_not_either_is_no_cause(raised: Raised) -> None:
-    assert missing_causes.findings([raised]) == []
+    assert registries.findings([raised]) == []
 
 
 def test_the_likeliest_of_several_numbers_is_named_first() -> None:
     """A log file is open in the parent under whatever small number an argument is."""
     observed = Observed("spawn", "work.write", None)
     observed.descriptors += [Descriptor("args[0]", 7, "a file"), Descriptor("args[1]", 12, "a pipe")]
-    (finding,) = missing_causes.findings([Raised("OSError", "[Errno 9] Bad file descriptor")], [observed, observed])
+    (finding,) = registries.findings([Raised("OSError", "[Errno 9] Bad file descriptor")], [observed, observed])
     assert (finding.path, finding.evidence) == ("args[1]", ("or args[0]: 7, the number of a file",))
-    assert missing_causes.findings([Raised("OSError", "[Errno 2] No such file or directory")], [observed]) == []
-    assert missing_causes.findings([Raised("OSError", "[Errno 9] Bad file descriptor")]) == []
+    assert registries.findings([Raised("OSError", "[Errno 2] No such file or directory")], [observed]) == []
+    assert registries.findings([Raised("OSError", "[Errno 9] Bad file descriptor")]) == []
 
 
 def test_without_registrations_there_is_none() -> None:
-    assert missing_causes.findings([NO_CODEC]) == []
+    assert registries.findings([NO_CODEC]) == []
 
 
 def test_the_exception_of_a_process_and_of_a_task(session: Any) -> None:

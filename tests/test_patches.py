@@ -11,8 +11,9 @@ from unittest import mock
 
 import pytest
 
-from pytest_startmethod.callers import Place
-from pytest_startmethod.patches import Patched, PatchLog, dotted
+from pytest_startmethod.activation.patch_log import PatchLog, dotted
+from pytest_startmethod.model.patched import Patched
+from pytest_startmethod.model.place import Place
 
 
 class Target:

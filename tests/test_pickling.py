@@ -26,8 +26,8 @@ from unittest import mock
 
 import pytest
 
-from pytest_startmethod import pickling
-from pytest_startmethod.pickling import diagnose, dry_run
+from pytest_startmethod.pickling.dry_run import diagnose, dry_run
+from pytest_startmethod.pickling.dry_run import dry_run as pickling
 
 SPAWN = multiprocessing.get_context("spawn")
 FORK = multiprocessing.get_context("fork")
@@ -436,7 +436,7 @@ def test_a_walk_that_ends_early_says_so() -> None:
 
 def test_a_search_that_fails_still_gives_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever goes wrong with us, the finding carries the interpreter's error."""
-    from pytest_startmethod import causes
+    from pytest_startmethod.causes import pickling as causes
 
     monkeypatch.setattr(causes, "search", mock.Mock(side_effect=RuntimeError("ours")))
     (finding,) = diagnose(threading.Lock())
@@ -531,7 +531,7 @@ def test_a_testcase_in_pytest(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """
         import multiprocessing, unittest
-        from pytest_startmethod.pickling import diagnose
+        from pytest_startmethod.pickling.dry_run import diagnose
 
         class TestIt(unittest.TestCase):
             def test_it(self):

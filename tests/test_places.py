@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from pytest_startmethod import places
+from pytest_startmethod.source import places
 
 Load = Callable[[str], types.ModuleType]
 

@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import pytest
 
-from pytest_startmethod.codes import CAUSES
-from pytest_startmethod.options import DISCOVER, OPTIONS, VERIFY, flag
+from pytest_startmethod.model.codes import CAUSES
+from pytest_startmethod.session.options import DISCOVER, OPTIONS, VERIFY, flag
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -101,7 +101,7 @@ from unittest import mock
 
 import state, alias, reader
 from pytest_startmethod import activation, child, replay
-from pytest_startmethod.children import ReportDirectory
+from pytest_startmethod.launches.reports import ReportDirectory
 
 
 def outcome(method, paths, read, holder=None):

@@ -6,9 +6,10 @@ import json
 
 import pytest
 
-from pytest_startmethod import report, report_model
-from pytest_startmethod.finding import Finding
-from pytest_startmethod.report import LegResult
+from pytest_startmethod.model.finding import Finding
+from pytest_startmethod.model.leg_result import LegResult
+from pytest_startmethod.report import document
+from pytest_startmethod.report import results as report
 
 ROOT = "/project"
 
@@ -28,7 +29,7 @@ def legs(**outcomes):
 
 
 def model(*legs, root="/project", status=0):
-    session = report_model.Session(
+    session = document.Session(
         root=str(root),
         python="3.12.1",
         platform="linux",
@@ -37,7 +38,7 @@ def model(*legs, root="/project", status=0):
         version="1",
         exit_status=status,
     )
-    return report_model.build(legs, session)
+    return document.build(legs, session)
 
 
 VERDICTS = {

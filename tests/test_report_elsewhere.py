@@ -8,7 +8,8 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from pytest_startmethod import github, report, report_pytest_html, terminal
+from pytest_startmethod.report import github, pytest_html, results
+from pytest_startmethod.session import terminal
 from test_report import finding, leg, model
 
 SUITE = """
@@ -147,7 +148,7 @@ def test_junit_has_properties_of_each_leg(session, where):
 
 def test_flaky_leg_says_so_in_junit():
     """Beside what else there is."""
-    assert report.properties(leg(flaky=True), "/project") == [("start_method_flaky", "true")]
+    assert results.properties(leg(flaky=True), "/project") == [("start_method_flaky", "true")]
 
 
 # -- pytest-html -------------------------------------------------------------------------------------------------------
@@ -163,7 +164,7 @@ def test_pytest_html_has_a_column(session, where):
     outcome = session.run("--html=r.html", "--self-contained-html", where=where)
     assert "INTERNALERROR" not in outcome.out
     text = (session.path / "r.html").read_text(encoding="utf-8")
-    assert text.count(report_pytest_html.HEADER) == 1
+    assert text.count(pytest_html.HEADER) == 1
     for cell in ("fork SM101", "spawn SM101", "fork SM501", "spawn SM501"):
         assert f"&gt;{cell}&lt;/td&gt;" in text
     assert "move it to module level" in text or "replace the lambda by a function" in text
@@ -179,12 +180,10 @@ def test_pytest_html_is_left_alone_without_legs(session):
 
 def test_extra_of_a_leg_is_escaped():
     """What a user's text says is text."""
-    extra = report_pytest_html.extra(
-        leg(findings=(finding(message="<b>"),), predictions=(finding(line=9),)), "/project"
-    )
+    extra = pytest_html.extra(leg(findings=(finding(message="<b>"),), predictions=(finding(line=9),)), "/project")
     assert "&lt;b&gt;" in extra["content"]
     assert "predicted for spawn and forkserver: SM101 local-function: target" in extra["content"]
-    assert report_pytest_html.extra(leg(), "/project") is None
+    assert pytest_html.extra(leg(), "/project") is None
 
 
 # -- GitHub Actions ----------------------------------------------------------------------------------------------------
@@ -202,7 +201,7 @@ def test_each_cause_is_one_annotation():
         leg("spawn", "failed", findings=(broken,)),
         leg("forkserver", "failed", findings=(broken,)),
         leg("fork", predictions=(finding(line=9),), test="b"),
-        leg("spawn", vacuous=report.Finding(**{**nowhere.as_dict(), "file": None, "evidence": ()}), test="b"),
+        leg("spawn", vacuous=results.Finding(**{**nowhere.as_dict(), "file": None, "evidence": ()}), test="b"),
     ]
     assert annotations(*legs) == [
         "::error file=tests/test_a.py,line=7,title=SM101 local-function (start methods)::50%25 of a:b, c%0Aone%0Atwo"

@@ -11,16 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from pytest_startmethod import report_files, report_model
+from pytest_startmethod.report import document
+from pytest_startmethod.session import report_files
 from test_report import finding, leg
 
-SESSION = report_model.Session(
+SESSION = document.Session(
     root="/project", python="3.12.1", platform="linux", default="fork", methods=("fork", "spawn"), version="1"
 )
 
 
 def build(*legs):
-    return report_model.build(legs, SESSION)
+    return document.build(legs, SESSION)
 
 
 def read(session, name="report.json"):
@@ -29,7 +30,7 @@ def read(session, name="report.json"):
 
 def validate(report):
     jsonschema = pytest.importorskip("jsonschema")
-    schema = json.loads((files("pytest_startmethod") / "report.schema.json").read_text(encoding="utf-8"))
+    schema = json.loads((files("pytest_startmethod") / "report" / "schema.json").read_text(encoding="utf-8"))
     jsonschema.Draft202012Validator.check_schema(schema)
     jsonschema.Draft202012Validator(schema).validate(report)
 
@@ -325,7 +326,7 @@ def test_a_report_that_cannot_be_written_at_the_end_is_told(session):
 
 def test_every_key_is_documented():
     """And the schema names what the report has."""
-    schema = json.loads((files("pytest_startmethod") / "report.schema.json").read_text(encoding="utf-8"))
+    schema = json.loads((files("pytest_startmethod") / "report" / "schema.json").read_text(encoding="utf-8"))
     text = (Path(__file__).parent.parent / "docs" / "report-schema.md").read_text(encoding="utf-8")
     for part in [schema, *schema["$defs"].values()]:
         for key in part.get("properties", ()):

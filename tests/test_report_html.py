@@ -8,12 +8,12 @@ from html.parser import HTMLParser
 
 import pytest
 
-from pytest_startmethod.finding import Finding
+from pytest_startmethod.model.finding import Finding
 from test_report import finding, leg, model
 
 pytest.importorskip("jinja2", reason="Jinja2 is not installed: the extra html")
 
-from pytest_startmethod import report_html
+from pytest_startmethod.report import html
 
 NASTY = "</script><img src=x onerror=alert(1)> `a|b` & \"q\" 'q' {{ 7 * 7 }} <!--"
 
@@ -57,7 +57,7 @@ def source(tmp_path):
 
 def test_page_is_whole_and_loads_nothing(source):
     """Well-formed, every id once, and nothing from anywhere else."""
-    text = report_html.text(
+    text = html.text(
         model(
             leg("fork"),
             leg("spawn", "failed", findings=(finding(message=NASTY, evidence=(NASTY,), fix=NASTY),), message=NASTY),
@@ -103,7 +103,7 @@ def test_finding_has_parent_and_child_side_by_side(source):
         fix="make it in the child",
     )
     built = model(leg("fork"), leg("spawn", "failed", findings=(broken,), launches=(launch,)), root=source)
-    (entry,) = report_html.view(built)["causes"]
+    (entry,) = html.view(built)["causes"]
     parent, child = entry["sides"]["parent"], entry["sides"]["child"]
     assert [(each["label"], each["file"], each["line"]) for each in parent.places] == [
         ("the process is started here", "cache.py", 13),
@@ -116,7 +116,7 @@ def test_finding_has_parent_and_child_side_by_side(source):
         "the child would need one of its own",
     ]
     assert entry["passed_under"] == "fork"
-    text = report_html.text(built)
+    text = html.text(built)
     assert '<span class="k">class</span>' in text  # Pygments has seen it
     assert "&lt;b&gt;A cache." in text
 
@@ -146,7 +146,7 @@ def test_values_of_state_stand_on_their_sides(source, message, parent, child):
     )
     broken = Finding("SM303", "patch-lost", "cause", "s.now", f"{source}/cache.py", 1, message, (read, made), "fix")
     built = model(leg("spawn", "failed", findings=(broken,), message="assert 1 == 2"), root=source)
-    (entry,) = report_html.view(built)["causes"]
+    (entry,) = html.view(built)["causes"]
     sides = entry["sides"]
     assert sides["parent"].value == parent
     assert sides["child"].value == (parent[0], child)
@@ -157,30 +157,28 @@ def test_values_of_state_stand_on_their_sides(source, message, parent, child):
 
 def test_source_that_is_gone_leaves_its_place(tmp_path):
     """Nothing is shown, and nothing fails."""
-    text = report_html.text(model(leg("spawn", "failed", findings=(finding(),)), root=tmp_path))
+    text = html.text(model(leg("spawn", "failed", findings=(finding(),)), root=tmp_path))
     assert "tests/test_a.py:7" in text
     assert '<div class="src"' not in text
 
 
 def test_report_of_nothing_says_what_to_do():
     """And is a page all the same."""
-    text = report_html.text(model())
+    text = html.text(model())
     page(text)
     assert "No test ran under a start method of its own." in text
 
 
 def test_interrupted_session_is_named():
     """Else half a report looks like a whole one."""
-    assert "The session did not come to its end." in report_html.text(model(leg("fork"), status=2))
-    assert "The session did not come to its end." not in report_html.text(model(leg("fork"), status=1))
+    assert "The session did not come to its end." in html.text(model(leg("fork"), status=2))
+    assert "The session did not come to its end." not in html.text(model(leg("fork"), status=1))
 
 
 def test_many_legs_of_one_cause_are_cut():
     """200 are listed, the others counted."""
     broken = finding()
-    text = report_html.text(
-        model(*(leg(test=f"t.py::t[{n}]", outcome="failed", findings=(broken,)) for n in range(250)))
-    )
+    text = html.text(model(*(leg(test=f"t.py::t[{n}]", outcome="failed", findings=(broken,)) for n in range(250))))
     assert "and 50 more, in the JSON report" in text
     assert text.count('<details class="cause cause"') == 1
 

@@ -6,14 +6,14 @@ import re
 
 import pytest
 
-from pytest_startmethod import report_markdown
+from pytest_startmethod.report import markdown
 from test_report import finding, leg, model
 
 
 def test_report_reads():
     """A table, the verdicts, the causes with fix and count, and folded details."""
     broken = finding(message="`work` is nested", evidence=("closes over: x = 1",), fix="move `work` to the module")
-    text = report_markdown.text(
+    text = markdown.text(
         model(
             leg("fork"),
             leg("spawn", "failed", findings=(broken,)),
@@ -82,12 +82,12 @@ def test_report_reads():
 
 def test_no_leg():
     """One sentence."""
-    assert report_markdown.text(model()).splitlines()[-1] == "No test ran under a start method of its own."
+    assert markdown.text(model()).splitlines()[-1] == "No test ran under a start method of its own."
 
 
 def test_interrupted():
     """Said at the top."""
-    text = report_markdown.text(model(leg(), status=2))
+    text = markdown.text(model(leg(), status=2))
     assert "**The session did not come to its end; what had run until then is here.**" in text
 
 
@@ -96,7 +96,7 @@ NASTY = "a|b <script>x</script> ``` `` ` </details> @user *bold* [link](x) \\ \n
 
 def test_any_text_is_harmless():
     """No HTML of others, no other cell, no heading, no mention; fences are longer than what is in them."""
-    text = report_markdown.text(
+    text = markdown.text(
         model(
             leg("fork", test=f"t.py::test[{NASTY}]"),
             leg(
@@ -144,7 +144,7 @@ def test_any_text_is_harmless():
 )
 def test_inline(text, shown):
     """What stands between backticks is code, everything else stands for itself."""
-    assert report_markdown.inline(text) == shown
+    assert markdown.inline(text) == shown
 
 
 @pytest.mark.parametrize(
@@ -152,13 +152,13 @@ def test_inline(text, shown):
 )
 def test_code(text, shown):
     """The fence is longer than any run of backticks."""
-    assert report_markdown.code(text) == shown
+    assert markdown.code(text) == shown
 
 
 def test_many_are_cut():
     """100 tests and 100 legs are listed; a comment on GitHub may have 64 KiB."""
     broken = finding()
-    text = report_markdown.text(
+    text = markdown.text(
         model(*(leg(test=f"tests/t.py::t[{n}]", outcome="failed", findings=(broken,)) for n in range(3000)))
     )
     assert "- and 2900 more, in the JSON report" in text

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from pytest_startmethod import main_guard, scripts
-from pytest_startmethod.children import ChildReport, Frame, Raised
+from pytest_startmethod.causes import main_guard
+from pytest_startmethod.model.child_report import ChildReport, Frame, Raised
+from pytest_startmethod.scripts import running
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 METHODS = [m for m in ("fork", "spawn", "forkserver") if m in multiprocessing.get_all_start_methods()]
@@ -39,8 +40,8 @@ class Box:
         path.write_text(textwrap.dedent(text).lstrip("\n"), encoding="utf-8")
         return path
 
-    def run(self, text: str, *args: str, method: str = "spawn", **options) -> scripts.ScriptRun:
-        return scripts.run(self.file(text), *args, method=method, env=self.env, **options)
+    def run(self, text: str, *args: str, method: str = "spawn", **options) -> running.ScriptRun:
+        return running.run(self.file(text), *args, method=method, env=self.env, **options)
 
     def alive(self) -> list[str]:
         """Return the command lines of the marked processes that are alive."""
@@ -370,7 +371,7 @@ def test_surroundings(box):
 def test_relative_path_and_streams(box, monkeypatch):
     """The path is as it was given; input, directory and environment are what the caller says."""
     box.file("import os, sys\nprint(sys.argv[0], sys.stdin.read(), os.getcwd(), os.environ['OWN'])\n")
-    run = scripts.run(
+    run = running.run(
         "script.py", method="spawn", cwd=box.path, input="äh\n", env={**box.env, "OWN": "1", "PYTHONUTF8": "1"}
     )
     assert run.check().stdout == f"script.py äh\n {box.path} 1\n"
@@ -532,7 +533,7 @@ def test_left_by_the_script(box):
 
 def test_nothing_of_ours_keeps_it_from_running(box, monkeypatch):
     """When our part in the script's process fails, the script runs and a note says so."""
-    monkeypatch.setattr(scripts.script_process, "__file__", str(box.path / "script_process.py"))
+    monkeypatch.setattr(running.script_process, "__file__", str(box.path / "script_process.py"))
     source = Path(main_guard.__file__).with_name("script_process.py").read_text()
     box.file(source, "script_process.py")
     run = box.run("print('ran')\n").check()
@@ -552,7 +553,7 @@ def test_check(box):
 def test_no_such_script(tmp_path):
     """A script that is not there is an error at once."""
     with pytest.raises(FileNotFoundError, match=r"^no such script: nothing\.py$"):
-        scripts.run("nothing.py", method="spawn", cwd=tmp_path)
+        running.run("nothing.py", method="spawn", cwd=tmp_path)
 
 
 def test_unknown_method(box):
@@ -616,11 +617,11 @@ def test_example(session):
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_an_interrupt_before_the_script_is_known_is_noted():
     """It reaches the script later; the second one ends the wait, and afterwards all is as it was."""
-    with scripts._Interrupts(noted=True) as interrupts:
+    with running._Interrupts(noted=True) as interrupts:
         signal.raise_signal(signal.SIGINT)
         assert interrupts.count == 1
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    with scripts._Interrupts(noted=False), pytest.raises(KeyboardInterrupt):
+    with running._Interrupts(noted=False), pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from pytest_startmethod import selection
+from pytest_startmethod.model import methods as selection
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_startmethod.settings import Marker, Named, SettingsError, parse_marker
+from pytest_startmethod.session.settings import Marker, Named, SettingsError, parse_marker
 
 SHOW = """
-    from pytest_startmethod.collection import settings_of
+    from pytest_startmethod.session.collection import settings_of
 
     def pytest_report_header(config):
         settings = settings_of(config)

@@ -14,8 +14,11 @@ import pytest
 
 import state_cases
 import state_support
-from pytest_startmethod import _cpython, loading, reads, state, state_causes, structure
-from pytest_startmethod.callers import Place
+from pytest_startmethod._compat import cpython
+from pytest_startmethod.causes import state as state_causes
+from pytest_startmethod.child import values
+from pytest_startmethod.model.place import Place
+from pytest_startmethod.state import fresh_child, observing, reads
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="fresh children fork for each question")
 
@@ -26,15 +29,15 @@ FILE = os.path.abspath(state_cases.__file__)
 @pytest.fixture(scope="module")
 def children():
     """Two fresh children that are kept warm."""
-    with loading.Loader() as one, loading.Loader() as other:
+    with fresh_child.Loader() as one, fresh_child.Loader() as other:
         yield [one, other]
 
 
 def explain(given: Any, children: Any, method: str = "spawn", **context: Any) -> list[Any]:
     try:
-        observed = state.observe(given.target, given.args, method=method)
+        observed = observing.observe(given.target, given.args, method=method)
         assert observed is not None
-        seen = state.ask(observed, children)
+        seen = observing.ask(observed, children)
         assert seen is not None
     finally:
         given.undo()
@@ -191,11 +194,11 @@ def use_hostile():
 
 def test_hostile_objects_are_described_by_what_they_hold():
     """No method of an object is called, not even to learn its class."""
-    observed = state.observe(use_hostile, (Hostile(), {"x": HOSTILE}), method="spawn")
+    observed = observing.observe(use_hostile, (Hostile(), {"x": HOSTILE}), method="spawn")
     assert observed is not None
     (node,) = [each.node for each in observed.bindings if each.path.endswith("HOSTILE")]
     assert node == ["o", f"{__name__}.Hostile", [["value", ["=", "int", "1"]]], None]
-    assert structure.short(node) == f"<{__name__}.Hostile object>"
+    assert values.short(node) == f"<{__name__}.Hostile object>"
 
 
 @pytest.mark.parametrize(
@@ -220,7 +223,7 @@ def test_hostile_objects_are_described_by_what_they_hold():
 )
 def test_comparison_by_structure(one, other, path):
     """Order of keys and identity do not count; the path leads to the first difference."""
-    found = structure.differences(structure.describe(one), structure.describe(other))
+    found = values.differences(values.describe(one), values.describe(other))
     assert [each[0] for each in found] == ([] if path is None else [path])
 
 
@@ -228,23 +231,23 @@ def test_cycles_and_depth_end():
     """A value that holds itself, and one that is too deep or too large, are described within the budget."""
     loop: list[Any] = [1]
     loop.append(loop)
-    assert structure.describe(loop) == ["(", "list", [["=", "int", "1"], ["^", 0]]]
+    assert values.describe(loop) == ["(", "list", [["=", "int", "1"], ["^", 0]]]
     deep: Any = None
     for _ in range(10_000):
         deep = [deep]
-    assert structure.differences(structure.describe(deep), structure.describe([deep])) == []
+    assert values.differences(values.describe(deep), values.describe([deep])) == []
     large = [[n] for n in range(100_000)]
-    assert len(repr(structure.describe(large))) < 400_000
+    assert len(repr(values.describe(large))) < 400_000
 
 
 def test_arrays_by_type_shape_and_content():
     """An array is told by its type, shape and a digest of a part of its bytes."""
     numpy = pytest.importorskip("numpy")
-    one = structure.describe(numpy.zeros(1_000_000))
+    one = values.describe(numpy.zeros(1_000_000))
     other = numpy.zeros(1_000_000)
     other[-1] = 1
     assert one[:3] == ["a", "numpy.ndarray", "float64 (1000000,)"]
-    assert structure.differences(one, structure.describe(other)) != []
+    assert values.differences(one, values.describe(other)) != []
 
 
 # -- whose code --------------------------------------------------------------------------------------------------------
@@ -254,7 +257,7 @@ def test_users_code_is_what_is_not_installed(tmp_path):
     """Neither the standard library nor installed packages, unless named or also a folder of the project."""
     site = os.path.join(os.sep, "x", "lib", "site-packages")
     (tmp_path / "src" / "mine").mkdir(parents=True)
-    rule = state.UserCode.of_project(str(tmp_path), ["named"])
+    rule = observing.UserCode.of_project(str(tmp_path), ["named"])
     assert rule(str(tmp_path / "test_a.py"))
     assert rule(os.path.join(site, "mine", "a.py"))
     assert rule(os.path.join(site, "named", "a.py"))
@@ -420,7 +423,7 @@ def test_looking_at_variables_keeps_nothing_alive():
     def function():
         held = Held()
         gone = weakref.ref(held)
-        assert _cpython.local_variables(sys._getframe())["held"] is held
+        assert cpython.local_variables(sys._getframe())["held"] is held
         del held
         return gone()
 

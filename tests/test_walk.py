@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pytest_startmethod.walk import Sink, Walk, attributes, path_text, probe, walk
+from pytest_startmethod.pickling.walk import Sink, Walk, attributes, path_text, probe, walk
 
 
 class Thing:

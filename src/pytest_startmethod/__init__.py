@@ -8,22 +8,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .backends import Backend
-    from .failed import FailedLeg
-    from .finding import Finding
-    from .pickling import explain
-    from .warning import StartMethodWarning
+    from .model.backends import Backend
+    from .model.failed_leg import FailedLeg
+    from .model.finding import Finding
+    from .model.warning import StartMethodWarning
+    from .pickling.dry_run import explain
 
     __version__: str
 
 __all__ = ["Backend", "FailedLeg", "Finding", "StartMethodWarning", "__version__", "explain"]
 
 _HOMES = {
-    "Backend": "backends",
-    "FailedLeg": "failed",
-    "Finding": "finding",
-    "StartMethodWarning": "warning",
-    "explain": "pickling",
+    "Backend": "model.backends",
+    "FailedLeg": "model.failed_leg",
+    "Finding": "model.finding",
+    "StartMethodWarning": "model.warning",
+    "explain": "pickling.dry_run",
 }
 
 

@@ -10,8 +10,9 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from . import scripts, selection
-from .report import wrap
+from .model import methods as selection
+from .report.results import wrap
+from .scripts import running
 
 _TIMED_OUT = 124
 """As coreutils' ``timeout`` exits."""
@@ -73,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"python -m pytest_startmethod run: no such script: {options.script}", file=sys.stderr)
         return 2
     try:
-        result = scripts.run(
+        result = running.run(
             options.script, *options.args, method=options.method, timeout=options.timeout, capture=False
         )
     except KeyboardInterrupt:
@@ -92,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return result.returncode if result.returncode >= 0 else _die(-result.returncode)
 
 
-def _print(result: scripts.ScriptRun) -> None:
+def _print(result: running.ScriptRun) -> None:
     """Print the findings, the notes, and why the script was ended."""
     lines: list[str] = []
     if result.ended == "time limit":

@@ -9,9 +9,9 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from .backends import Backend
-    from .failed import FailedLeg
-    from .finding import Finding
+    from .model.backends import Backend
+    from .model.failed_leg import FailedLeg
+    from .model.finding import Finding
 
 
 def pytest_startmethod_diagnose(item: pytest.Item, failure: FailedLeg) -> Sequence[Finding] | None:

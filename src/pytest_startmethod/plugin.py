@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from . import options
-from .fixtures import mp_context, start_method, start_method_script
+from .session import options
+from .session.fixtures import mp_context, start_method, start_method_script
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
-    from .backends import Backend
+    from .model.backends import Backend
 
 # pytest finds the fixtures in the plugin's own namespace.
 __all__ = ["mp_context", "start_method", "start_method_script"]
@@ -33,7 +33,7 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
 def pytest_startmethod_backends() -> Sequence[Backend]:
     """Offer the backends that are tested with this plugin."""
-    from . import backends
+    from .model import backends
 
     return backends.SHIPPED
 
@@ -49,22 +49,22 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     """Let a session that discovers know from here on what is taken from the default context."""
     given = early_config.known_args_namespace
     if getattr(given, options.DISCOVER, None) or options.is_on(early_config, options.DISCOVER):
-        from . import _multiprocessing
+        from ._compat import multiprocessing as mp
 
-        early_config.add_cleanup(_multiprocessing.tell_apart())
+        early_config.add_cleanup(mp.tell_apart())
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marker, and look at the options if there are any."""
     config.addinivalue_line("markers", options.MARKER_HELP)
     if options.any_given(config):
-        from . import collection
+        from .session import collection
 
         settings = collection.settings_of(config)
         if settings.reports:
             collection.register_files(config)
         if settings.discover:
-            from . import discovery
+            from .session import discovery
 
             discovery.start(config, settings)
     if hasattr(config, "workerinput") or config.getoption("dist", "no") != "no":
@@ -75,7 +75,7 @@ def pytest_report_header(config: pytest.Config) -> list[str] | None:
     """Say which methods were asked for, if an option was given."""
     if not options.any_given(config) or config.getoption("no_header"):
         return None
-    from . import collection
+    from .session import collection
 
     return collection.header(config)
 
@@ -86,7 +86,7 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str] | None:
         return None
     if config.getoption("no_header") or config.get_verbosity() < 0:  # pytest asks all the same
         return None
-    from . import collection
+    from .session import collection
 
     return collection.header(config)
 
@@ -96,7 +96,7 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str] | None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Make legs of a marked function, or of one that requests ``start_method``."""
     if "start_method" in metafunc.fixturenames or options.MARKER in metafunc.definition.keywords:
-        from . import collection
+        from .session import collection
 
         collection.parametrize(metafunc)
 
@@ -109,7 +109,7 @@ def pytest_make_collect_report(
     report = yield
     nodes: list[Any] = report.result or []
     if isinstance(collector, pytest.Class) and (options.requesting(nodes) or options.marked(nodes)):
-        from . import collection
+        from .session import collection
 
         collection.expand_report(collector, report)
     return report
@@ -122,7 +122,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     found = list(dict.fromkeys([*options.requesting(items), *options.marked(items)]))
     config.stash[COUNT] = 0
     if found:
-        from . import collection
+        from .session import collection
 
         config.stash[COUNT] = collection.stash_legs(config, found)
 
@@ -131,7 +131,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Say which marked tests are no legs."""
     found = options.marked(session.items)
     if found:
-        from . import collection
+        from .session import collection
 
         collection.report_left_out(found)
 
@@ -152,7 +152,7 @@ class _Xdist:
     def pytest_sessionstart(self) -> None:
         """Take the reports of legs on the controller."""
         if not hasattr(self.config, "workerinput"):
-            from . import collection
+            from .session import collection
 
             collection.register_summary(self.config)
 

@@ -1,0 +1,1 @@
+"""The start method as the default, and what is replaced for it."""

@@ -1,0 +1,223 @@
+"""What the tests put in the place of something else: pytest's monkeypatch, and mock's ``patch`` in all its forms."""
+
+from __future__ import annotations
+
+import os
+import sys
+import types
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from types import FrameType
+from typing import Any
+
+from .._compat import cpython
+from ..child.values import public_name
+from ..model.patched import Patched
+from ..model.place import Place
+from ..source.callers import calling_place, owner, place_of
+from .activation import Patches
+
+_MOST = 2_000
+"""No leg keeps more."""
+
+
+class PatchLog:
+    """Listens to monkeypatch and mock, from the first leg to the end of the session; never raises into them.
+
+    What is set stays known until it is undone, since a fixture of wider scope sets it once for many legs.
+    """
+
+    def __init__(self, monkeypatch: type) -> None:
+        self.of_leg: list[Patched] = []
+        """What was in force when the leg began, and what was set since."""
+        self._monkeypatch = monkeypatch
+        self._active: dict[int, list[Patched]] = {}
+        """By identity of the MonkeyPatch or patcher."""
+        self._wrapped: set[type] = set()
+        self._loaded: list[types.ModuleType | None] | None = None
+        """The modules that there were when they were looked for last."""
+        self._patches = Patches()
+        self._pid = os.getpid()
+
+    def begin(self) -> list[Patched]:
+        """Begin a leg; the list that is returned grows while the leg runs."""
+        self.watch()
+        self.of_leg = [each for active in self._active.values() for each in active]
+        return self.of_leg
+
+    def watch(self) -> None:
+        """Listen to whatever there is by now: most suites import mock late or never."""
+        loaded = [sys.modules.get(name) for name in cpython.MOCK_MODULES]
+        if loaded == self._loaded:
+            return
+        self._loaded = loaded
+        if self._monkeypatch not in self._wrapped:
+            self._wrapped.add(self._monkeypatch)
+            for name in _TARGETS:
+                self._patches.put(self._monkeypatch, name, lambda original, n=name: self._setting(original, n))  # type: ignore[misc]
+            self._patches.put(self._monkeypatch, "undo", self._undoing)
+        for patcher, dict_patcher in cpython.mock_patchers():
+            if patcher not in self._wrapped:
+                self._wrapped.add(patcher)
+                self._patches.put(patcher, "__enter__", lambda o: self._entering(o, _patched_names, "mock.patch"))
+                self._patches.put(patcher, "__exit__", self._undoing)
+                into, out_of = cpython.MOCK_DICT
+                self._patches.put(dict_patcher, into, lambda o: self._entering(o, _patched_keys, "mock.patch.dict"))
+                self._patches.put(dict_patcher, out_of, self._undoing)
+
+    def close(self) -> None:
+        """Listen no longer."""
+        self._patches.undo()
+        self._wrapped.clear()
+        self._loaded = None
+        self._active.clear()
+
+    def _note(self, holder: Any, targets: Iterator[str], place: Place | None, by: str) -> None:
+        if os.getpid() != self._pid:
+            return
+        for target in targets:
+            patched = Patched(target, place, by)
+            if len(self.of_leg) < _MOST and patched not in self.of_leg:
+                self.of_leg.append(patched)
+            active = self._active.setdefault(id(holder), [])
+            if len(active) < _MOST and patched not in active:
+                active.append(patched)
+
+    def _setting(self, original: Callable[..., Any], method: str) -> Callable[..., Any]:
+        targets = _TARGETS[method]
+
+        def wrapper(monkeypatch: Any, /, *args: Any, **kwargs: Any) -> Any:
+            __tracebackhide__ = True
+            result = original(monkeypatch, *args, **kwargs)
+            with suppress(Exception):
+                self._note(monkeypatch, targets(args, kwargs), calling_place(sys._getframe(1)), "monkeypatch")
+            return result
+
+        return _like(wrapper, original)
+
+    def _entering(
+        self, original: Callable[[Any], Any], targets: Callable[[Any], Iterator[str]], by: str
+    ) -> Callable[[Any], Any]:
+        def wrapper(patcher: Any) -> Any:
+            __tracebackhide__ = True
+            result = original(patcher)
+            with suppress(Exception):
+                self._note(patcher, targets(patcher), _place(sys._getframe(1)), by)
+            return result
+
+        return _like(wrapper, original)
+
+    def _undoing(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapper(holder: Any, *args: Any) -> Any:
+            __tracebackhide__ = True
+            self._active.pop(id(holder), None)
+            return original(holder, *args)
+
+        return _like(wrapper, original)
+
+
+def _like(wrapper: Callable[..., Any], original: Callable[..., Any]) -> Callable[..., Any]:
+    wrapper.__name__, wrapper.__qualname__ = original.__name__, original.__qualname__
+    wrapper.__doc__ = original.__doc__
+    wrapper.__wrapped__ = original  # type: ignore[attr-defined]
+    return wrapper
+
+
+# -- what is patched -------------------------------------------------------------------------------------------------
+
+
+def _set_names(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[str]:
+    target, *rest = (*args, *(kwargs[key] for key in ("target", "name") if key in kwargs))
+    # setattr("pkg.mod.name", value) and delattr("pkg.mod.name") take the whole as one string
+    yield target if type(target) is str else f"{dotted(target)}.{rest[0]}"
+
+
+def _set_keys(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[str]:
+    mapping, key = (*args, *(kwargs[key] for key in ("dic", "name") if key in kwargs))[:2]
+    yield f"{dotted(mapping)}[{_key(key)}]"
+
+
+_TARGETS = {"setattr": _set_names, "delattr": _set_names, "setitem": _set_keys, "delitem": _set_keys}
+
+
+def _patched_names(patcher: Any) -> Iterator[str]:
+    yield f"{dotted(patcher.target)}.{patcher.attribute}"
+
+
+def _patched_keys(patcher: Any) -> Iterator[str]:
+    name = dotted(patcher.in_dict)
+    if patcher.clear:
+        yield name
+    for key in list(patcher.values):
+        yield f"{name}[{_key(key)}]"
+
+
+def _key(key: object) -> str:
+    return repr(key) if type(key) in (str, int, bytes, bool, float) else "..."
+
+
+def dotted(value: Any) -> str:
+    """Return the dotted name of a module, class or function, or of a global or class attribute that holds `value`.
+
+    An object that nothing of the kind holds is named by its type, in angle brackets.
+    """
+    kind = type(value)
+    if value is os.environ:
+        return "os.environ"
+    if types.ModuleType in type.mro(kind):
+        return str(object.__getattribute__(value, "__dict__").get("__name__"))
+    if type in type.mro(kind) and "<locals>" not in value.__qualname__:
+        return ".".join(public_name(value))
+    if kind is types.FunctionType and "<locals>" not in value.__qualname__:
+        return f"{value.__module__}.{value.__qualname__}"
+    for module in _modules(kind.__module__):
+        for name, held in list(module.items()):
+            if held is value:
+                return f"{module.get('__name__')}.{name}"
+            if type(held) is type and held.__module__ == module.get("__name__"):
+                for attribute, within in list(vars(held).items()):
+                    if within is value:
+                        return f"{held.__module__}.{held.__qualname__}.{attribute}"
+    return f"<{kind.__module__}.{kind.__qualname__}>"
+
+
+def _modules(first: str) -> Iterator[dict[str, Any]]:
+    """Yield the names of the module `first`, then of the user's modules, then of the package that `first` is in."""
+    package = first.partition(".")[0]
+    later = []
+    for name, module in [(first, sys.modules.get(first)), *sys.modules.items()]:
+        names = getattr(module, "__dict__", None)
+        if type(names) is not dict:
+            continue
+        file = names.get("__file__")
+        if name == first or (type(file) is str and owner(file) == "user"):
+            yield names
+        elif name.partition(".")[0] == package and package != "builtins":
+            later.append(names)
+    yield from later
+
+
+# -- where it is patched ---------------------------------------------------------------------------------------------
+
+
+def _place(frame: FrameType | None) -> Place | None:
+    """Return the user's line that made a patcher begin, or the function that it decorates."""
+    each = frame
+    while each is not None and owner(each.f_code.co_filename) != "user":
+        function = cpython.decorated_by_mock(each)
+        if function is not None:
+            return _place_of_function(function)
+        each = each.f_back
+    return calling_place(frame) if each is None else place_of(each)
+
+
+def _place_of_function(function: Any) -> Place | None:
+    for _ in range(50):  # decorators upon decorators
+        names = getattr(function, "__dict__", {})
+        if "__wrapped__" not in names:
+            break
+        function = names["__wrapped__"]
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return None
+    return Place(os.path.abspath(code.co_filename), code.co_firstlineno, function.__qualname__)

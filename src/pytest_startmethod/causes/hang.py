@@ -1,0 +1,172 @@
+"""SM403: what a call that never ends waits for, told from the stacks of the parent and its children. Pure."""
+
+from __future__ import annotations
+
+import linecache
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ..model import codes
+from ..model.finding import Finding
+from ..model.launch import Launch
+from ..model.place import Place
+from ..source.callers import owner
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """One thread's stack: (file, line, function), innermost first, and what the thread is called."""
+
+    frames: tuple[tuple[str, int, str], ...]
+    thread: str = ""
+    main: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Hanging:
+    """What was seen when the time was over."""
+
+    seconds: float
+    parent: Sequence[Stack]
+    children: Sequence[tuple[Launch, Sequence[Stack]]] = ()
+    """Launches that were alive, each with the stacks of its process, if they could be had."""
+    started: bool = True
+    """Whether the leg, or a fixture that it uses, started a process at all."""
+
+
+_LINE = re.compile(r'^\s*File "(?P<file>.+)", line (?P<line>\d+) in (?P<function>.+)$')
+_THREAD = re.compile(r"^(?:Current thread|Thread) (?P<name>0x[0-9a-f]+)(?: \[(?P<label>[^\]]*)\])?")
+
+
+def parse(lines: Sequence[str]) -> tuple[Stack, ...]:
+    """Return the stacks in what faulthandler wrote; the main thread is the last one it writes."""
+    stacks: list[tuple[str, list[tuple[str, int, str]]]] = []
+    for line in lines:
+        thread = _THREAD.match(line)
+        if thread is not None:
+            stacks.append((thread["label"] or thread["name"], []))
+        frame = _LINE.match(line)
+        if frame is not None and stacks:
+            stacks[-1][1].append((frame["file"], int(frame["line"]), frame["function"]))
+    last = len(stacks) - 1
+    return tuple(
+        Stack(tuple(frames), name, main=index == last) for index, (name, frames) in enumerate(stacks) if frames
+    )
+
+
+def user_place(stack: Stack) -> Place | None:
+    """Return the user's innermost line on a stack."""
+    for file, line, function in stack.frames:
+        if owner(file) == "user":
+            return Place(os.path.abspath(file), line, function)
+    return None
+
+
+# Module file and functions of the standard library, innermost match first, and what a thread in them waits for.
+_WAITS: tuple[tuple[str, tuple[str, ...], str], ...] = (
+    (
+        "multiprocessing/queues.py",
+        ("_finalize_join",),
+        "its queue's feeder thread to end: nobody reads what it has put",
+    ),
+    ("multiprocessing/util.py", ("_exit_function",), "its own children or queues to end"),
+    ("multiprocessing/queues.py", ("put",), "room in a queue"),
+    ("multiprocessing/queues.py", ("get",), "something to be put into a queue"),
+    ("multiprocessing/managers.py", ("_callmethod",), "an answer of its manager"),
+    ("multiprocessing/pool.py", ("join",), "the workers of a Pool to end"),
+    ("multiprocessing/pool.py", ("get", "wait", "next"), "a result of a Pool"),
+    ("multiprocessing/process.py", ("join",), "a process to end"),
+    ("multiprocessing/synchronize.py", ("__enter__", "acquire"), "a multiprocessing lock"),
+    ("multiprocessing/synchronize.py", ("wait",), "a multiprocessing event, condition or barrier"),
+    ("multiprocessing/connection.py", ("accept",), "somebody to connect"),
+    ("multiprocessing/connection.py", ("recv", "recv_bytes", "poll", "_recv", "wait"), "data from a pipe"),
+    ("multiprocessing/connection.py", ("send", "send_bytes", "_send"), "room in a pipe: nobody reads it"),
+    ("concurrent/futures/_base.py", ("result", "exception", "result_iterator"), "a future's result"),
+    ("concurrent/futures/process.py", ("shutdown",), "the workers of an executor to end"),
+    ("subprocess.py", ("wait", "communicate", "_wait"), "a subprocess"),
+    ("logging/__init__.py", ("acquire", "handle"), "a lock of logging, as a fork may have copied it: held for ever"),
+    ("threading.py", ("join", "_wait_for_tstate_lock"), "a thread to end"),
+    ("queue.py", ("get",), "something to be put into a queue"),
+    ("queue.py", ("put",), "room in a queue"),
+    ("threading.py", ("wait", "acquire", "__enter__"), "a lock, event or condition of threading"),
+    ("popen_fork.py", ("poll", "wait"), "a process to end"),
+    ("asyncio/", ("run", "run_until_complete", "run_forever"), "its event loop"),
+)
+
+
+def waits_for(stack: Stack) -> str | None:
+    """Say what a stack waits for, if its frames above the user's innermost line tell; None if not."""
+    above = []
+    for file, line, function in stack.frames:
+        if owner(file) not in ("stdlib", "ours"):
+            above.append((file, line, function))
+            break
+        above.append((file, line, function))
+    for part, functions, what in _WAITS:
+        for file, _, function in above:
+            if function.rpartition(".")[2] in functions and part in file.replace(os.sep, "/"):
+                return what
+    if above and owner(above[0][0]) == "user":  # a lock of C has no frame of its own
+        source = linecache.getline(*above[0][:2]).strip()
+        if ".acquire(" in source or (source.startswith("with ") and "lock" in source.lower()):
+            return "a lock"
+        if "sleep(" in source:
+            return "a sleep to end"
+    return None
+
+
+def explain(hanging: Hanging, method: str) -> Finding:
+    """Return the finding for a call that took longer than its limit."""
+    parent = next((stack for stack in hanging.parent if stack.main), None)
+    place = user_place(parent) if parent is not None else None
+    what = waits_for(parent) if parent is not None else None
+    message = f"the call was not over after {hanging.seconds:g} s"
+    if place is not None:
+        message += f": it is at {place.file}:{place.line} in {place.function}"
+    if what is not None:
+        message += f", waiting for {what}"
+    evidence = []
+    fix = ""
+    for launch, stacks in hanging.children:
+        said, advice = _child(launch, stacks)
+        evidence.append(said)
+        fix = fix or advice
+    if not hanging.started:
+        evidence.append("the leg started no process: whatever it waits for has nothing to do with the start method")
+        fix = "give the wait a time limit, so that it fails with a reason"
+    elif not hanging.children:
+        evidence.append("no process that the leg started is alive")
+    for stack in hanging.parent:
+        if not stack.main and user_place(stack) is not None:
+            evidence.append(f"thread {stack.thread}: {_at(stack)}")
+    file, line = (place.file, place.line) if place is not None else (None, None)
+    fix = fix or (
+        f"see what {'the child' if hanging.children else 'the test'} waits for under {method}; "
+        "give the wait a time limit, so that it fails with a reason"
+    )
+    level: Literal["cause", "note"] = "cause" if hanging.started else "note"
+    return Finding("SM403", codes.CAUSES["SM403"].name, level, "", file, line, message, tuple(evidence), fix)
+
+
+def _child(launch: Launch, stacks: Sequence[Stack]) -> tuple[str, str]:
+    """Return a sentence on a child that was alive, and what to do about it, if that can be told."""
+    named = f"child {launch.pid} ({launch.target})"
+    main = next((stack for stack in stacks if stack.main), None)
+    if main is None:
+        return f"{named}: alive; its stack could not be had", ""
+    what = waits_for(main)
+    advice = ""
+    if what is not None and "feeder thread" in what:
+        advice = "read the queue until it is empty before join(): a child cannot end while its data is in the pipe"
+    elif what == "something to be put into a queue" and launch.is_worker:
+        return f"{named}: an idle worker", ""
+    return f"{named}: {_at(main)}", advice
+
+
+def _at(stack: Stack) -> str:
+    place, what = user_place(stack), waits_for(stack)
+    where = f"at {place.file}:{place.line} in {place.function}" if place is not None else "in no code of yours"
+    return where + (f", waiting for {what}" if what is not None else "")

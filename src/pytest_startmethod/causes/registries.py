@@ -1,0 +1,140 @@
+"""SM306 where an exception says what a fresh process does not have: a codec, an adapter, an open descriptor.
+
+No name that code reads leads there, and the interpreter itself looks it up: only the exception tells what was looked
+for. Pure, but for asking the parent's registries.
+"""
+
+from __future__ import annotations
+
+import codecs
+import errno
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..model.child_report import Raised
+from ..model.finding import Finding, finding_at
+from ..model.place import Place
+from ..source.callers import owner
+from ..state.observing import Binding, Descriptor, Observed
+
+_NO_TABLE = re.compile(r"no such table: (\S+)")
+_BAD_DESCRIPTOR = f"[Errno {errno.EBADF}]"
+
+
+@dataclass(frozen=True, slots=True)
+class _Registry:
+    errors: tuple[str, ...]
+    """Types of the exception, without their modules."""
+    message: re.Pattern[str]
+    """Its message, with the name that was looked for."""
+    knows: Callable[[str], bool]
+    """Says whether the parent has it. May raise anything."""
+    path: str
+    what: str
+    setter: str
+
+
+def _adapts(name: str) -> bool:
+    adapters: dict[Any, Any] = getattr(sys.modules.get("sqlite3"), "adapters", {})
+    return any(cls.__name__ == name for cls, _ in list(adapters))
+
+
+_REGISTRIES = (
+    _Registry(
+        ("LookupError",), re.compile(r"unknown encoding: (\S+)$"), lambda name: bool(codecs.lookup(name)),
+        "codecs.lookup({name!r})", "the codec {name!r}", "codecs.register()",
+    ),
+    _Registry(
+        ("LookupError",), re.compile(r"unknown error handler name '([^']+)'"),
+        lambda name: bool(codecs.lookup_error(name)),
+        "codecs.lookup_error({name!r})", "the codecs' error handler {name!r}", "codecs.register_error()",
+    ),
+    _Registry(  # without the name of the type up to 3.10
+        ("ProgrammingError", "InterfaceError"),
+        re.compile(r"Error binding parameter .*: type '([^']+)' is not supported"), _adapts,
+        "sqlite3.adapters", "an adapter for {name}", "sqlite3.register_adapter()",
+    ),
+)  # fmt: skip
+
+
+def findings(errors: Iterable[Raised], observed: Iterable[Observed] = ()) -> list[Finding]:
+    """Return what children of a leg missed that the parent has, by the exceptions that they raised."""
+    found: dict[str, Finding] = {}
+    observed = list(observed)
+    descriptors = {each.path: each for one in observed for each in one.descriptors}
+    databases = {each.path: each for one in observed for each in one.databases}
+    for error in errors:
+        if error.type == "OSError" and error.message.startswith(_BAD_DESCRIPTOR):
+            # Any number may be that of a descriptor by chance, of a log file most likely.
+            likely = sorted(descriptors.values(), key=lambda each: each.kind not in ("a pipe", "a socket"))
+            if likely:
+                found.setdefault(likely[0].path, _not_inherited(likely, error))
+        table = _NO_TABLE.search(error.message) if error.type.endswith("OperationalError") else None
+        if table is not None:
+            for binding in databases.values():
+                found.setdefault(binding.path, _another_database(binding, table[1], error))
+        for registry in _REGISTRIES:
+            match = registry.message.search(error.message)
+            if match is None or error.type.rpartition(".")[2] not in registry.errors:
+                continue
+            finding = _finding(registry, match[1], error)
+            if finding is not None:
+                found.setdefault(finding.path + finding.message, finding)
+    return list(found.values())
+
+
+def _not_inherited(likely: Sequence[Descriptor], error: Raised) -> Finding:
+    """PEP 446: since 3.4 nothing that is executed inherits a descriptor that it is not given."""
+    descriptor, *others = likely
+    place, evidence = _reading(error)
+    evidence += tuple(f"or {each.path}: {each.number}, the number of {each.kind}" for each in others[:3])
+    message = (
+        f"{descriptor.path} is {descriptor.number}, the number of {descriptor.kind} that is open in the parent; a "
+        f"child that is not forked inherits no open descriptors: {error.type}: {error.message}"
+    )
+    fix = (
+        "pass an object that multiprocessing sends with its descriptor (a Connection, a socket), or pass the path and "
+        "open it in the child"
+    )
+    travels = descriptor.path.startswith(("args", "kwargs", "target"))
+    path = descriptor.path if travels else f"descriptor {descriptor.number}"  # the number is there, in each child
+    return finding_at("SM306", path, place, message, evidence, fix)
+
+
+def _another_database(binding: Binding, table: str, error: Raised) -> Finding:
+    where = binding.read.where
+    message = (
+        f"{binding.path}{binding.inner} is a connection of sqlite3 that a fresh child opens for itself: a database in "
+        f"memory is another one, without the table {table}: {error.type}: {error.message}"
+    )
+    fix = "use a file and open it in the child, or fill the database in the child: in an initializer, or in the target"
+    code = "SM302" if binding.of_class else "SM301"
+    evidence = (f"read at {where.file}:{where.line}",)
+    return finding_at(code, binding.path, Place(where.file, where.line), message, evidence, fix)
+
+
+def _reading(error: Raised) -> tuple[Place | None, tuple[str, ...]]:
+    """Return the user's line that raised, and the evidence for it."""
+    own = [each for each in error.frames if owner(each.file) == "user"]
+    if not own:
+        return None, ()
+    return Place(own[-1].file, own[-1].line), (f"read at {own[-1].file}:{own[-1].line}: {own[-1].source}",)
+
+
+def _finding(registry: _Registry, name: str, error: Raised) -> Finding | None:
+    try:
+        if not registry.knows(name):
+            return None
+    except Exception:  # a search function is the user's
+        return None
+    place, evidence = _reading(error)
+    what = registry.what.format(name=name)
+    message = f"{what} is registered in the parent and not in a fresh child: {error.type}: {error.message}"
+    fix = (
+        f"call {registry.setter} in the child too: in a pool's initializer, first in the target, or in the module that "
+        "the child imports"
+    )
+    return finding_at("SM306", registry.path.format(name=name), place, message, evidence, fix)

@@ -1,0 +1,274 @@
+"""What runs in the fresh child that says whether bytes load: it forks for each question and forgets the answer.
+
+Like `child`, it is loaded by its path, with the standard library only; see `loading` for the parent's side. A question
+is two blocks on standard input, JSON and the pickled bytes; an answer is one block of JSON on what was standard
+output. Whatever the user's modules print goes nowhere.
+"""
+
+# ruff: noqa: SIM105
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import struct
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+LIMIT = 20
+"""No more failures than that are looked for."""
+
+
+def main(
+    exception: Callable[[BaseException], dict[str, Any]], modules: Mapping[str, Mapping[str, Any]] | None = None
+) -> None:
+    """Answer questions until standard input ends. `exception` turns an exception into builtins.
+
+    `modules` holds what else was sent, for questions about values: see `state_child`.
+    """
+    requests, answers = os.dup(0), os.dup(1)
+    null = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(null, stream)
+    import multiprocessing.spawn
+
+    header = read_block(requests)
+    if header is None:
+        return
+    multiprocessing.spawn.prepare(json.loads(header))
+    write_block(answers, b"{}")
+    while (header := read_block(requests)) is not None:
+        payload = read_block(requests)
+        if payload is None:
+            return
+        question = json.loads(header)
+        if "bindings" in question and modules is not None:
+            child = modules["observer"]
+            child["keep"](question["keep"])
+            answer = _in_fork(lambda: child["answer"](question, modules["values"], modules["process_state"]),  # noqa: B023
+                              question["seconds"])  # fmt: skip
+            new = answer.pop("new", [])
+            write_block(answers, json.dumps(answer).encode())
+            child["keep"](new)
+            continue
+        answer = _in_fork(lambda: _load(question, payload, exception), question["seconds"])  # noqa: B023
+        if answer.get("error") is not None:
+            traced = _in_fork(lambda: _trace(question, payload, exception), question["seconds"])  # noqa: B023
+            answer["broken"] = traced.get("broken", [])
+        write_block(answers, json.dumps(answer).encode())
+
+
+def _in_fork(work: Callable[[], dict[str, Any]], seconds: float) -> dict[str, Any]:
+    """Return what `work` returns in a fork of this process; without fork, in this process itself."""
+    if not hasattr(os, "fork"):
+        return work()
+    receive, send = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            import signal
+
+            os.close(receive)
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(int(seconds) + 1)  # nothing outlives the session, whatever becomes of it
+            write_block(send, json.dumps(work()).encode())
+        finally:
+            os._exit(0)
+    os.close(send)
+    try:
+        data = read_block(receive)
+    finally:
+        os.close(receive)
+        _, status = os.waitpid(pid, 0)
+    return {"crashed": os.waitstatus_to_exitcode(status)} if data is None else json.loads(data)
+
+
+# -- loading ---------------------------------------------------------------------------------------------------------
+
+
+def _prepare(question: Mapping[str, Any]) -> list[Any]:
+    """Do what ``spawn._main`` does before it unpickles; return zero pages in the place of large buffers."""
+    import mmap
+    import multiprocessing.process
+    import multiprocessing.spawn
+
+    # Until this goes, proxies do not call their manager, and nothing may start a process.
+    multiprocessing.process.current_process()._inheriting = True  # type: ignore[attr-defined]
+    multiprocessing.spawn.prepare(question["main"])
+    return [mmap.mmap(-1, size) if size else bytearray() for size in question["buffers"]]
+
+
+def _load(
+    question: Mapping[str, Any], payload: bytes, exception: Callable[[BaseException], dict[str, Any]]
+) -> dict[str, Any]:
+    try:
+        buffers = _prepare(question)
+    except Exception as error:
+        return {"error": exception(error), "start_up": True}
+    try:
+        pickle.loads(payload, buffers=buffers)
+    except BaseException as error:
+        return {"error": exception(error)}
+    return {"error": None}
+
+
+def _trace(
+    question: Mapping[str, Any], payload: bytes, exception: Callable[[BaseException], dict[str, Any]]
+) -> dict[str, Any]:
+    tracing = _Tracing(io.BytesIO(payload), buffers=_prepare(question))
+    tracing.exception = exception
+    try:
+        tracing.load()
+    except BaseException:
+        pass  # it went on after the first failure, as nothing else does
+    return {"broken": tracing.broken}
+
+
+class _Broken:
+    """Stands for what did not load, so that the rest can be tried."""
+
+    def __call__(self, *_args: object, **_kwargs: object) -> _Broken:
+        return self
+
+    def __setstate__(self, _state: object) -> None:
+        pass
+
+
+class _Tracing(pickle._Unpickler):
+    """Python's own unpickler, which has had this form since 3.0: an operation that raises is noted and passed over."""
+
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {}
+    stack: list[Any]
+    metastack: list[list[Any]]
+    append: Callable[[Any], None]
+    exception: Callable[[BaseException], dict[str, Any]]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.broken: list[dict[str, Any]] = []
+        self.number = -1
+
+    def note(self, error: BaseException, operands: list[Any], names: tuple[str, str] | None) -> None:
+        """Note a failure that does not come from an earlier one."""
+        if len(self.broken) >= LIMIT or any(map(_holds_broken, operands)):
+            return
+        self.broken.append({"number": self.number, "error": self.exception(error), "global": names})
+
+
+def _holds_broken(value: Any, depth: int = 5) -> bool:
+    if type(value) is _Broken:
+        return True
+    if depth and type(value) in (list, tuple, set, frozenset):
+        return any(_holds_broken(each, depth - 1) for each in value)
+    if depth and type(value) is dict:
+        return any(_holds_broken(each, depth - 1) for each in value.values())
+    try:
+        state = object.__getattribute__(value, "__dict__")
+    except (AttributeError, TypeError):
+        return False
+    return bool(depth) and type(state) is dict and any(_holds_broken(each, depth - 1) for each in state.values())
+
+
+def _names(obj: Any) -> tuple[str, str] | None:
+    """Return module and qualified name of a class or function, or of an object's class."""
+    if not isinstance(type(obj), type) or type(obj) is _Broken:
+        return None
+    if not issubclass(type(obj), type) and type(obj).__name__ not in ("function", "builtin_function_or_method"):
+        obj = type(obj)
+    names = (getattr(obj, "__module__", None), getattr(obj, "__qualname__", None))
+    return names if all(type(name) is str for name in names) else None  # type: ignore[return-value]
+
+
+_OPERANDS = {"REDUCE": 2, "NEWOBJ": 2, "NEWOBJ_EX": 3, "STACK_GLOBAL": 2, "GLOBAL": 0, "BUILD": 2}
+_LEAVES_NOTHING = {"NEWOBJ", "NEWOBJ_EX", "STACK_GLOBAL", "GLOBAL"}
+"""What has taken its operands off the stack when it fails."""
+_COLLECTIONS = ("APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS")
+
+
+def _traced(name: str, original: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Wrap one operation of the unpickler: what it raises is noted, and the stack is left as if it had worked."""
+
+    def operation(self: _Tracing) -> None:
+        self.number += 1
+        if name in _COLLECTIONS:
+            one = name in ("APPEND", "SETITEM")
+            holder = self.stack[-2 if name == "APPEND" else -3] if one else self.metastack[-1][-1]
+            items = [] if one else list(self.stack)
+            try:
+                original(self)
+            except Exception as error:
+                self.note(error, [holder, items], _names(holder))
+            return
+        count = _OPERANDS.get(name)
+        if count is None:
+            original(self)
+            return
+        operands = self.stack[len(self.stack) - count :]
+        try:
+            original(self)
+        except Exception as error:
+            names = tuple(operands) if name == "STACK_GLOBAL" else _names(operands[0]) if operands else None
+            self.note(error, operands, names)
+            if name == "REDUCE":
+                self.stack[-1] = _Broken()
+            elif name in _LEAVES_NOTHING:
+                self.append(_Broken())
+
+    return operation
+
+
+def _counted(original: Callable[[Any], None]) -> Callable[[Any], None]:
+    def operation(self: _Tracing) -> None:
+        self.number += 1
+        original(self)
+
+    return operation
+
+
+def _fill() -> None:
+    import pickletools
+
+    names = {ord(each.code): each.name for each in pickletools.opcodes}
+    for code, original in pickle._Unpickler.dispatch.items():
+        name = names.get(code, "")
+        watched = name in _OPERANDS or name in _COLLECTIONS
+        _Tracing.dispatch[code] = _traced(name, original) if watched else _counted(original)
+
+
+_fill()
+
+# -- blocks ----------------------------------------------------------------------------------------------------------
+
+
+def read_block(descriptor: int) -> bytes | None:
+    """Return one block; None at the end of the file."""
+    header = _read(descriptor, 8)
+    return None if header is None else _read(descriptor, struct.unpack("!Q", header)[0])
+
+
+def _read(descriptor: int, size: int) -> bytes | None:
+    parts = []
+    while size:
+        part = os.read(descriptor, min(size, 1 << 20))
+        if not part:
+            return None
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
+def write_block(descriptor: int, data: bytes) -> None:
+    """Write one block: its length in eight bytes, then `data`."""
+    view = memoryview(struct.pack("!Q", len(data)) + data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    for _stream in (0, 1):
+        msvcrt.setmode(_stream, os.O_BINARY)

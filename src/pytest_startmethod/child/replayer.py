@@ -1,0 +1,279 @@
+"""The child's side of an experiment: set what the parent sent along, before the process object is loaded.
+
+`child` calls `apply` in a spawn or forkserver child once ``spawn.prepare`` has given it the parent's ``sys.path``. It
+runs in experiments only. What cannot be loaded or set leaves the child as it is, and the parent hears of it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pickle
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from . import process_state, values
+
+ABSENT = "absent"
+"""In the place of the bytes: the parent has no such binding."""
+
+
+def apply(carried: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Set every carried value; return for each its path and what kept it from being set, or None."""
+    outcomes = []
+    for each in carried:
+        error = each.get("error")
+        if error is None:
+            try:
+                _APPLY[each["kind"]](each)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as trouble:  # importing the user's module may do anything
+                error = f"{type(trouble).__name__}: {_text(trouble)}"
+        outcomes.append({"path": each["path"], "error": error})
+    return outcomes
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)[:500]
+    except Exception:
+        return "<its __str__ raised>"
+
+
+# -- bindings --------------------------------------------------------------------------------------------------------
+
+
+def _binding(carried: dict[str, Any]) -> None:
+    module = importlib.import_module(carried["module"])
+    *owners, name = carried["names"]
+    target: Any = module
+    for each in owners:
+        target = read(target, each)
+    before = values.describe(values.resolve(module, carried["names"]))
+    _take(carried, target, name)
+    after = values.describe(values.resolve(module, carried["names"]))
+    if values.differences(carried["node"], after) and not values.differences(before, after):
+        raise RuntimeError("it keeps the value that it has")  # a class by its name, for one: nothing was tried
+
+
+def _take(carried: dict[str, Any], target: Any, name: str) -> None:
+    old = own_value(target, name, _NONE)
+    if carried["data"] == ABSENT:
+        if old is not _NONE:
+            delattr(target, name)
+        return
+    new, how = pickle.loads(carried["data"]), carried["how"]
+    if how == "context variable":
+        read(target, name).set(new)
+        return
+    if how == "thread-local":
+        vars(read(target, name)).update(new)
+        return
+    if how == "virtual subclasses":
+        for each in new:
+            target.register(each)
+        return
+    if how == "implementations":
+        for cls, function in new.items():
+            target.register(cls, function)
+        return
+    if how == "function":
+        function = read(target, name)
+        function.__dict__.update(new[0])
+        function.__code__ = new[1]
+        return
+    if name == "__closure__":
+        for cell, other in zip(target.__closure__, new, strict=True):
+            cell.cell_contents = other.cell_contents
+        return
+    if type(old) is type(new) is dict and carried["module"] in sys.stdlib_module_names:
+        old.clear()  # sqlite3 and pickle hold these tables themselves
+        old.update(new)
+        return
+    set_value(target, name, new)
+    if old is _NONE:
+        return
+    # who imported the name from there has the old object
+    for module_name, alias in carried.get("aliases", ()):
+        names = getattr(sys.modules.get(module_name), "__dict__", {})
+        if names.get(alias, _NONE) is old:
+            names[alias] = new
+
+
+_NONE = object()
+
+
+def own_value(owner: Any, name: str, default: Any = None) -> Any:
+    """Return what `owner` itself holds under `name`, as it lies there: no descriptor is asked, no code of it runs."""
+    kind = type(owner)
+    try:
+        names = type.__getattribute__(owner, "__dict__") if _is_class(owner) else _names(owner)
+        if name in names:
+            return names[name]
+    except (AttributeError, TypeError):
+        pass
+    for cls in type.mro(owner)[1:] if _is_class(owner) else type.mro(kind):
+        found = vars(cls).get(name, _NONE)
+        if found is not _NONE:
+            if type(found).__name__ in ("member_descriptor", "getset_descriptor") and not _is_class(owner):
+                try:
+                    return found.__get__(owner, kind)
+                except AttributeError:
+                    return default
+            return found if _is_class(owner) else default
+    return default
+
+
+def _names(owner: Any) -> Any:
+    return object.__getattribute__(owner, "__dict__")
+
+
+def _is_class(value: Any) -> bool:
+    return type in type.mro(type(value)) if type(value) is not type else True
+
+
+def read(owner: Any, name: str) -> Any:
+    """Return ``owner.name``, from where it lies if that can be seen, else by asking."""
+    found = own_value(owner, name, _NONE)
+    if found is _NONE or (_is_class(owner) and hasattr(type(found), "__get__")):
+        return getattr(owner, name)
+    return found
+
+
+def set_value(owner: Any, name: str, value: Any) -> None:
+    """Bind ``owner.name``, also where a class or an instance does not like to be changed."""
+    try:
+        setattr(owner, name, value)
+    except Exception:
+        (type if _is_class(owner) else object).__setattr__(owner, name, value)
+
+
+def make_instance(cls: type) -> Any:
+    """Return a bare instance: a mock's own class would say no."""
+    return object.__new__(cls)
+
+
+def set_state(instance: Any, state: dict[str, Any]) -> None:
+    """Fill what `make_instance` returned."""
+    object.__getattribute__(instance, "__dict__").update(state)
+
+
+class Gone:
+    """What a weak reference referred to."""
+
+
+# -- what is not a binding -------------------------------------------------------------------------------------------
+
+
+def _setting(carried: dict[str, Any]) -> None:
+    value = pickle.loads(carried["data"])
+    home, _, name = carried["setter"].rpartition(".")
+    setter = getattr(importlib.import_module(home), name)
+    if type(value) is tuple:
+        setter(*value)
+    elif type(value) is dict:
+        setter(**value)
+    else:
+        setter(value)
+    if process_state.setting(carried["path"]) != value:
+        raise RuntimeError("it keeps the value that it has")
+
+
+def _environment(carried: dict[str, Any]) -> None:
+    import os
+
+    if carried["data"] == ABSENT:
+        os.environ.pop(carried["name"], None)
+    else:
+        os.environ[carried["name"]] = carried["data"]
+
+
+def _whole_environment(carried: dict[str, Any]) -> None:
+    import os
+
+    for name in set(os.environ) - set(carried["data"]):
+        del os.environ[name]
+    os.environ.update(carried["data"])
+
+
+def _module(carried: dict[str, Any]) -> None:
+    if carried["data"] == ABSENT:
+        sys.modules.pop(carried["name"], None)
+        return
+    module = pickle.loads(carried["data"])
+    sys.modules[carried["name"]] = module
+    parent, _, name = carried["name"].rpartition(".")
+    if parent:
+        setattr(importlib.import_module(parent), name, module)
+
+
+def _logging(carried: dict[str, Any]) -> None:
+    import logging
+
+    for name, state in pickle.loads(carried["data"]):
+        logger = logging.getLogger(name or None)
+        logger.handlers[:] = state.pop("handlers")
+        logger.filters[:] = state.pop("filters")
+        vars(logger).update(state)
+        logger.setLevel(state["level"])  # forgets what was cached of levels
+
+
+def _random(carried: dict[str, Any]) -> None:
+    import random
+
+    state, numpy_state = pickle.loads(carried["data"])
+    random.setstate(state)
+    if numpy_state is not None:
+        importlib.import_module("numpy.random").set_state(numpy_state)
+
+
+def _decimal(carried: dict[str, Any]) -> None:
+    import decimal
+
+    decimal.setcontext(pickle.loads(carried["data"]))
+
+
+def _locale(carried: dict[str, Any]) -> None:
+    import locale
+
+    locale.setlocale(locale.LC_ALL, carried["data"])
+
+
+def _warnings(carried: dict[str, Any]) -> None:
+    import warnings
+
+    warnings.resetwarnings()  # says that they changed, too
+    warnings.filters[:] = pickle.loads(carried["data"])  # type: ignore[index]
+
+
+def _signal(carried: dict[str, Any]) -> None:
+    import signal
+
+    if threading.current_thread() is not threading.main_thread():
+        raise RuntimeError("signal handlers can be set in the main thread only")
+    signal.signal(carried["name"], pickle.loads(carried["data"]))
+
+
+def _by_value(_carried: dict[str, Any]) -> None:
+    """Let results go by value, too: the parent knows the classes again that it sent."""
+    from ..experiments import replay
+
+    replay.send_results_by_value()
+
+
+_APPLY: dict[str, Callable[[dict[str, Any]], None]] = {
+    "binding": _binding,
+    "environment": _environment,
+    "whole environment": _whole_environment,
+    "module": _module,
+    "setting": _setting,
+    "logging": _logging,
+    "random": _random,
+    "decimal": _decimal,
+    "locale": _locale,
+    "warnings": _warnings,
+    "signal": _signal,
+    "by value": _by_value,
+}

@@ -1,0 +1,1 @@
+"""Confirms or clears findings by running a leg again."""

@@ -1,0 +1,95 @@
+"""Notice a Pool whose workers die before they can run a task, and end the wait for what can never come.
+
+A Pool replaces its dead workers for ever and forgets the task that a dead one had taken: ``map``, ``apply`` and the
+others never return. (ProcessPoolExecutor gives up by itself and raises BrokenProcessPool.)
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from .._compat import multiprocessing as mp
+
+EXTRA_DEATHS = 2
+"""Every worker of the pool died, and so many of those that took their place: it will not get better."""
+
+
+class WorkersDiedError(RuntimeError):
+    """The workers of a Pool die before they run a task, so that its results can never come."""
+
+
+@dataclass(slots=True)
+class Watched:
+    """One pool: its workers' exits in order, and what it was given."""
+
+    exits: list[int] = field(default_factory=list)
+    """Of workers that failed, since the last result."""
+    results: int = 0
+    pool: Callable[[], Any] = lambda: None
+    """A weak reference; known once the pool is given a task."""
+    given_up: str | None = None
+    """What was said when its jobs were ended."""
+
+    def exited(self, code: int | None) -> None:
+        """Hear that a worker is gone."""
+        if code:
+            self.exits.append(code)
+
+
+class Pools:
+    """The pools of a session, by the queue that their workers read.
+
+    Everything is called from where the pool's own threads and the user's pass anyway; there is no thread of ours.
+    """
+
+    def __init__(self) -> None:
+        self._watched: weakref.WeakKeyDictionary[Any, Watched] = weakref.WeakKeyDictionary()
+        self._lock = threading.Lock()
+
+    def of(self, queue: Any) -> Watched:
+        """Return what is known of the pool whose workers read `queue`."""
+        return self._watched.setdefault(queue, Watched())
+
+    def submitted(self, pool: Any) -> None:
+        """Know the pool behind a queue: it was given a task."""
+        watched = self.of(mp.pool_queue(pool))
+        if watched.pool() is None:
+            watched.pool = weakref.ref(pool)
+
+    def result(self, job: Any, outcome: tuple[bool, Any]) -> None:
+        """Hear that a result arrived: workers do run tasks."""
+        if isinstance(outcome[1], WorkersDiedError):
+            return
+        cache = mp.job_cache(job)
+        for watched in list(self._watched.values()):
+            pool = watched.pool()
+            if pool is not None and mp.pool_jobs(pool) is cache:
+                watched.results += 1
+                watched.exits.clear()
+
+    def worker_starting(self, watched: Watched, why: Callable[[], str], lost: Callable[[], set[int]]) -> None:
+        """Look at the pool whose worker is about to start: in its own thread, in the place of one that died.
+
+        `why` says what the dead workers' reports tell; `lost` returns the numbers of the jobs whose tasks no worker
+        could load.
+        """
+        pool = watched.pool()
+        if pool is None or not watched.exits:
+            return
+        with self._lock:
+            jobs = mp.pool_jobs(pool)
+            doomed = lost() & set(jobs)
+            if not watched.results and len(watched.exits) >= mp.pool_size(pool) + EXTRA_DEATHS:
+                doomed = set(jobs)
+            if not doomed:
+                return
+            count = len(watched.exits)
+            died = f"{count} workers of this Pool died" if count > 1 else "a worker of this Pool died"
+            text = f"{died} before running a task, so its result can never come: {why()}"
+            watched.given_up = text
+            for number in doomed:
+                mp.fail_job(jobs.get(number), WorkersDiedError(text))

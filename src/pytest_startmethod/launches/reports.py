@@ -1,0 +1,362 @@
+"""The parent's side of `child`: the directory where children leave their reports, and the reports themselves."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+import json
+import marshal
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from importlib.machinery import SourceFileLoader
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from .._compat import cpython
+from ..child import reporter
+from ..model.child_report import ChildReport, Frame, Raised, Result, Unreturned, Work
+from . import lines
+
+if TYPE_CHECKING:
+    from ..activation.activation import Patches
+
+_LARGEST = 1_000_000
+"""No event is that large; whatever is was not written by `child`."""
+
+
+class _InParent:
+    """A class's attribute that is `function` in this process, and what it was in those that are forked from it."""
+
+    __slots__ = ("_function", "_original", "_pid")
+
+    def __init__(self, function: Callable[..., Any], original: Callable[..., Any]) -> None:
+        self._function = function
+        self._original = original
+        self._pid = os.getpid()
+
+    def __get__(self, instance: object, owner: type | None = None) -> Callable[..., Any]:
+        return self._function if os.getpid() == self._pid else self._original
+
+
+class ReportDirectory:
+    """A directory that only this user can read, for the reports of the children of one leg or of a session."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.unreturned: list[Unreturned] = []
+        self._lines = lines.Lines(path)
+        self._left: list[str] = []
+        """The names in the directory after it was cleared, if all of them stay."""
+        self._pid = os.getpid()
+
+    @classmethod
+    def create(cls, parent: str | None = None) -> ReportDirectory:
+        """Make the directory, in `parent` if given. Raises OSError if there is no place for it."""
+        # named as multiprocessing names its own: it can be that, too, and no path in it is longer than the user's
+        directory = cls(tempfile.mkdtemp(prefix="pymp-", dir=parent))
+        with contextlib.suppress(OSError, SyntaxError):  # then children compile it
+            code = compiled(reporter.__file__)
+            with open(os.path.join(directory.path, reporter.COMPILED), "wb") as file:
+                file.write(code)
+        return directory
+
+    def hold_life_line(self) -> None:
+        """Let every child that reports here end with this process, and the directory, too, however this one ends."""
+        if sys.platform != "linux":
+            return
+        path = os.path.join(self.path, reporter.LIFE_LINE)
+        os.mkfifo(path, 0o600)
+        # for reading, too: opening for writing alone waits for a reader
+        reporter.writing_end = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC), os.getpid()
+        _remove_at_the_end(self.path, path)
+
+    def within(self) -> ReportDirectory | None:
+        """Return a directory in this one whose children do not end with this process: they are not ours to end."""
+        try:
+            path = tempfile.mkdtemp(dir=self.path)
+            with contextlib.suppress(OSError):
+                shutil.copy(os.path.join(self.path, reporter.COMPILED), path)
+        except OSError:
+            return None
+        return ReportDirectory(path)
+
+    def watch_preparation(
+        self, original: Callable[[str], dict[str, Any]], package: str = "multiprocessing"
+    ) -> Callable[[str], dict[str, Any]]:
+        """Wrap ``spawn.get_preparation_data``: spawn and forkserver children report here."""
+        return reporter.watch_preparation(original, self.path, package)
+
+    def watch_launch(
+        self, original: Callable[[Any, Any], None], package: str = "multiprocessing"
+    ) -> Callable[[Any, Any], None]:
+        """Wrap ``popen_fork.Popen._launch``: forked children report here."""
+        return lines.watch_launch(original, self._lines, package)
+
+    def watch_loads(self, original: Callable[..., Any]) -> _InParent:
+        """Wrap ``ForkingPickler.loads``, through which the parent receives: what it cannot load is noted."""
+
+        def loads(*args: Any, **kwargs: Any) -> Any:
+            __tracebackhide__ = True
+            try:
+                return original(*args, **kwargs)
+            except Exception as error:
+                with contextlib.suppress(Exception):
+                    self._not_loaded(error, sys._getframe(1))
+                raise
+
+        return _InParent(loads, original)  # with no frame of ours in a child's traceback
+
+    def listen(self, patches: Patches, package: str = "multiprocessing") -> None:
+        """Exchange what `package` starts its children through, and what the parent receives through, until undone."""
+        from .._compat import multiprocessing as mp
+
+        def receive() -> None:
+            patches.put(mp.pickler_class(package), "loads", self.watch_loads)
+
+        self.listen_to_starts(patches, package)
+        patches.when_loaded(f"{package}.connection", receive)
+
+    def listen_to_starts(self, patches: Patches, package: str = "multiprocessing") -> None:
+        """Exchange what `package` starts its children through, until undone."""
+        from .._compat import multiprocessing as mp
+
+        watch_bootstrap = functools.partial(reporter.watch_bootstrap, directory=self.path, package=package)
+        patches.put(mp.process_class(package), "_bootstrap", watch_bootstrap)
+        if hasattr(os, "fork"):
+            watch_launch = functools.partial(self.watch_launch, package=package)
+            patches.put(mp.forking_popen_class(package), "_launch", watch_launch)
+        watch_preparation = functools.partial(self.watch_preparation, package=package)
+        patches.put(mp.spawn_module(package), "get_preparation_data", watch_preparation)
+
+    def _not_loaded(self, error: Exception, frame: FrameType | None) -> None:
+        if os.getpid() == self._pid and len(self.unreturned) < 100:
+            raised = raised_from(reporter._exception(error))
+            frames = tuple(each for each in raised.frames if each.file != __file__)
+            self.unreturned.append(Unreturned(replace(raised, frames=frames), cpython.receiver(frame)))
+
+    def _stack_of(self, pid: int) -> str:
+        """Return the path of the file in which the child writes its stacks."""
+        path = os.path.join(self.path, f"{pid}.stack")
+        line = self._lines.of(pid)  # which the child does not use if two threads forked at the same time
+        return path if line is None or os.path.exists(path) else line.path
+
+    def listens(self, pid: int) -> bool:
+        """Say whether the child writes its stacks when it is asked to."""
+        return os.path.exists(self._stack_of(pid))
+
+    def stack_lines(self, pid: int) -> list[str]:
+        """Return what faulthandler wrote in the child."""
+        try:
+            with open(self._stack_of(pid), encoding="utf-8", errors="replace") as file:
+                return file.read().splitlines()[1:]
+        except OSError:
+            return []
+
+    def read(self) -> tuple[ChildReport, ...]:
+        """Return all reports, the oldest first; what cannot be read is passed over."""
+        try:
+            names = sorted(os.listdir(self.path))
+        except OSError:
+            return ()
+        reports = [_read_event(os.path.join(self.path, name)) for name in names if name.endswith(".json")]
+        reports += [_read_stack(os.path.join(self.path, name), pid) for name in names if (pid := _pid_in(name))]
+        reports += [_read_stack(line.path, line.pid) for line in self._lines.used if line.pid is not None]
+        return tuple(sorted((each for each in reports if each is not None), key=lambda each: each.time))
+
+    def replayed(self) -> list[dict[str, Any]]:
+        """Return what the children of an experiment took over: path, and what kept it from being set or None."""
+        outcomes: list[dict[str, Any]] = []
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            for name in sorted(os.listdir(self.path)):
+                if name.endswith(f".{reporter.REPLAYED}"):
+                    with open(os.path.join(self.path, name), encoding="utf-8") as file:
+                        outcomes += json.load(file)["outcomes"]
+        return outcomes
+
+    def over(self, pid: int) -> None:
+        """Know that a child is over and left nothing to read: what it reported through serves the next one."""
+        line = self._lines.of(pid)
+        if line is not None and not line.is_written():
+            self._lines.free(line)
+
+    def clear(self) -> None:
+        """Forget the reports so far. Children that still run keep their files for a crash."""
+        for line in tuple(self._lines.used):
+            if line.pid is not None and (line.is_written() or not _runs(line.pid)):
+                with contextlib.suppress(OSError):
+                    self._lines.free(line)
+        self.unreturned.clear()
+        try:
+            names = os.listdir(self.path)
+        except OSError:
+            return
+        if names == self._left:
+            return
+        self._left = []
+        stays = True
+        for name in names:
+            path = os.path.join(self.path, name)
+            pid = _pid_in(name)
+            if name.endswith((".json", reporter.REPLAYED)) or (pid and (not _runs(pid) or _read_stack(path, pid))):
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
+                stays = False
+            stays = stays and not pid
+        if stays:
+            self._left = names
+
+    def remove(self) -> None:
+        """Remove the directory; does nothing in a forked child."""
+        if os.getpid() != self._pid:
+            return
+        self._lines.close()
+        if reporter.writing_end is not None and os.path.exists(os.path.join(self.path, reporter.LIFE_LINE)):
+            os.close(reporter.writing_end[0])
+            reporter.writing_end = None
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+# It is open before the parent goes on: once the last writer is gone, opening would wait for another one, for ever.
+_WAIT_AND_REMOVE = """exec 3< "$2"; (read -r line <&3; rm -rf "$1") </dev/null >/dev/null 2>&1 &"""
+
+
+def _remove_at_the_end(directory: str, life_line: str) -> None:
+    """Leave a shell behind, nobody's child, that removes `directory` when the last writer of `life_line` is gone."""
+    null = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in (0, 1, 2)]
+    command = ["sh", "-c", _WAIT_AND_REMOVE, "sh", directory, life_line]
+    os.waitpid(os.posix_spawn("/bin/sh", command, {}, file_actions=null, setsid=True), 0)
+
+
+@functools.lru_cache
+def compiled(file: str) -> bytes:
+    """Return the code of a module as a ``.pyc`` file has it (PEP 552). Raises OSError or SyntaxError.
+
+    Children may not find one: pytest compiles the plugin's modules elsewhere, and ``PYTHONDONTWRITEBYTECODE`` is common
+    where tests run.
+    """
+    name = os.path.basename(file).partition(".")[0]
+    return importlib.util.MAGIC_NUMBER + bytes(12) + marshal.dumps(SourceFileLoader(name, file).get_code(name))
+
+
+# -- reading ---------------------------------------------------------------------------------------------------------
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (OSError, OverflowError):
+        return False
+    return True
+
+
+def _pid_in(name: str) -> int:
+    """Return the pid that a file's name says its stacks are of, or 0."""
+    pid, _, kind = name.partition(".")
+    return int(pid) if kind == "stack" and pid.isdecimal() else 0
+
+
+def _text(path: str) -> str | None:
+    try:
+        if os.path.getsize(path) > _LARGEST:
+            return None
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return None
+
+
+def _read_event(path: str) -> ChildReport | None:
+    try:
+        return report_from(json.JSONDecoder().decode(_text(path) or ""))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+
+
+def _read_stack(path: str, pid: int) -> ChildReport | None:
+    """Return the report of a stack: the first line says who wrote it, the rest is faulthandler's."""
+    try:
+        header, *stack = (_text(path) or "").splitlines()
+        if not any(stack):
+            return None
+        method, starter = header.split()
+        fatal = any(line.startswith(("Fatal Python error", "Windows fatal exception")) for line in stack)
+        return ChildReport(
+            pid=pid,
+            phase="crash" if fatal else "stack",
+            starter=int(starter),
+            method=method,
+            time=os.path.getmtime(path),
+            stack=tuple(stack),
+        )
+    except (OSError, ValueError):
+        return None
+
+
+def report_from(values: Mapping[str, Any]) -> ChildReport:
+    """Return the report of an event. Raises ValueError, TypeError or KeyError if it is none."""
+    work, result = values.get("work"), values.get("result")
+    return ChildReport(
+        pid=int(values["pid"]),
+        phase=str(values["phase"]),
+        ppid=_number(values.get("ppid")),
+        starter=_number(values.get("starter")),
+        method=_string(values.get("method")),
+        process=_string(values.get("process")),
+        task=bool(values.get("task")),
+        job=_number(values.get("job")),
+        role=_string(values.get("role")),
+        work=work_from(work),
+        time=float(values.get("time", 0.0)),
+        raised=tuple(map(raised_from, values.get("raised", ()))),
+        exit_code=_number(values.get("exit_code")),
+        sys_path=_strings(values.get("sys_path", ())),
+        cwd=_string(values.get("cwd")),
+        main=_string(values.get("main")),
+        result=None
+        if result is None
+        else Result(
+            of=str(result["of"]),
+            path=str(result["path"]),
+            type=str(result["type"]),
+            raised=bool(result["raised"]),
+            text=str(result.get("text", "")),
+            part=work_from(result.get("part")),
+        ),
+    )
+
+
+def raised_from(values: Mapping[str, Any]) -> Raised:
+    """Return the exception that `child` made `values` of."""
+    return Raised(
+        type=str(values["type"]),
+        message=str(values["message"]),
+        frames=tuple(Frame(str(f), int(n), str(fn), str(s)) for f, n, fn, s in values.get("frames", ())),
+        omitted=int(values.get("omitted", 0)),
+        name=_string(values.get("name")),
+        statement=_string(values.get("statement")),
+        values=tuple((str(name), str(text)) for name, text in values.get("values", ())),
+    )
+
+
+def work_from(values: Mapping[str, Any] | None) -> Work | None:
+    """Return the function that `child` made `values` of."""
+    if values is None:
+        return None
+    return Work(str(values["name"]), _string(values.get("file")), _number(values.get("line")))
+
+
+def _strings(values: Iterable[object]) -> tuple[str, ...]:
+    return tuple(map(str, values))
+
+
+def _string(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def _number(value: Any) -> int | None:
+    return None if value is None else int(value)

@@ -1,0 +1,64 @@
+"""The Python stacks of this process and of the children of a leg, at this moment."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Sequence
+
+from ..causes.hang import Stack, parse
+from ..child import reporter
+from ..model.launch import Launch
+from ..source.callers import frames, owner
+from .reports import ReportDirectory
+
+_ANSWER_SECONDS = 1.0
+
+
+def own() -> tuple[Stack, ...]:
+    """Return the stacks of all threads of this process, without the frames that look."""
+    names = {thread.ident: thread for thread in threading.enumerate()}
+    stacks: list[Stack] = []
+    for ident, frame in sys._current_frames().items():
+        found: list[tuple[str, int, str]] = []
+        for each in frames(frame):
+            found.append((each.f_code.co_filename, each.f_lineno, each.f_code.co_name))
+        ours = os.path.dirname(os.path.abspath(__file__)) + os.sep
+        while found and found[0][0].startswith(ours):
+            del found[0]
+        # What started pytest is no part of the test, though the script of that name is nobody's but the user's.
+        runners = [index for index, (file, _, _) in enumerate(found) if owner(file) == "runner"]
+        if runners:
+            del found[runners[-1] + 1 :]
+        thread = names.get(ident)
+        stacks.append(Stack(tuple(found), thread.name if thread else "", main=thread is threading.main_thread()))
+    return tuple(stacks)
+
+
+def of_children(
+    launches: Sequence[Launch], directory: ReportDirectory | None
+) -> list[tuple[Launch, tuple[Stack, ...]]]:
+    """Ask each living child for its stacks, and return what they answered within a second."""
+    alive = [launch for launch in launches if launch.pid is not None and launch.alive]
+    if directory is None or reporter.STACK_SIGNAL is None:
+        return [(launch, ()) for launch in alive]
+    # A child that does not listen would be ended by the signal: one without a file is not asked.
+    asked = [launch for launch in alive if launch.pid is not None and directory.listens(launch.pid)]
+    for launch in asked:
+        with contextlib.suppress(OSError):
+            os.kill(launch.pid or 0, reporter.STACK_SIGNAL)
+    answers: dict[int | None, tuple[Stack, ...]] = {}
+    end = time.monotonic() + _ANSWER_SECONDS
+    while len(answers) < len(asked) and time.monotonic() < end:
+        for launch in asked:
+            lines = directory.stack_lines(launch.pid or 0)
+            # The main thread is written last, and its last frame is the interpreter's entry: no more comes after it.
+            if launch.pid not in answers and lines and any(line.endswith(" in <module>") for line in lines):
+                answers[launch.pid] = parse(lines)
+        time.sleep(0.005)
+    for launch in asked:
+        answers.setdefault(launch.pid, parse(directory.stack_lines(launch.pid or 0)))
+    return [(launch, answers.get(launch.pid, ())) for launch in alive]

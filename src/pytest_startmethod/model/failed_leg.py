@@ -1,0 +1,38 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from .child_report import ChildReport
+from .finding import Finding
+
+
+@dataclass(frozen=True, slots=True)
+class FailedLeg:
+    """A leg that failed. Strings, numbers, tuples and frozen dataclasses of these: nothing of the user's is kept."""
+
+    nodeid: str
+    """``tests/test_x.py::test_x[spawn]``"""
+    method: str
+    """``spawn`` or ``forkserver``; of another package than multiprocessing: ``multiprocess:spawn``."""
+    when: Literal["setup", "call", "teardown"]
+    outcome: str
+    """``failed``."""
+    exception: str
+    """The type of what the test died of, with its module unless it is a builtin: ``queue.Empty``."""
+    message: str
+    """Its text."""
+    file: str | None = None
+    """The user's line that raised, absolute."""
+    line: int | None = None
+    launches: tuple[Mapping[str, Any], ...] = ()
+    """Processes that the leg started: method, target, args, file, line, thread, fixture, pid, exit_code, error."""
+    tasks: tuple[Mapping[str, Any], ...] = ()
+    """What it gave to pools and executors: method, owner, how, target, file, line."""
+    children: tuple[ChildReport, ...] = ()
+    """What went wrong in its children, the oldest first: phase, ``error.type``, ``error.message``, ``error.frames``."""
+    findings: tuple[Finding, ...] = ()
+    """What the plugin found, the best supported cause first."""

@@ -1,0 +1,129 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from .._compat import multiprocessing as mp
+from ..launches.pools import Watched
+from ..state.observing import Observed
+from .finding import Finding
+from .payload import Payload
+from .place import Place
+
+
+@dataclass(frozen=True, slots=True)
+class Fixture:
+    """The fixture that was being set up: its name, its scope, and the node it is defined at."""
+
+    name: str
+    scope: str
+    base: str
+
+    @classmethod
+    def of(cls, definition: Any) -> Fixture:
+        """Return what is to be known of a ``pytest.FixtureDef``."""
+        return cls(definition.argname, definition.scope, definition.baseid)
+
+
+@dataclass(slots=True)
+class Launch:
+    """One process that started, or failed to, while a leg ran."""
+
+    method: str
+    target: str
+    args: tuple[str, ...]
+    """What was passed, described by type; the values themselves are not kept."""
+    place: Place | None
+    """The user's line that started it."""
+    thread: str | None
+    """The name of the thread that started it, unless that was the main thread."""
+    fixture: Fixture | None
+    leg: str
+    pid: int | None = None
+    exit_code: int | None = None
+    error: str | None = None
+    """``"PicklingError: ..."`` when ``start()`` raised."""
+    findings: tuple[Finding, ...] = ()
+    """Why ``start()`` raised."""
+    predicted: tuple[Finding, ...] = ()
+    """Under fork: why ``start()`` would raise under spawn."""
+    payload: Payload | None = None
+    """Under spawn and forkserver: what was pickled, if it is not large, to see which part of it does not load."""
+    pool: Watched | None = None
+    """The Pool whose worker it is."""
+    popen: Callable[[], Any] = lambda: None
+    """Return the process's Popen object as long as the process object lives, else None."""
+    is_worker: bool = False
+    """Whether a Pool or an executor started it."""
+    by_torch: bool = False
+    """Whether ``torch.multiprocessing`` started it."""
+    own_method: bool = False
+    """Whether its class, rather than the default context, says which method it starts with."""
+    threads: tuple[str, ...] = ()
+    """Under fork: the other threads that ran in the parent when it started."""
+    pinned: bool | None = None
+    """Of a test that is only watched: whether a context that names its method started it. Of a leg: None."""
+    observed: Observed | None = None
+    """What its code reads and writes, and what the parent had there."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs still."""
+        popen = self.popen()
+        return popen is not None and mp.is_running(popen)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the launch as builtins."""
+        return {
+            "method": self.method,
+            "target": self.target,
+            "args": list(self.args),
+            "file": self.place and self.place.file,
+            "line": self.place and self.place.line,
+            "thread": self.thread,
+            "fixture": self.fixture and self.fixture.name,
+            "pid": self.pid,
+            "exit_code": self.exit_code,
+            "error": self.error,
+            "worker": self.is_worker,
+        }
+
+
+@dataclass(slots=True)
+class Task:
+    """One callable handed to a pool or executor, or run by its workers when they start."""
+
+    method: str | None
+    owner: str
+    """``"Pool"`` or ``"ProcessPoolExecutor"``."""
+    how: str
+    """``"apply_async"``, ``"map"``, ``"imap"``, ``"imap_unordered"``, ``"submit"``, ``"initializer"``."""
+    target: str
+    place: Place | None
+    findings: tuple[Finding, ...] = ()
+    """Why it could not be sent."""
+    observed: Observed | None = field(default=None, compare=False)
+    """What its code reads and writes, and what the parent had there."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the task as builtins."""
+        return {
+            "method": self.method,
+            "owner": self.owner,
+            "how": self.how,
+            "target": self.target,
+            "file": self.place and self.place.file,
+            "line": self.place and self.place.line,
+        }
+
+
+@dataclass(slots=True)
+class Failure:
+    """A failed start or send, and what is known of it; the exception carries its number (`failure_of`)."""
+
+    number: int
+    error: str
+    findings: tuple[Finding, ...]

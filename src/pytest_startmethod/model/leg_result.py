@@ -1,0 +1,76 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .finding import Finding
+
+OUTCOMES = ("passed", "failed", "error", "skipped", "xfailed", "xpassed")
+
+
+@dataclass(frozen=True, slots=True)
+class LegResult:
+    """One leg, finished."""
+
+    nodeid: str
+    test: str
+    """The node id without the method."""
+    method: str
+    file: str
+    line: int
+    outcome: str
+    """One of `OUTCOMES`."""
+    duration: float = 0.0
+    """Seconds of set-up, call and tear-down together."""
+    message: str | None = None
+    """The first line of what failed."""
+    launches: tuple[dict[str, Any], ...] = ()
+    tasks: tuple[dict[str, Any], ...] = ()
+    vacuous: Finding | None = None
+    findings: tuple[Finding, ...] = ()
+    """Why the leg failed, or what it swallowed."""
+    predictions: tuple[Finding, ...] = ()
+    """Under fork: what spawn would say."""
+    troubles: tuple[str, ...] = ()
+    """What went wrong in the plugin itself, or could not be said as a warning."""
+    discovered: bool = False
+    """Whether the test is not marked: `discovery` found that it starts processes."""
+    flaky: bool = False
+    """Whether it failed and, run again in the same way, passed."""
+    foreign: tuple[dict[str, Any], ...] = ()
+    """Processes that the leg's method had nothing to do with: kind, method, file, line, count, tasks."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the result as builtins, for a report that crosses processes."""
+        data = {name: getattr(self, name) for name in self.__slots__}
+        for name in ("launches", "tasks", "troubles", "foreign"):
+            data[name] = list(data[name])
+        data["vacuous"] = None if self.vacuous is None else self.vacuous.as_dict()
+        data["findings"] = [each.as_dict() for each in self.findings]
+        data["predictions"] = [each.as_dict() for each in self.predictions]
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> LegResult:
+        """Return the result that `as_dict` was made from."""
+        values = dict(data)
+        for name in ("launches", "tasks", "troubles", "foreign"):
+            values[name] = tuple(data.get(name, ()))
+        values["vacuous"] = None if data["vacuous"] is None else Finding.from_dict(data["vacuous"])
+        values["findings"] = tuple(map(Finding.from_dict, data["findings"]))
+        values["predictions"] = tuple(map(Finding.from_dict, data["predictions"]))
+        return cls(**values)
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any] | Sequence[Any]) -> LegResult:
+        """Return the result that a report carries: that of `as_dict`, or that of `LegState.passed`."""
+        if isinstance(data, Mapping):
+            return cls.from_dict(data)
+        from ..launches.recorder import Repeated
+
+        nodeid, test, method, file, line, duration, launches = data
+        every = tuple(each if isinstance(each, dict) else Repeated.as_dict(each) for each in launches)
+        return cls(nodeid, test, method, file, line, "passed", duration, launches=every)

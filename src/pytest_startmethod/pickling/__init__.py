@@ -1,0 +1,1 @@
+"""Pickling as a start would do it, and why it fails."""

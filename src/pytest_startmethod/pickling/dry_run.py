@@ -1,0 +1,334 @@
+"""Would this reach a spawned child, and if not, why: the dry run, and the diagnosis made of a walk."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+import sys
+import threading
+import warnings
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from .._compat import cpython
+from ..model.finding import Finding
+from .walk import PROTOCOL, Sink
+
+__all__ = ["Call", "DryRun", "as_call", "diagnose", "dry_run", "explain", "silent"]
+
+_METHODS = ("fork", "spawn", "forkserver")
+
+
+@dataclass
+class Call:
+    """A target and its arguments, as one object to pickle and walk."""
+
+    target: Any
+    args: Any = ()
+    kwargs: Any = field(default_factory=dict)
+    form: str = "call"
+    """Whether `args` are arguments ("call"), or items of one argument ("map") or of a tuple of them ("starmap")."""
+
+
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """What pickling an object without keeping the bytes came to."""
+
+    size: int
+    """Bytes of the payload as ``Process.start`` would write it, large buffers included. It holds them twice."""
+    buffers: int
+    """Of these, the bytes that lie in large buffers (arrays), which the dry run did not copy."""
+    error: BaseException | None
+    """What pickling raised, without its traceback; None if all went well."""
+
+
+class StandIn:
+    """Takes the place of the Popen object that is "spawning" while a process is pickled, and starts nothing."""
+
+    @staticmethod
+    def duplicate_for_child(fd: int) -> int:
+        """Return `fd`: no descriptor is duplicated. One that is closed could not be either."""
+        if fd < 0:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        return fd
+
+    DupFd = duplicate_for_child
+
+
+_STAND_IN = StandIn()
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """Keep warnings of reductions from being shown.
+
+    Some reductions warn (itertools on 3.12). The user's filters decide whether that is an error, and nobody else hears
+    of it. The filters belong to the whole process, so other threads than the main one leave them alone.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    with warnings.catch_warnings(record=True):
+        yield
+
+
+def as_call(obj: object) -> object:
+    """Return the user's call inside a pool's or executor's task; anything else as it is."""
+    item = cpython.call_item(obj)
+    if item is not None:
+        fn, args, kwargs = item
+    elif _is_pool_task(obj):
+        _, _, fn, args, kwargs = obj  # type: ignore[misc]
+    else:
+        return obj
+    form, inner, items = cpython.inner_task(fn, args)
+    return Call(inner, items, kwargs, form)
+
+
+def _is_pool_task(obj: object) -> bool:
+    if type(obj) is not tuple or len(obj) != 5:
+        return False
+    job, i, func, args, kwargs = obj
+    plain = type(job) is int and (i is None or type(i) is int)
+    return plain and callable(func) and type(args) is tuple and type(kwargs) is dict
+
+
+def dry_run(obj: object, *, task: bool = False, allow_fork_primitives: bool = False) -> DryRun:
+    """Pickle `obj` as ``Process.start`` under spawn would, and forget the bytes.
+
+    With `task` it is pickled as inside a pool's task, a queue's item or a connection's message, where locks and queues
+    are not legal. With `allow_fork_primitives` locks and queues that a fork context made are let through: under spawn
+    another context would make them. No descriptor is duplicated, no thread started, no memory moved, no large buffer
+    copied, and no byte of the payload kept (it holds the authentication key). Raises nothing of `obj`'s doing but
+    KeyboardInterrupt and SystemExit.
+    """
+    run = _Run()
+    previous = cpython.spawning_popen()
+    cpython.set_spawning_popen(None if task else _STAND_IN)
+    error: BaseException | None = None
+    try:
+        with silent():
+            run.dump(obj, allow_fork_primitives)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as raised:
+        error = raised.with_traceback(None)
+    finally:
+        cpython.set_spawning_popen(previous)
+    return DryRun(run.sink.size + run.buffers, run.buffers, error)
+
+
+class _Run:
+    def __init__(self) -> None:
+        self.sink = Sink()
+        self.buffers = 0
+        self.seen: list[weakref.ref[pickle.PickleBuffer]] = []
+
+    def take(self, buffer: pickle.PickleBuffer) -> None:
+        self.buffers += memoryview(buffer).nbytes
+        if len(self.seen) < 10_000:
+            self.seen.append(weakref.ref(buffer))
+
+    def dump(self, obj: object, allow: bool) -> None:
+        cls = cpython.forking_pickler()
+        if not cpython.stock_pickler(cls):
+            users: Any = cls(self.sink)
+            if cpython.is_backends(cls):
+                users.dispatch_table = {**users.dispatch_table, **dispatch_table(allow_fork_primitives=allow)}
+            users.dump(unstarted(obj))
+            return
+        pickler = pickle.Pickler(self.sink, PROTOCOL, buffer_callback=self.take)
+        pickler.dispatch_table = dispatch_table(allow_fork_primitives=allow)
+        pickler.dump(unstarted(obj))
+        if self.seen:
+            # A buffer that an array made for its own reduction dies with the pickler. One that lives on is the
+            # user's own PickleBuffer, which the default protocol judges by other rules than protocol 5 does.
+            del pickler
+            for reference in self.seen:
+                buffer = reference()
+                if buffer is not None and (pickle.DEFAULT_PROTOCOL < 5 or not memoryview(buffer).contiguous):
+                    pickle.dumps(buffer)
+
+
+def unstarted(obj: object) -> object:
+    """Return `obj`, or what stands for a process that has been started: ``start`` pickles it before that.
+
+    Only what start() itself sets is left out, and only of a process that pickles in the default way.
+    """
+    if not cpython.is_process(obj) or type(obj).__reduce_ex__ is not object.__reduce_ex__:
+        return obj
+    state = object.__getattribute__(obj, "__dict__")
+    if state.get("_popen") is None:
+        return obj
+    return (type(obj), {key: value for key, value in state.items() if key != "_popen"})
+
+
+# -- inert reducers --------------------------------------------------------------------------------------------------
+
+
+def dispatch_table(*, allow_fork_primitives: bool) -> dict[type, Callable[[Any], Any]]:
+    """Return the reducers of a ForkingPickler, with those that act on the world replaced by ones that only refuse.
+
+    A connection's and a socket's would duplicate a descriptor and start the resource sharer's thread, a tensor's
+    would move it to shared memory, an array's would copy it.
+    """
+    table = cpython.reducers()
+    inert: list[tuple[type, Callable[[Any], Any]]] = [(cls, _descriptor) for cls in cpython.connection_classes()]
+    socket = sys.modules.get("socket")
+    if socket is not None:
+        inert.append((socket.socket, _descriptor))
+    arena = cpython.arena_class()
+    if arena is not None:
+        inert.append((arena, _arena))
+    for cls, reducer in inert:
+        if cls in table and _own(table[cls]):
+            table[cls] = reducer
+    array = sys.modules.get("array")
+    if array is not None and (array.array not in table or _own(table[array.array])):
+        table[array.array] = _array
+    numpy = sys.modules.get("numpy")
+    ndarray = getattr(numpy, "ndarray", None)
+    if type(ndarray) is type and ndarray not in table:
+        table[ndarray] = _ndarray
+    lock = _allowed_lock if allow_fork_primitives else _lock
+    for cls in cpython.lock_classes():
+        table.setdefault(cls, lock)
+    if "torch" in sys.modules:
+        for cls, reducer in list(table.items()):
+            if _from(reducer, "torch.multiprocessing"):
+                table[cls] = _tensor if getattr(reducer, "__name__", "") == "reduce_tensor" else _nothing
+    return table
+
+
+def _own(reducer: object) -> bool:
+    return any(_from(reducer, package) for package in ("multiprocessing", "multiprocess", "billiard"))
+
+
+def _from(reducer: object, package: str) -> bool:
+    module = getattr(reducer, "__module__", None)
+    return isinstance(module, str) and (module == package or module.startswith(package + "."))
+
+
+def _nothing(_obj: object) -> tuple[Any, ...]:
+    return object, ()
+
+
+def _descriptor(obj: Any) -> tuple[Any, ...]:
+    StandIn.duplicate_for_child(obj.fileno())  # a closed connection raises, a closed socket says -1
+    return object, ()
+
+
+def _arena(obj: Any) -> tuple[Any, ...]:
+    if obj.fd == -1:
+        raise ValueError("Arena is unpicklable because forking was enabled when it was created")
+    return object, ()
+
+
+def _array(obj: Any) -> tuple[Any, ...]:
+    return type(obj), (obj.typecode,)
+
+
+def _ndarray(obj: Any) -> Any:
+    """Let an array reduce itself, unless it would copy its numbers in order to do so."""
+    if obj.dtype.hasobject or obj.flags.c_contiguous or obj.flags.f_contiguous:
+        return obj.__reduce_ex__(PROTOCOL)
+    return object, ()
+
+
+_FOREIGN = (
+    "A SemLock created in a fork context is being shared with a process in a spawn context. This is not supported. "
+    "Please use the same context to create multiprocessing objects and Process."
+)
+
+
+def _lock(obj: Any) -> Any:
+    """Refuse what 3.10 lets through: the child would crash on it. Elsewhere a lock is a few numbers and a name."""
+    if cpython.spawning_popen() is None:
+        return obj.__reduce_ex__(PROTOCOL)  # which refuses: it is not being inherited
+    if cpython.made_by_fork(obj):
+        raise RuntimeError(_FOREIGN)
+    return object, ()
+
+
+def _allowed_lock(obj: Any) -> Any:
+    return obj.__reduce_ex__(PROTOCOL) if cpython.spawning_popen() is None else (object, ())
+
+
+def _tensor(obj: Any) -> tuple[Any, ...]:
+    """Refuse what torch refuses, and leave the tensor where it is."""
+    if obj.requires_grad and not obj.is_leaf:
+        raise RuntimeError(
+            "Cowardly refusing to serialize non-leaf tensor which requires_grad, since autograd does not support "
+            "crossing process boundaries.  If you just want to transfer the data, call detach() on the tensor before "
+            "serializing (e.g., putting it on the queue)."
+        )
+    return object, ()
+
+
+# -- diagnosis -------------------------------------------------------------------------------------------------------
+
+
+def diagnose(
+    obj: object,
+    *,
+    error: BaseException | None = None,
+    task: bool = False,
+    allow_fork_primitives: bool = False,
+    method: str = "spawn",
+    budget: int = 1_000_000,
+) -> tuple[Finding, ...]:
+    """Return why `obj` does not pickle: one finding for each cause, nearest first; nothing if it does.
+
+    `obj` is a process about to start, a pool's or executor's task as it lies in the queue, or any payload; `task` and
+    `allow_fork_primitives` as for `dry_run`. `error` is what the interpreter raised, if it did. `budget` is the number
+    of objects to look at. Raises nothing but KeyboardInterrupt and SystemExit; when the place cannot be found, the
+    one finding says so with the interpreter's words.
+    """
+    from ..causes import pickling
+
+    return pickling.diagnose(
+        obj, error=error, task=task, allow_fork_primitives=allow_fork_primitives, method=method, budget=budget
+    )
+
+
+def explain(
+    target: object,
+    args: tuple[Any, ...] | list[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    method: str = "spawn",
+    task: bool = False,
+) -> list[Finding]:
+    """Return why ``Process(target=target, args=args, kwargs=kwargs)`` would not start, or not load, under `method`.
+
+    Empty under fork, and when all of it can be pickled here, loaded by a fresh child, and what the code reads is there
+    as it is here. Fresh children are asked only if all can be pickled (about 0.2 s). With `task`, the same for a pool's
+    or executor's task. Raises ValueError for an unknown method.
+    """
+    if method not in _METHODS:
+        raise ValueError(f"unknown start method {method!r}: choose from {', '.join(_METHODS)}")
+    if method == "fork":
+        return []
+    call = Call(target, tuple(args), dict(kwargs or {}))
+    found = diagnose(call, task=task, method=method)
+    if found:
+        return list(found)
+    from ..causes import state as state_causes
+    from ..state import fresh_child, observing, reads
+
+    observed = observing.observe(
+        target, tuple(args), kwargs, method=method, user=observing.UserCode.of_target(target), limit=reads.MAX_FUNCTIONS
+    )
+    with fresh_child.Loader(method=method) as loader, fresh_child.Loader(method=method) as other:
+        other.open()
+        found = fresh_child.explain(call, task=task, method=method, loader=loader)
+        if found or observed is None:
+            return list(found)
+        environ = observing.server_environment() if method == "forkserver" else None
+        context = state_causes.Context(environ=environ, failed=False)
+        seen = observing.ask(observed, [loader, other], environ) if observed.reads_state else None
+        return state_causes.explain(observed, seen or [], context)

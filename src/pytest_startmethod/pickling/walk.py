@@ -1,0 +1,661 @@
+"""Find every object that keeps a graph from being pickled, and the shortest path to each.
+
+A breadth-first walk over the documented reduce protocol, iterative and linear in the number of objects: what the C
+pickler would visit is visited once, and whether a function or class can be found by name is asked of the C pickler
+itself. Nothing here pickles more than one object at a time, so `[x, x]` nested 24 deep costs 25 visits.
+"""
+
+from __future__ import annotations
+
+import collections
+import functools
+import gc
+import pickle
+import types
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from .._compat import cpython
+
+PROTOCOL = 5
+"""The protocol that objects are asked to reduce for. 5 lets arrays hand over their buffers instead of copying them."""
+
+_NEWOBJ, _NEWOBJ_EX = cpython.newobj_functions()
+_ATOMS = frozenset(
+    {type(None), bool, int, float, complex, str, bytes, bytearray, range, type(Ellipsis), type(NotImplemented)}
+)
+
+
+Kind = Literal["attribute", "item", "key", "element", "reduce"]
+Step = tuple[Kind, Any]
+"""One edge of a path: its kind, and an attribute's name, an index or dictionary key, the number of a key, nothing, or
+the text of a step into a reduction. A plain tuple, since a walk makes hundreds of thousands."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """An object that does not pickle for a reason of its own."""
+
+    obj: Any
+    error: BaseException
+    kind: Literal["name", "raised", "invalid", "buffer"]
+    """Not found by name; its reduction raised; its reduction is none; a buffer that the protocol does not allow."""
+    chain: tuple[tuple[Step, Any], ...]
+    """From the root's child to `obj`: each step and what it leads to. Empty when the root itself is the leaf."""
+    root: Any
+    name: str | None = None
+    """The name that its own reduction returned, where it did."""
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """What a walk found."""
+
+    leaves: tuple[Leaf, ...]
+    visited: int
+    complete: bool
+    """False when the budget ran out before the graph did."""
+    deepest: tuple[Step, ...]
+    """The steps to the object that lies deepest."""
+
+
+class Sink:
+    """A file that forgets: what a pickler writes is counted, not kept."""
+
+    __slots__ = ("size",)
+
+    def __init__(self) -> None:
+        self.size = 0
+
+    def write(self, data: Any) -> int:
+        """Count `data`."""
+        size = len(data) if type(data) is bytes else memoryview(data).nbytes
+        self.size += size
+        return size
+
+
+def probe(obj: object, table: Mapping[type, Any]) -> BaseException | None:
+    """Return the error that the C pickler raises for `obj`, or None."""
+    pickler = pickle.Pickler(Sink(), PROTOCOL, buffer_callback=_drop)
+    pickler.dispatch_table = table
+    try:
+        pickler.dump(obj)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        return error
+    return None
+
+
+def _drop(_buffer: object) -> None:
+    """Take a buffer out of band and forget it."""
+
+
+def walk(
+    root: object,
+    table: Mapping[type, Any],
+    *,
+    budget: int = 1_000_000,
+    limit: int = 200,
+    prune: Callable[[object], bool] | None = None,
+    skip: Callable[[object], Iterable[str]] | None = None,
+    override: Callable[[object], Any] | None = None,
+) -> Walk:
+    """Return every leaf below `root`, nearest first.
+
+    `table` is the pickler's dispatch table; `budget` the number of objects to visit; `limit` the number of leaves to
+    collect. `prune(obj)` says that an object is to be judged as a whole, `skip(obj)` which of its attributes the
+    pickler will not see, and `override` is a user pickler's `reducer_override`.
+    """
+    # What the walk allocates lives until its end: collecting garbage meanwhile only costs time.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return _Walker(table, prune, skip, override).run(root, budget, limit)
+    finally:
+        if collecting:
+            gc.enable()
+
+
+class _LeafError(Exception):
+    """An object turned out to be a leaf."""
+
+    def __init__(self, kind: Any, error: BaseException, name: str | None = None) -> None:
+        super().__init__(kind, error)
+        self.kind = kind
+        self.error = error
+        self.name = name
+
+
+class _Walker:
+    def __init__(self, table: Mapping[type, Any], prune: Any, skip: Any, override: Any) -> None:
+        self.table = table
+        self.prune = prune
+        self.skip = skip
+        self.override = override
+        self.plain: dict[type, bool] = {}
+
+    def run(self, root: object, budget: int, limit: int) -> Walk:
+        # Each entry keeps its object alive, so that an id stays the id of one object. A walk over 300,000 objects is
+        # bound by what each one allocates: containers of plain values are dropped here, before they cost an entry.
+        queue: list[_Entry] = [(root, -1, None)]
+        seen = {id(root)}
+        leaves: list[Leaf] = []
+        at = 0
+        only_atoms = _ATOMS.issuperset
+        while at < len(queue) and at < budget and len(leaves) < limit:
+            obj = queue[at][0]
+            try:
+                children = self.children(obj)
+            except _LeafError as bad:
+                children = ()
+                chain = _chain(queue, at)
+                # A buffer that an object reduced itself to is its answer to protocol 5, not the user's own.
+                if bad.kind != "buffer" or all(step[0] != "reduce" for step, _ in chain):
+                    leaves.append(Leaf(obj, bad.error, bad.kind, chain, root, bad.name))
+            for step, child in children:
+                key = id(child)
+                if key not in seen:
+                    t = type(child)
+                    if (t is list or t is tuple) and only_atoms(map(type, child)):
+                        continue
+                    seen.add(key)
+                    queue.append((child, at, step))
+            at += 1
+        deepest = tuple(step for step, _ in _chain(queue, len(queue) - 1))
+        return Walk(tuple(leaves), at, at == len(queue), deepest)
+
+    def children(self, obj: Any) -> Iterable[tuple[Step, Any]]:
+        """Return what the pickler would go on to, in its own order of tests (`save` in Modules/_pickle.c)."""
+        t = type(obj)
+        if t in _ATOMS:
+            return ()
+        if t is dict:
+            return _items(obj)
+        if t is list or t is tuple:
+            return _sequence(obj)
+        if t is set or t is frozenset:
+            return [(("element", None), each) for each in obj if type(each) not in _ATOMS]
+        if t is pickle.PickleBuffer:
+            self._buffer(obj)
+            return ()
+        if self.override is not None:
+            value = self.override(obj)
+            if value is not NotImplemented:
+                return self._reduced(obj, value)
+        if t is type or t is types.FunctionType:
+            return self._named(obj)
+        if t not in self.table:
+            if self.plain.get(t):
+                state = object.__getattribute__(obj, "__dict__")
+                if "__reduce_ex__" not in state and "__reduce__" not in state and "__getstate__" not in state:
+                    return [(("attribute", key), child) for key, child in state.items() if type(child) not in _ATOMS]
+            elif type in _mro(t):
+                return self._named(obj)
+        if self.prune is not None and self.prune(obj):
+            error = probe(obj, self.table)
+            if error is not None:
+                raise _LeafError("raised", error)
+            return ()
+        return self._reduced(obj, self._reduce(obj, t))
+
+    def _named(self, obj: Any, name: str | None = None) -> tuple[()]:
+        error = probe(obj, self.table)
+        if error is not None:
+            raise _LeafError("name", error, name)
+        return ()
+
+    def _buffer(self, obj: Any) -> None:
+        """Judge a buffer that the user put there: the default protocol takes it in band, from 3.14 on."""
+        try:
+            if pickle.DEFAULT_PROTOCOL < 5 or not memoryview(obj).contiguous:
+                pickle.dumps(obj)
+        except Exception as error:
+            raise _LeafError("buffer", error) from None
+
+    def _reduce(self, obj: Any, t: type) -> Any:
+        try:
+            reducer = self.table.get(t)
+            if reducer is not None:
+                return reducer(obj)
+            try:
+                reduce_ex = obj.__reduce_ex__
+            except AttributeError:
+                return obj.__reduce__()
+            return reduce_ex(PROTOCOL)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            raise _LeafError("raised", error) from None
+
+    def _reduced(self, obj: Any, value: Any) -> Iterable[tuple[Step, Any]]:
+        if isinstance(value, str):
+            return self._named(obj, value)
+        if not _well_formed(obj, value):
+            error = probe(obj, self.table)
+            if error is not None:
+                raise _LeafError("invalid", error)
+            return ()
+        func, args, state, listitems, dictitems, setter = (*value, None, None, None, None)[:6]
+        t = type(obj)
+        if any(each is obj for each in args):  # it has no place in the memo until its arguments are written
+            raise _LeafError("invalid", RecursionError("maximum recursion depth exceeded"))
+        if func is _NEWOBJ and args == (t,) and value[3:] in ((), (None,), (None, None), (None, None, None)):
+            self._learn(obj, t, state)
+        held = Held(obj)
+        out: list[tuple[Step, Any]] = []
+        name = getattr(func, "__name__", "")
+        if name == "__newobj__":
+            out.append((("attribute", "__class__"), args[0]))
+            out += held.arguments(args[1:])
+        elif name == "__newobj_ex__":
+            out.append((("attribute", "__class__"), args[0]))
+            out += held.arguments(args[1])
+            out += held.arguments(tuple(args[2].values()))
+        else:
+            out.append((("attribute", "__class__") if func is t else ("reduce", "[0]"), func))
+            out += held.arguments(args, constructor=func is t or getattr(func, "__module__", "") == "builtins")
+        if listitems is not None:
+            out += [(("item", i), child) for i, child in enumerate(listitems) if type(child) not in _ATOMS]
+        if dictitems is not None:
+            out += _pairs(dictitems)
+        if setter is not None:
+            out.append((("reduce", "[5]"), setter))
+        if state is not None:
+            out += held.state(state)
+        if self.skip is not None:
+            hidden = frozenset(self.skip(obj))
+            if hidden:
+                out = [each for each in out if not (each[0][0] == "attribute" and each[0][1] in hidden)]
+        return [each for each in out if type(each[1]) not in _ATOMS]
+
+    def _learn(self, obj: Any, t: type, state: Any) -> None:
+        """Remember that objects of `t` reduce to their ``__dict__`` alone, so that the next is not asked."""
+        if t in self.plain:
+            return
+        mro = _mro(t)
+        space = [vars_ for cls in mro[:-1] if (vars_ := type.__getattribute__(cls, "__dict__"))]
+        special = ("__reduce_ex__", "__reduce__", "__getstate__", "__getattribute__", "__class__", "__getnewargs__")
+        own = any(name in names for names in space for name in (*special, "__getnewargs_ex__", "__getattr__"))
+        slots = any(type(v) is types.MemberDescriptorType for names in space for v in names.values())
+        same = type(state) is dict and state is _namespace(obj)
+        self.plain[t] = (
+            not own and not slots and same and self.override is None and not (self.prune and self.prune(obj))
+            and not (self.skip and tuple(self.skip(obj))) and probe(t, self.table) is None
+        )  # fmt: skip
+
+
+class Held:
+    """What an object visibly holds, so that a part of its reduction can be named as the user knows it."""
+
+    def __init__(self, obj: Any) -> None:
+        self.obj = obj
+        self._by_id: dict[int, str] | None = None
+
+    def name_of(self, part: Any) -> str | None:
+        """Return the attribute of the object that is `part`, by identity."""
+        if self._by_id is None:
+            self._by_id = {}
+            for name, value in attributes(self.obj):
+                if type(value) not in _ATOMS:
+                    known = "value" if name == "_value_" and _is_enum(type(self.obj)) else name
+                    self._by_id.setdefault(id(value), known)
+        return self._by_id.get(id(part))
+
+    def step_to(self, part: Any, otherwise: Step) -> Step:
+        """Return the step to a part of the reduction: an attribute of the object or an item of one, if it is that."""
+        name = self.name_of(part)
+        if name is not None:
+            return "attribute", name
+        for name, value in attributes(self.obj):
+            if type(value) is tuple or type(value) is list:
+                for i, each in enumerate(value[:100]):
+                    if each is part:
+                        return "reduce", f".{name}[{i}]"
+        return otherwise
+
+    def arguments(self, args: tuple[Any, ...], *, constructor: bool = True) -> list[tuple[Step, Any]]:
+        """Return the arguments that rebuild the object, with the step that leads to each.
+
+        With `constructor` they are those of the object's own class, or of a builtin like ``iter``.
+        """
+        t = type(self.obj)
+        if not args or all(type(each) in _ATOMS for each in args):
+            return []
+        mro = _mro(t)
+        if t is types.MethodType or t is types.BuiltinMethodType or t.__name__ == "method-wrapper":
+            return [(("attribute", "__self__"), args[0])]
+        if t is functools.partial:
+            return _partial(args)
+        if BaseException in mro:
+            if BaseExceptionGroup_ in mro and len(args) == 2:
+                return [(("attribute", "exceptions"), args[1])]
+            return [(_under("args", i), each) for i, each in enumerate(args)]
+        if tuple in mro and len(args) == 1 and type(args[0]) is tuple:
+            args = args[0]
+        if tuple in mro:
+            fields = _lookup(t, "_fields")
+            if type(fields) is tuple and len(fields) == len(args) and all(type(f) is str for f in fields):
+                return [(("attribute", f), each) for f, each in zip(fields, args, strict=True)]
+            return [(("item", i), each) for i, each in enumerate(args)]
+        if len(args) == 1 and type(args[0]) is list and (set in mro or frozenset in mro):
+            return [(("element", None), each) for each in args[0]]
+        if len(args) == 1 and type(args[0]) is dict and dict in mro:
+            return [*_items(args[0])]
+        if collections.defaultdict in mro and len(args) == 1:
+            return [(("attribute", "default_factory"), args[0])]
+        out: list[tuple[Step, Any]] = []
+        for i, each in enumerate(args):
+            if each is t:
+                out.append((("attribute", "__class__"), each))
+                continue
+            step = self.step_to(each, ("element", None))
+            if step[0] != "element":
+                out.append((step, each))
+            elif type(each) is tuple and each:
+                named = [(self.name_of(part), part) for part in each]
+                if any(n for n, _ in named):
+                    out += [
+                        (("attribute", n) if n else ("reduce", f"[1][{i}][{j}]"), part)
+                        for j, (n, part) in enumerate(named)
+                    ]
+                else:
+                    out.append((("reduce", f"{{argument {i}}}" if constructor else f"[1][{i}]"), each))
+            else:
+                out.append((("reduce", f"{{argument {i}}}" if constructor else f"[1][{i}]"), each))
+        return out
+
+    def state(self, state: Any) -> list[tuple[Step, Any]]:
+        """Return what the object's state holds, with the step that leads to each."""
+        t = type(self.obj)
+        default = _default_state(t)
+        if type(state) is tuple and len(state) == 2 and default:
+            out: list[tuple[Step, Any]] = []
+            for part in state:
+                if type(part) is dict:
+                    out += _attributes(part)
+            return out
+        if type(state) is dict:
+            if default:
+                return _attributes(state)
+            return [*self._custom(state)]
+        if type(state) is tuple or (type(state) is list and self.name_of(state) is None):  # a dataclass with slots
+            return self._numbered(tuple(state), "")
+        name = self.name_of(state)
+        return [(("attribute", name) if name else ("reduce", "[2]"), state)]
+
+    def _custom(self, state: dict[Any, Any]) -> Iterable[tuple[Step, Any]]:
+        namespace = _namespace(self.obj) or {}
+        for i, (key, value) in enumerate(state.items()):
+            if type(key) not in _ATOMS:
+                yield ("key", i), key
+            if type(value) in _ATOMS:
+                continue
+            if key == "_mgr" and type(self.obj).__module__.partition(".")[0] == "pandas":
+                yield from _columns(self.obj)
+            if type(key) is str and key.isidentifier() and (
+                namespace.get(key) is value or _lookup(type(self.obj), key) is not None
+            ):  # fmt: skip
+                yield ("attribute", key), value
+            else:
+                name = self.name_of(value)
+                yield (("attribute", name) if name else ("reduce", f"[2][{key_text(key, i)}]")), value
+
+    def _numbered(self, state: tuple[Any, ...], where: str) -> list[tuple[Step, Any]]:
+        out: list[tuple[Step, Any]] = []
+        shape = _shape(self.obj)
+        for i, each in enumerate(state):
+            if type(each) in _ATOMS:
+                continue
+            name = self.name_of(each)
+            if name is not None:
+                out.append((("attribute", name), each))
+            elif type(each) is dict and each is _namespace(self.obj):
+                out += _attributes(each)
+            elif shape is not None and type(each) is list:
+                out += [(("item", _unravel(j, shape)), part) for j, part in enumerate(each)]
+            elif type(each) is tuple and any(self.name_of(part) for part in each):
+                out += self._numbered(each, f"{where}[{i}]")
+            elif type(each) is dict:
+                for j, (key, value) in enumerate(each.items()):
+                    name = self.name_of(value)
+                    text = f"[2]{where}[{i}][{key_text(key, j)}]"
+                    out.append((("attribute", name) if name else ("reduce", text), value))
+                    out.append((("key", j), key))
+            else:
+                out.append((("reduce", f"[2]{where}[{i}]"), each))
+        return out
+
+
+try:
+    BaseExceptionGroup_: Any = BaseExceptionGroup  # type: ignore[name-defined]  # 3.11
+except NameError:
+    BaseExceptionGroup_ = None
+
+
+def attributes(obj: Any) -> list[tuple[str, Any]]:
+    """Return what `obj` holds in ``__dict__`` and in slots, running none of its code."""
+    out: list[tuple[str, Any]] = []
+    namespace = _namespace(obj)
+    if namespace is not None:
+        out += [(key, value) for key, value in list(namespace.items()) if type(key) is str]
+    for cls in _mro(type(obj)):
+        for name, descriptor in type.__getattribute__(cls, "__dict__").items():
+            if type(descriptor) is types.MemberDescriptorType or (
+                type(descriptor) is types.GetSetDescriptorType and cls.__module__ in _C_MODULES
+            ):
+                try:
+                    out.append((name, descriptor.__get__(obj)))
+                except Exception:  # an empty slot, or a getter that refuses: not held
+                    continue
+    return out
+
+
+_C_MODULES = frozenset({"functools", "itertools", "collections", "_io", "io", "operator", "re", "slice"})
+"""Where a getter written in C is known to be a plain read."""
+
+
+def _namespace(obj: Any) -> dict[Any, Any] | None:
+    try:
+        namespace = object.__getattribute__(obj, "__dict__")
+    except Exception:
+        return None
+    return namespace if type(namespace) is dict else None
+
+
+def _mro(t: type) -> tuple[type, ...]:
+    return type.__dict__["__mro__"].__get__(t)  # type: ignore[no-any-return]
+
+
+def _lookup(t: type, name: str) -> Any:
+    for cls in _mro(t):
+        namespace = type.__getattribute__(cls, "__dict__")
+        if name in namespace:
+            return namespace[name]
+    return None
+
+
+def _is_enum(t: type) -> bool:
+    return any(cls.__name__ == "Enum" and cls.__module__ == "enum" for cls in _mro(t))
+
+
+def _columns(frame: Any) -> Iterable[tuple[Step, Any]]:
+    """Yield what a table of pandas holds as objects, by its columns' names, or by position in a series."""
+    name = type(frame).__name__
+    if name == "Series" and str(frame.dtype) == "object":
+        yield from ((("item", i), each) for i, each in enumerate(frame.to_numpy()) if type(each) not in _ATOMS)
+    elif name == "DataFrame":
+        for i, dtype in enumerate(frame.dtypes):
+            if str(dtype) == "object":
+                yield ("item", frame.columns[i]), frame.iloc[:, i].to_numpy()
+
+
+def _default_state(t: type) -> bool:
+    found = _lookup(t, "__getstate__")
+    return (found is None or found is getattr(object, "__getstate__", None)) and (
+        _lookup(t, "__reduce_ex__") is object.__reduce_ex__ and _lookup(t, "__reduce__") is object.__reduce__
+    )
+
+
+def _well_formed(obj: Any, value: Any) -> bool:
+    """Return whether `value` is what `save_reduce` in Modules/_pickle.c takes."""
+    if not isinstance(value, tuple) or not 2 <= len(value) <= 6:
+        return False
+    func, args = value[0], value[1]
+    if not callable(func) or not isinstance(args, tuple):
+        return False
+    for iterator in value[3:5]:
+        if iterator is not None and not hasattr(type(iterator), "__next__"):
+            return False
+    if len(value) == 6 and value[5] is not None and not callable(value[5]):
+        return False
+    name = getattr(func, "__name__", "")
+    if name == "__newobj__":
+        return bool(args) and hasattr(args[0], "__new__") and obj.__class__ is args[0]
+    if name == "__newobj_ex__":
+        good = len(args) == 3 and isinstance(args[1], tuple) and isinstance(args[2], dict)
+        return good and hasattr(args[0], "__new__") and obj.__class__ is args[0]
+    return True
+
+
+def _sequence(obj: Any) -> Iterable[tuple[Step, Any]]:
+    if len(obj) > 64 and set(map(type, obj)) <= _ATOMS:
+        return ()
+    return [(("item", i), child) for i, child in enumerate(obj) if type(child) not in _ATOMS]
+
+
+def _items(obj: dict[Any, Any]) -> Iterable[tuple[Step, Any]]:
+    return _pairs(list(obj.items()))
+
+
+def _pairs(pairs: Iterable[Any]) -> list[tuple[Step, Any]]:
+    out: list[tuple[Step, Any]] = []
+    for i, (key, value) in enumerate(pairs):
+        if type(value) not in _ATOMS:
+            out.append((("item", key if type(key) in _KEYS else Number(i)), value))
+        if type(key) not in _ATOMS:
+            out.append((("key", i), key))
+    return out
+
+
+def _attributes(namespace: dict[Any, Any]) -> list[tuple[Step, Any]]:
+    out: list[tuple[Step, Any]] = []
+    for i, (key, value) in enumerate(namespace.items()):
+        if type(value) not in _ATOMS:
+            out.append((("attribute", key) if type(key) is str else ("reduce", f"[2][{i}]"), value))
+        if type(key) not in _ATOMS:
+            out.append((("key", i), key))
+    return out
+
+
+_KEYS = frozenset({str, int, bool, float, bytes, type(None)})
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """The place of a dictionary's value whose key cannot be written down."""
+
+    index: int
+
+
+def key_text(key: Any, index: int) -> str:
+    """Return a dictionary's key as it is written in a path."""
+    if type(key) in _KEYS:
+        text = repr(key)
+        return text if len(text) <= 40 else text[:30] + "..." + text[-5:]
+    return f"value {index}"
+
+
+def _partial(args: tuple[Any, ...]) -> list[tuple[Step, Any]]:
+    out: list[tuple[Step, Any]] = [(("attribute", "func"), args[0])]
+    if len(args) == 3:
+        out += [(_under("args", i), each) for i, each in enumerate(args[1])]
+        out += [(_under("keywords", key), each) for key, each in args[2].items()]
+    return out
+
+
+def _under(name: str, key: Any) -> Step:
+    return ("reduce", f".{name}[{key!r}]")
+
+
+def _shape(obj: Any) -> tuple[int, ...] | None:
+    t = type(obj)
+    if t.__module__ != "numpy" or t.__name__ not in ("ndarray", "MaskedArray"):
+        return None
+    shape: tuple[int, ...] = obj.shape
+    return shape
+
+
+def _unravel(index: int, shape: tuple[int, ...]) -> Any:
+    if len(shape) == 1:
+        return index
+    out = []
+    for size in reversed(shape):
+        index, rest = divmod(index, size or 1)
+        out.append(rest)
+    return tuple(reversed(out))
+
+
+_Entry = tuple[Any, int, Step | None]
+"""An object that the walk reached, the entry that led there, and the step."""
+
+
+def _chain(queue: list[_Entry], at: int) -> tuple[tuple[Step, Any], ...]:
+    out: list[tuple[Step, Any]] = []
+    while True:
+        obj, parent, step = queue[at]
+        if step is None:
+            return tuple(reversed(out))
+        out.append((step, obj))
+        at = parent
+
+
+# -- paths -----------------------------------------------------------------------------------------------------------
+
+
+def path_text(root: str, steps: Iterable[Step]) -> str:
+    """Return a path as the user would write it, with long runs of the same steps left out."""
+    texts = [step_text(step) for step in steps]
+    if sum(map(len, texts)) > 160:
+        texts = shorten(texts)
+    return root + "".join(texts)
+
+
+def step_text(step: Step) -> str:
+    """Return one step: ``.name``, ``[key]``, ``{key 0}``, ``{element}``, ``{argument 0}``, ``.__reduce__()[1][0]``."""
+    if step[0] == "attribute":
+        return f".{step[1]}"
+    if step[0] == "item":
+        if type(step[1]) is tuple:
+            return f"[{', '.join(map(str, step[1]))}]"
+        if type(step[1]) is Number:
+            return f"{{value {step[1].index}}}"
+        return f"[{key_text(step[1], 0)}]"
+    if step[0] == "key":
+        return f"{{key {step[1]}}}"
+    if step[0] == "element":
+        return "{element}"
+    return step[1] if step[1].startswith((".", "{")) else f".__reduce__(){step[1]}"
+
+
+def shorten(texts: list[str]) -> list[str]:
+    """Return `texts` with each run of a repeated group of one to four replaced by the group and three dots."""
+    out: list[str] = []
+    at = 0
+    while at < len(texts):
+        for period in range(1, 5):
+            group = texts[at : at + period]
+            count = 1
+            while texts[at + count * period : at + (count + 1) * period] == group:
+                count += 1
+            if count * period >= 6 and count > 2:
+                out += [*group, "..."]
+                at += count * period
+                break
+        else:
+            out.append(texts[at])
+            at += 1
+    if sum(map(len, out)) > 240 and len(out) > 12:
+        out = [*out[:6], "...", *out[-5:]]
+    return [text.lstrip(".") if i and out[i - 1] == "..." else text for i, text in enumerate(out)]

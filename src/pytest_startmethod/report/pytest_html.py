@@ -1,0 +1,32 @@
+"""What the report of pytest-html says of a leg. Pure."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any, Final
+
+from ..model.leg_result import LegResult
+
+HEADER: Final = '<th class="sortable" data-column-type="startMethod">Start method</th>'
+
+
+def cell(leg: LegResult) -> str:
+    """Return the cell of a leg's row: its method and the codes of what was found."""
+    found = [*leg.findings, *leg.predictions, *([leg.vacuous] if leg.vacuous is not None else [])]
+    text = " ".join([leg.method, *dict.fromkeys(each.code for each in found), *(["flaky"] if leg.flaky else [])])
+    return f'<td class="col-startMethod">{escape(text)}</td>'
+
+
+def extra(leg: LegResult, root: str) -> dict[str, Any] | None:
+    """Return what was found as pytest-html's `extras.html` would make it; None where nothing was."""
+    parts = [(each, "") for each in leg.findings]
+    parts += [(each, "predicted for spawn and forkserver: ") for each in leg.predictions]
+    parts += [(leg.vacuous, "")] if leg.vacuous is not None else []
+    if not parts:
+        return None
+    texts = []
+    for finding, before in parts:
+        lines = finding.section_lines(root)
+        texts.append("\n".join([before + lines[0], *lines[1:]]))
+    content = f'<pre style="white-space: pre-wrap">{escape(chr(10).join(texts))}</pre>'
+    return {"name": None, "format_type": "html", "content": content, "mime_type": None, "extension": None}

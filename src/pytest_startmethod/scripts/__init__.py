@@ -1,0 +1,1 @@
+"""Runs a script under a start method."""

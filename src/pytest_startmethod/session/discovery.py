@@ -1,0 +1,444 @@
+"""``--start-methods-discover``: watch what is not marked, and run again what leaves the start method to others.
+
+An unmarked test runs once, as always. Only when it starts its first process or hands out its first task is anything
+written down of it; if that was through the default context, the run counts as the leg of the method that it used, and
+the test is run again under every other selected method, with all fixtures made anew.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Generator
+from multiprocessing.process import BaseProcess
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from .._compat import multiprocessing as mp
+from .._compat import pytest as pytest_compat
+from ..model.leg import Leg
+from . import again, collection, options
+from .legs import DISCOVERED, LEG, STATE, LegState
+from .terminal import ATTRIBUTE, FOREIGN
+
+# The rest is imported when the first process starts: most suites start none, and there may be 30 ms of it.
+if TYPE_CHECKING:
+    from ..activation.activation import Patches
+    from ..launches.recorder import LegRecord, Recorder
+    from ..launches.reports import ReportDirectory
+    from ..model.launch import Fixture
+    from ..model.leg_result import LegResult
+    from .running import Hooks, Running
+    from .settings import Settings
+
+_IN_USE = frozenset(
+    [
+        *(f"multiprocessing.{name}" for name in ("connection", "managers", "pool", "queues", "synchronize")),
+        "concurrent.futures.process",
+        "multiprocess.process",
+        "billiard.process",
+    ]
+)
+"""Modules that are imported by who means to start processes."""
+
+_OUTPUT = "startmethod_whole"
+"""Where a worker of xdist tells its controller what `Discovery.whole_files` returns."""
+
+
+def start(config: pytest.Config, settings: Settings) -> None:
+    """Make a session discover; does nothing in one that only collects."""
+    if config.getoption("collectonly"):
+        return
+    manager = config.pluginmanager
+    told = None
+    if not hasattr(config, "workerinput"):
+        told = Told(config, settings)
+        manager.register(told, "startmethod-told")
+        if config.getoption("dist", "no") != "no":
+            manager.register(_Controller(told), "startmethod-told-by-workers")
+            return
+    config.add_cleanup(mp.tell_apart())  # before any test module takes a context
+    manager.register(_Starter(settings, told))
+
+
+class _Starter:
+    """Registers what watches the tests, once the plugins that the session brings with it are there."""
+
+    def __init__(self, settings: Settings, told: Told | None) -> None:
+        self.settings = settings
+        self.told = told
+        self.partly: set[str] = set()
+        """Files of which a test was deselected."""
+
+    def pytest_deselected(self, items: list[pytest.Item]) -> None:
+        """Know the files of which not all tests run."""
+        self.partly.update(_file(item.nodeid) for item in items)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Begin to watch."""
+        config = session.config
+        discovery = Discovery(session, self.settings, self.told)
+        discovery.partly = self.partly
+        config.pluginmanager.register(discovery, "startmethod-discovery")
+
+
+class Discovery:
+    """Watches the unmarked tests of a session, and runs them again."""
+
+    running: Running
+    recorder: Recorder
+    _patches: Patches
+    _hooks: Hooks
+    _of_legs: ReportDirectory | None
+    """Where the children of legs report."""
+    _of_watched: ReportDirectory | None
+    """Where those of unmarked tests do."""
+
+    def __init__(self, session: pytest.Session, settings: Settings, told: Told | None) -> None:
+        self.session = session
+        self.settings = settings
+        self.told = told
+        """Who is told of it here; on a worker of xdist nobody."""
+        available = mp.available()
+        self._methods = [method for method in settings.methods if method in available]
+        self._temporary = tempfile.gettempdir()
+        """Where it is before a test redirects it, perhaps to a directory that goes with the test."""
+        self._begun = False
+        self._hooked = False
+        self._item: pytest.Item | None = None
+        """The unmarked test that runs."""
+        self._since = 0.0
+        """When it began, as `time.time` says."""
+        self._method: str | None = None
+        """The method of the first process that it started through the default context, or that its code asked for."""
+        self._skipped = False
+        self._last: pytest.TestReport | None = None
+        """Its last report."""
+        self._files: set[str] = set()
+        """Where something was discovered."""
+        self.partly: set[str] = set()
+        """Files of which a test was deselected."""
+        if collection.RUNNING in session.config.stash or not _IN_USE.isdisjoint(sys.modules):
+            self._begin()
+        else:
+            self._await_first_start()
+        mp.TellingContext.asked = self.method_asked
+
+    def _begin(self) -> None:
+        """Listen to what is started from now on."""
+        from ..activation.activation import Patches
+        from .running import Hooks
+
+        self.running = collection.register_running(self.session.config, self.settings, self._temporary)
+        self.running.discovery = self
+        self.recorder = self.running.recorder
+        self.recorder.watcher = self
+        self._patches, self._hooks = Patches(), Hooks(self.running)
+        self._of_legs = self.running.reports
+        self._of_watched = self._of_legs.within() if self._of_legs is not None else None
+        self.recorder.install()
+        self.session.config.add_cleanup(self.recorder.uninstall)
+        self._begun = True
+
+    def _await_first_start(self) -> None:
+        """Begin when the first process starts."""
+        from ..launches import foreign
+
+        original, pid = BaseProcess.start, os.getpid()
+
+        def start(process: BaseProcess) -> None:
+            __tracebackhide__ = True
+            if BaseProcess.start is start and os.getpid() == pid:
+                undo()
+                self._begin()
+                BaseProcess.start(process)
+            else:
+                original(process)
+
+        def undo() -> None:
+            if BaseProcess.start is start:
+                BaseProcess.start = original  # type: ignore[method-assign]
+
+        BaseProcess.start = start  # type: ignore[method-assign,assignment]
+        self.session.config.add_cleanup(undo)
+        self.session.config.add_cleanup(foreign.await_fork(self._begin_once))
+
+    def _begin_once(self) -> None:
+        if not self._begun:
+            self._begin()
+
+    # Registered last and first in turn: the runs that follow are within nobody else's wrapper, such as a time limit.
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(
+        self, item: pytest.Item, nextitem: pytest.Item | None
+    ) -> Generator[None, object, object]:
+        """Watch a test that is no leg, and run it again if it left the start method to the interpreter."""
+        if LEG in item.stash:
+            self._hook()
+            try:
+                return (yield from self.running.pytest_runtest_protocol(item, nextitem))
+            finally:
+                self._unhook()
+        if not isinstance(item, pytest.Function):
+            return (yield)
+        before = pytest_compat.ItemState(item)
+        self._item, self._method, self._skipped, self._last, self._since = item, None, False, None, time.time()
+        if self._begun and self.recorder.by_fixture:
+            self._look_at_fixtures(item)
+        try:
+            result = yield
+        finally:
+            method = self._method
+            self._stop_watching(item)
+        if method is not None:
+            if self.told is not None and self._last is not None:
+                self.told.take(self._last)
+            if not self._skipped and not options.marked([item]):
+                self._run_again(item, method, before)
+        return result
+
+    def _hook(self) -> None:
+        """Let `Running` see the phases of the test: one that starts nothing does not pay for it."""
+        if not self._hooked:
+            self.session.config.pluginmanager.register(self._hooks, "startmethod-leg")
+            self._hooked = True
+
+    def _unhook(self) -> None:
+        if self._hooked:
+            self.session.config.pluginmanager.unregister(self._hooks)
+            self._hooked = False
+
+    def _stop_watching(self, item: pytest.Item) -> None:
+        self._item = self._method = None
+        if not self._begun:
+            return
+        record = self.recorder.record
+        if record is not None:
+            self.recorder.close(record)
+        self._unhook()
+        self._patches.undo()
+        self.running.reports = self._of_legs
+        if STATE in item.stash:
+            del item.stash[STATE]
+
+    def _run_again(self, item: pytest.Item, method: str, before: pytest_compat.ItemState) -> None:
+        self._files.add(_file(item.nodeid))
+        for other in self._methods:
+            if other == method or self.session.shouldfail or self.session.shouldstop:
+                continue
+            self.recorder.forget_fixtures()
+            if self.told is not None:
+                self.session.testscollected += 1
+            stash = {DISCOVERED: True}
+            reports = again.run(item, self._leg(item, other), silent=False, stash=stash, before=before)
+            if self.told is not None:
+                for report in reports:
+                    self.told.take(report)
+        self.recorder.forget_fixtures()
+
+    def _leg(self, item: pytest.Item, method: str, nodeid: str | None = None) -> Leg:
+        file, line, _ = item.location
+        return Leg(
+            nodeid=nodeid or pytest_compat.nodeid_with(item, method),
+            test=item.nodeid,
+            method=method,
+            file=file,
+            line=(line or 0) + 1,
+            vacuous=self.settings.vacuous if nodeid is None else "ignore",
+            timeout=None,
+        )
+
+    # -- while an unmarked test runs ---------------------------------------------------------------------------------
+
+    def open(self) -> LegRecord | None:
+        """Return a record for the test that runs, if it is one that is watched (`launches.Watcher`)."""
+        if self._item is None:
+            return None
+        from ..launches.recorder import LegRecord
+
+        self._hook()
+        return LegRecord(self._item.nodeid, "", self.settings.precheck != "off", watched=True)
+
+    def fixture(self, frame: FrameType) -> Fixture | None:
+        """Return the fixture that starts something (`launches.Watcher`)."""
+        from ..model.launch import Fixture
+
+        found = pytest_compat.fixture_being_set_up(frame)
+        return None if found is None else Fixture.of(found)
+
+    def by_default(self, method: str) -> None:
+        """Look at the rest of the test, and let its children report (`launches.Watcher`)."""
+        if self._method is not None or self._item is None:
+            return
+        self._method = method
+        self._hook()
+        reports = self.running.reports = self._of_watched
+        if reports is not None:
+            reports.clear()
+            reports.listen(self._patches)
+
+    def method_asked(self, caller: FrameType | None) -> None:
+        """Take a test that comes to code which refuses some methods as one that leaves the method to others."""
+        if self._item is None or self._method is not None or caller is None or mp.in_pool_thread():
+            return
+        from ..model.place import Place
+        from ..source.callers import owner, refuses_methods
+
+        place = Place(os.path.abspath(caller.f_code.co_filename), caller.f_lineno)
+        in_test = place.file == str(self._item.path)
+        if owner(place.file) == "user" and refuses_methods(place, in_test=in_test):
+            self._begin_once()
+            self.by_default(mp.method_of(mp.set_context()) or mp.interpreter_default())
+
+    def _look_at_fixtures(self, item: pytest.Item) -> None:
+        """Take a process that a wider fixture of `item` started for an earlier test, and that still serves, as its."""
+        names = item.fixturenames  # type: ignore[attr-defined]
+        for fixture, launches in self.recorder.by_fixture.items():
+            if fixture.name in names and item.nodeid.startswith(fixture.base):
+                for launch in launches:
+                    if not launch.pinned:
+                        self.by_default(launch.method)
+
+    def state_of(self, item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport) -> LegState | None:
+        """Return what is known of an unmarked test that has started something; None of any other."""
+        if item is not self._item:
+            return None
+        record = self.recorder.record
+        if self._method is None:
+            if record is not None and report.when == "teardown":
+                self._tell_foreign(report, record)
+            return None
+        from ..activation.activation import Activation
+        from ..launches.recorder import LegRecord
+
+        self._last = report
+        if report.skipped and not hasattr(report, "wasxfail"):
+            self._skipped = True
+        if STATE in item.stash:
+            return item.stash[STATE]
+        record = record or LegRecord(item.nodeid, self._method, precheck=False, watched=True)
+        leg, reports = self._leg(item, self._method, item.nodeid), self.running.reports
+        state = LegState(leg, Activation(self._method), record, reports, watched=True)
+        state.duration = max(0.0, call.start - self._since)  # of the set-up, which nobody saw
+        item.stash[STATE] = state
+        return state
+
+    def _tell_foreign(self, report: pytest.TestReport, record: LegRecord) -> None:
+        """Let the report of a test that becomes no leg say what it started past the default context."""
+        from ..launches import foreign
+
+        pinned = foreign.pinned((launch for launch in record.launches if launch.pinned), "")
+        found = [each.as_dict() for each in (*pinned, *record.foreign)]
+        if found:
+            setattr(report, FOREIGN, found)
+
+    # -- what the markers need to know -------------------------------------------------------------------------------
+
+    def whole_files(self) -> dict[str, int]:
+        """Return how many test functions the files have in which something was discovered.
+
+        Those of which a part was selected are left out.
+        """
+        functions: dict[str, set[str]] = {file: set() for file in self._files - self.partly}
+        for item in self.session.items if functions else ():
+            names = functions.get(_file(item.nodeid))
+            if names is not None:
+                names.add(item.nodeid.partition("[")[0])
+        picked = {_file(arg) for arg in self.session.config.args if "::" in arg}
+        return {file: len(names) for file, names in functions.items() if not any(p.endswith(file) for p in picked)}
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self) -> None:
+        """End what the legs left, and tell the controller of xdist what only a worker knows."""
+        if self._begun:
+            self.running.pytest_sessionfinish()
+        output: dict[str, Any] | None = getattr(self.session.config, "workeroutput", None)
+        if output is not None:
+            output[_OUTPUT] = self.whole_files()
+
+
+def _file(nodeid: str) -> str:
+    return nodeid.partition("::")[0]
+
+
+class Told:
+    """What is made of the reports, where the terminal is: on the controller of xdist, or in the only process."""
+
+    def __init__(self, config: pytest.Config, settings: Settings) -> None:
+        self.config = config
+        self.settings = settings
+        self.results: dict[str, LegResult] = {}
+        self.whole: dict[str, int] = {}
+        """See `Discovery.whole_files`; of all workers."""
+
+    def take(self, report: pytest.TestReport) -> None:
+        """Take a report of what was discovered, and let ``--lf`` and ``--sw`` know a leg by the test it is one of."""
+        test = getattr(report, "startmethod_of", None)
+        if test is not None and report.failed:
+            pytest_compat.blame(self.config, report, test)
+        data = getattr(report, ATTRIBUTE, None)
+        if type(data) is dict and data["discovered"]:
+            from ..model.leg_result import LegResult
+
+            self.results[report.nodeid] = LegResult.of(data)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
+        """Write what to paste where, unless the user asked for quiet."""
+        if terminalreporter.verbosity < 0:
+            return
+        from . import markers
+
+        if not self.results:
+            if exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+                return
+            terminalreporter.write_line(f"{options.flag(options.DISCOVER)}: {_NOTHING}")
+            return
+        discovery = self.config.pluginmanager.get_plugin("startmethod-discovery")
+        text = markers.lines(
+            self.results.values(),
+            discovery.whole_files() if discovery is not None else self.whole,
+            self.settings.methods,
+            every=self.settings.selection == "all",
+            verbose=terminalreporter.verbosity > 0,
+        )
+        if text:
+            terminalreporter.section("start methods: what to mark")
+        for line in text:
+            terminalreporter.write_line(line)
+
+
+class _Controller:
+    """Passes on to `Told` what workers of xdist send."""
+
+    def __init__(self, told: Told) -> None:
+        self.told = told
+        self.session: pytest.Session | None = None
+        self._counted: set[str] = set()
+
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        """Know the session, whose tests become more."""
+        self.session = session
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> Generator[None, object, object]:
+        """Count the legs before the terminal tells of the progress."""
+        if hasattr(report, "startmethod_of") and report.nodeid not in self._counted and self.session is not None:
+            self._counted.add(report.nodeid)
+            self.session.testscollected += 1
+        result = yield
+        self.told.take(report)
+        return result
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Take what a worker knows of its files."""
+        self.told.whole.update(getattr(node, "workeroutput", {}).get(_OUTPUT, {}))
+
+
+_NOTHING = "no unmarked test started a process by the default start method"

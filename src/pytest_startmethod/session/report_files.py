@@ -1,0 +1,148 @@
+"""``--start-methods-report``: which files, and how they are written."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from ..model import methods as selection
+from . import terminal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ..model.leg_result import LegResult
+    from .settings import Settings
+
+SUFFIXES: Final = (".json", ".html", ".md")
+
+
+def checked(text: str, base: Path) -> str:
+    """Return the absolute path of a report that can be written.
+
+    Raises:
+        ValueError: it cannot; the message names the path and what is wrong with it.
+
+    """
+    path = Path(os.path.normpath(base / os.path.expanduser(os.path.expandvars(text))))
+    if path.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"{text!r} has no known suffix (valid: {', '.join(SUFFIXES)})")
+    if needs_jinja(text):
+        raise ValueError(f"{text!r} needs Jinja2, which is not installed: pip install 'pytest-startmethod[html]'")
+    if path.is_dir():
+        raise ValueError(f"{text!r} is a directory")
+    if not path.parent.is_dir():
+        raise ValueError(f"{text!r} cannot be written: there is no directory {str(path.parent)!r}")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise ValueError(f"{text!r} cannot be written: no permission to write in {str(path.parent)!r}")
+    return str(path)
+
+
+def write(path: str, text: str) -> None:
+    """Write a file that others see whole or not at all.
+
+    Raises:
+        OSError: it could not be written; what was there before is there still.
+
+    """
+    target = Path(path)
+    beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        beside.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
+        os.replace(beside, target)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+def render(path: str, model: dict[str, Any]) -> str:
+    """Return the text of the report that `path` names by its suffix."""
+    suffix = Path(path).suffix.lower()
+    if suffix == ".md":
+        from ..report import markdown
+
+        return markdown.text(model)
+    if suffix == ".html":
+        from ..report import html
+
+        return html.text(model)
+    return json.dumps(model, indent=2, ensure_ascii=False) + "\n"
+
+
+def needs_jinja(path: str) -> bool:
+    """Say whether a report needs what is not there: Jinja2, which the extra ``html`` brings."""
+    return Path(path).suffix.lower() == ".html" and importlib.util.find_spec("jinja2") is None
+
+
+def model_of(
+    config: pytest.Config, results: Iterable[LegResult], *, default: str, methods: tuple[str, ...], status: int
+) -> dict[str, Any]:
+    """Return the report of a session as builtins."""
+    from .. import __version__
+    from ..report import document
+
+    basetemp = config.getoption("basetemp", None)
+    session = document.Session(
+        root=str(config.rootpath),
+        python=platform.python_version(),
+        platform=sys.platform,
+        default=default,
+        methods=methods,
+        version=__version__,
+        exit_status=status,
+        basetemp=os.path.abspath(basetemp) if basetemp else None,
+    )
+    return document.build(results, session)
+
+
+class Files:
+    """Writes the reports when the session is over, however it ends. Only the controller of xdist has one."""
+
+    def __init__(self, config: pytest.Config, settings: Settings) -> None:
+        self.config = config
+        self.settings = settings
+        # Asked now: from Python 3.14 on a leg would be taken for the interpreter.
+        self.default = selection.default()
+        self.started = False
+        self.lines: list[str] = []
+        """What to tell the user at the end."""
+
+    def pytest_sessionstart(self) -> None:
+        """Know that there is a session to report on."""
+        self.started = not self.config.getoption("collectonly")
+
+    # First, so that the file is there when the summary says so.
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, exitstatus: int | pytest.ExitCode) -> None:
+        """Write what is known."""
+        self._write(int(exitstatus))
+
+    def pytest_unconfigure(self) -> None:
+        """Write what is known, if the session came to no end."""
+        self._write(int(pytest.ExitCode.INTERNAL_ERROR))
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Say where the reports are."""
+        for line in self.lines:
+            terminalreporter.write_line(line, red=" was not written: " in line)
+
+    def _write(self, status: int) -> None:
+        if not self.started:
+            return
+        self.started = False
+        summary: terminal.Summary | None = self.config.pluginmanager.get_plugin("startmethod-summary")
+        results = summary.results.values() if summary is not None else ()
+        model = model_of(self.config, results, default=self.default, methods=self.settings.methods, status=status)
+        for path in self.settings.reports:
+            try:
+                write(path, render(path, model))
+                self.lines.append(f"start methods report: {path}")
+            except Exception as trouble:
+                self.lines.append(f"start methods report: {path} was not written: {type(trouble).__name__}: {trouble}")

@@ -1,0 +1,509 @@
+"""Run one leg: its method active, its launches recorded, its report annotated."""
+
+from __future__ import annotations
+
+import functools
+import os
+import traceback
+import warnings
+from collections.abc import Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from multiprocessing.process import current_process
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from .._compat import cpython
+from .._compat import multiprocessing as mp
+from .._compat import pytest as pytest_compat
+from ..activation import clock
+from ..activation.activation import Activation, ForkServers, Patches, main_is_pytest, unguarded_runner, without_main
+from ..activation.patch_log import PatchLog
+from ..launches import adopted_locks, leftovers
+from ..launches.recorder import Recorder
+from ..launches.reports import ReportDirectory
+from ..model import backends, methods
+from ..model.child_report import ChildReport
+from ..model.leg import Leg, SetByUser
+from ..model.warning import StartMethodWarning
+from ..source.callers import owner
+from ..state.comparing import Comparison
+from . import again
+from .legs import DISCOVERED, LEG, STATE, LegState
+
+# What only a failure needs is imported by it: a fork copies the page tables of all that is loaded.
+if TYPE_CHECKING:
+    from ..experiments.verifying import Verifier
+    from .annotating import Annotator
+    from .discovery import Discovery
+    from .settings import Settings
+
+_SHOWN_CHILDREN = 3
+_TRIAL_SECONDS = 10.0
+_TRIAL_TIMES = 10.0
+"""An experiment takes no longer than these seconds and so many times the longest finished leg of the test."""
+
+
+class Running:
+    """The hooks around a running leg. Registered when the first leg is collected."""
+
+    def __init__(self, config: pytest.Config, settings: Settings, temporary: str | None = None) -> None:
+        self.config = config
+        self.settings = settings
+        self.recorder = Recorder()
+        self.servers = ForkServers()
+        self._others: dict[str, ForkServers] = {}
+        """By package: those of other backends that legs ran under."""
+        self._available: dict[str, bool] = {}
+        """By method: whether legs can run under it here."""
+        self._exchanged: Patches | None = None
+        """What is exchanged of multiprocessing from a leg until the next item that is none."""
+        self.reports = _report_directory(self.recorder, temporary)
+        self.recorder.dead_workers = self._why_workers_died
+        self.recorder.lost_jobs = self._lost_jobs
+        self.comparison = Comparison(str(config.rootpath), settings.user_code)
+        self.recorder.observe = self.comparison.observe
+        if settings.precheck == "error":
+            self.recorder.loader = self.comparison.fresh_child
+        self.patched = PatchLog(pytest.MonkeyPatch)
+        self._verifier: Verifier | None = None
+        self._state: LegState | None = None
+        self._native = mp.interpreter_default()
+        self._debugger = bool(config.getoption("usepdb", False))
+        self._has_pytest_timeout = pytest_compat.has_pytest_timeout(config)
+        self._clock = clock.Clock()
+        self._runner = unguarded_runner()
+        """The line of the main module that runs pytest outside a main guard."""
+        self.finished: dict[str, list[float]] = {}
+        """By test: how long the calls of its finished legs took."""
+        self._warned: set[SetByUser] = set()
+        self.discovery: Discovery | None = None
+
+    @functools.cached_property
+    def annotator(self) -> Annotator:
+        """What annotates the reports of which there is something to tell."""
+        from .annotating import Annotator
+
+        return Annotator(
+            self.config, self.settings, self.recorder, self.comparison, self.servers, self._runner, self.finished
+        )
+
+    # -- the leg's span ----------------------------------------------------------------------------------------------
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(
+        self, item: pytest.Item, nextitem: pytest.Item | None
+    ) -> Generator[None, object, object]:
+        """Make the leg's method the default from before its first fixture until after its last."""
+        leg = item.stash.get(LEG, None)
+        if leg is None:
+            return (yield)
+        try:
+            if leg.method not in self._available:
+                self._available[leg.method] = backends.unavailable_reason(self.config, leg.method) is None
+            if not self._available[leg.method]:
+                return (yield)  # its skip says so
+            return (yield from self._run_leg(item, leg))
+        finally:
+            if nextitem is None or LEG not in nextitem.stash:
+                self._put_back()
+
+    def _run_leg(self, item: pytest.Item, leg: Leg) -> Generator[None, object, object]:
+        held = self._hold(item, leg)
+        if held is not None:
+            again.remember(item)
+        try:
+            with self._running(item, leg) as state:
+                result = yield
+            if held is not None:
+                self._verify(item, state, held)
+            return result
+        finally:
+            if held is not None:
+                held.release()
+
+    @contextmanager
+    def _running(self, item: pytest.Item, leg: Leg, trial: float | None = None) -> Iterator[LegState]:
+        """Make the leg's method the default and listen; `trial` as in `LegState`."""
+        backend = backends.of(self.config, leg.method)
+        self._give_temporary_directory()
+        activation = Activation(methods.base(leg.method), backend.package)
+        patches = Patches()
+        precheck = self.settings.precheck != "off"
+        self._exchange()
+        pytest_compat.hide_frames(item, _below_start)
+        around = self._state
+        if trial is None and ("start_method", leg.method) not in item.user_properties:
+            item.user_properties.append(("start_method", leg.method))
+        with self.recorder.leg(leg.nodeid, leg.method, precheck=precheck, backend=backend) as record:
+            record.patches = self.patched.begin()
+            discovered = DISCOVERED in item.stash
+            state = self._state = item.stash[STATE] = LegState(
+                leg, activation, record, self.reports, discovered=discovered
+            )
+            state.trial = trial
+            try:
+                if self.reports is not None:
+                    self.reports.clear()
+                if backend is not backends.STDLIB:
+                    self._patch(patches, backend.package)
+                activation.enter()
+                yield state
+            finally:
+                if record.launches:  # the leg was interrupted: a finished one has said so, and forgotten them
+                    left = leftovers.end(record.launches)
+                    if left or trial is not None:
+                        pytest_compat.forget_captured(self.config)
+                activation.exit()
+                for servers in (self.servers, *self._others.values()):
+                    servers.exit()
+                patches.undo()
+                self._state = around
+                del item.stash[STATE]
+
+    def _exchange(self) -> None:
+        """Listen to multiprocessing until `_put_back`.
+
+        A class that is changed makes the interpreter forget what it knows of its methods, and a fork pays for every
+        page that is written to afterwards: over many legs in a row this is done once.
+        """
+        if self._exchanged is None:
+            self._exchanged = Patches()
+            if self.recorder.install():
+                self._exchanged.when_undone(self.recorder.uninstall)
+            self._patch(self._exchanged, mp.STDLIB)
+            # Each start needs these: importing them is not to be part of the time of the test that comes first.
+            from ..pickling import dry_run  # noqa: F401
+            from ..state import observing  # noqa: F401
+
+            if self.settings.methods != ("fork",):
+                from ..pickling import packing  # noqa: F401
+
+    def _put_back(self) -> None:
+        self._clock.close()
+        if self._exchanged is not None:
+            self._exchanged.undo()
+            self._exchanged = None
+
+    def _patch(self, patches: Patches, package: str) -> None:
+        """Exchange what `package` starts processes with."""
+        stdlib = package == mp.STDLIB
+        if main_is_pytest() or self._runner is not None:
+            patches.put(mp.spawn_module(package), "get_preparation_data", without_main)
+        if self.reports is not None:
+            self.reports.listen(patches, package)
+        native = self._native if stdlib else mp.interpreter_default(package)
+        servers = self.servers if stdlib else self._others.setdefault(package, ForkServers(package))
+
+        def synchronize() -> None:
+            patches.put(mp.lock_class(package), "__init__", partial(adopted_locks.watch_creation, package=package))
+            patches.put(mp.lock_class(package), "__getstate__", adopted_locks.adopting(native, package))
+
+        def forkserver() -> None:
+            patches.put(mp.forkserver_class(package), "ensure_running", servers.watch)
+
+        patches.when_loaded(f"{package}.synchronize", synchronize)
+        if mp.has_forkserver():
+            patches.when_loaded(f"{package}.forkserver", forkserver)
+
+    # -- experiments -------------------------------------------------------------------------------------------------
+
+    def _hold(self, item: pytest.Item, leg: Leg) -> pytest_compat.HeldReports | None:
+        """Keep the leg's reports back from its first failure on, if experiments may have something to add."""
+        if not self.settings.verify or methods.base(leg.method) == "fork" or self.reports is None:
+            return None
+        if ":" in leg.method:  # what an experiment sends goes through multiprocessing's own pickler
+            return None
+        if self._debugger or self.config.getoption("setuponly", False) or clock.is_debugging():
+            return None
+        return pytest_compat.HeldReports(item.session)
+
+    def _verify(self, item: pytest.Item, state: LegState, held: pytest_compat.HeldReports) -> None:
+        """Run a failed leg again, and put what that said into the reports that were held back."""
+        shown = [each for each in state.shown if any(each[0] is report for report in held.reports)]
+        if not shown or state.finished is None or state.debugged or state.leg.test in self.annotator.fork_failed:
+            return
+        from ..causes import state as state_causes
+        from ..causes.ranking import unique
+        from ..experiments import verifying
+
+        if self._verifier is None:
+            assert self.reports is not None
+            self._verifier = verifying.Verifier(self.reports)
+        try:
+            failed = verifying.Failed(
+                state.leg.method,
+                unique(each for _, findings in shown for each in findings),
+                tuple((str(report.when), verifying.message_of(report)) for report, _ in shown),
+                frozenset(state.touched),
+                state.not_pickled,
+                tuple(state_causes.unseen_patches(state.record.patches)),
+            )
+            verified = self._verifier.verify(failed, lambda around: self._run_again(item, state, around))
+            self.annotator.tell(state, shown, verified, held)
+        except Exception:
+            self.recorder.troubles.append(traceback.format_exc(limit=-1).strip().splitlines()[-1])
+
+    def _run_again(
+        self, item: pytest.Item, state: LegState, around: AbstractContextManager[object]
+    ) -> list[pytest.TestReport]:
+        """Run the leg once more, silently; nothing of it stays."""
+        troubles = len(self.recorder.troubles)
+        self.servers.renew()  # whether a server ran already is something that a test can see
+        self.recorder.forget_fixtures()
+        observe, self.recorder.observe = self.recorder.observe, None
+        seconds = _TRIAL_SECONDS + _TRIAL_TIMES * max(self.finished.get(state.leg.test, []), default=0.0)
+        try:
+            with self._running(item, state.leg, seconds) as trial, around:
+                return again.run(item, state.leg, silent=True, stash={STATE: trial})
+        finally:
+            self.recorder.observe = observe
+            self.recorder.forget_fixtures()
+            del self.recorder.troubles[troubles:]
+
+    def _give_temporary_directory(self) -> None:
+        """Have a place for multiprocessing's sockets that no test removes, and that goes with the session.
+
+        It is made at first use, and a test may have redirected ``tempfile.tempdir`` to a directory that it removes.
+        """
+        theirs = cpython.temporary_directory_of(current_process())
+        if self.reports is None or theirs == self.reports.path:
+            return
+        if theirs is None or not os.path.isdir(theirs):
+            cpython.set_temporary_directory(current_process(), self.reports.path)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any]) -> Generator[None, object, object]:
+        """Know whose start it is."""
+        if self._state is not None:
+            self.patched.watch()
+        self.recorder.fixtures.append(fixturedef)
+        try:
+            return (yield)
+        finally:
+            self.recorder.fixtures.pop()
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
+        """Put the method back if a fixture changed it, and say who changed it."""
+        state = item.stash.get(STATE, None)
+        if state is None or state.watched:
+            return (yield)
+        self.patched.watch()
+        activation = state.activation
+        activation.enter_call()
+        if len(activation.overrides) > state.warned:
+            self._warn(state)
+        self._start_clock(item, state)
+        try:
+            return (yield)
+        finally:
+            self._clock.stop()
+            activation.leave_call()
+            if len(activation.overrides) > state.warned:
+                self._warn(state)
+
+    # -- the time limit ----------------------------------------------------------------------------------------------
+
+    def _start_clock(self, item: pytest.Item, state: LegState) -> None:
+        if self._debugger or clock.is_debugging():
+            return
+        chosen = state.leg.timeout if state.leg.timeout is not None else self.settings.timeout
+        theirs = pytest_compat.pytest_timeout_of(item) if self._has_pytest_timeout else 0.0
+        if state.trial is not None:
+            seconds = min(theirs or state.trial, chosen or state.trial, state.trial)
+            self._clock.start(seconds, partial(self._expire, item, state, seconds))
+        elif theirs:  # pytest-timeout's limit rules: only look, shortly before
+            left = pytest_compat.pytest_timeout_left() or theirs  # its clock may run since before the fixtures
+            self._clock.start(left - min(0.5, left / 10), partial(self._look, item, state, theirs))
+        else:
+            seconds = clock.limit_of(chosen, self.finished.get(state.leg.test, []))
+            self._clock.start(seconds, partial(self._expire, item, state, seconds))
+
+    @pytest.hookimpl
+    def pytest_enter_pdb(self) -> None:
+        """Stop the clock: from here on a person decides how long it takes."""
+        if self._state is not None:
+            self._state.debugged = True
+            self._clock.stop()
+
+    def _look(self, item: pytest.Item, state: LegState, seconds: float) -> None:
+        """Note where everybody stands; called in the middle of the test, which goes on whatever happens here."""
+        if state.hang is not None:
+            return
+        try:
+            from ..causes import hang
+            from ..launches import stacks
+
+            with clock.alarm_paused():
+                children = stacks.of_children(state.record.launches, self.reports)
+            started = bool(state.record.launches or self.annotator.inherited(item, state.leg))
+            state.hang = hang.explain(hang.Hanging(seconds, stacks.own(), children, started), state.leg.method)
+        except Exception as trouble:
+            self.recorder.troubles.append(f"{type(trouble).__name__} in Running._look: {trouble}")
+
+    def _expire(self, item: pytest.Item, state: LegState, seconds: float) -> None:
+        self._look(item, state, seconds)
+        try:
+            leftovers.end(state.record.launches, grace=0.0)
+        except Exception as trouble:
+            self.recorder.troubles.append(f"{type(trouble).__name__} in Running._expire: {trouble}")
+        by = "--start-methods-timeout" if state.leg.timeout is None else "timeout= of its marker"
+        pytest.fail(clock.over(state.leg.nodeid, seconds, by))
+
+    def _warn(self, state: LegState) -> None:
+        for override in state.activation.overrides[state.warned :]:
+            state.warned += 1
+            if override in self._warned or state.trial is not None:
+                continue
+            self._warned.add(override)
+            text = _override_text(override, state.leg)
+            file, line = (
+                (override.place.file, override.place.line) if override.place else (state.leg.file, state.leg.line)
+            )
+            try:
+                warnings.warn_explicit(StartMethodWarning(text), None, file, line)
+            except StartMethodWarning:  # warnings are errors here, and the outcome is the user's own
+                from ..model.finding import relative
+
+                state.notes.append(
+                    f"StartMethodWarning: {relative(f'{file}:{line}', str(self.config.rootpath))}: {text}"
+                )
+
+    # -- reports -----------------------------------------------------------------------------------------------------
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Annotate what failed; at the end of the leg, attach what is known of it."""
+        report = yield
+        state = item.stash.get(STATE, None)
+        if self.discovery is not None and (state is None or state.watched):
+            state = self.discovery.state_of(item, call, report)
+        if state is None:
+            return report
+        if state.trial is not None:
+            return report
+        if state.discovered:
+            report.startmethod_of = state.leg.test  # type: ignore[attr-defined]
+        try:
+            noted = self._runner is not None
+            if report.when == "teardown":
+                # Else it depends on the garbage collector whether they are known.
+                self.recorder.note_exits(state.record)
+                temporary = self.servers.temporary
+                noted = noted or (temporary is not None and not os.path.exists(temporary))
+            if not noted and state.passed(report, self.recorder.troubles):
+                if report.when == "call":
+                    self.comparison.note_call(state.leg.test, state.leg.method, "passed", None)
+                    self.finished.setdefault(state.leg.test, []).append(report.duration)
+                return report
+            with nullcontext() if report.passed else clock.alarm_paused():
+                self.annotator.annotate(item, call, report, state)
+        except Exception:
+            self.recorder.troubles.append(traceback.format_exc(limit=-1).strip().splitlines()[-1])
+            state.outcomes.append((str(report.when), report.outcome))
+            if report.when == "teardown":
+                report.startmethod = self.annotator.result(state).as_dict()  # type: ignore[attr-defined]
+        return report
+
+    def _why_workers_died(self) -> str:
+        errors = [each.error for each in self._reports() if each.error is not None]
+        return f"{errors[-1].type}: {errors[-1].message}" if errors else "they left no word of why"
+
+    def _lost_jobs(self) -> set[int]:
+        return {each.job for each in self._reports() if each.job is not None}
+
+    def _reports(self) -> tuple[ChildReport, ...]:
+        return self.reports.read() if self.reports is not None else ()
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self) -> None:
+        """End what the legs left: processes of wider fixtures, servers, the directory of the reports."""
+        self._put_back()
+        self.patched.close()
+        self.recorder.forget_fixtures()
+        leftovers.end_all(self.recorder.of_fixtures)
+        self.comparison.close()
+        if mp.has_forkserver():
+            for servers in (self.servers, *self._others.values()):
+                servers.close()
+        if self.reports is not None:
+            if cpython.temporary_directory_of(current_process()) == self.reports.path:
+                cpython.set_temporary_directory(current_process(), None)
+            self.reports.remove()
+
+
+class Teardown:
+    """Tears the fixtures of a start method down while it is still active; registered with the first leg.
+
+    A fixture of wider scope that depends on the method would otherwise be torn down by pytest
+    when the next leg sets up its own, that is, under another method.
+    """
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_teardown(self, item: pytest.Item, nextitem: pytest.Item | None) -> object:
+        """Finish ``start_method`` and all that depends on it, if the next item runs under another method."""
+        leg = item.stash.get(LEG, None)
+        following = nextitem.stash.get(LEG, None) if nextitem is not None else None
+        if leg is None or (following is not None and following.method == leg.method):
+            return (yield)
+        errors: list[BaseException] = []
+        result = None
+        try:
+            result = yield
+        except BaseException as error:
+            errors.append(error)
+        try:
+            pytest_compat.finish_fixture(item, "start_method")
+        except BaseException as error:
+            errors.append(error)
+        if len(errors) == 2:
+            raise pytest_compat.exception_group("errors during test teardown", errors)
+        if errors:
+            raise errors[0]
+        return result
+
+
+class Hooks:
+    """`Running` without the hook that spans a leg, which `discovery` calls: to be registered while a leg runs only."""
+
+    def __init__(self, running: Running) -> None:
+        for name in dir(running):
+            if name.startswith("pytest_") and name not in ("pytest_runtest_protocol", "pytest_sessionfinish"):
+                setattr(self, name, getattr(running, name))
+        self.pytest_runtest_teardown = Teardown().pytest_runtest_teardown
+
+
+def _report_directory(recorder: Recorder, temporary: str | None) -> ReportDirectory | None:
+    """Make the directory for what children report; without one, nothing is reported and everything else works."""
+    try:
+        directory = ReportDirectory.create(temporary)
+        directory.hold_life_line()
+        return directory
+    except OSError as trouble:
+        recorder.troubles.append(f"children cannot report: {trouble}")
+        return None
+
+
+def _override_text(override: SetByUser, leg: Leg) -> str:
+    call = f"set_start_method({override.method!r})"
+    if override.wins:
+        return f"{call} replaces the method of {leg.nodeid} from here on: what it starts tests {override.method}"
+    return f"{call} is set aside while a leg runs: each leg runs under its own method"
+
+
+_MADE_ALIKE = ("multiprocess", "billiard", "dill")
+
+
+def _below_start(filename: str) -> bool:
+    """Say whether a frame below ``Process.start()`` is ours, CPython's, or that of a package made like it."""
+    whose = owner(filename)
+    if whose == "stdlib":
+        return "multiprocessing" in filename or os.path.basename(filename) == "pickle.py"  # dill's runs in Python
+    parts = filename.split(os.sep)
+    return whose == "ours" or (whose == "installed" and any(each in parts for each in _MADE_ALIKE))

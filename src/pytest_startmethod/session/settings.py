@@ -1,0 +1,269 @@
+"""What the user asked for: options and ini keys as `Settings`, a test's marker as `Marker`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..model import methods as selection
+from .options import DISCOVER, PRECHECK, USER_CODE, VACUOUS, VERIFY, flag
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+    import pytest
+
+    from ..model.backends import Backend
+
+
+class SettingsError(ValueError):
+    """An option, ini key or marker that cannot be meant; the message is one line for the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The options of one run."""
+
+    selection: str = selection.ALL
+    """``"all"``, ``"default"`` or names joined by commas, see `selection.parse`."""
+    explicit: bool = False
+    """Whether the selection was given on the command line."""
+    precheck: str = "report"
+    """One of `PRECHECK`."""
+    vacuous: str = "report"
+    """One of `VACUOUS`; a marker may override it."""
+    timeout: float | None = None
+    """Seconds, 0 for no limit, or None for ``auto``; a marker may override it."""
+    reports: tuple[str, ...] = ()
+    """Files to write a report to, absolute."""
+    discover: bool = False
+    """Whether unmarked tests are watched."""
+    verify: bool = True
+    """Whether experiments confirm the findings of failed legs."""
+    user_code: tuple[str, ...] = ()
+    """Installed packages whose code is looked at like the user's."""
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The selected methods, in order. Imports multiprocessing."""
+        return selection.selected(self.selection)
+
+    @property
+    def source(self) -> str:
+        """What made the selection, as messages name it."""
+        return "--start-methods" if self.explicit else "the ini key start_methods"
+
+
+def from_config(config: pytest.Config) -> Settings:
+    """Return the settings of a run: the command line beats the ini file beats the default.
+
+    Raises:
+        SettingsError: a value is not one of the valid ones; the message names both, and where the value stands.
+
+    """
+
+    def word(key: str, valid: tuple[str, ...]) -> str:
+        text, source = _given(config, key)
+        if not text and source.startswith("ini"):
+            return valid[0]
+        if text not in valid:
+            raise SettingsError(f"{source}: {text!r} is not valid (valid: {', '.join(valid)})")
+        return text
+
+    text, source = _given(config, "start_methods")
+    explicit = source.startswith("--")
+    try:
+        chosen = selection.ALL if not text and not explicit else selection.parse(text, lambda: _backends(config))
+    except ValueError as error:
+        raise SettingsError(f"{source}: {error}") from None
+    _refuse_missing(config, chosen, source)
+    return Settings(
+        chosen,
+        explicit,
+        word("start_methods_precheck", PRECHECK),
+        word("start_methods_vacuous", VACUOUS),
+        _limit(*_given(config, "start_methods_timeout")),
+        _reports(config),
+        _truth(config, DISCOVER, default=False),
+        _truth(config, VERIFY, default=True),
+        _packages(_ini(config, USER_CODE)),
+    )
+
+
+def _given(config: pytest.Config, key: str) -> tuple[str, str]:
+    """Return the text of an option, empty where it is not given, and where it stands, as messages name it."""
+    text = config.getoption(key)
+    if text is not None:
+        return text, flag(key)
+    value = _ini(config, key)
+    if not isinstance(value, str):  # a list in [tool.pytest.ini_options], where pytest checks no type
+        raise SettingsError(f"ini key {key}: expects a string, got {type(value).__name__}: {value!r}")
+    return value.strip(), f"ini key {key}"
+
+
+def _given_list(config: pytest.Config, key: str) -> tuple[list[str], str]:
+    """Return the values of an option of `options.LISTS`, and where they stand, as messages name it."""
+    values = config.getoption(key)
+    if values is not None:
+        return values, flag(key)
+    return _ini(config, key), f"ini key {key}"
+
+
+def _ini(config: pytest.Config, key: str) -> Any:
+    try:
+        return config.getini(key)
+    except TypeError as error:  # from pytest 9.2 on it is a UsageError that says the same
+        raise SettingsError(f"ini key {key}: {error}") from None
+
+
+def _backends(config: pytest.Config) -> Mapping[str, Backend]:
+    from ..model import backends
+
+    try:
+        return backends.known(config)
+    except backends.BackendError as error:
+        raise SettingsError(str(error)) from None
+
+
+def _refuse_missing(config: pytest.Config, chosen: str, source: str) -> None:
+    """Refuse a method whose package is not there: nobody selects by accident what is never in ``all``."""
+    for method in chosen.split(",") if ":" in chosen else ():
+        name, _ = selection.split(method)
+        backend = _backends(config)[name] if name else None
+        if backend is not None and not backend.installed:
+            from ..model import backends
+
+            raise SettingsError(f"{source}: {backends.missing_reason(method, backend)}")
+
+
+def _reports(config: pytest.Config) -> tuple[str, ...]:
+    texts, source = _given_list(config, "start_methods_report")
+    if not texts:
+        return ()
+    from . import report_files
+
+    # As pytest's own files: what is typed is relative to where it is typed, what is configured to the root.
+    base = config.invocation_params.dir if source.startswith("--") else config.rootpath
+    try:
+        return tuple(dict.fromkeys(report_files.checked(text, base) for text in texts))
+    except ValueError as error:
+        raise SettingsError(f"{source}: {error}") from None
+
+
+def _truth(config: pytest.Config, key: str, *, default: bool) -> bool:
+    if config.getoption(key) is not None:
+        return bool(config.getoption(key))
+    try:
+        value = config.getini(key)
+    except Exception as error:  # ValueError, TypeError or, from 9.2 on, UsageError
+        raise SettingsError(f"ini key {key}: {error} (valid: true, false)") from None
+    return default if value is None else bool(value)
+
+
+def _packages(names: list[str]) -> tuple[str, ...]:
+    for name in names:
+        if not name.isidentifier():
+            raise SettingsError(f"ini key {USER_CODE}: {name!r} is not the name of a top-level package")
+    return tuple(names)
+
+
+def _limit(text: str, source: str) -> float | None:
+    if text == "auto" or (not text and source.startswith("ini")):
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise SettingsError(f"{source}: {text!r} is not valid (valid: auto, a number of seconds, or 0 for no limit)")
+    return seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """One method that a marker names, with what ``pytest.param`` says of it."""
+
+    method: str
+    marks: tuple[Any, ...] = ()
+    id: object = None
+    """A string, ``pytest.HIDDEN_PARAM``, or None for the method's name."""
+
+    @property
+    def node_id(self) -> Any:
+        """What stands for the method in node ids."""
+        return self.method if self.id is None else self.id
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """A test's ``@pytest.mark.startmethods(*methods, vacuous=None, timeout=None)``."""
+
+    methods: tuple[Named, ...] = ()
+    """Empty: every selected method."""
+    vacuous: str | None = None
+    """One of `VACUOUS`, or None for the run's setting."""
+    timeout: float | None = None
+    """Seconds, 0 for no limit, or None for the run's setting."""
+
+    def named(self, method: str) -> Named:
+        """Return what the marker says of `method`."""
+        return next((named for named in self.methods if named.method == method), Named(method))
+
+
+def parse_marker(
+    args: tuple[object, ...], kwargs: Mapping[str, object], backends: Callable[[], Collection[str]] = tuple
+) -> Marker:
+    """Return what a marker's arguments say; `backends` gives the names that may stand before a colon.
+
+    Raises:
+        SettingsError: an argument cannot be meant; the message names it and the valid ones, and not the test.
+
+    """
+    for keyword in kwargs:
+        if keyword not in ("vacuous", "timeout"):
+            raise SettingsError(f"unknown keyword {keyword!r} (valid: vacuous, timeout)")
+    methods: dict[str, Named] = {}
+    for arg in args:
+        named = _named(arg, backends)
+        if named.method in methods:
+            raise SettingsError(f"{named.method!r} is named twice")
+        if any(named.node_id == other.node_id for other in methods.values()):
+            raise SettingsError(f"two start methods have the id {named.node_id!r}")
+        methods[named.method] = named
+    return Marker(tuple(methods.values()), _vacuous(kwargs.get("vacuous")), _timeout(kwargs.get("timeout")))
+
+
+def _named(arg: object, backends: Callable[[], Collection[str]]) -> Named:
+    valid = f"(valid: {', '.join(selection.ORDER)})"
+    marks: tuple[Any, ...] = ()
+    id_: object = None
+    # What pytest.param returns is a named tuple of a private type.
+    if isinstance(arg, tuple) and getattr(type(arg), "_fields", None) == ("values", "marks", "id"):
+        values, marks, id_ = arg
+        if len(values) != 1:
+            raise SettingsError(f"pytest.param takes one start method here, not {len(values)} values {valid}")
+        arg = values[0]
+    if not isinstance(arg, str):
+        raise SettingsError(
+            f"a start method is given by its name, not by an object of type {type(arg).__name__} {valid}"
+        )
+    wrong = selection.problem(arg, backends)
+    if wrong is not None:
+        raise SettingsError(f"{wrong} {valid}")
+    return Named(arg, tuple(marks), id_)
+
+
+def _vacuous(value: object) -> str | None:
+    if value is None or (isinstance(value, str) and value in VACUOUS):
+        return value
+    text = repr(value) if isinstance(value, str) else f"an object of type {type(value).__name__}"
+    raise SettingsError(f"vacuous: {text} is not valid (valid: {', '.join(VACUOUS)})")
+
+
+def _timeout(value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < float("inf"):
+        return float(value)
+    text = repr(value) if type(value) in (str, int, float, bool) else f"an object of type {type(value).__name__}"
+    raise SettingsError(f"timeout: {text} is not a number of seconds (valid: a positive number, or 0 for no limit)")

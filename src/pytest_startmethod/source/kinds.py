@@ -1,0 +1,401 @@
+"""What kind of thing an object is, and which object on the way to a leaf the user can do something about.
+
+A traceback of pickling names the leaf: ``_thread.lock``. The user knows a thread, a client, an application. Kinds are
+recognised by the names in a type's MRO and by what the type defines, never by running the object's own code.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..child.values import public_name
+from ..pickling.walk import Step
+from .callers import owner
+from .places import code_of, module_file
+
+__all__ = ["Kind", "actionable", "describe", "is_users", "judged_whole", "kind_of", "type_name"]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of thing that does not cross to another process."""
+
+    noun: str
+    """With its article: ``a lock``."""
+    instead: str
+    """What to do instead, in the imperative."""
+    resource: bool = True
+    """Whether it is to be named rather than what lies inside it."""
+
+
+_LOCK = Kind("a lock", "create the lock in the child, or share one made by multiprocessing's own Lock", False)
+_FILE = Kind("an open file", "pass the path and re-open the file in the child")
+_LOOP = Kind("an event loop", "make the loop in the child, with asyncio.run")
+_DATABASE = Kind("a database connection", "pass the address or path and connect again in the child")
+_APP = Kind(
+    "an application object",
+    "build the application in the child: pass the module-level app factory (create_app) and its settings, not the app",
+)
+_SERVER = Kind("a server", "create the server in the child and pass it the address")
+_EXECUTOR = Kind("an executor", "make the executor in the child, or submit the work from the parent")
+_MOCK = Kind(
+    "a mock",
+    "a mock cannot be handed to a child process: pass a fake or stub of your own, a class at module level, "
+    "or make the mock in the child",
+)
+_ITERATOR = Kind("an iterator", "pass list(...) of it, or what it iterates over", False)
+_WEAK = Kind("a weak reference", "pass the object itself, and re-create the reference in the child", False)
+_CLIENT = Kind("a connection", "pass the address and connect again in the child")
+_ASYNC = Kind(
+    "an asyncio object, bound to its event loop", "re-create it in the child, inside the loop that runs there"
+)
+
+_OF_THREADS = {
+    ("threading", "Event"): Kind("a threading.Event", "pass multiprocessing's Event, made by the child's context"),
+    ("threading", "Condition"): Kind("a threading.Condition", "pass multiprocessing's Condition"),
+    ("threading", "Semaphore"): Kind("a threading.Semaphore", "pass multiprocessing's Semaphore"),
+    ("threading", "Barrier"): Kind("a threading.Barrier", "pass multiprocessing's Barrier"),
+    ("queue", "Queue"): Kind("a queue of threads (queue.Queue)", "pass multiprocessing's Queue"),
+    ("_queue", "SimpleQueue"): Kind("a queue of threads", "pass multiprocessing's SimpleQueue"),
+}
+"""What the user can make otherwise, unless a library has made it for itself."""
+
+_BY_NAME: dict[tuple[str, str], Kind] = {
+    **_OF_THREADS,
+    ("_thread", "lock"): _LOCK,
+    ("_thread", "RLock"): _LOCK,
+    ("threading", "_RLock"): _LOCK,
+    ("_thread", "_local"): Kind(
+        "a thread-local", "pass the value it holds, and make the thread-local at module level or in the child", False
+    ),
+    ("threading", "Thread"): Kind("a thread", "start the thread in the child, and pass what it works on"),
+    ("_thread", "_ThreadHandle"): Kind("a thread's handle", "start the thread in the child", False),
+    ("subprocess", "Popen"): Kind("a running subprocess", "start it in the child, or pass its pid or its output", True),
+    ("socketserver", "BaseServer"): _SERVER,
+    ("asyncio.events", "AbstractServer"): _SERVER,
+    ("asyncio.events", "AbstractEventLoop"): _LOOP,
+    ("_asyncio", "Future"): Kind("a future of an event loop", "await it in the parent and pass its result"),
+    ("asyncio.futures", "Future"): Kind("a future of an event loop", "await it in the parent and pass its result"),
+    ("asyncio.queues", "Queue"): _ASYNC,
+    ("asyncio.mixins", "_LoopBoundMixin"): _ASYNC,
+    ("asyncio.streams", "StreamReader"): _ASYNC,
+    ("asyncio.streams", "StreamWriter"): _ASYNC,
+    ("asyncio.transports", "BaseTransport"): _ASYNC,
+    ("concurrent.futures._base", "Executor"): _EXECUTOR,
+    ("concurrent.futures._base", "Future"): Kind("a future", "pass its result() once it is there"),
+    ("multiprocessing.pool", "Pool"): Kind(
+        "a pool", "keep the pool in the parent and submit the work from there, or make a pool in the child"
+    ),
+    ("multiprocessing.pool", "ApplyResult"): Kind("a pool's result", "pass what its get() returns"),
+    ("multiprocessing.managers", "BaseManager"): Kind("a manager", "pass the proxies that it made, not the manager"),
+    ("multiprocessing.process", "BaseProcess"): Kind(
+        "a process object", "pass its pid or name: only the parent can join or end it"
+    ),
+    ("multiprocessing.synchronize", "SemLock"): Kind("a multiprocessing lock", ""),
+    ("multiprocessing.synchronize", "Condition"): Kind("a multiprocessing Condition", ""),
+    ("multiprocessing.synchronize", "Event"): Kind("a multiprocessing Event", ""),
+    ("multiprocessing.synchronize", "Barrier"): Kind("a multiprocessing Barrier", ""),
+    ("multiprocessing.queues", "Queue"): Kind("a multiprocessing Queue", ""),
+    ("multiprocessing.queues", "SimpleQueue"): Kind("a multiprocessing SimpleQueue", ""),
+    ("multiprocessing.sharedctypes", "SynchronizedBase"): Kind("a multiprocessing Value or Array", ""),
+    ("multiprocessing.connection", "_ConnectionBase"): Kind(
+        "a connection", "pass the connection before it is closed", False
+    ),
+    ("multiprocessing.connection", "Listener"): Kind("a listener", "listen in the child, and pass the address"),
+    ("logging", "Handler"): Kind(
+        "a logging handler",
+        "attach the handler in the child, or send records back through logging.handlers.QueueHandler",
+    ),
+    ("sqlite3", "Connection"): _DATABASE,
+    ("sqlite3", "Cursor"): Kind("a database cursor", "connect again in the child, and pass the rows"),
+    ("_io", "_IOBase"): _FILE,
+    ("tempfile", "_TemporaryFileWrapper"): _FILE,
+    ("tempfile", "SpooledTemporaryFile"): _FILE,
+    ("tempfile", "TemporaryDirectory"): Kind("a temporary directory", "pass its name; keep the object in the parent"),
+    ("zipfile", "ZipFile"): Kind("an open archive", "pass the path and re-open the archive in the child"),
+    ("tarfile", "TarFile"): Kind("an open archive", "pass the path and re-open the archive in the child"),
+    ("shelve", "Shelf"): Kind("an open shelf", "pass the path and re-open the shelf in the child"),
+    ("mmap", "mmap"): Kind(
+        "a memory map", "re-open it in the child from the file's path, or use multiprocessing.shared_memory", False
+    ),
+    ("builtins", "generator"): Kind(
+        "a generator",
+        "pass list(...) of it, or pass the generator function and its arguments and call it in the child",
+        False,
+    ),
+    ("builtins", "coroutine"): Kind(
+        "a coroutine", "pass the coroutine function and its arguments, and asyncio.run it in the child", False
+    ),
+    ("builtins", "async_generator"): Kind(
+        "an asynchronous generator", "pass the generator function and its arguments, and run it in the child", False
+    ),
+    ("builtins", "frame"): Kind("a stack frame", "pass what is needed of it as text (traceback.format_stack)", False),
+    ("builtins", "traceback"): Kind("a traceback", "pass its text (traceback.format_exception)", False),
+    ("builtins", "code"): Kind("a code object", "pass a function at module level, or the source text", False),
+    ("builtins", "module"): Kind(
+        "a module", "import the module in the child, or inside the function that uses it, or pass its name", False
+    ),
+    ("builtins", "cell"): Kind("a closure cell", "pass the value it holds", False),
+    ("builtins", "dict_keys"): Kind("a view of a dictionary", "pass list(...) of it", False),
+    ("builtins", "dict_values"): Kind("a view of a dictionary", "pass list(...) of it", False),
+    ("builtins", "dict_items"): Kind("a view of a dictionary", "pass list(...) of it", False),
+    ("builtins", "mappingproxy"): Kind("a read-only view of a mapping", "pass dict(...) of it", False),
+    ("builtins", "memoryview"): Kind("a view of memory", "pass bytes(...) of it, or shared_memory", False),
+    ("pickle", "PickleBuffer"): Kind("a view of memory", "pass bytes(...) of it, or shared_memory", False),
+    ("builtins", "property"): Kind("a property object", "pass the value, or the instance that has it", False),
+    ("builtins", "staticmethod"): Kind(
+        "a staticmethod object", "pass the function, reached through its class (Class.name)", False
+    ),
+    ("builtins", "classmethod"): Kind(
+        "a classmethod object", "pass the method, reached through its class (Class.name)", False
+    ),
+    ("builtins", "PyCapsule"): Kind(
+        "a pointer into a C library", "re-create the object that owns it in the child", False
+    ),
+    ("weakref", "ReferenceType"): _WEAK,
+    ("_weakref", "ReferenceType"): _WEAK,
+    ("builtins", "weakref"): _WEAK,
+    ("weakref", "ProxyType"): _WEAK,
+    ("weakref", "CallableProxyType"): _WEAK,
+    ("builtins", "weakproxy"): _WEAK,
+    ("builtins", "weakcallableproxy"): _WEAK,
+    ("weakref", "finalize"): Kind("a finalizer", "register the finalizer in the child", True),
+    ("weakref", "WeakSet"): Kind("a set of weak references", "pass set(...) of it", True),
+    ("_weakrefset", "WeakSet"): Kind("a set of weak references", "pass set(...) of it", True),
+    ("weakref", "WeakKeyDictionary"): Kind("a weak dictionary", "pass dict(...) of it", True),
+    ("weakref", "WeakValueDictionary"): Kind("a weak dictionary", "pass dict(...) of it", True),
+    ("_contextvars", "ContextVar"): Kind(
+        "a context variable", "pass its value as an argument and set the variable in the child", False
+    ),
+    ("_contextvars", "Context"): Kind("a context", "pass the values, and set the variables in the child", False),
+    ("_contextvars", "Token"): Kind("a context variable's token", "reset the variable in the parent", False),
+    ("_ctypes", "_CData"): Kind(
+        "ctypes data with pointers", "pass the values, and re-create the pointer in the child", False
+    ),
+    ("ctypes", "CDLL"): Kind("a loaded C library", "pass its path and load it in the child", True),
+    ("_ssl", "_SSLContext"): Kind("a TLS context", "create the context in the child", True),
+    ("ssl", "SSLContext"): Kind("a TLS context", "create the context in the child", True),
+    ("ssl", "SSLSocket"): _CLIENT,
+    ("http.client", "HTTPConnection"): _CLIENT,
+    ("http.client", "HTTPResponse"): Kind("an HTTP response", "read() it in the parent and pass the bytes"),
+    ("urllib.request", "OpenerDirector"): Kind("a URL opener", "build the opener in the child"),
+    ("smtplib", "SMTP"): _CLIENT,
+    ("ftplib", "FTP"): _CLIENT,
+    ("selectors", "BaseSelector"): Kind("a selector", "make the selector in the child", True),
+    ("contextlib", "_GeneratorContextManagerBase"): Kind(
+        "a context manager", "enter it in the child: pass the function that makes it", True
+    ),
+    ("contextlib", "_BaseExitStack"): Kind("an exit stack", "make the stack in the child", True),
+    ("re", "Match"): Kind("a match object", "pass match.group() or match.groupdict()", False),
+    ("unittest.mock", "NonCallableMock"): _MOCK,
+    ("mock.mock", "NonCallableMock"): _MOCK,
+    ("argparse", "ArgumentParser"): Kind("an argument parser", "pass what it parsed (the Namespace)", True),
+    ("numpy", "ufunc"): Kind("a ufunc made at run time", "make it in the child, of a function at module level", False),
+    ("random", "SystemRandom"): Kind("a source of random numbers", "make it in the child", False),
+    ("xml.parsers.expat", "XMLParserType"): Kind("a parser", "make the parser in the child", False),
+    ("tkinter", "Misc"): Kind("a window", "create the window in the child", True),
+    ("posix", "DirEntry"): Kind("a directory entry", "pass its path", False),
+    ("nt", "DirEntry"): Kind("a directory entry", "pass its path", False),
+    ("posix", "ScandirIterator"): _ITERATOR,
+    ("nt", "ScandirIterator"): _ITERATOR,
+}
+
+_TESTCASE = Kind(
+    "the running TestCase",
+    "move the code to a module-level function (or a @staticmethod of the class) and pass what it needs of self as "
+    "arguments",
+)
+_FIXTURE = Kind(
+    "an object of pytest's own session",
+    "use the fixture in the test only, and pass the child plain values that it gave",
+)
+
+_BY_SHAPE: tuple[tuple[frozenset[str], Kind], ...] = tuple(
+    (frozenset(names.split()), kind)
+    for names, kind in (
+        ("wsgi_app", _APP),
+        ("add_url_rule", _APP),
+        ("add_api_route", _APP),
+        ("add_route __call__", _APP),
+        ("router __call__", _APP),
+        ("conf task send_task", _APP),
+        ("serve_forever", _SERVER),
+        ("run_until_complete", _LOOP),
+        ("cursor commit", _DATABASE),
+        ("cursor execute", _DATABASE),
+        ("fetchone execute", _DATABASE),
+        ("connect dispose", _DATABASE),
+        ("query commit rollback", _DATABASE),
+        ("submit shutdown", _EXECUTOR),
+        ("send_signal poll", _BY_NAME["subprocess", "Popen"]),
+        ("acquire release", Kind("a lock", _LOCK.instead, True)),
+        ("fileno read close", _FILE),
+        ("readline close", _FILE),
+        ("write close flush", _FILE),
+        ("connect close", _CLIENT),
+        ("request close", _CLIENT),
+        ("execute_command", _CLIENT),
+        ("send recv close", _CLIENT),
+        ("update digest hexdigest", Kind("a running hash", "pass the bytes, or the digest", False)),
+        ("__iter__ __next__", _ITERATOR),
+    )
+)
+"""Kinds told by what a type defines, for classes that are not the user's: libraries have their own names for these."""
+
+_SHAPES = tuple(kind for _, kind in _BY_SHAPE)
+
+_TRANSPARENT_MODULES = frozenset({"collections", "functools", "operator", "itertools", "types", "copyreg", "abc"})
+_TRANSPARENT_PACKAGES = frozenset({"builtins", "numpy", "pandas", "polars", "xarray", "pyarrow", "scipy", "dask"})
+
+
+def _mro(t: type) -> tuple[type, ...]:
+    return type.__dict__["__mro__"].__get__(t)  # type: ignore[no-any-return]
+
+
+def _name(cls: type) -> tuple[str, str]:
+    try:
+        module = type.__getattribute__(cls, "__module__")
+        name = type.__getattribute__(cls, "__qualname__")
+    except Exception:
+        return "", ""
+    return (module if type(module) is str else "", name if type(name) is str else "")
+
+
+def type_name(t: type) -> str:
+    """Return how a type is written: ``_thread.lock``, ``Holder`` (of the user), ``generator``."""
+    module, name = _name(t)
+    if not module or module in ("builtins", "__main__"):
+        return name
+    module, name = public_name(t)
+    return name if owner(module_file(module) or "") == "user" and module_file(module) else f"{module}.{name}"
+
+
+def kind_of(obj: object) -> Kind | None:
+    """Return the kind of thing that `obj` is, if it is a known one."""
+    t = type(obj)
+    if judged_whole(obj):
+        return _MOCK if _is_mock(obj) else _TESTCASE if is_testcase(obj) else _FIXTURE
+    for cls in _mro(t)[:-1]:
+        kind = _BY_NAME.get(_name(cls))
+        if kind is not None:
+            return kind
+    if t is types.FunctionType or type in _mro(t) or is_users(t) or _transparent(t):
+        return None
+    names = frozenset(name for cls in _mro(t)[:-1] for name in type.__getattribute__(cls, "__dict__"))
+    return next((kind for shape, kind in _BY_SHAPE if shape <= names), None)
+
+
+def judged_whole(obj: object) -> bool:
+    """Return whether `obj` is not to be looked into: a mock, a running TestCase, an object of pytest's session."""
+    t = type(obj)
+    if type in _mro(t):
+        return False
+    if _is_mock(obj) or is_testcase(obj):
+        return True
+    module = _name(t)[0]
+    if module.split(".")[0] not in ("_pytest", "pytest"):
+        return False
+    return tuple not in _mro(t) and BaseException not in _mro(t)
+
+
+def _is_mock(obj: object) -> bool:
+    t = type(obj)
+    if t is types.FunctionType:  # create_autospec of a function makes a function, with the mock as an attribute
+        held = obj.__dict__.get("mock")
+        return held is not None and type(held) is not types.FunctionType and _is_mock(held)
+    return any(_name(cls)[1] == "NonCallableMock" and _name(cls)[0].endswith("mock") for cls in _mro(t))
+
+
+def is_testcase(obj: object) -> bool:
+    """Return whether `obj` is a TestCase whose test is running: it then holds the runner, whichever that is."""
+    unittest = sys.modules.get("unittest.case")
+    if unittest is None or unittest.TestCase not in _mro(type(obj)):
+        return False
+    try:
+        return object.__getattribute__(obj, "__dict__").get("_outcome") is not None
+    except Exception:
+        return False
+
+
+def is_users(obj: object) -> bool:
+    """Return whether a function, a class, or the class of an instance was written by the user."""
+    code = code_of(obj)
+    if code is not None:
+        return owner(code.co_filename) == "user"
+    cls = obj if isinstance(type(obj), type) and type in _mro(type(obj)) else type(obj)
+    module = _name(cls)[0]  # type: ignore[arg-type]
+    if module in ("builtins", "", "_thread", "_io"):
+        return False
+    file = module_file(module)
+    if file is not None:
+        return owner(file) == "user"
+    return module == "__main__"
+
+
+def _transparent(t: type) -> bool:
+    """Return whether objects of `t` only carry what the user put into them."""
+    if _is_container(t):
+        return True
+    module = _name(t)[0]
+    return module in _TRANSPARENT_MODULES or module.split(".")[0] in _TRANSPARENT_PACKAGES
+
+
+def _is_container(t: type) -> bool:
+    return any(cls in _mro(t) for cls in (dict, list, tuple, set, frozenset, BaseException))
+
+
+def actionable(root: object, chain: Sequence[tuple[Step, Any]], leaf: object) -> int:
+    """Return the number of the entry of `chain` to name, -1 for `root`: the leaf's, or the outermost resource's.
+
+    The leaf's own if it is the user's function or class, or if nothing but the user's objects and plain containers
+    lies on the way. Otherwise the outermost known resource; else the outermost library object behind the last object
+    of the user's.
+    """
+    if not chain:
+        return -1
+    last = len(chain) - 1
+    after = 0
+    for i, (_, obj) in enumerate(chain[:-1]):
+        if type(obj) is not types.MethodType and is_users(type(obj)):
+            after = i + 1
+    opaque = next((i for i in range(after, last) if _is_opaque(chain[i][1])), last)
+    named = type(leaf) is types.FunctionType or type in _mro(type(leaf)) or code_of(leaf) is not None
+    users = named and is_users(leaf)
+    for i, obj in enumerate([root, *(obj for _, obj in chain)], -1):
+        kind = kind_of(obj)
+        # A thread cannot be helped by moving its function; an application may pickle but for the user's own callback.
+        if kind is not None and kind.resource and not (users and kind in _SHAPES):
+            return min(i, opaque) if kind in _OF_THREADS.values() and not users else i
+    return last if users else opaque
+
+
+def _is_opaque(obj: object) -> bool:
+    """Return whether a library's object holds what the user did not put there."""
+    t = type(obj)
+    return not (t is types.FunctionType or type in _mro(t) or t is types.MethodType or _transparent(t))
+
+
+def describe(obj: object) -> str:
+    """Return a short text for a value, without running any of its code."""
+    t = type(obj)
+    if t is int and obj.bit_length() > 200:  # type: ignore[attr-defined]
+        return f"<int of {obj.bit_length()} bits>"  # type: ignore[attr-defined]
+    if t in (str, bytes) and len(obj) > 60:  # type: ignore[arg-type]
+        return f"{obj[:56]!r}..."  # type: ignore[index]
+    if obj is None or t in (bool, int, float, complex, str, bytes):
+        return repr(obj)
+    if t is types.FunctionType:
+        return f"<function {obj.__qualname__}>"  # type: ignore[attr-defined]
+    if t is types.ModuleType:
+        return f"<module {obj.__name__!r}>"  # type: ignore[attr-defined]
+    if type in _mro(t):
+        module, name = _name(obj)  # type: ignore[arg-type]
+        return f"<class {name!r}>" if module == "builtins" else f"<class '{module}.{name}'>"
+    if t in (list, tuple, dict, set, frozenset):
+        count = len(obj)  # type: ignore[arg-type]
+        return f"<{t.__name__} of {count}>"
+    return f"<{type_name(t)} object>"

@@ -1,0 +1,1 @@
+"""What code reads, and what parent and child have there."""

@@ -1,0 +1,738 @@
+"""Parent and fresh child side by side: what the code reads, as the parent has it at the moment of a launch.
+
+`observe` is called when something is handed to a child and keeps descriptions only. `ask` looks the same names up in
+a fresh interpreter, prepared as the real child is; a second one, started at the same time, tells which values are
+other ones in every process. `compare` returns what is left.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import stat
+import sys
+import types
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from .._compat import cpython
+from .._compat import multiprocessing as mp
+from ..child import process_state
+from ..child.values import (
+    MISSING,
+    class_attribute,
+    class_name,
+    describe,
+    differences,
+    instance_namespace,
+    is_mock,
+    module_of,
+    resolve,
+)
+from ..model.place import Place
+from ..source.callers import frames, owner, place_of
+from . import reads
+from .reads import Read, Where, Write
+
+if TYPE_CHECKING:
+    from .fresh_child import Loader
+
+_INSTALLED = (os.sep + "site-packages" + os.sep, os.sep + "dist-packages" + os.sep)
+_MAX_BINDINGS = 5_000
+_LAUNCH_FUNCTIONS = 400
+"""How many functions a launch looks at: each costs a tenth of a millisecond or two, in legs that pass, too."""
+_PARENT_FUNCTIONS = 100
+_NEVER: Final = frozenset(
+    {"sys", "_pytest", "pytest", "pluggy", "pytest_startmethod", "_frozen_importlib", "os.environ"}
+)
+"""Modules whose own data differs between any two processes, or that no child has."""
+_OF_IMPORT: Final = frozenset(
+    {"__name__", "__package__", "__spec__", "__loader__", "__file__", "__cached__", "__path__", "__builtins__"}
+)
+"""What the import itself gives a module."""
+
+
+# -- whose code --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class UserCode:
+    """Says whose code a file is: the user's is what is neither the standard library's nor installed.
+
+    And installed packages whose top-level name is in `packages`: those that the ini key ``start_methods_user_code``
+    names, and the project's own, which also lie in the root directory or its ``src``.
+    """
+
+    packages: frozenset[str] = frozenset()
+
+    def __call__(self, file: str) -> bool:
+        """Say whether `file` is the user's."""
+        return _is_users(file, self.packages)
+
+    @classmethod
+    def of_project(cls, root: str, named: Iterable[str] = ()) -> UserCode:
+        """Return the rule for a project in the directory `root`."""
+        return cls(frozenset(named) | _own_packages(root))
+
+    @classmethod
+    def of_target(cls, target: Any) -> UserCode:
+        """Return the rule for one callable: its own top-level package is the user's."""
+        for _ in range(10):
+            if type(target) is functools.partial:
+                target = target.func
+            elif type(target) is types.MethodType:
+                target = target.__func__
+        holder = target if type(target) is types.FunctionType or issubclass(type(target), type) else type(target)
+        module = holder.__module__ if type(holder) is types.FunctionType else class_name(holder)[0]
+        top = module.partition(".")[0] if type(module) is str else ""
+        file = module_of(sys.modules.get(top)).get("__file__")
+        whose = owner(file) if type(file) is str else ""
+        return cls(frozenset({top}) if whose == "installed" else frozenset())
+
+
+@functools.lru_cache(maxsize=8192)
+def _is_users(file: str, packages: frozenset[str]) -> bool:
+    whose = owner(file)
+    if whose == "user":
+        return not file.startswith("<")
+    if whose != "installed" or not packages:
+        return False
+    for part in _INSTALLED:
+        _, found, rest = os.path.abspath(file).rpartition(part)
+        if found:
+            return rest.split(os.sep)[0].removesuffix(".py") in packages
+    return False
+
+
+@functools.lru_cache(maxsize=8)
+def _own_packages(root: str) -> frozenset[str]:
+    """Return the top-level modules and packages that lie in a directory or its ``src``."""
+    names = set()
+    for directory in (root, os.path.join(root, "src"), os.path.join(root, "lib")):
+        try:
+            entries = list(os.scandir(directory))
+        except OSError:
+            continue
+        for entry in entries:
+            if entry.name.endswith(".py"):
+                names.add(entry.name.removesuffix(".py"))
+            elif entry.name.isidentifier() and entry.is_dir():
+                names.add(entry.name)
+    return frozenset(names - {"setup", "conftest", "src", "lib"})
+
+
+# -- the parent --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Binding:
+    """One name that the code reads, with a part of its value."""
+
+    module: str
+    names: tuple[str, ...]
+    steps: tuple[tuple[str, Any], ...]
+    node: Any
+    """The description of what the parent has there."""
+    read: Read
+    users: bool
+    """Whether the module is the user's."""
+    rebound: bool
+    """Whether a function or class stands there that is another's by its name or its place."""
+    of_class: bool
+    kind: str
+    """The type of the whole value."""
+    shadows: tuple[str, ...] = ()
+    """Functions that the value itself holds under a name that its class has."""
+
+    @property
+    def path(self) -> str:
+        """The dotted name of the binding."""
+        return ".".join((self.module, *self.names))
+
+    @property
+    def inner(self) -> str:
+        """The steps from there to the part, as code writes them."""
+        return "".join(f".{key}" if kind == "attr" else f"[{key!r}]" for kind, key in self.steps)
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Something that the child changes and the parent reads afterwards."""
+
+    write: Write
+    reads: tuple[Where, ...]
+    name: str
+    """What the parent calls it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """A number that travels to the child, or that its code reads, and that is an open descriptor of the parent's."""
+
+    path: str
+    """``"args[0]"``, ``"target.__self__.fd"``, ``"pkg.mod.FD"``, ``"os.environ['FD']"``."""
+    number: int
+    kind: str
+    """``"a pipe"``, ``"a socket"``, ``"a file"``..."""
+
+
+@dataclass(slots=True)
+class Observed:
+    """What the code of one launch or task reads and writes, and what the parent had there when it was started."""
+
+    method: str
+    target: str
+    place: Place | None
+    bindings: list[Binding] = field(default_factory=list)
+    writes: list[Write] = field(default_factory=list)
+    primitives: list[Binding] = field(default_factory=list)
+    """Names that lead to one of multiprocessing's own objects."""
+    databases: list[Binding] = field(default_factory=list)
+    """Names that lead to a connection of sqlite3: a database in memory is nobody else's."""
+    lost: list[Lost] = field(default_factory=list)
+    environment: dict[str, Where] = field(default_factory=dict)
+    loggers: dict[str, Where] = field(default_factory=dict)
+    configuration: dict[str, Where] = field(default_factory=dict)
+    signals: dict[str, Where] = field(default_factory=dict)
+    imports: dict[str, Where] = field(default_factory=dict)
+    blocked: frozenset[str] = frozenset()
+    """Of `imports`, those that ``sys.modules`` keeps from being imported."""
+    touched: dict[str, Where] = field(default_factory=dict)
+    ambient: dict[str, Any] = field(default_factory=dict)
+    roots: list[str] = field(default_factory=list)
+    heavy: list[str] = field(default_factory=list)
+    """Installed modules that the user's modules hold."""
+    codes: list[tuple[str, str, int]] = field(default_factory=list)
+    environ: dict[str, str] = field(default_factory=dict)
+    descriptors: list[Descriptor] = field(default_factory=list)
+    prepare: dict[str, Any] = field(default_factory=dict)
+    user: UserCode = field(default_factory=UserCode)
+
+    @property
+    def print(self) -> str:
+        """What tells the parent's values apart from those at another launch."""
+        environment = [(name, self.environ.get(name)) for name in self.environment]
+        return repr(([(b.path, b.node) for b in self.bindings], environment, self.ambient))
+
+    @property
+    def reads_state(self) -> bool:
+        """Whether there is anything that a child could have otherwise."""
+        return bool(self.bindings or self.touched or self.imports or self.signals)
+
+
+def observe(
+    obj: Any,
+    args: tuple[Any, ...] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    method: str,
+    user: UserCode | None = None,
+    frame: types.FrameType | None = None,
+    limit: int = _LAUNCH_FUNCTIONS,
+) -> Observed | None:
+    """Return what the child's code reads, and the parent's values; None where that cannot be told.
+
+    `obj` is a process that was not started yet, or a callable with `args` and `kwargs`. With `frame`, the functions of
+    the user's that are running there are searched for what they read of that afterwards. Nothing of the user's is
+    kept or run.
+    """
+    user = user or UserCode()
+    extra: list[Any] = []
+    function = obj
+    if cpython.is_process(obj):
+        target, args, kwargs = mp.process_work(obj)
+        own = {n: v for n, v in instance_namespace(obj).items() if n not in cpython.PROCESS_FIELDS}
+        extra = list(own.values())
+        run_owner, run = class_attribute(type(obj), "run")
+        if type(run) is types.FunctionType and run_owner is not cpython.process_class():
+            function = types.MethodType(run, obj)
+        else:
+            function = target
+    if function is None:
+        return None
+    if method == "fork":
+        found = _reads_under_fork(function, args, kwargs or {}, user, extra, limit)
+        if not found.writes:
+            return Observed(method, "", None, user=user)
+    else:
+        found = reads.of(function, args, kwargs, is_user=user, extra=extra, limit=limit)
+    place = next((place_of(each) for each in frames(frame) if user(each.f_code.co_filename)), None)
+    observed = Observed(method, _name(function), place, user=user)
+    for name in ("environment", "loggers", "configuration", "signals", "imports", "touched", "roots", "codes"):
+        setattr(observed, name, getattr(found, name))
+    observed.writes = found.writes
+    if frame is not None and found.writes:
+        observed.lost = list(_lost(found.writes, function, args, kwargs or {}, frame, user))
+    if method == "fork":
+        return observed
+    _values(observed, found.reads, user)
+    observed.roots += [name for name in _classes_modules(extra) if name not in observed.roots]
+    observed.blocked = frozenset(n for n in observed.imports if n in sys.modules and sys.modules[n] is None)
+    observed.imports = {n: w for n, w in observed.imports.items() if _only_here(n) or n in observed.blocked}
+    if observed.loggers and "logging" not in observed.touched:
+        observed.touched["logging"] = next(iter(observed.loggers.values()))
+    observed.ambient = process_state.observe(
+        describe, (n for n in observed.touched if process_state.looks_at(n)), observed.loggers, observed.signals
+    )
+    observed.environ = dict(os.environ)
+    observed.descriptors = list(_descriptors(observed, {"target": function, "args": args, "kwargs": kwargs or {}}))
+    observed.prepare = _preparation()
+    observed.heavy = _heavy(observed.roots, user)
+    return observed
+
+
+_plain: dict[Any, tuple[types.CodeType, reads.Reads]] = {}
+"""What functions without cells read and write that were called with nothing but plain values, by code and types."""
+
+
+def _reads_under_fork(
+    function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], user: UserCode, extra: list[Any], limit: int
+) -> reads.Reads:
+    """Return what `reads.of` does, looked up where that was asked before: under fork a start takes a millisecond."""
+    given = [type(each) for each in (*args, *kwargs.values())]
+    key: Any = None
+    if (
+        type(function) is types.FunctionType
+        and function.__closure__ is None
+        and not extra
+        and all(map(_plain_type, given))
+    ):
+        key = (id(function.__code__), id(function.__globals__), len(args), tuple(kwargs), tuple(map(id, given)))
+        if key in _plain:
+            return _plain[key][1]
+    found = reads.of(function, args, kwargs, is_user=user, extra=extra, limit=limit)
+    if key is not None:
+        _plain[key] = function.__code__, found
+    return found
+
+
+def _plain_type(cls: type) -> bool:
+    """Say whether objects of `cls` hold no code of the user's."""
+    return cls in (int, float, complex, bool, str, bytes, type(None)) or cls.__module__.startswith("multiprocessing.")
+
+
+def _values(observed: Observed, found: Iterable[Read], user: UserCode) -> None:
+    seen: set[Any] = set()
+    for read in found:
+        key = (read.module, read.names, read.steps)
+        if key in seen or not read.names or len(seen) > _MAX_BINDINGS:
+            continue
+        seen.add(key)
+        module = sys.modules.get(read.module)
+        if module is None:
+            continue
+        users = _is_users_module(module, user)
+        value = resolve(module, read.names)
+        rebound = _is_rebound(value, users, user)
+        hook = read.module == "sys" and (rebound or _is_constant_of_sys(read.names[0], value))
+        never = read.module.partition(".")[0] in _NEVER or read.module in _NEVER
+        if (never and not hook) or read.names[0] in _OF_IMPORT:
+            continue
+        if _is_ours(value) or (not users and not rebound and _is_code(value)):
+            continue
+        part = resolve(module, read.names, read.steps) if read.steps else value
+        if value is MISSING or _is_harness(part):
+            if value is MISSING and read.called:
+                continue  # an attribute that a library makes by itself
+            if value is not MISSING:
+                continue
+        of_class = _of_class(module, read.names)
+        kind = ".".join(class_name(type(value)))
+        binding = Binding(read.module, read.names, read.steps, None, read, users, rebound, of_class, kind)
+        if is_primitive(part):
+            observed.primitives.append(binding)
+        elif any(class_name(cls) == ("sqlite3", "Connection") for cls in type.mro(type(part))):
+            observed.databases.append(binding)
+        binding.node = describe(part)
+        binding.shadows = tuple(_shadows(value))
+        observed.bindings.append(binding)
+
+
+def _shadows(value: Any) -> Iterable[str]:
+    kind = type(value)
+    if value is MISSING or kind.__module__ == "builtins" or issubclass(kind, type):
+        return
+    for name, own in list(instance_namespace(value).items()):
+        if (type(own) in (types.FunctionType, types.MethodType) or is_mock(own)) and (
+            class_attribute(kind, name)[0] is not None
+        ):
+            yield name
+
+
+def _is_constant_of_sys(name: str, value: Any) -> bool:
+    """Say whether a name of `sys` is the same in each process, or was added to it; most of the rest is its own."""
+    if name in ("executable", "_base_executable", "dont_write_bytecode", "ps1", "ps2"):
+        return False
+    return type(value) in (bool, int, str) or name == "version_info"
+
+
+def _name(function: Any) -> str:
+    from ..launches.recorder import describe_callable
+
+    return describe_callable(function)
+
+
+_KINDS: Final = (
+    (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISCHR, "a device"), (stat.S_ISREG, "a file"),
+)  # fmt: skip
+_MOST_NUMBERS: Final = 200
+
+
+def _descriptors(observed: Observed, given: Mapping[str, Any]) -> Iterable[Descriptor]:
+    """Yield the numbers of open descriptors among what is `given` to the child, and among the state that it reads."""
+    todo, seen = deque((value, path, 0) for path, value in given.items()), 0
+    for binding in observed.bindings:
+        if binding.node[:2] == ["=", "int"]:
+            todo.append((int(binding.node[2]), binding.path, 0))
+    for name in observed.environment:
+        if observed.environ.get(name, "").isdecimal():
+            todo.append((int(observed.environ[name]), f"os.environ[{name!r}]", 0))
+    while todo and seen < _MOST_NUMBERS:
+        value, path, depth = todo.popleft()
+        kind, seen = type(value), seen + 1
+        if kind is int:
+            what = _open_descriptor(value)
+            if what is not None:
+                yield Descriptor(path, value, what)
+        elif depth > 3:
+            continue
+        elif kind in (list, tuple):
+            todo += [(part, f"{path}[{index}]", depth + 1) for index, part in enumerate(value[:_MOST_NUMBERS])]
+        elif kind is dict:
+            todo += [(part, f"{path}[{key!r}]", depth + 1) for key, part in list(value.items())[:_MOST_NUMBERS]
+                     if type(key) in (str, int)]  # fmt: skip
+        elif kind is types.MethodType:
+            todo.append((value.__self__, f"{path}.__self__", depth + 1))
+        elif kind is functools.partial:
+            todo += [(value.args, f"{path}.args", depth + 1), (value.keywords, f"{path}.keywords", depth + 1)]
+        elif not issubclass(kind, (type, types.ModuleType, types.FunctionType)) and not is_primitive(value):
+            todo += [(part, f"{path}.{name}", depth + 1) for name, part in instance_namespace(value).items()]
+
+
+def _open_descriptor(number: int) -> str | None:
+    """Return what kind of descriptor is open under a number, apart from the standard streams; None if none is."""
+    if not 2 < number < 65_536 or os.name == "nt":
+        return None
+    try:
+        mode = os.fstat(number).st_mode
+    except OSError:
+        return None
+    return next((text for test, text in _KINDS if test(mode)), "a descriptor")
+
+
+def _classes_modules(values: Iterable[Any]) -> list[str]:
+    names = [class_name(type(value))[0] for value in values]
+    return [
+        name for name in names if name in sys.modules and name != "builtins" and not name.startswith("multiprocessing")
+    ]
+
+
+def _is_users_module(module: Any, user: UserCode) -> bool:
+    file = module_of(module).get("__file__")
+    return type(file) is str and user(file)
+
+
+def _is_code(value: Any) -> bool:
+    return type(value) in (
+        types.FunctionType, types.BuiltinFunctionType, types.ModuleType, classmethod, staticmethod, property,
+        types.MethodDescriptorType, types.WrapperDescriptorType, types.GetSetDescriptorType, types.MemberDescriptorType,
+        types.MethodType,
+    ) or issubclass(type(value), type) or callable_kind(value)  # fmt: skip
+
+
+def callable_kind(value: Any) -> bool:
+    """Say whether a value of a library is one of its callables that are no functions (ufuncs, Cython's functions)."""
+    return type(value).__name__ in ("ufunc", "cython_function_or_method", "fused_cython_function", "_lru_cache_wrapper",
+                                    "functools.partial", "_ArrayFunctionDispatcher", "method-wrapper")  # fmt: skip
+
+
+def _is_rebound(value: Any, users: bool, user: UserCode) -> bool:
+    """Say whether a mock, or a function or class of the user's, stands where a library has its own."""
+    if is_mock(value):
+        return True
+    raw = value.__func__ if type(value) in (staticmethod, classmethod) else value
+    raw = raw.fget if type(raw) is property else raw
+    if type(raw) is types.MethodType:
+        raw = raw.__func__
+    if type(raw) is types.FunctionType:
+        return not users and user(raw.__code__.co_filename)
+    if issubclass(type(raw), type):
+        return not users and _is_users_module(sys.modules.get(class_name(raw)[0]), user)
+    return False
+
+
+def _is_ours(value: Any) -> bool:
+    raw = value.__func__ if type(value) in (staticmethod, classmethod) else value
+    return type(raw) is types.FunctionType and owner(raw.__code__.co_filename) == "ours"
+
+
+def _is_harness(value: Any) -> bool:
+    """Say whether a value is pytest's own: it is in the parent only because tests run there."""
+    if type(value) is types.FunctionType:
+        return owner(value.__code__.co_filename) in ("runner", "ours")
+    kind = value if issubclass(type(value), type) else type(value)
+    module = class_name(kind)[0]
+    return module.partition(".")[0] in ("_pytest", "pytest", "pluggy", "xdist", "execnet", "pytest_startmethod")
+
+
+def _of_class(module: Any, names: Sequence[str]) -> bool:
+    return len(names) > 1 and issubclass(type(resolve(module, names[:-1])), type)
+
+
+def is_primitive(value: Any) -> bool:
+    """Say whether a value is a lock, queue, event or shared memory of multiprocessing or a package like it."""
+    module, name = class_name(type(value))
+    top, _, rest = module.partition(".")
+    if top not in ("multiprocessing", "multiprocess", "billiard"):
+        return False
+    if rest in ("synchronize", "queues", "sharedctypes", "connection"):
+        return name not in ("Listener", "Client")
+    return False
+
+
+def _only_here(name: str) -> bool:
+    """Say whether a module may be one that only this process has: nothing was loaded from a file."""
+    module = sys.modules.get(name)
+    if module is None:
+        return False
+    namespace = module_of(module)
+    spec = namespace.get("__spec__")
+    return type(namespace.get("__file__")) is not str and (spec is None or type(module) is not types.ModuleType)
+
+
+def _preparation() -> dict[str, Any]:
+    from multiprocessing import process
+
+    path = list(sys.path)
+    try:
+        directory = os.getcwd()
+    except OSError:
+        directory = None
+    original = process.ORIGINAL_DIR  # type: ignore[attr-defined]
+    if "" in path and original is not None:
+        path[path.index("")] = original
+    data = {"sys_path": path, "sys_argv": list(sys.argv), "orig_dir": original}
+    return {**data, "dir": directory} if directory is not None else data
+
+
+def _heavy(roots: Iterable[str], user: UserCode) -> list[str]:
+    """Return the installed modules that the roots, and the user's modules that they hold, have imported."""
+    todo, seen, found = list(roots), set[str](), dict[str, None]()
+    while todo and len(seen) < 200:
+        name = todo.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        for value in list(module_of(sys.modules.get(name)).values()):
+            module: Any = None
+            if type(value) is types.ModuleType:
+                module = module_of(value).get("__name__")
+            elif type(value) is types.FunctionType:
+                module = value.__module__
+            elif issubclass(type(value), type):
+                module = class_name(value)[0]
+            if type(module) is not str or module in found or module in seen:
+                continue
+            file = module_of(sys.modules.get(module)).get("__file__")
+            if type(file) is not str:
+                continue
+            if user(file):
+                todo.append(module)
+            elif owner(file) == "installed":
+                found[module] = None
+    return [name for name in found if name.partition(".")[0] not in _NEVER]
+
+
+# -- what the parent reads afterwards ----------------------------------------------------------------------------------
+
+
+def _lost(
+    writes: Iterable[Write], function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any],
+    frame: types.FrameType, user: UserCode,
+) -> Iterable[Lost]:  # fmt: skip
+    around = [each for each in frames(frame) if user(each.f_code.co_filename)][:8]
+    reads_of: dict[int, list[Read]] = {}
+    travelling: dict[str, Any] = {f"args[{n}]": value for n, value in enumerate(args)}
+    travelling.update({f"kwargs[{name!r}]": value for name, value in kwargs.items()})
+    captured = _captured(function)
+    for write in writes:
+        if write.module:
+            if _shares(resolve(sys.modules.get(write.module), write.names)) and not write.rebinds:
+                continue
+            found = [w for each in around for w in _global_reads(each, write, user, reads_of)]
+            if found:
+                yield Lost(write, tuple(found[:4]), write.names[-1])
+            continue
+        root = write.names[0]
+        value = travelling.get(root, captured.get(root, MISSING))
+        if value is MISSING or _shares(value):
+            continue
+        for each in around:
+            for name in [n for n, v in cpython.local_variables(each).items() if v is value]:
+                places = _local_reads(each, name)
+                if places:
+                    yield Lost(write, tuple(places[:4]), name)
+
+
+def _captured(function: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for _ in range(10):
+        if type(function) is functools.partial:
+            function = function.func
+        elif type(function) is types.MethodType:
+            function = function.__func__
+    if type(function) is types.FunctionType:
+        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
+            filled, value = cpython.cell_value(cell)
+            if filled:
+                found[name] = value
+    return found
+
+
+def _shares(value: Any) -> bool:
+    """Say whether a change in a child may reach the parent by other ways than memory of its own."""
+    for cls in type.__dict__["__mro__"].__get__(type(value)):
+        top = class_name(cls)[0].partition(".")[0]
+        if top in ("multiprocessing", "multiprocess", "billiard", "mmap", "ctypes", "_ctypes", "io", "_io", "socket",
+                   "logging", "threading", "_thread", "sqlite3", "queue", "numpy"):  # fmt: skip
+            return True
+    return False
+
+
+def _global_reads(frame: types.FrameType, write: Write, user: UserCode, known: dict[int, list[Read]]) -> list[Where]:
+    """Return where a running function goes on to read what `write` changes, itself or through what it calls.
+
+    `known` keeps what each frame reads.
+    """
+    if id(frame) not in known:
+        function = types.FunctionType(
+            frame.f_code, frame.f_globals, closure=tuple(types.CellType() for _ in frame.f_code.co_freevars) or None
+        )
+        known[id(frame)] = reads.of(function, (), {}, is_user=user, limit=_PARENT_FUNCTIONS).all_reads
+    file, name = os.path.abspath(frame.f_code.co_filename), getattr(frame.f_code, "co_qualname", frame.f_code.co_name)
+    out = []
+    for read in known[id(frame)]:
+        if (read.module, read.names[: len(write.names)]) == (write.module, write.names):
+            own = read.where.file == file and read.where.function == name
+            if not own or read.where.line > frame.f_lineno:
+                out.append(read.where)
+    return [where for where in out if where != write.where]
+
+
+def _local_reads(frame: types.FrameType, name: str) -> list[Where]:
+    code = frame.f_code
+    function = getattr(code, "co_qualname", code.co_name)
+    file = os.path.abspath(code.co_filename)
+    found = []
+    for step in reads._instructions(code):
+        named = step.value == name or (type(step.value) is tuple and name in step.value)
+        if named and step.name.startswith("LOAD_") and step.line > frame.f_lineno:
+            found.append(Where(file, step.line, function, step.text))
+    return found
+
+
+# -- the child ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Seen:
+    """What a fresh child has."""
+
+    values: list[Any]
+    imports: dict[str, bool]
+    ambient: dict[str, Any]
+    broken: dict[str, str]
+    """Modules that it could not import, and why."""
+
+
+def server_environment() -> dict[str, str] | None:
+    """Return the environment that the running forkserver was started with, from the kernel; None if unknown."""
+    pid = mp.server_pid(mp.server_state()) if mp.has_forkserver() else None
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            parts = file.read().split(b"\0")
+    except OSError:
+        return None
+    pairs = (os.fsdecode(part).partition("=") for part in parts if b"=" in part)
+    return {name: value for name, _, value in pairs}
+
+
+def ask(observed: Observed, loaders: Sequence[Loader], environ: Mapping[str, str] | None = None) -> list[Seen] | None:
+    """Return what each of the fresh children has; None if one gave no answer.
+
+    `environ` is the environment that the real child has, if it is not the parent's at the launch.
+    """
+    groups: dict[tuple[str, tuple[str, ...]], list[Any]] = {}
+    for binding in observed.bindings:
+        groups.setdefault((binding.module, binding.names), []).append(binding)
+    main = "__main__" in observed.roots or any(b.module in ("__main__", "__mp_main__") for b in observed.bindings)
+    question = {
+        "bindings": [[m, n, [b.steps for b in each]] for (m, n), each in groups.items()],
+        "roots": [name for name in observed.roots if name not in ("__main__", "__mp_main__")],
+        "imports": list(observed.imports),
+        "modules": [name for name in observed.touched if name in observed.ambient],
+        "loggers": list(observed.loggers),
+        "signals": list(observed.signals),
+        "environ": dict(environ if environ is not None else observed.environ),
+        "prepare": observed.prepare,
+        "keep": observed.heavy,
+        "user": sorted({name.partition(".")[0] for name in observed.roots} | observed.user.packages),
+        "main": main,
+    }
+    for loader in loaders:
+        loader.open()
+    for loader in loaders:
+        loader.begin(question)
+    found: list[Seen] = []
+    for answer in [loader.finish() for loader in loaders]:  # each is read, so that none is taken for the next
+        if answer is None or "values" not in answer:
+            return None
+        nodes = {id(b): node for each, row in zip(groups.values(), answer["values"], strict=True)
+                 for b, node in zip(each, row, strict=True)}  # fmt: skip
+        values = [nodes[id(b)] for b in observed.bindings]
+        found.append(Seen(values, answer["imports"], answer["ambient"], answer["broken"]))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One binding that a fresh child has otherwise."""
+
+    binding: Binding
+    inner: str
+    """The path within the value to the first difference."""
+    ours: Any
+    theirs: Any
+    others: tuple[str, ...] = ()
+    """More paths that differ."""
+
+
+def compare(observed: Observed, seen: Sequence[Seen]) -> list[Difference]:
+    """Return what the parent has otherwise than every fresh child."""
+    found = []
+    first, *rest = seen
+    for index, binding in enumerate(observed.bindings):
+        theirs = first.values[index]
+        every = differences(binding.node, theirs)
+        if not every:
+            continue
+        unstable = [path for other in rest for path, _, _ in differences(theirs, other.values[index])]
+        kept = [each for each in every if not any(each[0].startswith(path) for path in unstable)]
+        if kept:
+            kept.sort(key=lambda each: each[1][0] != "=")  # a plain value says more than what holds it
+            path, ours, other = kept[0]
+            start = binding.inner
+            found.append(Difference(binding, start + path, ours, other, tuple(start + each[0] for each in kept[1:])))
+    return found
+
+
+def around_differs(observed: Observed, seen: Sequence[Seen], name: str) -> tuple[Any, Any] | None:
+    """Return both descriptions of an ambient value that differs, if it is the same in every fresh child."""
+    if name not in observed.ambient or name not in seen[0].ambient:
+        return None
+    ours, theirs = observed.ambient[name], seen[0].ambient[name]
+    if not differences(ours, theirs) or any(differences(theirs, each.ambient.get(name)) for each in seen[1:]):
+        return None
+    return ours, theirs

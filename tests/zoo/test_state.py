@@ -11,9 +11,9 @@ import weakref
 from typing import Any
 
 import pytest
-
 import state_cases
 import state_support
+
 from pytest_startmethod._compat import cpython
 from pytest_startmethod.causes import state as state_causes
 from pytest_startmethod.child import values

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_startmethod.launches.leftovers import sentences
 from pytest_startmethod.launches import stacks
+from pytest_startmethod.launches.leftovers import sentences
 from pytest_startmethod.model.launch import Launch
 from pytest_startmethod.model.place import Place
 from pytest_startmethod.source import callers
@@ -496,7 +496,7 @@ ENDLESS = """
 
 def start(alone, *args):
     """Start a session that is to be ended from outside, and wait until its leg has its child."""
-    path = os.pathsep.join([str(Path(__file__).parent.parent / "src"), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(Path(__file__).parents[2] / "src"), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, "-m", "pytest", "-p", "pytest_startmethod.plugin", "-p", "no:cacheprovider", *args]
     process = subprocess.Popen(
         command,
@@ -538,7 +538,7 @@ for _ in range(20):
     directory.hold_life_line()
     directory.remove()
 """
-    path = os.pathsep.join([str(Path(__file__).parent.parent / "src"), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(Path(__file__).parents[2] / "src"), os.environ.get("PYTHONPATH", "")])
     subprocess.run([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": path}, check=True)
 
     def waiting():

@@ -19,7 +19,7 @@ from pytest_startmethod.causes import main_guard
 from pytest_startmethod.model.child_report import ChildReport, Frame, Raised
 from pytest_startmethod.scripts import running
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 METHODS = [m for m in ("fork", "spawn", "forkserver") if m in multiprocessing.get_all_start_methods()]
 FRESH = [m for m in METHODS if m != "fork"]
 

@@ -18,7 +18,7 @@ import pytest
 from pytest_startmethod.model.codes import CAUSES
 from pytest_startmethod.session.options import DISCOVER, OPTIONS, VERIFY, flag
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 EXAMPLES = ROOT / "examples"
 KINDS = ("pickling", "loading", "state", "children", "vacuous", "forkserver")

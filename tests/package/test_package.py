@@ -20,7 +20,7 @@ else:
     import tomli as tomllib
 
 HERE = Path(__file__).parent
-ROOT = HERE.parent
+ROOT = HERE.parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 SUPPORTED = ("3.10", "3.11", "3.12", "3.13", "3.14", "3.15")
 

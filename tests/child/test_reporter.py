@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-SOURCE = Path(__file__).parent.parent / "src"
+SOURCE = Path(__file__).parents[2] / "src"
 METHODS = ["fork", "spawn", "forkserver"]
 
 WORK = """

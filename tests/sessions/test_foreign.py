@@ -409,7 +409,7 @@ def test_it_is_not_imported_at_start_up():
         "print(sorted(n for n in sys.modules if n.startswith('pytest_startmethod.') "
         "and n.rpartition('.')[2] in ('backends', 'failed', 'foreign')))\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent / "src")}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 

@@ -8,9 +8,9 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
+from builders import finding, leg, model
 from pytest_startmethod.report import github, pytest_html, results
 from pytest_startmethod.session import terminal
-from test_report import finding, leg, model
 
 SUITE = """
     import multiprocessing

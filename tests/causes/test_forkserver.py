@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_startmethod.causes.forkserver import Seen, explain, socket_at_risk
 from pytest_startmethod.causes import forkserver
+from pytest_startmethod.causes.forkserver import Seen, explain, socket_at_risk
 from pytest_startmethod.model.child_report import Frame, Raised
 from pytest_startmethod.model.evidence import Evidence
 from pytest_startmethod.model.launch import Launch
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(
     "forkserver" not in multiprocessing.get_all_start_methods(), reason="there is no forkserver"
 )
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 # -- for real --------------------------------------------------------------------------------------------------------

@@ -20,8 +20,8 @@ import pytest
 
 from pytest_startmethod._compat import multiprocessing as mp
 from pytest_startmethod.activation.activation import Activation
-from pytest_startmethod.launches.recorder import Recorder, Repeated, describe, describe_callable
 from pytest_startmethod.launches import recorder as launches
+from pytest_startmethod.launches.recorder import Recorder, Repeated, describe, describe_callable
 from pytest_startmethod.model.launch import Fixture
 from pytest_startmethod.pickling.dry_run import dry_run as pickling
 from pytest_startmethod.state import observing as state

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
+from builders import finding, leg, model
 from pytest_startmethod.report import markdown
-from test_report import finding, leg, model
 
 
 def test_report_reads():

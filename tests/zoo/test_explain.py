@@ -14,10 +14,10 @@ import types
 from collections.abc import Iterator
 from multiprocessing import context, reduction
 
-import pytest
-
 import pickling_cases
+import pytest
 from pickling_cases import CASES, Case, Given
+
 from pytest_startmethod import Finding, explain
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 
 import pytest
 
+from builders import finding, leg, model
 from pytest_startmethod.model.finding import Finding
-from test_report import finding, leg, model
 
 pytest.importorskip("jinja2", reason="Jinja2 is not installed: the extra html")
 

@@ -9,7 +9,17 @@ from typing import Any
 import pytest
 
 from pytest_startmethod.model.codes import CAUSES
-from pytest_startmethod.model.finding import WIDTH, Finding, relative, section_lines
+from pytest_startmethod.model.finding import (
+    WIDTH,
+    Fact,
+    Finding,
+    finding_at,
+    relative,
+    section_lines,
+    source_fact,
+    values,
+)
+from pytest_startmethod.model.place import Place
 
 
 def finding(**values: Any) -> Finding:
@@ -94,6 +104,19 @@ def test_as_builtins_and_back() -> None:
     values = json.loads(json.dumps(made.as_dict()))
     assert Finding.from_dict(values) == made
     assert Finding.from_dict({**values, "later": 1}) == made
+
+
+def test_facts_are_printed_as_evidence_and_kept_apart(tmp_path) -> None:
+    """A value is in the message already; a line of source is printed with its place."""
+    file = tmp_path / "a.py"
+    file.write_text("DEBUG = False\n")
+    place = Place(str(file), 1)
+    facts = (*values("a.DEBUG", "True", "False"), source_fact("parent", "set", place, "monkeypatch"))
+    found = finding_at("SM301", "a.DEBUG", place, "differs", [*facts, "and a remark"], "fix")
+    assert found.evidence == (f"set by monkeypatch at {file}:1: DEBUG = False", "and a remark")
+    assert found.facts == facts
+    assert Finding.from_dict(json.loads(json.dumps(found.as_dict()))) == found
+    assert str(Fact("child", "also different", "a.X, a.Y")) == "also different: a.X, a.Y"
 
 
 def test_the_catalogue_is_complete() -> None:

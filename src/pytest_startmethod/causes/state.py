@@ -17,8 +17,7 @@ from typing import Any
 
 from ..child import process_state
 from ..child.values import differences, module_of, short
-from ..model import codes
-from ..model.finding import Finding, finding_at
+from ..model.finding import Fact, Finding, finding_at, source_fact, values
 from ..model.place import Place
 from ..source.callers import _tree, user_files
 from ..state import observing
@@ -118,7 +117,7 @@ def unseen_patches(patches: Iterable[Any]) -> list[Finding]:
             f"the patch ({each.by}) is lost: {each.target} is patched in the parent only; the code does not read it "
             "itself, and something that it calls does"
         )
-        evidence = () if place is None else (f"set by {each.by} at {place.file}:{place.line}: {_line(place)}",)
+        evidence = () if place is None else (source_fact("parent", "set", place, each.by),)
         fix = _patch_fix("the patch", each.target)
         found[each.target] = finding_at("SM303", each.target, place, message, evidence, fix)
     return list(found.values())
@@ -199,23 +198,19 @@ def _value(each: Difference, observed: Observed, context: Context) -> _Ranked:
         fix = f"call {binding.names[-1]}.cache_clear() in the test before the process starts, if that matters"
     if is_note and written is not None:
         fix = "none is needed if it is a cache or a counter; else return what the child finds, or pass the value to it"
-    evidence = [f"read at {where.file}:{where.line}: {_source(where)}"]
+    evidence: list[str | Fact] = [*values(what, short(each.ours), short(each.theirs)), _at("read", where)]
     if read.inner is not None and (read.inner.file, read.inner.line) != (where.file, where.line):
-        evidence.append(f"by way of {read.inner.file}:{read.inner.line}: {_source(read.inner)}")
+        evidence.append(_at("by way of", read.inner))
     if is_note and written is not None:
-        evidence.append(
-            f"the code writes it itself at {written.where.file}:{written.where.line}: {_source(written.where)}"
-        )
+        evidence.append(_at("written", written.where, "the code itself"))
     if patch is not None and patch.place is not None:
-        evidence.append(f"set by {patch.by} at {patch.place.file}:{patch.place.line}: {_line(patch.place)}")
+        evidence.append(source_fact("parent", "set", patch.place, patch.by))
     else:
         for setter in setters[:3]:
-            how = "" if setter.by == "assignment" else f" by {setter.by}"
-            evidence.append(f"set{how} at {setter.place.file}:{setter.place.line}: {_line(setter.place)}")
+            evidence.append(source_fact("parent", "set", setter.place, setter.by.removeprefix("assignment")))
     if each.others:
-        evidence.append(f"also otherwise: {', '.join(path + other for other in each.others[:4])}")
-    finding = Finding(code, codes.CAUSES[code].name, "note" if is_note else "cause", path, where.file, where.line,
-                      message, tuple(evidence), fix)  # fmt: skip
+        evidence.append(Fact("child", "also different", ", ".join(path + other for other in each.others[:4])))
+    finding = finding_at(code, path, _place(where), message, evidence, fix, "note" if is_note else "cause")
     touched = _is_touched(where, context) or (read.inner is not None and _is_touched(read.inner, context))
     own = any(setter.place.file in context.tests for setter in setters)
     guessed = read.depth >= GUESSED
@@ -311,14 +306,13 @@ def _reader(where: Where) -> str:
     return where.function.rpartition("<locals>.")[2]
 
 
-def _source(where: Where) -> str:
-    text = linecache.getline(where.file, where.line).strip()
-    return text if len(text) <= 90 else text[:87] + "..."
+def _place(where: Where) -> Place:
+    return Place(where.file, where.line, where.function)
 
 
-def _line(place: Place) -> str:
-    text = linecache.getline(place.file, place.line).strip()
-    return text if len(text) <= 90 else text[:87] + "..."
+def _at(label: str, where: Where, about: str = "") -> Fact:
+    """Return what the child's code does at a line."""
+    return source_fact("child", label, _place(where), about)
 
 
 # -- where it was set --------------------------------------------------------------------------------------------------
@@ -544,14 +538,12 @@ def _found(
     path: str,
     where: Where,
     message: str,
-    evidence: Iterable[str],
+    evidence: Iterable[str | Fact],
     fix: str,
     rank: tuple[Any, ...],
 ) -> _Ranked:
-    facts = (f"read at {where.file}:{where.line}: {_source(where)}", *evidence)
-    return _Ranked(
-        Finding(code, codes.CAUSES[code].name, level, path, where.file, where.line, message, facts, fix), rank
-    )
+    facts = (*evidence, _at("read", where))
+    return _Ranked(finding_at(code, path, _place(where), message, facts, fix, level), rank)
 
 
 def _process(observed: Observed, seen: Sequence[Seen]) -> list[_Ranked]:
@@ -565,8 +557,9 @@ def _process(observed: Observed, seen: Sequence[Seen]) -> list[_Ranked]:
         if pair is not None:
             message = f"the handler of {name} is {short(pair[0])} in the parent and {short(pair[1])} in a fresh child"
             fix = f"install the signal handler in the child: call signal.signal(signal.{name}, ...) first in the target"
+            said = values(f"the handler of {name}", short(pair[0]), short(pair[1]))
             found.append(
-                _found("SM306", "cause", f"signal.{name}", where, message, (), fix, (False, True, True, True, 1))
+                _found("SM306", "cause", f"signal.{name}", where, message, said, fix, (False, True, True, True, 1))
             )
     for name, text, fix in _LOOKS:
         pair = observing.around_differs(observed, seen, name)
@@ -575,7 +568,8 @@ def _process(observed: Observed, seen: Sequence[Seen]) -> list[_Ranked]:
             paths = differences(*pair)
             inner, ours, theirs = paths[0]
             message = f"{text}{inner} is {short(ours)} in the parent and {short(theirs)} in a fresh child"
-            found.append(_found("SM306", "cause", name, where, message, (), fix, (False, True, True, True, 1)))
+            said = values(f"{text}{inner}", short(ours), short(theirs))
+            found.append(_found("SM306", "cause", name, where, message, said, fix, (False, True, True, True, 1)))
     for name, setter in process_state.SETTINGS.items():
         pair = observing.around_differs(observed, seen, name)
         if pair is not None:
@@ -584,7 +578,10 @@ def _process(observed: Observed, seen: Sequence[Seen]) -> list[_Ranked]:
             message = f"{name}(){inner} is {short(ours)} in the parent and {short(theirs)} in a fresh child"
             fix = f"call {setter} in the child too: in a pool's initializer, or first in the target"
             level = "note" if name == "numpy.get_printoptions" else "cause"
-            found.append(_found("SM306", level, name, where, message, (), fix, (level == "note", True, True, True, 1)))
+            said = values(f"{name}(){inner}", short(ours), short(theirs))
+            found.append(
+                _found("SM306", level, name, where, message, said, fix, (level == "note", True, True, True, 1))
+            )
     pair = observing.around_differs(observed, seen, "warnings")
     if pair is not None:
         where = observed.touched["warnings"]
@@ -649,7 +646,8 @@ def _logging(name: str, where: Where, pair: tuple[Any, Any], observed: Observed)
     asks = bool(observed.configuration)
     handlers = any("handlers" in path for path, _, _ in paths)
     level = "cause" if asks or handlers or what == "level" else "note"
-    return _found("SM305", level, shown, where, message, (), _CONFIGURE, (level == "note", True, not asks, True, 7))
+    said = values(f"the {what} of {shown}", short(mine), short(other))
+    return _found("SM305", level, shown, where, message, said, _CONFIGURE, (level == "note", True, not asks, True, 7))
 
 
 def _environment(observed: Observed, context: Context) -> list[_Ranked]:
@@ -671,9 +669,9 @@ def _environment(observed: Observed, context: Context) -> list[_Ranked]:
             f"set {name} before the first process is started with forkserver, or pass the value to the target as an "
             "argument"
         )
-        found.append(
-            _found("SM304", "cause", f"os.environ[{name!r}]", where, message, (), fix, (False, False, False, False, 0))
-        )
+        path = f"os.environ[{name!r}]"
+        said = values(path, mine[:60], other[:60])
+        found.append(_found("SM304", "cause", path, where, message, said, fix, (False, False, False, False, 0)))
     return found
 
 
@@ -702,7 +700,7 @@ def _primitives(observed: Observed, context: Context) -> list[_Ranked]:
             f"make the {kind} where the processes are started and pass it on: as an argument of Process, or through a "
             "pool's initializer and initargs"
         )
-        evidence = [f"made at {place.file}:{place.line}: {_line(place)}"]
+        evidence = [source_fact("parent", "made", place)]
         level: Any = "cause" if context.failed and context.passed_under_fork is not False else "note"
         where = _best_place(binding.read, context)
         touched = _is_touched(where, context)
@@ -757,15 +755,12 @@ def _lost(observed: Observed, context: Context) -> list[_Ranked]:
             f"{_reader(where)} changes {what} in the child, in a copy that is the child's own; the parent reads its "
             f"own at {read.file}:{read.line}"
         )
-        evidence = (f"the parent reads it at {read.file}:{read.line}: {_source(read)}",)
         fix = (
             "let the child send its result: return it through a pool or a Queue or Pipe, or share it with "
             "multiprocessing.Value, Array or a Manager"
         )
-        facts = (f"changed at {where.file}:{where.line}: {_source(where)}", *evidence)
-        finding = Finding(
-            "SM308", codes.CAUSES["SM308"].name, "cause", path, where.file, where.line, message, facts, fix
-        )
+        facts = (_at("written", where), source_fact("parent", "read", _place(read)))
+        finding = finding_at("SM308", path, _place(where), message, facts, fix)
         exact = (read.file, read.line) in context.lines
         found.append(_Ranked(finding, (False, not exact, False, False, 0)))
     return found
@@ -808,7 +803,7 @@ def look_inside(observed: Observed, seen: Sequence[Seen]) -> list[str]:
             continue
         known.add(key)
         lines.append(f"  {where.file}:{where.line} in {_reader(where)}: {where.instruction}")
-        lines.append(f"    {_source(where)}")
+        lines.append(f"    {_place(where).source}")
     if len(observed.bindings) > 30:
         lines.append(f"  (and {len(observed.bindings) - 30} more)")
     if seen:

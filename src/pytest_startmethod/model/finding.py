@@ -17,16 +17,38 @@ WIDTH = 80
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One fact behind a finding, as a part that reports can lay out: nobody parses it out of a sentence."""
+    """One fact behind a finding. Reports lay these out, so that nobody has to parse sentences."""
 
     side: Literal["parent", "child", ""]
-    """Whose fact it is, or empty where that makes no difference."""
+    """Which process it is about, or empty where that makes no difference."""
     label: str
-    """What it says: ``"value"``, ``"set"``, ``"read"``, ``"started"``, ``"captures"``..."""
-    text: str
-    """The value, name or source, as plain text."""
+    """``"value"``, ``"set"``, ``"made"``, ``"read"``, ``"written"``, ``"started"``, ``"captures"``, ``"raised"``..."""
+    text: str = ""
+    """The value, name or line of source, as plain text."""
     place: Place | None = None
     """Where in the source, if it is a place."""
+    about: str = ""
+    """The name that has the value; who set it, as in ``"monkeypatch"``; the captured variable."""
+
+    def __str__(self) -> str:
+        """Return the line that a finding shows as evidence; empty for a value, which its message has."""
+        if self.label == "value":
+            return ""
+        if self.place is None:
+            return f"{self.label}: {self.text}" if self.label else self.text
+        by = f" by {self.about}" if self.about else ""
+        at = "" if self.label.endswith(" of") else " at"
+        return f"{self.label}{by}{at} {self.place}" + (f": {self.text}" if self.text else "")
+
+
+def source_fact(side: Literal["parent", "child", ""], label: str, place: Place, about: str = "") -> Fact:
+    """Return the fact that something happens at a line of source, with that line."""
+    return Fact(side, label, place.source, place, about)
+
+
+def values(what: str, ours: str, theirs: str) -> tuple[Fact, Fact]:
+    """Return what `what` is in the parent and in the child, as facts."""
+    return Fact("parent", "value", ours, None, what), Fact("child", "value", theirs, None, what)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +139,7 @@ class Finding:
                 "text": f.text,
                 "file": f.place and f.place.file,
                 "line": f.place and f.place.line,
+                "about": f.about,
             }
             for f in self.facts
         ]
@@ -128,7 +151,7 @@ class Finding:
         known = {each.name for each in fields(cls)}
         kept = {key: value for key, value in values.items() if key in known}
         facts = tuple(
-            Fact(f["side"], f["label"], f["text"], Place(f["file"], f["line"]) if f["file"] else None)
+            Fact(f["side"], f["label"], f["text"], Place(f["file"], f["line"]) if f["file"] else None, f["about"])
             for f in kept.get("facts", ())
         )
         return cls(**{**kept, "evidence": tuple(kept.get("evidence", ())), "facts": facts})
@@ -139,15 +162,21 @@ def finding_at(
     path: str,
     place: Place | None,
     message: str,
-    evidence: Iterable[str],
+    evidence: Iterable[str | Fact],
     fix: str,
     level: Literal["cause", "note"] = "cause",
 ) -> Finding:
-    """Return a finding with the name of its code, which points at `place` if there is one."""
+    """Return a finding with the name of its code, which points at `place` if there is one.
+
+    The evidence is what each part of `evidence` prints as; those that are facts are kept as such, too.
+    """
     from .codes import CAUSES
 
     file, line = (place.file, place.line) if place is not None else (None, None)
-    return Finding(code, CAUSES[code].name, level, path, file, line, message, tuple(evidence), fix)
+    parts = tuple(evidence)
+    lines = tuple(dict.fromkeys(filter(None, map(str, parts))))
+    facts = tuple(each for each in parts if isinstance(each, Fact))
+    return Finding(code, CAUSES[code].name, level, path, file, line, message, lines, fix, facts=facts)
 
 
 def section_lines(finding: Finding, root: str | None = None) -> list[str]:

@@ -1,8 +1,12 @@
-"""TODO."""
+"""A line of the user's source."""
 
 from __future__ import annotations
 
+import linecache
 from dataclasses import dataclass
+
+_SHOWN = 90
+"""Characters of a source line that are shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,3 +16,13 @@ class Place:
     file: str
     line: int
     function: str = ""
+
+    def __str__(self) -> str:
+        """Return ``file:line``."""
+        return f"{self.file}:{self.line}"
+
+    @property
+    def source(self) -> str:
+        """The text of the line, cut to a readable length; empty if the file is not there."""
+        text = linecache.getline(self.file, self.line).strip()
+        return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."

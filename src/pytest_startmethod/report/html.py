@@ -39,7 +39,7 @@ _VALUES: Final = re.compile(
     re.DOTALL,
 )
 """How a message says that a value differs."""
-_CHILDS: Final = ("read at ", "by way of ", "changed at ")
+_CHILDS: Final = ("read at ", "by way of ", "written ")
 """How evidence begins that is about code which the child runs, for SM301 to SM308."""
 _WHOSE: Final = re.compile(r"\b(parent|child)\b")
 

@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 
 from pytest_startmethod.causes import children
-from pytest_startmethod.causes.children import Parent, Unloaded, findings, load_finding, traceback_lines
+from pytest_startmethod.causes.children import Parent, findings, load_finding, traceback_lines
 from pytest_startmethod.launches.reports import ReportDirectory
 from pytest_startmethod.model.child_report import ChildReport, Frame, Raised, Result, Unreturned, Work
 from pytest_startmethod.model.launch import Launch, Task
 from pytest_startmethod.model.place import Place
+from pytest_startmethod.model.unloaded import Unloaded
 
 
 def missing(module: str) -> Raised:

@@ -12,7 +12,7 @@ import pytest
 
 from pytest_startmethod.causes import registries
 from pytest_startmethod.model.child_report import Frame, Raised
-from pytest_startmethod.state.observing import Descriptor, Observed
+from pytest_startmethod.model.observed import Descriptor, Observed
 
 NO_CODEC = Raised(
     "LookupError", "unknown encoding: later", (Frame("/p/work.py", 4, "encode", 'return text.encode("later")'),)

@@ -24,6 +24,7 @@ from pytest_startmethod.launches import recorder as launches
 from pytest_startmethod.launches.recorder import Recorder, Repeated, describe, describe_callable
 from pytest_startmethod.model.launch import Fixture
 from pytest_startmethod.pickling.dry_run import dry_run as pickling
+from pytest_startmethod.source.callers import UserCode
 from pytest_startmethod.state import observing as state
 
 METHODS = [m for m in ("fork", "spawn", "forkserver") if m in multiprocessing.get_all_start_methods()]
@@ -389,7 +390,7 @@ def looked_at(monkeypatch):
 def observing():
     """Return a recorder that looks at what the code reads, as a session's does."""
     recorder = Recorder()
-    recorder.observe = functools.partial(state.observe, user=state.UserCode())
+    recorder.observe = functools.partial(state.observe, user=UserCode())
     return recorder
 
 

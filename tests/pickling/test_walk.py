@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from pytest_startmethod.pickling.walk import Sink, Walk, attributes, path_text, probe, walk
+from pytest_startmethod.model.walk import Walk, path_text
+from pytest_startmethod.pickling.walk import Sink, attributes, probe, walk
 
 
 class Thing:

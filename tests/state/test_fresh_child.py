@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from pytest_startmethod.causes.loading import explain
 from pytest_startmethod.pickling import packing
 from pytest_startmethod.pickling.dry_run import Call
 from pytest_startmethod.state import fresh_child
@@ -146,7 +147,7 @@ def top(*_args: object) -> None:
 
 
 def found(loader: fresh_child.Loader, *args: object, target: Any = top, **kwargs: object) -> list[tuple[str, str]]:
-    findings = fresh_child.explain(Call(target, args, kwargs), loader=loader)
+    findings = explain(Call(target, args, kwargs), loader=loader)
     return [(finding.code, finding.path) for finding in findings]
 
 
@@ -187,7 +188,7 @@ def test_a_greedy_getattr_is_found(loader: fresh_child.Loader, parts: Any) -> No
 
 def test_a_state_that_slots_cannot_take_wants_setstate(loader: fresh_child.Loader, parts: Any) -> None:
     """An object with slots whose __getstate__ returns a dictionary does not load without __setstate__."""
-    (found,) = fresh_child.explain(Call(top, (parts.State(),)), loader=loader)
+    (found,) = explain(Call(top, (parts.State(),)), loader=loader)
     assert (found.code, found.path) == ("SM203", "args[0]")
     assert found.fix == (
         "define __setstate__ in State, which takes what __getstate__ returns: with __slots__ there is no __dict__ "
@@ -198,7 +199,7 @@ def test_a_state_that_slots_cannot_take_wants_setstate(loader: fresh_child.Loade
 def test_a_method_that_its_object_has_not_is_named_as_one(loader: fresh_child.Loader, parts: Any) -> None:
     """A function that was bound to an object by hand is looked up on it by name, and is not there."""
     method = types.MethodType(parts.added, parts.Private())
-    (found,) = fresh_child.explain(Call(top, (method,)), loader=loader)
+    (found,) = explain(Call(top, (method,)), loader=loader)
     assert (found.code, found.path) == ("SM203", "args[0]")
     assert found.message == (
         "the spawn child looks a bound method up by its name, on the object that it belongs to: AttributeError: "
@@ -222,7 +223,7 @@ def test_an_item_that_is_refused_is_the_containers_fault(loader: fresh_child.Loa
     """``__setitem__`` of a dictionary's subclass runs while it loads."""
     names = parts.Names()
     dict.__setitem__(names, "a", 1)
-    (finding,) = fresh_child.explain(Call(top, (names,)), loader=loader)
+    (finding,) = explain(Call(top, (names,)), loader=loader)
     assert (finding.code, finding.path) == ("SM203", "args[0]")
     assert (
         finding.message == "the spawn child calls Names.__setitem__ to load the object, and that raises LookupError: a"
@@ -234,7 +235,7 @@ def test_a_module_that_only_the_parent_has(loader: fresh_child.Loader, monkeypat
     module = types.ModuleType("only_here")
     exec("def work(): pass", module.__dict__)
     monkeypatch.setitem(sys.modules, "only_here", module)
-    (finding,) = fresh_child.explain(Call(module.work), loader=loader)  # type: ignore[attr-defined]
+    (finding,) = explain(Call(module.work), loader=loader)  # type: ignore[attr-defined]
     assert (finding.code, finding.path) == ("SM201", "target")
     assert finding.message == (
         "the spawn child cannot import 'only_here': the parent made that module at run time, and there is no file to "
@@ -250,9 +251,7 @@ def test_a_task_has_its_own_paths(loader: fresh_child.Loader, parts: Any) -> Non
     single = (1, 0, mapstar, ((parts.top, (1, refuses)),), {})
     several = (1, 0, starmapstar, ((parts.top, ((1, refuses),)),), {})
     plain = (1, None, parts.top, (1, refuses), {})
-    paths = [
-        [each.path for each in fresh_child.explain(task, task=True, loader=loader)] for task in (single, several, plain)
-    ]
+    paths = [[each.path for each in explain(task, task=True, loader=loader)] for task in (single, several, plain)]
     assert paths == [["args[0]"], ["args[1]"], ["args[1]"]]
 
 
@@ -290,7 +289,7 @@ def test_primitives_of_a_fork_context_are_let_through_when_asked(loader: fresh_c
     context = multiprocessing.get_context("fork")
     queue, condition = context.Queue(), context.Condition()
     call = Call(top, (queue, condition, context.Lock(), context.Event()))
-    assert fresh_child.explain(call, allow_fork_primitives=True, loader=loader) == ()
+    assert explain(call, allow_fork_primitives=True, loader=loader) == ()
     queue.close()
 
 
@@ -303,7 +302,7 @@ def test_large_arrays_are_not_sent(loader: fresh_child.Loader, parts: Any) -> No
     assert len(payload.data) < 10_000
     assert payload.buffers == (big.nbytes,)
     assert loader.predict(payload) == ()
-    (finding,) = fresh_child.explain(Call(top, (big, parts.Refuses())), loader=loader)
+    (finding,) = explain(Call(top, (big, parts.Refuses())), loader=loader)
     assert finding.evidence[-1] == "approximate: arrays were empty in this trial"
 
 
@@ -358,7 +357,7 @@ def test_no_process_is_left(parts: Any, what: str) -> None:
 def test_a_broken_interpreter_gives_no_prediction(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No answer is no finding."""
     monkeypatch.setattr(multiprocessing.spawn, "get_executable", lambda: str(tmp_path / "python"))  # type: ignore[attr-defined]
-    assert fresh_child.explain(Call(top, (1,))) == ()
+    assert explain(Call(top, (1,))) == ()
 
 
 def test_the_main_module_is_run_as_a_child_would(tmp_path: Path) -> None:
@@ -368,8 +367,8 @@ def test_the_main_module_is_run_as_a_child_would(tmp_path: Path) -> None:
         textwrap.dedent(
             f"""
             import sys
-            sys.path.insert(0, {str(Path(fresh_child.__file__).parent.parent)!r})
-            from pytest_startmethod import loading
+            sys.path.insert(0, {str(Path(fresh_child.__file__).parent.parent.parent)!r})
+            from pytest_startmethod.causes import loading
             from pytest_startmethod.pickling.dry_run import Call
 
             def outside():

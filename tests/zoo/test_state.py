@@ -18,6 +18,7 @@ from pytest_startmethod._compat import cpython
 from pytest_startmethod.causes import state as state_causes
 from pytest_startmethod.child import values
 from pytest_startmethod.model.place import Place
+from pytest_startmethod.source.callers import UserCode
 from pytest_startmethod.state import fresh_child, observing, reads
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="fresh children fork for each question")
@@ -257,7 +258,7 @@ def test_users_code_is_what_is_not_installed(tmp_path):
     """Neither the standard library nor installed packages, unless named or also a folder of the project."""
     site = os.path.join(os.sep, "x", "lib", "site-packages")
     (tmp_path / "src" / "mine").mkdir(parents=True)
-    rule = observing.UserCode.of_project(str(tmp_path), ["named"])
+    rule = UserCode.of_project(str(tmp_path), ["named"])
     assert rule(str(tmp_path / "test_a.py"))
     assert rule(os.path.join(site, "mine", "a.py"))
     assert rule(os.path.join(site, "named", "a.py"))

@@ -18,6 +18,7 @@ from ..model.child_report import ChildReport, Frame, Raised, Unreturned
 from ..model.finding import WIDTH, Finding, finding_at, relative
 from ..model.launch import Launch, Task
 from ..model.place import Place
+from ..model.unloaded import Unloaded
 from ..source import places
 from ..source.callers import owner
 
@@ -32,34 +33,6 @@ class Parent:
     """pytest's; ``pythonpath`` in its ini file is relative to the directory of that file."""
     import_mode: str | None = None
     """pytest's ``--import-mode``: ``"prepend"``, ``"append"`` or ``"importlib"``."""
-
-
-@dataclass(frozen=True, slots=True)
-class Unloaded:
-    """Something that pickles in the parent and that a child could not load."""
-
-    raised: Raised
-    method: str = "spawn"
-    start_up: bool = False
-    """True: the child failed before it came to unpickle anything."""
-    task: bool = False
-    """True: a worker was loading a task, rather than a child its process object."""
-    path: str = ""
-    """From what the user passed: ``"args[0].error"``, or empty where that is not known."""
-    global_name: tuple[str, str] | None = None
-    """Module and qualified name of the class or function that was called or looked up, where that is known."""
-    target: str | None = None
-    """The dotted name of the process's target or of the task."""
-    place: Place | None = None
-    """The user's line that started the process."""
-    sys_path: Sequence[str] | None = None
-    """The child's; None: the same as the parent's."""
-    facts: tuple[str, ...] = ()
-
-    @property
-    def child(self) -> str:
-        """What to call it."""
-        return f"a {self.method} worker" if self.task else f"the {self.method} child"
 
 
 def findings(

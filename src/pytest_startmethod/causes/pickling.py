@@ -14,9 +14,10 @@ from typing import Any
 from .._compat import cpython
 from ..model.codes import CAUSES
 from ..model.finding import Finding
+from ..model.walk import Leaf, Step, Walk, path_text
 from ..pickling import dry_run
 from ..pickling.dry_run import Call
-from ..pickling.walk import Leaf, Sink, Step, Walk, attributes, path_text, walk
+from ..pickling.walk import Sink, attributes, walk
 from ..source import kinds, places
 from ..source.callers import owner
 from ..source.places import Place

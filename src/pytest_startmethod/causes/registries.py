@@ -16,9 +16,9 @@ from typing import Any
 
 from ..model.child_report import Raised
 from ..model.finding import Finding, finding_at
+from ..model.observed import Binding, Descriptor, Observed
 from ..model.place import Place
 from ..source.callers import owner
-from ..state.observing import Binding, Descriptor, Observed
 
 _NO_TABLE = re.compile(r"no such table: (\S+)")
 _BAD_DESCRIPTOR = f"[Errno {errno.EBADF}]"

@@ -18,11 +18,11 @@ from typing import Any
 from ..child import process_state
 from ..child.values import differences, module_of, short
 from ..model.finding import Fact, Finding, finding_at, source_fact, values
+from ..model.observed import Difference, Lost, Observed, Read, Seen, Where
 from ..model.place import Place
 from ..source.callers import _tree, user_files
 from ..state import observing
-from ..state.observing import Difference, Lost, Observed, Seen
-from ..state.reads import GUESSED, Read, Where
+from ..state.reads import GUESSED
 
 _MAX_FINDINGS = 12
 _MAX_FILES = 400

@@ -30,9 +30,9 @@ from .pools import Pools
 if TYPE_CHECKING:
     from ..model.backends import Backend
     from ..model.finding import Finding
+    from ..model.observed import Observed
     from ..model.patched import Patched
     from ..state.fresh_child import Loader
-    from ..state.observing import Observed
 
 _T = TypeVar("_T")
 _MARK = "_pytest_startmethod_failure"
@@ -527,9 +527,9 @@ class Recorder:
                 found = dry_run.diagnose(process, error=outcome.error, allow_fork_primitives=True)
                 launch.predicted = _placed(found, launch.place)
             elif self.loader is not None and backend is backends.STDLIB:
-                from ..state import fresh_child
+                from ..causes import loading
 
-                launch.predicted = fresh_child.explain(process, allow_fork_primitives=True, loader=self.loader())
+                launch.predicted = loading.explain(process, allow_fork_primitives=True, loader=self.loader())
 
     def _keep_payload(self, launch: Launch, process: BaseProcess) -> None:
         from ..pickling import packing

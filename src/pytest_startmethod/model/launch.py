@@ -8,8 +8,8 @@ from typing import Any
 
 from .._compat import multiprocessing as mp
 from ..launches.pools import Watched
-from ..state.observing import Observed
 from .finding import Finding
+from .observed import Observed
 from .payload import Payload
 from .place import Place
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from .._compat import cpython
 from ..model.finding import Finding
+from ..source.callers import UserCode
 from .walk import PROTOCOL, Sink
 
 __all__ = ["Call", "DryRun", "as_call", "diagnose", "dry_run", "explain", "silent"]
@@ -317,15 +318,16 @@ def explain(
     found = diagnose(call, task=task, method=method)
     if found:
         return list(found)
+    from ..causes import loading
     from ..causes import state as state_causes
     from ..state import fresh_child, observing, reads
 
     observed = observing.observe(
-        target, tuple(args), kwargs, method=method, user=observing.UserCode.of_target(target), limit=reads.MAX_FUNCTIONS
+        target, tuple(args), kwargs, method=method, user=UserCode.of_target(target), limit=reads.MAX_FUNCTIONS
     )
     with fresh_child.Loader(method=method) as loader, fresh_child.Loader(method=method) as other:
         other.open()
-        found = fresh_child.explain(call, task=task, method=method, loader=loader)
+        found = loading.explain(call, task=task, method=method, loader=loader)
         if found or observed is None:
             return list(found)
         environ = observing.server_environment() if method == "forkserver" else None

@@ -22,6 +22,7 @@ from ..model.failed_leg import FailedLeg
 from ..model.finding import relative
 from ..model.leg_result import LegResult
 from ..model.place import Place
+from ..model.unloaded import Unloaded
 from ..report.results import properties, wrap
 from ..source.callers import owner
 from ..state.comparing import Comparison, Failed
@@ -29,7 +30,6 @@ from ..state.comparing import Comparison, Failed
 # What only a failure needs is imported by it: a fork copies the page tables of all that is loaded.
 if TYPE_CHECKING:
     from ..activation.activation import ForkServers
-    from ..causes import children
     from ..experiments import verifying
     from ..launches.recorder import Recorder
     from ..model.finding import Finding
@@ -414,13 +414,13 @@ def _touched_by_children(state: LegState) -> set[tuple[str, str]]:
     }
 
 
-def _not_loading(launch: Launch) -> Sequence[children.Unloaded]:
+def _not_loading(launch: Launch) -> Sequence[Unloaded]:
     """Ask a fresh child which objects of `launch` do not load, and by which paths."""
     if launch.payload is None:
         return ()
-    from ..state import fresh_child
+    from ..causes import loading
 
-    return fresh_child.predict(launch.payload, method=launch.method)
+    return loading.predict(launch.payload, method=launch.method)
 
 
 def _identity(each: Finding) -> object:

@@ -7,9 +7,13 @@ import functools
 import linecache
 import os
 import sys
+import types
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from types import CodeType, FrameType
+from typing import Any
 
+from ..child.values import class_name, module_of
 from ..model.place import Place
 
 _HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
@@ -227,3 +231,69 @@ def _refuses(statement: ast.AST) -> bool:
         return False
     name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", None)
     return name in _REFUSALS
+
+
+@dataclass(frozen=True)
+class UserCode:
+    """Says whose code a file is: the user's is what is neither the standard library's nor installed.
+
+    And installed packages whose top-level name is in `packages`: those that the ini key ``start_methods_user_code``
+    names, and the project's own, which also lie in the root directory or its ``src``.
+    """
+
+    packages: frozenset[str] = frozenset()
+
+    def __call__(self, file: str) -> bool:
+        """Say whether `file` is the user's."""
+        return _is_users(file, self.packages)
+
+    @classmethod
+    def of_project(cls, root: str, named: Iterable[str] = ()) -> UserCode:
+        """Return the rule for a project in the directory `root`."""
+        return cls(frozenset(named) | _own_packages(root))
+
+    @classmethod
+    def of_target(cls, target: Any) -> UserCode:
+        """Return the rule for one callable: its own top-level package is the user's."""
+        for _ in range(10):
+            if type(target) is functools.partial:
+                target = target.func
+            elif type(target) is types.MethodType:
+                target = target.__func__
+        holder = target if type(target) is types.FunctionType or issubclass(type(target), type) else type(target)
+        module = holder.__module__ if type(holder) is types.FunctionType else class_name(holder)[0]
+        top = module.partition(".")[0] if type(module) is str else ""
+        file = module_of(sys.modules.get(top)).get("__file__")
+        whose = owner(file) if type(file) is str else ""
+        return cls(frozenset({top}) if whose == "installed" else frozenset())
+
+
+@functools.lru_cache(maxsize=8192)
+def _is_users(file: str, packages: frozenset[str]) -> bool:
+    whose = owner(file)
+    if whose == "user":
+        return not file.startswith("<")
+    if whose != "installed" or not packages:
+        return False
+    for part in _INSTALLED:
+        _, found, rest = os.path.abspath(file).rpartition(part)
+        if found:
+            return rest.split(os.sep)[0].removesuffix(".py") in packages
+    return False
+
+
+@functools.lru_cache(maxsize=8)
+def _own_packages(root: str) -> frozenset[str]:
+    """Return the top-level modules and packages that lie in a directory or its ``src``."""
+    names = set()
+    for directory in (root, os.path.join(root, "src"), os.path.join(root, "lib")):
+        try:
+            entries = list(os.scandir(directory))
+        except OSError:
+            continue
+        for entry in entries:
+            if entry.name.endswith(".py"):
+                names.add(entry.name.removesuffix(".py"))
+            elif entry.name.isidentifier() and entry.is_dir():
+                names.add(entry.name)
+    return frozenset(names - {"setup", "conftest", "src", "lib"})

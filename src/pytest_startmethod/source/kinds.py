@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..child.values import public_name
-from ..pickling.walk import Step
+from ..model.walk import Step
 from .callers import owner
 from .places import code_of, module_file
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .._compat import cpython
+from ..child.values import instance_namespace
 from ..model.place import Place
-from ..pickling.walk import attributes
 from .callers import frames, owner, user_files
 
 __all__ = [
@@ -461,7 +461,7 @@ def attribute_places(obj: Any, attribute: str, value: Any, extra: Iterable[str] 
     """
     mro = type.__dict__["__mro__"].__get__(type(obj))
     classes = {_text(cls, "__name__"): cls for cls in mro[:-1]}
-    own = {name for name, _ in attributes(obj)}
+    own = set(instance_namespace(obj))
     ranked: dict[int, list[_Store]] = {}
     everything: list[_Store] = []
     files = [f for cls in mro[:-1] if (f := module_file(_text(cls, "__module__")))]

@@ -8,14 +8,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..model.evidence import Evidence
+from ..source.callers import UserCode
 
 # What only a failure needs is imported by it: a fork copies the page tables of all that is loaded.
 if TYPE_CHECKING:
     from ..model.child_report import Frame
     from ..model.finding import Finding
+    from ..model.observed import Observed
     from ..model.patched import Patched
+    from ..source.callers import UserCode
     from .fresh_child import Loader
-    from .observing import Observed, UserCode
 
 _OBSERVED = 6
 """The code of no more launches and tasks of a leg is compared."""
@@ -62,7 +64,7 @@ class Comparison:
         from . import observing
 
         if self._user is None:
-            self._user = observing.UserCode.of_project(self._root, self._packages)
+            self._user = UserCode.of_project(self._root, self._packages)
         return observing.observe(*args, user=self._user, **kwargs)
 
     def note_call(self, test: str, method: str, outcome: str, failed_with: object) -> None:

@@ -14,7 +14,6 @@ import sys
 import types
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from .._compat import cpython
@@ -31,15 +30,13 @@ from ..child.values import (
     module_of,
     resolve,
 )
-from ..model.place import Place
-from ..source.callers import frames, owner, place_of
+from ..model.observed import Binding, Descriptor, Difference, Lost, Observed, Read, Reads, Seen, Where, Write
+from ..source.callers import UserCode, frames, owner, place_of
 from . import reads
-from .reads import Read, Where, Write
 
 if TYPE_CHECKING:
     from .fresh_child import Loader
 
-_INSTALLED = (os.sep + "site-packages" + os.sep, os.sep + "dist-packages" + os.sep)
 _MAX_BINDINGS = 5_000
 _LAUNCH_FUNCTIONS = 400
 """How many functions a launch looks at: each costs a tenth of a millisecond or two, in legs that pass, too."""
@@ -54,172 +51,7 @@ _OF_IMPORT: Final = frozenset(
 """What the import itself gives a module."""
 
 
-# -- whose code --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class UserCode:
-    """Says whose code a file is: the user's is what is neither the standard library's nor installed.
-
-    And installed packages whose top-level name is in `packages`: those that the ini key ``start_methods_user_code``
-    names, and the project's own, which also lie in the root directory or its ``src``.
-    """
-
-    packages: frozenset[str] = frozenset()
-
-    def __call__(self, file: str) -> bool:
-        """Say whether `file` is the user's."""
-        return _is_users(file, self.packages)
-
-    @classmethod
-    def of_project(cls, root: str, named: Iterable[str] = ()) -> UserCode:
-        """Return the rule for a project in the directory `root`."""
-        return cls(frozenset(named) | _own_packages(root))
-
-    @classmethod
-    def of_target(cls, target: Any) -> UserCode:
-        """Return the rule for one callable: its own top-level package is the user's."""
-        for _ in range(10):
-            if type(target) is functools.partial:
-                target = target.func
-            elif type(target) is types.MethodType:
-                target = target.__func__
-        holder = target if type(target) is types.FunctionType or issubclass(type(target), type) else type(target)
-        module = holder.__module__ if type(holder) is types.FunctionType else class_name(holder)[0]
-        top = module.partition(".")[0] if type(module) is str else ""
-        file = module_of(sys.modules.get(top)).get("__file__")
-        whose = owner(file) if type(file) is str else ""
-        return cls(frozenset({top}) if whose == "installed" else frozenset())
-
-
-@functools.lru_cache(maxsize=8192)
-def _is_users(file: str, packages: frozenset[str]) -> bool:
-    whose = owner(file)
-    if whose == "user":
-        return not file.startswith("<")
-    if whose != "installed" or not packages:
-        return False
-    for part in _INSTALLED:
-        _, found, rest = os.path.abspath(file).rpartition(part)
-        if found:
-            return rest.split(os.sep)[0].removesuffix(".py") in packages
-    return False
-
-
-@functools.lru_cache(maxsize=8)
-def _own_packages(root: str) -> frozenset[str]:
-    """Return the top-level modules and packages that lie in a directory or its ``src``."""
-    names = set()
-    for directory in (root, os.path.join(root, "src"), os.path.join(root, "lib")):
-        try:
-            entries = list(os.scandir(directory))
-        except OSError:
-            continue
-        for entry in entries:
-            if entry.name.endswith(".py"):
-                names.add(entry.name.removesuffix(".py"))
-            elif entry.name.isidentifier() and entry.is_dir():
-                names.add(entry.name)
-    return frozenset(names - {"setup", "conftest", "src", "lib"})
-
-
 # -- the parent --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class Binding:
-    """One name that the code reads, with a part of its value."""
-
-    module: str
-    names: tuple[str, ...]
-    steps: tuple[tuple[str, Any], ...]
-    node: Any
-    """The description of what the parent has there."""
-    read: Read
-    users: bool
-    """Whether the module is the user's."""
-    rebound: bool
-    """Whether a function or class stands there that is another's by its name or its place."""
-    of_class: bool
-    kind: str
-    """The type of the whole value."""
-    shadows: tuple[str, ...] = ()
-    """Functions that the value itself holds under a name that its class has."""
-
-    @property
-    def path(self) -> str:
-        """The dotted name of the binding."""
-        return ".".join((self.module, *self.names))
-
-    @property
-    def inner(self) -> str:
-        """The steps from there to the part, as code writes them."""
-        return "".join(f".{key}" if kind == "attr" else f"[{key!r}]" for kind, key in self.steps)
-
-
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """Something that the child changes and the parent reads afterwards."""
-
-    write: Write
-    reads: tuple[Where, ...]
-    name: str
-    """What the parent calls it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Descriptor:
-    """A number that travels to the child, or that its code reads, and that is an open descriptor of the parent's."""
-
-    path: str
-    """``"args[0]"``, ``"target.__self__.fd"``, ``"pkg.mod.FD"``, ``"os.environ['FD']"``."""
-    number: int
-    kind: str
-    """``"a pipe"``, ``"a socket"``, ``"a file"``..."""
-
-
-@dataclass(slots=True)
-class Observed:
-    """What the code of one launch or task reads and writes, and what the parent had there when it was started."""
-
-    method: str
-    target: str
-    place: Place | None
-    bindings: list[Binding] = field(default_factory=list)
-    writes: list[Write] = field(default_factory=list)
-    primitives: list[Binding] = field(default_factory=list)
-    """Names that lead to one of multiprocessing's own objects."""
-    databases: list[Binding] = field(default_factory=list)
-    """Names that lead to a connection of sqlite3: a database in memory is nobody else's."""
-    lost: list[Lost] = field(default_factory=list)
-    environment: dict[str, Where] = field(default_factory=dict)
-    loggers: dict[str, Where] = field(default_factory=dict)
-    configuration: dict[str, Where] = field(default_factory=dict)
-    signals: dict[str, Where] = field(default_factory=dict)
-    imports: dict[str, Where] = field(default_factory=dict)
-    blocked: frozenset[str] = frozenset()
-    """Of `imports`, those that ``sys.modules`` keeps from being imported."""
-    touched: dict[str, Where] = field(default_factory=dict)
-    ambient: dict[str, Any] = field(default_factory=dict)
-    roots: list[str] = field(default_factory=list)
-    heavy: list[str] = field(default_factory=list)
-    """Installed modules that the user's modules hold."""
-    codes: list[tuple[str, str, int]] = field(default_factory=list)
-    environ: dict[str, str] = field(default_factory=dict)
-    descriptors: list[Descriptor] = field(default_factory=list)
-    prepare: dict[str, Any] = field(default_factory=dict)
-    user: UserCode = field(default_factory=UserCode)
-
-    @property
-    def print(self) -> str:
-        """What tells the parent's values apart from those at another launch."""
-        environment = [(name, self.environ.get(name)) for name in self.environment]
-        return repr(([(b.path, b.node) for b in self.bindings], environment, self.ambient))
-
-    @property
-    def reads_state(self) -> bool:
-        """Whether there is anything that a child could have otherwise."""
-        return bool(self.bindings or self.touched or self.imports or self.signals)
 
 
 def observe(
@@ -255,11 +87,11 @@ def observe(
     if method == "fork":
         found = _reads_under_fork(function, args, kwargs or {}, user, extra, limit)
         if not found.writes:
-            return Observed(method, "", None, user=user)
+            return Observed(method, "", None, packages=user.packages)
     else:
         found = reads.of(function, args, kwargs, is_user=user, extra=extra, limit=limit)
     place = next((place_of(each) for each in frames(frame) if user(each.f_code.co_filename)), None)
-    observed = Observed(method, _name(function), place, user=user)
+    observed = Observed(method, _name(function), place, packages=user.packages)
     for name in ("environment", "loggers", "configuration", "signals", "imports", "touched", "roots", "codes"):
         setattr(observed, name, getattr(found, name))
     observed.writes = found.writes
@@ -283,13 +115,13 @@ def observe(
     return observed
 
 
-_plain: dict[Any, tuple[types.CodeType, reads.Reads]] = {}
+_plain: dict[Any, tuple[types.CodeType, Reads]] = {}
 """What functions without cells read and write that were called with nothing but plain values, by code and types."""
 
 
 def _reads_under_fork(
     function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], user: UserCode, extra: list[Any], limit: int
-) -> reads.Reads:
+) -> Reads:
     """Return what `reads.of` does, looked up where that was asked before: under fork a start takes a millisecond."""
     given = [type(each) for each in (*args, *kwargs.values())]
     key: Any = None
@@ -636,17 +468,6 @@ def _local_reads(frame: types.FrameType, name: str) -> list[Where]:
 # -- the child ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class Seen:
-    """What a fresh child has."""
-
-    values: list[Any]
-    imports: dict[str, bool]
-    ambient: dict[str, Any]
-    broken: dict[str, str]
-    """Modules that it could not import, and why."""
-
-
 def server_environment() -> dict[str, str] | None:
     """Return the environment that the running forkserver was started with, from the kernel; None if unknown."""
     pid = mp.server_pid(mp.server_state()) if mp.has_forkserver() else None
@@ -678,7 +499,7 @@ def ask(observed: Observed, loaders: Sequence[Loader], environ: Mapping[str, str
         "environ": dict(environ if environ is not None else observed.environ),
         "prepare": observed.prepare,
         "keep": observed.heavy,
-        "user": sorted({name.partition(".")[0] for name in observed.roots} | observed.user.packages),
+        "user": sorted({name.partition(".")[0] for name in observed.roots} | observed.packages),
         "main": main,
     }
     for loader in loaders:
@@ -694,19 +515,6 @@ def ask(observed: Observed, loaders: Sequence[Loader], environ: Mapping[str, str
         values = [nodes[id(b)] for b in observed.bindings]
         found.append(Seen(values, answer["imports"], answer["ambient"], answer["broken"]))
     return found
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """One binding that a fresh child has otherwise."""
-
-    binding: Binding
-    inner: str
-    """The path within the value to the first difference."""
-    ours: Any
-    theirs: Any
-    others: tuple[str, ...] = ()
-    """More paths that differ."""
 
 
 def compare(observed: Observed, seen: Sequence[Seen]) -> list[Difference]:

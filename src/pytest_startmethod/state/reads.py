@@ -17,7 +17,7 @@ import sys
 import types
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 from .._compat import cpython
@@ -35,6 +35,7 @@ from ..child.values import (
     subclasses,
     virtual_subclasses,
 )
+from ..model.observed import Read, Reads, Step, Where, Write
 
 MAX_FUNCTIONS: Final = 2_000
 GUESSED: Final = 1_000
@@ -70,91 +71,6 @@ _MUTATORS: Final = frozenset(
     ]
 )
 _CONTAINERS: Final = frozenset({"dict", "list", "set", "OrderedDict", "defaultdict", "deque", "Counter", "bytearray"})
-
-Step = tuple[str, Any]
-"""``("attr", name)`` or ``("item", key)``."""
-
-
-@dataclass(frozen=True, slots=True)
-class Where:
-    """An instruction: absolute file, line, qualified name of the function, and its text."""
-
-    file: str
-    line: int
-    function: str
-    instruction: str
-
-
-@dataclass(slots=True)
-class Read:
-    """One place that reads one thing."""
-
-    module: str
-    names: tuple[str, ...]
-    """From the module on: ``("Class", "attribute")``."""
-    steps: tuple[Step, ...]
-    """What of the value is read; empty: all of it."""
-    where: Where
-    """Where the name is looked up."""
-    inner: Where | None = None
-    """Where `steps` end, if that is in another function: a method of the value."""
-    called: bool = False
-    whole: bool = False
-    refined: bool = False
-    also: list[Where] = field(default_factory=list)
-    """More places that read it."""
-    depth: int = 0
-    """How many functions lie between the target and this one."""
-    after_write: bool = False
-    """Whether the same function has bound the name itself by then, whichever way it went."""
-
-    @property
-    def path(self) -> str:
-        """The dotted name."""
-        return ".".join((self.module, *self.names))
-
-
-@dataclass(frozen=True, slots=True)
-class Write:
-    """One place that changes a global, an attribute of one, or an object that was captured or passed."""
-
-    module: str
-    """Empty: `names` is a variable of the target's closure, or ``args[0]``."""
-    names: tuple[str, ...]
-    where: Where
-    rebinds: bool
-    """True: the name is bound anew. False: the object behind it is changed."""
-
-    @property
-    def path(self) -> str:
-        """The dotted name."""
-        return ".".join(filter(None, (self.module, *self.names)))
-
-
-@dataclass(slots=True)
-class Reads:
-    """All that was found."""
-
-    reads: list[Read] = field(default_factory=list)
-    writes: list[Write] = field(default_factory=list)
-    environment: dict[str, Where] = field(default_factory=dict)
-    """Keys of ``os.environ``."""
-    loggers: dict[str, Where] = field(default_factory=dict)
-    """Names given to ``logging.getLogger``, and those of loggers in globals."""
-    configuration: dict[str, Where] = field(default_factory=dict)
-    """Attributes by which the code reads how logging is configured."""
-    signals: dict[str, Where] = field(default_factory=dict)
-    imports: dict[str, Where] = field(default_factory=dict)
-    """Modules imported while the code runs."""
-    touched: dict[str, Where] = field(default_factory=dict)
-    """Modules of the standard library and numpy whose attributes are read, with the first place."""
-    roots: list[str] = field(default_factory=list)
-    """The modules that a child imports in order to load what it is given."""
-    all_reads: list[Read] = field(default_factory=list)
-    """Every read, also of what is only looked into."""
-    functions: int = 0
-    codes: list[tuple[str, str, int]] = field(default_factory=list)
-    """File, qualified name and first line of each function that was looked at."""
 
 
 # -- symbols ---------------------------------------------------------------------------------------------------------

@@ -61,6 +61,8 @@ def _checked(returned: Any) -> Iterator[Finding]:
         for field in fields(each):
             value = getattr(each, field.name)
             parts = value if field.name == "evidence" and isinstance(value, (tuple, list)) else [value]
+            if field.name == "facts":
+                parts = [part for fact in value for part in (fact.side, fact.label, fact.text)]
             if not all(part is None or type(part) in (str, int, bool) for part in parts):
                 raise TypeError(f"{field.name} of {each.code} is not plain text or a number")
         yield Finding(

@@ -48,7 +48,7 @@ def mp_context_value(start_method: str) -> BaseContext:
     import importlib
     import sys
 
-    activation = sys.modules.get(f"{__package__}.activation")
+    activation = sys.modules.get(f"{__package__.rpartition('.')[0]}.activation.activation")
     package: Any = importlib.import_module(activation.active_package if activation else "multiprocessing")
     context: BaseContext = package.get_context(start_method)
     return context

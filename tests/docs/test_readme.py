@@ -104,17 +104,6 @@ def run(command: str, folder: Path) -> str:
     return done.stdout.replace(f"{folder}{os.sep}", "")
 
 
-def normal(line: str) -> str:
-    """Return a line without what differs between runs: addresses and times."""
-    line = re.sub(r"\b0x[0-9a-f]+\b", "0x...", line.rstrip())
-    return re.sub(r"\b\d+\.\d\ds\b", "TIMEs", line)
-
-
-def is_cpythons(line: str) -> bool:
-    """Say whether a line is CPython's message: 3.13 and later word it in another way than the README, with 3.12."""
-    return line.startswith("E  ") or re.fullmatch(r"\S+\.py:\d+: \w+Error", line) is not None
-
-
 def find(chunk: list[str], lines: list[str], start: int) -> int:
     """Return where `chunk` ends in `lines`, or fail."""
     for at in range(start, len(lines) - len(chunk) + 1):
@@ -122,31 +111,6 @@ def find(chunk: list[str], lines: list[str], start: int) -> int:
             return at + len(chunk)
     shown = "\n".join(chunk)
     pytest.fail(f"this is not printed from line {start} on:\n{shown}\n\nbut:\n" + "\n".join(lines[start:][:300]))
-
-
-@shows_all_methods
-@pytest.mark.parametrize("block", blocks("console"), ids=lambda block: block.lines[0].removeprefix("$ "))
-def test_transcript_is_what_is_printed(block, tmp_path):
-    """The lines between two `...` are printed as they stand, one after the other."""
-    command, *shown = block.lines
-    out = run(command.removeprefix("$ "), tmp_path)
-    if command.startswith("$ python "):
-        # Its files are absolute, so that lines are broken elsewhere.
-        assert out.split() == " ".join(shown).split()
-        return
-    lines = [normal(line) for line in out.splitlines()]
-    shown = [normal(line) for line in shown]
-    if sys.version_info >= (3, 13):
-        lines = [line for line in lines if not is_cpythons(line)]
-        shown = [line for line in shown if not is_cpythons(line)]
-    at = 0
-    chunk: list[str] = []
-    for line in [*shown, "..."]:
-        if line == "...":
-            at = find(chunk, lines, at)
-            chunk = []
-        else:
-            chunk.append(line)
 
 
 @shows_all_methods

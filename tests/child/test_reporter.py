@@ -143,7 +143,8 @@ method, watched, sabotage, *cases = sys.argv[1:]
 sys.path.insert(0, %r)
 import multiprocessing
 import work
-from pytest_startmethod import child, children, forked
+from pytest_startmethod.child import reporter as child
+from pytest_startmethod.launches import lines as forked, reports as children
 from pytest_startmethod.activation.activation import Patches
 
 
@@ -372,7 +373,7 @@ def test_a_child_imports_nothing_for_us(tmp_path: Path) -> None:
     """Until something fails it has what multiprocessing has, and three modules of C."""
     script = (
         "import sys, multiprocessing.spawn; before = set(sys.modules)\n"
-        f"names = {{'__name__': 'child', '__file__': {str(SOURCE / 'pytest_startmethod' / 'child.py')!r}}}\n"
+        f"names = {{'__name__': 'child', '__file__': {str(SOURCE / 'pytest_startmethod' / 'child' / 'reporter.py')!r}}}\n"
         "exec(compile(open(names['__file__']).read(), names['__file__'], 'exec'), names)\n"
         f"names['install']({str(tmp_path)!r}, 'spawn', 'P', 1)\n"
         "print(sorted(set(sys.modules) - before - {'__future__', 'faulthandler', 'fcntl', 'resource'}))"
@@ -532,13 +533,13 @@ def test_pools_report_results_and_initializers(tmp_path: Path, method: str) -> N
         "run initializer work.fails_to_begin None",
         "ProcessPoolExecutor TypeError True",
     ], done.stderr
-    assert "child.py" not in done.stderr
+    assert "reporter.py" not in done.stderr
 
 
 LINES = """
 import multiprocessing, os, sys
 import work
-from pytest_startmethod import children
+from pytest_startmethod.launches import reports as children
 from pytest_startmethod.activation.activation import Patches
 
 

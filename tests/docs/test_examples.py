@@ -20,13 +20,11 @@ pytestmark = pytest.mark.skipif(
 KEEP = """
     import json
 
-    from pytest_startmethod.model.leg_result import LegResult
-
     class Keep:
         def pytest_runtest_logreport(self, report):
             if hasattr(report, "startmethod"):
                 with open("facts.jsonl", "a") as file:
-                    file.write(json.dumps(LegResult.of(report.startmethod).as_dict()) + "\\n")
+                    file.write(json.dumps(report.startmethod) + "\\n")
 
     def pytest_configure(config):
         if not hasattr(config, "workerinput"):

@@ -21,9 +21,9 @@ import pytest
 from pytest_startmethod._compat import multiprocessing as mp
 from pytest_startmethod.activation.activation import Activation
 from pytest_startmethod.launches import recorder as launches
-from pytest_startmethod.launches.recorder import Recorder, Repeated, describe, describe_callable
+from pytest_startmethod.launches.recorder import Recorder, describe, describe_callable
 from pytest_startmethod.model.launch import Fixture
-from pytest_startmethod.pickling.dry_run import dry_run as pickling
+from pytest_startmethod.pickling import dry_run as pickling
 from pytest_startmethod.source.callers import UserCode
 from pytest_startmethod.state import observing as state
 
@@ -36,14 +36,6 @@ def nothing(*args, **kwargs):
 
 def double(number):
     return 2 * number
-
-
-GATE = [0]
-
-
-def exit_when_let(code):
-    os.read(GATE[0], 1)
-    sys.exit(code)
 
 
 def exit_with(code):
@@ -402,15 +394,15 @@ def run(*processes):
 
 
 @pytest.mark.skipif("fork" not in METHODS, reason="there is no fork here")
-class TestKnownLaunches:
-    """Under fork, a plain function that was looked at with plain values is not looked at again."""
+class TestRepeatedLaunches:
+    """Under fork, a launch like an earlier one is recorded and looked at like the first."""
 
     def test_is_recorded_like_the_first(self, looked_at):
         """Method, target, arguments, line and exit code of each launch are its own."""
         with Leg("fork", precheck=True, recorder=observing()) as leg:
             run(*(multiprocessing.Process(target=exit_with, args=(n,)) for n in (0, 3)))
         first, second = leg.record.launches
-        assert [args for _, args in looked_at] == [(0,)]
+        assert [args for _, args in looked_at] == [(0,), (3,)]
         assert (first.target, first.args, first.exit_code) == (f"{__name__}.exit_with", ("0",), 0)
         assert (second.target, second.args, second.exit_code) == (f"{__name__}.exit_with", ("3",), 3)
         assert second.place == first.place
@@ -454,26 +446,6 @@ class TestKnownLaunches:
             run(multiprocessing.Process(target=nothing), process)
         assert [each.path for each in leg.record.launches[1].predicted] == ["process.lock"]
 
-    def test_is_described_when_somebody_asks(self):
-        """Until then it is what a report needs; the description hears of the end of its process, too."""
-        GATE[0], let = os.pipe()
-        with Leg("fork", precheck=True, recorder=observing()) as leg:
-            os.write(let, b"1")
-            run(multiprocessing.Process(target=exit_when_let, args=(0,)))
-            process = multiprocessing.Process(target=exit_when_let, kwargs={"code": 3})
-            process.start()
-            line = here()
-            assert [type(each).__name__ for each in leg.record.repeated] == ["Repeated"]
-            second = leg.record.launches[1]
-            assert leg.record.repeated == []
-            assert (second.pid, second.alive or second.exit_code) == (process.pid, True)
-            os.write(let, b"2")
-            process.join()
-        for end in (GATE[0], let):
-            os.close(end)
-        assert (second.args, second.place.line, second.exit_code) == (("code=3",), line, 3)
-        assert (second.own_method, second.threads) == (False, leg.record.launches[0].threads)
-
     def test_context_that_names_its_method_is_told(self):
         """What a pinned context starts is told from what the default one does."""
         with Leg("fork", precheck=True, recorder=observing()) as leg:
@@ -503,7 +475,7 @@ class TestKnownLaunches:
             else:
                 process.close()
         assert leg.record.is_over()
-        assert [each[-2:] for each in map(Repeated.as_tuple, leg.record.repeated)] == [(pid, 4)]
+        assert [(each.pid, each.exit_code) for each in leg.record.launches[1:]] == [(pid, 4)]
 
     def test_failing_start_is_recorded_and_compares_no_processes(self, monkeypatch):
         """There may be no process to be had, and the user's processes compare as they like."""
@@ -521,22 +493,6 @@ class TestKnownLaunches:
         errors = [each.error for each in leg.record.launches]
         assert errors == [None, None, None, "BlockingIOError: [Errno 11] no more processes", None]
         assert [each.exit_code for each in leg.record.launches] == [0, 0, 0, None, 0]
-
-    @pytest.mark.parametrize(
-        "args",
-        [(1, 2.5, None, "text", b"bytes"), ("x" * 100,), (b"x" * 100, 1), ("\udc80",), ("\N{GREEK SMALL LETTER PI}",)],
-        ids=["plain", "long text", "long bytes", "surrogate", "not ASCII"],
-    )
-    @pytest.mark.parametrize("keyword", [None, "x" * 70, 7], ids=["alone", "long keyword", "keyword"])
-    def test_report_has_what_the_description_would(self, args, keyword):
-        """The short form of a launch comes back as the long one, and can be sent between processes."""
-        kwargs = {} if keyword is None else {"keyword": keyword}
-        with Leg("fork", precheck=True, recorder=observing()) as leg:
-            run(*(multiprocessing.Process(target=take_anything, args=args, kwargs=kwargs) for _ in range(2)))
-        short = [each.as_tuple() for each in leg.record.repeated]
-        assert len(short) == 1
-        str(short).encode()
-        assert [Repeated.as_dict(each) for each in short] == [leg.record.launches[1].as_dict()]
 
     def test_function_that_writes_is_looked_at(self):
         """What the child changes and the parent reads is found at every launch (SM308)."""
@@ -562,10 +518,6 @@ class PickyFork(Picks, multiprocessing.get_context(METHODS[0]).Process):
 
 def fail_to_fork():
     raise BlockingIOError(11, "no more processes")
-
-
-def take_anything(*args, **kwargs):
-    pass
 
 
 def test_processes_are_not_compared():

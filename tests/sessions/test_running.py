@@ -763,12 +763,12 @@ def test_our_own_failure_leaves_the_outcome_alone(session):
     session.file(
         test_a=LOCAL,
         breaks="""
-        from pytest_startmethod import diagnosis
+        from pytest_startmethod.causes import ranking
 
         def broken(evidence):
             raise ZeroDivisionError("ours")
 
-        diagnosis.diagnose = broken
+        ranking.diagnose = broken
         """,
     )
     outcome = session.plugin("breaks").run("--start-methods=spawn")
@@ -994,25 +994,7 @@ def test_library_that_nobody_imports_is_not_imported_for_us(session):
     assert (found["code"], found["path"]) == ("SM101", "target")
 
 
-NEEDED_BY_FAILURES = {
-    "annotating",
-    "causes",
-    "child_causes",
-    "diagnosis",
-    "edge",
-    "experiments",
-    "forkserver_causes",
-    "hang",
-    "load_child",
-    "loading",
-    "places",
-    "replay",
-    "report",
-    "stacks",
-    "state_causes",
-    "state_child",
-    "verifying",
-}
+NEEDED_BY_FAILURES = {"causes.children", "causes.state", "experiments.plan", "source.places", "state.fresh_child"}
 
 
 @pytest.mark.parametrize("fails", [False, True], ids=["passes", "fails"])
@@ -1046,5 +1028,5 @@ def test_only_a_failure_loads_what_explains_it(session, fails):
     (line,) = (line for line in outcome.lines if "loaded:" in line)
     loaded = {name.removeprefix("pytest_startmethod.") for name in line.split("loaded:")[1].split()}
     assert sorted(outcome.results.values()) == (["failed"] * 2 + ["passed"] * 7 if fails else ["passed"] * 9)
-    assert {"launches", "packing", "state"} <= loaded
+    assert {"launches.recorder", "activation.clock"} <= loaded
     assert bool(NEEDED_BY_FAILURES & loaded) == fails

@@ -6,7 +6,6 @@ Read in CPython 3.10, 3.11, 3.12, 3.13, 3.14 and 3.15. Each function says what t
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
-import _thread
 import contextlib
 import copyreg
 import importlib
@@ -305,13 +304,6 @@ def receiver(frame: types.FrameType | None) -> Literal["Pool", "ProcessPoolExecu
 
 
 # -- threads and signals ---------------------------------------------------------------------------------------------
-
-
-threads_beside_main: Callable[[], int] = _thread._count
-"""Return how many threads run beside the main one, of those that Python started.
-
-3.10 to 3.15, without the locks of ``threading.active_count``; when it goes: that, less one.
-"""
 
 
 def getsignal(number: int) -> Any:

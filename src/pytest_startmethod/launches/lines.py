@@ -1,169 +1,24 @@
-"""What the parent does for each process that it forks, if it is one like those before.
+"""What a forked child takes over from its parent: its life line, a file for its stacks, and facts.
 
-After a fork each page that is written to costs a fault, in the parent and in the child, and a reference that is counted
-is a write. So all of this stands in one file, whose functions lie side by side; what can be made before is made before,
-and what is kept for the next child costs nothing. What is like nothing before goes the long way (`launches`), and a
-child finds all that it needs in a `Line`, which `child` takes over.
+After a fork each page that is written to costs a fault, in parent and child, and counting a reference is a write. So
+the parent prepares everything before the fork, in one object that the child finds as a whole.
 """
 
 from __future__ import annotations
 
-import multiprocessing.context
 import os
-import sys
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from itertools import count
-from types import CodeType, FrameType, FunctionType
-from typing import TYPE_CHECKING, Any
+from types import CodeType, FunctionType
+from typing import Any
 
-from .._compat.cpython import PROCESS_FIELDS, threads_beside_main
 from ..child import reporter
 from ..child.reporter import handover
-from ..source.callers import owner
 
-if TYPE_CHECKING:
-    from multiprocessing.process import BaseProcess
-
-    from .recorder import LegRecord, Repeated
-
-_PLAIN = frozenset({int, float, complex, bool, str, bytes, type(None)})
-_FIELDS = len(PROCESS_FIELDS)
 _KEPT_LINES = 8
 """So many lines stay open for children that come later; a process may open a few hundred files in all."""
-
-
-class Work:
-    """What a process runs: a function found by its name, which closes over nothing, with values that hold no others.
-
-    The class is multiprocessing's own, and the object has nothing of the user's.
-    """
-
-    __slots__ = ("by_default", "called", "caller", "cls", "code", "name", "names")
-
-    def __init__(self, cls: type[BaseProcess], function: FunctionType, called: str) -> None:
-        self.cls = cls
-        self.by_default: bool = cls._start_method is None  # type: ignore[attr-defined]
-        """Whether the default context says how it starts."""
-        self.code = function.__code__
-        self.names: dict[str, Any] = getattr(sys.modules.get(function.__module__), "__dict__", {})
-        """Those of its module, and its own `name` there."""
-        self.name = function.__qualname__
-        self.called = called
-        """How reports call it."""
-        self.caller: CodeType | None = None
-        """Code of the user's that started it."""
-
-
-class Starts:
-    """The starts of legs under fork: those like one before, of which nothing was to be said, cost little."""
-
-    __slots__ = ("contexts", "failed", "fixtures", "known", "pid", "record", "repeated", "troubled")
-
-    def __init__(
-        self,
-        fixtures: list[Any],
-        repeated: type[Repeated],
-        failed: Callable[[LegRecord, Repeated, BaseException], None],
-        troubled: Callable[[Exception, Callable[..., Any]], None],
-    ) -> None:
-        self.contexts: dict[str, Any] = multiprocessing.context._default_context.__dict__
-        self.fixtures = fixtures
-        """Those that are being set up, whose starts are none of these."""
-        self.repeated = repeated
-        self.failed = failed
-        """Hears of a start that raised, and `troubled` of what our own code raised."""
-        self.troubled = troubled
-        self.record: LegRecord | None = None
-        """Of the leg under fork that runs."""
-        self.known: dict[int, Work] = {}
-        """By identity of the function."""
-        self.pid = os.getpid()
-
-    def know(self, process: BaseProcess, called: str) -> None:
-        """Know what `process` runs, a child of multiprocessing's that forks and of which nothing is to be said."""
-        cls, target = type(process), process.__dict__.get("_target")
-        if cls.__module__ == "multiprocessing.context" and type(target) is FunctionType and target.__closure__ is None:
-            self.known[id(target)] = Work(cls, target, called)
-
-
-def watch_start(
-    original: Callable[[BaseProcess], None], starts: Starts, start_anew: Callable[[BaseProcess, FrameType], None]
-) -> Callable[[BaseProcess], None]:
-    """Wrap ``BaseProcess.start``: what is none of `starts` goes to `start_anew`, with the frame that starts it."""
-
-    def start(process: BaseProcess) -> None:
-        __tracebackhide__ = True
-        caller = sys._getframe(1)
-        repeated = None
-        record = starts.record
-        if record is not None:
-            try:
-                own = process.__dict__
-                target = own.get("_target")
-                work = starts.known.get(id(target))
-                if (
-                    work is not None
-                    and type(target) is FunctionType
-                    and target.__code__ is work.code
-                    and work.names.get(work.name) is target
-                    and type(process) is work.cls
-                    and len(own) == _FIELDS
-                    and own["_parent_pid"] == starts.pid  # what a forked child makes is none of ours
-                    and not starts.fixtures
-                ):
-                    repeated = _repeat(starts, record, work, process, own, caller)
-            except Exception as trouble:
-                starts.troubled(trouble, _repeat)
-        if repeated is None or record is None:
-            return start_anew(process, caller)
-        try:
-            original(process)
-        except BaseException as error:
-            try:
-                starts.failed(record, repeated, error)
-            except Exception as trouble:
-                starts.troubled(trouble, starts.failed)
-            raise
-        repeated.held = own["_popen"]
-        return None
-
-    start.__wrapped__ = original  # type: ignore[attr-defined]
-    return start
-
-
-def _repeat(
-    starts: Starts, record: LegRecord, work: Work, process: BaseProcess, own: dict[str, Any], caller: FrameType
-) -> Repeated | None:
-    """Record a process that starts `work` as one before did, from a line of the user's and from the main thread."""
-    args, kwargs, code = own["_args"], own["_kwargs"], caller.f_code
-    for value in (*args, *kwargs.values()) if kwargs else args:
-        if type(value) not in _PLAIN:
-            return None
-    if work.by_default:
-        fixed = starts.contexts["_actual_context"]
-        if fixed is not None and fixed is not starts.contexts["_default_context"]:  # a first use fixes the latter
-            return None
-    if work.caller is not code:
-        if owner(code.co_filename) != "user":
-            return None
-        work.caller = code
-    threads = other_threads() if threads_beside_main() else ()
-    if threads and threading.current_thread() is not threading.main_thread():
-        return None
-    repeated = starts.repeated(process, starts.repeated.gone)
-    repeated.work, repeated.args, repeated.kwargs, repeated.threads = work, args, kwargs, threads
-    repeated.code, repeated.line = code, caller.f_lineno
-    repeated.held = repeated.pid = repeated.ended = repeated.launch = None
-    record.repeated.append(repeated)
-    return repeated
-
-
-def other_threads() -> tuple[str, ...]:
-    """Return the names of the threads that run beside this one."""
-    return tuple(each.name for each in threading.enumerate() if each is not threading.current_thread())
 
 
 def watch_launch(original: Callable[[Any, Any], None], lines: Lines, package: str) -> Callable[[Any, Any], None]:

@@ -6,7 +6,6 @@ import os
 import sys
 import threading
 import time
-import types
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,8 +22,8 @@ from ..model import backends, methods
 from ..model.foreign import Foreign
 from ..model.launch import Failure, Fixture, Launch, Task
 from ..model.place import Place
-from ..source.callers import absolute, calling_place, place_in
-from . import foreign, lines
+from ..source.callers import calling_place
+from . import foreign
 from .pools import Pools
 
 if TYPE_CHECKING:
@@ -39,7 +38,6 @@ _MARK = "_pytest_startmethod_failure"
 _KEPT_BYTES = 1_000_000
 _DESCRIBED_LENGTH = 60
 _DESCRIBED_PATH = 240
-_SIZED = frozenset({str, bytes})
 _OBSERVED_ALIKE = 2
 _OBSERVING_SECONDS = 0.1
 
@@ -114,74 +112,6 @@ class Started(weakref.ref[BaseProcess]):
         self.launch.pid, self.launch.exit_code = popen.pid, code
 
 
-class Repeated(Started):
-    """A process that starts as one did of which nothing was to be said; it is described when somebody asks.
-
-    A fork pays for each page that is written to before the next one, and most processes of a leg are like that.
-    """
-
-    __slots__ = ("args", "code", "ended", "kwargs", "line", "pid", "threads", "work")
-
-    work: lines.Work
-    args: tuple[Any, ...]
-    """Numbers, texts and None only; so are the values of `kwargs`."""
-    kwargs: dict[str, Any]
-    code: types.CodeType
-    """The code that starts it, and `line` of it."""
-    line: int
-    pid: int | None
-    ended: int | None
-    """Its exit code."""
-    threads: tuple[str, ...]
-    launch: Launch | None  # type: ignore[assignment]
-    """The description, once there is one."""
-
-    def gone(self) -> None:
-        """Know that the process object is no more."""
-        popen, self.held = self.held, None
-        if popen is not None:
-            self._over(popen, popen.returncode)
-
-    def _over(self, popen: Any, code: int | None) -> None:
-        self.pid, self.ended = popen.pid, code
-        if self.launch is not None:
-            super()._over(popen, code)
-
-    def describe(self, leg: str) -> Launch:
-        """Return the description, which hears of the process's end, too."""
-        pid = self.pid if self.held is None else self.held.pid
-        args = tuple(_described(self.args, self.kwargs))
-        self.launch = Launch("fork", self.work.called, args, self.place, None, None, leg, pid, self.ended)
-        self.launch.popen = self.popen
-        self.launch.own_method, self.launch.threads = not mp.class_by_default(self.work.cls), self.threads
-        return self.launch
-
-    @property
-    def place(self) -> Place:
-        """The user's line that started it."""
-        return place_in(self.code, self.line)
-
-    def as_tuple(self) -> tuple[Any, ...]:
-        """Return what `as_dict` makes of a process that is over; long values are described."""
-        args: Sequence[Any]
-        kwargs: dict[str, Any] | None
-        args, kwargs = self.args, self.kwargs
-        for value in (*args, *kwargs.values()) if kwargs else args:
-            # What xdist sends must be encoded, and a lone surrogate cannot be.
-            if type(value) in _SIZED and (len(value) > _DESCRIBED_LENGTH or not value.isascii()):
-                args, kwargs = _described(self.args, self.kwargs), None
-                break
-        return self.work.called, args, kwargs, absolute(self.code.co_filename), self.line, self.pid, self.ended
-
-    @staticmethod
-    def as_dict(data: Sequence[Any]) -> dict[str, Any]:
-        """Return what `Launch.as_dict` would, from `as_tuple`."""
-        name, args, kwargs, file, line, pid, code = data
-        described = args if kwargs is None else _described(args, kwargs)
-        launch = Launch("fork", name, tuple(described), Place(file, line), None, None, "", pid, code)
-        return launch.as_dict()
-
-
 @dataclass(slots=True)
 class LegRecord:
     """What one leg did: filled while it runs, read when it ends."""
@@ -192,10 +122,9 @@ class LegRecord:
     tasks: list[Task] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     started: list[Started] = field(default_factory=list)
-    """The processes behind those that are `described`, if they did start."""
-    described: list[Launch] = field(default_factory=list)
-    repeated: list[Repeated] = field(default_factory=list)
-    """What has started since the last that is `described`."""
+    """The processes behind `launches`, if they did start."""
+    launches: list[Launch] = field(default_factory=list)
+    """Every process that started, or failed to, in order."""
     foreign: list[Foreign] = field(default_factory=list)
     """What ran in processes that no start method of a leg has to do with."""
     package: str = mp.STDLIB
@@ -207,29 +136,13 @@ class LegRecord:
     observing: float = 0.0
     """Seconds spent on looking at what launches read."""
 
-    @property
-    def launches(self) -> list[Launch]:
-        """Every process that started, or failed to, in order."""
-        if self.repeated:
-            self.describe()
-        return self.described
-
-    def describe(self) -> None:
-        """Describe what has started since the last that is described."""
-        self.described += [each.describe(self.leg) for each in self.repeated]
-        self.started += self.repeated
-        self.repeated.clear()
-
     def is_over(self) -> bool:
-        """Say whether every process is known to have ended, and none is a Pool's."""
-        for repeated in self.repeated:
-            if repeated.ended is None:
-                return False
-        return not self.described or all(each.exit_code is not None and each.pool is None for each in self.described)
+        """Return whether every process is known to have ended, and none is a Pool's."""
+        return all(each.exit_code is not None and each.pool is None for each in self.launches)
 
     def clear(self) -> None:
         """Forget what a run that is over did."""
-        for each in (self.tasks, self.failures, self.started, self.described, self.repeated, self.foreign):
+        for each in (self.tasks, self.failures, self.started, self.launches, self.foreign):
             each.clear()
 
 
@@ -269,8 +182,6 @@ class Recorder:
         self.troubles: list[str] = []
         """What went wrong in our own code."""
         self._known: dict[int, Failure] = {}
-        self.starts = lines.Starts(self.fixtures, Repeated, self._not_started, self._troubled)
-        """Those under fork that are like one before, which would start elsewhere, too, and writes nothing."""
         self.watcher: Watcher | None = None
         self.told: Callable[[LegRecord, Launch], None] | None = None
         """Hears of each process that has started."""
@@ -286,7 +197,6 @@ class Recorder:
     ) -> Iterator[LegRecord]:
         """Listen for the length of a leg: to multiprocessing, and to `backend` if `method` is another package's."""
         record = self.record = LegRecord(nodeid, method, precheck, package=backend.package)
-        self.starts.record = record if method == "fork" and self.told is None else None
         patches = self._patches() if self._installed is None else None
         own = activation.Patches()
         try:
@@ -301,7 +211,7 @@ class Recorder:
 
     def close(self, record: LegRecord) -> None:
         """Listen to `record` no longer."""
-        self.record = self.starts.record = None
+        self.record = None
         self.note_exits(record)
 
     def install(self) -> bool:
@@ -340,10 +250,9 @@ class Recorder:
 
     def note_exits(self, record: LegRecord) -> None:
         """Know how the processes that are over ended, also those that nobody joined."""
-        for every in (record.started, record.repeated):
-            for started in every:
-                if started.held is not None:
-                    self._guarded(started.note_exit)
+        for started in record.started:
+            if started.held is not None:
+                self._guarded(started.note_exit)
 
     def forget_fixtures(self) -> None:
         """Know that all fixtures have been torn down."""
@@ -356,11 +265,8 @@ class Recorder:
         try:
             return function(*args)
         except Exception as trouble:
-            self._troubled(trouble, function)
+            self.troubles.append(f"{type(trouble).__name__} in {function.__qualname__}: {trouble}")
             return None
-
-    def _troubled(self, trouble: Exception, function: Callable[..., Any]) -> None:
-        self.troubles.append(f"{type(trouble).__name__} in {function.__qualname__}: {trouble}")
 
     def _listening(self) -> LegRecord | None:
         """Return the record of the leg that runs in this process, if one does."""
@@ -375,12 +281,12 @@ class Recorder:
     # -- starts ------------------------------------------------------------------------------------------------------
 
     def _wrap_start(self, original: Callable[[BaseProcess], None], backend: Backend) -> Callable[[BaseProcess], None]:
-        def start_anew(process: BaseProcess, caller: FrameType) -> None:
+        def start(process: BaseProcess) -> None:
             __tracebackhide__ = True
             record = self._opened()
             if record is None:
                 return original(process)
-            started = self._guarded(self._open, record, process, backend, caller)
+            started = self._guarded(self._open, record, process, backend, sys._getframe(1))
             try:
                 original(process)
             except BaseException as error:
@@ -396,14 +302,8 @@ class Recorder:
                     self._guarded(self.told, record, started.launch)
             return None
 
-        return lines.watch_start(original, self.starts, start_anew)
-
-    def _not_started(self, record: LegRecord, repeated: Repeated, error: BaseException) -> None:
-        record.describe()  # it is none of a kind that fails: there was no memory, or no process to be had
-        # Not `remove`: references are compared by what they refer to, and that has the user's `__eq__`.
-        record.started[:] = [each for each in record.started if each is not repeated]
-        if repeated.launch is not None:
-            self._failed(record, repeated.launch, error)
+        start.__wrapped__ = original  # type: ignore[attr-defined]
+        return start
 
     def _open(self, record: LegRecord, process: BaseProcess, backend: Backend, caller: FrameType) -> Started | None:
         """Record a process that `caller` is about to start."""
@@ -445,11 +345,8 @@ class Recorder:
             self.by_fixture.setdefault(launch.fixture, []).append(launch)
         launch.by_torch = foreign.through_torch(target, caller)
         if method == "fork" and threading.active_count() > 1:
-            launch.threads = lines.other_threads()
+            launch.threads = tuple(each.name for each in threading.enumerate() if each is not thread)
         self._look(record, launch, process, backend)
-        looked = backend is backends.STDLIB and method == "fork" and record.precheck and not launch.predicted
-        if looked and launch.observed is not None and not launch.observed.writes:
-            self._guarded(self.starts.know, process, launch.target)
         return launch
 
     def _look(self, record: LegRecord, launch: Launch, process: BaseProcess, backend: Backend) -> None:

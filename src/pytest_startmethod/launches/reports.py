@@ -178,12 +178,6 @@ class ReportDirectory:
                         outcomes += json.load(file)["outcomes"]
         return outcomes
 
-    def over(self, pid: int) -> None:
-        """Know that a child is over and left nothing to read: what it reported through serves the next one."""
-        line = self._lines.of(pid)
-        if line is not None and not line.is_written():
-            self._lines.free(line)
-
     def clear(self) -> None:
         """Forget the reports so far. Children that still run keep their files for a crash."""
         for line in tuple(self._lines.used):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,14 +63,3 @@ class LegResult:
         values["findings"] = tuple(map(Finding.from_dict, data["findings"]))
         values["predictions"] = tuple(map(Finding.from_dict, data["predictions"]))
         return cls(**values)
-
-    @classmethod
-    def of(cls, data: Mapping[str, Any] | Sequence[Any]) -> LegResult:
-        """Return the result that a report carries: that of `as_dict`, or that of `LegState.passed`."""
-        if isinstance(data, Mapping):
-            return cls.from_dict(data)
-        from ..launches.recorder import Repeated
-
-        nodeid, test, method, file, line, duration, launches = data
-        every = tuple(each if isinstance(each, dict) else Repeated.as_dict(each) for each in launches)
-        return cls(nodeid, test, method, file, line, "passed", duration, launches=every)

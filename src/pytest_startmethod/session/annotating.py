@@ -76,7 +76,7 @@ class Annotator:
             state.shown.clear()
             state.touched.clear()
             state.not_pickled = False
-        if not report.passed or (report.when == "call" and not state.only_started()):
+        if not report.passed or report.when == "call":
             self._examine(item, call, report, state)
         state.count(report)
         if report.when == "call":

@@ -382,10 +382,10 @@ class Told:
         if test is not None and report.failed:
             pytest_compat.blame(self.config, report, test)
         data = getattr(report, ATTRIBUTE, None)
-        if type(data) is dict and data["discovered"]:
+        if data is not None and data["discovered"]:
             from ..model.leg_result import LegResult
 
-            self.results[report.nodeid] = LegResult.of(data)
+            self.results[report.nodeid] = LegResult.from_dict(data)
 
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:

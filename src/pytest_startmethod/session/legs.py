@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -24,9 +24,6 @@ DISCOVERED = pytest.StashKey[bool]()
 
 STATE = pytest.StashKey["LegState"]()
 """What is known of a leg while it runs; gone when it is over."""
-
-
-_PASSED = [("setup", "passed"), ("call", "passed")]
 
 
 class LegState:
@@ -85,52 +82,6 @@ class LegState:
             outcome = "xfailed" if report.skipped else "xpassed"
         self.outcomes.append((str(report.when), outcome))
         self.duration += report.duration
-
-    def only_started(self) -> bool:
-        """Say whether all that the leg did was to start processes with its method of which nothing is to be said."""
-        record = self.record
-        if record.failures or record.tasks or self.watched:
-            return False
-        if not record.described:
-            return bool(record.repeated)
-        return all(
-            each.method == self.leg.method
-            and not each.predicted
-            and (each.observed is None or not each.observed.primitives)
-            for each in record.described
-        )
-
-    def passed(self, report: pytest.TestReport, troubles: list[str]) -> bool:
-        """Take the report of a phase that passed, if there is nothing to tell of it; return whether there is not.
-
-        Most phases are like that, and a fork pays for each page that was written to since the one before. The report
-        of the last phase gets the leg's result, in the form that `report.LegResult.of` knows, with `troubles` none.
-        """
-        if not report.passed or self.watched or hasattr(report, "wasxfail"):
-            return False
-        if report.when == "setup":
-            if self.shown:
-                return False
-        elif not self.only_started():
-            return False
-        elif report.when == "teardown":
-            if self.outcomes != _PASSED or troubles or self.findings or self.notes or self.discovered:
-                return False
-            record, leg = self.record, self.leg
-            if record.foreign or not record.is_over():
-                return False
-            launches: list[Any] = [each.as_dict() for each in record.described]
-            for each in record.repeated:
-                launches.append(each.as_tuple())
-                if each.pid is not None and self.reports is not None:
-                    self.reports.over(each.pid)
-            duration = self.duration + report.duration
-            report.startmethod = (leg.nodeid, leg.test, leg.method, leg.file, leg.line, duration, launches)  # type: ignore[attr-defined]
-            self.finished = None
-            self.start_anew()
-            return True
-        self.count(report)
-        return True
 
     def start_anew(self) -> None:
         """Forget a run that is over: pytest-rerunfailures runs the leg again within the same span."""

@@ -45,7 +45,7 @@ class Summary:
         """The legs' results by node id."""
         from ..model.leg_result import LegResult
 
-        return {nodeid: LegResult.of(data) for nodeid, data in self._gathered.items()}
+        return {nodeid: LegResult.from_dict(data) for nodeid, data in self._gathered.items()}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take a finished leg's result."""
@@ -58,7 +58,7 @@ class Summary:
                     from ..report import pytest_html
 
                     self._html_header.append(pytest_html.HEADER)
-            self._gathered[data[0] if type(data) is tuple else data["nodeid"]] = data
+            self._gathered[data["nodeid"]] = data
             if self._html_header is not None:
                 self._add_to_pytest_html(report, data)
 
@@ -69,7 +69,7 @@ class Summary:
         from ..model.leg_result import LegResult
         from ..report import pytest_html
 
-        extra = pytest_html.extra(LegResult.of(data), str(self.config.rootpath))
+        extra = pytest_html.extra(LegResult.from_dict(data), str(self.config.rootpath))
         if extra is not None:
             report.extras = [*getattr(report, "extras", ()), extra]  # type: ignore[attr-defined]
 
@@ -81,7 +81,7 @@ class Summary:
             from ..model.leg_result import LegResult
             from ..report import pytest_html
 
-            cells.append(pytest_html.cell(LegResult.of(data)))
+            cells.append(pytest_html.cell(LegResult.from_dict(data)))
 
     def pytest_terminal_summary(
         self, terminalreporter: pytest.TerminalReporter, exitstatus: int | pytest.ExitCode

@@ -250,7 +250,7 @@ SUITE = """
 CONFTEST = """
     import json, os
     import pytest
-    from pytest_startmethod import legs
+    from pytest_startmethod.session import legs
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(item):

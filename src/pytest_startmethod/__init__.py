@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .causes.call import explain
     from .model.backends import Backend
     from .model.failed_leg import FailedLeg
     from .model.finding import Finding
     from .model.warning import StartMethodWarning
-    from .pickling.dry_run import explain
 
     __version__: str
 
@@ -23,7 +23,7 @@ _HOMES = {
     "FailedLeg": "model.failed_leg",
     "Finding": "model.finding",
     "StartMethodWarning": "model.warning",
-    "explain": "pickling.dry_run",
+    "explain": "causes.call",
 }
 
 

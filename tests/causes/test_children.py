@@ -14,13 +14,25 @@ from typing import Any
 
 import pytest
 
-from pytest_startmethod.causes import children
-from pytest_startmethod.causes.children import Parent, findings, load_finding, traceback_lines
+from pytest_startmethod.report import tracebacks
+from pytest_startmethod.causes.explain import explain
+from pytest_startmethod.causes.loading import load_finding
 from pytest_startmethod.launches.reports import ReportDirectory
 from pytest_startmethod.model.child_report import ChildReport, Frame, Raised, Result, Unreturned, Work
+from pytest_startmethod.model.evidence import Evidence, Parent
 from pytest_startmethod.model.launch import Launch, Task
 from pytest_startmethod.model.place import Place
 from pytest_startmethod.model.unloaded import Unloaded
+from pytest_startmethod.report.tracebacks import traceback_lines
+
+
+def findings(reports, launches=(), parent=None, predicted=(), **more):
+    """Return what a failed leg with these children is explained by."""
+    unloaded = {each.pid: predicted for each in launches if predicted}
+    parent = parent or Parent()
+    return explain(
+        Evidence("", "spawn", "failed", launches=launches, reports=reports, parent=parent, unloaded=unloaded, **more)
+    )
 
 
 def missing(module: str) -> Raised:
@@ -435,9 +447,9 @@ def test_a_prediction_adds_the_path() -> None:
     told = report("unpickling", Raised("KeyError", "'version'"))
     same = Unloaded(Raised("KeyError", "'version'"), path="args[0].x")
     other = Unloaded(Raised("ValueError", "?"), path="args[1]")
-    (finding,) = findings([told], [launch()], Parent({}), lambda _: [same])
+    (finding,) = findings([told], [launch()], Parent({}), [same])
     assert finding.path == "args[0].x"
-    (finding,) = findings([told], [launch()], Parent({}), lambda _: [other])
+    (finding,) = findings([told], [launch()], Parent({}), [other])
     assert finding.path == ""
 
 
@@ -507,7 +519,7 @@ FRAMES = (
 
 def test_the_childs_traceback_is_the_users_frames(monkeypatch: pytest.MonkeyPatch) -> None:
     """With `full` it is all of them; files are relative to the root."""
-    monkeypatch.setattr(children, "owner", lambda file: "stdlib" if "/usr/lib/" in file else "user")
+    monkeypatch.setattr(tracebacks, "owner", lambda file: "stdlib" if "/usr/lib/" in file else "user")
     raised = Raised("ValueError", "bad\nworse", FRAMES, omitted=2)
     lines = traceback_lines(report("run", raised, Raised("KeyError", "'k'")), "/p")
     assert (
@@ -530,7 +542,7 @@ def test_the_childs_traceback_is_the_users_frames(monkeypatch: pytest.MonkeyPatc
 
 def test_a_bare_assertion_says_that_it_is_not_rewritten(monkeypatch: pytest.MonkeyPatch) -> None:
     """The values that can be had stand below it."""
-    monkeypatch.setattr(children, "owner", lambda file: "stdlib" if "/usr/lib/" in file else "user")
+    monkeypatch.setattr(tracebacks, "owner", lambda file: "stdlib" if "/usr/lib/" in file else "user")
     raised = Raised(
         "AssertionError", "", FRAMES, statement="assert count == len(data)", values=(("count", "3"), ("data", "[1]"))
     )

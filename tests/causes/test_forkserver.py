@@ -8,16 +8,18 @@ import os
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pytest_startmethod.causes import forkserver
-from pytest_startmethod.causes.forkserver import Seen, explain, socket_at_risk
+from pytest_startmethod.causes.forkserver import socket_at_risk
 from pytest_startmethod.model.child_report import Frame, Raised
 from pytest_startmethod.model.evidence import Evidence
 from pytest_startmethod.model.launch import Launch
 from pytest_startmethod.model.place import Place
+from pytest_startmethod.model.server import Server
 from pytest_startmethod.scripts import running
 
 pytestmark = pytest.mark.skipif(
@@ -256,7 +258,16 @@ def raised(kind: str, message: str, function: str = "connect_to_new_process", fi
 LOST = "[Errno 2] No such file or directory"
 
 
-def codes_of(given: Evidence, seen: Seen) -> list[str]:
+def Seen(raised: tuple[Raised, ...] = (), **server) -> dict:  # noqa: N802
+    """Return what was raised, and what was seen of the server."""
+    return {"raised": raised, "server": Server(**server)}
+
+
+def explain(given: Evidence, seen: dict):
+    return tuple(forkserver.findings(replace(given, **seen)))
+
+
+def codes_of(given: Evidence, seen: dict) -> list[str]:
     return [each.code for each in explain(given, seen)]
 
 
@@ -295,7 +306,7 @@ def test_socket_that_a_test_would_take_with_it(tmp_path):
         (evidence(), Seen(raised("OSError", "AF_UNIX path too long", "bind", "/x/server.py"))),
         (evidence(method="fork"), Seen(raised("ChildProcessError", "[Errno 10] No child processes"))),
         (evidence(), Seen(raised("ChildProcessError", "[Errno 10] No child processes"))),
-        (evidence(), Seen(raised("AssertionError", "assert 3 == 2"), server_pid=1)),
+        (evidence(), Seen(raised("AssertionError", "assert 3 == 2"), pid=1)),
         (evidence(), Seen()),
     ],
 )
@@ -315,11 +326,11 @@ def test_assertion_that_has_nothing_to_do_with_it(tmp_path):
     )
     for line in (5,):
         given = evidence(raised_at=Place(str(path), line))
-        assert explain(given, Seen(raised("AssertionError", "assert 3 == 1"), server_pid=12)) == ()
+        assert explain(given, Seen(raised("AssertionError", "assert 3 == 1"), pid=12)) == ()
     given = evidence(raised_at=Place(str(path), 3))
-    assert codes_of(given, Seen(raised("AssertionError", "assert 3 == 1"), server_pid=12)) == ["SM603"]
+    assert codes_of(given, Seen(raised("AssertionError", "assert 3 == 1"), pid=12)) == ["SM603"]
     assert explain(given, Seen(raised("AssertionError", "assert 3 == 1"))) == ()
-    assert explain(given, Seen(raised("ValueError", "no"), server_pid=12)) == ()
+    assert explain(given, Seen(raised("ValueError", "no"), pid=12)) == ()
 
 
 @pytest.mark.parametrize(
@@ -342,9 +353,9 @@ def test_observing_imports_nothing():
     """Looking at a leg that never had a server does not import multiprocessing's part for it."""
     code = """
         import json, sys
-        from pytest_startmethod import forkserver_causes
-        seen = forkserver_causes.observe(ValueError())
-        print(json.dumps([seen == forkserver_causes.Seen(), "multiprocessing.forkserver" in sys.modules]))
+        from pytest_startmethod.model.server import Server
+        from pytest_startmethod.state import server
+        print(json.dumps([server.observe(ValueError()) == Server(), "multiprocessing.forkserver" in sys.modules]))
     """
     source = str(Path(forkserver.__file__).parent.parent)
     done = subprocess.run(

@@ -6,7 +6,7 @@ import textwrap
 
 import pytest
 
-from pytest_startmethod.causes import ranking
+from pytest_startmethod.causes import explain, vacuous
 from pytest_startmethod.launches.pools import Watched
 from pytest_startmethod.model.evidence import Evidence
 from pytest_startmethod.model.finding import Finding
@@ -46,15 +46,16 @@ def codes(findings):
     return [each.code for each in findings]
 
 
-def test_passed_leg_has_no_cause():
-    """A leg that passed has nothing to explain, whatever failed in it."""
-    assert ranking.diagnose(evidence(failures=[Failure(1, "E", (finding(),))])) == ()
+def test_passed_leg_tells_what_it_swallowed():
+    """A leg that passed although a start failed says why that failed, and nothing else."""
+    assert explain.explain(evidence(failures=[Failure(1, "E", (finding(),))])) == (finding(),)
+    assert explain.explain(evidence(launches=[launch(exit_code=7, pid=1)])) == ()
 
 
 def test_pool_without_workers_is_a_crash_loop():
     """``Pool.map`` divides by the number of its workers: that there is none says that they die (SM402)."""
     dying = launch(pool=Watched(exits=[1, 1]), place=Place("/a.py", 7))
-    (found,) = ranking.diagnose(evidence("failed", launches=[dying], error="ZeroDivisionError"))
+    (found,) = explain.explain(evidence("failed", launches=[dying], error="ZeroDivisionError"))
     assert (found.code, found.line) == ("SM402", 7)
     assert found.message == (
         "the workers of this Pool die before running a task, and there was none just then to share the work"
@@ -63,69 +64,69 @@ def test_pool_without_workers_is_a_crash_loop():
 
 def test_division_by_zero_beside_a_pool_that_works_is_the_users():
     """A Pool whose workers live has nothing to do with a ZeroDivisionError."""
-    assert ranking.diagnose(evidence("failed", launches=[launch(pool=Watched())], error="ZeroDivisionError")) == ()
+    assert explain.explain(evidence("failed", launches=[launch(pool=Watched())], error="ZeroDivisionError")) == ()
 
 
 def test_cause_of_the_exception_comes_first():
     """The failed start that raised leads; others that failed before it follow, each once."""
     first, second = finding("args[0]"), finding("target")
     failures = [Failure(1, "E", (first,)), Failure(2, "E", (second,))]
-    found = ranking.diagnose(evidence("failed", failures=failures, failure=failures[1]))
+    found = explain.explain(evidence("failed", failures=failures, failure=failures[1]))
     assert found == (second, first)
 
 
 def test_swallowed_start_explains_a_symptom():
     """A start that failed elsewhere is the cause of a failure that names something else."""
-    assert ranking.diagnose(evidence("failed", failures=[Failure(1, "E", (finding(),))])) == (finding(),)
+    assert explain.explain(evidence("failed", failures=[Failure(1, "E", (finding(),))])) == (finding(),)
 
 
 def test_start_that_failed_elsewhere_is_sm408():
     """The failure names a symptom, and the finding the start; where the failure tells of it, nothing is added."""
     failed = launch(error="AttributeError: Can't pickle local object 'f'")
     failed.thread = "Thread-1"
-    (found,) = ranking.diagnose(evidence("failed", launches=[failed], error="Empty", text="_queue.Empty"))
+    (found,) = explain.explain(evidence("failed", launches=[failed], error="Empty", text="_queue.Empty"))
     assert found.code == "SM408"
     assert found.message == (
         "start() of mod.work failed in thread 'Thread-1': AttributeError: Can't pickle local object 'f'. "
-        "What the test died of (Empty) is a symptom of it"
+        "The test's own error (Empty) is a consequence"
     )
     text = "_StringException: Traceback: AttributeError: Can't pickle local object 'f'"
-    assert ranking.diagnose(evidence("failed", launches=[failed], error="Failed", text=text)) == ()
+    assert explain.explain(evidence("failed", launches=[failed], error="Failed", text=text)) == ()
 
 
 def test_failed_start_of_a_wider_fixture_explains_a_later_leg():
     """The fixture's failure counts for legs of the same method only."""
     failed = launch(findings=(finding(),), fixture=Fixture("server", "module", ""))
-    assert ranking.diagnose(evidence("failed", inherited=[failed])) == (finding(),)
+    assert explain.explain(evidence("failed", inherited=[failed])) == (finding(),)
     other = launch("forkserver", findings=(finding(),), fixture=Fixture("server", "module", ""))
-    assert ranking.diagnose(evidence("failed", inherited=[other])) == ()
+    assert explain.explain(evidence("failed", inherited=[other])) == ()
 
 
 def test_failure_without_evidence_has_no_finding():
     """When nothing is known, nothing is said."""
-    assert ranking.diagnose(evidence("failed", launches=[launch()])) == ()
+    assert explain.explain(evidence("failed", launches=[launch()])) == ()
 
 
 def test_leg_that_started_a_process_with_its_method_is_not_vacuous():
     """One launch with the method is enough, and a wider fixture's counts."""
-    assert ranking.vacuous(evidence(launches=[launch("fork"), launch()])) is None
-    assert ranking.vacuous(evidence(inherited=[launch()])) is None
+    assert vacuous.vacuous(evidence(launches=[launch("fork"), launch()])) is None
+    assert vacuous.vacuous(evidence(inherited=[launch()])) is None
 
 
 def test_start_that_failed_was_a_start():
     """A leg that expects a start to fail has tested its method."""
-    assert ranking.vacuous(evidence(launches=[launch(error="PicklingError: no")])) is None
+    assert vacuous.vacuous(evidence(launches=[launch(error="PicklingError: no")])) is None
 
 
 @pytest.mark.parametrize("outcome", ["failed", "skipped"])
 def test_only_a_leg_that_passed_is_vacuous(outcome):
     """A failure or a skip says something."""
-    assert ranking.vacuous(evidence(outcome)) is None
+    assert vacuous.vacuous(evidence(outcome)) is None
 
 
 def test_no_process_is_sm501():
     """Nothing started, nothing asked."""
-    found = ranking.vacuous(evidence())
+    found = vacuous.vacuous(evidence())
     assert (found.code, found.message) == ("SM501", "started no process")
     assert found.fix == "take the marker off this test, or start the process in the test"
 
@@ -133,7 +134,7 @@ def test_no_process_is_sm501():
 def test_tasks_in_somebody_elses_pool_are_told():
     """SM501 names what the leg did give to a pool."""
     task = Task("fork", "Pool", "map", "mod.work", Place("/a.py", 9))
-    found = ranking.vacuous(evidence(tasks=[task]))
+    found = vacuous.vacuous(evidence(tasks=[task]))
     assert found.message == "started no process; its tasks ran in processes of another test: mod.work, given at /a.py:9"
 
 
@@ -147,7 +148,7 @@ def test_pinned_context_is_sm502_at_the_line_that_pins(source):
             CONTEXT.Process().start()
         """
     )
-    found = ranking.vacuous(evidence(launches=[launch("fork", place=place(5))]))
+    found = vacuous.vacuous(evidence(launches=[launch("fork", place=place(5))]))
     assert (found.code, found.line) == ("SM502", 3)
     assert found.message == f"started 1 process with fork: get_context('fork') at {place(3).file}:3"
     assert found.fix == (
@@ -157,7 +158,7 @@ def test_pinned_context_is_sm502_at_the_line_that_pins(source):
 
 def test_pin_in_another_file_is_evidence_only(source):
     """Where the launching file chooses no context, the finding stays at the launch."""
-    found = ranking.vacuous(evidence(launches=[launch("fork", place=Place("/no/such/file.py", 8))]))
+    found = vacuous.vacuous(evidence(launches=[launch("fork", place=Place("/no/such/file.py", 8))]))
     assert (found.code, found.file, found.line) == ("SM502", "/no/such/file.py", 8)
     assert found.message == "started 1 process with fork at /no/such/file.py:8"
 
@@ -166,7 +167,7 @@ def test_pin_in_another_file_is_evidence_only(source):
 def test_pinned_classes_are_found(source, line):
     """A context's classes pin as its name does."""
     place = source(f"{line}\nx = ForkProcess\n" if "import" in line else f"x = {line}\n")
-    found = ranking.vacuous(evidence(launches=[launch("fork", place=place(9))]))
+    found = vacuous.vacuous(evidence(launches=[launch("fork", place=place(9))]))
     assert found.code == "SM502"
     assert found.file == place(1).file
 
@@ -175,13 +176,13 @@ def test_executor_that_pins_spawn_by_itself_is_found(source):
     """ProcessPoolExecutor(max_tasks_per_child=...) takes a spawn context (CPython 3.11)."""
     place = source("pool = ProcessPoolExecutor(max_tasks_per_child=1)\n")
     fork = Evidence("t[fork]", "fork", "passed", launches=[launch("spawn", place=place(7))])
-    assert ranking.vacuous(fork).line == 1
+    assert vacuous.vacuous(fork).line == 1
 
 
 def test_set_start_method_in_the_test_is_sm502():
     """What the test sets itself is why it has another method."""
     override = SetByUser("fork", Place("/a.py", 4), wins=True)
-    found = ranking.vacuous(evidence(launches=[launch("fork"), launch("fork")], overrides=[override]))
+    found = vacuous.vacuous(evidence(launches=[launch("fork"), launch("fork")], overrides=[override]))
     assert found.message == "started 2 processes with fork: set_start_method('fork') at /a.py:4"
     assert found.fix == "leave the start method to the leg; the test can read it from the start_method fixture"
 
@@ -189,7 +190,7 @@ def test_set_start_method_in_the_test_is_sm502():
 def test_wider_fixture_under_another_method_is_sm503():
     """The fixture, its scope, its method and its line are named."""
     earlier = launch("fork", fixture=Fixture("pool", "session", ""), leg="test_a.py::test_x[fork]")
-    found = ranking.vacuous(evidence(inherited=[earlier]))
+    found = vacuous.vacuous(evidence(inherited=[earlier]))
     assert found.message == (
         "used processes that the session-scoped fixture 'pool' started with fork in test_a.py::test_x[fork], at /a.py:5"
     )
@@ -206,7 +207,7 @@ def test_method_check_that_starts_nothing_is_sm504(source):
                 start()
         """
     )
-    found = ranking.vacuous(evidence(asked=[place(3)]))
+    found = vacuous.vacuous(evidence(asked=[place(3)]))
     assert (found.code, found.line) == ("SM504", 4)
     assert found.message == (
         f"started no process: the code checks the start method at {place(4).file}:4 and starts nothing"
@@ -216,7 +217,7 @@ def test_method_check_that_starts_nothing_is_sm504(source):
 def test_asking_without_comparing_declares_nothing(source):
     """Printing the method is no check."""
     place = source("def run():\n    print(get_start_method())\n")
-    assert ranking.vacuous(evidence(asked=[place(2)])).code == "SM501"
+    assert vacuous.vacuous(evidence(asked=[place(2)])).code == "SM501"
 
 
 REFUSALS = {
@@ -233,7 +234,7 @@ REFUSALS = {
 def test_refusals_are_sm504(source, body, raised, check):
     """A raise, skip or assert that a comparison with a method's name guards is a declaration."""
     place = source(f"def run(method):\n    {body}\n")
-    (found,) = ranking.diagnose(evidence("failed", raised_at=place(raised)))
+    (found,) = explain.explain(evidence("failed", raised_at=place(raised)))
     assert (found.code, found.level, found.line) == ("SM504", "cause", check)
     assert found.message == f"the code checks the start method at {place(check).file}:{check} and raises under spawn"
     assert found.fix == "make the code work without the check, or name the supported methods in the marker"
@@ -242,7 +243,7 @@ def test_refusals_are_sm504(source, body, raised, check):
 def test_skip_by_name_is_a_note(source):
     """A skip needs no explanation, and is told."""
     place = source('def test(method):\n    if method == "spawn":\n        pytest.skip("no")\n')
-    (found,) = ranking.diagnose(evidence("skipped", raised_at=place(3)))
+    (found,) = explain.explain(evidence("skipped", raised_at=place(3)))
     assert (found.code, found.level) == ("SM504", "note")
 
 
@@ -260,13 +261,13 @@ OTHERS = {
 def test_other_failures_near_a_check_are_not_blamed_on_it(source, body, raised):
     """A failure that the comparison does not guard is something else."""
     place = source(f"def run(method, mode, value, seen, answer):\n    {body}\n")
-    assert ranking.diagnose(evidence("failed", raised_at=place(raised))) == ()
+    assert explain.explain(evidence("failed", raised_at=place(raised))) == ()
 
 
 def test_predictions_are_told_once():
     """Workers of one pool have the same finding."""
     launches = [launch("fork", predicted=(finding(),)), launch("fork", predicted=(finding(),))]
-    assert ranking.predicted(evidence(launches=launches)) == (finding(),)
+    assert explain.predicted(evidence(launches=launches)) == (finding(),)
 
 
 def test_code_that_asks_for_fork_predicts_nothing(source):
@@ -278,7 +279,7 @@ def test_code_that_asks_for_fork_predicts_nothing(source):
             get_context("fork").Process(target=lambda: None).start()
     """)
     pinned = launch("fork", place=at(5), own_method=True, predicted=(finding(),))
-    assert ranking.predicted(evidence(launches=[pinned])) == ()
+    assert explain.predicted(evidence(launches=[pinned])) == ()
 
 
 def test_mp_context_is_no_pinned_context(source, monkeypatch):
@@ -287,6 +288,6 @@ def test_mp_context_is_no_pinned_context(source, monkeypatch):
         def test_a(mp_context):
             mp_context.Process(target=lambda: None).start()
     """)
-    monkeypatch.setattr(ranking, "user_files", lambda: [at(3).file])
+    monkeypatch.setattr(vacuous, "user_files", lambda: [at(3).file])
     leg = launch("fork", place=at(3), own_method=True, predicted=(finding(),))
-    assert ranking.predicted(evidence(launches=[leg])) == (finding(),)
+    assert explain.predicted(evidence(launches=[leg])) == (finding(),)

@@ -42,7 +42,7 @@ def later() -> Iterator[None]:
 
 @pytest.mark.usefixtures("later")
 def test_a_codec_that_the_parent_has() -> None:
-    (finding,) = registries.findings([NO_CODEC, NO_CODEC])
+    (finding,) = registries.missing([NO_CODEC, NO_CODEC])
     assert (finding.code, finding.path, finding.level) == ("SM306", "codecs.lookup('later')", "cause")
     assert (finding.file, finding.line) == ("/p/work.py", 4)
     assert finding.message == (
@@ -64,7 +64,7 @@ def test_a_codec_that_the_parent_has() -> None:
     ],
 )
 def test_each_registry(raised: Raised, path: str) -> None:
-    (finding,) = registries.findings([raised])
+    (finding,) = registries.missing([raised])
     assert (finding.code, finding.path, finding.file) == ("SM306", path, None)
 
 
@@ -81,21 +81,21 @@ def test_each_registry(raised: Raised, path: str) -> None:
     ],
 )
 def test_what_the_parent_has_not_either_is_no_cause(raised: Raised) -> None:
-    assert registries.findings([raised]) == []
+    assert registries.missing([raised]) == []
 
 
 def test_the_likeliest_of_several_numbers_is_named_first() -> None:
     """A log file is open in the parent under whatever small number an argument is."""
     observed = Observed("spawn", "work.write", None)
     observed.descriptors += [Descriptor("args[0]", 7, "a file"), Descriptor("args[1]", 12, "a pipe")]
-    (finding,) = registries.findings([Raised("OSError", "[Errno 9] Bad file descriptor")], [observed, observed])
+    (finding,) = registries.missing([Raised("OSError", "[Errno 9] Bad file descriptor")], [observed, observed])
     assert (finding.path, finding.evidence) == ("args[1]", ("or args[0]: 7, the number of a file",))
-    assert registries.findings([Raised("OSError", "[Errno 2] No such file or directory")], [observed]) == []
-    assert registries.findings([Raised("OSError", "[Errno 9] Bad file descriptor")]) == []
+    assert registries.missing([Raised("OSError", "[Errno 2] No such file or directory")], [observed]) == []
+    assert registries.missing([Raised("OSError", "[Errno 9] Bad file descriptor")]) == []
 
 
 def test_without_registrations_there_is_none() -> None:
-    assert registries.findings([NO_CODEC]) == []
+    assert registries.missing([NO_CODEC]) == []
 
 
 def test_the_exception_of_a_process_and_of_a_task(session: Any) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_startmethod.causes import ranking
+from pytest_startmethod.causes import explain
 from pytest_startmethod.experiments.plan import ByValue, Outcome, Replay, Trial, plan
 from pytest_startmethod.model import codes
 from pytest_startmethod.model.finding import Finding
@@ -140,13 +140,13 @@ CONFTEST = """
     import importlib
     import pathlib
     import pytest
-    from pytest_startmethod import codes, diagnosis
+    from pytest_startmethod.causes import explain as diagnosis
     from pytest_startmethod.model.finding import Finding
 
-    original = diagnosis.diagnose
+    original = diagnosis.explain
     runs = {}
 
-    def diagnose(evidence):
+    def explain(evidence):
         found = [each for each in original(evidence) if not each.code.startswith("SM30")]
         name = evidence.leg.partition("::")[2].partition("[")[0].replace("::", "_")
         if evidence.outcome == "failed" and evidence.method != "fork":
@@ -154,7 +154,7 @@ CONFTEST = """
                 found.append(Finding(code, "made-up", level, path, f"{name}.py", 1, f"{path} differs."))
         return tuple(found)
 
-    diagnosis.diagnose = diagnose
+    diagnosis.explain = explain
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(item):
@@ -730,7 +730,7 @@ FLAKY = """
 
 
 def test_a_flaky_leg_is_called_flaky_and_not_diagnosed(session, where, monkeypatch):
-    monkeypatch.setattr(ranking, "diagnose", ranking.diagnose)  # the session's conftest exchanges it for good
+    monkeypatch.setattr(explain, "explain", explain.explain)  # the session's conftest exchanges it for good
     found = {"test_flaky": CANDIDATES["test_global"]}
     outcome = made(session, FLAKY, found).run("--tb=short", where=where)
     assert set(outcome.names.values()) == {"failed"}

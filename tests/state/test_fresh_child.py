@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from pytest_startmethod.causes.loading import explain
+from pytest_startmethod.causes.call import explain_loading as explain
 from pytest_startmethod.pickling import packing
 from pytest_startmethod.pickling.dry_run import Call
 from pytest_startmethod.state import fresh_child
@@ -368,7 +368,7 @@ def test_the_main_module_is_run_as_a_child_would(tmp_path: Path) -> None:
             f"""
             import sys
             sys.path.insert(0, {str(Path(fresh_child.__file__).parent.parent.parent)!r})
-            from pytest_startmethod.causes import loading
+            from pytest_startmethod.causes import call
             from pytest_startmethod.pickling.dry_run import Call
 
             def outside():
@@ -378,8 +378,8 @@ def test_the_main_module_is_run_as_a_child_would(tmp_path: Path) -> None:
                 def inside():
                     pass
 
-                print([(f.code, f.path) for f in loading.explain(Call(outside))])
-                print([(f.code, f.path) for f in loading.explain(Call(inside))])
+                print([(f.code, f.path) for f in call.explain_loading(Call(outside))])
+                print([(f.code, f.path) for f in call.explain_loading(Call(inside))])
             """
         )
     )

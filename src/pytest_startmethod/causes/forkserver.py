@@ -1,25 +1,22 @@
-"""SM601 to SM603: what is peculiar to the forkserver method. Evidence in, findings out; `observe` gathers it."""
+"""SM601 to SM603: what is peculiar to the forkserver method."""
 
 from __future__ import annotations
 
 import ast
-import functools
 import linecache
 import os
 import re
 import sys
-import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from types import FrameType
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from ..model.child_report import Frame, Raised
 from ..model.evidence import Evidence
 from ..model.finding import Finding, finding_at
 from ..model.launch import Launch
 from ..model.place import Place
-from ..source.callers import find_names, owner, user_files
+from ..model.server import Server
+from ..source.callers import _tree, find_names, owner, user_files, waiting_calls
 
 _SOCKET_NAME = len("/pymp-xxxxxxxx/listener-xxxxxxxx")
 """What multiprocessing appends to the temporary directory (``util.get_temp_dir``, ``connection.arbitrary_address``)."""
@@ -31,46 +28,27 @@ _STEPS = 3
 """How many calls within a file are followed from the failing function to what looks at processes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What `explain` needs beside a leg's evidence."""
-
-    raised: tuple[Raised, ...] = ()
-    """The leg's exception and what it was raised from; or a child's, from its report."""
-    server_pid: int | None = None
-    socket: str | None = None
-    """The path of the server's socket."""
-    directory: str | None = None
-    """Where multiprocessing puts its sockets, or None if it has put none anywhere."""
-    gone: bool = False
-    """Whether `socket` or `directory` is no longer there."""
-    base: str = ""
-    """The temporary directory of the process, as it is now."""
-    pids: Mapping[str, int] = field(default_factory=dict)
-    """The numbers among what the failing line passes to the functions it calls, by their source text."""
-
-
-def explain(evidence: Evidence, seen: Seen) -> tuple[Finding, ...]:
+def findings(evidence: Evidence) -> list[Finding]:
     """Return what the failure of a leg owes to the forkserver; nothing if that is not certain."""
-    if evidence.outcome != "failed":
-        return ()
-    found = _socket(evidence, seen) or _process_tree(evidence, seen)
-    return () if found is None else (found,)
+    if evidence.outcome != "failed" or evidence.server is None:
+        return []
+    found = _socket(evidence, evidence.server) or _process_tree(evidence, evidence.server)
+    return [] if found is None else [found]
 
 
 # -- SM601, SM602 ----------------------------------------------------------------------------------------------------
 
 
-def _socket(evidence: Evidence, seen: Seen) -> Finding | None:
+def _socket(evidence: Evidence, server: Server) -> Finding | None:
     """Explain a server that could not be reached, or not be started, by where its socket should be."""
-    for error in seen.raised:
+    for error in evidence.raised:
         if any(_in_forkserver(frame) for frame in error.frames):
-            found = _socket_error(f"{error.type}: {error.message}", evidence.raised_at, seen)
+            found = _socket_error(f"{error.type}: {error.message}", evidence.raised_at, server)
             if found is not None:
                 return found
     for launch in evidence.launches:
         if launch.method == "forkserver" and launch.error is not None:
-            found = _socket_error(launch.error, launch.place, seen)
+            found = _socket_error(launch.error, launch.place, server)
             if found is not None:
                 return found
     return None
@@ -84,11 +62,11 @@ def _in_forkserver(frame: Frame) -> bool:
     )
 
 
-def _socket_error(error: str, place: Place | None, seen: Seen) -> Finding | None:
-    if error.startswith("FileNotFoundError: [Errno 2]") and seen.gone:
-        return _socket_lost(place, seen)
+def _socket_error(error: str, place: Place | None, server: Server) -> Finding | None:
+    if error.startswith("FileNotFoundError: [Errno 2]") and server.gone:
+        return _socket_lost(place, server)
     if error.startswith("OSError: AF_UNIX path too long"):
-        return _path_too_long(place, seen)
+        return _path_too_long(place, server)
     return None
 
 
@@ -98,12 +76,12 @@ _START_EARLIER = (
 )
 
 
-def _socket_lost(place: Place | None, seen: Seen) -> Finding:
-    lost = seen.directory if seen.directory and not os.path.exists(seen.directory) else seen.socket
+def _socket_lost(place: Place | None, server: Server) -> Finding:
+    lost = server.directory if server.directory and not os.path.exists(server.directory) else server.socket
     message = (
         f"the forkserver's socket was in {lost}, which has been removed since: the server can no longer be reached"
     )
-    evidence = [f"the temporary directory is {seen.base} now"] if seen.base else []
+    evidence = [f"the temporary directory is {server.base} now"] if server.base else []
     evidence += [f"the temporary directory is redirected at {each.file}:{each.line}" for each in _redirections()]
     return finding_at(
         "SM601",
@@ -146,11 +124,11 @@ def _redirections() -> list[Place]:
     return found[:3]
 
 
-def _path_too_long(place: Place | None, seen: Seen) -> Finding:
+def _path_too_long(place: Place | None, server: Server) -> Finding:
     room = _PATH_LIMIT - _SOCKET_NAME
-    where = seen.base
-    if seen.directory is not None:
-        where = os.path.dirname(seen.directory)
+    where = server.base
+    if server.directory is not None:
+        where = os.path.dirname(server.directory)
     message = (
         f"the temporary directory is {len(where)} characters long, and the forkserver's socket below it cannot have "
         f"a path of more than {_PATH_LIMIT}"
@@ -160,8 +138,6 @@ def _path_too_long(place: Place | None, seen: Seen) -> Finding:
 
 
 # -- SM603 -----------------------------------------------------------------------------------------------------------
-
-_WAITS = ("waitpid", "waitid", "wait3", "wait4")
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,24 +169,24 @@ _VIEWS = {
 }
 
 
-def _process_tree(evidence: Evidence, seen: Seen) -> Finding | None:
+def _process_tree(evidence: Evidence, server: Server) -> Finding | None:
     launches = [each for each in (*evidence.launches, *evidence.inherited) if each.method == "forkserver"]
-    if evidence.method != "forkserver" or not launches or evidence.raised_at is None or not seen.raised:
+    if evidence.method != "forkserver" or not launches or evidence.raised_at is None or not evidence.raised:
         return None
-    error = seen.raised[0]
+    error = evidence.raised[0]
     if error.type == "ChildProcessError":
-        return _not_a_child(evidence.raised_at, launches, seen)
+        return _not_a_child(evidence.raised_at, launches, server)
     if error.type == "AssertionError" or error.type.endswith(".AssertionError"):
-        return _looks_at_processes(evidence.raised_at, error, launches, seen)
+        return _looks_at_processes(evidence.raised_at, error, launches, server)
     return None
 
 
-def _not_a_child(place: Place, launches: Sequence[Launch], seen: Seen) -> Finding | None:
+def _not_a_child(place: Place, launches: Sequence[Launch], server: Server) -> Finding | None:
     """Explain an ``os.waitpid`` that failed: only for the pid of a process that the forkserver started."""
     started = {launch.pid for launch in launches}
-    for name, text in _calls(place):
-        pid = seen.pids.get(text)
-        if name in _WAITS and pid is not None and pid in started:
+    for name, text in waiting_calls(place):
+        pid = server.waited_for.get(text)
+        if pid is not None and pid in started:
             message = (
                 f"os.{name}() waits for children of this process, and process {pid} is none: "
                 "the forkserver started it and waits for it"
@@ -220,20 +196,18 @@ def _not_a_child(place: Place, launches: Sequence[Launch], seen: Seen) -> Findin
     return None
 
 
-def _looks_at_processes(place: Place, error: Raised, launches: Sequence[Launch], seen: Seen) -> Finding | None:
+def _looks_at_processes(place: Place, error: Raised, launches: Sequence[Launch], server: Server) -> Finding | None:
     """Explain a failed assertion of code that looks at the process tree."""
     for look, name in _looks(place, launches):
         view = _VIEWS[name]
         evidence = [f"{look.file}:{look.line}: {linecache.getline(look.file, look.line).strip()}"]
         if name == "children":
-            if seen.server_pid is None:
+            if server.pid is None:
                 continue
-            named = re.search(rf"(?<!\d){seen.server_pid}(?!\d)", error.message) is not None
-            evidence.append(
-                f"the forkserver is process {seen.server_pid}" + (", named in the failure" if named else "")
-            )
-        if name == "getppid" and seen.server_pid is not None:
-            evidence.append(f"the forkserver is process {seen.server_pid}")
+            named = re.search(rf"(?<!\d){server.pid}(?!\d)", error.message) is not None
+            evidence.append(f"the forkserver is process {server.pid}" + (", named in the failure" if named else ""))
+        if name == "getppid" and server.pid is not None:
+            evidence.append(f"the forkserver is process {server.pid}")
         return finding_at("SM603", name, place, view.says, evidence, view.instead)
     return None
 
@@ -263,14 +237,6 @@ def _looks(place: Place, launches: Sequence[Launch]) -> Iterator[tuple[Place, st
                 yield Place(place.file, node.lineno), look  # type: ignore[attr-defined]
 
 
-@functools.lru_cache(maxsize=16)
-def _tree(file: str) -> ast.Module | None:
-    try:
-        return ast.parse("".join(linecache.getlines(file)))
-    except (SyntaxError, ValueError):
-        return None
-
-
 def _look(node: ast.AST, psutil: bool) -> str | None:
     if isinstance(node, ast.Attribute) and node.attr in ("getppid", "SIGCHLD", "RUSAGE_CHILDREN"):
         return node.attr
@@ -293,97 +259,3 @@ def _called(function: ast.AST) -> Iterator[str]:
             name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", None)
             if name is not None:
                 yield name
-
-
-def _calls(place: Place) -> Iterator[tuple[str, str]]:
-    """Yield name and first argument's source, for each ``os`` call of the statement that `place` is in."""
-    tree = _tree(place.file)
-    for node in ast.walk(tree) if tree is not None else ():
-        if isinstance(node, ast.Call) and node.lineno <= place.line <= (node.end_lineno or 0):
-            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-            arguments = node.args[1:] if name == "waitid" else node.args
-            if name in _WAITS and arguments:
-                yield name, ast.unparse(arguments[0])
-
-
-# -- gathering -------------------------------------------------------------------------------------------------------
-
-
-def observe(error: BaseException | None) -> Seen:
-    """Return what is to be seen of `error` and of the server that is in use now; runs no code of the user's."""
-    import tempfile
-    from multiprocessing.process import current_process
-
-    from .._compat import cpython
-    from .._compat import multiprocessing as mp
-
-    if "multiprocessing.forkserver" not in sys.modules or not mp.has_forkserver():
-        return Seen()
-    state = mp.server_state()
-    socket, directory = mp.server_socket(state), cpython.temporary_directory_of(current_process())
-    return Seen(
-        raised=tuple(_raised(each) for each in _chain(error)),
-        server_pid=mp.server_pid(state),
-        socket=socket,
-        directory=directory,
-        gone=any(path is not None and not os.path.exists(path) for path in (socket, directory)),
-        base=tempfile.tempdir or "",
-        pids=_pids(error),
-    )
-
-
-def _chain(error: BaseException | None) -> list[BaseException]:
-    found: list[BaseException] = []
-    while error is not None and len(found) < 4 and not any(error is each for each in found):
-        found.append(error)
-        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    return found
-
-
-def _raised(error: BaseException) -> Raised:
-    frames = [
-        Frame(os.path.abspath(frame.f_code.co_filename), line, frame.f_code.co_name, "")
-        for frame, line in traceback.walk_tb(error.__traceback__)
-    ]
-    cls = type(error)
-    name = cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
-    try:
-        message = str(error)
-    except Exception:
-        message = ""
-    return Raised(name, message[:2_000], tuple(frames))
-
-
-def _pids(error: BaseException | None) -> dict[str, int]:
-    """Return what the user's failing line passes to ``os.waitpid`` and its kind, where that can be read."""
-    if not isinstance(error, ChildProcessError):
-        return {}
-    found: dict[str, int] = {}
-    for frame, line in traceback.walk_tb(error.__traceback__):
-        if owner(frame.f_code.co_filename) == "user":
-            for _, text in _calls(Place(os.path.abspath(frame.f_code.co_filename), line)):
-                value = _value(ast.parse(text, mode="eval").body, frame)
-                if type(value) is int:
-                    found[text] = value
-    return found
-
-
-def _value(node: ast.expr, frame: FrameType) -> Any:
-    """Return the value of a name or of attributes of one, without calling any code of the user's; None if unknown."""
-    from multiprocessing.process import BaseProcess
-
-    from .._compat import multiprocessing as mp
-
-    if isinstance(node, ast.Name):
-        names = frame.f_locals if node.id in frame.f_locals else frame.f_globals
-        return names.get(node.id)
-    if not isinstance(node, ast.Attribute):
-        return None
-    holder = _value(node.value, frame)
-    if issubclass(type(holder), BaseProcess) and node.attr in ("pid", "ident"):
-        popen = holder.__dict__.get(mp.POPEN)
-        return getattr(popen, "pid", None)
-    try:
-        return object.__getattribute__(holder, "__dict__").get(node.attr)
-    except AttributeError:
-        return None

@@ -4,57 +4,28 @@ from __future__ import annotations
 
 import linecache
 import os
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
 
-from ..model import codes
-from ..model.finding import Finding
+from ..model.evidence import Evidence
+from ..model.finding import Finding, finding_at
 from ..model.launch import Launch
 from ..model.place import Place
+from ..model.stack import Hanging, Stack
 from ..source.callers import owner
 
 
-@dataclass(frozen=True, slots=True)
-class Stack:
-    """One thread's stack: (file, line, function), innermost first, and what the thread is called."""
-
-    frames: tuple[tuple[str, int, str], ...]
-    thread: str = ""
-    main: bool = True
+def findings(evidence: Evidence) -> list[Finding]:
+    """Return what the call of a leg waited for when its time was over."""
+    return [] if evidence.hanging is None else [explain(evidence.hanging, evidence.method)]
 
 
-@dataclass(frozen=True, slots=True)
-class Hanging:
-    """What was seen when the time was over."""
-
-    seconds: float
-    parent: Sequence[Stack]
-    children: Sequence[tuple[Launch, Sequence[Stack]]] = ()
-    """Launches that were alive, each with the stacks of its process, if they could be had."""
-    started: bool = True
-    """Whether the leg, or a fixture that it uses, started a process at all."""
-
-
-_LINE = re.compile(r'^\s*File "(?P<file>.+)", line (?P<line>\d+) in (?P<function>.+)$')
-_THREAD = re.compile(r"^(?:Current thread|Thread) (?P<name>0x[0-9a-f]+)(?: \[(?P<label>[^\]]*)\])?")
-
-
-def parse(lines: Sequence[str]) -> tuple[Stack, ...]:
-    """Return the stacks in what faulthandler wrote; the main thread is the last one it writes."""
-    stacks: list[tuple[str, list[tuple[str, int, str]]]] = []
-    for line in lines:
-        thread = _THREAD.match(line)
-        if thread is not None:
-            stacks.append((thread["label"] or thread["name"], []))
-        frame = _LINE.match(line)
-        if frame is not None and stacks:
-            stacks[-1][1].append((frame["file"], int(frame["line"]), frame["function"]))
-    last = len(stacks) - 1
-    return tuple(
-        Stack(tuple(frames), name, main=index == last) for index, (name, frames) in enumerate(stacks) if frames
-    )
+def waiting_for_locks(hanging: Hanging) -> list[str]:
+    """Return the sentences on children that wait for a lock of threading, of logging, or of C."""
+    return [
+        _child(launch, stacks)[0]
+        for launch, stacks in hanging.children
+        if any("lock" in (waits_for(stack) or "") for stack in stacks if stack.main)
+    ]
 
 
 def user_place(stack: Stack) -> Place | None:
@@ -123,9 +94,9 @@ def explain(hanging: Hanging, method: str) -> Finding:
     parent = next((stack for stack in hanging.parent if stack.main), None)
     place = user_place(parent) if parent is not None else None
     what = waits_for(parent) if parent is not None else None
-    message = f"the call was not over after {hanging.seconds:g} s"
+    message = f"the call had not finished after {hanging.seconds:g} s"
     if place is not None:
-        message += f": it is at {place.file}:{place.line} in {place.function}"
+        message += f"; it is at {place.file}:{place.line} in {place.function}"
     if what is not None:
         message += f", waiting for {what}"
     evidence = []
@@ -142,13 +113,11 @@ def explain(hanging: Hanging, method: str) -> Finding:
     for stack in hanging.parent:
         if not stack.main and user_place(stack) is not None:
             evidence.append(f"thread {stack.thread}: {_at(stack)}")
-    file, line = (place.file, place.line) if place is not None else (None, None)
     fix = fix or (
         f"see what {'the child' if hanging.children else 'the test'} waits for under {method}; "
         "give the wait a time limit, so that it fails with a reason"
     )
-    level: Literal["cause", "note"] = "cause" if hanging.started else "note"
-    return Finding("SM403", codes.CAUSES["SM403"].name, level, "", file, line, message, tuple(evidence), fix)
+    return finding_at("SM403", "", place, message, evidence, fix, "cause" if hanging.started else "note")
 
 
 def _child(launch: Launch, stacks: Sequence[Stack]) -> tuple[str, str]:
@@ -168,5 +137,5 @@ def _child(launch: Launch, stacks: Sequence[Stack]) -> tuple[str, str]:
 
 def _at(stack: Stack) -> str:
     place, what = user_place(stack), waits_for(stack)
-    where = f"at {place.file}:{place.line} in {place.function}" if place is not None else "in no code of yours"
+    where = f"at {place.file}:{place.line} in {place.function}" if place is not None else "outside your code"
     return where + (f", waiting for {what}" if what is not None else "")

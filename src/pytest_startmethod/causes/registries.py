@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..model.child_report import Raised
+from ..model.evidence import Evidence
 from ..model.finding import Finding, finding_at
+from ..model.methods import base
 from ..model.observed import Binding, Descriptor, Observed
 from ..model.place import Place
 from ..source.callers import owner
@@ -60,8 +62,17 @@ _REGISTRIES = (
 )  # fmt: skip
 
 
-def findings(errors: Iterable[Raised], observed: Iterable[Observed] = ()) -> list[Finding]:
+def findings(evidence: Evidence) -> list[Finding]:
     """Return what children of a leg missed that the parent has, by the exceptions that they raised."""
+    if base(evidence.method) == "fork":  # a forked child has all of it
+        return []
+    errors = [*(raised for each in evidence.reports for raised in each.raised), *evidence.raised[:1]]
+    every = [each.observed for each in evidence.launches] + [each.observed for each in evidence.tasks]
+    return missing(errors, [each for each in every if each is not None])
+
+
+def missing(errors: Iterable[Raised], observed: Iterable[Observed] = ()) -> list[Finding]:
+    """Return what the parent has of what `errors` say is missing."""
     found: dict[str, Finding] = {}
     observed = list(observed)
     descriptors = {each.path: each for one in observed for each in one.descriptors}

@@ -17,14 +17,18 @@ from typing import Any
 
 from ..child import process_state
 from ..child.values import differences, module_of, short
+from ..model.evidence import Evidence
 from ..model.finding import Fact, Finding, finding_at, source_fact, values
 from ..model.observed import Difference, Lost, Observed, Read, Seen, Where
 from ..model.place import Place
 from ..source.callers import _tree, user_files
 from ..state import observing
 from ..state.reads import GUESSED
+from .ranking import causes_first
 
 _MAX_FINDINGS = 12
+_MAX_OBSERVED = 6
+"""The code of no more launches and tasks of a leg is compared."""
 _MAX_FILES = 400
 
 
@@ -58,6 +62,73 @@ class Context:
 class _Ranked:
     finding: Finding
     rank: tuple[Any, ...]
+
+
+def findings(evidence: Evidence) -> list[Finding]:
+    """Return what the children of a failed leg have otherwise than the parent; causes before notes."""
+    context, seen = _context(evidence), {id(observed): seen for observed, seen in evidence.seen}
+    found = [each for one in observed_in(evidence) for each in explain(one, seen.get(id(one), ()), context)]
+    return causes_first(found)
+
+
+def to_ask(evidence: Evidence) -> list[Observed]:
+    """Return whose values fresh children should be asked for; none where that cannot be the reason of the failure.
+
+    That is where the leg under fork failed alike, or a child under spawn, which has the same values, passed.
+    """
+    if evidence.failure is not None and evidence.failure.findings:
+        return []
+    return [each for each in observed_in(evidence) if each.reads_state] if _compares(evidence) else []
+
+
+def unshared_in(evidence: Evidence) -> list[Finding]:
+    """Return notes on what each child of a leg that passed had of its own (SM307)."""
+    context = Context(failed=False, initialized=_initialized(evidence))
+    return [found for each in observed_in(evidence) if each.primitives for found in unshared(each, context)]
+
+
+def observed_in(evidence: Evidence) -> list[Observed]:
+    """Return what is known of the code of the leg's children, once for each function and line that started it."""
+    every = [each.observed for each in evidence.launches if each.error is None]
+    every += [each.observed for each in evidence.tasks if each.how != "initializer"]
+    every += [each.observed for each in evidence.tasks if each.how == "initializer"]
+    every += [each.observed for each in evidence.inherited if each.error is None]
+    kept: dict[object, Observed] = {}
+    for each in every:
+        if each is not None and each.method == evidence.method:
+            kept.setdefault((each.target, each.place, each.print), each)
+    return list(kept.values())[:_MAX_OBSERVED]
+
+
+def _compares(evidence: Evidence) -> bool:
+    fork, spawn = evidence.others.get("fork"), evidence.others.get("spawn")
+    alike = fork is not None and fork.outcome == "failed" and fork.failed_with == evidence.failed_with
+    passed_under_spawn = evidence.method == "forkserver" and spawn is not None and spawn.outcome == "passed"
+    return evidence.method != "fork" and not alike and not passed_under_spawn
+
+
+def _context(evidence: Evidence) -> Context:
+    fork = evidence.others.get("fork")
+    theirs = [frame for each in evidence.reports for raised in each.raised for frame in raised.frames]
+    return Context(
+        patches=evidence.patches,
+        touched=frozenset((each.file, each.function) for each in (*evidence.frames, *theirs)),
+        lines=frozenset((each.file, each.line) for each in evidence.frames),
+        raised=frozenset((each.file, each.line) for each in theirs),
+        failed=evidence.outcome == "failed",
+        passed_under_fork=None if fork is None else fork.outcome == "passed",
+        environ=evidence.environ if evidence.method == "forkserver" else None,
+        tests=tuple(evidence.tests),
+        initialized=_initialized(evidence),
+        compares=_compares(evidence),
+        elsewhere=evidence.raised_elsewhere,
+    )
+
+
+def _initialized(evidence: Evidence) -> frozenset[tuple[str, tuple[str, ...]]]:
+    """Return the names that initializers of the leg's pools set in each worker."""
+    tasks = [each.observed for each in evidence.tasks if each.how == "initializer" and each.observed is not None]
+    return frozenset((write.module, write.names) for each in tasks for write in each.writes)
 
 
 def explain(observed: Observed, seen: Sequence[Seen], context: Context | None = None) -> list[Finding]:
@@ -128,12 +199,6 @@ def _patch_fix(what: str, path: str) -> str:
         f"apply {what} in the child: patch {path} in a function that the child calls first (a pool's initializer, the "
         "start of the target), or hand the replacement to the code as an argument"
     )
-
-
-def ordered(findings: Iterable[Finding]) -> list[Finding]:
-    """Return the findings of several launches: causes before notes, each kept in its order."""
-    every = list(findings)
-    return [f for f in every if f.level == "cause"] + [f for f in every if f.level != "cause"]
 
 
 def _fills(each: Difference, observed: Observed) -> bool:
@@ -790,7 +855,17 @@ def _read_before_failing(each: Lost, context: Context) -> Where | None:
 # -- the look inside ---------------------------------------------------------------------------------------------------
 
 
-def look_inside(observed: Observed, seen: Sequence[Seen]) -> list[str]:
+def look_inside(evidence: Evidence) -> list[str]:
+    """Return what the code of a leg's children reads, and where parent and fresh child differ."""
+    lines: list[str] = []
+    seen = {id(observed): seen for observed, seen in evidence.seen}
+    for each in observed_in(evidence):
+        if each.bindings:
+            lines += [*([""] if lines else []), *_inside(each, seen.get(id(each), ()))]
+    return lines
+
+
+def _inside(observed: Observed, seen: Sequence[Seen]) -> list[str]:
     """Return what the code reads as one would look it up by hand, and the two namespaces where they differ."""
     lines = [f"what {observed.target} reads:"]
     differing = {id(each.binding) for each in observing.compare(observed, seen)} if seen else set()

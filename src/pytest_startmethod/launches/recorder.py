@@ -424,9 +424,9 @@ class Recorder:
                 found = dry_run.diagnose(process, error=outcome.error, allow_fork_primitives=True)
                 launch.predicted = _placed(found, launch.place)
             elif self.loader is not None and backend is backends.STDLIB:
-                from ..causes import loading
+                from ..causes import call
 
-                launch.predicted = loading.explain(process, allow_fork_primitives=True, loader=self.loader())
+                launch.predicted = call.explain_loading(process, allow_fork_primitives=True, loader=self.loader())
 
     def _keep_payload(self, launch: Launch, process: BaseProcess) -> None:
         from ..pickling import packing

@@ -9,9 +9,9 @@ import threading
 import time
 from collections.abc import Sequence
 
-from ..causes.hang import Stack, parse
 from ..child import reporter
 from ..model.launch import Launch
+from ..model.stack import Stack, parse
 from ..source.callers import frames, owner
 from .reports import ReportDirectory
 

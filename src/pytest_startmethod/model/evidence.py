@@ -1,26 +1,57 @@
-"""TODO."""
+"""All that is known of one phase of a leg when it ends: facts of both processes, from which `causes` explains it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from .finding import Finding
+from .child_report import ChildReport, Frame, Raised, Unreturned
 from .foreign import Foreign
 from .launch import Failure, Launch, Task
 from .leg import SetByUser
+from .observed import Observed, Seen
+from .patched import Patched
 from .place import Place
+from .server import Server
+from .stack import Hanging
+from .unloaded import Unloaded
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """What the parent can import, and how it came to."""
+
+    modules: Mapping[str, Any] = field(default_factory=lambda: sys.modules)
+    sys_path: Sequence[str] = field(default_factory=lambda: tuple(sys.path))
+    rootdir: str | None = None
+    """pytest's; ``pythonpath`` in its ini file is relative to the directory of that file."""
+    import_mode: str | None = None
+    """pytest's ``--import-mode``: ``"prepend"``, ``"append"`` or ``"importlib"``."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallEnd:
+    """How the call of another leg of the test ended."""
+
+    outcome: str
+    """``"passed"``, ``"failed"`` or ``"skipped"``."""
+    failed_with: object = None
+    """The exception's type and the user's line; equal for failures that are alike."""
+    events: frozenset[tuple[str, str]] = frozenset()
+    """What went wrong on the way: kind (``"send"``, ``"exit"``, ``"raised"``) and text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What is known of one leg when its outcome is."""
+    """What is known of a phase of a leg, or of a call that is only asked about."""
 
     leg: str
     """Its node id."""
     method: str
-    outcome: Literal["passed", "failed", "skipped"]
+    outcome: Literal["passed", "failed", "skipped", "asked"]
+    """``"asked"``: nothing has run, somebody asks what would happen."""
     launches: Sequence[Launch] = ()
     tasks: Sequence[Task] = ()
     failures: Sequence[Failure] = ()
@@ -32,19 +63,45 @@ class Evidence:
     asked: Sequence[Place] = ()
     """Where the user's code called ``get_start_method``."""
     overrides: Sequence[SetByUser] = ()
+    foreign: Sequence[Foreign] = ()
+    """Processes that the leg's start method has nothing to do with."""
+    patches: Sequence[Patched] = ()
+    """What tests and fixtures replaced while the leg ran."""
+    tests: Sequence[str] = ()
+    """The test's own file, then the conftest files: where something was set is looked for there first."""
+
+    raised: Sequence[Raised] = ()
+    """The leg's exception, then what it was raised from, each with all its frames."""
     raised_at: Place | None = None
     """The user's line that raised, or skipped."""
+    raised_elsewhere: bool = False
+    """Whether it is no assertion and no line of the user's raised it: a time-out, a refused connection."""
+    failed_with: object = None
+    """As `CallEnd.failed_with`."""
     error: str = ""
     """The exception's type: ``"Empty"``."""
     text: str = ""
     """The failure as the user reads it, with single spaces."""
-    children: Sequence[Finding] = ()
-    """What the children reported, and how they ended."""
-    peculiar: Sequence[Finding] = ()
-    """What is peculiar to the forkserver."""
-    state: Sequence[Finding] = ()
-    """What the children saw otherwise than the parent, the most likely reason first."""
-    hang: Finding | None = None
-    """What the call waited for when its time was over."""
-    foreign: Sequence[Foreign] = ()
-    """Processes that no start method of a leg has to do with."""
+    others: Mapping[str, CallEnd] = field(default_factory=dict)
+    """By method: how the calls of the test's other legs ended."""
+
+    reports: Sequence[ChildReport] = ()
+    """What children reported, the oldest first."""
+    unreturned: Sequence[Unreturned] = ()
+    """Messages of children that the parent could not load."""
+    unloaded: Mapping[int, Sequence[Unloaded]] = field(default_factory=dict)
+    """By pid: what of a launch's payload a fresh child could not load, and by which path."""
+    parent: Parent = field(default_factory=Parent)
+    seen: Sequence[tuple[Observed, Sequence[Seen]]] = ()
+    """What fresh children have where the code of launches and tasks reads."""
+    environ: Mapping[str, str] | None = None
+    """The environment of the leg's forkserver, if it has one."""
+    server: Server | None = None
+    """The forkserver, as it stood after a failure."""
+    hanging: Hanging | None = None
+    """Where everybody stood when the time limit was reached."""
+
+    @property
+    def frames(self) -> Sequence[Frame]:
+        """The frames of the leg's exception, outermost first."""
+        return self.raised[0].frames if self.raised else ()

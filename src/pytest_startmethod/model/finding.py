@@ -179,6 +179,14 @@ def finding_at(
     return Finding(code, CAUSES[code].name, level, path, file, line, message, lines, fix, facts=facts)
 
 
+def unique(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Return `findings` without repetition, in order."""
+    kept: dict[object, Finding] = {}
+    for finding in findings:
+        kept.setdefault(finding.key, finding)
+    return tuple(kept.values())
+
+
 def section_lines(finding: Finding, root: str | None = None) -> list[str]:
     """Return the lines of the section below a failing test, with files below the directory `root` relative to it."""
     return finding.section_lines(root)

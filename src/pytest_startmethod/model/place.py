@@ -26,3 +26,8 @@ class Place:
         """The text of the line, cut to a readable length; empty if the file is not there."""
         text = linecache.getline(self.file, self.line).strip()
         return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+
+
+def where(place: Place | None) -> str:
+    """Return `place` for a sentence, which may say that it is not known."""
+    return str(place) if place is not None else "a place that could not be found"

@@ -9,19 +9,16 @@ import sys
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from .._compat import cpython
 from ..model.finding import Finding
-from ..source.callers import UserCode
 from .walk import PROTOCOL, Sink
 
-__all__ = ["Call", "DryRun", "as_call", "diagnose", "dry_run", "explain", "silent"]
-
-_METHODS = ("fork", "spawn", "forkserver")
+__all__ = ["Call", "DryRun", "as_call", "diagnose", "dry_run", "silent"]
 
 
 @dataclass
@@ -294,43 +291,3 @@ def diagnose(
     return pickling.diagnose(
         obj, error=error, task=task, allow_fork_primitives=allow_fork_primitives, method=method, budget=budget
     )
-
-
-def explain(
-    target: object,
-    args: tuple[Any, ...] | list[Any] = (),
-    kwargs: Mapping[str, Any] | None = None,
-    *,
-    method: str = "spawn",
-    task: bool = False,
-) -> list[Finding]:
-    """Return why ``Process(target=target, args=args, kwargs=kwargs)`` would not start, or not load, under `method`.
-
-    Empty under fork, and when all of it can be pickled here, loaded by a fresh child, and what the code reads is there
-    as it is here. Fresh children are asked only if all can be pickled (about 0.2 s). With `task`, the same for a pool's
-    or executor's task. Raises ValueError for an unknown method.
-    """
-    if method not in _METHODS:
-        raise ValueError(f"unknown start method {method!r}: choose from {', '.join(_METHODS)}")
-    if method == "fork":
-        return []
-    call = Call(target, tuple(args), dict(kwargs or {}))
-    found = diagnose(call, task=task, method=method)
-    if found:
-        return list(found)
-    from ..causes import loading
-    from ..causes import state as state_causes
-    from ..state import fresh_child, observing, reads
-
-    observed = observing.observe(
-        target, tuple(args), kwargs, method=method, user=UserCode.of_target(target), limit=reads.MAX_FUNCTIONS
-    )
-    with fresh_child.Loader(method=method) as loader, fresh_child.Loader(method=method) as other:
-        other.open()
-        found = loading.explain(call, task=task, method=method, loader=loader)
-        if found or observed is None:
-            return list(found)
-        environ = observing.server_environment() if method == "forkserver" else None
-        context = state_causes.Context(environ=environ, failed=False)
-        seen = observing.ask(observed, [loader, other], environ) if observed.reads_state else None
-        return state_causes.explain(observed, seen or [], context)

@@ -8,7 +8,7 @@ import tempfile
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess, current_process
 from types import FrameType
 from typing import Any
@@ -18,7 +18,7 @@ from .._compat import multiprocessing as mp
 from ..activation.activation import Activation, Patches
 from ..child import reporter
 from ..launches.recorder import LegRecord, Recorder, Started
-from ..launches.reports import ReportDirectory
+from ..launches.reports import ReportDirectory, raised_from
 from ..model.backends import Backend
 from ..model.evidence import Evidence
 from ..model.finding import Finding
@@ -87,11 +87,13 @@ def listen(directory: str, method: str) -> Listening:
 
 
 def _explain(method: str, launches: Sequence[Launch], error: BaseException, place: Place | None) -> tuple[Finding, ...]:
-    """Return what an exception in the script owes to the forkserver."""
+    """Return what an exception in the script owes to its start method."""
     from ..causes import forkserver
+    from ..state import server
 
-    evidence = Evidence("script", method, "failed", launches=tuple(launches), raised_at=place)
-    return forkserver.explain(evidence, forkserver.observe(error))
+    raised = tuple(raised_from(reporter._exception(each)) for each in reporter._chain(error))
+    evidence = Evidence("script", method, "failed", launches=tuple(launches), raised_at=place, raised=raised)
+    return tuple(forkserver.findings(replace(evidence, server=server.observe(error))))
 
 
 def _raised_at(error: BaseException) -> Place | None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ..launches.reports import ReportDirectory
     from ..model.finding import Finding
     from ..model.leg_result import LegResult
+    from ..model.stack import Hanging
 
 
 LEG = pytest.StashKey[Leg]()
@@ -55,14 +56,12 @@ class LegState:
         self.vacuous: Finding | None = None
         self.findings: list[Finding] = []
         self.predictions: tuple[Finding, ...] = ()
-        self.hang: Finding | None = None
-        """What the call waited for when its time was over."""
+        self.hanging: Hanging | None = None
+        """Where everybody stood when the time limit was reached."""
         self.children: set[object] = set()
         """What children raised, as far as it stands below a failure."""
         self.notes: list[str] = []
         """What the summary must say because a warning could not."""
-        self.inside: list[str] = []
-        """The look inside, for the next failure."""
         self.debugged = False
         self.trial: float | None = None
         """The most seconds of a call if the leg only runs again for an experiment; its own run has None."""
@@ -87,4 +86,4 @@ class LegState:
         """Forget a run that is over: pytest-rerunfailures runs the leg again within the same span."""
         for each in (self.outcomes, self.findings, self.children, self.record):
             each.clear()
-        self.duration, self.message, self.vacuous, self.hang, self.predictions = 0.0, None, None, None, ()
+        self.duration, self.message, self.vacuous, self.hanging, self.predictions = 0.0, None, None, None, ()

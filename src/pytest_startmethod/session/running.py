@@ -30,14 +30,15 @@ from ..model.warning import StartMethodWarning
 from ..source.callers import owner
 from ..state.comparing import Comparison
 from . import again
+from .gather import Gatherer
 from .legs import DISCOVERED, LEG, STATE, LegState
 
 # What only a failure needs is imported by it: a fork copies the page tables of all that is loaded.
 if TYPE_CHECKING:
     from ..experiments.verifying import Verifier
-    from .annotating import Annotator
     from .discovery import Discovery
     from .settings import Settings
+    from .show import Annotator
 
 _SHOWN_CHILDREN = 3
 _TRIAL_SECONDS = 10.0
@@ -63,6 +64,7 @@ class Running:
         self.recorder.dead_workers = self._why_workers_died
         self.recorder.lost_jobs = self._lost_jobs
         self.comparison = Comparison(str(config.rootpath), settings.user_code)
+        self.gatherer = Gatherer(config, self.recorder, self.comparison, self.servers)
         self.recorder.observe = self.comparison.observe
         if settings.precheck == "error":
             self.recorder.loader = self.comparison.fresh_child
@@ -83,10 +85,10 @@ class Running:
     @functools.cached_property
     def annotator(self) -> Annotator:
         """What annotates the reports of which there is something to tell."""
-        from .annotating import Annotator
+        from .show import Annotator
 
         return Annotator(
-            self.config, self.settings, self.recorder, self.comparison, self.servers, self._runner, self.finished
+            self.config, self.settings, self.recorder, self.gatherer, self.servers, self._runner, self.finished
         )
 
     # -- the leg's span ----------------------------------------------------------------------------------------------
@@ -225,8 +227,8 @@ class Running:
         if not shown or state.finished is None or state.debugged or state.leg.test in self.annotator.fork_failed:
             return
         from ..causes import state as state_causes
-        from ..causes.ranking import unique
         from ..experiments import verifying
+        from ..model.finding import unique
 
         if self._verifier is None:
             assert self.reports is not None
@@ -330,16 +332,16 @@ class Running:
 
     def _look(self, item: pytest.Item, state: LegState, seconds: float) -> None:
         """Note where everybody stands; called in the middle of the test, which goes on whatever happens here."""
-        if state.hang is not None:
+        if state.hanging is not None:
             return
         try:
-            from ..causes import hang
             from ..launches import stacks
+            from ..model.stack import Hanging
 
             with clock.alarm_paused():
                 children = stacks.of_children(state.record.launches, self.reports)
-            started = bool(state.record.launches or self.annotator.inherited(item, state.leg))
-            state.hang = hang.explain(hang.Hanging(seconds, stacks.own(), children, started), state.leg.method)
+            started = bool(state.record.launches or self.gatherer.inherited(item, state.leg))
+            state.hanging = Hanging(seconds, stacks.own(), children, started)
         except Exception as trouble:
             self.recorder.troubles.append(f"{type(trouble).__name__} in Running._look: {trouble}")
 

@@ -28,11 +28,15 @@ _RUNNERS = tuple(
 
 @functools.cache
 def owner(filename: str) -> str:
-    """Say whose code a file is: ``ours``, ``stdlib``, ``runner`` (pytest and its kind), ``installed`` or ``user``."""
+    """Return whose code a file is: ``ours``, ``stdlib``, ``runner`` (pytest and its kind), ``installed`` or ``user``.
+
+    Code without a file (``"<string>"``: a dataclass's methods) counts as the standard library's: who made it is known
+    by its caller.
+    """
     path = os.path.abspath(filename)
     if path.startswith(_HERE):
         return "ours"
-    if filename.startswith("<frozen"):
+    if filename.startswith("<"):
         return "stdlib"
     if any(part in path for part in _INSTALLED):
         return "runner" if any(part in path for part in _RUNNERS) else "installed"
@@ -115,6 +119,20 @@ def find_calls(files: Iterable[str], name: str, argument: str | None = None, *, 
             if called == name and (argument is None or argument in values):
                 found.append(Place(file, node.lineno))
     return found
+
+
+_WAITS = ("waitpid", "waitid", "wait3", "wait4")
+
+
+def waiting_calls(place: Place) -> Iterator[tuple[str, str]]:
+    """Yield name and first argument's source of each ``os.waitpid`` and its kind in the statement at `place`."""
+    tree = _tree(place.file)
+    for node in ast.walk(tree) if tree is not None else ():
+        if isinstance(node, ast.Call) and node.lineno <= place.line <= (node.end_lineno or 0):
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            arguments = node.args[1:] if name == "waitid" else node.args
+            if name in _WAITS and arguments:
+                yield name, ast.unparse(arguments[0])
 
 
 def find_names(files: Iterable[str], name: str) -> list[Place]:

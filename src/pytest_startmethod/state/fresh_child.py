@@ -255,3 +255,9 @@ def _read(descriptor: int, size: int, end: float) -> bytes:
 
 
 # -- which object an operation belongs to -----------------------------------------------------------------------------
+
+
+def predict(payload: Payload, *, method: str = "spawn", seconds: float = SECONDS) -> tuple[Unloaded, ...]:
+    """Return what of `payload` a child started now could not load; see `Loader.predict`."""
+    with Loader(seconds=seconds, method=method) as loader:
+        return loader.predict(payload)

@@ -1,0 +1,89 @@
+"""Explain a call that has not been made: the public ``pytest_startmethod.explain``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from ..model.evidence import Evidence
+from ..model.finding import Finding
+from ..model.launch import Failure, Launch
+from ..model.methods import ORDER
+from ..pickling.dry_run import Call
+from ..pickling.packing import pack
+from ..source.callers import UserCode
+from ..state import fresh_child
+from . import pickling
+from .explain import explain as explain_evidence
+
+_BUDGET = 1_000_000
+"""Objects that are looked at."""
+
+
+def explain(
+    target: object,
+    args: tuple[Any, ...] | list[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    method: str = "spawn",
+    task: bool = False,
+) -> list[Finding]:
+    """Return why ``Process(target=target, args=args, kwargs=kwargs)`` would fail under `method`.
+
+    That is: why it would not pickle; else why a fresh child could not load it; else what the code reads that a fresh
+    child has differently. Empty under fork, and where none of these is found. Fresh children are started only for a
+    call that pickles (about 0.2 s). With `task`, the same for a task of a pool or executor.
+
+    Raises:
+        ValueError: `method` is no start method.
+
+    """
+    if method not in ORDER:
+        raise ValueError(f"unknown start method {method!r}: choose from {', '.join(ORDER)}")
+    if method == "fork":
+        return []
+    call = Call(target, tuple(args), dict(kwargs or {}))
+    found = pickling.diagnose(call, error=None, task=task, allow_fork_primitives=False, method=method, budget=_BUDGET)
+    asked = Evidence("", method, "asked", failures=(Failure(0, "", found),) if found else ())
+    return list(explain_evidence(asked if found else _looked_up(call, asked, task)))
+
+
+def _looked_up(call: Call, evidence: Evidence, task: bool) -> Evidence:
+    """Return the evidence with what fresh children say of the call."""
+    from ..state import observing, reads
+
+    method = evidence.method
+    observed = observing.observe(
+        call.target, call.args, call.kwargs,
+        method=method, user=UserCode.of_target(call.target), limit=reads.MAX_FUNCTIONS,
+    )  # fmt: skip
+    with fresh_child.Loader(method=method) as loader, fresh_child.Loader(method=method) as other:
+        other.open()
+        payload = pack(call, task=task)
+        unloaded = loader.predict(payload) if payload is not None else ()
+        if unloaded or observed is None:
+            return replace(evidence, unloaded={0: unloaded})
+        environ = observing.server_environment() if method == "forkserver" else None
+        seen = observing.ask(observed, [loader, other], environ) if observed.reads_state else None
+    launch = Launch(method, "", (), None, None, None, "", observed=observed)
+    return replace(evidence, launches=(launch,), environ=environ, seen=((observed, seen or ()),))
+
+
+def explain_loading(
+    obj: object,
+    *,
+    task: bool = False,
+    allow_fork_primitives: bool = False,
+    method: str = "spawn",
+    loader: fresh_child.Loader | None = None,
+) -> tuple[Finding, ...]:
+    """Return why `obj`, which pickles, would not load in a child: SM201 to SM203. Nothing if it does, or is not known.
+
+    `obj`, `task` and `allow_fork_primitives` are as for `pickling.diagnose`.
+    """
+    payload = pack(obj, task=task, allow_fork_primitives=allow_fork_primitives)
+    if payload is None:
+        return ()
+    every = fresh_child.predict(payload, method=method) if loader is None else loader.predict(payload)
+    return explain_evidence(Evidence("", method, "asked", unloaded={0: every}))

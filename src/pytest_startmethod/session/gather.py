@@ -1,0 +1,188 @@
+"""Gather, once for each phase, what is known of a leg: the evidence from which `causes` explains it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ..child import reporter
+from ..launches.reports import raised_from
+from ..model.child_report import Frame
+from ..model.evidence import CallEnd, Evidence, Parent
+from ..model.methods import base
+from ..model.place import Place
+from ..source.callers import owner
+
+# What only a failure needs is imported by it: a fork copies the page tables of all that is loaded.
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..activation.activation import ForkServers
+    from ..launches.recorder import Recorder
+    from ..model.child_report import ChildReport, Raised
+    from ..model.launch import Launch
+    from ..model.leg import Leg
+    from ..model.unloaded import Unloaded
+    from ..state.comparing import Comparison
+    from .legs import LegState
+
+
+class Gatherer:
+    """Knows everybody who has evidence, and how the calls of a test's other legs ended."""
+
+    def __init__(self, config: pytest.Config, recorder: Recorder, comparison: Comparison, servers: ForkServers) -> None:
+        self._config = config
+        self._recorder = recorder
+        self._comparison = comparison
+        self._servers = servers
+        self._calls: dict[str, dict[str, CallEnd]] = {}
+        """By test and method."""
+
+    def evidence(
+        self, item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport, state: LegState
+    ) -> Evidence:
+        """Return what is known of a phase. Of one that failed, also what children reported and fresh ones have."""
+        record, excinfo = state.record, call.excinfo
+        evidence = Evidence(
+            leg=state.leg.nodeid,
+            method=state.leg.method,
+            outcome=report.outcome,
+            launches=tuple(record.launches),
+            tasks=tuple(record.tasks),
+            failures=tuple(record.failures),
+            failure=self._recorder.failure_of(excinfo.value) if excinfo is not None else None,
+            inherited=self.inherited(item, state.leg),
+            asked=tuple(state.activation.asked),
+            overrides=tuple(state.activation.overrides),
+            foreign=tuple(record.foreign),
+            others=self._calls.get(state.leg.test, {}),
+        )
+        if excinfo is not None:
+            evidence = replace(evidence, raised_at=_raised_at(excinfo.tb), error=excinfo.typename)
+        return self._failed(item, call, report, state, evidence) if report.failed else evidence
+
+    def _failed(
+        self,
+        item: pytest.Item,
+        call: pytest.CallInfo[None],
+        report: pytest.TestReport,
+        state: LegState,
+        evidence: Evidence,
+    ) -> Evidence:
+        """Return the evidence of a phase that failed."""
+        error = call.excinfo.value if call.excinfo is not None else None
+        self._recorder.note_exits(state.record)
+        reports = state.reports.read() if state.reports is not None else ()
+        evidence = replace(
+            evidence,
+            text=" ".join(str(report.longrepr).split()),
+            raised=tuple(map(_raised, reporter._chain(error))),
+            raised_elsewhere=_raised_elsewhere(call),
+            failed_with=_failed_with(call),
+            patches=tuple(state.record.patches),
+            tests=(str(item.path), *_conftests()),
+            reports=reports,
+            unreturned=tuple(state.reports.unreturned) if state.reports is not None else (),
+            parent=Parent(rootdir=str(self._config.rootpath), import_mode=self._config.getoption("importmode", None)),
+            hanging=state.hanging,
+        )
+        try:
+            return self._asked(evidence, error)
+        except Exception as trouble:
+            self._recorder.troubles.append(f"{type(trouble).__name__} in Gatherer._asked: {trouble}")
+            return evidence
+
+    def _asked(self, evidence: Evidence, error: BaseException | None) -> Evidence:
+        """Return the evidence with what the forkserver and fresh children say."""
+        from ..causes import state as state_causes
+
+        if evidence.method == "forkserver":
+            from ..state import server
+
+            evidence = replace(evidence, environ=self._servers.environment, server=server.observe(error))
+        environ = evidence.environ
+        seen = [(each, self._comparison.ask(each, environ)) for each in state_causes.to_ask(evidence)]
+        return replace(evidence, seen=seen, unloaded=_unloaded(evidence.launches, evidence.reports))
+
+    def note_call(self, call: pytest.CallInfo[None], report: pytest.TestReport, state: LegState) -> None:
+        """Record how the call of a leg ended, for the test's other legs."""
+        events: set[tuple[str, str]] = set()
+        if base(state.leg.method) == "fork" and report.passed:
+            record = state.record
+            events |= {("send", each.error) for each in record.failures}
+            events |= {("exit", f"{each.target} {each.exit_code}") for each in record.launches if each.exit_code}
+            reports = state.reports.read() if state.reports is not None else ()
+            events |= {("raised", f"{error.type}: {error.message}") for each in reports for error in each.raised}
+        end = CallEnd(str(report.outcome), _failed_with(call), frozenset(events))
+        self._calls.setdefault(state.leg.test, {})[state.leg.method] = end
+
+    def inherited(self, item: pytest.Item, leg: Leg) -> list[Launch]:
+        """Return what the leg's wider fixtures launched in earlier legs."""
+        names = set(getattr(item, "fixturenames", ()))
+        return [
+            launch
+            for fixture, launches in self._recorder.by_fixture.items()
+            if fixture.name in names and (leg.nodeid.startswith(fixture.base) or not fixture.base)
+            for launch in launches
+            if launch.leg != leg.nodeid
+        ]
+
+
+def touched(evidence: Evidence) -> set[tuple[str, str]]:
+    """Return file and function of each frame of the tracebacks of the leg and of its children."""
+    every = [*evidence.raised, *(raised for each in evidence.reports for raised in each.raised)]
+    return {(frame.file, frame.function.rpartition(".")[2]) for raised in every for frame in raised.frames}
+
+
+def _unloaded(launches: Sequence[Launch], reports: Sequence[ChildReport]) -> dict[int, Sequence[Unloaded]]:
+    """Ask a fresh child which objects of launches that could not be loaded it cannot load, and by which paths."""
+    from ..state import fresh_child
+
+    failed = {each.pid for each in reports if each.phase == "unpickling" and not each.task and each.error is not None}
+    return {
+        each.pid: fresh_child.predict(each.payload, method=each.method)
+        for each in launches
+        if each.pid is not None and each.pid in failed and each.payload is not None
+    }
+
+
+def _raised(error: BaseException) -> Raised:
+    """Return an exception with all of its frames."""
+    return replace(
+        raised_from(reporter._exception(error)),
+        frames=tuple(
+            Frame(os.path.abspath(f.f_code.co_filename), n, getattr(f.f_code, "co_qualname", f.f_code.co_name), "")
+            for f, n in traceback.walk_tb(error.__traceback__)
+        ),
+    )
+
+
+def _failed_with(call: pytest.CallInfo[None]) -> object:
+    """Return the type of what a phase failed with, and the user's line; equal for failures that are alike."""
+    return None if call.excinfo is None else (call.excinfo.typename, _raised_at(call.excinfo.tb))
+
+
+def _raised_elsewhere(call: pytest.CallInfo[None]) -> bool:
+    """Return whether a failure is no assertion, and no line of the user's raised it: ``pytest.fail()`` is one."""
+    if call.excinfo is None or isinstance(call.excinfo.value, AssertionError):
+        return False
+    owners = [owner(frame.f_code.co_filename) for frame, _ in traceback.walk_tb(call.excinfo.tb)]
+    return next((each for each in reversed(owners) if each != "runner"), "user") != "user"
+
+
+def _raised_at(tb: Any) -> Place | None:
+    place = None
+    for frame, line in traceback.walk_tb(tb):
+        if owner(frame.f_code.co_filename) == "user":
+            place = Place(os.path.abspath(frame.f_code.co_filename), line)
+    return place
+
+
+def _conftests() -> list[str]:
+    modules = [m for n, m in list(sys.modules.items()) if n.rpartition(".")[2] == "conftest" and m is not None]
+    return list(dict.fromkeys(str(m.__file__) for m in modules if getattr(m, "__file__", None)))

@@ -9,11 +9,15 @@ import multiprocessing
 import os
 import pkgutil
 import signal
+import sys
 import textwrap
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FunctionType
 from typing import Any, Literal
+from unittest import mock
 
 import pytest
 
@@ -79,10 +83,24 @@ class Outcome:
         return [nodeid.partition("::")[2] for nodeid in self.items]
 
 
+@contextlib.contextmanager
+def _undone_afterwards(patch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Undo what a session in this process leaves set: an interpreter of its own would have taken it along."""
+    patch.setattr(multiprocessing.get_context.__self__, "_actual_context", None)
+    patch.setattr(multiprocessing, "get_all_start_methods", multiprocessing.get_all_start_methods)
+    ours = [m for name, m in sys.modules.items() if name.partition(".")[0] == "pytest_startmethod"]
+    functions = [(m, name, value) for m in ours for name, value in vars(m).items() if isinstance(value, FunctionType)]
+    with mock.patch.dict(os.environ):
+        yield
+    for module, name, value in functions:
+        setattr(module, name, value)  # what a conftest of the session exchanged
+
+
 class Session:
     """A nested pytest session: `session.file(test_a="...").run("-v")`."""
 
-    def __init__(self, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, where: Where = "in-process") -> None:
+        self.where = where
         self.pytester = pytester
         self.path = pytester.path
         self.record = pytester.path.parent / f"{pytester.path.name}.record"
@@ -127,12 +145,18 @@ class Session:
         self.plugins.extend(names)
         return self
 
-    def run(self, *args: object, where: Where = "subprocess") -> Outcome:
-        """Run pytest in the session's directory."""
+    def run(self, *args: object, where: Where | None = None) -> Outcome:
+        """Run pytest in the session's directory.
+
+        A session in this process sends each report through pytest's serialization and execnet's, as xdist does, before
+        anybody sees it.
+        """
+        where = where or self.where
         self.record.unlink(missing_ok=True)
         # The files of the session come first on the path of both kinds of process.
         command = ["-p", "no:cacheprovider"] if {"--lf", "--ff", "--sw"}.isdisjoint(args) else []
-        for plugin in [*self.plugins, *(["xdist.plugin"] if where == "xdist" else [])]:
+        more = {"xdist": ["xdist.plugin"], "in-process": ["session_wire"], "subprocess": []}[where]
+        for plugin in [*self.plugins, *more]:
             command += ["-p", plugin]
         if where == "xdist":
             command += [] if "-n" in args else ["-n", "1"]  # reports cross processes all the same
@@ -141,9 +165,7 @@ class Session:
             patch.setenv("PYTHONPATH", os.pathsep.join([str(self.path), os.environ["PYTHONPATH"]]))
             if where == "in-process":
                 patch.syspath_prepend(str(self.path))
-                # What an earlier session in this process set with `set_start_method`; and none keeps this one's.
-                patch.setattr(multiprocessing.get_context.__self__, "_actual_context", None)
-                with warnings.catch_warnings():
+                with _undone_afterwards(patch), warnings.catch_warnings():
                     # Not the filters of the tests themselves, which make errors of warnings.
                     warnings.resetwarnings()
                     result = self.pytester.runpytest_inprocess(*command)
@@ -167,12 +189,21 @@ class Session:
         return outcome
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers",
+        "own_interpreter: the nested sessions of this test run in an interpreter of their own, because the exit "
+        "status, a signal, the terminal or what is imported afresh is the subject",
+    )
+
+
 @pytest.fixture
-def session(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Session:
-    return Session(pytester, monkeypatch)
+def session(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Session:
+    alone = request.node.get_closest_marker("own_interpreter")
+    return Session(pytester, monkeypatch, "subprocess" if alone else "in-process")
 
 
-@pytest.fixture(params=["in-process", "subprocess", "xdist"])
+@pytest.fixture(params=["in-process", "xdist"])
 def where(request: pytest.FixtureRequest) -> Where:
-    """Each way in which a session is run."""
+    """In this process and with `-n 1`: for the few tests that look at what a controller and its workers share out."""
     return request.param

@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from pytest_startmethod.report import tracebacks
 from pytest_startmethod.causes.explain import explain
 from pytest_startmethod.causes.loading import load_finding
 from pytest_startmethod.launches.reports import ReportDirectory
@@ -23,6 +22,7 @@ from pytest_startmethod.model.evidence import Evidence, Parent
 from pytest_startmethod.model.launch import Launch, Task
 from pytest_startmethod.model.place import Place
 from pytest_startmethod.model.unloaded import Unloaded
+from pytest_startmethod.report import tracebacks
 from pytest_startmethod.report.tracebacks import traceback_lines
 
 

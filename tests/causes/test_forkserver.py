@@ -357,7 +357,7 @@ def test_observing_imports_nothing():
         from pytest_startmethod.state import server
         print(json.dumps([server.observe(ValueError()) == Server(), "multiprocessing.forkserver" in sys.modules]))
     """
-    source = str(Path(forkserver.__file__).parent.parent)
+    source = str(Path(forkserver.__file__).parents[2])
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)],
         capture_output=True,

@@ -144,7 +144,7 @@ sys.path.insert(0, %r)
 import multiprocessing
 import work
 from pytest_startmethod.child import reporter as child
-from pytest_startmethod.launches import lines as forked, reports as children
+from pytest_startmethod.launches import lines, reports
 from pytest_startmethod.activation.activation import Patches
 
 
@@ -156,19 +156,19 @@ def arguments(case):
 
 def main():
     context = multiprocessing.get_context(method)
-    directory = children.ReportDirectory.create()
+    directory = reports.ReportDirectory.create()
     if sabotage == "gone":
         shutil.rmtree(directory.path)
     elif sabotage == "a file":
         shutil.rmtree(directory.path)
         open(directory.path, "w").close()
     elif sabotage == "missing":
-        child.__file__ = "/nonexistent/child.py"
+        child.__file__ = "/nonexistent/reporter.py"
         os.unlink(os.path.join(directory.path, child.COMPILED))
     elif sabotage == "truncated":
         with open(os.path.join(directory.path, child.COMPILED), "r+b") as file:
             file.truncate(1000)
-        child.__file__ = "/nonexistent/child.py"
+        child.__file__ = "/nonexistent/reporter.py"
     elif sabotage in ("syntax", "raises"):
         os.unlink(os.path.join(directory.path, child.COMPILED))
         child.__file__ = os.path.join(directory.path, "broken.py")
@@ -179,7 +179,7 @@ def main():
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
         resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
     elif sabotage == "taken":
-        forked.handover = child.Handover()  # another thread's is found
+        lines.handover = child.Handover()  # another thread's is found
     patches = Patches()
     if watched == "1":
         directory.listen(patches)
@@ -371,9 +371,10 @@ def test_a_crash_leaves_its_stack(world: World, method: str) -> None:
 
 def test_a_child_imports_nothing_for_us(tmp_path: Path) -> None:
     """Until something fails it has what multiprocessing has, and three modules of C."""
+    file = str(SOURCE / "pytest_startmethod" / "child" / "reporter.py")
     script = (
         "import sys, multiprocessing.spawn; before = set(sys.modules)\n"
-        f"names = {{'__name__': 'child', '__file__': {str(SOURCE / 'pytest_startmethod' / 'child' / 'reporter.py')!r}}}\n"
+        f"names = {{'__name__': 'child', '__file__': {file!r}}}\n"
         "exec(compile(open(names['__file__']).read(), names['__file__'], 'exec'), names)\n"
         f"names['install']({str(tmp_path)!r}, 'spawn', 'P', 1)\n"
         "print(sorted(set(sys.modules) - before - {'__future__', 'faulthandler', 'fcntl', 'resource'}))"
@@ -539,7 +540,7 @@ def test_pools_report_results_and_initializers(tmp_path: Path, method: str) -> N
 LINES = """
 import multiprocessing, os, sys
 import work
-from pytest_startmethod.launches import reports as children
+from pytest_startmethod.launches import reports
 from pytest_startmethod.activation.activation import Patches
 
 
@@ -549,7 +550,7 @@ def open_descriptors():
 
 def main():
     context = multiprocessing.get_context("fork")
-    directory = children.ReportDirectory.create()
+    directory = reports.ReportDirectory.create()
     patches = Patches()
     directory.listen(patches)
     before, seen = open_descriptors(), []

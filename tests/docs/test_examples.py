@@ -68,10 +68,10 @@ def line_of(name, text):
 NEEDS_FORK = ["passed", "failed", "failed"]
 
 
-def test_classics(run, where):
+def test_classics(run):
     """The four classics differ as their texts say."""
     name = "test_classics.py"
-    tests = run(name, where=where)
+    tests = run(name)
     assert list(map(outcomes, tests.values())) == [NEEDS_FORK, NEEDS_FORK, ["failed"] * 3, NEEDS_FORK]
     assert findings(tests["test_lambda_reads_a_global"]) == [("SM101", "target", line_of(name, "lambda:"))]
     assert findings(tests["test_function_closes_over_a_local"]) == [("SM101", "target", line_of(name, "def triple"))]

@@ -729,10 +729,10 @@ FLAKY = """
 """
 
 
-def test_a_flaky_leg_is_called_flaky_and_not_diagnosed(session, where, monkeypatch):
+def test_a_flaky_leg_is_called_flaky_and_not_diagnosed(session, monkeypatch):
     monkeypatch.setattr(explain, "explain", explain.explain)  # the session's conftest exchanges it for good
     found = {"test_flaky": CANDIDATES["test_global"]}
-    outcome = made(session, FLAKY, found).run("--tb=short", where=where)
+    outcome = made(session, FLAKY, found).run("--tb=short")
     assert set(outcome.names.values()) == {"failed"}
     title = [line for line in outcome.lines if re.fullmatch(r"-+ start method (spawn|forkserver): flaky -+", line)]
     assert len(title) == 4

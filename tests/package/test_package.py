@@ -183,7 +183,9 @@ def test_installed_and_unused_it_leaves_no_trace(tmp_path, verbosity):
     assert "pytest_startmethod.plugin" in added
     assert {name for name in added if name.partition(".")[0] != "pytest_startmethod"} == set()
     # What only a leg needs is not imported either.
-    assert added.isdisjoint(f"pytest_startmethod.{name}" for name in ("activation", "launches", "pickling", "walk"))
+    assert added.isdisjoint(
+        f"pytest_startmethod.{room}" for room in ("activation", "launches", "pickling", "state", "causes")
+    )
 
 
 def test_explain_needs_no_pytest():

@@ -26,8 +26,7 @@ from unittest import mock
 
 import pytest
 
-from pytest_startmethod.pickling.dry_run import diagnose, dry_run
-from pytest_startmethod.pickling.dry_run import dry_run as pickling
+from pytest_startmethod.pickling.dry_run import StandIn, diagnose, dry_run
 
 SPAWN = multiprocessing.get_context("spawn")
 FORK = multiprocessing.get_context("fork")
@@ -631,7 +630,7 @@ def test_a_background_thread_leaves_the_warning_filters_alone() -> None:
 
 def test_the_stand_in_is_no_real_popen() -> None:
     """A descriptor is passed on as it is; one that is closed cannot be."""
-    assert pickling.StandIn.duplicate_for_child(7) == 7
+    assert StandIn.duplicate_for_child(7) == 7
     with pytest.raises(OSError, match="Bad file descriptor"):
-        pickling.StandIn.DupFd(-1)
+        StandIn.DupFd(-1)
     assert pickle.loads(pickle.dumps(io.StringIO("x"))).read() == "x"

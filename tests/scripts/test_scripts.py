@@ -504,7 +504,7 @@ def test_time_limit(box, method):
 def test_killed_from_outside(box, method):
     """When whoever runs the script is killed, the script and all that it started end, and their files go."""
     command = [sys.executable, "-m", "pytest_startmethod", "run", "--method", method, box.file(ENDLESS)]
-    source = str(Path(main_guard.__file__).parent.parent)
+    source = str(Path(main_guard.__file__).parents[2])
     process = subprocess.Popen(command, stdout=subprocess.PIPE, env={**box.env, "PYTHONPATH": source})
     assert process.stdout is not None
     assert process.stdout.readline() == b"ready\n"
@@ -533,9 +533,9 @@ def test_left_by_the_script(box):
 
 def test_nothing_of_ours_keeps_it_from_running(box, monkeypatch):
     """When our part in the script's process fails, the script runs and a note says so."""
-    monkeypatch.setattr(running.script_process, "__file__", str(box.path / "script_process.py"))
-    source = Path(main_guard.__file__).with_name("script_process.py").read_text()
-    box.file(source, "script_process.py")
+    source = Path(running.script_process.__file__).read_text()
+    monkeypatch.setattr(running.script_process, "__file__", str(box.path / "process.py"))
+    box.file(source, "process.py")
     run = box.run("print('ran')\n").check()
     assert run.stdout == "ran\n"
     assert len(run.notes) == 1

@@ -18,8 +18,8 @@ AGAIN = """
 
     import pytest
 
-    from pytest_startmethod import again
     from pytest_startmethod.model.leg import Leg
+    from pytest_startmethod.session import again
 
     SILENT = os.environ["AGAIN"] == "silent"
 
@@ -237,9 +237,9 @@ def test_a_silent_run_is_seen_nowhere_but_in_its_reports(session: Session, monke
     assert "again" not in (session.path / "junit.xml").read_text(encoding="utf-8")
 
 
-def test_a_run_aloud_is_a_test_like_any_other(session: Session, monkeypatch: pytest.MonkeyPatch, where: Where) -> None:
+def test_a_run_aloud_is_a_test_like_any_other(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = Runs(session.file(test_it=FAILING), monkeypatch, silent=False)
-    outcome = runs.run("--durations=0", "-vv", "--junitxml=junit.xml", where=where)
+    outcome = runs.run("--durations=0", "-vv", "--junitxml=junit.xml")
     assert outcome.status == 1
     assert outcome.results == {"test_it.py::test_a[1]": "passed", "test_it.py::test_a[again-1]": "failed"}
     assert "_ test_a[again-1] _" in outcome.out

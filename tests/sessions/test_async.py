@@ -8,7 +8,7 @@ METHODS = ("fork", "spawn", "forkserver")
 
 
 @pytest.mark.parametrize("mode", ["strict", "auto"])
-def test_pytest_asyncio(session, where, mode):
+def test_pytest_asyncio(session, mode):
     """Coroutines, in both modes, also in a class and with a fixture of wider scope."""
     pytest.importorskip("pytest_asyncio")
     session.ini(asyncio_mode=mode, asyncio_default_fixture_loop_scope="function").plugin("pytest_asyncio.plugin").file(
@@ -38,7 +38,7 @@ def test_pytest_asyncio(session, where, mode):
         async def test_plain(): pass
         """
     )
-    outcome = session.run(where=where)
+    outcome = session.run()
     assert outcome.names == dict.fromkeys(
         [
             *(f"test_a[{method}]" for method in METHODS),
@@ -49,7 +49,7 @@ def test_pytest_asyncio(session, where, mode):
     )
 
 
-def test_anyio(session, where):
+def test_anyio(session):
     """The method stands before the backend in the id."""
     pytest.importorskip("anyio")
     session.plugin("anyio.pytest_plugin").file(
@@ -75,11 +75,11 @@ def test_anyio(session, where):
         async def test_b(): pass
         """,
     )
-    outcome = session.run(where=where)
+    outcome = session.run()
     assert outcome.names == dict.fromkeys([*(f"test_a[{m}]" for m in METHODS), "test_b[spawn-asyncio]"], "passed")
 
 
-def test_hypothesis(session, where):
+def test_hypothesis(session):
     """A property is checked under every method; ``start_method`` is no function-scoped fixture to it."""
     pytest.importorskip("hypothesis")
     session.plugin("_hypothesis_pytestplugin").file(
@@ -99,5 +99,5 @@ def test_hypothesis(session, where):
             assert mp_context.get_start_method() == start_method == multiprocessing.get_start_method()
         """
     )
-    outcome = session.run("-W", "error", "-W", "ignore::pytest_startmethod.warning.StartMethodWarning", where=where)
+    outcome = session.run("-W", "error", "-W", "ignore::pytest_startmethod.StartMethodWarning")
     assert outcome.names == dict.fromkeys([f"test_{x}[{m}]" for x in "ab" for m in METHODS], "passed")

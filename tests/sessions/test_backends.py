@@ -116,9 +116,9 @@ def test_afterwards():
 
 
 @all_methods
-def test_legs(session, where, package):
+def test_legs(session, package):
     """The package's default context is the leg's, `mp_context` is of the package, its launches are the leg's."""
-    out = session.file(test_a=LEGS.replace("PACKAGE", package)).run(where=where)
+    out = session.file(test_a=LEGS.replace("PACKAGE", package)).run()
     assert out.names == {
         "test_a[spawn]": "passed",
         f"test_a[{package}:fork]": "passed",

@@ -136,7 +136,7 @@ def test_every_form_of_the_marker(session, source, ids):
     assert session.run("--collect-only", where="in-process").collected == ids
 
 
-def test_marks_of_a_method_are_those_of_its_leg(session, where):
+def test_marks_of_a_method_are_those_of_its_leg(session):
     """``pytest.param("spawn", marks=xfail)`` expects one leg to fail, and not the others."""
     session.file(
         test_a="""
@@ -147,7 +147,7 @@ def test_marks_of_a_method_are_those_of_its_leg(session, where):
             assert start_method == "fork"
         """
     )
-    outcome = session.run(where=where)
+    outcome = session.run()
     assert outcome.names == {"test_a[fork]": "passed", "test_a[spawn]": "xfailed"}
 
 
@@ -186,19 +186,17 @@ def test_a_marker_that_another_plugin_puts_on_a_collector_counts(session, hook):
     ],
 )
 @pytest.mark.parametrize("test", ["def test_a(): pass", "class TestA(unittest.TestCase):\n  def test_a(self): pass"])
-def test_a_marker_that_cannot_be_meant_is_a_collection_error(session, where, decorator, message, test):
+def test_a_marker_that_cannot_be_meant_is_a_collection_error(session, decorator, message, test):
     """It names the test and the valid names, for functions and TestCase alike."""
     session.file(test_a=f"import pytest, unittest\n@pytest.mark.{decorator}\n{test}")
-    outcome = session.run(where=where)
-    assert outcome.status != 0
+    outcome = session.run()
+    assert outcome.status == pytest.ExitCode.INTERRUPTED
     nodeid = "test_a.py::TestA::test_a" if "class" in test else "test_a.py::test_a"
     assert f"{nodeid}: @pytest.mark.startmethods: {message}" in outcome.lines
     assert "INTERNALERROR" not in outcome.out
-    if where != "xdist":
-        assert outcome.status == pytest.ExitCode.INTERRUPTED
 
 
-def test_a_method_that_was_not_selected_is_not_generated(session, where):
+def test_a_method_that_was_not_selected_is_not_generated(session):
     """The command line selects among the marker's methods."""
     session.file(
         test_a="""
@@ -210,11 +208,11 @@ def test_a_method_that_was_not_selected_is_not_generated(session, where):
         def test_b(): pass
         """
     )
-    outcome = session.run("--start-methods=spawn,forkserver", where=where)
+    outcome = session.run("--start-methods=spawn,forkserver")
     assert outcome.names == dict.fromkeys(["test_a[spawn]", "test_b[spawn]", "test_b[forkserver]"], "passed")
 
 
-def test_where_no_method_is_left_one_skip_says_so(session, where):
+def test_where_no_method_is_left_one_skip_says_so(session):
     """The node id is the test's own, parameters included; a TestCase is no different, and sets nothing up."""
     session.file(
         test_a="""
@@ -235,7 +233,7 @@ def test_where_no_method_is_left_one_skip_says_so(session, where):
             def test_c(self): pass
         """
     )
-    outcome = session.run("--start-methods=fork", where=where)
+    outcome = session.run("--start-methods=fork")
     assert outcome.names == dict.fromkeys(["test_a", "test_b[1]", "TestC::test_c"], "skipped")
     spawn = "no start method left: the marker names spawn, and --start-methods selects fork"
     assert outcome.reasons["test_a.py::test_a"] == spawn
@@ -301,18 +299,18 @@ def test_the_platforms_default_alone(session):
     assert session.run().collected == ["test_a[fork]", "test_a[spawn]", "test_a[forkserver]", "test_plain"]
 
 
-def test_an_explicit_selection_without_a_marked_test_says_so(session, where):
+def test_an_explicit_selection_without_a_marked_test_says_so(session):
     """One line in the summary, only if asked on the command line, and not where a marked test exists."""
     line = (
         "--start-methods=fork,spawn had no effect: no test is marked with @pytest.mark.startmethods "
         "(--start-methods-discover finds the tests that start processes)"
     )
     session.file(test_a="def test_a(): pass").ini(start_methods="spawn")
-    assert session.run("--start-methods=fork,spawn", where=where).lines.count(line) == 1
-    assert "start_methods" not in session.run(where=where).out
+    assert session.run("--start-methods=fork,spawn").lines.count(line) == 1
+    assert "start_methods" not in session.run().out
     session.file(test_b=MARKED)
-    assert line not in session.run("--start-methods=fork,spawn", where=where).out
-    assert line not in session.run("--start-methods=fork,spawn", "-k", "plain", where=where).out
+    assert line not in session.run("--start-methods=fork,spawn").out
+    assert line not in session.run("--start-methods=fork,spawn", "-k", "plain").out
 
 
 def test_requesting_the_fixture_opts_in(session):
@@ -533,18 +531,18 @@ LEFT_OUT = {
 
 
 @pytest.mark.parametrize("kind", LEFT_OUT)
-def test_a_marked_thing_that_cannot_be_legs_is_said_aloud(session, where, kind):
+def test_a_marked_thing_that_cannot_be_legs_is_said_aloud(session, kind):
     """One warning for each reason and file, and the thing runs as it always did."""
     source, message = LEFT_OUT[kind]
     session.file(test_a=source)
-    outcome = session.run("--doctest-modules", where=where)
+    outcome = session.run("--doctest-modules")
     message = message.format(path=session.path / "test_a.py")
     assert sum(f"StartMethodWarning: {message}" in line for line in outcome.lines) == 1
     assert set(outcome.results.values()) == {"passed"}
     assert outcome.status == 0
 
 
-def test_a_marked_item_without_a_line_is_said_aloud(session, where):
+def test_a_marked_item_without_a_line_is_said_aloud(session):
     """An item of another plugin need not know in which line it stands."""
     session.file(
         conftest="""
@@ -563,7 +561,7 @@ def test_a_marked_item_without_a_line_is_said_aloud(session, where):
             return File.from_parent(parent, path=file_path) if file_path.suffix == ".sql" else None
         """
     ).file("test_a.sql", "")
-    outcome = session.run(where=where)
+    outcome = session.run()
     assert (
         "test_a.sql:1: StartMethodWarning: test_a.sql::query is marked startmethods and runs only once: legs are made "
         "of test functions, and this is of type Item"
@@ -669,8 +667,8 @@ def test_collect_only_starts_and_loads_nothing(session):
         import sys
 
         def pytest_unconfigure(config):
-            loaded = ("running", "activation", "launches", "diagnosis", "walk")
-            print("loaded:", [name for name in loaded if f"pytest_startmethod.{name}" in sys.modules])
+            rooms = ("activation", "launches", "pickling", "state", "causes", "experiments", "session.running")
+            print("loaded:", [room for room in rooms if f"pytest_startmethod.{room}" in sys.modules])
             print("forkserver:", "multiprocessing.forkserver" in sys.modules, "cloudpickle" in sys.modules)
         """,
         test_a=MARKED,
@@ -693,7 +691,8 @@ def test_strict_settings_accept_us(session):
     assert outcome.names == {"test_a[fork]": "passed", "test_plain": "passed"}
 
 
-def test_installed_and_unused_is_silent(session, where):
+@pytest.mark.own_interpreter
+def test_installed_and_unused_is_silent(session):
     """The output has no word of ours, and multiprocessing and cloudpickle are not imported for us."""
     session.file(
         test_a="""
@@ -703,12 +702,11 @@ def test_installed_and_unused_is_silent(session, where):
             print("imported:", "multiprocessing.context" in sys.modules, "cloudpickle" in sys.modules)
         """
     )
-    outcome = session.run("-rA", "-v", where=where)
+    outcome = session.run("-rA", "-v")
     assert outcome.status == 0
     for word in ("startmethod", "start method", "start_method"):
         assert word not in "\n".join(line for line in outcome.lines if "pytest_startmethod.plugin" not in line).lower()
-    if where == "subprocess":
-        assert "imported: False False" in outcome.lines
+    assert "imported: False False" in outcome.lines
 
 
 def test_the_plugin_can_be_left_out(session):

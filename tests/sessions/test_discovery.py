@@ -93,12 +93,12 @@ def test_a_test_that_starts_a_process_runs_again_under_the_other_methods(session
     assert "19 passed" in outcome.lines[-1] or "19 passed" in outcome.out
 
 
-def test_what_fails_under_another_method_fails_the_run(session: Session, where: Where) -> None:
+def test_what_fails_under_another_method_fails_the_run(session: Session) -> None:
     source = suite("""
     def test_local():
         start(target=lambda: None)
     """)
-    outcome = session.file(test_a=source).run(DISCOVER, where=where)
+    outcome = session.file(test_a=source).run(DISCOVER)
     assert outcome.status == 1
     if OWN == "fork":
         assert outcome.names == {
@@ -184,7 +184,7 @@ def test_a_context_that_names_its_method_is_noted_and_the_test_runs_once(session
     assert noted == [[f"test_a.py::{name}", "spawn", 1] for name in names]
 
 
-def test_a_task_in_a_pool_of_a_wider_fixture_counts_and_so_does_its_process(session: Session, where: Where) -> None:
+def test_a_task_in_a_pool_of_a_wider_fixture_counts_and_so_does_its_process(session: Session) -> None:
     source = suite("""
     @pytest.fixture(scope="module")
     def pool():
@@ -221,7 +221,7 @@ def test_a_task_in_a_pool_of_a_wider_fixture_counts_and_so_does_its_process(sess
     def test_e():
         pass
     """)
-    outcome = session.file(test_a=source).run(DISCOVER, where=where)
+    outcome = session.file(test_a=source).run(DISCOVER)
     assert outcome.status == 0, outcome.out
     assert outcome.names == {**legs("test_a", "test_b", "test_c", "test_d"), "test_e": "passed"}
     assert "vacuous" not in outcome.out
@@ -377,7 +377,7 @@ def test_the_methods_are_those_that_are_selected(session: Session) -> None:
     )
 
 
-def test_a_method_that_the_suite_sets_itself_is_the_first_run_s(session: Session, where: Where) -> None:
+def test_a_method_that_the_suite_sets_itself_is_the_first_run_s(session: Session) -> None:
     conftest = """
     import multiprocessing
 
@@ -457,17 +457,16 @@ def test_a_first_run_that_fails_is_not_run_again_if_the_session_ends_there(sessi
 
 
 @pytest.mark.parametrize("option", ["--lf", "--sw"])
-@pytest.mark.parametrize("where", ["subprocess", "xdist"])
-def test_a_failing_leg_leads_the_next_run_to_its_test(session: Session, option: str, where: Where) -> None:
+def test_a_failing_leg_leads_the_next_run_to_its_test(session: Session, option: str) -> None:
     session.file(test_a=FAILING, test_0="def test_0(): pass")
-    session.run(DISCOVER, option, where=where)
+    session.run(DISCOVER, option)
     outcome = session.run(DISCOVER, option, "--co", "-q")
     assert "test_a.py::test_a" in outcome.lines
     assert "test_0.py::test_0" not in outcome.lines
-    outcome = session.run(DISCOVER, option, where=where)
+    outcome = session.run(DISCOVER, option)
     assert outcome.names["test_a[spawn]"] == "failed"
     session.file("fixed", "")
-    outcome = session.run(DISCOVER, option, where=where)
+    outcome = session.run(DISCOVER, option)
     assert outcome.status == 0, outcome.out
     assert outcome.names["test_a[spawn]"] == "passed"
     cache = session.path / ".pytest_cache/v/cache"
@@ -478,16 +477,16 @@ def test_a_failing_leg_leads_the_next_run_to_its_test(session: Session, option: 
         assert json.loads((cache / "stepwise").read_text())["last_failed"] is None
 
 
-def test_progress_stays_within_a_hundred_percent(session: Session, where: Where) -> None:
-    outcome = session.file(test_a=PASSED).run(DISCOVER, "-v", where=where)
+def test_progress_stays_within_a_hundred_percent(session: Session) -> None:
+    outcome = session.file(test_a=PASSED).run(DISCOVER, "-v")
     percents = [int(each) for each in re.findall(r"\[ *(\d+)%\]", outcome.out)]
     assert percents
     assert max(percents) == 100
     assert percents[-1] == 100
 
 
-def test_durations_and_junit_have_the_legs(session: Session, where: Where) -> None:
-    outcome = session.file(test_a=PASSED).run(DISCOVER, "--durations=0", "-vv", "--junitxml=x.xml", where=where)
+def test_durations_and_junit_have_the_legs(session: Session) -> None:
+    outcome = session.file(test_a=PASSED).run(DISCOVER, "--durations=0", "-vv", "--junitxml=x.xml")
     assert "call     test_a.py::test_start[spawn]" in outcome.out
     text = (session.path / "x.xml").read_text(encoding="utf-8")
     assert text.count("<testcase") == 19
@@ -506,12 +505,12 @@ def test_collecting_starts_nothing(session: Session) -> None:
     assert DISCOVER not in outcome.out
 
 
-def test_a_suite_that_starts_nothing_hears_of_it_in_one_line(session: Session, where: Where) -> None:
+def test_a_suite_that_starts_nothing_hears_of_it_in_one_line(session: Session) -> None:
     session.file(test_a="def test_a(): pass")
     line = "--start-methods-discover: no unmarked test started a process by the default start method"
-    assert line in session.run(DISCOVER, where=where).lines
-    assert "start method" not in session.run(DISCOVER, "-q", where=where).out
-    assert "had no effect" not in session.run(DISCOVER, "--start-methods=all", where=where).out
+    assert line in session.run(DISCOVER).lines
+    assert "start method" not in session.run(DISCOVER, "-q").out
+    assert "had no effect" not in session.run(DISCOVER, "--start-methods=all").out
 
 
 @pytest.mark.parametrize(
@@ -553,7 +552,7 @@ def marks(outcome: Any) -> list[str]:
 
 
 @pytest.mark.skipif(OWN != "fork", reason="what fails is what fork hides")
-def test_the_markers_are_printed_file_by_file(session: Session, where: Where) -> None:
+def test_the_markers_are_printed_file_by_file(session: Session) -> None:
     session.file(
         test_all=suite("""
     def test_a():
@@ -588,7 +587,7 @@ def test_the_markers_are_printed_file_by_file(session: Session, where: Where) ->
         assert type(multiprocessing.get_context()).__name__ != "SpawnContext"
     """),
     )
-    outcome = session.run(DISCOVER, where=where)
+    outcome = session.run(DISCOVER)
     assert marks(outcome) == [
         "test_all.py",
         "    pytestmark = pytest.mark.startmethods  # all 2 tests start processes",
@@ -817,7 +816,7 @@ TAKEN_AT_IMPORT = """
 
 
 @pytest.mark.parametrize("importer", ["conftest", "test_a"])
-def test_context_taken_at_import_is_the_legs(session: Session, importer: str, where: Where) -> None:
+def test_context_taken_at_import_is_the_legs(session: Session, importer: str) -> None:
     """What a module took from the default context when it was imported starts the leg's kind of processes, too."""
     session.file(
         taken="""
@@ -835,6 +834,6 @@ def test_context_taken_at_import_is_the_legs(session: Session, importer: str, wh
     default = mp.interpreter_default()
     others = [each for each in ("fork", "spawn", "forkserver") if each != default]
     expected = {"test_taken": "passed", **{f"test_taken[{each}]": "passed" for each in others}, "test_named": "passed"}
-    outcome = session.run("--start-methods-discover", where=where)
+    outcome = session.run("--start-methods-discover")
     assert outcome.names == expected, outcome.out
     assert "vacuous" not in outcome.out

@@ -49,7 +49,7 @@ def log_of(outcome) -> str:
     return line.partition("log: ")[2]
 
 
-def test_the_values(session, where):
+def test_the_values(session):
     """A string, and the context of that name."""
     session.file(
         test_a="""
@@ -60,7 +60,7 @@ def test_the_values(session, where):
             assert multiprocessing.get_start_method() == start_method
         """
     )
-    outcome = session.run(where=where)
+    outcome = session.run()
     assert outcome.names == {f"test_a[{method}]": "passed" for method in ("fork", "spawn", "forkserver")}
 
 
@@ -243,7 +243,7 @@ def test_setup_failures_of_a_wide_fixture_stay_with_their_method(session):
     }
 
 
-def test_asking_at_run_time_without_a_leg_is_said_aloud(session, where):
+def test_asking_at_run_time_without_a_leg_is_said_aloud(session):
     """``getfixturevalue`` comes too late to make legs: the test gets what is in force, and a warning names it."""
     session.file(
         test_a="""
@@ -254,7 +254,7 @@ def test_asking_at_run_time_without_a_leg_is_said_aloud(session, where):
             assert multiprocessing.get_start_method(allow_none=True) is None
         """
     ).platform("spawn", "fork")
-    outcome = session.run(where="subprocess" if where == "in-process" else where)
+    outcome = session.run()
     assert outcome.names == {"test_a": "passed"}
     message = (
         "StartMethodWarning: test_a.py::test_a asks for start_method at run time, when it is too late to make it one "

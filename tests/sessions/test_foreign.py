@@ -65,9 +65,9 @@ def test_forks():
 
 
 @posix
-def test_os_fork_alone_is_vacuous(session, where):
+def test_os_fork_alone_is_vacuous(session):
     """A leg that only forked says nothing about its method: SM502 with the line, and the block with the count."""
-    out = session.file(test_a=FORK).run(where=where)
+    out = session.file(test_a=FORK).run()
     assert out.names == {"test_forks[spawn]": "passed"}
     assert summary(out) == [
         "             passed  vacuous",
@@ -407,7 +407,7 @@ def test_it_is_not_imported_at_start_up():
     code = (
         "import sys, pytest_startmethod.plugin, pytest_startmethod.hookspecs\n"
         "print(sorted(n for n in sys.modules if n.startswith('pytest_startmethod.') "
-        "and n.rpartition('.')[2] in ('backends', 'failed', 'foreign')))\n"
+        "and n.rpartition('.')[2] in ('backends', 'diagnose_hook', 'foreign')))\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
@@ -415,7 +415,7 @@ def test_it_is_not_imported_at_start_up():
 
 
 @posix
-def test_discovery_counts_what_no_leg_can_reach(session, where):
+def test_discovery_counts_what_no_leg_can_reach(session):
     """An unmarked test that starts processes past the default context only becomes no leg, and is told all the same."""
     out = session.file(
         test_a="""
@@ -442,7 +442,7 @@ def test_discovery_counts_what_no_leg_can_reach(session, where):
         def test_nothing():
             pass
         """
-    ).run("--start-methods-discover", where=where)
+    ).run("--start-methods-discover")
     assert list(out.names.values()) == ["passed"] * 3
     assert block(out)[:-1] == [
         "not exercised: 2 processes with a context of their own",

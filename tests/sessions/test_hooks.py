@@ -48,9 +48,9 @@ def test_a():
 """
 
 
-def test_finding_with_a_code_of_its_own_is_shown_and_grouped(session, where):
+def test_finding_with_a_code_of_its_own_is_shown_and_grouped(session):
     """It stands below the failure and in the summary like one of ours, and crosses xdist."""
-    out = session.file(conftest=hook("return [finding(evidence=('a fact',))]"), test_a=FAILING).run(where=where)
+    out = session.file(conftest=hook("return [finding(evidence=('a fact',))]"), test_a=FAILING).run()
     assert out.names == {"test_a[spawn]": "failed"}
     at = out.lines.index("------------------------ start method spawn: XY001 own -------------------------")
     assert out.lines[at + 1 : at + 5] == ["  thing", "  It is so.", "  a fact", "  fix: do it"]

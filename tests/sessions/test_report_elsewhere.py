@@ -128,10 +128,9 @@ def test_painted_tables():
 # -- JUnit -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("where", ["subprocess", "xdist"])
-def test_junit_has_properties_of_each_leg(session, where):
+def test_junit_has_properties_of_each_leg(session):
     """Its method, and what was found."""
-    session.file(test_a=SUITE).run("--junitxml=r.xml", where=where)
+    session.file(test_a=SUITE).run("--junitxml=r.xml")
     cases = ElementTree.parse(session.path / "r.xml").getroot().iter("testcase")
     found = {case.get("name"): [(p.get("name"), p.get("value")) for p in case.iter("property")] for case in cases}
     vacuous = ("start_method_vacuous", "SM501 vacuous")
@@ -154,14 +153,13 @@ def test_flaky_leg_says_so_in_junit():
 # -- pytest-html -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("where", ["subprocess", "xdist"])
-def test_pytest_html_has_a_column(session, where):
+def test_pytest_html_has_a_column(session):
     """With the method and the codes of each leg; what was found is in its row."""
     pytest.importorskip("pytest_html", reason="pytest-html is not installed")
     session.file(test_a=SUITE, test_b=PLAIN).plugin(
         "pytest_metadata.plugin", "pytest_html.plugin", "pytest_html.fixtures"
     )
-    outcome = session.run("--html=r.html", "--self-contained-html", where=where)
+    outcome = session.run("--html=r.html", "--self-contained-html")
     assert "INTERNALERROR" not in outcome.out
     text = (session.path / "r.html").read_text(encoding="utf-8")
     assert text.count(pytest_html.HEADER) == 1
@@ -229,16 +227,15 @@ def test_files_are_relative_to_the_workspace():
     assert line.startswith("::error file=tests/test_a.py,line=7,")
 
 
-@pytest.mark.parametrize("where", ["subprocess", "xdist"])
 @pytest.mark.parametrize("args", [[], ["-q"]])
-def test_annotations_are_printed_once_and_only_there(session, monkeypatch, where, args):
+def test_annotations_are_printed_once_and_only_there(session, monkeypatch, args):
     """By the controller; each at the beginning of a line."""
     session.file(test_a=SUITE)
     monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
-    assert "::error" not in session.run(where=where).out
+    assert "::error" not in session.run().out
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     monkeypatch.setenv("GITHUB_WORKSPACE", str(session.path))
-    outcome = session.run(*args, where=where)
+    outcome = session.run(*args)
     found = [line.partition(" (start methods)")[0] for line in outcome.lines if line.startswith("::")]
     assert found == [
         "::error file=test_a.py,line=11,title=SM101 local-function",

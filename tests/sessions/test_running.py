@@ -35,7 +35,7 @@ SECTION = """\
 """
 
 
-def test_each_leg_has_its_method_from_first_fixture_to_last(session, where):
+def test_each_leg_has_its_method_from_first_fixture_to_last(session):
     """Set-up, call and tear-down of a leg see its method; the unmarked neighbour sees the interpreter's own."""
     session.file(
         test_a="""
@@ -68,7 +68,7 @@ def test_each_leg_has_its_method_from_first_fixture_to_last(session, where):
             assert multiprocessing.get_start_method() == "spawn"
         """
     )
-    outcome = session.run("-p", "no:randomly", where=where)
+    outcome = session.run("-p", "no:randomly")
     assert outcome.status == 0, outcome.out
     assert outcome.names == dict.fromkeys(
         ["test_leg[fork]", "test_leg[spawn]", "test_leg[forkserver]", "test_plain", "test_another[spawn]"], "passed"
@@ -156,9 +156,9 @@ def test_what_a_task_or_a_message_cannot_hold_is_placed_where_it_was_handed_in(s
     ]
 
 
-def test_failure_keeps_its_exception_and_gains_a_section(session, where):
+def test_failure_keeps_its_exception_and_gains_a_section(session):
     """The user's error stands first, without CPython's frames; the section explains it."""
-    outcome = session.file(test_a=LOCAL).run(where=where)
+    outcome = session.file(test_a=LOCAL).run()
     assert outcome.names == {
         "test_local[fork]": "passed",
         "test_local[spawn]": "failed",
@@ -205,9 +205,9 @@ def test_section_survives_every_traceback_style(session, style):
     assert "SM101 local-function: 1 leg of 1 test (spawn)" in outcome.lines
 
 
-def test_summary_counts_and_names(session, where):
+def test_summary_counts_and_names(session):
     """The table, the verdicts, the cause with its first leg; at -v every leg."""
-    outcome = session.file(test_a=LOCAL).run(where=where)
+    outcome = session.file(test_a=LOCAL).run()
     start = outcome.lines.index("================================ start methods =================================")
     assert outcome.lines[start + 1 : start + 15] == [
         "             passed   failed",
@@ -223,7 +223,7 @@ def test_summary_counts_and_names(session, where):
         "  fix: move `local` out of `test_local` to module level",
         "  first: test_a.py::test_local[spawn] and 1 more (-v)",
     ]
-    verbose = session.run("-v", where=where)
+    verbose = session.run("-v")
     tail = verbose.out[verbose.out.index("= start methods") :]
     assert "  test_a.py::test_local[spawn]\n  test_a.py::test_local[forkserver]\n" in tail
 
@@ -234,7 +234,7 @@ def test_quiet_is_quiet(session):
     assert "start method" not in session.file(test_a="def test_a(): pass\n").run("-v").out
 
 
-def test_one_start_that_fails_many_tests_is_explained_once(session, where):
+def test_one_start_that_fails_many_tests_is_explained_once(session):
     """A module fixture's failed start is replayed for every test: one cause, one count."""
     session.file(
         test_a="""
@@ -253,7 +253,7 @@ def test_one_start_that_fails_many_tests_is_explained_once(session, where):
             pass
         """
     )
-    outcome = session.run("--dist=loadfile" if where == "xdist" else "--tb=auto", where=where)
+    outcome = session.run()
     assert set(outcome.names.values()) == {"error"}
     assert "SM101 local-function: 4 legs of 4 tests (spawn)" in outcome.lines
     assert outcome.lines.count("  the same as in test_a.py::test_a[spawn-0]") == 3
@@ -317,9 +317,9 @@ def test_prediction_under_fork_alone(session):
     assert "  fix: move `local` out of `test_local` to module level" in outcome.lines
 
 
-def test_precheck_error_fails_the_fork_leg(session, where):
+def test_precheck_error_fails_the_fork_leg(session):
     """Command line beats ini: an unpicklable launch fails its fork leg, with the finding as the reason."""
-    outcome = session.file(test_a=LOCAL).run("--start-methods=fork", "--start-methods-precheck=error", where=where)
+    outcome = session.file(test_a=LOCAL).run("--start-methods=fork", "--start-methods-precheck=error")
     assert outcome.names == {"test_local[fork]": "failed"}
     assert (
         "pre-check: what this test starts under fork would not start under spawn"
@@ -345,9 +345,9 @@ VACUOUS = """
 """
 
 
-def test_vacuous_leg_is_named(session, where):
+def test_vacuous_leg_is_named(session):
     """The default changes no outcome."""
-    outcome = session.file(test_a=VACUOUS).run(where=where)
+    outcome = session.file(test_a=VACUOUS).run()
     assert outcome.names == {"test_a[spawn]": "passed"}
     start = outcome.lines.index("SM501 vacuous: 1 leg passed and started nothing with its method")
     assert outcome.lines[start : start + 4] == [
@@ -358,9 +358,9 @@ def test_vacuous_leg_is_named(session, where):
     ]
 
 
-def test_vacuous_leg_can_fail(session, where):
+def test_vacuous_leg_can_fail(session):
     """With `fail` the leg's failure is the finding."""
-    outcome = session.file(test_a=VACUOUS).run("--start-methods-vacuous=fail", where=where)
+    outcome = session.file(test_a=VACUOUS).run("--start-methods-vacuous=fail")
     assert outcome.names == {"test_a[spawn]": "failed"}
     assert outcome.reasons["test_a.py::test_a[spawn]"] == (
         "vacuous: started no process (SM501)\nfix: take the marker off this test, or start the process in the test"
@@ -928,7 +928,7 @@ def test_multiprocessing_is_itself_again_when_a_session_stops_between_legs(sessi
     assert (multiprocessing.process.BaseProcess.start, multiprocessing.spawn.get_preparation_data) == (start, data)
 
 
-def test_unmarked_test_between_legs_sees_multiprocessing_itself(session, where):
+def test_unmarked_test_between_legs_sees_multiprocessing_itself(session):
     """Legs in a row share what is exchanged for them; a test that is none ends the row."""
     session.file(
         test_a="""
@@ -958,7 +958,7 @@ def test_unmarked_test_between_legs_sees_multiprocessing_itself(session, where):
             assert all(a is b for a, b in zip(now(), ORIGINAL))
         """
     )
-    out = session.run("--start-methods-vacuous=ignore", where=where)
+    out = session.run("--start-methods-vacuous=ignore")
     assert set(out.results.values()) == {"passed"}
     assert len(out.results) == 8
 

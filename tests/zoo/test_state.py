@@ -270,7 +270,7 @@ def test_users_code_is_what_is_not_installed(tmp_path):
 # -- in a session ------------------------------------------------------------------------------------------------------
 
 
-def test_look_inside_at_vv(session, where):
+def test_look_inside_at_vv(session):
     """Twice verbose, the instructions that read and both namespaces are shown, only where they differ."""
     session.file(
         test_a="""
@@ -291,12 +291,12 @@ def test_look_inside_at_vv(session, where):
             assert parent.recv() == (5, 2)
         """
     )
-    lines = [line.strip() for line in session.run("-vv", where=where).lines]
+    lines = [line.strip() for line in session.run("-vv").lines]
     assert "what test_a.send reads:" in lines
     assert any(line.startswith("test_a.py:5 in send: LOAD_GLOBAL") and "A" in line for line in lines)
     start = lines.index("parent and fresh child, where they differ:")
     assert lines[start + 1 : start + 3] == ["- parent  test_a.A = 5", "+ child   test_a.A = 1"]
-    assert "the look inside" not in session.run(where=where).out
+    assert "the look inside" not in session.run().out
 
 
 def test_installed_package_named_in_the_ini_file_is_looked_into(session):

@@ -23,7 +23,7 @@ from ..model.observed import Difference, Lost, Observed, Read, Seen, Where
 from ..model.place import Place
 from ..source.callers import _tree, user_files
 from ..state import observing
-from ..state.reads import GUESSED
+from ..state.attributes import GUESSED
 from .ranking import causes_first
 
 _MAX_FINDINGS = 12

@@ -114,16 +114,23 @@ def filters() -> list[str]:
 
 
 def logger(name: str) -> dict[str, Any]:
-    """Return what decides about a record of the logger: level, what is disabled, and the handlers up to the root."""
+    """Return what decides about a record of the logger: level, what is disabled, and the handlers up to the root.
+
+    A logger that nobody has made yet is not made: it would have what its nearest ancestor has.
+    """
     import logging
 
-    each: Any = logging.getLogger(name or None)
+    each: Any = existing_logger(name)
+    own = each is not None
+    while each is None:
+        name = name.rpartition(".")[0]
+        each = existing_logger(name)
     handlers: list[str] = []
     found: dict[str, Any] = {
         "level": logging.getLevelName(each.getEffectiveLevel()),
-        "disabled": each.disabled,
+        "disabled": own and each.disabled,
         "disable": logging.root.manager.disable,
-        "filters": [type(one).__qualname__ for one in each.filters],
+        "filters": [type(one).__qualname__ for one in each.filters] if own else [],
         "handlers": handlers,
     }
     while each is not None:
@@ -133,6 +140,14 @@ def logger(name: str) -> dict[str, Any]:
                 handlers.append(f"{cls.__qualname__} at {logging.getLevelName(handler.level)}")
         each = each.parent if each.propagate else None
     return found
+
+
+def existing_logger(name: str) -> Any:
+    """Return the logger of this name if somebody has made it; the root for an empty name."""
+    import logging
+
+    known = logging.root.manager.loggerDict.get(name) if name and name != "root" else logging.root
+    return known if isinstance(known, logging.Logger) else None
 
 
 def level_names() -> dict[int, str]:

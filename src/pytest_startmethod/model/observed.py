@@ -19,6 +19,8 @@ class Where:
     line: int
     function: str
     instruction: str
+    offset: int = field(default=-1, compare=False)
+    """Where it lies in the function's code."""
 
 
 @dataclass(slots=True)

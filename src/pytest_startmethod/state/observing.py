@@ -33,6 +33,7 @@ from ..child.values import (
 from ..model.observed import Binding, Descriptor, Difference, Lost, Observed, Read, Reads, Seen, Where, Write
 from ..source.callers import UserCode, frames, owner, place_of
 from . import reads
+from .instructions import ByCode, operations
 
 if TYPE_CHECKING:
     from .fresh_child import Loader
@@ -115,29 +116,23 @@ def observe(
     return observed
 
 
-_plain: dict[Any, tuple[types.CodeType, Reads]] = {}
-"""What functions without cells read and write that were called with nothing but plain values, by code and types."""
+_plain: ByCode[Reads] = ByCode(1_000)
+"""What functions without cells read and write that were called with nothing but plain values."""
 
 
 def _reads_under_fork(
     function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], user: UserCode, extra: list[Any], limit: int
 ) -> Reads:
     """Return what `reads.of` does, looked up where that was asked before: under fork a start takes a millisecond."""
+
+    def look() -> Reads:
+        return reads.of(function, args, kwargs, is_user=user, extra=extra, limit=limit)
+
     given = [type(each) for each in (*args, *kwargs.values())]
-    key: Any = None
-    if (
-        type(function) is types.FunctionType
-        and function.__closure__ is None
-        and not extra
-        and all(map(_plain_type, given))
-    ):
-        key = (id(function.__code__), id(function.__globals__), len(args), tuple(kwargs), tuple(map(id, given)))
-        if key in _plain:
-            return _plain[key][1]
-    found = reads.of(function, args, kwargs, is_user=user, extra=extra, limit=limit)
-    if key is not None:
-        _plain[key] = function.__code__, found
-    return found
+    if type(function) is not types.FunctionType or function.__closure__ or extra or not all(map(_plain_type, given)):
+        return look()
+    key = (id(function.__globals__), len(args), tuple(kwargs), tuple(map(id, given)), user.packages)
+    return _plain.of(function.__code__, key, look)
 
 
 def _plain_type(cls: type) -> bool:
@@ -448,7 +443,7 @@ def _global_reads(frame: types.FrameType, write: Write, user: UserCode, known: d
     for read in known[id(frame)]:
         if (read.module, read.names[: len(write.names)]) == (write.module, write.names):
             own = read.where.file == file and read.where.function == name
-            if not own or read.where.line > frame.f_lineno:
+            if not own or _follows(frame, read.where.line, read.where.offset):
                 out.append(read.where)
     return [where for where in out if where != write.where]
 
@@ -458,11 +453,15 @@ def _local_reads(frame: types.FrameType, name: str) -> list[Where]:
     function = getattr(code, "co_qualname", code.co_name)
     file = os.path.abspath(code.co_filename)
     found = []
-    for step in reads._instructions(code):
-        named = step.value == name or (type(step.value) is tuple and name in step.value)
-        if named and step.name.startswith("LOAD_") and step.line > frame.f_lineno:
-            found.append(Where(file, step.line, function, step.text))
+    for each in operations(code):
+        if each.value == name and each.op in ("local", "cell", "closure") and _follows(frame, each.line, each.offset):
+            found.append(Where(file, each.line, function, each.text, each.offset))
     return found
+
+
+def _follows(frame: types.FrameType, line: int, offset: int) -> bool:
+    """Return whether an instruction of a running function lies behind the one that is running."""
+    return line > frame.f_lineno or (line == frame.f_lineno and offset > frame.f_lasti)
 
 
 # -- the child ---------------------------------------------------------------------------------------------------------

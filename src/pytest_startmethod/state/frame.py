@@ -1,0 +1,455 @@
+"""Follow the operations of one function with symbols in the place of values."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+import types
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+from ..child.values import MISSING, module_of, public_name
+from ..model.observed import Where, Write
+from .instructions import Operation, operations
+from .symbols import NULL, Bound, Captured, Constant, Each, Instance, Live, Ref, Space, Super, Symbol, texts_of, unbound
+
+if TYPE_CHECKING:
+    from .reads import Search
+
+_ITERATE: Final = frozenset({
+    "iter", "list", "tuple", "set", "frozenset", "dict", "sorted", "sum", "min", "max", "any", "all", "enumerate",
+})  # fmt: skip
+_OF_BUILTINS: Final[dict[str, tuple[str, ...]]] = {
+    **dict.fromkeys(_ITERATE, ("__iter__",)),
+    **{name: (f"__{name}__",) for name in ("len", "next", "repr", "hash", "abs", "reversed", "round", "int", "float")},
+    "bool": ("__bool__", "__len__"),
+    "str": ("__str__", "__repr__"),
+    "print": ("__str__", "__repr__"),
+    "format": ("__format__", "__str__"),
+}
+"""Builtins that call a method of their argument."""
+_MOST_TEXTS: Final = 20
+_BUILD_CLASS: Final = Constant("__build_class__")
+
+
+class Frame:
+    """Follows the operations of one code object; what they read and write goes to its `search`."""
+
+    def __init__(
+        self, search: Search, code: types.CodeType, namespace: dict[str, Any], function: str, names: dict[str, Symbol],
+        cells: dict[str, Symbol], depth: int, receiver: Symbol,
+    ) -> None:  # fmt: skip
+        self.search = search
+        self.code = code
+        self.namespace = namespace
+        builtins = namespace.get("__builtins__")
+        self.builtins: dict[str, Any] = builtins if type(builtins) is dict else module_of(builtins)
+        self.function = function
+        self.locals = names
+        self.cells = cells
+        self.depth = depth
+        self.receiver = receiver
+        self.file = os.path.abspath(code.co_filename)
+        self.stack: list[Symbol] = []
+        self.inner: list[types.CodeType] = []
+        module = namespace.get("__name__")
+        self.module = module if type(module) is str else ""
+        self.named = module_of(sys.modules.get(self.module)) is namespace
+        self.at: Operation | None = None
+        self.keywords: tuple[str, ...] = ()
+        self.branched = False
+        self.bound: set[tuple[str, str]] = set()
+        """Module and name of what is bound before the first branch."""
+
+    @property
+    def where(self) -> Where:
+        """The instruction that is being followed."""
+        at = self.at
+        if at is None:
+            return Where(self.file, self.code.co_firstlineno, self.function, "")
+        return Where(self.file, at.line, self.function, at.text, at.offset)
+
+    def run(self) -> None:
+        """Follow all operations, each once, with the stack of the first way that leads to it."""
+        saved: dict[int, list[Symbol]] = {}
+        ended = False
+        for operation in operations(self.code):
+            known = saved.pop(operation.offset, None)
+            if known is not None:
+                if ended or len(known) > len(self.stack):
+                    self.stack = known
+                ended = False
+            elif ended:
+                self.stack, ended = [], False
+            self.at = operation
+            for depth, method in operation.implied:
+                if depth <= len(self.stack):
+                    self.search.special(self.stack[-depth], method, self.where, self.depth)
+            _FOLLOW[operation.op](self, operation.value)
+            if operation.target is not None:
+                self.branched = True
+                saved.setdefault(operation.target, list(self.stack))
+            ended = operation.ends
+        for code in self.inner:
+            self._enter(code)
+        self.search.out.codes.append((self.file, self.function, self.code.co_firstlineno))
+
+    def _enter(self, code: types.CodeType) -> None:
+        """Follow a function that is defined in this one."""
+        key = (id(code), id(self.receiver), "inner")
+        if key in self.search.seen:
+            return
+        self.search.seen.add(key)
+        cells = {**self.cells, **{n: s for n, s in self.locals.items() if n in code.co_freevars}}
+        name = getattr(code, "co_qualname", f"{self.function}.<locals>.{code.co_name}")
+        Frame(self.search, code, self.namespace, name, {}, cells, self.depth, self.receiver).run()
+
+    def pop(self, count: int = 1) -> list[Symbol]:
+        """Take values from the stack: the one on top is the last."""
+        if count <= 0:
+            return []
+        popped = self.stack[-count:]
+        del self.stack[-count:]
+        return [None] * (count - len(popped)) + popped
+
+    def push(self, symbol: Symbol) -> None:
+        """Put a value on the stack."""
+        self.stack.append(symbol)
+
+    def use(self, symbols: Iterable[Symbol]) -> None:
+        """Mark the whole of each value as read, not just a part of it."""
+        for symbol in map(unbound, symbols):
+            if isinstance(symbol, Ref):
+                symbol.read.whole = True
+
+    def binds(self, module: str, name: str) -> None:
+        """Note that a module's name is bound here."""
+        self.search.write(Write(module, (name,), self.where, True))
+        if not self.branched:
+            self.bound.add((module, name))
+
+    # variables
+
+    def do_nothing(self, _value: Any) -> None:
+        """Has no effect."""
+
+    def do_global(self, name: str) -> None:
+        """Load a name of the module, else of the builtins."""
+        search, value = self.search, self.namespace.get(name, MISSING)
+        if value is MISSING and name in self.builtins:
+            self.push(search.ref("builtins", (name,), self.builtins[name], self.where, self.depth))
+        elif self.named:
+            ref = search.ref(self.module, (name,), value, self.where, self.depth)
+            ref.read.after_write = (self.module, name) in self.bound
+            self.push(ref)
+        else:
+            if value is not MISSING:
+                search.uses(value, None, self.depth)
+            self.push(Live(value, "") if value is not MISSING else None)
+
+    def do_local(self, name: str) -> None:
+        """Load a variable of the function."""
+        self.push(self.locals.get(name))
+
+    def do_store_local(self, name: str) -> None:
+        """Bind a variable of the function."""
+        self.locals[name] = self.pop()[0]
+
+    def do_cell(self, name: str) -> None:
+        """Load a variable that functions share."""
+        symbol = self.cells.get(name, self.locals.get(name))
+        if isinstance(symbol, Captured):
+            symbol = self.search.captured(symbol, self.where, self.depth)
+        self.push(symbol)
+
+    def do_closure(self, name: str) -> None:
+        """Load the cell of such a variable, for a function that is being made."""
+        self.push(self.cells.get(name, self.locals.get(name)))
+
+    def do_store_cell(self, name: str) -> None:
+        """Bind a variable that functions share."""
+        (symbol,) = self.pop()
+        if name not in self.cells or name not in self.code.co_freevars:
+            self.locals[name] = symbol
+            return
+        held = self.cells[name]
+        if isinstance(held, Captured):
+            self.search.write(Write(held.module, (*held.names, "__closure__"), self.where, True))
+        else:
+            self.search.write(Write("", (name,), self.where, True))
+
+    def do_constant(self, value: Any) -> None:
+        """Load a constant; the code of an inner function is followed afterwards."""
+        if type(value) is types.CodeType:
+            self.inner.append(value)
+        self.push(Constant(value))
+
+    def do_build_class(self, _value: Any) -> None:
+        """Load what a class statement calls with its body, its name and its bases."""
+        self.push(_BUILD_CLASS)
+
+    def do_null(self, _value: Any) -> None:
+        """Push NULL beside a callable."""
+        self.push(NULL)
+
+    def do_store_global(self, name: str) -> None:
+        """Bind a name of the module."""
+        self.use(self.pop())
+        self.binds(self.module, name)
+
+    def do_delete_global(self, name: str) -> None:
+        """Remove a name of the module."""
+        self.search.write(Write(self.module, (name,), self.where, True))
+
+    def do_import_name(self, name: str) -> None:
+        """Import a module."""
+        self.pop(2)
+        package = self.namespace.get("__package__") or self.module.rpartition(".")[0]
+        module = sys.modules.get(name)
+        if module is None and name not in sys.modules and package:
+            module = sys.modules.get(f"{package}.{name}".rstrip("."))
+        if module is not None or name in sys.modules:
+            self.search.out.imports.setdefault(name, self.where)
+        self.push(self.search.module(module, self.where) if module is not None else None)
+
+    def do_import_from(self, name: str) -> None:
+        """Load a name of the module on top of the stack."""
+        module = self.stack[-1] if self.stack else None
+        self.push(self.search.attr(module, name, self.where, self.depth) if module is not None else None)
+
+    # attributes and items
+
+    def do_attribute(self, name: str) -> None:
+        """Load an attribute."""
+        (symbol,) = self.pop()
+        found = self.search.attr(symbol, name, self.where, self.depth)
+        if isinstance(found, Ref) and found.names == (name,) and (found.module, name) in self.bound:
+            found.read.after_write = True
+        self.push(found if found is not None else Bound(symbol, name, None))
+
+    def do_super_attribute(self, name: str) -> None:
+        """Load an attribute of ``super()``."""
+        self.pop(3)
+        found = self._super()
+        self.push(self.search.attr(found, name, self.where, self.depth) if found is not None else None)
+
+    def do_item(self, _value: Any) -> None:
+        """Load ``container[key]``."""
+        container, key = self.pop(2)
+        found: Symbol = None
+        for each in [key.value] if isinstance(key, Constant) else texts_of(key)[:_MOST_TEXTS]:
+            found = self.search.item(container, each, self.where, self.depth)
+        if found is None:
+            self.use([container])
+        self.use([key])
+        self.push(found)
+
+    def do_store_attribute(self, name: str) -> None:
+        """Bind an attribute."""
+        assigned, owner = self.pop(2)
+        self.use([assigned])
+        self._store(owner, name)
+
+    def do_delete_attribute(self, name: str) -> None:
+        """Remove an attribute."""
+        self._store(self.pop()[0], name)
+
+    def _store(self, owner: Symbol, name: str) -> None:
+        owner = unbound(owner)
+        if not isinstance(owner, (Ref, Live)):
+            return
+        if isinstance(owner, Ref):
+            owner.read.refined = True
+        kind = type(owner.value)
+        if issubclass(kind, types.ModuleType) and isinstance(owner, Ref):
+            module = module_of(owner.value).get("__name__")
+            if type(module) is str:
+                self.binds(module, name)
+        elif issubclass(kind, type):
+            module, qualname = public_name(owner.value)
+            self.search.write(Write(module, (*qualname.split("."), name), self.where, True))
+        else:
+            self.search.changes(owner, self.where)
+
+    def do_store_item(self, _value: Any) -> None:
+        """Bind ``container[key]``."""
+        self._change(self.pop(3))
+
+    def do_delete_item(self, _value: Any) -> None:
+        """Remove ``container[key]``."""
+        self._change(self.pop(2))
+
+    def _change(self, parts: list[Symbol]) -> None:
+        container = parts[-2]
+        self.use(each for each in parts if each is not container)
+        if isinstance(container, Ref):
+            container.read.refined = True
+            if type(container.value).__name__ == "_Environ":
+                return
+        if isinstance(container, Space):  # globals()["X"] = ...
+            for text in texts_of(parts[-1])[:_MOST_TEXTS]:
+                self._store(container.symbol, text)
+            return
+        self.search.changes(container, self.where)
+
+    # calls
+
+    def do_keywords(self, names: tuple[str, ...]) -> None:
+        """Name the last arguments of the next call."""
+        self.keywords = names
+
+    def do_call(self, value: tuple[int, int, bool]) -> None:
+        """Call with so many arguments; `value` also says how many slots the callable has, and whether names follow."""
+        count, slots, named = value
+        names, self.keywords = self.keywords, ()
+        if named:
+            (constant,) = self.pop()
+            names = constant.value if isinstance(constant, Constant) and type(constant.value) is tuple else ()
+        args = self.pop(count)
+        callee = next((each for each in self.pop(slots) if each is not NULL), None)
+        positional = args[: len(args) - len(names)]
+        keywords = dict(zip(names, args[len(positional) :], strict=False))
+        if isinstance(callee, Ref) and callee.module == "builtins":
+            name = callee.names[-1]
+            for method in _OF_BUILTINS.get(name, ()):
+                self.search.special(positional[0] if positional else None, method, self.where, self.depth)
+            follow = _BUILTINS.get(name)
+            found = follow(self, positional) if follow is not None else None
+            if found is not None:
+                self.push(found[0])
+                return
+        self.use(args)
+        if callee is _BUILD_CLASS:
+            self.search.subclassed(positional[2:], self.depth)
+        if isinstance(callee, Bound) and isinstance(callee.symbol, Ref):
+            callee.symbol.read.called = True
+        self.push(self.search.call(callee, positional, keywords, self.depth, self.where))
+
+    def do_call_unpacked(self, count: int) -> None:
+        """Call with ``*args`` and ``**kwargs``."""
+        popped = self.pop(count)
+        callee = next((each for each in popped if each is not NULL), None)
+        self.use(each for each in popped if each is not callee)
+        self.push(self.search.call(callee, [], {}, self.depth, self.where) if callee is not None else None)
+
+    def _getattr(self, args: list[Symbol]) -> tuple[Symbol] | None:
+        names = texts_of(args[1])[:_MOST_TEXTS] if len(args) > 1 else ()
+        self.use(args[1:2])
+        found: list[Symbol] = [self.search.attr(args[0], name, self.where, self.depth) for name in names]
+        return (found[-1],) if found else None
+
+    def _hasattr(self, args: list[Symbol]) -> tuple[Symbol] | None:
+        return None if self._getattr(args) is None else (None,)
+
+    def _setattr(self, args: list[Symbol]) -> tuple[Symbol] | None:
+        names = texts_of(args[1]) if len(args) > 2 else ()
+        for name in names[:_MOST_TEXTS]:
+            self._store(args[0], name)
+        return (None,) if names else None
+
+    def _namespace(self, args: list[Symbol]) -> tuple[Symbol] | None:
+        """Follow ``globals()`` and ``vars(module)``; unless a key follows, all names that the code states are read."""
+        if args:
+            symbol = args[0]
+            module = isinstance(symbol, Ref) and issubclass(type(symbol.value), types.ModuleType)
+            return (Space(symbol),) if module else None
+        if not self.named:
+            return None
+        for text in _constants(self.code):
+            if text in self.namespace:
+                ref = self.search.ref(self.module, (text,), self.namespace[text], self.where, self.depth)
+                ref.read.whole = True
+        return (Space(self.search.module(sys.modules[self.module], self.where)),)
+
+    def _type(self, args: list[Symbol]) -> tuple[Symbol] | None:
+        symbol = args[0] if len(args) == 1 else None
+        cls = symbol.cls if isinstance(symbol, Instance) else type(symbol.value) if isinstance(symbol, Live) else None
+        return (Live(cls, ""),) if cls is not None else None
+
+    def _super_call(self, _args: list[Symbol]) -> tuple[Symbol] | None:
+        return (self._super(),)
+
+    def _super(self) -> Super | None:
+        """Return ``super()`` here: the class among the receiver's whose body has this code, and the receiver."""
+        receiver = self.receiver
+        if isinstance(receiver, Instance):
+            cls: Any = receiver.cls
+        else:
+            value = receiver.value if isinstance(receiver, (Live, Ref)) else None
+            cls = value if issubclass(type(value), type) else type(value)
+        for owner in type.__dict__["__mro__"].__get__(cls):
+            for value in type.__getattribute__(owner, "__dict__").values():
+                func = value.__func__ if type(value) in (classmethod, staticmethod) else value
+                func = func.fget if type(func) is property else func
+                if type(func) is types.FunctionType and func.__code__ is self.code:
+                    return Super(cls, owner, receiver)
+        return None
+
+    # the stack
+
+    def do_pop(self, count: int) -> None:
+        """Drop values: an import, or a result that nobody wants."""
+        self.pop(count)
+
+    def do_copy(self, index: int) -> None:
+        """Push a value of the stack once more."""
+        self.push(self.stack[-index] if 0 < index <= len(self.stack) else None)
+
+    def do_swap(self, index: int) -> None:
+        """Exchange the value on top with one below."""
+        if 1 < index <= len(self.stack):
+            self.stack[-1], self.stack[-index] = self.stack[-index], self.stack[-1]
+
+    def do_rotate(self, count: int) -> None:
+        """Move the value on top below others."""
+        if 1 < count <= len(self.stack):
+            self.stack.insert(len(self.stack) - count, self.stack.pop())
+
+    def do_iterate(self, pushed: int) -> None:
+        """Get an iterator; strings that a loop runs over stay known."""
+        (symbol,) = self.pop()
+        self.use([symbol])
+        value: Any = symbol.value if isinstance(symbol, (Constant, Ref, Live)) else None
+        parts = itertools.islice(value, _MOST_TEXTS) if type(value) in (tuple, list, set, frozenset, dict) else ()
+        texts = tuple(each for each in parts if type(each) is str)
+        self.stack += [Each(texts) if texts else None, *[None] * (pushed - 1)]
+
+    def do_next(self, _value: Any) -> None:
+        """Get the next value of an iterator, which from 3.15 on may lie below an index."""
+        self.push(next((each for each in reversed(self.stack[-2:]) if isinstance(each, Each)), None))
+
+    def do_enter(self, value: tuple[int, int]) -> None:
+        """Enter a context manager."""
+        for each in self.stack[-1:]:
+            self.search.attr(each, "__enter__", self.where, self.depth)
+        self.do_other(value)
+
+    def do_other(self, value: tuple[int, int]) -> None:
+        """Take and push as many values as an instruction without a meaning here does."""
+        taken, pushed = value
+        self.use(self.pop(taken))
+        self.stack += [None] * pushed
+
+
+_FOLLOW: Final[dict[str, Callable[[Frame, Any], None]]] = {
+    name[3:]: method for name, method in vars(Frame).items() if name.startswith("do_")
+}
+_BUILTINS: Final[dict[str, Callable[[Frame, list[Symbol]], tuple[Symbol] | None]]] = {
+    "getattr": Frame._getattr, "hasattr": Frame._hasattr, "setattr": Frame._setattr, "globals": Frame._namespace,
+    "vars": Frame._namespace, "type": Frame._type, "super": Frame._super_call,
+}  # fmt: skip
+"""Builtins that lead to an attribute or a class."""
+
+
+def _constants(code: types.CodeType, depth: int = 3) -> Iterator[str]:
+    """Yield the strings in code and in the functions inside it."""
+    todo: list[Any] = list(code.co_consts)
+    while todo:
+        each = todo.pop()
+        if type(each) is str:
+            yield each
+        elif type(each) in (tuple, frozenset):
+            todo += each
+        elif type(each) is types.CodeType and depth:
+            yield from _constants(each, depth - 1)

@@ -11,62 +11,40 @@ import functools
 import linecache
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..child import process_state
-from ..child.values import differences, module_of, short
+from ..child.values import module_of, short
 from ..model.evidence import Evidence
 from ..model.finding import Fact, Finding, finding_at, source_fact, values
-from ..model.observed import Difference, Lost, Observed, Read, Seen, Where
+from ..model.observed import Difference, Observed, Seen
 from ..model.place import Place
 from ..source.callers import _tree, user_files
 from ..state import observing
 from ..state.attributes import GUESSED
-from .ranking import causes_first
+from . import process, sharing
+from .context import (
+    Context,
+    at,
+    best_place,
+    compares,
+    context_of,
+    initialized,
+    is_touched,
+    observed_in,
+    place_of,
+    reader,
+)
+from .ranking import Ranked, Weight, causes_first
 
 _MAX_FINDINGS = 12
-_MAX_OBSERVED = 6
-"""The code of no more launches and tasks of a leg is compared."""
 _MAX_FILES = 400
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """What else is known of the leg."""
-
-    patches: Sequence[Any] = ()
-    """What was patched while it ran: objects with `target`, a dotted name, `place` and `by`."""
-    touched: frozenset[tuple[str, str]] = frozenset()
-    """File and function of each frame of the tracebacks of parent and children."""
-    lines: frozenset[tuple[str, int]] = frozenset()
-    """File and line of each of the parent's frames."""
-    raised: frozenset[tuple[str, int]] = frozenset()
-    """File and line of each frame of the children's tracebacks."""
-    failed: bool = True
-    passed_under_fork: bool | None = None
-    environ: Mapping[str, str] | None = None
-    """What a forkserver child has, where it is not what the parent has."""
-    tests: tuple[str, ...] = ()
-    """The test's own files: where something was set is looked for there first."""
-    initialized: frozenset[tuple[str, tuple[str, ...]]] = frozenset()
-    """Names that an initializer sets in each worker."""
-    compares: bool = True
-    """Whether values that differ can be the reason: not where the test passes or fails the same way without that."""
-    elsewhere: bool = False
-    """Whether the failure was raised in code of others, and is no assertion."""
-
-
-@dataclass(slots=True)
-class _Ranked:
-    finding: Finding
-    rank: tuple[Any, ...]
 
 
 def findings(evidence: Evidence) -> list[Finding]:
     """Return what the children of a failed leg have otherwise than the parent; causes before notes."""
-    context, seen = _context(evidence), {id(observed): seen for observed, seen in evidence.seen}
+    context, seen = context_of(evidence), {id(observed): seen for observed, seen in evidence.seen}
     found = [each for one in observed_in(evidence) for each in explain(one, seen.get(id(one), ()), context)]
     return causes_first(found)
 
@@ -78,92 +56,42 @@ def to_ask(evidence: Evidence) -> list[Observed]:
     """
     if evidence.failure is not None and evidence.failure.findings:
         return []
-    return [each for each in observed_in(evidence) if each.reads_state] if _compares(evidence) else []
+    return [each for each in observed_in(evidence) if each.reads_state] if compares(evidence) else []
 
 
 def unshared_in(evidence: Evidence) -> list[Finding]:
     """Return notes on what each child of a leg that passed had of its own (SM307)."""
-    context = Context(failed=False, initialized=_initialized(evidence))
+    context = Context(failed=False, initialized=initialized(evidence))
     return [found for each in observed_in(evidence) if each.primitives for found in unshared(each, context)]
-
-
-def observed_in(evidence: Evidence) -> list[Observed]:
-    """Return what is known of the code of the leg's children, once for each function and line that started it."""
-    every = [each.observed for each in evidence.launches if each.error is None]
-    every += [each.observed for each in evidence.tasks if each.how != "initializer"]
-    every += [each.observed for each in evidence.tasks if each.how == "initializer"]
-    every += [each.observed for each in evidence.inherited if each.error is None]
-    kept: dict[object, Observed] = {}
-    for each in every:
-        if each is not None and each.method == evidence.method:
-            kept.setdefault((each.target, each.place, each.print), each)
-    return list(kept.values())[:_MAX_OBSERVED]
-
-
-def _compares(evidence: Evidence) -> bool:
-    fork, spawn = evidence.others.get("fork"), evidence.others.get("spawn")
-    alike = fork is not None and fork.outcome == "failed" and fork.failed_with == evidence.failed_with
-    passed_under_spawn = evidence.method == "forkserver" and spawn is not None and spawn.outcome == "passed"
-    return evidence.method != "fork" and not alike and not passed_under_spawn
-
-
-def _context(evidence: Evidence) -> Context:
-    fork = evidence.others.get("fork")
-    theirs = [frame for each in evidence.reports for raised in each.raised for frame in raised.frames]
-    return Context(
-        patches=evidence.patches,
-        touched=frozenset((each.file, each.function) for each in (*evidence.frames, *theirs)),
-        lines=frozenset((each.file, each.line) for each in evidence.frames),
-        raised=frozenset((each.file, each.line) for each in theirs),
-        failed=evidence.outcome == "failed",
-        passed_under_fork=None if fork is None else fork.outcome == "passed",
-        environ=evidence.environ if evidence.method == "forkserver" else None,
-        tests=tuple(evidence.tests),
-        initialized=_initialized(evidence),
-        compares=_compares(evidence),
-        elsewhere=evidence.raised_elsewhere,
-    )
-
-
-def _initialized(evidence: Evidence) -> frozenset[tuple[str, tuple[str, ...]]]:
-    """Return the names that initializers of the leg's pools set in each worker."""
-    tasks = [each.observed for each in evidence.tasks if each.how == "initializer" and each.observed is not None]
-    return frozenset((write.module, write.names) for each in tasks for write in each.writes)
 
 
 def explain(observed: Observed, seen: Sequence[Seen], context: Context | None = None) -> list[Finding]:
     """Return what a child of this launch has otherwise, the most likely reason of a failure first."""
     context = context or Context()
-    ranked: list[_Ranked] = []
-    if seen:
-        unreadable = {root for each in seen for root in each.broken} & set(observed.roots)
-        if not unreadable:
-            for each in _merged(observing.compare(observed, seen)):
-                known = (each.binding.module, each.binding.names)
-                if known in context.initialized or (not context.failed and _fills(each, observed)):
-                    continue
-                if each.binding.module in _only_the_parents(observed, seen):
-                    continue  # so is all that is in it
+    ranked: list[Ranked] = []
+    unreadable = {root for each in seen for root in each.broken} & set(observed.roots)
+    if seen and not unreadable:
+        absent = process.only_the_parents(observed, seen)
+        for each in _merged(observing.compare(observed, seen)):
+            known = (each.binding.module, each.binding.names)
+            if known in context.initialized or (not context.failed and _fills(each, observed)):
+                continue
+            if each.binding.module not in absent:  # else so is all that is in it
                 ranked.append(_value(each, observed, context))
-            ranked += _process(observed, seen)
-    ranked += _environment(observed, context)
-    ranked += _primitives(observed, context)
-    ranked += _lost(observed, context)
-    ranked.sort(key=lambda each: each.rank)
+        ranked += process.settings(observed, seen, context)
+    ranked += process.environment(observed, context)
+    ranked += sharing.primitives(observed, context)
+    ranked += sharing.lost(observed, context)
+    ranked.sort(key=lambda each: each.weight)
     return _unique(_without_guesses(ranked))[:_MAX_FINDINGS]
 
 
-def _only_the_parents(observed: Observed, seen: Sequence[Seen]) -> set[str]:
-    """Return the modules that a fresh child cannot import."""
-    return {name for name in observed.imports if not all(each.imports.get(name) for each in seen)}
-
-
-def _without_guesses(ranked: Sequence[_Ranked]) -> Iterable[Finding]:
+def _without_guesses(ranked: Sequence[Ranked]) -> Iterable[Finding]:
     """Yield the findings; a value that the code may only be guessed to read is a note where there is a better cause."""
-    better = any(each.finding.level == "cause" and each.rank[1:3] != (True, True) for each in ranked)
+    better = any(each.finding.level == "cause" and not each.weight.doubtful for each in ranked)
     notes = []
     for each in ranked:
-        if better and each.rank[1:3] == (True, True) and each.finding.level == "cause":
+        if better and each.weight.doubtful and each.finding.level == "cause":
             notes.append(replace(each.finding, level="note"))
         elif each.finding.level == "cause":
             yield each.finding
@@ -174,7 +102,7 @@ def _without_guesses(ranked: Sequence[_Ranked]) -> Iterable[Finding]:
 
 def unshared(observed: Observed, context: Context) -> list[Finding]:
     """Return notes on multiprocessing's objects that each child of a leg that passed has made for itself."""
-    return [each.finding for each in _primitives(observed, context)]
+    return [each.finding for each in sharing.primitives(observed, context)]
 
 
 def unseen_patches(patches: Iterable[Any]) -> list[Finding]:
@@ -236,7 +164,7 @@ _GENERATORS = ("random.Random", "numpy.random._generator.Generator", "numpy.rand
 _CODE = ("f", "b", "c", "d", "M", "K", "p")
 
 
-def _value(each: Difference, observed: Observed, context: Context) -> _Ranked:
+def _value(each: Difference, observed: Observed, context: Context) -> Ranked:
     binding, read = each.binding, each.binding.read
     patch = next((p for p in context.patches if _patches(p, each)), None)
     setters = _setters(each, context)
@@ -251,23 +179,23 @@ def _value(each: Difference, observed: Observed, context: Context) -> _Ranked:
     code, fix = _code(each, by)
     path = binding.path
     what = f"{path}{each.inner}"
-    where = _best_place(read, context)
+    where = best_place(read, context)
     message = (
         f"{_kind(code, by)}{what} is {short(each.ours)} in the parent and {short(each.theirs)} in a fresh child; "
-        f"{_reader(where)} reads it"
+        f"{reader(where)} reads it"
     )
     if each.ours[0] == "l":
         message = (
-            f"the cache of {path} was filled in the parent and is empty in a fresh child; {_reader(where)} calls it"
+            f"the cache of {path} was filled in the parent and is empty in a fresh child; {reader(where)} calls it"
         )
         fix = f"call {binding.names[-1]}.cache_clear() in the test before the process starts, if that matters"
     if is_note and written is not None:
         fix = "none is needed if it is a cache or a counter; else return what the child finds, or pass the value to it"
-    evidence: list[str | Fact] = [*values(what, short(each.ours), short(each.theirs)), _at("read", where)]
+    evidence: list[str | Fact] = [*values(what, short(each.ours), short(each.theirs)), at("read", where)]
     if read.inner is not None and (read.inner.file, read.inner.line) != (where.file, where.line):
-        evidence.append(_at("by way of", read.inner))
+        evidence.append(at("by way of", read.inner))
     if is_note and written is not None:
-        evidence.append(_at("written", written.where, "the code itself"))
+        evidence.append(at("written", written.where, "the code itself"))
     if patch is not None and patch.place is not None:
         evidence.append(source_fact("parent", "set", patch.place, patch.by))
     else:
@@ -275,25 +203,12 @@ def _value(each: Difference, observed: Observed, context: Context) -> _Ranked:
             evidence.append(source_fact("parent", "set", setter.place, setter.by.removeprefix("assignment")))
     if each.others:
         evidence.append(Fact("child", "also different", ", ".join(path + other for other in each.others[:4])))
-    finding = finding_at(code, path, _place(where), message, evidence, fix, "note" if is_note else "cause")
-    touched = _is_touched(where, context) or (read.inner is not None and _is_touched(read.inner, context))
+    finding = finding_at(code, path, place_of(where), message, evidence, fix, "note" if is_note else "cause")
+    touched = is_touched(where, context) or (read.inner is not None and is_touched(read.inner, context))
     own = any(setter.place.file in context.tests for setter in setters)
     guessed = read.depth >= GUESSED
-    rank = (is_note, not touched, guessed, patch is None and by is None and not own, not own, read.depth)
-    return _Ranked(finding, rank)
-
-
-def _best_place(read: Read, context: Context) -> Where:
-    """Return the place that a traceback names, if one does: its line, or else its function."""
-    places = [read.where, *read.also]
-    exact = [each for each in places if (each.file, each.line) in context.raised]
-    return next(iter([*exact, *(each for each in places if _is_touched(each, context))]), read.where)
-
-
-def _is_touched(where: Where, context: Context) -> bool:
-    """Say whether a function stands in a traceback. 3.10 has no qualified names there."""
-    name = where.function.rpartition(".")[2]
-    return any(file == where.file and function.rpartition(".")[2] == name for file, function in context.touched)
+    unset = patch is None and by is None and not own
+    return Ranked(finding, Weight(is_note, not touched, guessed, unset, not own, read.depth))
 
 
 def _patches(patch: Any, each: Difference) -> bool:
@@ -309,7 +224,7 @@ def _code(each: Difference, by: str | None) -> tuple[str, str]:
     if each.ours[0] == "v" or each.theirs[0] == "v" or binding.node[0] == "v":
         return "SM306", f"pass the value as an argument and call {name}.set() in the child: no context variable crosses"
     if binding.kind in ("logging.Logger", "logging.RootLogger"):
-        return "SM305", _CONFIGURE
+        return "SM305", process.CONFIGURE
     if binding.kind in _GENERATORS:
         return "SM306", f"seed {name} in the child, or pass the generator as an argument: its state travels with it"
     if binding.kind.endswith("._local"):
@@ -365,19 +280,6 @@ def _kind(code: str, by: str | None) -> str:
     if code == "SM303" and by is not None:
         return f"the patch ({by}) is lost: "
     return "the patch is lost: " if code == "SM303" else ""
-
-
-def _reader(where: Where) -> str:
-    return where.function.rpartition("<locals>.")[2]
-
-
-def _place(where: Where) -> Place:
-    return Place(where.file, where.line, where.function)
-
-
-def _at(label: str, where: Where, about: str = "") -> Fact:
-    """Return what the child's code does at a line."""
-    return source_fact("child", label, _place(where), about)
 
 
 # -- where it was set --------------------------------------------------------------------------------------------------
@@ -594,264 +496,6 @@ def _text(node: ast.AST) -> str:
     return f"{_text(node.value)}.{node.attr}" if isinstance(node, ast.Attribute) else ""
 
 
-# -- the process -------------------------------------------------------------------------------------------------------
-
-
-def _found(
-    code: str,
-    level: Any,
-    path: str,
-    where: Where,
-    message: str,
-    evidence: Iterable[str | Fact],
-    fix: str,
-    rank: tuple[Any, ...],
-) -> _Ranked:
-    facts = (*evidence, _at("read", where))
-    return _Ranked(finding_at(code, path, _place(where), message, facts, fix, level), rank)
-
-
-def _process(observed: Observed, seen: Sequence[Seen]) -> list[_Ranked]:
-    found: list[_Ranked] = []
-    for name, where in observed.loggers.items():
-        pair = observing.around_differs(observed, seen, f"logger {name}")
-        if pair is not None:
-            found.append(_logging(name, where, pair, observed))
-    for name, where in observed.signals.items():
-        pair = observing.around_differs(observed, seen, f"signal {name}")
-        if pair is not None:
-            message = f"the handler of {name} is {short(pair[0])} in the parent and {short(pair[1])} in a fresh child"
-            fix = f"install the signal handler in the child: call signal.signal(signal.{name}, ...) first in the target"
-            said = values(f"the handler of {name}", short(pair[0]), short(pair[1]))
-            found.append(
-                _found("SM306", "cause", f"signal.{name}", where, message, said, fix, (False, True, True, True, 1))
-            )
-    for name, text, fix in _LOOKS:
-        pair = observing.around_differs(observed, seen, name)
-        if pair is not None and name in observed.touched:
-            where = observed.touched[name]
-            paths = differences(*pair)
-            inner, ours, theirs = paths[0]
-            message = f"{text}{inner} is {short(ours)} in the parent and {short(theirs)} in a fresh child"
-            said = values(f"{text}{inner}", short(ours), short(theirs))
-            found.append(_found("SM306", "cause", name, where, message, said, fix, (False, True, True, True, 1)))
-    for name, setter in process_state.SETTINGS.items():
-        pair = observing.around_differs(observed, seen, name)
-        if pair is not None:
-            where = observed.touched[name]
-            inner, ours, theirs = differences(*pair)[0]
-            message = f"{name}(){inner} is {short(ours)} in the parent and {short(theirs)} in a fresh child"
-            fix = f"call {setter} in the child too: in a pool's initializer, or first in the target"
-            level = "note" if name == "numpy.get_printoptions" else "cause"
-            said = values(f"{name}(){inner}", short(ours), short(theirs))
-            found.append(
-                _found("SM306", level, name, where, message, said, fix, (level == "note", True, True, True, 1))
-            )
-    pair = observing.around_differs(observed, seen, "warnings")
-    if pair is not None:
-        where = observed.touched["warnings"]
-        message = "the warnings filters of the parent are not those of a fresh child, which has the interpreter's own"
-        fix = "set the filters in the child, or give them to every process: python -W, or PYTHONWARNINGS"
-        found.append(_found("SM306", "note", "warnings.filters", where, message, (), fix, (True, True, True, True, 9)))
-    for name in ("random", "numpy.random"):
-        where_ = observed.touched.get(name)
-        if where_ is not None:
-            call = "random.seed()" if name == "random" else "numpy.random.seed()"
-            message = f"the generator of {name} is seeded anew in a fresh child; under fork it has the parent's state"
-            fix = f"call {call} in the child, or pass a generator: random.Random(seed)"
-            found.append(_found("SM306", "note", name, where_, message, (), fix, (True, True, True, True, 8)))
-    for name, where in observed.imports.items():
-        if name in observed.blocked:
-            if all(each.imports.get(name) for each in seen):
-                message = (
-                    f"sys.modules[{name!r}] is None in the parent, so that the import fails; a fresh child has {name}"
-                )
-                fix = (
-                    f"set sys.modules[{name!r}] to None in the child as well: in an initializer, or first in the target"
-                )
-                found.append(_found("SM306", "cause", f"sys.modules[{name!r}]", where, message, (), fix, _FIRST))
-        elif name in _only_the_parents(observed, seen):
-            message = f"sys.modules[{name!r}] is a module that only the parent has: a fresh child cannot import {name}"
-            fix = f"make {name} importable for the child (a file on sys.path), or inject it in the child as well"
-            found.append(_found("SM306", "cause", f"sys.modules[{name!r}]", where, message, (), fix, _FIRST))
-    return found
-
-
-_CONFIGURE = (
-    "configure logging in the child: logging.basicConfig() or dictConfig() in an initializer or first in the target"
-)
-_FIRST = (False, False, False, False, 0)
-_LOOKS = (
-    ("decimal", "the decimal context's ", "set the decimal context in the child: decimal.getcontext() is a thread's; "
-     "or use decimal.localcontext() in the code itself"),
-    ("locale", "the locale's ", "call locale.setlocale() in the child"),
-    ("logging.getLevelName", "the table of logging's levels, at ", "call logging.addLevelName() in the child too: in a "
-     "pool's initializer, or in the module that the child imports"),
-    ("pandas", "the option pandas.options", "set the option in the child too: call pandas.set_option() in a pool's "
-     "initializer, or first in the target"),
-    ("asyncio", "the event loop policy ", "call asyncio.set_event_loop_policy() in the child too"),
-    ("email.charset", "the table of email.charset, at ", "call email.charset.add_charset() in the child too: in a "
-     "pool's initializer, or first in the target"),
-    ("xml.etree.ElementTree", "the table of XML namespaces, at ", "call xml.etree.ElementTree.register_namespace() in "
-     "the child too: in a pool's initializer, or first in the target"),
-    ("mimetypes", "the table of mimetypes, at ", "call mimetypes.add_type() in the child too: in a pool's initializer, "
-     "or in the module that the child imports"),
-    ("tempfile", "the directory of tempfile", "set tempfile.tempdir in the child too, set TMPDIR for both, or pass "
-     "dir=... where the file is made"),
-)  # fmt: skip
-
-
-def _logging(name: str, where: Where, pair: tuple[Any, Any], observed: Observed) -> _Ranked:
-    ours, theirs = pair
-    paths = differences(ours, theirs)
-    inner, mine, other = next((p for p in paths if "handlers" in p[0]), paths[0])
-    shown = f"logging.getLogger({name!r})" if name else "logging.root"
-    what = inner.split("'")[1] if "'" in inner else "configuration"
-    message = f"the {what} of {shown} is {short(mine)} in the parent and {short(other)} in a fresh child"
-    asks = bool(observed.configuration)
-    handlers = any("handlers" in path for path, _, _ in paths)
-    level = "cause" if asks or handlers or what == "level" else "note"
-    said = values(f"the {what} of {shown}", short(mine), short(other))
-    return _found("SM305", level, shown, where, message, said, _CONFIGURE, (level == "note", True, not asks, True, 7))
-
-
-def _environment(observed: Observed, context: Context) -> list[_Ranked]:
-    """Return what the forkserver's environment has otherwise (SM304)."""
-    if observed.method != "forkserver" or context.environ is None:
-        return []
-    found = []
-    for name, where in observed.environment.items():
-        ours, theirs = observed.environ.get(name), context.environ.get(name)
-        if ours == theirs:
-            continue
-        mine = "not set" if ours is None else repr(ours)
-        other = "not set" if theirs is None else repr(theirs)
-        message = (
-            f"os.environ[{name!r}] is {mine[:60]} in the parent and {other[:60]} in a forkserver child: the server "
-            f"keeps the environment that it was started with; {_reader(where)} reads it"
-        )
-        fix = (
-            f"set {name} before the first process is started with forkserver, or pass the value to the target as an "
-            "argument"
-        )
-        path = f"os.environ[{name!r}]"
-        said = values(path, mine[:60], other[:60])
-        found.append(_found("SM304", "cause", path, where, message, said, fix, (False, False, False, False, 0)))
-    return found
-
-
-# -- primitives and writes ---------------------------------------------------------------------------------------------
-
-
-def _primitives(observed: Observed, context: Context) -> list[_Ranked]:
-    """Return multiprocessing's objects that each fresh child makes anew at import (SM307)."""
-    found = []
-    if observed.method == "fork":
-        return []
-    for binding in observed.primitives:
-        if any((w.module, w.names) == (binding.module, binding.names) for w in observed.writes):
-            continue  # an initializer gives it to each worker
-        if (binding.module, binding.names) in context.initialized or not context.compares:
-            continue
-        place = _made_at_import(binding)
-        if place is None:
-            continue
-        kind = str(binding.node[1]).rpartition(".")[2]
-        message = (
-            f"{binding.path} is a {kind} that is made when the module is imported: each fresh child has one of its "
-            f"own, shared with nobody; {_reader(binding.read.where)} uses it"
-        )
-        fix = (
-            f"make the {kind} where the processes are started and pass it on: as an argument of Process, or through a "
-            "pool's initializer and initargs"
-        )
-        evidence = [source_fact("parent", "made", place)]
-        level: Any = "cause" if context.failed and context.passed_under_fork is not False else "note"
-        where = _best_place(binding.read, context)
-        touched = _is_touched(where, context)
-        found.append(
-            _found(
-                "SM307",
-                level,
-                binding.path,
-                where,
-                message,
-                evidence,
-                fix,
-                (level == "note", not touched, False, False, 2),
-            )
-        )
-    return found
-
-
-def _made_at_import(binding: Any) -> Place | None:
-    """Return the line of the module's own level, or of a class's body, that makes it."""
-    file = module_of(sys.modules.get(binding.module)).get("__file__")
-    tree = _tree(file) if isinstance(file, str) else None
-    body: list[ast.stmt] = list(tree.body) if tree is not None else []
-    for name in binding.names[:-1]:
-        cls = next((n for n in body if isinstance(n, ast.ClassDef) and n.name == name), None)
-        body = cls.body if cls is not None else []
-    for statement in body:
-        for node in ast.walk(statement) if not isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)) else ():
-            if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:
-                for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
-                    each = target.elts if isinstance(target, ast.Tuple) else [target]
-                    if any(isinstance(t, ast.Name) and t.id == binding.names[-1] for t in each):
-                        empty = isinstance(node.value, ast.Constant) and node.value.value is None
-                        if not empty:
-                            return Place(str(file), node.lineno)
-    return None
-
-
-def _lost(observed: Observed, context: Context) -> list[_Ranked]:
-    """Return what the child changes and the parent goes on to read (SM308)."""
-    if not context.failed or context.passed_under_fork:
-        return []
-    found = []
-    for each in observed.lost:
-        read = _read_before_failing(each, context)
-        if read is None:
-            continue
-        write, where = each.write, each.write.where
-        path = write.path if write.module else write.names[0]
-        what = path if write.module or each.name == path else f"{path} ({each.name})"
-        message = (
-            f"{_reader(where)} changes {what} in the child, in a copy that is the child's own; the parent reads its "
-            f"own at {read.file}:{read.line}"
-        )
-        fix = (
-            "let the child send its result: return it through a pool or a Queue or Pipe, or share it with "
-            "multiprocessing.Value, Array or a Manager"
-        )
-        facts = (_at("written", where), source_fact("parent", "read", _place(read)))
-        finding = finding_at("SM308", path, _place(where), message, facts, fix)
-        exact = (read.file, read.line) in context.lines
-        found.append(_Ranked(finding, (False, not exact, False, False, 0)))
-    return found
-
-
-def _read_before_failing(each: Lost, context: Context) -> Where | None:
-    """Return the read that the failure may come from: on a failing line if there is one, else not after it.
-
-    What only the writer itself reads (``if _cache is None: _cache = ...``) is made anew where it is missing.
-    """
-    exact = [r for r in each.reads if (r.file, r.line) in context.lines]
-    if exact:
-        return exact[0]
-    writer = (each.write.where.file, each.write.where.function)
-    reads = [r for r in each.reads if (r.file, r.function) != writer]
-    if not context.lines:
-        return reads[0] if reads else None
-    if context.elsewhere:  # a time-out or a refused connection does not come of a value that was read in passing
-        return None
-    last: dict[str, int] = {}
-    for file, line in context.lines:
-        last[file] = max(line, last.get(file, 0))
-    files = [r for r in reads if r.file not in last or r.line <= last[r.file]]
-    return files[0] if files else None
-
-
 # -- the look inside ---------------------------------------------------------------------------------------------------
 
 
@@ -877,8 +521,8 @@ def _inside(observed: Observed, seen: Sequence[Seen]) -> list[str]:
         if key in known:
             continue
         known.add(key)
-        lines.append(f"  {where.file}:{where.line} in {_reader(where)}: {where.instruction}")
-        lines.append(f"    {_place(where).source}")
+        lines.append(f"  {where.file}:{where.line} in {reader(where)}: {where.instruction}")
+        lines.append(f"    {place_of(where).source}")
     if len(observed.bindings) > 30:
         lines.append(f"  (and {len(observed.bindings) - 30} more)")
     if seen:

@@ -1,0 +1,150 @@
+"""SM304 to SM306: state of the process itself that a fresh child does not have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, Literal
+
+from ..child import process_state
+from ..child.values import differences, short
+from ..model.finding import Fact, finding_at, values
+from ..model.observed import Observed, Seen, Where
+from ..state import observing
+from .context import Context, at, is_touched, place_of, reader
+from .ranking import Ranked, Weight
+
+CONFIGURE: Final = (
+    "configure logging in the child: logging.basicConfig() or dictConfig() in an initializer or first in the target"
+)
+_LOOKS = (
+    ("decimal", "the decimal context's ", "set the decimal context in the child: decimal.getcontext() is a thread's; "
+     "or use decimal.localcontext() in the code itself"),
+    ("locale", "the locale's ", "call locale.setlocale() in the child"),
+    ("logging.getLevelName", "the table of logging's levels, at ", "call logging.addLevelName() in the child too: in a "
+     "pool's initializer, or in the module that the child imports"),
+    ("pandas", "the option pandas.options", "set the option in the child too: call pandas.set_option() in a pool's "
+     "initializer, or first in the target"),
+    ("asyncio", "the event loop policy ", "call asyncio.set_event_loop_policy() in the child too"),
+    ("email.charset", "the table of email.charset, at ", "call email.charset.add_charset() in the child too: in a "
+     "pool's initializer, or first in the target"),
+    ("xml.etree.ElementTree", "the table of XML namespaces, at ", "call xml.etree.ElementTree.register_namespace() in "
+     "the child too: in a pool's initializer, or first in the target"),
+    ("mimetypes", "the table of mimetypes, at ", "call mimetypes.add_type() in the child too: in a pool's initializer, "
+     "or in the module that the child imports"),
+    ("tempfile", "the directory of tempfile", "set tempfile.tempdir in the child too, set TMPDIR for both, or pass "
+     "dir=... where the file is made"),
+)  # fmt: skip
+
+
+def settings(observed: Observed, seen: Sequence[Seen], context: Context) -> list[Ranked]:
+    """Return what the code asks of the process and a fresh child has differently."""
+    found = [*_loggers(observed, seen), *_handlers(observed, seen), *_read(observed, seen), *_imports(observed, seen)]
+    return [_weighed(each, context) for each in (*found, *_generators(observed))]
+
+
+_Found = tuple[str, Literal["cause", "note"], str, Where, str, Sequence[Fact], str, int]
+"""Code, level, path, place, message, facts, fix, and how far back it stands among causes of its kind."""
+
+
+def _weighed(found: _Found, context: Context) -> Ranked:
+    code, level, path, where, message, facts, fix, depth = found
+    finding = finding_at(code, path, place_of(where), message, (*facts, at("read", where)), fix, level)
+    return Ranked(finding, Weight(level == "note", not is_touched(where, context), False, True, True, depth))
+
+
+def _differs(subject: str, ours: Any, theirs: Any) -> tuple[str, Sequence[Fact]]:
+    """Return the sentence and the facts that something is set differently."""
+    mine, other = short(ours), short(theirs)
+    return f"{subject} is {mine} in the parent and {other} in a fresh child", values(subject, mine, other)
+
+
+def _loggers(observed: Observed, seen: Sequence[Seen]) -> Iterator[_Found]:
+    for name, where in observed.loggers.items():
+        pair = observing.around_differs(observed, seen, f"logger {name}")
+        if pair is None:
+            continue
+        paths = differences(*pair)
+        inner, ours, theirs = next((each for each in paths if "handlers" in each[0]), paths[0])
+        logger = f"logging.getLogger({name!r})" if name else "logging.root"
+        what = inner.split("'")[1] if "'" in inner else "configuration"
+        decides = bool(observed.configuration) or what == "level" or any("handlers" in each[0] for each in paths)
+        level: Literal["cause", "note"] = "cause" if decides else "note"
+        yield ("SM305", level, logger, where, *_differs(f"the {what} of {logger}", ours, theirs), CONFIGURE, 7)
+
+
+def _handlers(observed: Observed, seen: Sequence[Seen]) -> Iterator[_Found]:
+    for name, where in observed.signals.items():
+        pair = observing.around_differs(observed, seen, f"signal {name}")
+        if pair is not None:
+            fix = f"install the signal handler in the child: call signal.signal(signal.{name}, ...) first in the target"
+            yield ("SM306", "cause", f"signal.{name}", where, *_differs(f"the handler of {name}", *pair), fix, 1)
+
+
+def _read(observed: Observed, seen: Sequence[Seen]) -> Iterator[_Found]:
+    """Yield settings that functions of the standard library, numpy and pandas depend on."""
+    looks = {name: (text, fix) for name, text, fix in _LOOKS}
+    for name, setter in process_state.SETTINGS.items():
+        looks[name] = f"{name}()", f"call {setter} in the child too: in a pool's initializer, or first in the target"
+    for name, (text, fix) in looks.items():
+        pair = observing.around_differs(observed, seen, name) if name in observed.touched else None
+        if pair is not None:
+            inner, ours, theirs = differences(*pair)[0]
+            level: Literal["cause", "note"] = "note" if name == "numpy.get_printoptions" else "cause"
+            yield ("SM306", level, name, observed.touched[name], *_differs(text + inner, ours, theirs), fix, 1)
+    if observing.around_differs(observed, seen, "warnings") is not None:
+        message = "the warnings filters of the parent are not those of a fresh child, which has the interpreter's own"
+        fix = "set the filters in the child, or give them to every process: python -W, or PYTHONWARNINGS"
+        yield "SM306", "note", "warnings.filters", observed.touched["warnings"], message, (), fix, 9
+
+
+def _generators(observed: Observed) -> Iterator[_Found]:
+    for name in ("random", "numpy.random"):
+        where = observed.touched.get(name)
+        if where is not None:
+            message = f"the generator of {name} is seeded anew in a fresh child; under fork it has the parent's state"
+            fix = f"call {name}.seed() in the child, or pass a generator: random.Random(seed)"
+            yield "SM306", "note", name, where, message, (), fix, 8
+
+
+def only_the_parents(observed: Observed, seen: Sequence[Seen]) -> set[str]:
+    """Return the modules that a fresh child cannot import."""
+    return {name for name in observed.imports if not all(each.imports.get(name) for each in seen)}
+
+
+def _imports(observed: Observed, seen: Sequence[Seen]) -> Iterator[_Found]:
+    """Yield modules that the code imports and that only one of the two processes has."""
+    absent = only_the_parents(observed, seen)
+    for name, where in observed.imports.items():
+        path = f"sys.modules[{name!r}]"
+        if name in observed.blocked and name not in absent:
+            message = f"{path} is None in the parent, so that the import fails; a fresh child has {name}"
+            fix = f"set {path} to None in the child as well: in an initializer, or first in the target"
+            yield "SM306", "cause", path, where, message, (), fix, 0
+        elif name not in observed.blocked and name in absent:
+            message = f"{path} is a module that only the parent has: a fresh child cannot import {name}"
+            fix = f"make {name} importable for the child (a file on sys.path), or inject it in the child as well"
+            yield "SM306", "cause", path, where, message, (), fix, 0
+
+
+def environment(observed: Observed, context: Context) -> list[Ranked]:
+    """Return what the forkserver's environment has otherwise (SM304)."""
+    if observed.method != "forkserver" or context.environ is None:
+        return []
+    found = []
+    for name, where in observed.environment.items():
+        ours, theirs = (environ.get(name) for environ in (observed.environ, context.environ))
+        if ours == theirs:
+            continue
+        path = f"os.environ[{name!r}]"
+        mine, other = ("not set" if each is None else repr(each)[:60] for each in (ours, theirs))
+        message = (
+            f"{path} is {mine} in the parent and {other} in a forkserver child: the server "
+            f"keeps the environment that it was started with; {reader(where)} reads it"
+        )
+        fix = (
+            f"set {name} before the first process is started with forkserver, or pass the value to the target as an "
+            "argument"
+        )
+        facts = (*values(path, mine, other), at("read", where))
+        found.append(Ranked(finding_at("SM304", path, place_of(where), message, facts, fix), Weight()))
+    return found

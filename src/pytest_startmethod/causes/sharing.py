@@ -1,0 +1,118 @@
+"""SM307 and SM308: primitives that each child makes for itself, and writes that never reach the parent."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from typing import Literal
+
+from ..child.values import module_of
+from ..model.finding import finding_at, source_fact
+from ..model.observed import Binding, Lost, Observed, Where
+from ..model.place import Place
+from ..source.callers import _tree
+from .context import Context, at, best_place, is_touched, place_of, reader
+from .ranking import Ranked, Weight
+
+# -- primitives and writes ---------------------------------------------------------------------------------------------
+
+
+def primitives(observed: Observed, context: Context) -> list[Ranked]:
+    """Return multiprocessing's objects that each fresh child makes anew at import (SM307)."""
+    found = []
+    if observed.method == "fork":
+        return []
+    for binding in observed.primitives:
+        if any((w.module, w.names) == (binding.module, binding.names) for w in observed.writes):
+            continue  # an initializer gives it to each worker
+        if (binding.module, binding.names) in context.initialized or not context.compares:
+            continue
+        place = _made_at_import(binding)
+        if place is None:
+            continue
+        kind = str(binding.node[1]).rpartition(".")[2]
+        message = (
+            f"{binding.path} is a {kind} that is made when the module is imported: each fresh child has one of its "
+            f"own, shared with nobody; {reader(binding.read.where)} uses it"
+        )
+        fix = (
+            f"make the {kind} where the processes are started and pass it on: as an argument of Process, or through a "
+            "pool's initializer and initargs"
+        )
+        where = best_place(binding.read, context)
+        evidence = (at("read", where), source_fact("parent", "made", place))
+        level: Literal["cause", "note"] = (
+            "cause" if context.failed and context.passed_under_fork is not False else "note"
+        )
+        touched = is_touched(where, context)
+        finding = finding_at("SM307", binding.path, place_of(where), message, evidence, fix, level)
+        found.append(Ranked(finding, Weight(level == "note", not touched, elsewhere=False, depth=2)))
+    return found
+
+
+def _made_at_import(binding: Binding) -> Place | None:
+    """Return the line of the module's own level, or of a class's body, that makes it."""
+    file = module_of(sys.modules.get(binding.module)).get("__file__")
+    tree = _tree(file) if isinstance(file, str) else None
+    body: list[ast.stmt] = list(tree.body) if tree is not None else []
+    for name in binding.names[:-1]:
+        cls = next((n for n in body if isinstance(n, ast.ClassDef) and n.name == name), None)
+        body = cls.body if cls is not None else []
+    for statement in body:
+        for node in ast.walk(statement) if not isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)) else ():
+            if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:
+                for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                    each = target.elts if isinstance(target, ast.Tuple) else [target]
+                    if any(isinstance(t, ast.Name) and t.id == binding.names[-1] for t in each):
+                        empty = isinstance(node.value, ast.Constant) and node.value.value is None
+                        if not empty:
+                            return Place(str(file), node.lineno)
+    return None
+
+
+def lost(observed: Observed, context: Context) -> list[Ranked]:
+    """Return what the child changes and the parent goes on to read (SM308)."""
+    if not context.failed or context.passed_under_fork:
+        return []
+    found = []
+    for each in observed.lost:
+        read = _read_before_failing(each, context)
+        if read is None:
+            continue
+        write, where = each.write, each.write.where
+        path = write.path if write.module else write.names[0]
+        what = path if write.module or each.name == path else f"{path} ({each.name})"
+        message = (
+            f"{reader(where)} changes {what} in the child, in a copy that is the child's own; the parent reads its "
+            f"own at {read.file}:{read.line}"
+        )
+        fix = (
+            "let the child send its result: return it through a pool or a Queue or Pipe, or share it with "
+            "multiprocessing.Value, Array or a Manager"
+        )
+        facts = (at("written", where), source_fact("parent", "read", place_of(read)))
+        finding = finding_at("SM308", path, place_of(where), message, facts, fix)
+        exact = (read.file, read.line) in context.lines
+        found.append(Ranked(finding, Weight(untouched=not exact)))
+    return found
+
+
+def _read_before_failing(each: Lost, context: Context) -> Where | None:
+    """Return the read that the failure may come from: on a failing line if there is one, else not after it.
+
+    What only the writer itself reads (``if _cache is None: _cache = ...``) is made anew where it is missing.
+    """
+    exact = [r for r in each.reads if (r.file, r.line) in context.lines]
+    if exact:
+        return exact[0]
+    writer = (each.write.where.file, each.write.where.function)
+    reads = [r for r in each.reads if (r.file, r.function) != writer]
+    if not context.lines:
+        return reads[0] if reads else None
+    if context.elsewhere:  # a time-out or a refused connection does not come of a value that was read in passing
+        return None
+    last: dict[str, int] = {}
+    for file, line in context.lines:
+        last[file] = max(line, last.get(file, 0))
+    files = [r for r in reads if r.file not in last or r.line <= last[r.file]]
+    return files[0] if files else None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import textwrap
+from dataclasses import replace
 
 import pytest
 
 from pytest_startmethod.causes import explain, vacuous
 from pytest_startmethod.launches.pools import Watched
-from pytest_startmethod.model.evidence import Evidence
+from pytest_startmethod.model.child_report import ChildReport, Raised
+from pytest_startmethod.model.evidence import CallEnd, Evidence
 from pytest_startmethod.model.finding import Finding
 from pytest_startmethod.model.launch import Failure, Fixture, Launch, Task
 from pytest_startmethod.model.leg import SetByUser
@@ -291,3 +293,27 @@ def test_mp_context_is_no_pinned_context(source, monkeypatch):
     monkeypatch.setattr(vacuous, "user_files", lambda: [at(3).file])
     leg = launch("fork", place=at(3), own_method=True, predicted=(finding(),))
     assert explain.predicted(evidence(launches=[leg])) == (finding(),)
+
+
+def test_what_the_passing_fork_leg_met_too_explains_nothing():
+    """A send that fails, a child that raises and an exit code are left out where the fork leg had them and passed."""
+    events = frozenset({("send", "TypeError: no"), ("exit", "mod.work 7"), ("raised", "ImportError: no x")})
+    sent = Failure(1, "TypeError: no", (finding("object"),))
+    report = ChildReport(1, "unpickling", method="spawn", raised=(Raised("ImportError", "no x", name="x"),))
+    given = evidence("failed", failures=[sent], launches=[launch(pid=1, exit_code=7)], reports=[report])
+    assert codes(explain.explain(given)) == ["SM201", "SM101"]
+    assert explain.explain(replace(given, others={"fork": CallEnd("passed", None, events)})) == ()
+    assert codes(explain.explain(replace(given, failure=sent, others={"fork": CallEnd("passed", None, events)}))) == [
+        "SM101"
+    ]
+
+
+def test_message_that_does_not_pickle_suppresses_nothing():
+    """What a queue's thread could not send keeps nobody from running: what else is known comes first."""
+    sent = Failure(1, "TypeError: no", (finding("object"),))
+    given = evidence("failed", failures=[sent], launches=[launch(pid=1, exit_code=7)])
+    assert codes(explain.explain(given)) == ["SM101", "SM404"]
+    started = launch(findings=sent.findings, error="TypeError: no")
+    assert codes(explain.explain(evidence("failed", failures=[sent], launches=[started], text="TypeError: no"))) == [
+        "SM101"
+    ]

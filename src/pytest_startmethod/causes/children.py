@@ -16,7 +16,7 @@ from ..model.place import Place, where
 from ..model.unloaded import Unloaded
 from ..source.callers import owner
 from . import hang
-from .loading import load_finding, said
+from .loading import load_finding
 
 
 def not_returned(evidence: Evidence) -> Iterator[Finding]:
@@ -69,11 +69,11 @@ def failed_start(report: ChildReport) -> Finding | None:
         fix = f"move `{name}` to module level, and pass what it uses from around it as arguments"
         if name == "<lambda>":
             fix = "replace the lambda by a function defined with `def` at module level"
-        return finding_at(code, "", place, f"{text}: {said(error)}", (), fix)
+        return finding_at(code, "", place, f"{text}: {error!s}", (), fix)
     if error.type not in ("TypeError", "PicklingError", "_pickle.PicklingError", "pickle.PicklingError"):
         return None
     fix = "make in the new process what cannot be pickled; pytest_startmethod.explain(target, args) finds it"
-    return finding_at("SM103", "", place, f"{text}: {said(error)}", (), fix)
+    return finding_at("SM103", "", place, f"{text}: {error!s}", (), fix)
 
 
 # -- SM404 -----------------------------------------------------------------------------------------------------------
@@ -165,7 +165,7 @@ def _result_not_sent(report: ChildReport) -> Finding:
         message = f"{what} did not come back: {holds} is {part}, which cannot be pickled"
     else:
         message = f"{what} did not come back: {part} cannot be pickled"
-    facts = [] if raised is None else [said(raised)]
+    facts = [] if raised is None else [str(raised)]
     if result.raised:
         facts.append(f"the exception said: {result.text}")
         fix = "raise an exception whose args and attributes are plain data"
@@ -189,7 +189,7 @@ def result_not_loaded(message: Unreturned, parent: Parent | None = None) -> Find
     inner = load_finding(Unloaded(message.raised), parent or Parent())
     what = "a message of a child" if message.receiver is None else f"what a task gave its {message.receiver}"
     after = () if message.receiver is None else (_AFTER[message.receiver],)
-    text = f"{what} was sent and does not load in the parent: {said(message.raised)}"
+    text = f"{what} was sent and does not load in the parent: {message.raised!s}"
     place = None if inner.file is None else Place(inner.file, inner.line or 1)
     return finding_at("SM407", "result", place, text, (*after, *inner.evidence), inner.fix)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ..model.evidence import Evidence
 from ..model.finding import Finding, unique
-from . import children, forkserver, hang, loading, registries, state, vacuous
+from . import children, forkserver, hang, late, loading, registries, state, vacuous
 from .ranking import keeps_from_running
 
 
@@ -16,21 +17,26 @@ def explain(evidence: Evidence) -> tuple[Finding, ...]:
     Of a phase that passed: what kept processes from starting all the same, and what its children did not share.
     """
     if evidence.outcome == "passed":
-        return unique([*_swallowed(evidence), *state.unshared_in(evidence)])
+        swallowed = [finding for each in evidence.failures for finding in each.findings]
+        return unique([*swallowed, *state.unshared_in(evidence)])
     declared = vacuous.declared_fork_only(evidence)
     if evidence.outcome == "skipped":
         return unique(declared)
-    found = [*_not_started(evidence), *children.failed_elsewhere(evidence)]
+    evidence = without_common(evidence)
+    starts, sends = _not_pickled(evidence)
+    found = [*starts, *children.failed_elsewhere(evidence)]
     reported = [*loading.findings(evidence), *children.not_returned(evidence)]
-    crashes = list(children.crashes(evidence))
     found += filter(keeps_from_running, reported)
     peculiar = forkserver.findings(evidence)
     differing: Sequence[Finding] = ()
     if not (declared or peculiar or any(map(keeps_from_running, found))):
         differing = [*registries.findings(evidence), *state.findings(evidence)]
-    found += [each for each in differing if each.level == "cause"]
+        delayed, certain = late.findings(evidence)
+        causes = [each for each in differing if each.level == "cause"]
+        found += [*delayed, *causes] if certain else [*causes, *delayed]
+    found += sends
     found += [each for each in reported if not keeps_from_running(each)]
-    found += crashes
+    found += children.crashes(evidence)
     found += peculiar
     found += children.pools_given_up(evidence)
     found += children.held_by_threads(evidence)
@@ -40,18 +46,45 @@ def explain(evidence: Evidence) -> tuple[Finding, ...]:
     return unique(found)
 
 
-def _not_started(evidence: Evidence) -> list[Finding]:
-    """Return what kept processes from starting and messages from being sent; what the leg died of comes first."""
+def without_common(evidence: Evidence) -> Evidence:
+    """Return the evidence without what happened in the fork leg, too, which passed: that explains nothing."""
+    fork = evidence.others.get("fork")
+    if fork is None or fork.outcome != "passed" or not fork.events or evidence.method == "fork":
+        return evidence
+    return replace(
+        evidence,
+        failures=[
+            each for each in evidence.failures if each is evidence.failure or ("send", each.error) not in fork.events
+        ],
+        reports=[
+            each
+            for each in evidence.reports
+            if not each.raised or any(("raised", str(raised)) not in fork.events for raised in each.raised)
+        ],
+        launches=[
+            replace(each, exit_code=None) if ("exit", f"{each.target} {each.exit_code}") in fork.events else each
+            for each in evidence.launches
+        ],
+    )
+
+
+def _not_pickled(evidence: Evidence) -> tuple[list[Finding], list[Finding]]:
+    """Return why processes and tasks could not be sent, first what the leg died of; then the same of messages.
+
+    A message that a queue's own thread could not pickle keeps nobody from running.
+    """
     first = [evidence.failure] if evidence.failure is not None else []
-    found = [finding for each in (*first, *evidence.failures) for finding in each.findings]
-    for launch in evidence.inherited:
-        if launch.method == evidence.method:
-            found += launch.findings
-    return found
-
-
-def _swallowed(evidence: Evidence) -> list[Finding]:
-    return [finding for each in evidence.failures for finding in each.findings]
+    every = [finding for each in (*first, *evidence.failures) for finding in each.findings]
+    work = [*evidence.launches, *(each for each in evidence.inherited if each.method == evidence.method)]
+    started = {finding.key for each in work for finding in each.findings}
+    started |= {finding.key for each in evidence.tasks for finding in each.findings}
+    started |= {finding.key for each in first for finding in each.findings}
+    every += [finding for each in evidence.inherited if each.method == evidence.method for finding in each.findings]
+    asked = evidence.outcome == "asked"
+    return (
+        [each for each in every if asked or each.key in started],
+        [each for each in every if not asked and each.key not in started],
+    )
 
 
 def predicted(evidence: Evidence) -> tuple[Finding, ...]:

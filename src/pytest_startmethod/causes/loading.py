@@ -255,7 +255,7 @@ def _import_raised(what: Unloaded, importing: Frame, last: Frame) -> Finding:
     """Return the finding for a module of the user's that raises while the child imports it."""
     raised = what.raised
     doing = "while it ran the main module again" if what.start_up else f"while it imported {importing.file}"
-    message = f"{what.child} failed {doing}: {said(raised)}"
+    message = f"{what.child} failed {doing}: {raised!s}"
     if raised.type == "RuntimeError" and _CONTEXT_SET in raised.message:
         fix = 'call set_start_method() under `if __name__ == "__main__":` or in a fixture, not when the module loads'
     elif raised.type == "RuntimeError" and "before the" in " ".join(raised.message.split()):
@@ -272,12 +272,6 @@ def _import_raised(what: Unloaded, importing: Frame, last: Frame) -> Finding:
     return finding_at("SM201", what.path, place, message, _evidence(what, *facts), fix)
 
 
-def said(raised: Raised) -> str:
-    """Return an exception in one line."""
-    text = " ".join(raised.message.split())
-    return f"{raised.type}: {text}" if text else raised.type
-
-
 # -- SM202 -----------------------------------------------------------------------------------------------------------
 
 
@@ -292,7 +286,7 @@ def _missing_name(what: Unloaded, module: str, name: str, parent: Parent) -> Fin
     else:
         why, fix, place = _why_not_there(shown, name, file, place)
     message = f"{what.child} imports {shown!r}, and the name is not there: {why}"
-    evidence = _evidence(what, said(what.raised))
+    evidence = _evidence(what, str(what.raised))
     return finding_at("SM202", what.path, place or what.place, message, evidence, fix)
 
 
@@ -344,7 +338,7 @@ def _private_name(what: Unloaded, cls: str, name: str, parent: Parent) -> Findin
         f"{'_' + cls.rpartition('.')[2].lstrip('_') + name!r}"
     )
     fix = f"rename {name!r} to {name[1:]!r}, with a single underscore, or pass a method that is not private"
-    return finding_at("SM202", what.path, place or what.place, message, _evidence(what, said(what.raised)), fix)
+    return finding_at("SM202", what.path, place or what.place, message, _evidence(what, str(what.raised)), fix)
 
 
 def _mangled(cls: type, name: str) -> Any:
@@ -401,7 +395,7 @@ def _class_named(qualname: str, what: Unloaded, parent: Parent) -> type | None:
 
 def _loading_raised(what: Unloaded, frames: list[Frame], parent: Parent) -> Finding:
     raised = what.raised
-    text = said(raised)
+    text = str(raised)
     facts = [f"raised at {frames[-1].file}:{frames[-1].line}: {frames[-1].source}"] if frames else []
     qualname = frames[-1].function if frames else ""
     method = _loading_method(frames)
@@ -501,7 +495,7 @@ def _missing_arguments(what: Unloaded, cls: str, method: str, parent: Parent) ->
     found = _class_named(cls, what, parent)
     function = None if found is None else _look_up(found, method)
     place = _defined_at(function) or _defined_at(found) or what.place
-    message = f"{what.child} calls {cls} to load the object, with other arguments than it takes: {said(raised)}"
+    message = f"{what.child} calls {cls} to load the object, with other arguments than it takes: {raised!s}"
     if method == "__init__" and (found is None or issubclass(found, BaseException)):
         fix = (
             f"pass all arguments on, super().__init__(...), so that {cls}.args holds what the constructor takes, "
@@ -527,4 +521,4 @@ def _lost_primitive(what: Unloaded) -> Finding:
         "dropped its last reference to it by then, and that removes it"
     )
     fix = "keep a reference to it in the parent, in a variable, until the child has ended"
-    return finding_at("SM203", what.path, what.place, message, _evidence(what, said(what.raised)), fix)
+    return finding_at("SM203", what.path, what.place, message, _evidence(what, str(what.raised)), fix)

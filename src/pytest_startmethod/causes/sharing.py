@@ -17,6 +17,10 @@ from .ranking import Ranked, Weight
 # -- primitives and writes ---------------------------------------------------------------------------------------------
 
 
+_LOADING = ("__setstate__", "__init__", "__new__", "__setattr__", "__post_init__")
+"""Methods that a child calls to make an object which the parent has already."""
+
+
 def primitives(observed: Observed, context: Context) -> list[Ranked]:
     """Return multiprocessing's objects that each fresh child makes anew at import (SM307)."""
     found = []
@@ -76,6 +80,8 @@ def lost(observed: Observed, context: Context) -> list[Ranked]:
         return []
     found = []
     for each in observed.lost:
+        if not each.write.module and each.write.where.function.rpartition(".")[2] in _LOADING:
+            continue  # an argument is being loaded: nothing is changed
         read = _read_before_failing(each, context)
         if read is None:
             continue

@@ -56,7 +56,8 @@ def to_ask(evidence: Evidence) -> list[Observed]:
     """
     if evidence.failure is not None and evidence.failure.findings:
         return []
-    return [each for each in observed_in(evidence) if each.reads_state] if compares(evidence) else []
+    wanted = evidence.patience is not None  # how long it takes to import
+    return [each for each in observed_in(evidence) if wanted or each.reads_state] if compares(evidence) else []
 
 
 def unshared_in(evidence: Evidence) -> list[Finding]:

@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import os
 import sys
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 _INSTALLED = (os.sep + "site-packages" + os.sep, os.sep + "dist-packages" + os.sep)
 _RARELY = 100_000_000
+_kept: dict[str, float] = {}
+"""Seconds that the import of each module took that is kept from question to question."""
 
 
 def answer(question: Mapping[str, Any], structure: Mapping[str, Any], ambient: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,8 +48,11 @@ def _answer(question: Mapping[str, Any], structure: Mapping[str, Any], ambient: 
     os.environ.update(question["environ"])
     multiprocessing.spawn.prepare(question["prepare"])
     broken: dict[str, str] = {}
+    took = {name: _kept[name] for name in question["keep"] if name in _kept}
     for name in question["roots"]:
+        begin = time.perf_counter()
         _import(name, broken)
+        took[name] = time.perf_counter() - begin
     values: dict[int, list[Any]] = {}
     ordered = sorted(range(len(question["bindings"])), key=lambda n: question["bindings"][n][0] not in sys.modules)
     for number in ordered:  # what the target's own modules import first: another import may change it
@@ -68,6 +74,7 @@ def _answer(question: Mapping[str, Any], structure: Mapping[str, Any], ambient: 
         "imports": imports,
         "ambient": around,
         "broken": broken,
+        "took": took,
         "new": new,
     }
 
@@ -75,10 +82,12 @@ def _answer(question: Mapping[str, Any], structure: Mapping[str, Any], ambient: 
 def keep(names: list[str]) -> None:
     """Import what is nobody's own code, so that the next question need not."""
     for name in names:
+        begin = time.perf_counter()
         try:
             importlib.import_module(name)
         except BaseException:
             continue
+        _kept.setdefault(name, time.perf_counter() - begin)
     gc.freeze()
 
 

@@ -34,6 +34,11 @@ class Raised:
     values: tuple[tuple[str, str], ...] = ()
     """Names in `statement` and their values, those that are builtins."""
 
+    def __str__(self) -> str:
+        """Return type and message in one line."""
+        text = " ".join(self.message.split())
+        return f"{self.type}: {text}" if text else self.type
+
 
 @dataclass(frozen=True, slots=True)
 class Work:

@@ -170,6 +170,12 @@ _ROWS: Final = (
         "",
     ),
     Cause(
+        "SM409",
+        "child-late",
+        "nothing is lost: the child was still importing when the test gave up",
+        "the child is a copy of the parent and imports nothing again",
+    ),
+    Cause(
         "SM501",
         "vacuous",
         "the leg passed and started no process with its method",

@@ -78,6 +78,8 @@ class Evidence:
     """Whether it is no assertion and no line of the user's raised it: a time-out, a refused connection."""
     failed_with: object = None
     """As `CallEnd.failed_with`."""
+    patience: tuple[float, Place] | None = None
+    """The seconds that the test waited before it gave up, and the line that says so, where they are known."""
     error: str = ""
     """The exception's type: ``"Empty"``."""
     text: str = ""

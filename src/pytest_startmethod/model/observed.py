@@ -201,6 +201,8 @@ class Seen:
     ambient: dict[str, Any]
     broken: dict[str, str]
     """Modules that it could not import, and why."""
+    took: dict[str, float] = field(default_factory=dict)
+    """Seconds that it needed to import each module which the launch's code needs first."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,6 +75,8 @@ class Gatherer:
         evidence: Evidence,
     ) -> Evidence:
         """Return the evidence of a phase that failed."""
+        from ..source import waits
+
         error = call.excinfo.value if call.excinfo is not None else None
         self._recorder.note_exits(state.record)
         reports = state.reports.read() if state.reports is not None else ()
@@ -84,6 +86,7 @@ class Gatherer:
             raised=tuple(map(_raised, reporter._chain(error))),
             raised_elsewhere=_raised_elsewhere(call),
             failed_with=_failed_with(call),
+            patience=waits.patience(error.__traceback__) if error is not None else None,
             patches=tuple(state.record.patches),
             tests=(str(item.path), *_conftests()),
             reports=reports,
@@ -117,7 +120,7 @@ class Gatherer:
             events |= {("send", each.error) for each in record.failures}
             events |= {("exit", f"{each.target} {each.exit_code}") for each in record.launches if each.exit_code}
             reports = state.reports.read() if state.reports is not None else ()
-            events |= {("raised", f"{error.type}: {error.message}") for each in reports for error in each.raised}
+            events |= {("raised", str(error)) for each in reports for error in each.raised}
         end = CallEnd(str(report.outcome), _failed_with(call), frozenset(events))
         self._calls.setdefault(state.leg.test, {})[state.leg.method] = end
 

@@ -512,7 +512,7 @@ def ask(observed: Observed, loaders: Sequence[Loader], environ: Mapping[str, str
         nodes = {id(b): node for each, row in zip(groups.values(), answer["values"], strict=True)
                  for b, node in zip(each, row, strict=True)}  # fmt: skip
         values = [nodes[id(b)] for b in observed.bindings]
-        found.append(Seen(values, answer["imports"], answer["ambient"], answer["broken"]))
+        found.append(Seen(values, answer["imports"], answer["ambient"], answer["broken"], answer.get("took", {})))
     return found
 
 

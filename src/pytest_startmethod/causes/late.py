@@ -1,0 +1,60 @@
+"""SM409: nothing is lost, the test gave up while the child was still importing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..model.evidence import Evidence
+from ..model.finding import Finding, finding_at, source_fact, values
+from ..model.methods import base
+from ..model.observed import Seen
+from ..model.place import Place
+from .context import observed_in
+
+_SHARE = 0.5
+"""An import that takes less of the test's patience explains nothing."""
+_LEAST = 0.1
+"""Seconds; a shorter import explains nothing either."""
+_SHOWN = 3
+
+
+def findings(evidence: Evidence) -> tuple[list[Finding], bool]:
+    """Return that the child needs longer to import than the test waits, and whether that alone explains the failure.
+
+    The seconds are those of a fresh child that was asked after the failure. A child that raised was not late.
+    """
+    if base(evidence.method) == "fork" or evidence.patience is None or evidence.outcome != "failed":
+        return [], False
+    fork = evidence.others.get("fork")
+    if (fork is not None and fork.outcome == "failed") or any(each.raised for each in evidence.reports):
+        return [], False
+    waits, place = evidence.patience
+    seen = {id(observed): seen for observed, seen in evidence.seen}
+    every = [(_seconds(seen.get(id(each), ())), each) for each in observed_in(evidence)]
+    took, observed = max(every, key=lambda pair: sum(pair[0].values()), default=({}, None))
+    total = sum(took.values())
+    if observed is None or total < max(_LEAST, _SHARE * waits):
+        return [], False
+    return [_late(took, observed.target, waits, place)], total >= waits
+
+
+def _seconds(seen: Sequence[Seen]) -> dict[str, float]:
+    """Return the shortest time that a fresh child needed for each import."""
+    every = [each.took for each in seen]
+    return {name: min(took[name] for took in every if name in took) for name in (every[0] if every else ())}
+
+
+def _late(took: dict[str, float], target: str, waits: float, place: Place) -> Finding:
+    total = sum(took.values())
+    slow = [name for name in sorted(took, key=lambda name: -took[name]) if took[name] >= total / 10][:_SHOWN]
+    each = ", ".join(f"{name} ({took[name]:.1f} s)" for name in slow)
+    message = (
+        f"nothing is lost, the child is late: before it can run {target}, a fresh child needs {total:.1f} s to import "
+        f"{each}; the test waits {waits:g} s"
+    )
+    fix = (
+        f"wait longer than {total:.1f} s, or let the child say that it is ready before the clock starts; or import "
+        f"{slow[0]} where it is used, if the child does not need it"
+    )
+    facts = (*values("the time to import", f"{waits:g} s", f"{total:.1f} s"), source_fact("parent", "waits", place))
+    return finding_at("SM409", slow[0], place, message, facts, fix)

@@ -1,0 +1,84 @@
+"""How long a test waits: the time limit of the call that it failed in, or of the wait before the line that failed."""
+
+from __future__ import annotations
+
+import ast
+import os
+import traceback
+from types import FrameType, TracebackType
+from typing import Any
+
+from ..model.place import Place
+from .callers import _tree, owner
+
+_WAITING = frozenset(("get", "poll", "wait", "result", "join", "acquire", "wait_for", "map", "recv", "sleep", "next"))
+"""Functions that are given a time to wait."""
+_CLOCKS = frozenset(("time", "monotonic", "perf_counter"))
+
+
+def patience(tb: TracebackType | None) -> tuple[float, Place] | None:
+    """Return the seconds that the user's code waited before it gave up, and the line that says so; None if unknown.
+
+    Runs no code of the user's: names are looked up in frames.
+    """
+    every = list(traceback.walk_tb(tb))
+    limit: float | None = None
+    for frame, line in reversed(every):
+        file = frame.f_code.co_filename
+        if owner(file) == "user":
+            place = Place(os.path.abspath(file), line, frame.f_code.co_name)
+            if limit is not None:
+                return limit, place
+            found = _before(frame, line)
+            if found is not None:
+                return found
+        elif owner(file) == "stdlib":
+            limit = _seconds(frame.f_locals.get("timeout")) or limit
+    return None
+
+
+def _before(frame: FrameType, line: int) -> tuple[float, Place] | None:
+    """Return the last wait with a time limit in the function that `frame` runs, up to `line`."""
+    file = os.path.abspath(frame.f_code.co_filename)
+    tree, found = _tree(file), None
+    inside = [
+        node
+        for node in ast.walk(tree or ast.Module([], []))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        and node.lineno <= line <= (node.end_lineno or 0)
+        and node.name == frame.f_code.co_name
+    ]
+    for node in ast.walk(inside[-1]) if inside else ():
+        if isinstance(node, (ast.Call, ast.BinOp)) and node.lineno <= line:
+            seconds = _limit(node, frame)
+            if seconds is not None and (found is None or node.lineno >= found[1].line):
+                found = seconds, Place(file, node.lineno, frame.f_code.co_name)
+    return found
+
+
+def _limit(node: ast.Call | ast.BinOp, frame: FrameType) -> float | None:
+    """Return the seconds in ``x.join(0.5)``, ``q.get(timeout=LIMIT)``, ``time.monotonic() + 3``."""
+    if isinstance(node, ast.BinOp):
+        is_clock = isinstance(node.left, ast.Call) and _name(node.left.func) in _CLOCKS
+        return _value(node.right, frame) if is_clock and isinstance(node.op, ast.Add) else None
+    if _name(node.func) not in _WAITING:
+        return None
+    given = [keyword.value for keyword in node.keywords if keyword.arg == "timeout"]
+    if not given and _name(node.func) not in ("get", "map"):
+        given = node.args[-1:]
+    return _value(given[0], frame) if given else None
+
+
+def _name(node: ast.expr) -> str:
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+
+
+def _value(node: ast.expr, frame: FrameType) -> float | None:
+    if isinstance(node, ast.Constant):
+        return _seconds(node.value)
+    return _seconds({**frame.f_globals, **frame.f_locals}.get(node.id)) if isinstance(node, ast.Name) else None
+
+
+def _seconds(value: Any) -> float | None:
+    # multiprocessing counts its own `timeout` down: 0.79998
+    return float(f"{value:.2g}") if type(value) in (int, float) and 0 < value < 3600 else None

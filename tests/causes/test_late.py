@@ -1,0 +1,59 @@
+"""A child that only needs longer to import than the test waits has lost nothing (SM409)."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_startmethod.causes.explain import explain
+from pytest_startmethod.model.child_report import ChildReport, Raised
+from pytest_startmethod.model.evidence import CallEnd, Evidence
+from pytest_startmethod.model.launch import Launch
+from pytest_startmethod.model.observed import Observed, Seen
+from pytest_startmethod.model.place import Place
+
+OBSERVED = Observed("spawn", "heavy.work", Place("/p/test_a.py", 3))
+LAUNCH = Launch("spawn", "heavy.work", (), None, None, None, "", pid=1, observed=OBSERVED)
+
+
+def evidence(took: float, waits: float | None = 0.8, **more) -> Evidence:
+    given = {
+        "launches": [LAUNCH],
+        "seen": [(OBSERVED, [Seen([], {}, {}, {}, {"heavy": took + 1}), Seen([], {}, {}, {}, {"heavy": took})])],
+        "patience": None if waits is None else (waits, Place("/p/test_a.py", 9)),
+        **more,
+    }
+    return Evidence("", given.pop("method", "spawn"), given.pop("outcome", "failed"), **given)
+
+
+def test_imports_that_take_longer_than_the_test_waits():
+    """The finding names the module and both times; of two fresh children the faster one counts."""
+    (found,) = explain(evidence(1.5))
+    assert (found.code, found.path, found.level) == ("SM409", "heavy", "cause")
+    assert (found.file, found.line) == ("/p/test_a.py", 9)
+    assert found.message == (
+        "nothing is lost, the child is late: before it can run heavy.work, a fresh child needs 1.5 s to import heavy "
+        "(1.5 s); the test waits 0.8 s"
+    )
+    assert found.fix == (
+        "wait longer than 1.5 s, or let the child say that it is ready before the clock starts; or import heavy where "
+        "it is used, if the child does not need it"
+    )
+
+
+@pytest.mark.parametrize(
+    "silent",
+    [
+        evidence(0.3),
+        evidence(0.05, 0.06),
+        evidence(1.5, None),
+        evidence(1.5, outcome="passed"),
+        evidence(1.5, others={"fork": CallEnd("failed")}),
+        evidence(1.5, reports=[ChildReport(1, "run", raised=(Raised("ValueError", "no"),))]),
+        evidence(1.5, seen=[]),
+        evidence(1.5, method="fork"),
+    ],
+    ids=["quick", "both brief", "no wait", "passed", "fork fails", "child raised", "not asked", "fork"],
+)
+def test_look_alikes_are_silent(silent):
+    """Nothing is said of a child that was there in time, that failed of itself, or of a failure under fork."""
+    assert explain(silent) == ()

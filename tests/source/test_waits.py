@@ -1,0 +1,71 @@
+"""How long a test waits is read from the call that it failed in, or from the lines before the one that failed."""
+
+from __future__ import annotations
+
+import multiprocessing
+import queue
+import time
+
+import pytest
+
+from pytest_startmethod.source.waits import patience
+
+LIMIT = 0.02
+
+
+def by_queue():
+    multiprocessing.Queue().get(timeout=0.02)
+
+
+def by_name():
+    queue.Queue().get(True, LIMIT)
+
+
+def by_poll():
+    here, _there = multiprocessing.Pipe()
+    assert here.poll(0.02)
+
+
+def by_event():
+    event = multiprocessing.Event()
+    if not event.wait(timeout=0.02):
+        raise RuntimeError
+
+
+def by_deadline():
+    deadline = time.monotonic() + LIMIT
+    while time.monotonic() < deadline:
+        pass
+    raise AssertionError
+
+
+def without():
+    values = {"a": 1}
+    assert values.get("a", 5) == 2
+
+
+def after():
+    assert not LIMIT
+    time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("function", "line"),
+    [(by_queue, 1), (by_name, 1), (by_poll, 2), (by_event, 2), (by_deadline, 1)],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_seconds_and_line(function, line):
+    """A literal, a name, a positional argument, a time added to a clock."""
+    with pytest.raises(BaseException) as info:  # noqa: PT011
+        function()
+    seconds, place = patience(info.tb)
+    assert seconds == LIMIT
+    assert place.line == function.__code__.co_firstlineno + line
+
+
+@pytest.mark.parametrize("function", [without, after])
+def test_no_wait(function):
+    """``dict.get`` with a default is no wait, and neither is what comes after the line that failed."""
+    with pytest.raises(AssertionError) as info:
+        function()
+    assert patience(info.tb) is None

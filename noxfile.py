@@ -12,7 +12,7 @@ import nox
 nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.download_python = "never"
-nox.options.sessions = ["lint", "types", "tests"]
+nox.options.sessions = ["lint", "tests"]
 
 VERSIONS = ("3.10", "3.11", "3.12", "3.13", "3.14", "3.15")
 LOWEST = ("pytest==8.4.0", "pluggy==1.5.0", "cloudpickle==3.0.0")
@@ -108,17 +108,9 @@ def wheel(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check format and habits."""
-    session.install("ruff")
-    session.run("ruff", "format", "--check", ".")
-    session.run("ruff", "check", ".")
-
-
-@nox.session
-def types(session: nox.Session) -> None:
-    """Check the types of the package, strictly."""
-    session.install("mypy", "-e", ".[html]")
-    session.run("mypy")
+    """Check format, habits and types: what .pre-commit-config.yaml lists, on every file."""
+    session.install("pre-commit")
+    session.run("pre-commit", "run", "--all-files", "--show-diff-on-failure", "--color=always")
 
 
 @nox.session(default=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import itertools
 import json
 import multiprocessing
 import os
@@ -88,6 +89,7 @@ def _undone_afterwards(patch: pytest.MonkeyPatch) -> Iterator[None]:
     """Undo what a session in this process leaves set: an interpreter of its own would have taken it along."""
     patch.setattr(multiprocessing.get_context.__self__, "_actual_context", None)
     patch.setattr(multiprocessing, "get_all_start_methods", multiprocessing.get_all_start_methods)
+    patch.setattr(multiprocessing.process, "_process_counter", itertools.count(1))
     ours = [m for name, m in sys.modules.items() if name.partition(".")[0] == "pytest_startmethod"]
     functions = [(m, name, value) for m in ours for name, value in vars(m).items() if isinstance(value, FunctionType)]
     with mock.patch.dict(os.environ):

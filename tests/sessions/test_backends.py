@@ -16,6 +16,8 @@ from pytest_startmethod.session.settings import Named, SettingsError, parse_mark
 METHODS = multiprocessing.get_all_start_methods()
 all_methods = pytest.mark.skipif(len(METHODS) < 3, reason="needs all three methods")
 
+pytestmark = pytest.mark.own_interpreter  # billiard cannot be imported twice
+
 
 @pytest.fixture(params=["multiprocess", "billiard"])
 def package(request):

@@ -660,6 +660,7 @@ def test_last_failed_runs_the_failed_leg(session):
     assert list(session.run("--lf").names) == ["test_a[spawn]"]
 
 
+@pytest.mark.own_interpreter
 def test_collect_only_starts_and_loads_nothing(session):
     """Neither a process, nor the modules that run a leg."""
     session.file(

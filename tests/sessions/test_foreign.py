@@ -239,6 +239,7 @@ def test_loky_imported_by_the_test_is_named(session):
     ]
 
 
+@pytest.mark.own_interpreter  # billiard cannot be imported twice
 @pytest.mark.parametrize("package", ["multiprocess", "billiard"])
 @pytest.mark.parametrize("place", ["module", "test"])
 def test_packages_that_are_not_selected_are_named(session, package, place):

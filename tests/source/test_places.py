@@ -242,22 +242,6 @@ def test_a_dictionary_literal_with_other_keys_is_another(load: Load) -> None:
     assert found.line == line(module, "def three")
 
 
-def test_a_free_variable(load: Load) -> None:
-    """Where the function around binds it, or takes it as a parameter."""
-    module = load(
-        """
-        def outer(parameter):
-            value = 1
-            def inner():
-                return value, parameter
-            return inner
-        """
-    )
-    inner = module.outer(2)
-    assert [each.line for each in places.name_places(inner, "value")] == [line(module, "value = 1")]
-    assert [each.line for each in places.name_places(inner, "parameter")] == [line(module, "def outer")]
-
-
 def test_a_local_variable_of_a_running_function() -> None:
     """The last binding before the running line."""
     guard = None

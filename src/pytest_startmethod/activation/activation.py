@@ -15,7 +15,8 @@ from typing import Any
 from .._compat import multiprocessing as mp
 from ..model.leg import SetByUser
 from ..model.place import Place
-from ..source.callers import calling_place, find_calls, owner, user_files
+from ..source.callers import calling_place, owner, user_files
+from ..source.index import find_calls
 from . import import_hooks
 
 active_package = mp.STDLIB

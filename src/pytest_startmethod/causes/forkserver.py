@@ -16,7 +16,8 @@ from ..model.finding import Finding, finding_at
 from ..model.launch import Launch
 from ..model.place import Place
 from ..model.server import Server
-from ..source.callers import _tree, find_names, owner, user_files, waiting_calls
+from ..source.callers import owner, user_files
+from ..source.index import find_names, source_of, waiting_calls
 
 _SOCKET_NAME = len("/pymp-xxxxxxxx/listener-xxxxxxxx")
 """What multiprocessing appends to the temporary directory (``util.get_temp_dir``, ``connection.arbitrary_address``)."""
@@ -214,9 +215,7 @@ def _looks_at_processes(place: Place, error: Raised, launches: Sequence[Launch],
 
 def _looks(place: Place, launches: Sequence[Launch]) -> Iterator[tuple[Place, str]]:
     """Yield where the failing function looks at processes, or what it calls in its file, or what it started."""
-    tree = _tree(place.file)
-    if tree is None:
-        return
+    tree = source_of(place.file).tree
     functions = {
         node.name: node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
     }

@@ -15,7 +15,8 @@ from ..model.launch import Launch, Task
 from ..model.place import Place
 from ..model.unloaded import Unloaded
 from ..source import places
-from ..source.callers import _tree, owner
+from ..source.callers import owner
+from ..source.index import source_of
 
 
 def findings(evidence: Evidence) -> Iterator[Finding]:
@@ -308,11 +309,8 @@ def _why_not_there(module: str, name: str, file: str | None, place: Place | None
 
 def _bindings(file: str, name: str) -> tuple[int | None, list[int]]:
     """Return the line of the condition under which `file` binds `name` at its top level, and where else it does."""
-    tree = _tree(file)
-    if tree is None:
-        return None, []
     guards, lines = [], []
-    for statement in tree.body:
+    for statement in source_of(file).tree.body:
         bound = [node for node in ast.walk(statement) if _binds(node, name)]
         if not bound:
             continue
@@ -458,7 +456,7 @@ def _qualified(frame: Frame) -> str:
     if "." in frame.function:
         return frame.function.removeprefix("<locals>.")
     owner_class = ""
-    for node in ast.walk(_tree(frame.file) or ast.Module([], [])):
+    for node in ast.walk(source_of(frame.file).tree):
         if isinstance(node, ast.ClassDef) and node.lineno <= frame.line <= (node.end_lineno or 0):
             owner_class = node.name
     return f"{owner_class}.{frame.function}" if owner_class else frame.function
@@ -467,9 +465,7 @@ def _qualified(frame: Frame) -> str:
 def _function_at(frame: Frame) -> Place:
     """Return the line of the ``def`` that `frame` is in, or the frame's own."""
     found = frame.line
-    for node in ast.walk(
-        _tree(frame.file) or ast.Module([], [])
-    ):  # breadth first: the last one that matches is the innermost
+    for node in ast.walk(source_of(frame.file).tree):  # breadth first: the last one that matches is the innermost
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and (
             node.lineno <= frame.line <= (node.end_lineno or 0)
         ):

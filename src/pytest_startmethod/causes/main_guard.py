@@ -10,6 +10,7 @@ from ..model import codes
 from ..model.child_report import ChildReport, Frame, Raised
 from ..model.finding import Finding
 from ..source.callers import owner
+from ..source.index import source_of
 
 GUARD = 'if __name__ == "__main__":'
 
@@ -74,11 +75,8 @@ def _fix_elsewhere(top: Frame, script: str) -> str:
 
 def _fix(script: str, line: int) -> str:
     """Return the lines to add and to indent, for the statement of the script that `line` is in."""
-    source = linecache.getlines(script)
-    try:
-        body = ast.parse("".join(source)).body
-    except (SyntaxError, ValueError):
-        return f"put `{GUARD}` above line {line} and indent what follows below it"
+    source = source_of(script)
+    body = source.tree.body
     start = next((n for n, each in enumerate(body) if _first(each) <= line <= _last(each)), None)
     if start is None:
         return f"put `{GUARD}` above line {line} and indent what follows below it"
@@ -87,7 +85,7 @@ def _fix(script: str, line: int) -> str:
     if guard is not None:
         return f"move {_lines(runs)} below the `{GUARD}` of line {guard.lineno}"
     above = " and above ".join(f"line {first}" for first, _ in runs)
-    return f"put `{GUARD}` above {above}, and indent {_lines(runs)} by {_indentation(source)}"
+    return f"put `{GUARD}` above {above}, and indent {_lines(runs)} by {_indentation(source.text.splitlines())}"
 
 
 def _runs(body: Sequence[ast.stmt]) -> list[tuple[int, int]]:

@@ -14,13 +14,13 @@ from typing import Any
 from .._compat import cpython
 from ..model.codes import CAUSES
 from ..model.finding import Finding
+from ..model.place import Place
 from ..model.walk import Leaf, Step, Walk, path_text
 from ..pickling import dry_run
 from ..pickling.dry_run import Call
 from ..pickling.walk import Sink, attributes, walk
 from ..source import kinds, places
 from ..source.callers import owner
-from ..source.places import Place
 
 _HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _MAX_LEAVES = 200

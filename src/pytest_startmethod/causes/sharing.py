@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import ast
-import sys
 from typing import Literal
 
-from ..child.values import module_of
 from ..model.finding import finding_at, source_fact
-from ..model.observed import Binding, Lost, Observed, Where
-from ..model.place import Place
-from ..source.callers import _tree
+from ..model.observed import Lost, Observed, Where
+from ..source.setters import made_at_import
 from .context import Context, at, best_place, is_touched, place_of, reader
 from .ranking import Ranked, Weight
 
@@ -31,7 +27,7 @@ def primitives(observed: Observed, context: Context) -> list[Ranked]:
             continue  # an initializer gives it to each worker
         if (binding.module, binding.names) in context.initialized or not context.compares:
             continue
-        place = _made_at_import(binding)
+        place = made_at_import(binding.module, binding.names)
         if place is None:
             continue
         kind = str(binding.node[1]).rpartition(".")[2]
@@ -52,26 +48,6 @@ def primitives(observed: Observed, context: Context) -> list[Ranked]:
         finding = finding_at("SM307", binding.path, place_of(where), message, evidence, fix, level)
         found.append(Ranked(finding, Weight(level == "note", not touched, elsewhere=False, depth=2)))
     return found
-
-
-def _made_at_import(binding: Binding) -> Place | None:
-    """Return the line of the module's own level, or of a class's body, that makes it."""
-    file = module_of(sys.modules.get(binding.module)).get("__file__")
-    tree = _tree(file) if isinstance(file, str) else None
-    body: list[ast.stmt] = list(tree.body) if tree is not None else []
-    for name in binding.names[:-1]:
-        cls = next((n for n in body if isinstance(n, ast.ClassDef) and n.name == name), None)
-        body = cls.body if cls is not None else []
-    for statement in body:
-        for node in ast.walk(statement) if not isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)) else ():
-            if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:
-                for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
-                    each = target.elts if isinstance(target, ast.Tuple) else [target]
-                    if any(isinstance(t, ast.Name) and t.id == binding.names[-1] for t in each):
-                        empty = isinstance(node.value, ast.Constant) and node.value.value is None
-                        if not empty:
-                            return Place(str(file), node.lineno)
-    return None
 
 
 def lost(observed: Observed, context: Context) -> list[Ranked]:

@@ -6,21 +6,16 @@ writes itself, caches, the state of random generators, warnings filters.
 
 from __future__ import annotations
 
-import ast
-import functools
-import linecache
 import re
-import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from ..child.values import module_of, short
+from ..child.values import short
 from ..model.evidence import Evidence
 from ..model.finding import Fact, Finding, finding_at, source_fact, values
 from ..model.observed import Difference, Observed, Seen
-from ..model.place import Place
-from ..source.callers import _tree, user_files
+from ..source.setters import Setter, setters
 from ..state import observing
 from ..state.attributes import GUESSED
 from . import process, sharing
@@ -39,7 +34,6 @@ from .context import (
 from .ranking import Ranked, Weight, causes_first
 
 _MAX_FINDINGS = 12
-_MAX_FILES = 400
 
 
 def findings(evidence: Evidence) -> list[Finding]:
@@ -168,8 +162,8 @@ _CODE = ("f", "b", "c", "d", "M", "K", "p")
 def _value(each: Difference, observed: Observed, context: Context) -> Ranked:
     binding, read = each.binding, each.binding.read
     patch = next((p for p in context.patches if _patches(p, each)), None)
-    setters = _setters(each, context)
-    by = patch.by if patch is not None else _patched_in_source(setters, context)
+    set_at = _setters(each, context)
+    by = patch.by if patch is not None else _patched_in_source(set_at, context)
     written = next((w for w in observed.writes if (w.module, w.names) == (binding.module, binding.names)), None)
     is_note = each.ours[0] == "l" or each.theirs[0] == "l"
     if written is not None and patch is None and each.ours[0] != "K" and by is None:
@@ -200,13 +194,13 @@ def _value(each: Difference, observed: Observed, context: Context) -> Ranked:
     if patch is not None and patch.place is not None:
         evidence.append(source_fact("parent", "set", patch.place, patch.by))
     else:
-        for setter in setters[:3]:
+        for setter in set_at[:3]:
             evidence.append(source_fact("parent", "set", setter.place, setter.by.removeprefix("assignment")))
     if each.others:
         evidence.append(Fact("child", "also different", ", ".join(path + other for other in each.others[:4])))
     finding = finding_at(code, path, place_of(where), message, evidence, fix, "note" if is_note else "cause")
     touched = is_touched(where, context) or (read.inner is not None and is_touched(read.inner, context))
-    own = any(setter.place.file in context.tests for setter in setters)
+    own = any(setter.place.file in context.tests for setter in set_at)
     guessed = read.depth >= GUESSED
     unset = patch is None and by is None and not own
     return Ranked(finding, Weight(is_note, not touched, guessed, unset, not own, read.depth))
@@ -286,215 +280,23 @@ def _kind(code: str, by: str | None) -> str:
 # -- where it was set --------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Setter:
-    """A place whose code sets a name, or changes what is behind it."""
-
-    place: Place
-    by: str
-    """``assignment``, ``monkeypatch``, ``mock.patch``."""
-    exact: bool = False
-    """Whether it names all of the dotted name."""
-
-
-_MUTATING = frozenset("append extend insert remove pop clear add discard update setdefault register appendleft".split())  # noqa: SIM905
-
-
-def _patched_in_source(setters: list[Setter], context: Context) -> str | None:
+def _patched_in_source(found: list[Setter], context: Context) -> str | None:
     """Return what patches the binding by the source alone: a like-named attribute in some other file is no sign."""
-    if not setters or setters[0].by == "assignment":
+    if not found or found[0].by == "assignment":
         return None
-    first = setters[0]
+    first = found[0]
     return first.by if first.exact or first.place.file in context.tests else None
 
 
 def _setters(each: Difference, context: Context) -> list[Setter]:
     """Return where the source sets it, other than at the import of its module: the test's own files first."""
     binding = each.binding
-    home = module_of(sys.modules.get(binding.module)).get("__file__")
     inner = re.findall(r"[.']([A-Za-z_]\w*)(?=[.'\[]|$)", each.inner)
-    files = list(dict.fromkeys([*context.tests, *([home] if isinstance(home, str) else []), *user_files()]))
-    found: list[Setter] = []
-    for file in files[:_MAX_FILES]:
-        found += _setters_of(file, binding.module, binding.names, tuple(inner), file == home)
-        if len(found) > 12:
-            break
+    found = setters(binding.module, binding.names, inner, context.tests)
     running = {(file, function.rpartition(".")[2]) for file, function in context.touched}
     here = [s for s in found if (s.place.file, s.place.function.rpartition(".")[2]) in running]
     first = here or [s for s in found if s.place.file in context.tests]
     return sorted(first, key=lambda s: (not s.exact, s.by == "assignment")) or found
-
-
-@functools.lru_cache(maxsize=8192)
-def _setters_of(file: str, module: str, names: tuple[str, ...], inner: tuple[str, ...], own: bool) -> list[Setter]:
-    text = _content(file)
-    if not any(name in text for name in (names[-1], *inner[-1:])):
-        return []
-    tree = _tree(file)
-    return [] if tree is None else _setters_in(tree, file, module, names, inner, own=own)
-
-
-@functools.lru_cache(maxsize=_MAX_FILES)
-def _content(file: str) -> str:
-    return "".join(linecache.getlines(file))
-
-
-def _setters_in(
-    tree: ast.Module, file: str, module: str, names: tuple[str, ...], inner: Sequence[str], *, own: bool
-) -> list[Setter]:
-    last, found = names[-1], list[Setter]()
-    owner_name = names[-2] if len(names) > 1 else module.rpartition(".")[2]
-    dotted = f"{module}.{'.'.join(names)}"
-    aliases = _aliases(tree, module, names)
-
-    def leads(node: ast.AST) -> bool:
-        """Say whether an expression is likely the binding itself."""
-        if isinstance(node, ast.Attribute):
-            return node.attr == last and (_is_owner(node.value) or len(names) > 1)
-        return isinstance(node, ast.Name) and (node.id in aliases or (node.id == last and own and len(names) == 1))
-
-    def _is_owner(node: ast.AST) -> bool:
-        text = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
-        return text in (owner_name, *aliases) or text in _module_aliases
-
-    _module_aliases = _names_of_module(tree, module, names[:-1])
-
-    def visit(node: ast.AST, function: str, global_names: frozenset[str]) -> None:
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            declared = frozenset(n for s in ast.walk(node) if isinstance(s, ast.Global) for n in s.names)
-            for child in ast.iter_child_nodes(node):
-                visit(child, f"{function}.{node.name}".lstrip("."), declared)
-            return
-        if isinstance(node, ast.Call):
-            by = _patching_call(node, dotted, last, inner)
-            if by is not None:
-                found.append(Setter(Place(file, node.lineno, function), by, _says(node, dotted)))
-            elif (inner and not own and function and _gives(node, inner)) or (
-                isinstance(node.func, ast.Attribute)
-                and node.func.attr in _MUTATING
-                and (function or not own)
-                and leads(node.func.value)
-            ):
-                found.append(Setter(Place(file, node.lineno, function), "assignment"))
-        elif isinstance(node, (ast.Assign, ast.AugAssign, ast.AnnAssign)) and (function or not own):
-            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
-                for each in target.elts if isinstance(target, (ast.Tuple, ast.List)) else [target]:
-                    if _assigns(each, global_names):
-                        found.append(Setter(Place(file, node.lineno, function), "assignment"))
-        for child in ast.iter_child_nodes(node):
-            visit(child, function, global_names)
-
-    def _assigns(target: ast.AST, global_names: frozenset[str]) -> bool:
-        if isinstance(target, ast.Name):
-            return own and len(names) == 1 and target.id == last and last in global_names
-        if isinstance(target, ast.Attribute):
-            if target.attr == last and _is_owner(target.value):
-                return True
-            return bool(inner) and target.attr == inner[-1] and _root_leads(target.value)
-        if isinstance(target, ast.Subscript):
-            if isinstance(target.value, ast.Call) and getattr(target.value.func, "id", "") == "globals":
-                return isinstance(target.slice, ast.Constant) and target.slice.value == last
-            return _root_leads(target.value)
-        return False
-
-    def _root_leads(node: ast.AST) -> bool:
-        while True:
-            if leads(node):
-                return True
-            if not isinstance(node, (ast.Attribute, ast.Subscript)):
-                return False
-            node = node.value
-
-    visit(tree, "", frozenset())
-    return found
-
-
-def _aliases(tree: ast.Module, module: str, names: tuple[str, ...]) -> frozenset[str]:
-    """Return the variables of a file that were imported from the binding."""
-    found = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and len(names) == 1:
-            for alias in node.names:
-                if alias.name == names[0] and (node.module or "").rpartition(".")[2] in (module.rpartition(".")[2], ""):
-                    found.add(alias.asname or alias.name)
-    return frozenset(found)
-
-
-def _names_of_module(tree: ast.Module, module: str, rest: tuple[str, ...]) -> frozenset[str]:
-    """Return the variables of a file that lead to what has the attribute: the module, or the class."""
-    found = {rest[-1]} if rest else {module.rpartition(".")[2]}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                if alias.name == module and alias.asname and not rest:
-                    found.add(alias.asname)
-        elif isinstance(node, ast.ImportFrom):
-            for alias in node.names:
-                if alias.name == (rest[-1] if rest else module.rpartition(".")[2]):
-                    found.add(alias.asname or alias.name)
-    return frozenset(found)
-
-
-def _patching_call(node: ast.Call, dotted: str, last: str, inner: Sequence[str]) -> str | None:
-    """Return who patches the name with this call: monkeypatch, mock.patch in its forms, setattr."""
-    func = node.func
-    name = func.attr if isinstance(func, ast.Attribute) else getattr(func, "id", "")
-    receiver = _text(func.value) if isinstance(func, ast.Attribute) else ""
-    texts = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
-    hit = any(
-        t == last or (inner and t == inner[-1]) or (t.endswith("." + last) and _ends_alike(t, dotted))
-        for t in texts[:2]
-    )
-    if name in ("setattr", "setitem", "delattr", "delitem") and receiver:
-        return (
-            ("monkeypatch" if "monkey" in receiver or receiver in ("mp", "m", "patch") else receiver) if hit else None
-        )
-    if name == "setattr":
-        return "assignment" if hit and len(node.args) > 1 else None
-    is_patch = name == "patch" or receiver.rpartition(".")[2] in ("patch", "mocker")
-    if is_patch and (hit or any(_ends_alike(t, dotted) for t in texts[:1])):
-        return "mocker" if "mocker" in receiver else "mock.patch"
-    if name in ("dict", "multiple") and is_patch and node.args:
-        first = _text(node.args[0])
-        if first.rpartition(".")[2] == last or (texts and texts[0].endswith(last)):
-            return "mock.patch"
-        if name == "multiple" and any(k.arg == last for k in node.keywords):
-            return "mock.patch"
-    return None
-
-
-def _says(node: ast.Call, dotted: str) -> bool:
-    return any(isinstance(each, ast.Constant) and each.value == dotted for each in node.args)
-
-
-def _gives(node: ast.Call, inner: Sequence[str]) -> bool:
-    """Say whether a call sets an option by its name: ``conf.set_override("name", ...)``, ``config(name=...)``."""
-    func = node.func
-    name = func.attr if isinstance(func, ast.Attribute) else getattr(func, "id", "")
-    words = ("set", "config", "override", "update", "register", "add", "enable", "disable", "patch")
-    if not any(word in name.lower() for word in words):
-        return False
-    texts = {a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)}
-    named = {keyword.arg for keyword in node.keywords}
-    return any(each in texts or each in named for each in inner)
-
-
-def _ends_alike(text: str, dotted: str) -> bool:
-    return (
-        text == dotted
-        or dotted.endswith("." + text)
-        or text.endswith("." + dotted)
-        or (
-            text.rpartition(".")[2] == dotted.rpartition(".")[2]
-            and text.rpartition(".")[0].rpartition(".")[2] == dotted.rpartition(".")[0].rpartition(".")[2]
-        )
-    )
-
-
-def _text(node: ast.AST) -> str:
-    if isinstance(node, ast.Name):
-        return node.id
-    return f"{_text(node.value)}.{node.attr}" if isinstance(node, ast.Attribute) else ""
 
 
 # -- the look inside ---------------------------------------------------------------------------------------------------

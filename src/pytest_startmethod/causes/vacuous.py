@@ -13,7 +13,9 @@ from ..model.foreign import Foreign
 from ..model.launch import Launch, Task
 from ..model.methods import base
 from ..model.place import Place, where
-from ..source.callers import find_calls, find_names, method_check, user_files
+from ..source.callers import user_files
+from ..source.index import find_calls, find_names
+from ..source.refusals import method_check
 
 _CLASSES = {
     "fork": ("ForkProcess", "ForkContext"),

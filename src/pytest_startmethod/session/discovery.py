@@ -287,7 +287,8 @@ class Discovery:
         if self._item is None or self._method is not None or caller is None or mp.in_pool_thread():
             return
         from ..model.place import Place
-        from ..source.callers import owner, refuses_methods
+        from ..source.callers import owner
+        from ..source.refusals import refuses_methods
 
         place = Place(os.path.abspath(caller.f_code.co_filename), caller.f_lineno)
         in_test = place.file == str(self._item.path)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 import functools
-import linecache
 import os
 import sys
 import types
@@ -26,18 +24,21 @@ _RUNNERS = tuple(
 )
 
 
-@functools.cache
+_CONSOLES = ("<doctest", "<ipython", "<stdin", "<python-input")
+
+
+@functools.lru_cache(maxsize=8192)
 def owner(filename: str) -> str:
     """Return whose code a file is: ``ours``, ``stdlib``, ``runner`` (pytest and its kind), ``installed`` or ``user``.
 
-    Code without a file (``"<string>"``: a dataclass's methods) counts as the standard library's: who made it is known
-    by its caller.
+    Code without a file (``"<string>"``: a dataclass's methods) counts as the standard library's: its caller says who
+    made it. Doctests and consoles are the user's.
     """
     path = os.path.abspath(filename)
     if path.startswith(_HERE):
         return "ours"
     if filename.startswith("<"):
-        return "stdlib"
+        return "user" if filename.startswith(_CONSOLES) else "stdlib"
     if any(part in path for part in _INSTALLED):
         return "runner" if any(part in path for part in _RUNNERS) else "installed"
     if path.startswith(_STDLIB) or os.path.realpath(path).startswith(_STDLIB):
@@ -87,168 +88,10 @@ def calling_place(frame: FrameType | None) -> Place | None:
     return nearest
 
 
-@functools.lru_cache(maxsize=256)
-def _tree(file: str) -> ast.Module | None:
-    try:
-        return ast.parse("".join(linecache.getlines(file)))
-    except (SyntaxError, ValueError):
-        return None
-
-
-def _top_level(tree: ast.Module) -> Iterator[ast.AST]:
-    """Yield what runs when a module is imported as something else than ``__main__``."""
-    for statement in tree.body:
-        guard = isinstance(statement, ast.If) and "__name__" in ast.dump(statement.test)
-        if not guard and not isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            yield from ast.walk(statement)
-
-
-def find_calls(files: Iterable[str], name: str, argument: str | None = None, *, outermost: bool = False) -> list[Place]:
-    """Return where `files` call something named `name` (with the string `argument`, if given), in source order.
-
-    `outermost`: only calls that an import of the file makes.
-    """
-    found = []
-    for file in files:
-        tree = _tree(file) if name in "".join(linecache.getlines(file)) else None
-        for node in (_top_level(tree) if outermost else ast.walk(tree)) if tree else ():
-            if not isinstance(node, ast.Call):
-                continue
-            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", None)
-            values = [a.value for a in (*node.args, *(k.value for k in node.keywords)) if isinstance(a, ast.Constant)]
-            if called == name and (argument is None or argument in values):
-                found.append(Place(file, node.lineno))
-    return found
-
-
-_WAITS = ("waitpid", "waitid", "wait3", "wait4")
-
-
-def waiting_calls(place: Place) -> Iterator[tuple[str, str]]:
-    """Yield name and first argument's source of each ``os.waitpid`` and its kind in the statement at `place`."""
-    tree = _tree(place.file)
-    for node in ast.walk(tree) if tree is not None else ():
-        if isinstance(node, ast.Call) and node.lineno <= place.line <= (node.end_lineno or 0):
-            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-            arguments = node.args[1:] if name == "waitid" else node.args
-            if name in _WAITS and arguments:
-                yield name, ast.unparse(arguments[0])
-
-
-def find_names(files: Iterable[str], name: str) -> list[Place]:
-    """Return where `files` use the name or attribute `name`, in source order."""
-    found = []
-    for file in files:
-        tree = _tree(file) if name in "".join(linecache.getlines(file)) else None
-        for node in ast.walk(tree) if tree else ():
-            if name in (getattr(node, "attr", None), getattr(node, "id", None)):
-                found.append(Place(file, node.lineno))  # type: ignore[attr-defined]
-    return found
-
-
 def user_files() -> list[str]:
     """Return the source files of all imported modules that are the user's."""
     files = (getattr(module, "__dict__", {}).get("__file__") for module in list(sys.modules.values()))
     return sorted({f for f in files if isinstance(f, str) and f.endswith(".py") and owner(f) == "user"})
-
-
-_METHODS = {"fork", "spawn", "forkserver"}
-_REFUSALS = {"skip", "fail", "xfail", "exit", "skipTest", "SkipTest"}
-
-
-def method_check(place: Place, *, refusing: bool = False) -> Place | None:
-    """Return the line near `place` that compares a start method with a literal name; None if there is none.
-
-    Without `refusing`, `place` is a call of ``get_start_method`` and the comparison is anywhere in its function.
-    With it, `place` is the line that raised or skipped: it must be a ``raise``, a skip or an ``assert`` that the
-    comparison guards.
-    """
-    tree = _tree(place.file)
-    if tree is None:
-        return None
-    function = _innermost(tree, place.line)
-    check = _guard(function, place.line) if refusing else _comparison(function)
-    return None if check is None else Place(place.file, check.lineno)
-
-
-def refuses_methods(place: Place, *, in_test: bool) -> bool:
-    """Return whether the function that calls ``get_start_method`` at `place` raises, skips or asserts by the answer.
-
-    What a test asserts is what it expects, and refuses nothing.
-    """
-    tree = _tree(place.file)
-    if tree is None:
-        return False
-    function = _innermost(tree, place.line)
-    statements = [node for node in ast.walk(function) if isinstance(node, ast.stmt) and _refuses(node)]
-    statements = [each for each in statements if not (in_test and isinstance(each, ast.Assert))]
-    return any(_guard(function, each.lineno) is not None for each in statements)
-
-
-def _guard(function: ast.AST, line: int) -> ast.expr | None:
-    """Return the comparison that lets the refusal at `line` happen: around it, in it, or an early return before it."""
-    above: list[ast.AST] = []
-    block: ast.AST | None = function
-    while block is not None:  # down to the statement at `line`
-        above.append(block)
-        inner = (
-            n
-            for n in ast.iter_child_nodes(block)
-            if getattr(n, "lineno", line + 1) <= line <= (getattr(n, "end_lineno", 0) or 0)
-        )
-        block = next((n for n in inner if isinstance(n, (ast.stmt, ast.excepthandler))), None)
-    statement = above[-1]
-    if not _refuses(statement):
-        return None
-    if isinstance(statement, ast.Assert):
-        return _comparison(statement.test)
-    around = [each.test for each in above if isinstance(each, ast.If)]
-    for each in above:
-        for sibling in getattr(each, "body", []):
-            if isinstance(sibling, ast.If) and sibling.lineno < line and isinstance(sibling.body[-1], ast.Return):
-                around.append(sibling.test)
-    return next((found for test in reversed(around) if (found := _comparison(test)) is not None), None)
-
-
-def _comparison(test: ast.AST) -> ast.expr | None:
-    return next((node for node in ast.walk(test) if _compares_method(node)), None)  # type: ignore[return-value]
-
-
-def _compares_method(node: ast.AST) -> bool:
-    """Say whether `node` compares something that is called a method or context with the name of a start method."""
-    if not isinstance(node, ast.Compare):
-        return False
-    sides = [node.left, *node.comparators]
-    return any(map(_names_methods, sides)) and any(map(_is_called_method, sides))
-
-
-def _names_methods(side: ast.expr) -> bool:
-    each = side.elts if isinstance(side, (ast.Tuple, ast.List, ast.Set)) else [side]
-    return any(isinstance(e, ast.Constant) and isinstance(e.value, str) and e.value in _METHODS for e in each)
-
-
-def _is_called_method(side: ast.expr) -> bool:
-    named = side.func if isinstance(side, ast.Call) else side
-    name = named.attr if isinstance(named, ast.Attribute) else getattr(named, "id", "")
-    return any(word in name.lower() for word in ("method", "context", "ctx"))
-
-
-def _innermost(tree: ast.Module, line: int) -> ast.AST:
-    found: ast.AST = tree
-    for node in ast.walk(tree):  # breadth first: the last one that matches is the innermost
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.lineno <= line <= (node.end_lineno or 0):
-            found = node
-    return found
-
-
-def _refuses(statement: ast.AST) -> bool:
-    if isinstance(statement, (ast.Raise, ast.Assert)):
-        return True
-    call = statement.value if isinstance(statement, ast.Expr) else None
-    if not isinstance(call, ast.Call):
-        return False
-    name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", None)
-    return name in _REFUSALS
 
 
 @dataclass(frozen=True)

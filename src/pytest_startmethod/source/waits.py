@@ -9,7 +9,8 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from ..model.place import Place
-from .callers import _tree, owner
+from .callers import owner
+from .index import source_of
 
 _WAITING = frozenset(("get", "poll", "wait", "result", "join", "acquire", "wait_for", "map", "recv", "sleep", "next"))
 """Functions that are given a time to wait."""
@@ -40,10 +41,10 @@ def patience(tb: TracebackType | None) -> tuple[float, Place] | None:
 def _before(frame: FrameType, line: int) -> tuple[float, Place] | None:
     """Return the last wait with a time limit in the function that `frame` runs, up to `line`."""
     file = os.path.abspath(frame.f_code.co_filename)
-    tree, found = _tree(file), None
+    found: tuple[float, Place] | None = None
     inside = [
         node
-        for node in ast.walk(tree or ast.Module([], []))
+        for node in ast.walk(source_of(file).tree)
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
         and node.lineno <= line <= (node.end_lineno or 0)
         and node.name == frame.f_code.co_name

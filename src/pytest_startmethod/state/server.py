@@ -15,7 +15,8 @@ from .._compat import cpython
 from .._compat import multiprocessing as mp
 from ..model.place import Place
 from ..model.server import Server
-from ..source.callers import owner, waiting_calls
+from ..source.callers import owner
+from ..source.index import waiting_calls
 
 
 def observe(error: BaseException | None) -> Server:

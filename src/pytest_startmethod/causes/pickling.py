@@ -40,9 +40,7 @@ def diagnose(
     """Return the findings of `pickling.diagnose`, which documents the parameters."""
     try:
         return _diagnose(obj, error, _Mode(task, allow_fork_primitives, method), budget)
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as failure:
+    except Exception as failure:
         if error is None:
             error = dry_run.dry_run(obj, task=task, allow_fork_primitives=allow_fork_primitives).error
         return () if error is None else (_placeless(error, (f"the search itself failed: {_one_line(failure)}",)),)
@@ -150,16 +148,15 @@ def search(root: object, task: bool, allow: bool, budget: int) -> Walk:
     previous = cpython.spawning_popen()
     cpython.set_spawning_popen(None if task else dry_run._STAND_IN)
     try:
-        with dry_run.silent():
-            return walk(
-                root,
-                table,
-                budget=budget,
-                limit=_MAX_LEAVES,
-                prune=kinds.judged_whole,
-                skip=lambda obj: ("_popen",) if obj is root and cpython.is_process(obj) else (),
-                override=override,
-            )
+        return walk(
+            root,
+            table,
+            budget=budget,
+            limit=_MAX_LEAVES,
+            prune=kinds.judged_whole,
+            skip=lambda obj: ("_popen",) if obj is root and cpython.is_process(obj) else (),
+            override=override,
+        )
     finally:
         cpython.set_spawning_popen(previous)
 

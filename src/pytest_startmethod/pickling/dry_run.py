@@ -6,19 +6,15 @@ import errno
 import os
 import pickle
 import sys
-import threading
-import warnings
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from .._compat import cpython
 from ..model.finding import Finding
+from .user_code import runs_user_code
 from .walk import PROTOCOL, Sink
-
-__all__ = ["Call", "DryRun", "as_call", "diagnose", "dry_run", "silent"]
 
 
 @dataclass
@@ -40,8 +36,12 @@ class DryRun:
     """Bytes of the payload as ``Process.start`` would write it, large buffers included. It holds them twice."""
     buffers: int
     """Of these, the bytes that lie in large buffers (arrays), which the dry run did not copy."""
-    error: BaseException | None
+    error: Exception | None
     """What pickling raised, without its traceback; None if all went well."""
+
+
+class UserCodeError(Exception):
+    """Pickling the object would run the user's code, or take long: it belongs in a copy of this process."""
 
 
 class StandIn:
@@ -58,20 +58,6 @@ class StandIn:
 
 
 _STAND_IN = StandIn()
-
-
-@contextmanager
-def silent() -> Iterator[None]:
-    """Keep warnings of reductions from being shown.
-
-    Some reductions warn (itertools on 3.12). The user's filters decide whether that is an error, and nobody else hears
-    of it. The filters belong to the whole process, so other threads than the main one leave them alone.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    with warnings.catch_warnings(record=True):
-        yield
 
 
 def as_call(obj: object) -> object:
@@ -95,25 +81,32 @@ def _is_pool_task(obj: object) -> bool:
     return plain and callable(func) and type(args) is tuple and type(kwargs) is dict
 
 
-def dry_run(obj: object, *, task: bool = False, allow_fork_primitives: bool = False) -> DryRun:
+_MOST_OBJECTS: Final = 20_000
+_MOST_BYTES: Final = 32 * 1024 * 1024
+"""What a dry run without the user's code may visit and write: a second of work does not belong into ``start()``."""
+
+
+def dry_run(obj: object, *, task: bool = False, allow_fork_primitives: bool = False, user_code: bool = True) -> DryRun:
     """Pickle `obj` as ``Process.start`` under spawn would, and forget the bytes.
 
     With `task` it is pickled as inside a pool's task, a queue's item or a connection's message, where locks and queues
     are not legal. With `allow_fork_primitives` locks and queues that a fork context made are let through: under spawn
     another context would make them. No descriptor is duplicated, no thread started, no memory moved, no large buffer
-    copied, and no byte of the payload kept (it holds the authentication key). Raises nothing of `obj`'s doing but
-    KeyboardInterrupt and SystemExit.
+    copied, and no byte of the payload kept (it holds the authentication key).
+
+    Raises:
+        UserCodeError: without `user_code`, before any code of the user's runs, or when the object is large.
+
     """
-    run = _Run()
+    run = _Run(user_code)
     previous = cpython.spawning_popen()
     cpython.set_spawning_popen(None if task else _STAND_IN)
-    error: BaseException | None = None
+    error: Exception | None = None
     try:
-        with silent():
-            run.dump(obj, allow_fork_primitives)
-    except (KeyboardInterrupt, SystemExit):
+        run.dump(obj, allow_fork_primitives)
+    except UserCodeError:
         raise
-    except BaseException as raised:
+    except Exception as raised:
         error = raised.with_traceback(None)
     finally:
         cpython.set_spawning_popen(previous)
@@ -121,8 +114,9 @@ def dry_run(obj: object, *, task: bool = False, allow_fork_primitives: bool = Fa
 
 
 class _Run:
-    def __init__(self) -> None:
-        self.sink = Sink()
+    def __init__(self, user_code: bool) -> None:
+        self.user_code = user_code
+        self.sink = Sink() if user_code else _SmallSink()
         self.buffers = 0
         self.seen: list[weakref.ref[pickle.PickleBuffer]] = []
 
@@ -134,12 +128,14 @@ class _Run:
     def dump(self, obj: object, allow: bool) -> None:
         cls = cpython.forking_pickler()
         if not cpython.stock_pickler(cls):
+            if not self.user_code:
+                raise UserCodeError
             users: Any = cls(self.sink)
             if cpython.is_backends(cls):
                 users.dispatch_table = {**users.dispatch_table, **dispatch_table(allow_fork_primitives=allow)}
             users.dump(unstarted(obj))
             return
-        pickler = pickle.Pickler(self.sink, PROTOCOL, buffer_callback=self.take)
+        pickler = (pickle.Pickler if self.user_code else _Careful)(self.sink, PROTOCOL, buffer_callback=self.take)
         pickler.dispatch_table = dispatch_table(allow_fork_primitives=allow)
         pickler.dump(unstarted(obj))
         if self.seen:
@@ -150,6 +146,30 @@ class _Run:
                 buffer = reference()
                 if buffer is not None and (pickle.DEFAULT_PROTOCOL < 5 or not memoryview(buffer).contiguous):
                     pickle.dumps(buffer)
+
+
+class _SmallSink(Sink):
+    """A sink that takes no more than a start may write in passing."""
+
+    __slots__ = ()
+
+    def write(self, data: Any) -> int:
+        if self.size > _MOST_BYTES:
+            raise UserCodeError
+        return super().write(data)
+
+
+class _Careful(pickle.Pickler):
+    """A pickler that stops where it would call code outside the standard library."""
+
+    visited = 0
+
+    def reducer_override(self, obj: object) -> Any:
+        """Look at an object before pickle does."""
+        self.visited += 1
+        if self.visited > _MOST_OBJECTS or runs_user_code(obj, self.dispatch_table):
+            raise UserCodeError
+        return NotImplemented
 
 
 def unstarted(obj: object) -> object:

@@ -39,17 +39,14 @@ def pack(
     previous = cpython.spawning_popen()
     cpython.set_spawning_popen(None if task else dry_run._STAND_IN)
     try:
-        with dry_run.silent():
-            cls = cpython.forking_pickler()
-            if cpython.stock_pickler(cls):
-                pickler = pickle.Pickler(sink, PROTOCOL, buffer_callback=note)
-                pickler.dispatch_table = _dispatch_table(allow_fork_primitives, used)
-                pickler.dump(root)
-            else:
-                cls(sink).dump(root)
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException:
+        cls = cpython.forking_pickler()
+        if cpython.stock_pickler(cls):
+            pickler = pickle.Pickler(sink, PROTOCOL, buffer_callback=note)
+            pickler.dispatch_table = _dispatch_table(allow_fork_primitives, used)
+            pickler.dump(root)
+        else:
+            cls(sink).dump(root)
+    except Exception:
         return None
     finally:
         cpython.set_spawning_popen(previous)

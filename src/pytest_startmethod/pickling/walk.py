@@ -42,15 +42,13 @@ class Sink:
         return size
 
 
-def probe(obj: object, table: Mapping[type, Any]) -> BaseException | None:
+def probe(obj: object, table: Mapping[type, Any]) -> Exception | None:
     """Return the error that the C pickler raises for `obj`, or None."""
     pickler = pickle.Pickler(Sink(), PROTOCOL, buffer_callback=_drop)
     pickler.dispatch_table = table
     try:
         pickler.dump(obj)
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:
+    except Exception as error:
         return error
     return None
 
@@ -191,9 +189,7 @@ class _Walker:
             except AttributeError:
                 return obj.__reduce__()
             return reduce_ex(PROTOCOL)
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:
+        except Exception as error:
             raise _LeafError("raised", error) from None
 
     def _reduced(self, obj: Any, value: Any) -> Iterable[tuple[Step, Any]]:

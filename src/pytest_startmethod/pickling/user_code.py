@@ -1,0 +1,103 @@
+"""Tells whether pickling an object would run anybody else's code, without running any.
+
+`object.__reduce_ex__` (``object_reduce_ex`` in Objects/typeobject.c) and ``save`` in Modules/_pickle.c look up a few
+special methods. A class that leaves all of them to the standard library pickles by C code alone.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from ..source.callers import owner
+
+HOOKS: Final = (
+    "__reduce_ex__",
+    "__reduce__",
+    "__getstate__",
+    "__getnewargs_ex__",
+    "__getnewargs__",
+    "__getinitargs__",  # datetime.tzinfo.__reduce__
+    "__getattribute__",
+    "__getattr__",  # 3.10: object has no __getstate__, so the lookup falls through to it
+    "__class__",
+    "__dict__",
+    "items",  # of a subclass of dict
+    "__iter__",  # of a subclass of list
+)
+"""What pickle asks an object or its class for."""
+_ACTING: Final = frozenset({"logging", "itertools"})
+"""Modules of the standard library whose reductions act: a logger's may make one, an iterator's warns on 3.12."""
+_CONTAINERS: Final = {"items": dict, "__iter__": list}
+
+
+def runs_user_code(obj: object, table: Mapping[type, Callable[[Any], Any]]) -> bool:
+    """Return whether pickling `obj` itself, without what it holds, may call code outside the standard library.
+
+    `table` is the pickler's dispatch table; its entries are trusted if their function is the standard library's or
+    this package's.
+    """
+    cls = type(obj)
+    reducer = table.get(cls)
+    if reducer is not None:
+        return not _trusted(reducer)
+    if cls is types.FunctionType or cls is type or cls is types.BuiltinFunctionType:
+        return False
+    if hook_of(cls) is not None:
+        return True
+    namespace = _instance_namespace(obj)
+    return bool(namespace) and not namespace.keys().isdisjoint(HOOKS)
+
+
+def hook_of(cls: type) -> tuple[str, Any] | None:
+    """Return the first special method of `cls` that is not the standard library's: its name and what is bound to it."""
+    mro: tuple[type, ...] = type.__dict__["__mro__"].__get__(cls)
+    for each in mro:
+        if _is_stdlib(each):
+            if each.__module__ in _ACTING:
+                return "__reduce__", None
+            continue
+        names: Mapping[str, Any] = type.__getattribute__(each, "__dict__")
+        for name in HOOKS:
+            value = names.get(name)
+            if value is None or _trusted(value) or (name in ("__dict__", "__class__") and _is_plain(value)):
+                continue
+            if name in _CONTAINERS and _CONTAINERS[name] not in mro:
+                continue
+            return name, value
+    return None
+
+
+def _trusted(value: Any) -> bool:
+    """Return whether calling `value` runs the standard library's or this package's code only."""
+    if type(value) is types.FunctionType:
+        return owner(value.__code__.co_filename) in ("stdlib", "ours")
+    if type(value) in (types.BuiltinFunctionType, types.WrapperDescriptorType, types.MethodDescriptorType):
+        module = getattr(getattr(value, "__objclass__", None), "__module__", None) or getattr(value, "__module__", None)
+        return type(module) is str and module.partition(".")[0] in sys.stdlib_module_names
+    return value is object or (isinstance(value, type) and _is_stdlib(value))
+
+
+def _is_plain(value: Any) -> bool:
+    return type(value) is types.GetSetDescriptorType  # the instance dictionary that a class statement gives
+
+
+def _is_stdlib(cls: type) -> bool:
+    try:
+        module = type.__getattribute__(cls, "__module__")
+    except AttributeError:
+        return False
+    if type(module) is not str or module.partition(".")[0] not in sys.stdlib_module_names:
+        return False
+    held = sys.modules.get(module)
+    return module == "builtins" or module != "__main__" and held is not None
+
+
+def _instance_namespace(obj: object) -> dict[Any, Any]:
+    try:
+        namespace = object.__getattribute__(obj, "__dict__")
+    except AttributeError:
+        return {}
+    return namespace if type(namespace) is dict else {}

@@ -138,6 +138,40 @@ def arena_class() -> type | None:
     return None if module is None or sys.platform == "win32" else module.Arena
 
 
+def inherited_forms() -> dict[type, Reducer]:
+    """Return, by class, how multiprocessing pickles what a child inherits, without a descriptor or a semaphore.
+
+    `connection.rebuild_connection`, `reduction._rebuild_socket`, `heap.rebuild_arena`, and `SemLock.__setstate__` with
+    four fields (3.10 to 3.15). A name that is gone is left out, and what it stood for is packed as a plain object.
+    """
+    forms: dict[type, Reducer] = dict.fromkeys(lock_classes(), _lock_form)
+    connection, heap = _loaded("connection"), _loaded("heap")
+    socket = getattr(sys.modules.get("socket"), "socket", None)
+    torch = getattr(sys.modules.get("torch.multiprocessing.reductions"), "rebuild_tensor", None)
+    for cls in connection_classes():
+        name = "rebuild_pipe_connection" if cls.__name__ == "PipeConnection" else "rebuild_connection"
+        if hasattr(connection, name):
+            forms[cls] = _constant((getattr(connection, name), (None, True, True)))
+    if socket is not None and hasattr(_module("reduction"), "_rebuild_socket"):
+        forms[socket] = _constant((_module("reduction")._rebuild_socket, (None, 0, 0, 0)))
+    arena = arena_class()
+    if arena is not None and hasattr(heap, "rebuild_arena"):
+        forms[arena] = lambda obj: (heap.rebuild_arena, (obj.size, None))
+    if torch is not None:
+        for cls, reducer in reducers().items():
+            if str(getattr(reducer, "__module__", "")).startswith("torch.multiprocessing"):
+                forms[cls] = _constant((torch, ()))
+    return forms
+
+
+def _lock_form(obj: Any) -> tuple[Any, ...]:
+    return newobj_functions()[0], (type(obj),), (0, 0, 1, None)
+
+
+def _constant(value: Any) -> Reducer:
+    return lambda _obj: value
+
+
 PROCESS_FIELDS = frozenset(
     "_identity _config _parent_pid _parent_name _popen _closed _target _args _kwargs _name".split()  # noqa: SIM905
 )

@@ -146,7 +146,7 @@ def search(root: object, task: bool, allow: bool, budget: int) -> Walk:
         table = getattr(users, "dispatch_table", table)
         override = getattr(users, "reducer_override", None)
     previous = cpython.spawning_popen()
-    cpython.set_spawning_popen(None if task else dry_run._STAND_IN)
+    cpython.set_spawning_popen(None if task else dry_run.STAND_IN)
     try:
         return walk(
             root,

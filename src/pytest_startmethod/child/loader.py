@@ -108,10 +108,11 @@ def _load(
         buffers = _prepare(question)
     except Exception as error:
         return {"error": exception(error), "start_up": True}
+    loading = _Loading(io.BytesIO(payload), buffers=buffers)
     try:
-        pickle.loads(payload, buffers=buffers)
+        loading.load()
     except BaseException as error:
-        return {"error": exception(error)}
+        return {"error": exception(error), "stand_ins": sorted(loading.used)}
     return {"error": None}
 
 
@@ -125,6 +126,72 @@ def _trace(
     except BaseException:
         pass  # it went on after the first failure, as nothing else does
     return {"broken": tracing.broken}
+
+
+class _StandIn:
+    """Has the shape of a lock, a connection, a socket or shared memory that this process was not given."""
+
+    buffer = bytearray()
+
+    def __init__(self, *_args: object, **_kwargs: object) -> None:
+        pass
+
+    def __setstate__(self, _state: object) -> None:
+        pass
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self
+
+    def __call__(self, *_args: object, **_kwargs: object) -> Any:
+        return self
+
+    def __enter__(self) -> _StandIn:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        pass
+
+
+def _arena(size: int, *_descriptor: object) -> Any:
+    """Stand for ``heap.rebuild_arena``: memory of that size, which is shared with nobody."""
+    arena = _StandIn()
+    arena.size, arena.buffer = size, bytearray(size)  # type: ignore[attr-defined]
+    return arena
+
+
+_INHERITED = {
+    "synchronize": (("Lock", "RLock", "Semaphore", "BoundedSemaphore"), "locks"),
+    "connection": (("rebuild_connection", "rebuild_pipe_connection"), "connections"),
+    "reduction": (("_rebuild_socket", "rebuild_socket"), "sockets"),
+    "heap": (("rebuild_arena",), "shared memory"),
+}
+"""By module of multiprocessing: what hands over a descriptor or a semaphore, which only the real child is given."""
+_PACKAGES = ("multiprocessing", "multiprocess", "billiard")
+
+
+def _stand_in(module: str, name: str) -> str | None:
+    """Return what a global of a pickle makes that cannot be had here, in a word; None if it can."""
+    package, _, rest = module.partition(".")
+    if package in _PACKAGES and rest in _INHERITED and name in _INHERITED[rest][0]:
+        return _INHERITED[rest][1]
+    return "tensors" if module.startswith("torch.multiprocessing.") else None
+
+
+class _Loading(pickle.Unpickler):
+    """Loads what a process is sent, with stand-ins for what only the real child inherits."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.used: set[str] = set()
+
+    def find_class(self, module: str, name: str, /) -> Any:
+        found = _stand_in(module, name)
+        if found is None:
+            return super().find_class(module, name)
+        self.used.add(found)
+        return _arena if name == "rebuild_arena" else _StandIn
 
 
 class _Broken:
@@ -150,6 +217,11 @@ class _Tracing(pickle._Unpickler):
         super().__init__(*args, **kwargs)
         self.broken: list[dict[str, Any]] = []
         self.number = -1
+
+    def find_class(self, module: str, name: str, /) -> Any:
+        if name == "rebuild_arena":
+            return _arena
+        return _StandIn if _stand_in(module, name) else super().find_class(module, name)
 
     def note(self, error: BaseException, operands: list[Any], names: tuple[str, str] | None) -> None:
         """Note a failure that does not come from an earlier one."""

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The bytes that a child is sent."""
 
 from __future__ import annotations
 
@@ -17,5 +17,3 @@ class Payload:
     """Bytes of each large buffer, which is not kept: the child gets zeros."""
     form: Form
     """What the outermost object is."""
-    stand_ins: tuple[str, ...] = ()
-    """What is in it by shape only: ``"arrays"``, ``"connections"``, ..."""

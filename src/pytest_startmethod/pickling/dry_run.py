@@ -57,7 +57,7 @@ class StandIn:
     DupFd = duplicate_for_child
 
 
-_STAND_IN = StandIn()
+STAND_IN = StandIn()
 
 
 def as_call(obj: object) -> object:
@@ -100,7 +100,7 @@ def dry_run(obj: object, *, task: bool = False, allow_fork_primitives: bool = Fa
     """
     run = _Run(user_code)
     previous = cpython.spawning_popen()
-    cpython.set_spawning_popen(None if task else _STAND_IN)
+    cpython.set_spawning_popen(None if task else STAND_IN)
     error: Exception | None = None
     try:
         run.dump(obj, allow_fork_primitives)

@@ -92,7 +92,7 @@ def _is_stdlib(cls: type) -> bool:
     if type(module) is not str or module.partition(".")[0] not in sys.stdlib_module_names:
         return False
     held = sys.modules.get(module)
-    return module == "builtins" or module != "__main__" and held is not None
+    return module == "builtins" or held is not None
 
 
 def _instance_namespace(obj: object) -> dict[Any, Any]:

@@ -222,9 +222,8 @@ class Loader:
     def _unloaded(self, answer: Mapping[str, Any], payload: Payload) -> Iterable[Unloaded]:
         if answer.get("error") is None:
             return
-        facts = (
-            (f"approximate: {' and '.join(payload.stand_ins)} were empty in this trial",) if payload.stand_ins else ()
-        )
+        empty = sorted({*answer.get("stand_ins", ()), *(("arrays",) if payload.buffers else ())})
+        facts = (f"approximate: {' and '.join(empty)} were empty in this trial",) if empty else ()
         broken = answer.get("broken") or []
         told = reports.raised_from(answer["error"])
         if answer.get("start_up") or not broken:

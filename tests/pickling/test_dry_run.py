@@ -26,7 +26,7 @@ from unittest import mock
 
 import pytest
 
-from pytest_startmethod.pickling.dry_run import StandIn, diagnose, dry_run
+from pytest_startmethod.pickling.dry_run import StandIn, UserCodeError, diagnose, dry_run
 
 SPAWN = multiprocessing.get_context("spawn")
 FORK = multiprocessing.get_context("fork")
@@ -102,9 +102,13 @@ def test_the_error_is_the_interpreters_and_holds_no_frames() -> None:
     assert error.__traceback__ is None
 
 
-@pytest.mark.parametrize("abort", [KeyboardInterrupt, SystemExit])
-def test_only_what_ends_the_process_gets_out(abort: type[BaseException]) -> None:
-    """KeyboardInterrupt and SystemExit pass through; the spawning popen is restored all the same."""
+class Alarm(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("abort", [KeyboardInterrupt, SystemExit, Alarm])
+def test_what_is_no_exception_gets_out(abort: type[BaseException]) -> None:
+    """It belongs to the user, and passes through; the spawning popen is restored all the same."""
 
     class Aborts:
         def __reduce__(self) -> Any:
@@ -279,8 +283,8 @@ def test_a_bare_pickle_buffer_is_judged_by_the_default_protocol(holder: Any) -> 
     assert bool(diagnose(payload)) is refused
 
 
-def test_warnings_of_a_reduction_are_not_shown() -> None:
-    """Whether they are errors is up to the user's filters, as in a real start."""
+def test_a_reduction_that_warns_fails_where_warnings_are_errors() -> None:
+    """As in a real start; whoever must not hear of the warning asks in a copy of the process."""
 
     class Warns:
         def __reduce__(self) -> Any:
@@ -292,7 +296,8 @@ def test_warnings_of_a_reduction_are_not_shown() -> None:
     try:
         with warnings.catch_warnings(record=True) as shown:
             warnings.simplefilter("always")
-            assert dry_run(Warns()).error is None
+            with pytest.raises(UserCodeError):
+                dry_run(Warns(), user_code=False)
             assert shown == []
             warnings.simplefilter("error")
             assert isinstance(dry_run(Warns()).error, DeprecationWarning)

@@ -310,7 +310,6 @@ def test_what_does_not_pickle_is_not_our_business(loader: fresh_child.Loader) ->
     """The walk explains it."""
     assert packing.pack(threading.Lock()) is None
     assert found(loader, lambda: 1) == []
-    assert packing.pack(Call(top, ("x" * 1000,)), limit=100) is None
 
 
 def test_noise_goes_nowhere(loader: fresh_child.Loader, parts: Any, capfd: pytest.CaptureFixture[str]) -> None:
@@ -342,7 +341,7 @@ def _children() -> set[int]:
 def test_no_process_is_left(parts: Any, what: str) -> None:
     """After an answer, after a child that killed itself, after one that took too long."""
     before = _children()
-    with fresh_child.Loader(seconds=1) as loader:
+    with fresh_child.Loader(seconds=3) as loader:
         payload = packing.pack(Call(top, (getattr(parts, what)(),)))
         assert payload is not None
         assert bool(loader.predict(payload)) == (what == "Refuses")

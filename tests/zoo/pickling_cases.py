@@ -1103,16 +1103,6 @@ def greedy_getattribute() -> Given:
     return Given(args=(Delegates(),))
 
 
-class Interrupts:
-    def __reduce__(self) -> Any:  #! base_exception_in_reduce
-        raise type("Abort", (BaseException,), {})("stop")
-
-
-@bad("SM105", "args[0]", says="Abort")
-def base_exception_in_reduce() -> Given:
-    return Given(args=(Interrupts(),))
-
-
 # -- multiprocessing's own -------------------------------------------------------------------------------------------
 
 SPAWN = multiprocessing.get_context("spawn")

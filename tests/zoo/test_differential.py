@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pytest_startmethod.causes.pickling import search
-from pytest_startmethod.pickling.dry_run import dry_run
+from pytest_startmethod.pickling import dry_run
 from pytest_startmethod.pickling.walk import walk
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -88,7 +88,7 @@ def test_the_walk_agrees_over_twenty_thousand_live_objects() -> None:
     compared = 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        context.set_spawning_popen(dry_run._STAND_IN)  # `too_big` walks as a dry run does
+        context.set_spawning_popen(dry_run.STAND_IN)  # `too_big` walks as a dry run does
         try:
             small = [each for each in objects if not too_big(each)]
         finally:
@@ -182,7 +182,7 @@ def really_refused(obj: object) -> bool:
     """Return what ForkingPickler itself says, with the interpreter's default protocol."""
     from multiprocessing.reduction import ForkingPickler
 
-    context.set_spawning_popen(dry_run._STAND_IN)
+    context.set_spawning_popen(dry_run.STAND_IN)
     try:
         ForkingPickler(io.BytesIO()).dump(obj)
     except Exception:

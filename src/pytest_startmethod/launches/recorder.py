@@ -433,7 +433,7 @@ class Recorder:
 
         if not launch.is_worker:  # theirs are multiprocessing's own; what matters is the tasks
             with self._pickling():
-                launch.payload = packing.pack(process, limit=_KEPT_BYTES)
+                launch.payload = packing.pack(process)
 
     def _look_for_fork_locks(self, record: LegRecord, process: BaseProcess) -> None:
         """Note what 3.10 pickles, loads and then crashes on: a lock that only a forked child can have."""

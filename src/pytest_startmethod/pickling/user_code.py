@@ -45,7 +45,7 @@ def runs_user_code(obj: object, table: Mapping[type, Callable[[Any], Any]]) -> b
         return not _trusted(reducer)
     if cls is types.FunctionType or cls is type or cls is types.BuiltinFunctionType:
         return False
-    if hook_of(cls) is not None:
+    if hook_of(cls) is not None or (type(cls) is not type and hook_of(type(cls)) is not None):
         return True
     namespace = _instance_namespace(obj)
     return bool(namespace) and not namespace.keys().isdisjoint(HOOKS)

@@ -1,0 +1,113 @@
+"""What runs in a copy of this process leaves no trace in it."""
+
+from __future__ import annotations
+
+import gc
+import os
+import pathlib
+import sys
+import threading
+import time
+
+import pytest
+
+from pytest_startmethod.pickling import copies
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+
+
+def answer(work, tmp_path, seconds=20.0):
+    path = str(tmp_path / "answer")
+    copies.in_copy(work, path, seconds)
+    return copies.answer_of(path, time.monotonic() + seconds)
+
+
+def children():
+    """Return the process ids of all children, ended ones that nobody has waited for included."""
+    return pathlib.Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text()
+
+
+def test_a_copy_answers_and_changes_nothing_here(tmp_path):
+    changed = []
+
+    def work():
+        changed.append(1)
+        return {"pid": os.getpid(), "changed": len(changed)}
+
+    found = answer(work, tmp_path)
+    assert found["changed"] == 1
+    assert found["pid"] != os.getpid()
+    assert changed == []
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_copy_is_nobodys_child(tmp_path):
+    before = children()
+    assert answer(lambda: 1, tmp_path) == 1
+    assert children() == before
+
+
+def test_a_copy_prints_nothing(tmp_path, capfd):
+    path = tmp_path / "log.txt"
+    with open(path, "w") as log:
+
+        def work():
+            print("out", flush=True)
+            print("err", file=sys.stderr, flush=True)
+            os.write(1, b"raw")
+            log.write("line\n")
+            log.flush()
+            return True
+
+        assert answer(work, tmp_path) is True
+    assert capfd.readouterr() == ("", "")
+    assert path.read_text() == ""
+
+
+@pytest.mark.parametrize("ends", ["raises", "exits", "kills itself"])
+def test_a_copy_that_ends_without_an_answer_gives_none(tmp_path, ends, capfd):
+    def work():
+        if ends == "raises":
+            raise KeyboardInterrupt
+        if ends == "exits":
+            sys.exit(3)
+        os.abort()
+
+    copies.in_copy(work, str(tmp_path / "answer"), 5.0)
+    assert copies.answer_of(str(tmp_path / "answer"), time.monotonic() + 0.3) is None
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_copy_that_hangs_is_ended_by_its_timer(tmp_path):
+    reading, writing = os.pipe()
+
+    def work():
+        os.set_blocking(reading, True)
+        while True:
+            os.read(reading, 1)
+
+    copies.in_copy(work, str(tmp_path / "answer"), 0.2)
+    os.close(writing)
+    os.set_blocking(reading, True)
+    # The copy's own end of the pipe is the last one: it is closed when the copy has ended.
+    assert os.read(reading, 1) == b""
+    os.close(reading)
+
+
+def test_finalizers_do_not_run_in_a_copy(tmp_path):
+    path = tmp_path / "finalized"
+
+    class Acting:
+        def __del__(self):
+            path.touch()
+
+    cycle = Acting()
+    cycle.self = cycle
+    gc.disable()
+    try:
+        del cycle
+        answer(lambda: [list(range(100)) for _ in range(1000)] and 1, tmp_path)
+        assert not path.exists()
+    finally:
+        gc.enable()

@@ -386,3 +386,22 @@ def test_the_main_module_is_run_as_a_child_would(tmp_path: Path) -> None:
 
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
     assert done.stdout.splitlines() == ["[]", "[('SM202', 'target')]"], done.stderr
+
+
+def test_a_fresh_child_is_not_the_main_process(tmp_path, monkeypatch):
+    """Code that runs only in the main process is not run there, as it is not in a real child."""
+    (tmp_path / "named_here.py").write_text(
+        "import multiprocessing\n"
+        "READY = multiprocessing.current_process().name == 'MainProcess'\n"
+        "def ask():\n    return READY\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    import named_here
+
+    from pytest_startmethod.state import observing
+
+    observed = observing.observe(named_here.ask, method="spawn")
+    assert observed is not None
+    with fresh_child.Loader() as one, fresh_child.Loader() as other:
+        (found,) = observing.compare(observed, observing.ask(observed, [one, other]) or [])
+    assert (found.binding.path, found.ours[2], found.theirs[2]) == ("named_here.READY", "True", "False")

@@ -1,8 +1,8 @@
 """What runs in the fresh child that says whether bytes load: it forks for each question and forgets the answer.
 
-Like `child`, it is loaded by its path, with the standard library only; see `loading` for the parent's side. A question
-is two blocks on standard input, JSON and the pickled bytes; an answer is one block of JSON on what was standard
-output. Whatever the user's modules print goes nowhere.
+Like `reporter`, it is loaded by its path, with the standard library only; see `state.fresh_child` for the parent's
+side. A question is two blocks on standard input, JSON and the pickled bytes; an answer is one block of JSON on what was
+standard output. Whatever the user's modules print goes nowhere.
 """
 
 # ruff: noqa: SIM105
@@ -27,7 +27,7 @@ def main(
 ) -> None:
     """Answer questions until standard input ends. `exception` turns an exception into builtins.
 
-    `modules` holds what else was sent, for questions about values: see `state_child`.
+    `modules` holds what else was sent, for questions about values: see `observer`.
     """
     requests, answers = os.dup(0), os.dup(1)
     null = os.open(os.devnull, os.O_RDWR)

@@ -1,6 +1,6 @@
 """What runs in the fresh child that is asked for values: the same names, looked up in a process that was just started.
 
-Like `load_child`, which runs it, it is loaded by its path, with the standard library only.
+Like `loader`, which runs it, it is loaded by its path, with the standard library only.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ _kept: dict[str, float] = {}
 """Seconds that the import of each module took that is kept from question to question."""
 
 
-def answer(question: Mapping[str, Any], structure: Mapping[str, Any], ambient: Mapping[str, Any]) -> dict[str, Any]:
+def answer(question: Mapping[str, Any], look: Mapping[str, Any], ambient: Mapping[str, Any]) -> dict[str, Any]:
     """Return descriptions of what the question asks for; ``{"trouble": ...}`` if that fails.
 
     It runs in a fork, so nothing here outlives it.
     """
     try:
-        return _answer(question, structure, ambient)
+        return _answer(question, look, ambient)
     except BaseException as error:
         import traceback
 
         return {"trouble": "".join(traceback.format_exception(type(error), error, error.__traceback__))[-1000:]}
 
 
-def _answer(question: Mapping[str, Any], structure: Mapping[str, Any], ambient: Mapping[str, Any]) -> dict[str, Any]:
+def _answer(question: Mapping[str, Any], look: Mapping[str, Any], ambient: Mapping[str, Any]) -> dict[str, Any]:
     import multiprocessing.process
     import multiprocessing.spawn
 
@@ -60,13 +60,13 @@ def _answer(question: Mapping[str, Any], structure: Mapping[str, Any], ambient: 
         found = sys.modules.get(module) or _import(module, broken)
         nodes = []
         for steps in every:
-            value = structure["MISSING"] if found is None else structure["resolve"](found, names, steps)
-            nodes.append(structure["describe"](value))
+            value = look["MISSING"] if found is None else look["resolve"](found, names, steps)
+            nodes.append(look["describe"](value))
         values[number] = nodes
     if gc.get_threshold()[0] == _RARELY:
         gc.set_threshold(*threshold)
     imports = {name: _importable(name) for name in question["imports"]}
-    around = ambient["observe"](structure["describe"], question["modules"], question["loggers"], question["signals"])
+    around = ambient["observe"](look["describe"], question["modules"], question["loggers"], question["signals"])
     users = tuple(question["user"])
     new = [name for name in list(sys.modules) if name not in before and _is_installed(name, users)]
     return {

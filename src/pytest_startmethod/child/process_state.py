@@ -1,7 +1,7 @@
 """What a process has beside the values of its modules: logging, signal handlers, locale, decimal context, filters.
 
 Here and in the fresh child, which loads this file by its path, with the standard library only. Each is described as
-`structure` describes values; `describe` is given, since the child cannot import it.
+`values` describes values; `describe` is given, since the child cannot import it.
 """
 
 from __future__ import annotations

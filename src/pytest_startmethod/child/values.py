@@ -455,16 +455,21 @@ def _array(value: Any, kind: type) -> list[Any] | None:
 
 
 def _digest(array: Any) -> str:
+    """Return a digest of the first and the last 64 KiB of an array, which is never copied as a whole."""
+    part = 1 << 16
     try:
         numpy = sys.modules.get("numpy")
         if numpy is not None and isinstance(array, numpy.ndarray):
             if array.dtype.hasobject:
                 return ""
-            flat = array if array.flags.c_contiguous else numpy.ascontiguousarray(array.reshape(-1)[:8192])
-            view = memoryview(flat.reshape(-1).view(numpy.uint8))
+            if array.flags.c_contiguous:
+                view = memoryview(array.reshape(-1).view(numpy.uint8))
+            else:  # whatever the layout: elements in order, as many as the part has room for
+                count = part // max(1, array.dtype.itemsize)
+                ends = [array.flat[:count]] if array.size <= count else [array.flat[:count], array.flat[-count:]]
+                view = memoryview(b"".join(each.tobytes() for each in ends))
         else:
             view = memoryview(array).cast("B")
-        part = 1 << 16
         data = bytes(view) if len(view) <= 2 * part else bytes(view[:part]) + bytes(view[-part:])
         return hashlib.sha1(data, usedforsecurity=False).hexdigest()[:12]
     except Exception:

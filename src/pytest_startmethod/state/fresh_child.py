@@ -58,7 +58,9 @@ modules["loader"]["main"](modules["reporter"]["_exception"], modules)
 _FILES = [(module.__name__.rpartition(".")[2], module.__file__ or "")
           for module in (reporter, load_child, values, process_state, observer)]  # fmt: skip
 _code = functools.lru_cache(reports.compiled)
-_PREPARED = ("sys_path", "sys_argv", "orig_dir", "dir", "start_method")
+_PREPARED = ("name", "sys_path", "sys_argv", "orig_dir", "dir", "start_method")
+CHILD = "Process-1"
+"""The name of the process: code that asks whether it is the main process is answered as in a real child."""
 _MAIN = ("init_main_from_name", "init_main_from_path")
 
 
@@ -108,16 +110,16 @@ class Loader:
             self.close()
 
     def begin(self, question: Mapping[str, Any]) -> None:
-        """Send a question about values (see `state_child.answer`), so that two can be asked at once; then `finish`.
+        """Send a question about values (see `observer.answer`), so that two can be asked at once; then `finish`.
 
         With ``question["main"]``, the child has run the parent's main module as a real one would.
         """
         self.open()
         try:
             self._greet()
-            if question["main"]:
-                question = {**question, "prepare": {**question["prepare"], **self._main}}
-            self._send(_json({**question, "seconds": self.seconds}).encode())
+            main = self._main if question["main"] else {}
+            prepare = {**question["prepare"], **main, "name": CHILD}
+            self._send(_json({**question, "prepare": prepare, "seconds": self.seconds}).encode())
             self._send(b"")
         except (OSError, AssertionError, ValueError, TypeError):
             self.close()
@@ -168,7 +170,7 @@ class Loader:
     def _launch(self) -> None:
         from multiprocessing import spawn
 
-        data = spawn.get_preparation_data("MainProcess")
+        data = spawn.get_preparation_data(CHILD)
         self._main = {key: data[key] for key in _MAIN if key in data}
         self._prepared = {key: data[key] for key in _PREPARED if key in data}
         self._greeted = self._ready = False

@@ -1,0 +1,54 @@
+"""Descriptions of arrays: of any layout, and never by a copy of all of it."""
+
+from __future__ import annotations
+
+import tracemalloc
+from typing import Any
+
+import pytest
+
+from pytest_startmethod.child.values import describe, differences
+
+np = pytest.importorskip("numpy")
+
+
+def layouts() -> list[Any]:
+    table = np.arange(24).reshape(4, 6)
+    return [
+        table, table.T, table[::2, ::-1], np.asfortranarray(table), np.broadcast_to(np.arange(3), (5, 3)),
+        np.array(3.5), np.array([], dtype=int), np.array([(1, 2.0)], dtype=[("a", int), ("b", float)]),
+        np.array((1, 2.0), dtype=[("a", int), ("b", float)]), np.ma.masked_array([1, 2], [True, False]),
+        np.array(["a", "bc"]), np.array(["2020-01-01"], dtype="datetime64[D]"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("number", range(len(layouts())))
+def test_an_array_of_any_layout_is_told_by_its_content(number):
+    """Equal arrays have equal descriptions; another value in the last place makes another one."""
+    array = layouts()[number]
+    node = describe(array)
+    assert node[3]
+    assert differences(node, describe(array.copy(order="K"))) == []
+    if array.size and array.dtype.kind in "if":
+        other = np.array(array)
+        other[(-1,) * other.ndim] += 1
+        assert differences(node, describe(other))
+
+
+def test_objects_in_an_array_are_not_looked_at():
+    """An array of objects is told by its shape: its bytes are addresses."""
+    assert describe(np.array([object()]))[3] == ""
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_large_array_is_not_copied(turned):
+    """Looking at an array takes no memory that grows with it, whatever its layout."""
+    array = np.zeros((4_000, 2_000))
+    array = array.T if turned else array
+    tracemalloc.start()
+    try:
+        describe(array)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 2_000_000

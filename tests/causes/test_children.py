@@ -21,6 +21,7 @@ from pytest_startmethod.model.child_report import ChildReport, Frame, Raised, Re
 from pytest_startmethod.model.evidence import Evidence, Parent
 from pytest_startmethod.model.launch import Launch, Task
 from pytest_startmethod.model.place import Place
+from pytest_startmethod.model.server import Server
 from pytest_startmethod.model.unloaded import Unloaded
 from pytest_startmethod.report import tracebacks
 from pytest_startmethod.report.tracebacks import traceback_lines
@@ -409,9 +410,24 @@ def test_an_exit_code_without_an_exception_is_os_exit() -> None:
     assert finding.fix == "look for os._exit() in the child; it skips finally blocks, buffered output and exit handlers"
 
 
+def test_exit_code_of_an_interrupt() -> None:
+    """A child that an interrupt ended has Python's own exit code 1, and nobody knows of an exception."""
+    (finding,) = findings([], [launch(exit_code=1)])
+    assert finding.message == (
+        "the spawn child work.run (pid 7) ended with exit code 1 and reported nothing: an interrupt, os._exit(1) or "
+        "native code ended it"
+    )
+
+
+def test_255_of_a_child_whose_server_lives_is_its_own() -> None:
+    """``os._exit(255)``."""
+    (finding,) = findings([], [launch(method="forkserver", exit_code=255)], server=Server(1, running=True))
+    assert "ended with exit code 255 and no exception: os._exit(255)" in finding.message
+
+
 def test_a_lost_forkserver_leaves_255() -> None:
     """That code is not the child's own."""
-    (finding,) = findings([], [launch(method="forkserver", exit_code=255)])
+    (finding,) = findings([], [launch(method="forkserver", exit_code=255)], server=Server(1))
     assert finding.message == (
         "the forkserver child work.run (pid 7) has no exit code: the forkserver process that it came from has ended"
     )

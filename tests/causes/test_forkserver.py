@@ -16,10 +16,10 @@ import pytest
 from pytest_startmethod.causes import forkserver
 from pytest_startmethod.causes.forkserver import socket_at_risk
 from pytest_startmethod.model.child_report import Frame, Raised
-from pytest_startmethod.model.evidence import Evidence
+from pytest_startmethod.model.evidence import CallEnd, Evidence
 from pytest_startmethod.model.launch import Launch
 from pytest_startmethod.model.place import Place
-from pytest_startmethod.model.server import Server
+from pytest_startmethod.model.server import NotAChild, Server, Surroundings
 from pytest_startmethod.scripts import running
 
 pytestmark = pytest.mark.skipif(
@@ -264,7 +264,8 @@ def Seen(raised: tuple[Raised, ...] = (), **server) -> dict:  # noqa: N802
 
 
 def explain(given: Evidence, seen: dict):
-    return tuple(forkserver.findings(replace(given, **seen)))
+    every = replace(given, **seen)
+    return (*forkserver.findings(every), *forkserver.stale(every))
 
 
 def codes_of(given: Evidence, seen: dict) -> list[str]:
@@ -349,13 +350,99 @@ def test_other_views(tmp_path, name, says):
     assert (finding.path, finding.message) == (name, says)
 
 
+HELPERS = {"pid": 4711, "tracker": 815}
+
+
+@pytest.mark.parametrize(
+    ("message", "text", "who"),
+    [
+        ("assert [815] == []", "reap_children", "process 815 is the resource tracker"),
+        ("assert {4711, 815} == set()", "left pids", "process 4711 is the forkserver and process 815 is the resource"),
+    ],
+)
+def test_helper_processes_that_a_failure_names(message, text, who):
+    """SM603: whoever counts or reaps children meets the helpers of multiprocessing, under spawn, too."""
+    given = replace(evidence(method="spawn", launches=()), text=text)
+    (found,) = explain(given, Seen(raised("AssertionError", message), **HELPERS))
+    assert (found.code, found.path) == ("SM603", "children")
+    assert found.message.startswith(who)
+
+
+@pytest.mark.parametrize(
+    ("method", "message", "text"),
+    [
+        ("spawn", "assert 815 == 816", "the sum"),
+        ("spawn", "assert [81] == []", "reap_children"),
+        ("spawn", "assert 0.815 == 1", "reap_children"),
+        ("fork", "assert [815] == []", "reap_children"),
+    ],
+)
+def test_numbers_that_are_no_helpers(method, message, text):
+    """A number that only looks like a pid, in a test about something else, says nothing."""
+    given = replace(evidence(method=method, launches=()), text=text)
+    assert explain(given, Seen(raised("AssertionError", message), **HELPERS)) == ()
+
+
+def test_wait_for_a_process_that_is_the_servers_child():
+    """SM603 also where the exception was swallowed; not for the pid of another process."""
+    waited = NotAChild("waitpid", 7, Place("/x/test_a.py", 9))
+    given = evidence(launches=[launch(pid=7)], raised_at=None)
+    (found,) = explain(replace(given, not_children=[waited]), Seen())
+    assert (found.code, found.path, found.line) == ("SM603", "os.waitpid", 9)
+    assert found.message == (
+        "os.waitpid() waits for children of this process, and process 7 is none: the forkserver started it and waits "
+        "for it"
+    )
+    assert explain(replace(given, not_children=[replace(waited, pid=8)]), Seen()) == ()
+
+
+OURS, THEIRS = (
+    Surroundings((((1, 1), "/in"), ((1, 2), "/tmp/capture"), ((1, 3), "/err"))),
+    (
+        ((1, 1), "/in"),
+        ((1, 9), "/dev/pts/1"),
+        ((1, 3), "/err"),
+    ),
+)
+
+
+def test_streams_that_the_server_keeps():
+    """SM604: a descriptor that leads elsewhere in the server than it did in the parent."""
+    later = replace(OURS, server=12)
+    given = evidence(launches=[launch(surroundings=OURS), launch(surroundings=later)], raised_at=None)
+    seen = Seen(pid=12, surroundings=Surroundings(THEIRS))
+    (found,) = explain(given, seen)
+    assert (found.code, found.path, found.level) == ("SM604", "sys.stdout", "cause")
+    assert found.message == (
+        "descriptor 1 (stdout) led to /tmp/capture when the process was started, and leads to /dev/pts/1 in a forkserver "
+        "child: the server keeps the streams that it was started with"
+    )
+    assert [each.text for each in found.facts[:2]] == ["/tmp/capture", "/dev/pts/1"]
+    assert explain(given, Seen(pid=12, surroundings=Surroundings(OURS.streams))) == ()
+    assert explain(replace(given, method="spawn"), seen) == ()
+    assert explain(replace(given, others={"spawn": CallEnd("failed")}), seen) == ()
+
+
+def test_signals_that_the_server_does_not_ignore():
+    """SM604: ignored at a later start; not where the start that began the server had it ignored, too."""
+    later = Surroundings(ignored=frozenset({"SIGINT"}), server=12)
+    given = evidence(launches=[launch(surroundings=later)], raised_at=None)
+    (found,) = explain(given, Seen())
+    assert (found.code, found.path) == ("SM604", "signal.SIGINT")
+    assert found.fix == (
+        "call signal.signal(signal.SIGINT, signal.SIG_IGN) in the child: first in the target, or in an initializer"
+    )
+    began = launch(surroundings=replace(later, server=None))
+    assert explain(evidence(launches=[began, launch(surroundings=later)], raised_at=None), Seen()) == ()
+
+
 def test_observing_imports_nothing():
     """Looking at a leg that never had a server does not import multiprocessing's part for it."""
     code = """
         import json, sys
-        from pytest_startmethod.model.server import Server
-        from pytest_startmethod.state import server
-        print(json.dumps([server.observe(ValueError()) == Server(), "multiprocessing.forkserver" in sys.modules]))
+        from pytest_startmethod.model.server import NotAChild, Server, Surroundings
+        from pytest_startmethod.launches import server
+        print(json.dumps([server.observe() == Server(), "multiprocessing.forkserver" in sys.modules]))
     """
     source = str(Path(forkserver.__file__).parents[2])
     done = subprocess.run(

@@ -6,7 +6,7 @@ import pytest
 
 from pytest_startmethod.causes.explain import explain
 from pytest_startmethod.model.child_report import ChildReport, Raised
-from pytest_startmethod.model.evidence import CallEnd, Evidence
+from pytest_startmethod.model.evidence import CallEnd, Evidence, Patience
 from pytest_startmethod.model.launch import Launch
 from pytest_startmethod.model.observed import Observed, Seen
 from pytest_startmethod.model.place import Place
@@ -15,11 +15,11 @@ OBSERVED = Observed("spawn", "heavy.work", Place("/p/test_a.py", 3))
 LAUNCH = Launch("spawn", "heavy.work", (), None, None, None, "", pid=1, observed=OBSERVED)
 
 
-def evidence(took: float, waits: float | None = 0.8, **more) -> Evidence:
+def evidence(took: float, waits: float | None = 0.8, raised: bool = True, **more) -> Evidence:
     given = {
         "launches": [LAUNCH],
         "seen": [(OBSERVED, [Seen([], {}, {}, {}, {"heavy": took + 1}), Seen([], {}, {}, {}, {"heavy": took})])],
-        "patience": None if waits is None else (waits, Place("/p/test_a.py", 9)),
+        "patience": None if waits is None else Patience(waits, Place("/p/test_a.py", 9), raised),
         **more,
     }
     return Evidence("", given.pop("method", "spawn"), given.pop("outcome", "failed"), **given)
@@ -51,8 +51,19 @@ def test_imports_that_take_longer_than_the_test_waits():
         evidence(1.5, reports=[ChildReport(1, "run", raised=(Raised("ValueError", "no"),))]),
         evidence(1.5, seen=[]),
         evidence(1.5, method="fork"),
+        evidence(1.5, raised=False),
     ],
-    ids=["quick", "both brief", "no wait", "passed", "fork fails", "child raised", "not asked", "fork"],
+    ids=[
+        "quick",
+        "both brief",
+        "no wait",
+        "passed",
+        "fork fails",
+        "child raised",
+        "not asked",
+        "fork",
+        "waited before the start",
+    ],
 )
 def test_look_alikes_are_silent(silent):
     """Nothing is said of a child that was there in time, that failed of itself, or of a failure under fork."""

@@ -58,9 +58,10 @@ def test_seconds_and_line(function, line):
     """A literal, a name, a positional argument, a time added to a clock."""
     with pytest.raises(BaseException) as info:  # noqa: PT011
         function()
-    seconds, place = patience(info.tb)
-    assert seconds == LIMIT
-    assert place.line == function.__code__.co_firstlineno + line
+    found = patience(info.tb)
+    assert found.seconds == LIMIT
+    assert found.place.line == function.__code__.co_firstlineno + line
+    assert found.raised == (info.typename == "Empty")
 
 
 @pytest.mark.parametrize("function", [without, after])

@@ -299,6 +299,12 @@ def with_server_prefix(args: Any, prefix: str) -> Any:
     return args
 
 
+def tracker_pid() -> int | None:
+    """Return the pid of the resource tracker, if one was started. When `_pid` goes: it is no longer recognised."""
+    module = sys.modules.get("multiprocessing.resource_tracker")
+    return getattr(getattr(module, "_resource_tracker", None), "_pid", None)
+
+
 def temporary_directory_of(process: multiprocessing.process.BaseProcess) -> str | None:
     """Return multiprocessing's own temporary directory in `process` if it has made one, without making it.
 

@@ -34,7 +34,8 @@ def crashes(evidence: Evidence) -> Iterator[Finding]:
     """Yield which children ended without Python's doing (SM404)."""
     by_pid = {each.pid: each for each in evidence.launches if each.pid is not None}
     for each in by_pid.values():
-        finding = crash(each, [report for report in evidence.reports if report.pid == each.pid])
+        server_ended = evidence.server is not None and not evidence.server.running
+        finding = crash(each, [report for report in evidence.reports if report.pid == each.pid], server_ended)
         if finding is not None:
             yield finding
     for report in evidence.reports:
@@ -83,8 +84,11 @@ _ENDED_ON_PURPOSE = {"SIGTERM", "SIGINT", "SIGHUP"}
 _STACK_LINE = re.compile(r'\s*File "(?P<file>[^"]+)", line (?P<line>\d+) in (?P<function>.+)')
 
 
-def crash(launch: Launch, reports: Sequence[ChildReport]) -> Finding | None:
-    """Return the finding for a child that ended without Python's doing; None if it ended in an ordinary way."""
+def crash(launch: Launch, reports: Sequence[ChildReport], server_ended: bool = True) -> Finding | None:
+    """Return the finding for a child that ended without Python's doing; None if it ended in an ordinary way.
+
+    `server_ended`: whether the forkserver is known to be gone. 255 is what multiprocessing says then.
+    """
     code = launch.exit_code
     if code == 0 or any(report.phase not in ("crash", "stack") for report in reports):
         return None
@@ -105,11 +109,15 @@ def crash(launch: Launch, reports: Sequence[ChildReport]) -> Finding | None:
         return finding_at(
             "SM404", "", place or launch.place, message, (*lines, *started), _crash_fix(launch.method, place)
         )
-    if code == 255 and launch.method == "forkserver":
+    if code == 255 and launch.method == "forkserver" and server_ended:
         message = f"{who} has no exit code: the forkserver process that it came from has ended"
         fix = "look for who ends the forkserver: a signal to the process group, or a loop over all child processes"
         return finding_at("SM404", "", launch.place, message, started, fix)
     message = f"{who} ended with exit code {code} and no exception: os._exit({code}) or native code ended it"
+    if code == 1:  # which Python itself returns for an exception that nobody could report
+        message = (
+            f"{who} ended with exit code 1 and reported nothing: an interrupt, os._exit(1) or native code ended it"
+        )
     fix = "look for os._exit() in the child; it skips finally blocks, buffered output and exit handlers"
     return finding_at("SM404", "", launch.place, message, (*lines, *started), fix)
 

@@ -34,6 +34,7 @@ def explain(evidence: Evidence) -> tuple[Finding, ...]:
         delayed, certain = late.findings(evidence)
         causes = [each for each in differing if each.level == "cause"]
         found += [*delayed, *causes] if certain else [*causes, *delayed]
+        found += forkserver.stale(evidence)
     found += sends
     found += [each for each in reported if not keeps_from_running(each)]
     found += children.crashes(evidence)

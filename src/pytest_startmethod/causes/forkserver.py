@@ -1,4 +1,4 @@
-"""SM601 to SM603: what is peculiar to the forkserver method."""
+"""SM601 to SM604: what is peculiar to the forkserver method."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from dataclasses import dataclass
 
 from ..model.child_report import Frame, Raised
 from ..model.evidence import Evidence
-from ..model.finding import Finding, finding_at
+from ..model.finding import Fact, Finding, finding_at, source_fact, values
 from ..model.launch import Launch
+from ..model.methods import base
 from ..model.place import Place
-from ..model.server import Server
+from ..model.server import NotAChild, Server, Surroundings
 from ..source.callers import owner, user_files
-from ..source.index import find_names, source_of, waiting_calls
+from ..source.index import find_names, source_of
 
 _SOCKET_NAME = len("/pymp-xxxxxxxx/listener-xxxxxxxx")
 """What multiprocessing appends to the temporary directory (``util.get_temp_dir``, ``connection.arbitrary_address``)."""
@@ -30,10 +31,11 @@ _STEPS = 3
 
 
 def findings(evidence: Evidence) -> list[Finding]:
-    """Return what the failure of a leg owes to the forkserver; nothing if that is not certain."""
-    if evidence.outcome != "failed" or evidence.server is None:
+    """Return what the failure of a leg owes to the forkserver and to multiprocessing's other helper process."""
+    server = evidence.server
+    if evidence.outcome != "failed" or server is None:
         return []
-    found = _socket(evidence, evidence.server) or _process_tree(evidence, evidence.server)
+    found = _socket(evidence, server) or _helper(evidence, server) or _process_tree(evidence, server)
     return [] if found is None else [found]
 
 
@@ -170,31 +172,55 @@ _VIEWS = {
 }
 
 
+_ABOUT_PROCESSES = re.compile(r"(?i)pid|child|proc|reap|\bps\b")
+
+
+def _helper(evidence: Evidence, server: Server) -> Finding | None:
+    """Explain a failure that names a helper process of multiprocessing among the children."""
+    if base(evidence.method) == "fork" or evidence.raised_at is None or not evidence.raised:
+        return None
+    if _ABOUT_PROCESSES.search(evidence.text) is None:  # any number may be a pid by chance
+        return None
+    numbers = set(re.findall(r"(?<![\w.])\d+(?![\w.])", evidence.raised[0].message))
+    helpers = {"the forkserver": server.pid, "the resource tracker": server.tracker}
+    named = {name: pid for name, pid in helpers.items() if pid is not None and str(pid) in numbers}
+    if not named:
+        return None
+    who = " and ".join(f"process {pid} is {name}" for name, pid in named.items())
+    message = (
+        f"{who}: a helper of multiprocessing that this process starts once and keeps. It is no process that the test "
+        "started, and does not end with one"
+    )
+    fix = (
+        "wait for the processes that were started (process.join(), multiprocessing.active_children()), or leave out "
+        "children that were there before; helpers stay until this process ends"
+    )
+    return finding_at("SM603", "children", evidence.raised_at, message, (), fix)
+
+
 def _process_tree(evidence: Evidence, server: Server) -> Finding | None:
     launches = [each for each in (*evidence.launches, *evidence.inherited) if each.method == "forkserver"]
-    if evidence.method != "forkserver" or not launches or evidence.raised_at is None or not evidence.raised:
+    if evidence.method != "forkserver" or not launches:
         return None
-    error = evidence.raised[0]
-    if error.type == "ChildProcessError":
-        return _not_a_child(evidence.raised_at, launches, server)
-    if error.type == "AssertionError" or error.type.endswith(".AssertionError"):
-        return _looks_at_processes(evidence.raised_at, error, launches, server)
-    return None
-
-
-def _not_a_child(place: Place, launches: Sequence[Launch], server: Server) -> Finding | None:
-    """Explain an ``os.waitpid`` that failed: only for the pid of a process that the forkserver started."""
     started = {launch.pid for launch in launches}
-    for name, text in waiting_calls(place):
-        pid = server.waited_for.get(text)
-        if pid is not None and pid in started:
-            message = (
-                f"os.{name}() waits for children of this process, and process {pid} is none: "
-                "the forkserver started it and waits for it"
-            )
-            fix = "wait with process.join() and read process.exitcode, which hold under every method"
-            return finding_at("SM603", f"os.{name}", place, message, [], fix)
-    return None
+    waited = next((each for each in evidence.not_children if each.pid in started), None)
+    if waited is not None:
+        return _not_a_child(waited)
+    error = evidence.raised[0] if evidence.raised else None
+    if error is None or evidence.raised_at is None or error.type.rpartition(".")[2] != "AssertionError":
+        return None
+    return _looks_at_processes(evidence.raised_at, error, launches, server)
+
+
+def _not_a_child(waited: NotAChild) -> Finding:
+    """Explain an ``os.waitpid`` that failed, whether or not its exception was swallowed."""
+    message = (
+        f"os.{waited.function}() waits for children of this process, and process {waited.pid} is none: the forkserver "
+        "started it and waits for it"
+    )
+    fix = "wait with process.join() and read process.exitcode, which hold under every method"
+    facts = () if waited.place is None else (source_fact("parent", "waits", waited.place),)
+    return finding_at("SM603", f"os.{waited.function}", waited.place, message, facts, fix)
 
 
 def _looks_at_processes(place: Place, error: Raised, launches: Sequence[Launch], server: Server) -> Finding | None:
@@ -258,3 +284,67 @@ def _called(function: ast.AST) -> Iterator[str]:
             name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", None)
             if name is not None:
                 yield name
+
+
+# -- SM604 -----------------------------------------------------------------------------------------------------------
+
+_STREAMS = ("stdin", "stdout", "stderr")
+
+
+def stale(evidence: Evidence) -> list[Finding]:
+    """Return what children of the server inherited from it, and would have had otherwise from the parent."""
+    server, spawn = evidence.server, evidence.others.get("spawn")
+    if server is None or evidence.method != "forkserver" or (spawn is not None and spawn.outcome == "failed"):
+        return []
+    found: dict[str, Finding] = {}
+    first: Surroundings | None = None
+    for launch in evidence.launches:
+        mine = launch.surroundings
+        if mine is None:
+            continue
+        if mine.server is None:
+            first = mine  # which starts the server
+            continue
+        pairs = enumerate(zip(mine.streams, server.surroundings.streams, strict=False))
+        differing = [(number, ours[1], theirs[1]) for number, (ours, theirs) in pairs if ours[0] != theirs[0]]
+        if differing:
+            found.setdefault("streams", _stale_streams(launch, differing))
+        for name in sorted(mine.ignored - (first.ignored if first is not None else frozenset())):
+            found.setdefault(name, _stale_signal(launch, name))
+    return list(found.values())
+
+
+def _stale_streams(launch: Launch, differing: Sequence[tuple[int, str, str]]) -> Finding:
+    number, ours, theirs = next((each for each in differing if each[0]), differing[0])
+    name, mine, other = _STREAMS[number], _file(ours), _file(theirs)
+    subject = f"descriptor {number} ({name})"
+    message = (
+        f"{subject} led to {mine} when the process was started, and leads to {'another one' if mine == other else other} "
+        "in a forkserver child: the server keeps the streams that it was started with"
+    )
+    fix = (
+        f"send what the child has to say through a pipe or queue, or pass the file's path and redirect {name} in the "
+        "child; a server that starts after the redirection has it, too"
+    )
+    more = [f"so does descriptor {each} ({_STREAMS[each]})" for each, _, _ in differing if each != number]
+    facts: tuple[Fact | str, ...] = (*values(subject, ours, theirs), *more, *_started_at(launch))
+    return finding_at("SM604", f"sys.{name}", launch.place, message, facts, fix)
+
+
+def _file(name: str) -> str:
+    """Return what a descriptor leads to, in words: capture's temporary files have no name any more."""
+    return "a temporary file" if name.endswith(" (deleted)") else name
+
+
+def _stale_signal(launch: Launch, name: str) -> Finding:
+    message = (
+        f"{name} was ignored when the process was started, which a child inherits; the forkserver was started before "
+        "and its children do not ignore it"
+    )
+    fix = f"call signal.signal(signal.{name}, signal.SIG_IGN) in the child: first in the target, or in an initializer"
+    facts = (*values(name, "ignored", "not ignored"), *_started_at(launch))
+    return finding_at("SM604", f"signal.{name}", launch.place, message, facts, fix)
+
+
+def _started_at(launch: Launch) -> list[Fact]:
+    return [] if launch.place is None else [source_fact("parent", "started", launch.place)]

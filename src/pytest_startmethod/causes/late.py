@@ -28,14 +28,22 @@ def findings(evidence: Evidence) -> tuple[list[Finding], bool]:
     fork = evidence.others.get("fork")
     if (fork is not None and fork.outcome == "failed") or any(each.raised for each in evidence.reports):
         return [], False
-    waits, place = evidence.patience
+    waits, place = evidence.patience.seconds, evidence.patience.place
+    if not evidence.patience.raised and not _started_before(place, evidence):
+        return [], False
     seen = {id(observed): seen for observed, seen in evidence.seen}
     every = [(_seconds(seen.get(id(each), ())), each) for each in observed_in(evidence)]
     took, observed = max(every, key=lambda pair: sum(pair[0].values()), default=({}, None))
     total = sum(took.values())
     if observed is None or total < max(_LEAST, _SHARE * waits):
         return [], False
-    return [_late(took, observed.target, waits, place)], total >= waits
+    return [_late(took, observed.target, waits, place)], evidence.patience.raised and total >= waits
+
+
+def _started_before(place: Place, evidence: Evidence) -> bool:
+    """Return whether a process of the leg was started above a line of the same file."""
+    starts = [each.place for each in evidence.launches if each.place is not None]
+    return any(each.file == place.file and each.line < place.line for each in starts)
 
 
 def _seconds(seen: Sequence[Seen]) -> dict[str, float]:

@@ -23,7 +23,7 @@ from ..model.foreign import Foreign
 from ..model.launch import Failure, Fixture, Launch, Task
 from ..model.place import Place
 from ..source.callers import calling_place
-from . import foreign
+from . import foreign, server
 from .pools import Pools
 
 if TYPE_CHECKING:
@@ -368,6 +368,8 @@ class Recorder:
             self._guarded(self._keep_payload, launch, process)
             if sys.version_info < (3, 11):
                 self._guarded(self._look_for_fork_locks, record, process)
+            if launch.method == "forkserver":
+                launch.surroundings = self._guarded(server.surroundings)
 
     def _wrap_result(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def _set(job: Any, i: int, outcome: tuple[bool, Any]) -> None:

@@ -217,6 +217,12 @@ _ROWS: Final = (
         "the code looks at the process tree, which is another one with a forkserver",
         "the child is a direct child of its parent, and there is no server",
     ),
+    Cause(
+        "SM604",
+        "stale-server",
+        "the child has what the forkserver was started with: its standard streams, its ignored signals",
+        "the child is a copy of the parent and has its streams and signals as they are at that moment",
+    ),
 )
 
 CAUSES: Final = {row.code: row for row in _ROWS}

@@ -14,7 +14,7 @@ from .leg import SetByUser
 from .observed import Observed, Seen
 from .patched import Patched
 from .place import Place
-from .server import Server
+from .server import NotAChild, Server
 from .stack import Hanging
 from .unloaded import Unloaded
 
@@ -29,6 +29,17 @@ class Parent:
     """pytest's; ``pythonpath`` in its ini file is relative to the directory of that file."""
     import_mode: str | None = None
     """pytest's ``--import-mode``: ``"prepend"``, ``"append"`` or ``"importlib"``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a test waited for its children before it gave up."""
+
+    seconds: float
+    place: Place
+    """The line that waits."""
+    raised: bool = False
+    """Whether the wait itself raised when its time was over, rather than a later line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +89,8 @@ class Evidence:
     """Whether it is no assertion and no line of the user's raised it: a time-out, a refused connection."""
     failed_with: object = None
     """As `CallEnd.failed_with`."""
-    patience: tuple[float, Place] | None = None
-    """The seconds that the test waited before it gave up, and the line that says so, where they are known."""
+    patience: Patience | None = None
+    """How long the test waited before it gave up, where that is known."""
     error: str = ""
     """The exception's type: ``"Empty"``."""
     text: str = ""
@@ -100,6 +111,8 @@ class Evidence:
     """The environment of the leg's forkserver, if it has one."""
     server: Server | None = None
     """The forkserver, as it stood after a failure."""
+    not_children: Sequence[NotAChild] = ()
+    """Calls of ``os.waitpid`` and its kind for processes that the forkserver started."""
     hanging: Hanging | None = None
     """Where everybody stood when the time limit was reached."""
 

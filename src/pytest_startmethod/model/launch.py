@@ -12,6 +12,7 @@ from .finding import Finding
 from .observed import Observed
 from .payload import Payload
 from .place import Place
+from .server import Surroundings
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,8 @@ class Launch:
     """Of a test that is only watched: whether a context that names its method started it. Of a leg: None."""
     observed: Observed | None = None
     """What its code reads and writes, and what the parent had there."""
+    surroundings: Surroundings | None = None
+    """Under forkserver: what a process started by the parent itself would have inherited."""
 
     @property
     def alive(self) -> bool:

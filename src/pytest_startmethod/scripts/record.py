@@ -17,6 +17,7 @@ from .._compat import cpython
 from .._compat import multiprocessing as mp
 from ..activation.activation import Activation, Patches
 from ..child import reporter
+from ..launches.reaping import FailedWaits
 from ..launches.recorder import LegRecord, Recorder, Started
 from ..launches.reports import ReportDirectory, raised_from
 from ..model.backends import Backend
@@ -24,6 +25,7 @@ from ..model.evidence import Evidence
 from ..model.finding import Finding
 from ..model.launch import Launch
 from ..model.place import Place
+from ..model.server import NotAChild
 from ..source.callers import owner
 from .process import _write
 
@@ -53,12 +55,14 @@ def listen(directory: str, method: str) -> Listening:
     open_ones.callback(patches.undo)
     reports = ReportDirectory(directory)
     reports.listen_to_starts(patches)
+    waits = FailedWaits()
+    waits.listen(patches)
     if mp.has_forkserver():
         prefix = _server_prefix(directory)
         patches.put(cpython.process_starter(), "spawnv_passfds", lambda original: _watch_server(original, prefix))
 
     def failed(error: BaseException) -> None:
-        found = _explain(method, record.launches, error, _raised_at(error))
+        found = _explain(method, record.launches, error, _raised_at(error), waits.calls)
         if found:
             _write(directory, {"failure": type(error).__name__, "findings": [each.as_dict() for each in found]})
 
@@ -86,14 +90,20 @@ def listen(directory: str, method: str) -> Listening:
     return Listening(failed, finish)
 
 
-def _explain(method: str, launches: Sequence[Launch], error: BaseException, place: Place | None) -> tuple[Finding, ...]:
+def _explain(
+    method: str,
+    launches: Sequence[Launch],
+    error: BaseException,
+    place: Place | None,
+    waits: Sequence[NotAChild] = (),
+) -> tuple[Finding, ...]:
     """Return what an exception in the script owes to its start method."""
     from ..causes import forkserver
-    from ..state import server
+    from ..launches import server
 
     raised = tuple(raised_from(reporter._exception(each)) for each in reporter._chain(error))
     evidence = Evidence("script", method, "failed", launches=tuple(launches), raised_at=place, raised=raised)
-    return tuple(forkserver.findings(replace(evidence, server=server.observe(error))))
+    return tuple(forkserver.findings(replace(evidence, server=server.observe(), not_children=waits)))
 
 
 def _raised_at(error: BaseException) -> Place | None:

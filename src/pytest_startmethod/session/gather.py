@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ..child import reporter
+from ..launches.reaping import FailedWaits
 from ..launches.reports import raised_from
 from ..model.child_report import Frame
 from ..model.evidence import CallEnd, Evidence, Parent
@@ -40,6 +41,7 @@ class Gatherer:
         self._recorder = recorder
         self._comparison = comparison
         self._servers = servers
+        self.waits = FailedWaits()
         self._calls: dict[str, dict[str, CallEnd]] = {}
         """By test and method."""
 
@@ -90,6 +92,7 @@ class Gatherer:
             patches=tuple(state.record.patches),
             tests=(str(item.path), *_conftests()),
             reports=reports,
+            not_children=tuple(self.waits.calls),
             unreturned=tuple(state.reports.unreturned) if state.reports is not None else (),
             parent=Parent(rootdir=str(self._config.rootpath), import_mode=self._config.getoption("importmode", None)),
             hanging=state.hanging,
@@ -104,10 +107,12 @@ class Gatherer:
         """Return the evidence with what the forkserver and fresh children say."""
         from ..causes import state as state_causes
 
-        if evidence.method == "forkserver":
-            from ..state import server
+        if base(evidence.method) != "fork":
+            from ..launches import server
 
-            evidence = replace(evidence, environ=self._servers.environment, server=server.observe(error))
+            evidence = replace(evidence, server=server.observe())
+        if evidence.method == "forkserver":
+            evidence = replace(evidence, environ=self._servers.environment)
         environ = evidence.environ
         seen = [(each, self._comparison.ask(each, environ)) for each in state_causes.to_ask(evidence)]
         return replace(evidence, seen=seen, unloaded=_unloaded(evidence.launches, evidence.reports))

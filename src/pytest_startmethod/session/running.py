@@ -150,6 +150,9 @@ class Running:
                     self.reports.clear()
                 if backend is not backends.STDLIB:
                     self._patch(patches, backend.package)
+                if methods.base(leg.method) == "forkserver":
+                    self.gatherer.waits.listen(patches)
+                self.gatherer.waits.calls.clear()
                 activation.enter()
                 yield state
             finally:

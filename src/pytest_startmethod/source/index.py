@@ -421,15 +421,3 @@ def find_names(files: Iterable[str], name: str) -> list[Place]:
         for node in ast.walk(source.tree)
         if name in (getattr(node, "attr", None), getattr(node, "id", None))
     ]
-
-
-_WAITS = ("waitpid", "waitid", "wait3", "wait4")
-
-
-def waiting_calls(place: Place) -> Iterator[tuple[str, str]]:
-    """Yield name and first argument's source of each ``os.waitpid`` and its kind in the statement at `place`."""
-    for call in source_of(place.file).index.calls:
-        node, name = call.node, call.name
-        arguments = node.args[1:] if name == "waitid" else node.args
-        if name in _WAITS and arguments and node.lineno <= place.line <= (node.end_lineno or 0):
-            yield name, ast.unparse(arguments[0])

@@ -8,6 +8,7 @@ import traceback
 from types import FrameType, TracebackType
 from typing import Any
 
+from ..model.evidence import Patience
 from ..model.place import Place
 from .callers import owner
 from .index import source_of
@@ -17,8 +18,8 @@ _WAITING = frozenset(("get", "poll", "wait", "result", "join", "acquire", "wait_
 _CLOCKS = frozenset(("time", "monotonic", "perf_counter"))
 
 
-def patience(tb: TracebackType | None) -> tuple[float, Place] | None:
-    """Return the seconds that the user's code waited before it gave up, and the line that says so; None if unknown.
+def patience(tb: TracebackType | None) -> Patience | None:
+    """Return how long the user's code waited before it gave up; None if unknown.
 
     Runs no code of the user's: names are looked up in frames.
     """
@@ -29,7 +30,7 @@ def patience(tb: TracebackType | None) -> tuple[float, Place] | None:
         if owner(file) == "user":
             place = Place(os.path.abspath(file), line, frame.f_code.co_name)
             if limit is not None:
-                return limit, place
+                return Patience(limit, place, True)
             found = _before(frame, line)
             if found is not None:
                 return found
@@ -38,10 +39,10 @@ def patience(tb: TracebackType | None) -> tuple[float, Place] | None:
     return None
 
 
-def _before(frame: FrameType, line: int) -> tuple[float, Place] | None:
+def _before(frame: FrameType, line: int) -> Patience | None:
     """Return the last wait with a time limit in the function that `frame` runs, up to `line`."""
     file = os.path.abspath(frame.f_code.co_filename)
-    found: tuple[float, Place] | None = None
+    found: Patience | None = None
     inside = [
         node
         for node in ast.walk(source_of(file).tree)
@@ -52,8 +53,8 @@ def _before(frame: FrameType, line: int) -> tuple[float, Place] | None:
     for node in ast.walk(inside[-1]) if inside else ():
         if isinstance(node, (ast.Call, ast.BinOp)) and node.lineno <= line:
             seconds = _limit(node, frame)
-            if seconds is not None and (found is None or node.lineno >= found[1].line):
-                found = seconds, Place(file, node.lineno, frame.f_code.co_name)
+            if seconds is not None and (found is None or node.lineno >= found.place.line):
+                found = Patience(seconds, Place(file, node.lineno, frame.f_code.co_name))
     return found
 
 

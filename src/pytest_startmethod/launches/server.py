@@ -1,0 +1,66 @@
+"""Look at the forkserver that multiprocessing uses now, and at what a new process would inherit."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import tempfile
+from multiprocessing.process import current_process
+
+from .._compat import cpython
+from .._compat import multiprocessing as mp
+from ..model.server import Server, Surroundings
+
+_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGCHLD", "SIGTSTP", "SIGALRM")
+"""Signals that programs ignore for their children's sake. SIGPIPE and SIGXFSZ are Python's own."""
+
+
+def observe() -> Server:
+    """Return what can be seen of the server; runs no code of the user's and imports nothing of multiprocessing."""
+    tracker = cpython.tracker_pid()
+    if "multiprocessing.forkserver" not in sys.modules or not mp.has_forkserver():
+        return Server(tracker=tracker)
+    state = mp.server_state()
+    pid, socket = mp.server_pid(state), mp.server_socket(state)
+    directory = cpython.temporary_directory_of(current_process())
+    return Server(
+        pid=pid,
+        running=pid is not None and _is_running(pid),
+        tracker=tracker,
+        socket=socket,
+        directory=directory,
+        gone=any(path is not None and not os.path.exists(path) for path in (socket, directory)),
+        base=tempfile.tempdir or "",
+        surroundings=Surroundings(_streams(str(pid)), frozenset(), pid),
+    )
+
+
+def surroundings() -> Surroundings:
+    """Return what a process that is started now inherits."""
+    loaded = "multiprocessing.forkserver" in sys.modules and mp.has_forkserver()
+    ignored = [name for name in _SIGNALS if hasattr(signal, name)]
+    ignored = [name for name in ignored if signal.getsignal(getattr(signal, name)) is signal.SIG_IGN]
+    server = mp.server_pid(mp.server_state()) if loaded else None
+    return Surroundings(_streams("self"), frozenset(ignored), server)
+
+
+def _streams(pid: str) -> tuple[tuple[object, str], ...]:
+    """Return what a process's descriptors 0 to 2 lead to, from the kernel; nothing where that is not known."""
+    found: list[tuple[object, str]] = []
+    for number in range(3):
+        path = f"/proc/{pid}/fd/{number}"
+        try:
+            status = os.stat(path)
+            found.append(((status.st_dev, status.st_ino), os.readlink(path)))
+        except OSError:
+            return ()
+    return tuple(found)
+
+
+def _is_running(pid: int) -> bool:
+    """Return whether a child of this process has not ended."""
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+    except (OSError, AttributeError):  # AttributeError: macOS before 3.13
+        return os.path.exists(f"/proc/{pid}")

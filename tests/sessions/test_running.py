@@ -763,15 +763,15 @@ def test_our_own_failure_leaves_the_outcome_alone(session):
     session.file(
         test_a=LOCAL,
         breaks="""
-        from pytest_startmethod.causes import ranking
+        from pytest_startmethod.causes import explain
 
         def broken(evidence):
             raise ZeroDivisionError("ours")
 
-        ranking.diagnose = broken
+        explain.explain = broken
         """,
     )
-    outcome = session.plugin("breaks").run("--start-methods=spawn")
+    outcome = session.plugin("breaks").run("--start-methods=spawn", where="subprocess")
     assert outcome.names == {"test_local[spawn]": "failed"}
     assert "pytest-startmethod: ZeroDivisionError: ours" in outcome.lines
 

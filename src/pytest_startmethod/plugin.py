@@ -49,9 +49,9 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     """Let a session that discovers know from here on what is taken from the default context."""
     given = early_config.known_args_namespace
     if getattr(given, options.DISCOVER, None) or options.is_on(early_config, options.DISCOVER):
-        from ._compat import multiprocessing as mp
+        from .activation import contexts
 
-        early_config.add_cleanup(mp.tell_apart())
+        early_config.add_cleanup(contexts.tell_apart())
 
 
 def pytest_configure(config: pytest.Config) -> None:

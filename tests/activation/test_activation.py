@@ -10,8 +10,10 @@ import sys
 import pytest
 
 from pytest_startmethod._compat import multiprocessing as mp
-from pytest_startmethod.activation import activation
-from pytest_startmethod.activation.activation import Activation, ForkServers, Patches
+from pytest_startmethod.activation import contexts, main_module
+from pytest_startmethod.activation.default_method import Activation
+from pytest_startmethod.activation.exchanges import Exchanges
+from pytest_startmethod.activation.servers import ForkServers
 
 METHODS = multiprocessing.get_all_start_methods()
 posix = pytest.mark.skipif(not mp.has_forkserver(), reason="no forkserver on this platform")
@@ -21,9 +23,9 @@ posix = pytest.mark.skipif(not mp.has_forkserver(), reason="no forkserver on thi
 def untouched():
     """Every test leaves the default context as it found it."""
     multiprocessing.set_start_method(None, force=True)  # an earlier test's first use may have fixed it
-    before = mp.context_state()
+    before = contexts.context_state()
     yield
-    assert mp.context_state() == before
+    assert contexts.context_state() == before
 
 
 class entered:  # noqa: N801 (reads as a statement)
@@ -47,7 +49,7 @@ def test_method_is_the_default_and_nothing_is_set(method):
         assert multiprocessing.get_start_method(allow_none=True) is None
         assert multiprocessing.get_start_method() == method
         assert multiprocessing.get_context().get_start_method() == method
-        assert mp.process_method(multiprocessing.Process()) == method
+        assert mp.STDLIB.process_method(multiprocessing.Process()) == method
 
 
 def test_names_imported_before_the_leg_see_the_method():
@@ -58,7 +60,7 @@ def test_names_imported_before_the_leg_see_the_method():
     with entered(other):
         assert get_start_method() == other
         assert get_context().get_start_method() == other
-        assert mp.process_method(Process()) == other
+        assert mp.STDLIB.process_method(Process()) == other
 
 
 def test_explicit_contexts_are_left_alone():
@@ -73,7 +75,6 @@ def test_set_start_method_before_the_leg_is_set_aside_and_put_back():
     code = "import multiprocessing\nmultiprocessing.set_start_method('spawn', force=True)\n"
     exec(compile(code, __file__, "exec"), {})
     try:
-        activation._where_set.cache_clear()
         other = next(m for m in METHODS if m != "spawn")
         with entered(other) as leg:
             assert multiprocessing.get_start_method() == other
@@ -155,95 +156,37 @@ def test_legs_nest():
         assert multiprocessing.get_start_method() == "spawn"
 
 
-class Owner:
-    def method(self):
-        return "original"
-
-
-class Heir(Owner):
-    pass
-
-
-def test_patches_are_undone_in_reverse():
-    """Own and inherited attributes are as they were; an inherited one is not left behind as an own one."""
-    original = Owner.method
-    patches = Patches()
-    patches.put(Owner, "method", lambda old: lambda self: "first")
-    patches.put(Owner, "method", lambda old: lambda self: "second " + old(self))
-    patches.put(Heir, "method", lambda old: lambda self: "heir")
-    assert (Owner().method(), Heir().method()) == ("second first", "heir")
-    patches.undo()
-    assert Owner.method is original
-    assert "method" not in vars(Heir)
-
-
-def test_patches_put_class_and_static_methods_back_as_such():
-    """A class that inherits one gets it bound to itself again, and an instance does not pass itself to the other."""
-
-    class Mine:
-        @classmethod
-        def name(cls):
-            return cls.__name__
-
-        @staticmethod
-        def same(value):
-            return value
-
-    class Derived(Mine):
-        pass
-
-    patches = Patches()
-    for name in ("name", "same"):
-        patches.put(Mine, name, lambda old: staticmethod(lambda *args: f"patched {old(*args)}"))
-    assert (Derived.name(), Derived().same(1)) == ("patched Mine", "patched 1")
-    patches.undo()
-    assert (Derived.name(), Derived().same(1)) == ("Derived", 1)
-
-
-def test_patches_leave_a_later_patch_alone():
-    """What somebody else put over ours stays theirs to take back."""
-
-    class Mine(Owner):
-        def method(self):
-            return "mine"
-
-    patches = Patches()
-    patches.put(Mine, "method", lambda old: lambda self: "patched")
-    theirs = Mine.method = lambda self: "theirs"
-    patches.undo()
-    assert vars(Mine)["method"] is theirs
-
-
 def test_preparation_data_loses_pytests_main_only():
     """The child is told everything but the parent's main module."""
     data = {"init_main_from_name": "pytest.__main__", "init_main_from_path": "/bin/pytest", "dir": "/"}
-    assert activation.without_main(lambda name: dict(data))("x") == {"dir": "/"}
+    assert main_module.without_main(lambda name: dict(data))("x") == {"dir": "/"}
 
 
 def _pid_of_server():
     from multiprocessing import forkserver
 
     forkserver.ensure_running()
-    return mp.server_pid(mp.server_state())
+    return mp.server_pid(mp.STDLIB.server_state())
 
 
 class served:  # noqa: N801
     """One leg's span for the forkserver."""
 
     def __init__(self, servers):
-        self.servers, self.patches, self.activation = servers, Patches(), Activation("forkserver")
+        self.servers, self.exchanges, self.activation = servers, Exchanges(), Activation("forkserver")
 
     def __enter__(self):
         from multiprocessing import forkserver
 
-        self.patches.put(mp.forkserver_class(), "ensure_running", self.servers.watch)
-        self.patches.put(forkserver, "ensure_running", lambda _: mp.server().ensure_running)
+        span = self.exchanges.span("server")
+        span.put(mp.STDLIB.forkserver_class, "ensure_running", self.servers.watch)
+        span.put(forkserver, "ensure_running", lambda _: mp.STDLIB.server.ensure_running)
         self.activation.enter()
 
     def __exit__(self, *_):
         self.activation.exit()
         self.servers.exit()
-        self.patches.undo()
+        self.exchanges.undo()
 
 
 @pytest.fixture
@@ -276,8 +219,8 @@ def test_server_is_started_anew_when_the_surroundings_changed(servers, change, m
     elif change == "path":
         monkeypatch.syspath_prepend(tmp_path)
     else:
-        names = list(mp.preload_modules())
-        monkeypatch.setattr(mp.server(), "_preload_modules", [*names, "json"])
+        names = list(mp.STDLIB.preload_modules)
+        monkeypatch.setattr(mp.STDLIB.server, "_preload_modules", [*names, "json"])
     with served(servers):
         assert _pid_of_server() != first
 
@@ -305,14 +248,14 @@ def test_change_within_a_leg_leaves_the_server(servers, monkeypatch):
 def test_users_server_is_there_again_after_the_leg(servers):
     """Unmarked tests keep the server they had, and its preload list."""
     with entered("forkserver"):
-        mp.server().ensure_running()
-    state, names = mp.server_state(), list(mp.preload_modules())
+        mp.STDLIB.server.ensure_running()
+    state, names = mp.STDLIB.server_state(), list(mp.STDLIB.preload_modules)
     try:
         with served(servers):
             assert _pid_of_server() != mp.server_pid(state)
-        assert (mp.server_state(), mp.preload_modules()) == (state, names)
+        assert (mp.STDLIB.server_state(), mp.STDLIB.preload_modules) == (state, names)
     finally:
-        mp.server()._stop()
+        mp.STDLIB.server._stop()
 
 
 @posix
@@ -321,7 +264,7 @@ def test_servers_are_gone_when_the_session_ends():
     servers = ForkServers()
     with served(servers):
         pid = _pid_of_server()
-        path = mp.server_socket(mp.server_state())
+        path = mp.server_socket(mp.STDLIB.server_state())
     servers.close()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)

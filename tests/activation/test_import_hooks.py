@@ -7,7 +7,13 @@ import sys
 
 import pytest
 
-from pytest_startmethod.activation.activation import Patches, import_hooks
+from pytest_startmethod.activation.exchanges import Exchanges
+from pytest_startmethod.activation.import_hooks import ImportHooks
+
+
+@pytest.fixture
+def hooks():
+    return ImportHooks()
 
 
 @pytest.fixture
@@ -22,19 +28,19 @@ def module(tmp_path, monkeypatch):
     assert sys.meta_path == before
 
 
-def test_module_that_is_there_is_no_reason_to_wait():
+def test_module_that_is_there_is_no_reason_to_wait(hooks):
     """The function is called at once, and nothing is left to be called off."""
     called = []
     before = list(sys.meta_path)
-    import_hooks.when_loaded("sys", lambda: called.append("now"))()
+    hooks.when_loaded("sys", lambda: called.append("now"))()
     assert called == ["now"]
     assert sys.meta_path == before
 
 
-def test_function_is_called_when_the_module_is_whole(module):
+def test_function_is_called_when_the_module_is_whole(module, hooks):
     """It sees the module's names, and is called for the first import only."""
     seen = []
-    call_off = import_hooks.when_loaded(module, lambda: seen.append(sys.modules[module].value))
+    call_off = hooks.when_loaded(module, lambda: seen.append(sys.modules[module].value))
     assert seen == []
     importlib.import_module(module)
     importlib.reload(sys.modules[module])
@@ -42,38 +48,38 @@ def test_function_is_called_when_the_module_is_whole(module):
     assert seen == [1]
 
 
-def test_module_looks_as_ever(module):
+def test_module_looks_as_ever(module, hooks):
     """Its loader and its spec are those that Python's own finder gives."""
-    call_off = import_hooks.when_loaded(module, lambda: None)
+    call_off = hooks.when_loaded(module, lambda: None)
     loaded = importlib.import_module(module)
     call_off()
     assert type(loaded.__loader__).__module__ == "_frozen_importlib_external"
     assert loaded.__spec__.loader is loaded.__loader__
 
 
-def test_what_is_called_off_is_not_called(module):
+def test_what_is_called_off_is_not_called(module, hooks):
     """Others who wait for the same module still hear of it."""
     called = []
-    first = import_hooks.when_loaded(module, lambda: called.append("first"))
-    second = import_hooks.when_loaded(module, lambda: called.append("second"))
+    first = hooks.when_loaded(module, lambda: called.append("first"))
+    second = hooks.when_loaded(module, lambda: called.append("second"))
     first()
     importlib.import_module(module)
     second()
     assert called == ["second"]
 
 
-def test_failure_does_not_reach_the_import(module):
+def test_failure_does_not_reach_the_import(module, hooks):
     """The import is the user's, and ends as it would without us."""
-    call_off = import_hooks.when_loaded(module, lambda: 1 / 0)
+    call_off = hooks.when_loaded(module, lambda: 1 / 0)
     assert importlib.import_module(module).value == 1
     call_off()
 
 
-def test_module_that_fails_to_load_fails_as_ever(module, tmp_path):
+def test_module_that_fails_to_load_fails_as_ever(module, tmp_path, hooks):
     """Its own exception arrives, and nobody is told that it is there."""
     (tmp_path / "awaited_module.py").write_text("raise LookupError('mine')\n")
     called = []
-    call_off = import_hooks.when_loaded(module, lambda: called.append("loaded"))
+    call_off = hooks.when_loaded(module, lambda: called.append("loaded"))
     with pytest.raises(LookupError, match="mine"):
         importlib.import_module(module)
     call_off()
@@ -82,7 +88,7 @@ def test_module_that_fails_to_load_fails_as_ever(module, tmp_path):
 
 def test_patches_wait_for_a_module_until_they_are_undone(module):
     """What is imported while they hold is exchanged, and put back with the others."""
-    patches = Patches()
+    patches = Exchanges().span("test")
 
     def exchange():
         patches.put(sys.modules[module], "value", lambda old: old + 1)
@@ -96,7 +102,7 @@ def test_patches_wait_for_a_module_until_they_are_undone(module):
 
 def test_patches_that_are_undone_wait_no_longer(module):
     """What is imported afterwards is left alone."""
-    patches = Patches()
+    patches = Exchanges().span("test")
     patches.when_loaded(module, lambda: patches.put(sys.modules[module], "value", lambda old: old + 1))
     patches.undo()
     assert importlib.import_module(module).value == 1

@@ -11,6 +11,7 @@ from unittest import mock
 
 import pytest
 
+from pytest_startmethod.activation.exchanges import Exchanges
 from pytest_startmethod.activation.patch_log import PatchLog, dotted
 from pytest_startmethod.model.patched import Patched
 from pytest_startmethod.model.place import Place
@@ -32,7 +33,7 @@ FILE = __file__
 
 @pytest.fixture
 def log():
-    log = PatchLog(pytest.MonkeyPatch)
+    log = PatchLog(pytest.MonkeyPatch, Exchanges())
     log.begin()
     yield log
     log.close()
@@ -175,7 +176,7 @@ def test_patching_fails_as_ever(log, monkeypatch):
 def test_everything_is_as_it_was_afterwards():
     patcher = type(mock.patch("sys.path"))
     before = [vars(pytest.MonkeyPatch)["setattr"], vars(pytest.MonkeyPatch)["undo"], vars(patcher)["__enter__"]]
-    log = PatchLog(pytest.MonkeyPatch)
+    log = PatchLog(pytest.MonkeyPatch, Exchanges())
     log.begin()
     assert vars(patcher)["__enter__"] is not before[2]
     log.close()

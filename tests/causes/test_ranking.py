@@ -8,11 +8,10 @@ from dataclasses import replace
 import pytest
 
 from pytest_startmethod.causes import explain, vacuous
-from pytest_startmethod.launches.pools import Watched
 from pytest_startmethod.model.child_report import ChildReport, Raised
 from pytest_startmethod.model.evidence import CallEnd, Evidence
 from pytest_startmethod.model.finding import Finding
-from pytest_startmethod.model.launch import Failure, Fixture, Launch, Task
+from pytest_startmethod.model.launch import Failure, Fixture, Launch, Task, WatchedPool
 from pytest_startmethod.model.leg import SetByUser
 from pytest_startmethod.model.place import Place
 
@@ -56,7 +55,7 @@ def test_passed_leg_tells_what_it_swallowed():
 
 def test_pool_without_workers_is_a_crash_loop():
     """``Pool.map`` divides by the number of its workers: that there is none says that they die (SM402)."""
-    dying = launch(pool=Watched(exits=[1, 1]), place=Place("/a.py", 7))
+    dying = launch(pool=WatchedPool(exits=[1, 1]), place=Place("/a.py", 7))
     (found,) = explain.explain(evidence("failed", launches=[dying], error="ZeroDivisionError"))
     assert (found.code, found.line) == ("SM402", 7)
     assert found.message == (
@@ -66,7 +65,7 @@ def test_pool_without_workers_is_a_crash_loop():
 
 def test_division_by_zero_beside_a_pool_that_works_is_the_users():
     """A Pool whose workers live has nothing to do with a ZeroDivisionError."""
-    assert explain.explain(evidence("failed", launches=[launch(pool=Watched())], error="ZeroDivisionError")) == ()
+    assert explain.explain(evidence("failed", launches=[launch(pool=WatchedPool())], error="ZeroDivisionError")) == ()
 
 
 def test_cause_of_the_exception_comes_first():

@@ -14,6 +14,9 @@ from typing import Any
 
 import pytest
 
+from pytest_startmethod.child import reporter
+from pytest_startmethod.launches import reports
+
 SOURCE = Path(__file__).parents[2] / "src"
 METHODS = ["fork", "spawn", "forkserver"]
 
@@ -143,9 +146,10 @@ method, watched, sabotage, *cases = sys.argv[1:]
 sys.path.insert(0, %r)
 import multiprocessing
 import work
-from pytest_startmethod.child import reporter as child
+from pytest_startmethod.child import events, reporter as child
 from pytest_startmethod.launches import lines, reports
-from pytest_startmethod.activation.activation import Patches
+from pytest_startmethod._compat.multiprocessing import STDLIB
+from pytest_startmethod.activation.exchanges import Exchanges
 
 
 def arguments(case):
@@ -163,26 +167,22 @@ def main():
         shutil.rmtree(directory.path)
         open(directory.path, "w").close()
     elif sabotage == "missing":
-        child.__file__ = "/nonexistent/reporter.py"
         os.unlink(os.path.join(directory.path, child.COMPILED))
     elif sabotage == "truncated":
         with open(os.path.join(directory.path, child.COMPILED), "r+b") as file:
             file.truncate(1000)
-        child.__file__ = "/nonexistent/reporter.py"
     elif sabotage in ("syntax", "raises"):
-        os.unlink(os.path.join(directory.path, child.COMPILED))
-        child.__file__ = os.path.join(directory.path, "broken.py")
-        with open(child.__file__, "w") as file:
-            file.write("def (" if sabotage == "syntax" else "raise RuntimeError('broken')")
+        with open(os.path.join(directory.path, child.COMPILED), "wb") as file:
+            file.write(b"def (" if sabotage == "syntax" else reports.compiled(os.path.abspath("broken.py")))
     elif sabotage == "limit":
         import resource, signal
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
         resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
     elif sabotage == "taken":
-        lines.handover = child.Handover()  # another thread's is found
-    patches = Patches()
+        lines.handover = events.Handover()  # another thread's is found
+    patches = Exchanges().span("test")
     if watched == "1":
-        directory.listen(patches)
+        directory.listen(patches, STDLIB)
     results = []
     for case in cases:
         sys.stderr.write(f"## {case}\\n")
@@ -244,6 +244,7 @@ class World:
         self.path = path
         (path / "work.py").write_text(WORK)
         (path / "run.py").write_text(RUN % str(SOURCE))
+        (path / "broken.py").write_text("raise RuntimeError('broken')\n")
 
     def run(self, method: str, *cases: str, watched: bool = True, sabotage: str = "") -> Ran:
         command = [sys.executable, "run.py", method, str(int(watched)), sabotage, *cases]
@@ -371,15 +372,16 @@ def test_a_crash_leaves_its_stack(world: World, method: str) -> None:
 
 def test_a_child_imports_nothing_for_us(tmp_path: Path) -> None:
     """Until something fails it has what multiprocessing has, and three modules of C."""
-    file = str(SOURCE / "pytest_startmethod" / "child" / "reporter.py")
     script = (
-        "import sys, multiprocessing.spawn; before = set(sys.modules)\n"
-        f"names = {{'__name__': 'child', '__file__': {file!r}}}\n"
-        "exec(compile(open(names['__file__']).read(), names['__file__'], 'exec'), names)\n"
+        "import sys, multiprocessing.spawn; from importlib.machinery import SourcelessFileLoader\n"
+        "before = set(sys.modules)\n"
+        "names = {'__name__': 'child'}\n"
+        "exec(SourcelessFileLoader('child', 'child.pyc').get_code('child'), names)\n"
         f"names['install']({str(tmp_path)!r}, 'spawn', 'P', 1)\n"
         "print(sorted(set(sys.modules) - before - {'__future__', 'faulthandler', 'fcntl', 'resource'}))"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    (tmp_path / "child.pyc").write_bytes(reports.compiled(reporter.__file__))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert done.stdout == "[]\n"
 
 
@@ -453,15 +455,16 @@ def test_another_stowaway_in_the_preparation_data_arrives_as_well(tmp_path: Path
             import multiprocessing, sys
             sys.path.insert(0, {str(SOURCE)!r})
             import theirs
-            from pytest_startmethod.activation.activation import Patches
+            from pytest_startmethod._compat.multiprocessing import STDLIB
+            from pytest_startmethod.activation.exchanges import Exchanges
             from pytest_startmethod.launches.reports import ReportDirectory
 
             if __name__ == "__main__":
                 for first in (True, False):
-                    directory, patches = ReportDirectory.create(), Patches()
+                    directory, patches = ReportDirectory.create(), Exchanges().span("test")
                     if first:
                         theirs.patch()
-                    directory.listen(patches)
+                    directory.listen(patches, STDLIB)
                     if not first:
                         theirs.patch()
                     for method in ("spawn", "forkserver"):
@@ -491,7 +494,8 @@ def test_pools_report_results_and_initializers(tmp_path: Path, method: str) -> N
             from concurrent.futures import ProcessPoolExecutor
             sys.path.insert(0, {str(SOURCE)!r})
             import work
-            from pytest_startmethod.activation.activation import Patches
+            from pytest_startmethod._compat.multiprocessing import STDLIB
+            from pytest_startmethod.activation.exchanges import Exchanges
             from pytest_startmethod.launches.reports import ReportDirectory
 
             def attempt(call, *args):
@@ -502,8 +506,8 @@ def test_pools_report_results_and_initializers(tmp_path: Path, method: str) -> N
 
             if __name__ == "__main__":
                 context = multiprocessing.get_context({method!r})
-                directory, patches = ReportDirectory.create(), Patches()
-                directory.listen(patches)
+                directory, patches = ReportDirectory.create(), Exchanges().span("test")
+                directory.listen(patches, STDLIB)
                 with context.Pool(1) as pool:
                     attempt(pool.apply, work.gives_lambda, (1,))
                     attempt(pool.map, work.raises_lock, [1])
@@ -541,7 +545,8 @@ LINES = """
 import multiprocessing, os, sys
 import work
 from pytest_startmethod.launches import reports
-from pytest_startmethod.activation.activation import Patches
+from pytest_startmethod._compat.multiprocessing import STDLIB
+from pytest_startmethod.activation.exchanges import Exchanges
 
 
 def open_descriptors():
@@ -551,8 +556,8 @@ def open_descriptors():
 def main():
     context = multiprocessing.get_context("fork")
     directory = reports.ReportDirectory.create()
-    patches = Patches()
-    directory.listen(patches)
+    patches = Exchanges().span("test")
+    directory.listen(patches, STDLIB)
     before, seen = open_descriptors(), []
     for _ in range(3):
         processes = [context.Process(target=work.fine) for _ in range(12)]

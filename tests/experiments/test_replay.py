@@ -100,7 +100,10 @@ import importlib, json, multiprocessing, os, sys, types
 from unittest import mock
 
 import state, alias, reader
-from pytest_startmethod import activation, child, replay
+from pytest_startmethod._compat.multiprocessing import STDLIB
+from pytest_startmethod.activation.exchanges import Exchanges
+from pytest_startmethod.child import reporter as child
+from pytest_startmethod.experiments import replay
 from pytest_startmethod.launches.reports import ReportDirectory
 
 
@@ -245,8 +248,8 @@ def main(method):
 
 if __name__ == "__main__":
     directory = ReportDirectory.create()
-    patches = activation.Patches()
-    directory.listen(patches)
+    patches = Exchanges().span("test")
+    directory.listen(patches, STDLIB)
     try:
         main(sys.argv[1])
     finally:

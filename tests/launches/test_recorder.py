@@ -19,12 +19,15 @@ import weakref
 import pytest
 
 from pytest_startmethod._compat import multiprocessing as mp
-from pytest_startmethod.activation.activation import Activation
+from pytest_startmethod.activation.default_method import Activation
+from pytest_startmethod.activation.exchanges import Exchanges
+from pytest_startmethod.causes.launch_examiner import LaunchExaminer
 from pytest_startmethod.launches import recorder as launches
-from pytest_startmethod.launches.recorder import Recorder, describe, describe_callable
+from pytest_startmethod.launches.recorder import Recorder
 from pytest_startmethod.model.launch import Fixture
 from pytest_startmethod.pickling import dry_run as pickling
 from pytest_startmethod.source.callers import UserCode
+from pytest_startmethod.source.describing import describe, describe_callable
 from pytest_startmethod.state import observing as state
 
 METHODS = [m for m in ("fork", "spawn", "forkserver") if m in multiprocessing.get_all_start_methods()]
@@ -67,7 +70,7 @@ class Leg:
     """A recorder and an active method for the length of a with block."""
 
     def __init__(self, method, *, precheck=False, recorder=None):
-        self.recorder = recorder or Recorder()
+        self.recorder = recorder or Recorder(Exchanges(), LaunchExaminer())
         self.method, self.activation = method, Activation(method)
         self.span = self.recorder.leg(f"test_x[{method}]", method, precheck=precheck)
 
@@ -281,7 +284,7 @@ def test_what_an_initializer_is_given_has_the_users_names():
 
 def test_launch_in_a_fixture_is_kept_for_later_legs():
     """A module-scoped fixture's launches are found by its name and scope."""
-    recorder, fixture = Recorder(), Fixture("server", "module", "test_a.py")
+    recorder, fixture = Recorder(Exchanges()), Fixture("server", "module", "test_a.py")
     with Leg("spawn", recorder=recorder):
         recorder.fixtures.append(types.SimpleNamespace(argname="server", scope="module", baseid="test_a.py"))
         process = multiprocessing.Process(target=nothing)
@@ -296,13 +299,13 @@ def test_launch_in_a_fixture_is_kept_for_later_legs():
 
 def test_nothing_is_patched_when_the_leg_is_over(method):
     """Every class attribute is the very object that it was."""
-    tasks = [each for module in mp.submitting_modules() for each in mp.submissions(module)]
+    tasks = [each for module in mp.STDLIB.submitting_modules for each in mp.submissions(module)]
     owners = [(multiprocessing.process.BaseProcess, "start"), *((c, n) for c, n, _ in tasks)]
     before = [vars(owner).get(name) for owner, name in owners]
     with Leg(method):
         assert [vars(owner).get(name) for owner, name in owners] != before
     assert [vars(owner).get(name) for owner, name in owners] == before
-    assert "dump" not in vars(mp.pickler_class())
+    assert "dump" not in vars(mp.STDLIB.pickler_class)
 
 
 def test_our_own_failure_is_noted_and_harmless(monkeypatch):
@@ -311,7 +314,7 @@ def test_our_own_failure_is_noted_and_harmless(monkeypatch):
     def broken(value):
         raise ZeroDivisionError("ours")
 
-    recorder = Recorder()
+    recorder = Recorder(Exchanges())
     monkeypatch.setattr(launches, "describe_callable", broken)
     with recorder.leg("test_x[spawn]", "spawn", precheck=False):
         process = multiprocessing.get_context("spawn").Process(target=nothing)
@@ -381,8 +384,7 @@ def looked_at(monkeypatch):
 
 def observing():
     """Return a recorder that looks at what the code reads, as a session's does."""
-    recorder = Recorder()
-    recorder.observe = functools.partial(state.observe, user=UserCode())
+    recorder = Recorder(Exchanges(), LaunchExaminer(functools.partial(state.observe, user=UserCode())))
     return recorder
 
 

@@ -831,7 +831,7 @@ def test_context_taken_at_import_is_the_legs(session: Session, importer: str) ->
         conftest="import taken" if importer == "conftest" else "",
         test_a=TAKEN_AT_IMPORT,
     )
-    default = mp.interpreter_default()
+    default = mp.STDLIB.interpreter_default()
     others = [each for each in ("fork", "spawn", "forkserver") if each != default]
     expected = {"test_taken": "passed", **{f"test_taken[{each}]": "passed" for each in others}, "test_named": "passed"}
     outcome = session.run("--start-methods-discover")

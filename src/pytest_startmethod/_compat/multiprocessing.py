@@ -1,14 +1,11 @@
-"""Every private name of multiprocessing that activation and recording touch.
+"""The private names of multiprocessing that this plugin touches, each in one function.
 
-Read in CPython 3.10, 3.11, 3.12, 3.13, 3.14 and 3.15. Each function says what to do when its name goes.
-
-Packages that are made of multiprocessing's source (multiprocess 0.70.19, billiard 4.3) have the same names: `package`
-says which package is meant.
+Checked on CPython 3.10 to 3.15. Each docstring says what to do when its name goes. Packages made from multiprocessing's
+source (multiprocess 0.70.19, billiard 4.3) have the same names: a `Package` is one of them.
 """
 
 from __future__ import annotations
 
-import functools
 import importlib
 import multiprocessing.context
 import multiprocessing.process
@@ -18,259 +15,155 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing.context import BaseContext, DefaultContext
 from multiprocessing.process import BaseProcess
 from types import FrameType
-from typing import Any, ClassVar, Protocol
+from typing import Any
+
+_FORKSERVER_FIELDS = "_forkserver_"  # address, alive_fd, pid on all versions; authkey since 3.12.9, 3.13.2 and 3.14
 
 
-class ContextListener(Protocol):
-    """Who hears of the default context while a leg runs."""
+@dataclass(frozen=True, slots=True)
+class Package:
+    """multiprocessing, or a package made from its source, by the names of its modules."""
 
-    def method_set(self, method: str | None, caller: FrameType | None) -> None:
-        """Code called ``set_start_method``."""
+    name: str
 
-    def method_asked(self, caller: FrameType | None) -> None:
-        """Code called ``get_start_method``."""
+    def module(self, name: str) -> Any:
+        """Return a module of the package: ``context``, ``process``, ``pool``..."""
+        full = f"{self.name}.{name}"
+        return sys.modules.get(full) or importlib.import_module(full)
 
+    # -- the default context -----------------------------------------------------------------------------------------
 
-# The bound methods in the `multiprocessing` namespace (`multiprocessing.set_start_method`) were made at import, so
-# replacing the function on the class or in the module misses whoever imported it by name. The instance behind them
-# is always the same one: its class can be exchanged. When `_actual_context` goes: wrap the names of `multiprocessing`.
-class _Watched:
-    """The default context while a leg runs: tells who sets the start method and who asks for it."""
+    @property
+    def default_context(self) -> DefaultContext:
+        """The one object behind ``multiprocessing.Process``, ``Pool``, ``set_start_method`` and the others."""
+        return _default if self.name == "multiprocessing" else self.module("context")._default_context
 
-    listener: ClassVar[ContextListener | None] = None
+    def concrete_context(self, method: str) -> BaseContext:
+        """Return the context of a start method by its private table, which no watched context intercepts."""
+        return self.module("context")._concrete_contexts[method]  # type: ignore[no-any-return]
 
+    def interpreter_default(self) -> str:
+        """Return the package's own default method, without fixing it for the rest of the process."""
+        return str(method_of(self.default_context._default_context))  # type: ignore[attr-defined]
 
-def _watched_names(original: Any) -> dict[str, Any]:
-    """Return what a `_Watched` of the class `original` has. Each start asks it, and so does each forked child."""
-    asking, setting, lazy = (
-        getattr(original, name).__code__ for name in ("get_start_method", "set_start_method", "get_context")
-    )
+    def set_context(self) -> BaseContext | None:
+        """Return the context that code set (or that a first use fixed), or None; no listener hears of it."""
+        actual: BaseContext | None = self.default_context.__dict__["_actual_context"]
+        return actual
 
-    def get_actual(self: Any) -> BaseContext | None:
-        caller = sys._getframe(1)
-        if caller.f_code is asking and self.listener is not None:
-            self.listener.method_asked(caller.f_back)
-        return self.__dict__["_actual_context"]  # type: ignore[no-any-return]
+    def process_method(self, process: BaseProcess) -> str:
+        """Return the method `process` starts with: its class's own, or the default context's."""
+        pinned: str | None = process._start_method  # type: ignore[attr-defined]
+        if pinned is not None:
+            return pinned
+        context: Any = self.default_context
+        return str((context.__dict__["_actual_context"] or context._default_context)._name)
 
-    def set_actual(self: Any, value: BaseContext | None) -> None:
-        caller = sys._getframe(1)
-        self.__dict__["_actual_context"] = value
-        if caller.f_code is not lazy and caller.f_code is not asking and self.listener is not None:
-            through = caller.f_code is setting
-            self.listener.method_set(method_of(value), caller.f_back if through else caller)
+    # -- what starts processes, and what they pickle with ------------------------------------------------------------
 
-    def get_context(self: Any, method: str | None = None) -> BaseContext:
-        # What `original` does, without asking through the property: nobody sets or asks for anything here.
-        if method is not None:
-            return original.get_context(self, method)  # type: ignore[no-any-return]
-        own = self.__dict__
-        actual = own["_actual_context"]
-        if actual is None:
-            actual = own["_actual_context"] = own["_default_context"]
-        return actual  # type: ignore[no-any-return]
+    @property
+    def process_class(self) -> type[Any]:
+        """The base of all process objects."""
+        return self.module("process").BaseProcess  # type: ignore[no-any-return]
 
-    return {"listener": None, "_actual_context": property(get_actual, set_actual), "get_context": get_context}
+    @property
+    def forking_popen_class(self) -> Any:
+        """The class whose ``_launch`` forks and has the child call ``_bootstrap``.
 
+        When it goes: forked children do not report.
+        """
+        return self.module("popen_fork").Popen
 
-STDLIB = "multiprocessing"
+    @property
+    def spawn(self) -> Any:
+        """The module whose ``get_preparation_data`` the Popen classes call as an attribute."""
+        return self.module("spawn")
 
+    @property
+    def pickler_class(self) -> type[Any]:
+        """The pickler behind Process, Pool, ProcessPoolExecutor and Connection.send."""
+        return self.module("reduction").ForkingPickler  # type: ignore[no-any-return]
 
-def module(name: str, package: str = STDLIB) -> Any:
-    """Return a module of `package`: ``context``, ``process``, ``pool``..."""
-    full = f"{package}.{name}"
-    return sys.modules.get(full) or importlib.import_module(full)
+    def is_spawning(self) -> bool:
+        """Return whether this thread is pickling a process object for its child."""
+        return self.module("context").get_spawning_popen() is not None
 
+    @property
+    def submitting_modules(self) -> tuple[str, ...]:
+        """The names of the modules whose classes are given tasks."""
+        pool = f"{self.name}.pool"
+        return (pool, "concurrent.futures.process") if self.name == "multiprocessing" else (pool,)
 
-@functools.lru_cache
-def watched_context(package: str = STDLIB) -> Any:
-    """Return the class that the default context of `package` has while a leg runs."""
-    original = module("context", package).DefaultContext
-    return type("WatchedContext", (_Watched, original), _watched_names(original))
+    # -- the forkserver ----------------------------------------------------------------------------------------------
 
+    @property
+    def forkserver_class(self) -> type[Any]:
+        """The class whose ``ensure_running`` every start passes through (POSIX only)."""
+        return self.module("forkserver").ForkServer  # type: ignore[no-any-return]
 
-def is_watched(cls: type[Any]) -> bool:
-    """Say whether a default context of this class is a leg's."""
-    return issubclass(cls, _Watched)
+    @property
+    def server(self) -> Any:
+        """The one ForkServer object; its bound methods are module attributes, so it is never exchanged."""
+        return self.module("forkserver")._forkserver
 
+    def server_state(self) -> dict[str, Any]:
+        """Return the fields that say which server process is in use; all None: none is."""
+        return {name: value for name, value in self.server.__dict__.items() if name.startswith(_FORKSERVER_FIELDS)}
 
-class TellingContext(DefaultContext):
-    """The default context while a session is watched: what is taken from it without naming a method can be told apart.
+    def set_server_state(self, state: Mapping[str, Any] | None) -> None:
+        """Use the server that `state` of `server_state` describes; None: none, the next start makes one."""
+        self.server.__dict__.update(state if state is not None else dict.fromkeys(self.server_state()))
 
-    ``get_context()`` returns the same object as ``get_context("fork")``, and a Pool or an executor knows only that
-    object. Here the former returns a twin of it, whose processes are of a class of their own.
-    """
+    @property
+    def preload_modules(self) -> list[str]:
+        """The names that a new server will import: the user's list, or ``["__main__"]``."""
+        return self.server._preload_modules  # type: ignore[no-any-return]
 
-    by_use: ClassVar[bool] = False
-    """Whether the method was fixed by a first use, and not by ``set_start_method``."""
-    asked: ClassVar[Callable[[FrameType | None], None] | None] = None
-    """Who hears of code that calls ``get_start_method``."""
+    def set_preload_modules(self, names: list[str]) -> None:
+        """Set the names that a new server will import, past the checks of ``set_forkserver_preload``."""
+        self.server._preload_modules = names
 
-    def _get_actual(self) -> BaseContext | None:
-        caller = sys._getframe(1)
-        if TellingContext.asked is not None and caller.f_code is DefaultContext.get_start_method.__code__:
-            TellingContext.asked(caller.f_back)
-        actual: BaseContext | None = self.__dict__["_actual_context"]
-        return None if actual is None else twin_of(actual)
+    # -- locks -------------------------------------------------------------------------------------------------------
 
-    def _set_actual(self, value: BaseContext | None) -> None:
-        self.__dict__["_actual_context"] = value
-        TellingContext.by_use = sys._getframe(1).f_code in _LAZY
+    @property
+    def lock_class(self) -> type[Any]:
+        """The base of Lock, RLock, Semaphore and BoundedSemaphore; Queue, Event, Value and the others hold these."""
+        return self.module("synchronize").SemLock  # type: ignore[no-any-return]
 
-    _actual_context = property(_get_actual, _set_actual)
+    def made_by_default_context(self, frame: FrameType | None) -> bool:
+        """Return whether the factory method that makes a lock was called on the default context.
 
+        ``BaseContext.Lock`` and its kind pass ``self.get_context()`` on; a Queue, Value or Event makes its locks within
+        the same call.
+        """
+        context = None
+        while frame is not None and (frame.f_globals.get("__name__") or "").startswith(f"{self.name}."):
+            if frame.f_globals["__name__"] == f"{self.name}.context":
+                context = frame.f_locals.get("self", context)
+            frame = frame.f_back
+        return context is None or context is self.default_context
 
-_LAZY = (DefaultContext.get_context.__code__, DefaultContext.get_start_method.__code__)
-"""The code that makes the default method the one that is set, when it is needed first."""
+    def make_lock_anew(self, lock: Any) -> None:
+        """Give a SemLock a named semaphore of the same kind and value: ``SemLock.__init__`` once more.
 
-_TWIN = "_pytest_startmethod_twin"
-
-_twins: list[tuple[Any, BaseContext]] = []
-"""Each twin, and the context that it is one of."""
-
-
-@functools.cache
-def twin_of(context: BaseContext) -> BaseContext:
-    """Return a context that does all that `context` does, and is known as what the default context gave."""
-    if _TWIN in context.__dict__:
-        return context
-    cls: Any = type(context)
-    process = cls.Process
-
-    def __reduce_ex__(self: Any, protocol: Any) -> Any:  # noqa: N807 - it is put into a class
-        # A child knows the real class only.
-        reduced = process.__reduce_ex__(self, protocol)
-        if type(self) is not twin_class:
-            return reduced
-        return (object.__new__, (process_of(twin_class._start_method),), *reduced[2:])
-
-    names = {"__module__": process.__module__, "__qualname__": process.__qualname__, "__doc__": process.__doc__}
-    twin_class = type(process.__name__, (process,), {**names, _TWIN: True, "__reduce_ex__": __reduce_ex__})
-    twin: Any = object.__new__(_twin_class(cls))
-    twin.__dict__.update(context.__dict__, **{_TWIN: True, "Process": twin_class})
-    _twins.append((twin, context))
-    return twin  # type: ignore[no-any-return]
-
-
-@functools.cache
-def _twin_class(cls: Any) -> Any:
-    """Return the class of a twin of a context of `cls`: a child gets one of `cls`."""
-    reduced = object.__new__, (cls,)
-    return type(cls.__name__, (cls,), {"__module__": cls.__module__, "__reduce__": lambda _: reduced})
+        An RLock that this process holds keeps the one it has: a semaphore does not know how often it was acquired.
+        """
+        semaphore = lock._semlock
+        recursive = self.module("synchronize").RECURSIVE_MUTEX
+        if sys.platform != "win32" and not (semaphore.kind == recursive and semaphore._is_mine()):
+            context = self.concrete_context("spawn")
+            self.lock_class.__init__(lock, semaphore.kind, semaphore._get_value(), semaphore.maxvalue, ctx=context)
 
 
-def process_of(method: str) -> type[Any]:
-    """Return the class of the processes that `method` starts."""
-    return module("context")._concrete_contexts[method].Process  # type: ignore[no-any-return]
-
-
-def let_twins_be(method: str | None) -> None:
-    """Let what the default context gave start processes with `method`; with None, each with its own.
-
-    A module that takes its context when it is imported has another one where another method is the default.
-    """
-    for twin, own in _twins:
-        context: Any = own if method is None else module("context")._concrete_contexts[method]
-        cls: Any = type(context)
-        process = twin.__dict__["Process"]
-        twin.__class__ = _twin_class(cls)
-        process._start_method = context.Process._start_method
-        process._Popen = vars(context.Process)["_Popen"]
-
-
-def tell_apart() -> Callable[[], None]:
-    """Let the default context be a `TellingContext`; the function that is returned puts back what was there."""
-    context: Any = default_context()
-    before = context.__class__
-    if before is TellingContext:
-        return lambda: None
-    context.__class__ = TellingContext
-    TellingContext.by_use = False
-
-    def undo() -> None:
-        TellingContext.asked = None
-        if type(context) is TellingContext:
-            context.__class__ = before
-
-    return undo
-
-
-def fixed_by_use() -> bool:
-    """Say whether the method that is set is known to be nobody's choice."""
-    return type(default_context()) is TellingContext and TellingContext.by_use
-
-
-def class_by_default(cls: type[Any]) -> bool:
-    """Say whether processes of `cls` start as the default context says, and not by a context that names its method."""
-    return cls._start_method is None or getattr(cls, _TWIN, False)
-
-
-def pool_by_default(pool: Any) -> bool:
-    """Say whether a Pool or executor starts its processes as the default context says."""
-    context = getattr(pool, "_ctx", None) or getattr(pool, "_mp_context", None)
-    return context is default_context() or _TWIN in getattr(context, "__dict__", ())
-
-
-def in_pool_thread() -> bool:
-    """Say whether this is the thread in which a Pool replaces its workers, whatever test is running just now.
-
-    ``threading.Thread`` names a thread after its target: ``Thread-1 (_handle_workers)`` (3.10).
-    """
-    return "(_handle_workers)" in threading.current_thread().name
-
-
-def default_context(package: str = STDLIB) -> DefaultContext:
-    """Return the one object behind ``multiprocessing.Process``, ``Pool``, ``set_start_method`` and the others."""
-    return _default if package == STDLIB else module("context", package)._default_context
-
-
+STDLIB = Package("multiprocessing")
 _default: DefaultContext = multiprocessing.context._default_context
 
 
-def context_state(package: str = STDLIB) -> dict[str, Any]:
-    """Return what makes a method the default: `_default_context` (used when nothing was set), `_actual_context`.
-
-    Since 3.14 the former is a cached property, absent until somebody needs it.
-    """
-    context = default_context(package)
-    return {"class": type(context), "listener": watched_context(package).listener, **context.__dict__}
-
-
-def restore_context_state(state: Mapping[str, Any], actual: BaseContext | None, package: str = STDLIB) -> None:
-    """Put `state` of `context_state` back, with `actual` as the context that user code set."""
-    context = default_context(package)
-    context.__class__ = state["class"]
-    watched_context(package).listener = state["listener"]
-    context.__dict__["_actual_context"] = actual
-    if "_default_context" in state:
-        context.__dict__["_default_context"] = state["_default_context"]
-    else:
-        context.__dict__.pop("_default_context", None)
-
-
-def interpreter_default(package: str = STDLIB) -> str:
-    """Return the package's own default method, without fixing it for the rest of the process."""
-    return str(method_of(default_context(package)._default_context))  # type: ignore[attr-defined]
-
-
-def make_default(method: str, listener: ContextListener, package: str = STDLIB) -> None:
-    """Make `method` the interpreter's default, as if it were built in, and leave the set one unset.
-
-    Pinning it with ``set_start_method`` would make a suite's own ``set_start_method(m)`` raise RuntimeError.
-    """
-    context = default_context(package)
-    context.__class__ = watched_context(package)
-    watched_context(package).listener = listener
-    concrete = module("context", package)._concrete_contexts[method]
-    context.__dict__.update(_default_context=concrete, _actual_context=None)
-
-
-def set_context(package: str = STDLIB) -> BaseContext | None:
-    """Return the context that code set (or that a first use fixed), or None; asks without being heard."""
-    actual: BaseContext | None = default_context(package).__dict__["_actual_context"]
-    return actual
+# -- contexts --------------------------------------------------------------------------------------------------------
 
 
 def method_of(context: BaseContext | None) -> str | None:
@@ -278,49 +171,47 @@ def method_of(context: BaseContext | None) -> str | None:
     return None if context is None else context._name  # type: ignore[attr-defined]
 
 
-def package_of(context: Any) -> str:
-    """Return the package of a context by the module of its class: ``multiprocess.context`` -> ``multiprocess``."""
-    return type(context).__module__.rpartition(".")[0]
+def qualified_method(context: Any) -> str | None:
+    """Return the method of a context with its package: ``multiprocess.context`` -> ``multiprocess:spawn``."""
+    method, package = method_of(context), type(context).__module__.rpartition(".")[0]
+    return method if method is None or package == STDLIB.name else f"{package}:{method}"
 
 
-def process_class(package: str = STDLIB) -> type[Any]:
-    """Return the base of all process objects of `package`."""
-    return module("process", package).BaseProcess  # type: ignore[no-any-return]
+def executor_method(executor: Any) -> str | None:
+    """Return the start method of a ProcessPoolExecutor."""
+    return qualified_method(getattr(executor, "_mp_context", None))
 
 
-def process_method(process: BaseProcess, package: str = STDLIB) -> str:
-    """Return the method `process` starts with: its class's own, or the default context's."""
-    pinned: str | None = process._start_method  # type: ignore[attr-defined]
-    if pinned is not None:
-        return pinned
-    context: Any = default_context(package)
-    return str((context.__dict__["_actual_context"] or context._default_context)._name)
+def pool_method(pool: Any) -> str | None:
+    """Return the start method of a Pool."""
+    return qualified_method(getattr(pool, "_ctx", None))
+
+
+def pool_context(pool: Any) -> Any:
+    """Return the context of a Pool or executor."""
+    return getattr(pool, "_ctx", None) or getattr(pool, "_mp_context", None)
+
+
+def available() -> list[str]:
+    """Return the start methods of this platform (`multiprocessing.get_all_start_methods`)."""
+    return multiprocessing.get_all_start_methods()
+
+
+def has_forkserver() -> bool:
+    """Return whether this platform has a forkserver at all."""
+    return sys.platform != "win32"
+
+
+# -- processes -------------------------------------------------------------------------------------------------------
+
+POPEN = "_popen"
+"""Where a started process has its Popen object, whose pid and returncode can be read without side effect."""
 
 
 def process_work(process: BaseProcess) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
     """Return target, args and kwargs of a process that was not started yet (a subclass may have dropped them)."""
     state = process.__dict__
     return state.get("_target"), tuple(state.get("_args", ())), dict(state.get("_kwargs", {}))
-
-
-POPEN = "_popen"
-"""Where a started process has its Popen object, whose pid and returncode can be read without side effect."""
-
-
-def executor_method(executor: Any) -> str | None:
-    """Return the start method of a ProcessPoolExecutor."""
-    return _qualified(getattr(executor, "_mp_context", None))
-
-
-def pool_method(pool: Any) -> str | None:
-    """Return the start method of a Pool."""
-    return _qualified(getattr(pool, "_ctx", None))
-
-
-def _qualified(context: Any) -> str | None:
-    method = method_of(context)
-    package = package_of(context)
-    return method if method is None or package == STDLIB else f"{package}:{method}"
 
 
 def worker_initializer(target: Any, args: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]] | None:
@@ -338,7 +229,7 @@ def worker_initializer(target: Any, args: tuple[Any, ...]) -> tuple[Any, tuple[A
 
 
 def is_pool_worker(target: Any) -> bool:
-    """Say whether `target` is what a Pool hands to its processes."""
+    """Return whether `target` is what a Pool hands to its processes."""
     return _name(target) in (("multiprocessing.pool", "worker"), ("multiprocess.pool", "worker"))
 
 
@@ -347,34 +238,33 @@ def _name(target: Any) -> tuple[str | None, str | None]:
 
 
 def is_manager_server(target: Any) -> bool:
-    """Say whether `target` is what ``BaseManager.start`` hands to its process."""
+    """Return whether `target` is what ``BaseManager.start`` hands to its process."""
     return getattr(target, "__qualname__", None) == "BaseManager._run_server"
 
 
-# -- forkserver ------------------------------------------------------------------------------------------------------
+def is_running(popen: Any) -> bool:
+    """Return whether the process of a Popen object still runs.
 
-_SERVER_FIELDS = "_forkserver_"  # address, alive_fd, pid on all versions; authkey since 3.12.9, 3.13.2 and 3.14
-
-
-def forkserver_class(package: str = STDLIB) -> type[Any]:
-    """Return the class whose ``ensure_running`` every start passes through (POSIX only)."""
-    return module("forkserver", package).ForkServer  # type: ignore[no-any-return]
-
-
-def server(package: str = STDLIB) -> Any:
-    """Return the one ForkServer object; its bound methods are module attributes, so it is never exchanged."""
-    return module("forkserver", package)._forkserver
-
-
-def server_state(package: str = STDLIB) -> dict[str, Any]:
-    """Return the fields that say which server process is in use; all None: none is."""
-    return {name: value for name, value in server(package).__dict__.items() if name.startswith(_SERVER_FIELDS)}
+    ``popen_fork.Popen.poll`` takes a child whose exit status somebody else's ``waitpid`` has collected for one that
+    was not created yet: it runs for ever (3.10 to 3.15). Its pid may belong to another process by now.
+    """
+    if popen.poll() is not None:
+        return False
+    if method_of_popen(popen) == "forkserver" or not hasattr(os, "waitid"):  # macOS has it since 3.13, Windows has not
+        return True
+    try:
+        os.waitid(os.P_PID, popen.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
 
 
-def set_server_state(state: Mapping[str, Any] | None, package: str = STDLIB) -> None:
-    """Use the server that `state` of `server_state` describes; None: none, the next start makes one."""
-    instance = server(package)
-    instance.__dict__.update(state if state is not None else dict.fromkeys(server_state(package)))
+def method_of_popen(popen: Any) -> str | None:
+    """Return the method of a Popen object (``Popen.method``)."""
+    return getattr(popen, "method", None)
+
+
+# -- fields of a forkserver's state ----------------------------------------------------------------------------------
 
 
 def server_pid(state: Mapping[str, Any]) -> int | None:
@@ -393,32 +283,7 @@ def server_socket(state: Mapping[str, Any]) -> str | None:
     return address if isinstance(address, str) and not address.startswith("\0") else None
 
 
-def preload_modules(package: str = STDLIB) -> list[str]:
-    """Return the names that a new server will import: the user's list, or ``["__main__"]``."""
-    return server(package)._preload_modules  # type: ignore[no-any-return]
-
-
-def set_preload_modules(names: list[str], package: str = STDLIB) -> None:
-    """Set the names that a new server will import, past the checks of ``set_forkserver_preload``."""
-    server(package)._preload_modules = names
-
-
-# -- places to listen at ---------------------------------------------------------------------------------------------
-
-
-def pickler_class(package: str = STDLIB) -> type[Any]:
-    """Return the pickler behind Process, Pool, ProcessPoolExecutor and Connection.send."""
-    return module("reduction", package).ForkingPickler  # type: ignore[no-any-return]
-
-
-def is_spawning(package: str = STDLIB) -> bool:
-    """Say whether a process object is being pickled for its child in this thread."""
-    return module("context", package).get_spawning_popen() is not None
-
-
-def submitting_modules(package: str = STDLIB) -> tuple[str, ...]:
-    """Return the names of the modules whose classes are given tasks."""
-    return (f"{package}.pool", "concurrent.futures.process") if package == STDLIB else (f"{package}.pool",)
+# -- tasks -----------------------------------------------------------------------------------------------------------
 
 
 def submissions(module: str) -> Iterator[tuple[type[Any], str, Callable[[Any], str | None]]]:
@@ -436,8 +301,16 @@ def submissions(module: str) -> Iterator[tuple[type[Any], str, Callable[[Any], s
 
 
 def is_thread_pool(pool: Any) -> bool:
-    """Say whether `pool` runs its tasks in threads: ThreadPool is a subclass of Pool."""
+    """Return whether `pool` runs its tasks in threads: ThreadPool is a subclass of Pool."""
     return any(cls.__name__ == "ThreadPool" and cls.__module__.endswith(".pool") for cls in type(pool).__mro__)
+
+
+def in_pool_thread() -> bool:
+    """Return whether this is the thread in which a Pool replaces its workers, whatever test runs just now.
+
+    ``threading.Thread`` names a thread after its target: ``Thread-1 (_handle_workers)`` (3.10).
+    """
+    return "(_handle_workers)" in threading.current_thread().name
 
 
 def unwrap_chunk(function: Any) -> Any:
@@ -472,29 +345,6 @@ def task_arguments(
         return (), {}
     starred = len(args) > 2 and getattr(args[2], "__name__", "") == "starmapstar"
     return (tuple(values[0]) if starred and type(values[0]) in (list, tuple) else (values[0],)), {}
-
-
-def available() -> list[str]:
-    """Return the start methods of this platform (`multiprocessing.get_all_start_methods`)."""
-    return multiprocessing.get_all_start_methods()
-
-
-def has_forkserver() -> bool:
-    """Say whether this platform has a forkserver at all."""
-    return sys.platform != "win32"
-
-
-def forking_popen_class(package: str = STDLIB) -> Any:
-    """Return the class whose ``_launch`` forks, and has the child call ``_bootstrap`` (3.10 to 3.15).
-
-    When it goes: forked children do not report.
-    """
-    return module("popen_fork", package).Popen
-
-
-def spawn_module(package: str = STDLIB) -> Any:
-    """Return the module whose ``get_preparation_data`` the Popen classes call as an attribute."""
-    return module("spawn", package)
 
 
 # -- jobs of a Pool --------------------------------------------------------------------------------------------------
@@ -546,43 +396,9 @@ def fail_job(job: Any, error: BaseException) -> None:
         job._set(0, (False, error))
 
 
-# -- locks -----------------------------------------------------------------------------------------------------------
-
-
-def lock_class(package: str = STDLIB) -> type[Any]:
-    """Return the base of Lock, RLock, Semaphore and BoundedSemaphore; Queue, Event, Value and the others hold these."""
-    return module("synchronize", package).SemLock  # type: ignore[no-any-return]
-
-
-def made_by_default_context(frame: FrameType | None, package: str = STDLIB) -> bool:
-    """Say whether the factory method that makes a lock was called on the default context.
-
-    ``BaseContext.Lock`` and its kind pass ``self.get_context()`` on; a Queue, Value or Event makes its locks within
-    the same call.
-    """
-    context = None
-    while frame is not None and (frame.f_globals.get("__name__") or "").startswith(f"{package}."):
-        if frame.f_globals["__name__"] == f"{package}.context":
-            context = frame.f_locals.get("self", context)
-        frame = frame.f_back
-    return context is None or context is default_context(package)
-
-
 def is_fork_lock(lock: Any) -> bool:
-    """Say whether a SemLock was made for forked children only: its semaphore has no name (3.10 has no other mark)."""
+    """Return whether a SemLock is for forked children only: its semaphore has no name (3.10 has no other mark)."""
     return lock._semlock.name is None
-
-
-def make_lock_anew(lock: Any, package: str = STDLIB) -> None:
-    """Give a SemLock a semaphore with a name, of the same kind and value: ``SemLock.__init__`` once more.
-
-    An RLock that this process holds keeps the one it has: a semaphore does not know how often it was acquired.
-    """
-    semaphore = lock._semlock
-    recursive = module("synchronize", package).RECURSIVE_MUTEX
-    if sys.platform != "win32" and not (semaphore.kind == recursive and semaphore._is_mine()):
-        context = module("context", package)._concrete_contexts["spawn"]
-        lock_class(package).__init__(lock, semaphore.kind, semaphore._get_value(), semaphore.maxvalue, ctx=context)
 
 
 # -- pickling in an experiment ---------------------------------------------------------------------------------------
@@ -590,9 +406,7 @@ def make_lock_anew(lock: Any, package: str = STDLIB) -> None:
 
 def reduction_module() -> Any:
     """Return the module whose ``dump`` the Popen classes call as an attribute."""
-    from multiprocessing import reduction
-
-    return reduction
+    return STDLIB.module("reduction")
 
 
 class _Distinct(list[int]):
@@ -624,25 +438,3 @@ def descriptors_of_start() -> Iterator[None]:
         if isinstance(fds, list):
             fds[:] = before
         raise
-
-
-def is_running(popen: Any) -> bool:
-    """Say whether the process of a Popen object runs still.
-
-    ``popen_fork.Popen.poll`` takes a child whose exit status somebody else's ``waitpid`` has collected for one that
-    was not created yet: it runs for ever (3.10 to 3.15). Its pid may belong to another process by now.
-    """
-    if popen.poll() is not None:
-        return False
-    if method_of_popen(popen) == "forkserver" or not hasattr(os, "waitid"):  # macOS has it since 3.13, Windows has not
-        return True
-    try:
-        os.waitid(os.P_PID, popen.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return False
-    return True
-
-
-def method_of_popen(popen: Any) -> str | None:
-    """Return the method of a Popen object (``Popen.method``)."""
-    return getattr(popen, "method", None)

@@ -1,7 +1,7 @@
-"""Hear of the import of a module, and leave the import itself as it is.
+"""Call back when a module has been imported, without changing the import.
 
-What nobody has imported need not be imported to be listened to: each library that a process has loaded makes its forks
-slower.
+A module that nobody has imported need not be imported to be listened to: each library that a process has loaded makes
+its forks slower.
 """
 
 from __future__ import annotations
@@ -9,65 +9,69 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
 
-def when_loaded(name: str, function: Callable[[], None]) -> Callable[[], None]:
-    """Call `function` now if the module `name` is there, else once it has been imported.
+class ImportHooks:
+    """A finder at the head of ``sys.meta_path`` while modules are awaited.
 
-    What it raises goes no further than here, since the import is the user's. The function that is returned calls it
-    off.
+    It asks the other finders, in their order, and wraps the loader of what they find.
     """
-    if name in sys.modules:
-        function()
-        return lambda: None
-    entry = (name, function)
-    _finder.awaited.append(entry)
-    if _finder not in sys.meta_path:
-        sys.meta_path.insert(0, _finder)
-
-    def call_off() -> None:
-        with suppress(ValueError):  # it was called
-            _finder.awaited.remove(entry)
-        if not _finder.awaited:
-            with suppress(ValueError):  # a test may have exchanged the list
-                sys.meta_path.remove(_finder)
-
-    return call_off
-
-
-class _Finder:
-    """Finds what is awaited as Python's own finder does, with a loader that tells."""
 
     def __init__(self) -> None:
         self.awaited: list[tuple[str, Callable[[], None]]] = []
 
+    def when_loaded(self, name: str, function: Callable[[], None]) -> Callable[[], None]:
+        """Call `function` now if the module `name` is loaded, else once it has been imported; return what cancels it.
+
+        Its exceptions are dropped, since the import is the user's.
+        """
+        if name in sys.modules:
+            function()
+            return lambda: None
+        entry = (name, function)
+        self.awaited.append(entry)
+        if self not in sys.meta_path:
+            sys.meta_path.insert(0, self)
+
+        def cancel() -> None:
+            with suppress(ValueError):  # it was called
+                self.awaited.remove(entry)
+            if not self.awaited:
+                with suppress(ValueError):  # a test may have exchanged the list
+                    sys.meta_path.remove(self)
+
+        return cancel
+
     def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        """Find an awaited module as the finders after this one do."""
         if not any(name == each for each, _ in self.awaited):
             return None
-        spec = PathFinder.find_spec(name, path, target)
-        if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader)  # type: ignore[assignment]
-        return spec
+        for finder in list(sys.meta_path):
+            find = None if finder is self else getattr(finder, "find_spec", None)
+            spec: ModuleSpec | None = None if find is None else find(name, path, target)
+            if spec is not None:
+                if spec.loader is not None:
+                    spec.loader = _Loader(spec.loader, self)  # type: ignore[assignment]
+                return spec
+        return None
 
     def loaded(self, name: str) -> None:
-        """Call who awaited `name`."""
+        """Call what awaited `name`."""
         for entry in [each for each in self.awaited if each[0] == name]:
             self.awaited.remove(entry)
             with suppress(Exception):
                 entry[1]()
 
 
-_finder = _Finder()
-
-
 class _Loader:
     """Stands in for a module's loader until the module is loaded."""
 
-    def __init__(self, loader: Any) -> None:
+    def __init__(self, loader: Any, hooks: ImportHooks) -> None:
         self._loader = loader
+        self._hooks = hooks
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loader, name)
@@ -80,4 +84,4 @@ class _Loader:
             module.__spec__.loader = self._loader
         module.__loader__ = self._loader
         self._loader.exec_module(module)
-        _finder.loaded(module.__name__)
+        self._hooks.loaded(module.__name__)

@@ -7,6 +7,7 @@ import sys
 import types
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -15,7 +16,7 @@ from ..child.values import public_name
 from ..model.patched import Patched
 from ..model.place import Place
 from ..source.callers import calling_place, owner, place_of
-from .activation import Patches
+from .exchanges import Exchanges, Span
 
 _MOST = 2_000
 """No leg keeps more."""
@@ -27,7 +28,8 @@ class PatchLog:
     What is set stays known until it is undone, since a fixture of wider scope sets it once for many legs.
     """
 
-    def __init__(self, monkeypatch: type) -> None:
+    def __init__(self, monkeypatch: type, exchanges: Exchanges) -> None:
+        self._exchanges = exchanges
         self.of_leg: list[Patched] = []
         """What was in force when the leg began, and what was set since."""
         self._monkeypatch = monkeypatch
@@ -36,7 +38,7 @@ class PatchLog:
         self._wrapped: set[type] = set()
         self._loaded: list[types.ModuleType | None] | None = None
         """The modules that there were when they were looked for last."""
-        self._patches = Patches()
+        self._span: Span | None = None
         self._pid = os.getpid()
 
     def begin(self) -> list[Patched]:
@@ -51,23 +53,26 @@ class PatchLog:
         if loaded == self._loaded:
             return
         self._loaded = loaded
+        span = self._span = self._span or self._exchanges.span("noting patches")
         if self._monkeypatch not in self._wrapped:
             self._wrapped.add(self._monkeypatch)
             for name in _TARGETS:
-                self._patches.put(self._monkeypatch, name, lambda original, n=name: self._setting(original, n))  # type: ignore[misc]
-            self._patches.put(self._monkeypatch, "undo", self._undoing)
+                span.put(self._monkeypatch, name, partial(self._setting, method=name))
+            span.put(self._monkeypatch, "undo", self._undoing)
         for patcher, dict_patcher in cpython.mock_patchers():
             if patcher not in self._wrapped:
                 self._wrapped.add(patcher)
-                self._patches.put(patcher, "__enter__", lambda o: self._entering(o, _patched_names, "mock.patch"))
-                self._patches.put(patcher, "__exit__", self._undoing)
+                span.put(patcher, "__enter__", partial(self._entering, targets=_patched_names, by="mock.patch"))
+                span.put(patcher, "__exit__", self._undoing)
                 into, out_of = cpython.MOCK_DICT
-                self._patches.put(dict_patcher, into, lambda o: self._entering(o, _patched_keys, "mock.patch.dict"))
-                self._patches.put(dict_patcher, out_of, self._undoing)
+                span.put(dict_patcher, into, partial(self._entering, targets=_patched_keys, by="mock.patch.dict"))
+                span.put(dict_patcher, out_of, self._undoing)
 
     def close(self) -> None:
-        """Listen no longer."""
-        self._patches.undo()
+        """Stop listening."""
+        if self._span is not None:
+            self._span.undo()
+            self._span = None
         self._wrapped.clear()
         self._loaded = None
         self._active.clear()

@@ -25,7 +25,7 @@ import cloudpickle  # type: ignore[import-untyped]
 
 from .._compat import cpython
 from .._compat import multiprocessing as mp
-from ..activation.activation import Patches
+from ..activation.exchanges import Exchanges
 from ..child import process_state, reporter, values
 from ..child.replayer import ABSENT, Gone, make_instance, own_value, read, set_state
 from ..source.callers import owner
@@ -199,17 +199,18 @@ class SendingByValue:
         """By file and first line of each function that crossed: the names that it takes from around it."""
         self.gave_up = False
         """Whether something could not be sent this way: it was left to multiprocessing."""
-        self._patches = Patches()
+        self._exchanges = Exchanges()
 
     def __enter__(self) -> SendingByValue:
-        self._patches.put(mp.reduction_module(), "dump", self._dump)
-        self._patches.put(mp.pickler_class(), "dumps", self._dumps)
+        span = self._exchanges.span("sending by value")
+        span.put(mp.reduction_module(), "dump", self._dump)
+        span.put(mp.STDLIB.pickler_class, "dumps", self._dumps)
         self._before, reporter.carried = reporter.carried, lambda: [{"kind": "by value", "path": ""}]
         return self
 
     def __exit__(self, *_: object) -> None:
         reporter.carried = self._before
-        self._patches.undo()
+        self._exchanges.undo()
 
     def _dump(self, original: Callable[..., None]) -> Callable[..., None]:
         def dump(obj: Any, file: Any, protocol: int | None = None) -> None:
@@ -246,7 +247,7 @@ class SendingByValue:
 
 def send_results_by_value() -> None:
     """Let this child's results go by value where they have no name: called in the child."""
-    original = mp.pickler_class().dumps
+    original = mp.STDLIB.pickler_class.dumps
 
     def dumps(obj: Any, protocol: int | None = None) -> Any:
         try:
@@ -261,7 +262,7 @@ def send_results_by_value() -> None:
                 raise
             return buffer.getbuffer()
 
-    mp.pickler_class().dumps = staticmethod(dumps)
+    mp.STDLIB.pickler_class.dumps = staticmethod(dumps)
 
 
 # -- replay ----------------------------------------------------------------------------------------------------------

@@ -20,33 +20,30 @@ from .._compat import multiprocessing as mp
 _MADE_BY_NAME = "_pytest_startmethod_pinned"
 
 
-def watch_creation(original: Callable[..., None], package: str = mp.STDLIB) -> Callable[..., None]:
+def watch_creation(original: Callable[..., None], package: mp.Package) -> Callable[..., None]:
     """Wrap ``SemLock.__init__``: note whether the user asked a context for the lock by its name."""
 
     def __init__(lock: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807 - it replaces one
         original(lock, *args, **kwargs)
-        lock.__dict__[_MADE_BY_NAME] = not mp.made_by_default_context(sys._getframe(1), package)
+        lock.__dict__[_MADE_BY_NAME] = not package.made_by_default_context(sys._getframe(1))
 
     return __init__
 
 
-def adopting(native: str, package: str = mp.STDLIB) -> Callable[[Callable[[Any], Any]], Callable[[Any], Any]]:
-    """Return a wrapper of ``SemLock.__getstate__``: a lock of the default context becomes one that a child can have.
+def adopt(original: Callable[[Any], Any], native: str, package: mp.Package) -> Callable[[Any], Any]:
+    """Wrap ``SemLock.__getstate__``: a lock of the default context becomes one that a child can have.
 
     `native` is the interpreter's own default: a lock from before the first leg is one of the default context's if it
     is a fork lock and fork is the default.
     """
 
-    def adopt(original: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        def __getstate__(lock: Any) -> Any:  # noqa: N807 - it replaces one
-            with suppress(Exception):  # CPython's own error says what is wrong
-                pinned = lock.__dict__.get(_MADE_BY_NAME, native != "fork")
-                # while a leg runs, its method is the default
-                spawning = mp.is_spawning(package) and mp.interpreter_default(package) != "fork"
-                if spawning and not pinned and mp.is_fork_lock(lock):
-                    mp.make_lock_anew(lock, package)
-            return original(lock)
+    def __getstate__(lock: Any) -> Any:  # noqa: N807 - it replaces one
+        with suppress(Exception):  # CPython's own error says what is wrong
+            pinned = lock.__dict__.get(_MADE_BY_NAME, native != "fork")
+            # while a leg runs, its method is the default
+            spawning = package.is_spawning() and package.interpreter_default() != "fork"
+            if spawning and not pinned and mp.is_fork_lock(lock):
+                package.make_lock_anew(lock)
+        return original(lock)
 
-        return __getstate__
-
-    return adopt
+    return __getstate__

@@ -15,14 +15,14 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 from .._compat import multiprocessing as mp
-from ..child.reporter import handover
+from ..child.events import handover
 from ..model.foreign import Foreign
 from ..source.callers import calling_place
 
 if TYPE_CHECKING:
-    from ..activation.activation import Patches
+    from ..activation.exchanges import Span
     from ..model.launch import Launch
-    from .recorder import LegRecord
+    from ..model.leg_record import LegRecord
 
 
 def note(record: LegRecord, kind: str, method: str, frame: FrameType | None, *, count: int = 0, tasks: int = 0) -> None:
@@ -78,7 +78,7 @@ def pinned(launches: Iterable[Launch], method: str) -> list[Foreign]:
         if launch.method != method:
             package = launch.method.rpartition(":")[0]
             own = package == method.rpartition(":")[0]
-            kind = TORCH if launch.by_torch else CONTEXT if own else package or mp.STDLIB
+            kind = TORCH if launch.by_torch else CONTEXT if own else package or mp.STDLIB.name
             key = (kind, launch.method, launch.place)
             found.setdefault(key, Foreign(kind, launch.method, launch.place)).count += 1
     return list(found.values())
@@ -92,7 +92,7 @@ _FIXES: Final = {
     "leg's",
     "loky": "loky knows no start method: ProcessPoolExecutor of concurrent.futures takes the leg's",
     CONTEXT: "take the context from the mp_context fixture, or let the code accept one",
-    mp.STDLIB: "take the context from the mp_context fixture, or let the code accept one",
+    mp.STDLIB.name: "take the context from the mp_context fixture, or let the code accept one",
     TORCH: "pass the leg's method on: torch.multiprocessing.start_processes(..., start_method=start_method)",
 }
 
@@ -160,17 +160,17 @@ class Watch:
         self,
         listening: Callable[[], LegRecord | None],
         guarded: Callable[..., Any],
-        patches: Patches,
+        span: Span,
     ) -> None:
         self.listening = listening
         self.guarded = guarded
-        self.patches = patches
+        self.span = span
 
     def begin(self) -> None:
         """Listen to what is loaded, and to what will be."""
         global _watch
         for name in _SUBJECTS:
-            self.patches.when_loaded(name, partial(self.guarded, self._loaded, name))
+            self.span.when_loaded(name, partial(self.guarded, self._loaded, name))
         _register()
         _watch = self
 
@@ -184,7 +184,7 @@ class Watch:
         package, attribute, method, wrapper = _SUBJECTS[name]
         cls = getattr(sys.modules[name], attribute, None)
         if isinstance(cls, type):
-            self.patches.put(cls, method, lambda original: wrapper(self, package, original))
+            self.span.put(cls, method, partial(wrapper, self, package))
 
     def forked(self, frame: FrameType) -> None:
         """Count an ``os.fork`` of the user's."""
@@ -197,7 +197,7 @@ class Watch:
         """Count a process of a package that is not selected."""
         record = self.listening()
         if record is not None and record.package != package:
-            note(record, package, f"{package}:{mp.process_method(process, package)}", frame, count=1)
+            note(record, package, f"{package}:{mp.Package(package).process_method(process)}", frame, count=1)
 
     def task(self, package: str, frame: FrameType) -> None:
         """Count a task that an executor of loky's was given."""

@@ -9,10 +9,10 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 from .._compat import multiprocessing as mp
+from ..model.launch import WatchedPool
 
 EXTRA_DEATHS = 2
 """Every worker of the pool died, and so many of those that took their place: it will not get better."""
@@ -22,24 +22,6 @@ class WorkersDiedError(RuntimeError):
     """The workers of a Pool die before they run a task, so that its results can never come."""
 
 
-@dataclass(slots=True)
-class Watched:
-    """One pool: its workers' exits in order, and what it was given."""
-
-    exits: list[int] = field(default_factory=list)
-    """Of workers that failed, since the last result."""
-    results: int = 0
-    pool: Callable[[], Any] = lambda: None
-    """A weak reference; known once the pool is given a task."""
-    given_up: str | None = None
-    """What was said when its jobs were ended."""
-
-    def exited(self, code: int | None) -> None:
-        """Hear that a worker is gone."""
-        if code:
-            self.exits.append(code)
-
-
 class Pools:
     """The pools of a session, by the queue that their workers read.
 
@@ -47,12 +29,12 @@ class Pools:
     """
 
     def __init__(self) -> None:
-        self._watched: weakref.WeakKeyDictionary[Any, Watched] = weakref.WeakKeyDictionary()
+        self._watched: weakref.WeakKeyDictionary[Any, WatchedPool] = weakref.WeakKeyDictionary()
         self._lock = threading.Lock()
 
-    def of(self, queue: Any) -> Watched:
+    def of(self, queue: Any) -> WatchedPool:
         """Return what is known of the pool whose workers read `queue`."""
-        return self._watched.setdefault(queue, Watched())
+        return self._watched.setdefault(queue, WatchedPool())
 
     def submitted(self, pool: Any) -> None:
         """Know the pool behind a queue: it was given a task."""
@@ -71,7 +53,7 @@ class Pools:
                 watched.results += 1
                 watched.exits.clear()
 
-    def worker_starting(self, watched: Watched, why: Callable[[], str], lost: Callable[[], set[int]]) -> None:
+    def worker_starting(self, watched: WatchedPool, why: Callable[[], str], lost: Callable[[], set[int]]) -> None:
         """Look at the pool whose worker is about to start: in its own thread, in the place of one that died.
 
         `why` says what the dead workers' reports tell; `lost` returns the numbers of the jobs whose tasks no worker

@@ -6,8 +6,9 @@ import functools
 import os
 import sys
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
+from ..activation.exchanges import Span
 from ..model.server import NotAChild
 from ..source.callers import calling_place
 
@@ -16,21 +17,17 @@ _WAITS = {"waitpid": 0, "wait4": 0, "waitid": 1}
 _MOST = 20
 
 
-class _Replacing(Protocol):
-    def put(self, owner: Any, name: str, wrap: Callable[[Any], Any]) -> None: ...
-
-
 class FailedWaits:
     """Notes each wait that fails since the process is no child of this one (ECHILD)."""
 
     def __init__(self) -> None:
         self.calls: list[NotAChild] = []
 
-    def listen(self, replacing: _Replacing) -> None:
-        """Wrap the functions of `os` that wait for a pid, until `replacing` restores them."""
+    def listen(self, span: Span) -> None:
+        """Wrap the functions of `os` that wait for a pid, for a span."""
         for name in _WAITS:
             if hasattr(os, name):
-                replacing.put(os, name, functools.partial(self.watch, name))
+                span.put(os, name, functools.partial(self.watch, name))
 
     def watch(self, name: str, original: Callable[..., Any]) -> Callable[..., Any]:
         """Return what stands for a function of `os`."""

@@ -5,76 +5,30 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing.process import BaseProcess
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from .._compat import cpython
 from .._compat import multiprocessing as mp
-from ..activation import activation
+from ..activation import contexts
+from ..activation.exchanges import Exchanges, Span
 from ..model import backends, methods
-from ..model.foreign import Foreign
+from ..model.backends import Backend
+from ..model.examiner import Examiner
+from ..model.finding import Finding, placed
 from ..model.launch import Failure, Fixture, Launch, Task
-from ..model.place import Place
+from ..model.leg_record import LegRecord
 from ..source.callers import calling_place
+from ..source.describing import describe_arguments, describe_callable, one_line
 from . import foreign, server
 from .pools import Pools
 
-if TYPE_CHECKING:
-    from ..model.backends import Backend
-    from ..model.finding import Finding
-    from ..model.observed import Observed
-    from ..model.patched import Patched
-    from ..state.fresh_child import Loader
-
 _T = TypeVar("_T")
 _MARK = "_pytest_startmethod_failure"
-_KEPT_BYTES = 1_000_000
-_DESCRIBED_LENGTH = 60
-_DESCRIBED_PATH = 240
-_OBSERVED_ALIKE = 2
-_OBSERVING_SECONDS = 0.1
-
-
-def describe_callable(function: Any) -> str:
-    """Return a callable's dotted name, without calling any code of its own."""
-    seen = 0
-    while type(function).__name__ == "partial" and seen < 10:
-        function, seen = object.__getattribute__(function, "func"), seen + 1
-    if function is None:
-        return "None"
-    receiver = getattr(function, "__self__", None) if type(function).__name__ == "method" else None
-    if receiver is not None:
-        function = function.__func__
-    if type(function).__name__ in ("function", "builtin_function_or_method", "type"):
-        return f"{function.__module__}.{function.__qualname__}"
-    return describe(function)
-
-
-def describe(value: Any) -> str:
-    """Return a short text for an argument: builtin values as they are, everything else by its type."""
-    kind = type(value)
-    if kind in (int, float, bool, type(None), complex):
-        return repr(value)
-    if kind in (str, bytes):
-        # A path is told whole: how long that of a temporary directory is says nothing, and xdist makes it longer.
-        limit = _DESCRIBED_PATH if kind is str and os.path.isabs(value) else _DESCRIBED_LENGTH
-        return repr(value) if len(value) <= limit else f"<{kind.__name__} of length {len(value)}>"
-    if kind in (list, tuple, dict, set, frozenset):
-        return f"<{kind.__name__} of length {len(value)}>"
-    if kind.__name__ in ("function", "method", "partial"):
-        return describe_callable(value)
-    return f"<{kind.__module__}.{kind.__qualname__}>"
-
-
-def _described(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[str]:
-    return [*map(describe, args), *(f"{name}={describe(value)}" for name, value in kwargs.items())]
 
 
 class Started(weakref.ref[BaseProcess]):
@@ -112,40 +66,6 @@ class Started(weakref.ref[BaseProcess]):
         self.launch.pid, self.launch.exit_code = popen.pid, code
 
 
-@dataclass(slots=True)
-class LegRecord:
-    """What one leg did: filled while it runs, read when it ends."""
-
-    leg: str
-    method: str
-    precheck: bool
-    tasks: list[Task] = field(default_factory=list)
-    failures: list[Failure] = field(default_factory=list)
-    started: list[Started] = field(default_factory=list)
-    """The processes behind `launches`, if they did start."""
-    launches: list[Launch] = field(default_factory=list)
-    """Every process that started, or failed to, in order."""
-    foreign: list[Foreign] = field(default_factory=list)
-    """What ran in processes that no start method of a leg has to do with."""
-    package: str = mp.STDLIB
-    """Whose start method `method` is."""
-    watched: bool = False
-    """Whether the test is no leg, but one that `Recorder.watcher` watches."""
-    patches: list[Patched] = field(default_factory=list)
-    """What monkeypatch and mock set while the leg ran, and what was in force when it began."""
-    observing: float = 0.0
-    """Seconds spent on looking at what launches read."""
-
-    def is_over(self) -> bool:
-        """Return whether every process is known to have ended, and none is a Pool's."""
-        return all(each.exit_code is not None and each.pool is None for each in self.launches)
-
-    def clear(self) -> None:
-        """Forget what a run that is over did."""
-        for each in (self.tasks, self.failures, self.started, self.launches, self.foreign):
-            each.clear()
-
-
 class Watcher(Protocol):
     """Watches the tests that are no legs."""
 
@@ -162,7 +82,8 @@ class Watcher(Protocol):
 class Recorder:
     """Listens to starts and submissions while a leg runs. One a session; never raises into the user's code."""
 
-    def __init__(self) -> None:
+    def __init__(self, exchanges: Exchanges, examiner: Examiner | None = None) -> None:
+        self._exchanges = exchanges
         self.record: LegRecord | None = None
         self.fixtures: list[Any] = []
         """The definitions of the fixtures that are being set up, the innermost last."""
@@ -170,10 +91,8 @@ class Recorder:
         """Launches of fixtures wider than a function: later legs live with them."""
         self.of_fixtures: list[Launch] = []
         """Launches of such fixtures that are gone, in legs: what of them still runs is ended with the session."""
-        self.loader: Callable[[], Loader] | None = None
-        """Gives the fresh child that is asked whether what pickles loads, too; None: nothing is asked."""
-        self.observe: Callable[..., Observed | None] | None = None
-        """Looks at what the code of a launch or a task reads; None: nothing is looked at."""
+        self.examiner = examiner
+        """Looks at what is started and submitted; None: nobody does."""
         self.pools = Pools()
         self.dead_workers: Callable[[], str] = lambda: "nothing is known of why"
         """Says why the workers of a pool died."""
@@ -185,7 +104,7 @@ class Recorder:
         self.watcher: Watcher | None = None
         self.told: Callable[[LegRecord, Launch], None] | None = None
         """Hears of each process that has started."""
-        self._installed: activation.Patches | None = None
+        self._installed: Span | None = None
         self._pid = os.getpid()
         self._local = threading.local()
 
@@ -197,16 +116,16 @@ class Recorder:
     ) -> Iterator[LegRecord]:
         """Listen for the length of a leg: to multiprocessing, and to `backend` if `method` is another package's."""
         record = self.record = LegRecord(nodeid, method, precheck, package=backend.package)
-        patches = self._patches() if self._installed is None else None
-        own = activation.Patches()
+        installed = self.install()
+        own = self._exchanges.span(f"recording {backend.package}")
         try:
             if backend is not backends.STDLIB:
                 self._listen(own, backend)
             yield record
         finally:
             own.undo()
-            if patches is not None:
-                patches.undo()
+            if installed:
+                self.uninstall()
             self.close(record)
 
     def close(self, record: LegRecord) -> None:
@@ -218,35 +137,31 @@ class Recorder:
         """Listen from now on, for `watcher` also to what is no leg, until `uninstall`; return whether that is new."""
         if self._installed is not None:
             return False
-        self._installed = self._patches()
+        self._installed = span = self._exchanges.span("recording")
+        self._listen(span, backends.STDLIB)
+        watch = foreign.Watch(self._opened, self._guarded, span)
+        watch.begin()
+        span.when_undone(watch.end, "os.fork is listened to")
         return True
 
     def uninstall(self) -> None:
-        """Put back what `install` exchanged."""
+        """Restore what `install` replaced."""
         if self._installed is not None:
             self._installed.undo()
             self._installed = None
 
-    def _patches(self) -> activation.Patches:
-        patches = activation.Patches()
-        self._listen(patches, backends.STDLIB)
-        watch = foreign.Watch(self._opened, self._guarded, patches)
-        watch.begin()
-        patches.when_undone(watch.end)
-        return patches
+    def _listen(self, span: Span, backend: Backend) -> None:
+        package = mp.Package(backend.package)
+        span.put(package.process_class, "start", partial(self._wrap_start, backend=backend))
+        span.put(package.pickler_class, "dump", partial(self._wrap_dump, package=package))
+        for module in package.submitting_modules:
+            span.when_loaded(module, partial(self._guarded, self._listen_to_tasks, span, module))
 
-    def _listen(self, patches: activation.Patches, backend: Backend) -> None:
-        package = backend.package
-        patches.put(mp.process_class(package), "start", lambda original: self._wrap_start(original, backend))
-        patches.put(mp.pickler_class(package), "dump", lambda original: self._wrap_dump(original, package))
-        for module in mp.submitting_modules(package):
-            patches.when_loaded(module, partial(self._guarded, self._listen_to_tasks, patches, module))
-
-    def _listen_to_tasks(self, patches: activation.Patches, module: str) -> None:
+    def _listen_to_tasks(self, span: Span, module: str) -> None:
         for cls, name, method_of in mp.submissions(module):
-            patches.put(cls, name, lambda original, n=name, m=method_of: self._wrap_submit(original, n, m))  # type: ignore[misc]
+            span.put(cls, name, partial(self._wrap_submit, name=name, method_of=method_of))
         for cls in mp.result_classes(module):
-            patches.put(cls, "_set", self._wrap_result)
+            span.put(cls, "_set", self._wrap_result)
 
     def note_exits(self, record: LegRecord) -> None:
         """Know how the processes that are over ended, also those that nobody joined."""
@@ -284,15 +199,18 @@ class Recorder:
         def start(process: BaseProcess) -> None:
             __tracebackhide__ = True
             record = self._opened()
-            if record is None:
+            if record is None or getattr(self._local, "starting", None) is process:  # a wrapper of ours stands above
                 return original(process)
             started = self._guarded(self._open, record, process, backend, sys._getframe(1))
+            self._local.starting = process
             try:
                 original(process)
             except BaseException as error:
                 if started is not None:
                     self._guarded(self._failed, record, started.launch, error)
                 raise
+            finally:
+                self._local.starting = None
             # Little and without a call: the child has begun, and both pay for each page that either writes to.
             if started is not None:
                 popen = started.held = process.__dict__.get(mp.POPEN)
@@ -320,21 +238,21 @@ class Recorder:
     def _launch(self, record: LegRecord, process: BaseProcess, backend: Backend, caller: FrameType) -> Launch | None:
         target, args, kwargs = mp.process_work(process)
         thread = threading.current_thread()
-        method = mp.process_method(process, backend.package)
+        method = mp.Package(backend.package).process_method(process)
         if method not in methods.ORDER:  # loky's processes are multiprocessing's, with a method of their own
             foreign.note_process(record, process, method, caller)
             return None
         launch = Launch(
             method=backend.method(method),
             target=describe_callable(target) if target is not None else describe_callable(type(process).run),
-            args=tuple(_described(args, kwargs)),
+            args=describe_arguments(args, kwargs),
             place=calling_place(caller),
             thread=None if thread is threading.main_thread() else thread.name,
             fixture=Fixture.of(self.fixtures[-1]) if self.fixtures else None,
             leg=record.leg,
         )
         record.launches.append(launch)
-        launch.own_method = not mp.class_by_default(type(process))
+        launch.own_method = not contexts.class_by_default(type(process))
         if record.watched:
             if self.watcher is not None and launch.fixture is None:
                 launch.fixture = self.watcher.fixture(caller)
@@ -346,30 +264,42 @@ class Recorder:
         launch.by_torch = foreign.through_torch(target, caller)
         if method == "fork" and threading.active_count() > 1:
             launch.threads = tuple(each.name for each in threading.enumerate() if each is not thread)
-        self._look(record, launch, process, backend)
+        self._look(record, launch, process, backend, caller)
         return launch
 
-    def _look(self, record: LegRecord, launch: Launch, process: BaseProcess, backend: Backend) -> None:
-        """Look at what a process is about to take along, and what its code reads."""
+    def _look(
+        self, record: LegRecord, launch: Launch, process: BaseProcess, backend: Backend, caller: FrameType
+    ) -> None:
+        """Note whose worker a process is, and have it examined."""
         target, args, _ = mp.process_work(process)
         worker = mp.worker_initializer(target, args)
         launch.is_worker = worker is not None
         if mp.is_pool_worker(target):
             launch.pool = self.pools.of(args[0])
         if worker is not None and worker[0] is not None:
-            self._initializer(record, launch, target, *worker)
-        own = backend is backends.STDLIB
-        if own and self.observe is not None and not launch.is_worker and not mp.is_manager_server(target):
-            launch.observed = self._guarded(self._observe_launch, record, launch, process)
-        forks = methods.base(launch.method) == "fork"
-        if forks and record.precheck:
-            self._guarded(self._precheck, record, launch, process, backend)
-        elif not forks and own:
-            self._guarded(self._keep_payload, launch, process)
-            if sys.version_info < (3, 11):
-                self._guarded(self._look_for_fork_locks, record, process)
-            if launch.method == "forkserver":
-                launch.surroundings = self._guarded(server.surroundings)
+            executor = getattr(target, "__module__", None) == "concurrent.futures.process"
+            owner = "ProcessPoolExecutor" if executor else "Pool"
+            task = Task(launch.method, owner, "initializer", describe_callable(worker[0]), launch.place)
+            if task not in record.tasks:  # each worker has the same
+                self._examine_task(record, task, *worker, {}, caller)
+        if self.examiner is not None:
+            package = mp.Package(backend.package)
+            self._guarded(self.examiner.starting, record, launch, process, package, caller)
+        if launch.method == "forkserver":
+            launch.surroundings = self._guarded(server.surroundings)
+
+    def _examine_task(
+        self,
+        record: LegRecord,
+        task: Task,
+        function: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        caller: FrameType,
+    ) -> None:
+        if self.examiner is not None:
+            self._guarded(self.examiner.submitted, task, function, args, kwargs, caller)
+        record.tasks.append(task)
 
     def _wrap_result(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def _set(job: Any, i: int, outcome: tuple[bool, Any]) -> None:
@@ -378,86 +308,17 @@ class Recorder:
 
         return _set
 
-    def _initializer(
-        self, record: LegRecord, launch: Launch, target: Any, initializer: Any, initargs: tuple[Any, ...] = ()
-    ) -> None:
-        executor = getattr(target, "__module__", None) == "concurrent.futures.process"
-        owner = "ProcessPoolExecutor" if executor else "Pool"
-        task = Task(launch.method, owner, "initializer", describe_callable(initializer), launch.place)
-        if task not in record.tasks:  # each worker has the same
-            self._observe_task(task, initializer, initargs, {})
-            record.tasks.append(task)
-
-    def _observe_launch(self, record: LegRecord, launch: Launch, process: BaseProcess) -> Observed | None:
-        assert self.observe is not None
-        alike = [
-            each.observed
-            for each in record.launches
-            if each.observed is not None and (each.target, each.place) == (launch.target, launch.place)
-        ]
-        if len(alike) >= _OBSERVED_ALIKE and record.observing > _OBSERVING_SECONDS:  # many processes of one line
-            return None
-        start = time.perf_counter()
-        observed = self.observe(process, method=launch.method, frame=sys._getframe(1))
-        record.observing += time.perf_counter() - start
-        return observed
-
-    def _observe_task(self, task: Task, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self.observe is not None and task.method in methods.ORDER:
-            frame = sys._getframe(1)
-            task.observed = self._guarded(
-                lambda: self.observe and self.observe(function, args, kwargs, method=task.method, frame=frame)
-            )
-
-    def _precheck(self, record: LegRecord, launch: Launch, process: BaseProcess, backend: Backend) -> None:
-        from ..pickling import dry_run
-
-        known = [
-            each
-            for each in record.launches
-            if each is not launch and each.predicted and (each.target, each.place) == (launch.target, launch.place)
-        ]
-        if known:  # a pool starts many workers alike
-            launch.predicted = known[0].predicted
-            return
-        with self._pickling(backend.package):
-            outcome = dry_run.dry_run(process, allow_fork_primitives=True)
-            if outcome.error is not None:
-                found = dry_run.diagnose(process, error=outcome.error, allow_fork_primitives=True)
-                launch.predicted = _placed(found, launch.place)
-            elif self.loader is not None and backend is backends.STDLIB:
-                from ..causes import call
-
-                launch.predicted = call.explain_loading(process, allow_fork_primitives=True, loader=self.loader())
-
-    def _keep_payload(self, launch: Launch, process: BaseProcess) -> None:
-        from ..pickling import packing
-
-        if not launch.is_worker:  # theirs are multiprocessing's own; what matters is the tasks
-            with self._pickling():
-                launch.payload = packing.pack(process)
-
-    def _look_for_fork_locks(self, record: LegRecord, process: BaseProcess) -> None:
-        """Note what 3.10 pickles, loads and then crashes on: a lock that only a forked child can have."""
-        from ..pickling import dry_run
-
-        with self._pickling():
-            outcome = dry_run.dry_run(process)
-            found = dry_run.diagnose(process, error=outcome.error) if outcome.error is not None else ()
-        if any(finding.code == "SM106" for finding in found):
-            record.failures.append(Failure(0, one_line(outcome.error or RuntimeError()), found))
-
     def _failed(self, record: LegRecord, launch: Launch, error: BaseException) -> None:
         launch.error = one_line(error)
         failure = self.failure_of(error)
         if failure is not None:
-            launch.findings = failure.findings = _placed(failure.findings, launch.place)
+            launch.findings = failure.findings = placed(failure.findings, launch.place)
         else:
             self._remember(record, error, ())
 
     # -- pickling ----------------------------------------------------------------------------------------------------
 
-    def _wrap_dump(self, original: Callable[[Any, Any], Any], package: str) -> Callable[[Any, Any], Any]:
+    def _wrap_dump(self, original: Callable[[Any, Any], Any], package: mp.Package) -> Callable[[Any, Any], Any]:
         def dump(pickler: Any, obj: Any) -> Any:
             __tracebackhide__ = True
             try:
@@ -470,40 +331,14 @@ class Recorder:
 
         return dump
 
-    def _not_pickled(self, record: LegRecord, obj: Any, error: BaseException, package: str) -> None:
-        if self.failure_of(error) is not None or getattr(self._local, "pickling", False):
+    def _not_pickled(self, record: LegRecord, obj: Any, error: BaseException, package: mp.Package) -> None:
+        if self.failure_of(error) is not None:
             return
-        findings = self._guarded(self._diagnose, obj, error, package) or ()
-        if findings and not mp.is_spawning(package):  # those of a start are placed where that fails
-            findings = _placed(findings, self._guarded(self._sent_at, record, obj))
-        self._remember(record, error, findings)
-
-    def _sent_at(self, record: LegRecord, obj: Any) -> Place | None:
-        """Return the line that sends `obj`; of a task, which a thread of the pool sends, the line that submitted it."""
-        from ..pickling import dry_run
-
-        call = dry_run.as_call(obj)
-        if not isinstance(call, dry_run.Call):
-            return calling_place(sys._getframe(1))
-        target = describe_callable(call.target)
-        places = {each.place for each in record.tasks if each.target == target}
-        return places.pop() if len(places) == 1 else None
-
-    def _diagnose(self, obj: Any, error: BaseException, package: str) -> tuple[Finding, ...]:
-        from ..pickling import dry_run
-
-        with self._pickling(package):
-            return dry_run.diagnose(obj, error=error, task=not mp.is_spawning(package))
-
-    @contextmanager
-    def _pickling(self, package: str = mp.STDLIB) -> Iterator[None]:
-        """Do not listen to what is pickled in this thread: it is ours, as `package` would do it."""
-        self._local.pickling = True
-        try:
-            with cpython.pickling_as(package):
-                yield
-        finally:
-            self._local.pickling = False
+        findings: tuple[Finding, ...] | None = ()
+        if self.examiner is not None:
+            findings = self._guarded(self.examiner.not_pickled, record, obj, error, package)
+        if findings is not None:
+            self._remember(record, error, findings)
 
     def _remember(self, record: LegRecord, error: BaseException, findings: tuple[Finding, ...]) -> None:
         failure = Failure(len(self._known) + 1, one_line(error), findings)
@@ -563,23 +398,7 @@ class Recorder:
         how = "map" if name == "_map_async" else name
         task = Task(method_of(pool), owner, how, describe_callable(function), calling_place(sys._getframe(1)))
         if task not in record.tasks:
-            self._observe_task(task, function, *mp.task_arguments(name, args, kwargs))
-            record.tasks.append(task)
-        if record.watched and task.method is not None and self.watcher is not None and mp.pool_by_default(pool):
+            given, named = mp.task_arguments(name, args, kwargs)
+            self._examine_task(record, task, function, given, named, sys._getframe(1))
+        if record.watched and task.method is not None and self.watcher is not None and contexts.pool_by_default(pool):
             self.watcher.by_default(task.method)
-
-
-def _placed(findings: tuple[Finding, ...], place: Place | None) -> tuple[Finding, ...]:
-    """Return `findings`, those without a place at the line that starts the process."""
-    if place is None:
-        return findings
-    return tuple(f if f.file is not None else replace(f, file=place.file, line=place.line) for f in findings)
-
-
-def one_line(error: BaseException) -> str:
-    """Return an exception's type and message as one line."""
-    try:
-        text = " ".join(str(error).split())
-    except Exception:  # the user's own __str__
-        text = "<its __str__ raised>"
-    return f"{type(error).__name__}: {text}"

@@ -14,16 +14,18 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from importlib.machinery import SourceFileLoader
-from types import FrameType
+from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
 
 from .._compat import cpython
-from ..child import reporter
+from ..child import events, privates, reporter
+from ..child.events import exception_as_dict, handover
 from ..model.child_report import ChildReport, Frame, Raised, Result, Unreturned, Work
 from . import lines
 
 if TYPE_CHECKING:
-    from ..activation.activation import Patches
+    from .._compat.multiprocessing import Package
+    from ..activation.exchanges import Span
 
 _LARGEST = 1_000_000
 """No event is that large; whatever is was not written by `child`."""
@@ -72,7 +74,7 @@ class ReportDirectory:
         path = os.path.join(self.path, reporter.LIFE_LINE)
         os.mkfifo(path, 0o600)
         # for reading, too: opening for writing alone waits for a reader
-        reporter.writing_end = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC), os.getpid()
+        handover.writing_end = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC), os.getpid()
         _remove_at_the_end(self.path, path)
 
     def within(self) -> ReportDirectory | None:
@@ -86,14 +88,12 @@ class ReportDirectory:
         return ReportDirectory(path)
 
     def watch_preparation(
-        self, original: Callable[[str], dict[str, Any]], package: str = "multiprocessing"
+        self, original: Callable[[str], dict[str, Any]], package: str
     ) -> Callable[[str], dict[str, Any]]:
         """Wrap ``spawn.get_preparation_data``: spawn and forkserver children report here."""
         return reporter.watch_preparation(original, self.path, package)
 
-    def watch_launch(
-        self, original: Callable[[Any, Any], None], package: str = "multiprocessing"
-    ) -> Callable[[Any, Any], None]:
+    def watch_launch(self, original: Callable[[Any, Any], None], package: str) -> Callable[[Any, Any], None]:
         """Wrap ``popen_fork.Popen._launch``: forked children report here."""
         return lines.watch_launch(original, self._lines, package)
 
@@ -111,31 +111,27 @@ class ReportDirectory:
 
         return _InParent(loads, original)  # with no frame of ours in a child's traceback
 
-    def listen(self, patches: Patches, package: str = "multiprocessing") -> None:
-        """Exchange what `package` starts its children through, and what the parent receives through, until undone."""
-        from .._compat import multiprocessing as mp
+    def listen(self, span: Span, package: Package) -> None:
+        """Replace what `package` starts its children through, and what the parent receives through, for a span."""
+        self.listen_to_starts(span, package)
+        receive = functools.partial(self._listen_to_receiving, span, package)
+        span.when_loaded(f"{package.name}.connection", receive)
 
-        def receive() -> None:
-            patches.put(mp.pickler_class(package), "loads", self.watch_loads)
+    def _listen_to_receiving(self, span: Span, package: Package) -> None:
+        span.put(package.pickler_class, "loads", self.watch_loads)
 
-        self.listen_to_starts(patches, package)
-        patches.when_loaded(f"{package}.connection", receive)
-
-    def listen_to_starts(self, patches: Patches, package: str = "multiprocessing") -> None:
-        """Exchange what `package` starts its children through, until undone."""
-        from .._compat import multiprocessing as mp
-
-        watch_bootstrap = functools.partial(reporter.watch_bootstrap, directory=self.path, package=package)
-        patches.put(mp.process_class(package), "_bootstrap", watch_bootstrap)
+    def listen_to_starts(self, span: Span, package: Package) -> None:
+        """Replace what `package` starts its children through, for a span."""
+        watch_bootstrap = functools.partial(reporter.watch_bootstrap, directory=self.path, package=package.name)
+        span.put(package.process_class, "_bootstrap", watch_bootstrap)
         if hasattr(os, "fork"):
-            watch_launch = functools.partial(self.watch_launch, package=package)
-            patches.put(mp.forking_popen_class(package), "_launch", watch_launch)
-        watch_preparation = functools.partial(self.watch_preparation, package=package)
-        patches.put(mp.spawn_module(package), "get_preparation_data", watch_preparation)
+            span.put(package.forking_popen_class, "_launch", functools.partial(self.watch_launch, package=package.name))
+        watch_preparation = functools.partial(self.watch_preparation, package=package.name)
+        span.put(package.spawn, "get_preparation_data", watch_preparation)
 
     def _not_loaded(self, error: Exception, frame: FrameType | None) -> None:
         if os.getpid() == self._pid and len(self.unreturned) < 100:
-            raised = raised_from(reporter._exception(error))
+            raised = raised_from(exception_as_dict(error))
             frames = tuple(each for each in raised.frames if each.file != __file__)
             self.unreturned.append(Unreturned(replace(raised, frames=frames), cpython.receiver(frame)))
 
@@ -209,9 +205,9 @@ class ReportDirectory:
         if os.getpid() != self._pid:
             return
         self._lines.close()
-        if reporter.writing_end is not None and os.path.exists(os.path.join(self.path, reporter.LIFE_LINE)):
-            os.close(reporter.writing_end[0])
-            reporter.writing_end = None
+        if handover.writing_end is not None and os.path.exists(os.path.join(self.path, reporter.LIFE_LINE)):
+            os.close(handover.writing_end[0])
+            handover.writing_end = None
         shutil.rmtree(self.path, ignore_errors=True)
 
 
@@ -226,15 +222,50 @@ def _remove_at_the_end(directory: str, life_line: str) -> None:
     os.waitpid(os.posix_spawn("/bin/sh", command, {}, file_actions=null, setsid=True), 0)
 
 
+_BESIDE = {reporter.__file__: (privates, events), events.__file__: (privates,)}
+"""The modules that a module of `child` imports from its own package, in the order in which they do."""
+_BUNDLE = """
+import sys
+names, made, package = globals(), [], "_pytest_startmethod_child"
+def load(name, file, code, names):
+    names.update(__package__=package, __spec__=type(sys.__spec__)(f"{package}.{name}", None), __file__=file)
+    exec(code, names)
+try:
+    for name, file, code in "beside":
+        module = type(sys)(f"{package}.{name}")
+        sys.modules[module.__name__] = module
+        made.append(module.__name__)
+        load(name, file, code, module.__dict__)
+    load(*"itself", names)
+finally:
+    for each in made:
+        sys.modules.pop(each, None)
+"""
+
+
 @functools.lru_cache
 def compiled(file: str) -> bytes:
-    """Return the code of a module as a ``.pyc`` file has it (PEP 552). Raises OSError or SyntaxError.
+    """Return the code of a module of `child` as a ``.pyc`` file has it (PEP 552), with that of the modules it imports.
 
     Children may not find one: pytest compiles the plugin's modules elsewhere, and ``PYTHONDONTWRITEBYTECODE`` is common
-    where tests run.
+    where tests run. Raises OSError or SyntaxError.
     """
+    code = _code(file)[2]
+    beside = _BESIDE.get(file)
+    if beside is not None:
+        parts = {"beside": tuple(_code(each.__file__ or "") for each in beside), "itself": _code(file)}
+        bundle = compile(_BUNDLE, file, "exec", dont_inherit=True)
+        code = bundle.replace(
+            co_consts=tuple(parts.get(each, each) if type(each) is str else each for each in bundle.co_consts)
+        )
+    return importlib.util.MAGIC_NUMBER + bytes(12) + marshal.dumps(code)
+
+
+def _code(file: str) -> tuple[str, str, CodeType]:
+    """Return a module's name, its file, and its code."""
     name = os.path.basename(file).partition(".")[0]
-    return importlib.util.MAGIC_NUMBER + bytes(12) + marshal.dumps(SourceFileLoader(name, file).get_code(name))
+    code: CodeType = SourceFileLoader(name, file).get_code(name)  # type: ignore[assignment]
+    return name, file, code
 
 
 # -- reading ---------------------------------------------------------------------------------------------------------

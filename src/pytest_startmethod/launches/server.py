@@ -21,7 +21,7 @@ def observe() -> Server:
     tracker = cpython.tracker_pid()
     if "multiprocessing.forkserver" not in sys.modules or not mp.has_forkserver():
         return Server(tracker=tracker)
-    state = mp.server_state()
+    state = mp.STDLIB.server_state()
     pid, socket = mp.server_pid(state), mp.server_socket(state)
     directory = cpython.temporary_directory_of(current_process())
     return Server(
@@ -41,7 +41,7 @@ def surroundings() -> Surroundings:
     loaded = "multiprocessing.forkserver" in sys.modules and mp.has_forkserver()
     ignored = [name for name in _SIGNALS if hasattr(signal, name)]
     ignored = [name for name in ignored if signal.getsignal(getattr(signal, name)) is signal.SIG_IGN]
-    server = mp.server_pid(mp.server_state()) if loaded else None
+    server = mp.server_pid(mp.STDLIB.server_state()) if loaded else None
     return Surroundings(_streams("self"), frozenset(ignored), server)
 
 

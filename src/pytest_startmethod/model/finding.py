@@ -6,7 +6,7 @@ import os
 import re
 import textwrap
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from .place import Place
@@ -208,3 +208,10 @@ def relative(text: str, root: str | None) -> str:
     top = (root or "").rstrip(os.sep)
     # not in the middle of another path: /home/me/app is not below /app
     return re.sub(rf"(?<![\w.~/\\-]){re.escape(top + os.sep)}", "", text) if top else text
+
+
+def placed(findings: tuple[Finding, ...], place: Place | None) -> tuple[Finding, ...]:
+    """Return `findings`, those without a place at `place`."""
+    if place is None:
+        return findings
+    return tuple(f if f.file is not None else replace(f, file=place.file, line=place.line) for f in findings)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .._compat import multiprocessing as mp
-from ..launches.pools import Watched
 from .finding import Finding
 from .observed import Observed
 from .payload import Payload
@@ -27,6 +26,24 @@ class Fixture:
     def of(cls, definition: Any) -> Fixture:
         """Return what is to be known of a ``pytest.FixtureDef``."""
         return cls(definition.argname, definition.scope, definition.baseid)
+
+
+@dataclass(slots=True)
+class WatchedPool:
+    """One pool: its workers' exits in order, and what it was given."""
+
+    exits: list[int] = field(default_factory=list)
+    """Of workers that failed, since the last result."""
+    results: int = 0
+    pool: Callable[[], Any] = lambda: None
+    """A weak reference; known once the pool is given a task."""
+    given_up: str | None = None
+    """What was said when its jobs were ended."""
+
+    def exited(self, code: int | None) -> None:
+        """Note the exit code of a worker that is gone."""
+        if code:
+            self.exits.append(code)
 
 
 @dataclass(slots=True)
@@ -53,7 +70,7 @@ class Launch:
     """Under fork: why ``start()`` would raise under spawn."""
     payload: Payload | None = None
     """Under spawn and forkserver: what was pickled, if it is not large, to see which part of it does not load."""
-    pool: Watched | None = None
+    pool: WatchedPool | None = None
     """The Pool whose worker it is."""
     popen: Callable[[], Any] = lambda: None
     """Return the process's Popen object as long as the process object lives, else None."""

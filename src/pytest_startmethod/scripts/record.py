@@ -15,15 +15,19 @@ from typing import Any
 
 from .._compat import cpython
 from .._compat import multiprocessing as mp
-from ..activation.activation import Activation, Patches
+from ..activation.default_method import Activation
+from ..activation.exchanges import Exchanges
+from ..causes.launch_examiner import LaunchExaminer
 from ..child import reporter
+from ..child.events import chain, exception_as_dict
 from ..launches.reaping import FailedWaits
-from ..launches.recorder import LegRecord, Recorder, Started
+from ..launches.recorder import Recorder, Started
 from ..launches.reports import ReportDirectory, raised_from
 from ..model.backends import Backend
 from ..model.evidence import Evidence
 from ..model.finding import Finding
 from ..model.launch import Launch
+from ..model.leg_record import LegRecord
 from ..model.place import Place
 from ..model.server import NotAChild
 from ..source.callers import owner
@@ -46,20 +50,21 @@ class Listening:
 def listen(directory: str, method: str) -> Listening:
     """Make `method` the default and write what is started to `directory`, until `Listening.finish`."""
     open_ones = ExitStack()
-    recorder = ScriptRecorder(directory)
+    exchanges = Exchanges()
+    recorder = ScriptRecorder(directory, exchanges)
     record = open_ones.enter_context(recorder.leg("script", method, precheck=False))
     activation = Activation(method)
     activation.in_call = True  # what the script sets holds: it would for its user
     activation.enter()
-    patches = Patches()
-    open_ones.callback(patches.undo)
+    span = exchanges.span("script")
+    open_ones.callback(span.undo)
     reports = ReportDirectory(directory)
-    reports.listen_to_starts(patches)
+    reports.listen_to_starts(span, mp.STDLIB)
     waits = FailedWaits()
-    waits.listen(patches)
+    waits.listen(span)
     if mp.has_forkserver():
         prefix = _server_prefix(directory)
-        patches.put(cpython.process_starter(), "spawnv_passfds", lambda original: _watch_server(original, prefix))
+        span.put(cpython.process_starter(), "spawnv_passfds", lambda original: _watch_server(original, prefix))
 
     def failed(error: BaseException) -> None:
         found = _explain(method, record.launches, error, _raised_at(error), waits.calls)
@@ -101,7 +106,7 @@ def _explain(
     from ..causes import forkserver
     from ..launches import server
 
-    raised = tuple(raised_from(reporter._exception(each)) for each in reporter._chain(error))
+    raised = tuple(raised_from(exception_as_dict(each)) for each in chain(error))
     evidence = Evidence("script", method, "failed", launches=tuple(launches), raised_at=place, raised=raised)
     return tuple(forkserver.findings(replace(evidence, server=server.observe(), not_children=waits)))
 
@@ -117,8 +122,8 @@ def _raised_at(error: BaseException) -> Place | None:
 class ScriptRecorder(Recorder):
     """Writes each launch down at once: the script may be killed."""
 
-    def __init__(self, directory: str) -> None:
-        super().__init__()
+    def __init__(self, directory: str, exchanges: Exchanges) -> None:
+        super().__init__(exchanges, LaunchExaminer())
         self.told = self._note
         self._directory = directory
         self._temporary: set[str] = set()
@@ -174,20 +179,20 @@ class ScriptRecorder(Recorder):
 # preparation data could tell of us. What `child` makes of an exception is used here without its other parts: the
 # server's children are forks of it and get those from their preparation data.
 _PREFIX = """
-def watch(directory, file, starter):
+def watch(directory, file, compiled, starter):
     import os, sys
     before, pid = sys.excepthook, os.getpid()
     def excepthook(cls, error, tb):
         try:
             if os.getpid() == pid:
-                from importlib.machinery import SourceFileLoader
+                from importlib.machinery import SourcelessFileLoader
                 name = "_pytest_startmethod_child"
                 names = {"__name__": name, "__file__": file}
-                exec(SourceFileLoader(name, file).get_code(name), names)
-                names["_facts"].update(
+                exec(SourcelessFileLoader(name, compiled).get_code(name), names)
+                names["facts"].update(
                     pid=pid, directory=directory, method="forkserver", process="forkserver", starter=starter
                 )
-                names["_report"]("start-up", error)
+                names["report"]("start-up", error)
         except Exception:
             pass
         finally:
@@ -202,7 +207,7 @@ del watch
 
 
 def _server_prefix(directory: str) -> str:
-    return _PREFIX % ((directory, reporter.__file__, os.getpid()),)
+    return _PREFIX % ((directory, reporter.__file__, os.path.join(directory, reporter.COMPILED), os.getpid()),)
 
 
 def _watch_server(original: Callable[..., int], prefix: str) -> Callable[..., int]:

@@ -20,6 +20,7 @@ import pytest
 
 from .._compat import multiprocessing as mp
 from .._compat import pytest as pytest_compat
+from ..activation import contexts
 from ..model.leg import Leg
 from . import again, collection, options
 from .legs import DISCOVERED, LEG, STATE, LegState
@@ -27,10 +28,11 @@ from .terminal import ATTRIBUTE, FOREIGN
 
 # The rest is imported when the first process starts: most suites start none, and there may be 30 ms of it.
 if TYPE_CHECKING:
-    from ..activation.activation import Patches
-    from ..launches.recorder import LegRecord, Recorder
+    from ..activation.exchanges import Span
+    from ..launches.recorder import Recorder
     from ..launches.reports import ReportDirectory
     from ..model.launch import Fixture
+    from ..model.leg_record import LegRecord
     from ..model.leg_result import LegResult
     from .running import Hooks, Running
     from .settings import Settings
@@ -61,7 +63,7 @@ def start(config: pytest.Config, settings: Settings) -> None:
         if config.getoption("dist", "no") != "no":
             manager.register(_Controller(told), "startmethod-told-by-workers")
             return
-    config.add_cleanup(mp.tell_apart())  # before any test module takes a context
+    config.add_cleanup(contexts.tell_apart())  # before any test module takes a context
     manager.register(_Starter(settings, told))
 
 
@@ -92,7 +94,7 @@ class Discovery:
 
     running: Running
     recorder: Recorder
-    _patches: Patches
+    _watched: Span
     _hooks: Hooks
     _of_legs: ReportDirectory | None
     """Where the children of legs report."""
@@ -127,18 +129,17 @@ class Discovery:
             self._begin()
         else:
             self._await_first_start()
-        mp.TellingContext.asked = self.method_asked
+        session.config.add_cleanup(contexts.tell_apart(self.method_asked))
 
     def _begin(self) -> None:
         """Listen to what is started from now on."""
-        from ..activation.activation import Patches
         from .running import Hooks
 
         self.running = collection.register_running(self.session.config, self.settings, self._temporary)
         self.running.discovery = self
         self.recorder = self.running.recorder
         self.recorder.watcher = self
-        self._patches, self._hooks = Patches(), Hooks(self.running)
+        self._watched, self._hooks = self.running.exchanges.span("watched test"), Hooks(self.running)
         self._of_legs = self.running.reports
         self._of_watched = self._of_legs.within() if self._of_legs is not None else None
         self.recorder.install()
@@ -221,7 +222,7 @@ class Discovery:
         if record is not None:
             self.recorder.close(record)
         self._unhook()
-        self._patches.undo()
+        self._watched.undo()
         self.running.reports = self._of_legs
         if STATE in item.stash:
             del item.stash[STATE]
@@ -259,7 +260,7 @@ class Discovery:
         """Return a record for the test that runs, if it is one that is watched (`launches.Watcher`)."""
         if self._item is None:
             return None
-        from ..launches.recorder import LegRecord
+        from ..model.leg_record import LegRecord
 
         self._hook()
         return LegRecord(self._item.nodeid, "", self.settings.precheck != "off", watched=True)
@@ -280,7 +281,8 @@ class Discovery:
         reports = self.running.reports = self._of_watched
         if reports is not None:
             reports.clear()
-            reports.listen(self._patches)
+            self._watched = self.running.exchanges.span("watched test")
+            reports.listen(self._watched, mp.STDLIB)
 
     def method_asked(self, caller: FrameType | None) -> None:
         """Take a test that comes to code which refuses some methods as one that leaves the method to others."""
@@ -294,7 +296,7 @@ class Discovery:
         in_test = place.file == str(self._item.path)
         if owner(place.file) == "user" and refuses_methods(place, in_test=in_test):
             self._begin_once()
-            self.by_default(mp.method_of(mp.set_context()) or mp.interpreter_default())
+            self.by_default(mp.method_of(mp.STDLIB.set_context()) or mp.STDLIB.interpreter_default())
 
     def _look_at_fixtures(self, item: pytest.Item) -> None:
         """Take a process that a wider fixture of `item` started for an earlier test, and that still serves, as its."""
@@ -314,8 +316,8 @@ class Discovery:
             if record is not None and report.when == "teardown":
                 self._tell_foreign(report, record)
             return None
-        from ..activation.activation import Activation
-        from ..launches.recorder import LegRecord
+        from ..activation.default_method import Activation
+        from ..model.leg_record import LegRecord
 
         self._last = report
         if report.skipped and not hasattr(report, "wasxfail"):

@@ -40,16 +40,17 @@ def _without_backend(value: Any) -> Any:
     return value
 
 
-def mp_context_value(start_method: str) -> BaseContext:
+def mp_context_value(request: pytest.FixtureRequest, start_method: str) -> BaseContext:
     """Return the multiprocessing context of the start method that the test runs under.
 
     For what takes a context: ``ProcessPoolExecutor(mp_context=mp_context)``, ``mp_context.Process(...)``.
     """
     import importlib
-    import sys
 
-    activation = sys.modules.get(f"{__package__.rpartition('.')[0]}.activation.activation")
-    package: Any = importlib.import_module(activation.active_package if activation else "multiprocessing")
+    from .collection import RUNNING
+
+    running = request.config.stash.get(RUNNING, None)
+    package: Any = importlib.import_module(running.package if running is not None else "multiprocessing")
     context: BaseContext = package.get_context(start_method)
     return context
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ..child import reporter
+from ..child.events import chain, exception_as_dict
 from ..launches.reaping import FailedWaits
 from ..launches.reports import raised_from
 from ..model.child_report import Frame
@@ -23,7 +23,7 @@ from ..source.callers import owner
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..activation.activation import ForkServers
+    from ..activation.servers import ForkServers
     from ..launches.recorder import Recorder
     from ..model.child_report import ChildReport, Raised
     from ..model.launch import Launch
@@ -85,7 +85,7 @@ class Gatherer:
         evidence = replace(
             evidence,
             text=" ".join(str(report.longrepr).split()),
-            raised=tuple(map(_raised, reporter._chain(error))),
+            raised=tuple(map(_raised, chain(error))),
             raised_elsewhere=_raised_elsewhere(call),
             failed_with=_failed_with(call),
             patience=waits.patience(error.__traceback__) if error is not None else None,
@@ -162,7 +162,7 @@ def _unloaded(launches: Sequence[Launch], reports: Sequence[ChildReport]) -> dic
 def _raised(error: BaseException) -> Raised:
     """Return an exception with all of its frames."""
     return replace(
-        raised_from(reporter._exception(error)),
+        raised_from(exception_as_dict(error)),
         frames=tuple(
             Frame(os.path.abspath(f.f_code.co_filename), n, getattr(f.f_code, "co_qualname", f.f_code.co_name), "")
             for f, n in traceback.walk_tb(error.__traceback__)

@@ -9,10 +9,10 @@ import pytest
 from ..model.leg import Leg
 
 if TYPE_CHECKING:
-    from ..activation.activation import Activation
-    from ..launches.recorder import LegRecord
+    from ..activation.default_method import Activation
     from ..launches.reports import ReportDirectory
     from ..model.finding import Finding
+    from ..model.leg_record import LegRecord
     from ..model.leg_result import LegResult
     from ..model.stack import Hanging
 

@@ -18,8 +18,12 @@ from .._compat import cpython
 from .._compat import multiprocessing as mp
 from .._compat import pytest as pytest_compat
 from ..activation import clock
-from ..activation.activation import Activation, ForkServers, Patches, main_is_pytest, unguarded_runner, without_main
+from ..activation.default_method import Activation
+from ..activation.exchanges import Exchanges, Span
+from ..activation.main_module import main_is_pytest, unguarded_runner, without_main
 from ..activation.patch_log import PatchLog
+from ..activation.servers import ForkServers
+from ..causes.launch_examiner import LaunchExaminer
 from ..launches import adopted_locks, leftovers
 from ..launches.recorder import Recorder
 from ..launches.reports import ReportDirectory
@@ -52,26 +56,27 @@ class Running:
     def __init__(self, config: pytest.Config, settings: Settings, temporary: str | None = None) -> None:
         self.config = config
         self.settings = settings
-        self.recorder = Recorder()
+        self.exchanges = Exchanges()
+        """All that is replaced while legs run."""
+        self.comparison = Comparison(str(config.rootpath), settings.user_code)
+        loader = self.comparison.fresh_child if settings.precheck == "error" else None
+        self.examiner = LaunchExaminer(self.comparison.observe, loader)
+        self.recorder = Recorder(self.exchanges, self.examiner)
         self.servers = ForkServers()
-        self._others: dict[str, ForkServers] = {}
+        self._others: dict[mp.Package, ForkServers] = {}
         """By package: those of other backends that legs ran under."""
         self._available: dict[str, bool] = {}
         """By method: whether legs can run under it here."""
-        self._exchanged: Patches | None = None
-        """What is exchanged of multiprocessing from a leg until the next item that is none."""
+        self._exchanged: Span | None = None
+        """What is replaced of multiprocessing from a leg until the next item that is none."""
         self.reports = _report_directory(self.recorder, temporary)
         self.recorder.dead_workers = self._why_workers_died
         self.recorder.lost_jobs = self._lost_jobs
-        self.comparison = Comparison(str(config.rootpath), settings.user_code)
         self.gatherer = Gatherer(config, self.recorder, self.comparison, self.servers)
-        self.recorder.observe = self.comparison.observe
-        if settings.precheck == "error":
-            self.recorder.loader = self.comparison.fresh_child
-        self.patched = PatchLog(pytest.MonkeyPatch)
+        self.patched = PatchLog(pytest.MonkeyPatch, self.exchanges)
         self._verifier: Verifier | None = None
         self._state: LegState | None = None
-        self._native = mp.interpreter_default()
+        self._native = mp.STDLIB.interpreter_default()
         self._debugger = bool(config.getoption("usepdb", False))
         self._has_pytest_timeout = pytest_compat.has_pytest_timeout(config)
         self._clock = clock.Clock()
@@ -90,6 +95,11 @@ class Running:
         return Annotator(
             self.config, self.settings, self.recorder, self.gatherer, self.servers, self._runner, self.finished
         )
+
+    @property
+    def package(self) -> str:
+        """The name of the package whose start method the running leg is about."""
+        return mp.STDLIB.name if self._state is None else self._state.activation.package.name
 
     # -- the leg's span ----------------------------------------------------------------------------------------------
 
@@ -130,8 +140,9 @@ class Running:
         """Make the leg's method the default and listen; `trial` as in `LegState`."""
         backend = backends.of(self.config, leg.method)
         self._give_temporary_directory()
-        activation = Activation(methods.base(leg.method), backend.package)
-        patches = Patches()
+        package = mp.Package(backend.package)
+        activation = Activation(methods.base(leg.method), package)
+        span = self.exchanges.span(leg.nodeid)
         precheck = self.settings.precheck != "off"
         self._exchange()
         pytest_compat.hide_frames(item, _below_start)
@@ -149,9 +160,9 @@ class Running:
                 if self.reports is not None:
                     self.reports.clear()
                 if backend is not backends.STDLIB:
-                    self._patch(patches, backend.package)
+                    self._replace(span, package)
                 if methods.base(leg.method) == "forkserver":
-                    self.gatherer.waits.listen(patches)
+                    self.gatherer.waits.listen(span)
                 self.gatherer.waits.calls.clear()
                 activation.enter()
                 yield state
@@ -163,7 +174,7 @@ class Running:
                 activation.exit()
                 for servers in (self.servers, *self._others.values()):
                     servers.exit()
-                patches.undo()
+                span.undo()
                 self._state = around
                 del item.stash[STATE]
 
@@ -174,10 +185,10 @@ class Running:
         page that is written to afterwards: over many legs in a row this is done once.
         """
         if self._exchanged is None:
-            self._exchanged = Patches()
+            self._exchanged = self.exchanges.span("legs")
             if self.recorder.install():
                 self._exchanged.when_undone(self.recorder.uninstall)
-            self._patch(self._exchanged, mp.STDLIB)
+            self._replace(self._exchanged, mp.STDLIB)
             # Each start needs these: importing them is not to be part of the time of the test that comes first.
             from ..pickling import dry_run  # noqa: F401
             from ..state import observing  # noqa: F401
@@ -191,26 +202,26 @@ class Running:
             self._exchanged.undo()
             self._exchanged = None
 
-    def _patch(self, patches: Patches, package: str) -> None:
-        """Exchange what `package` starts processes with."""
+    def _replace(self, span: Span, package: mp.Package) -> None:
+        """Replace what `package` starts processes with, for a span."""
         stdlib = package == mp.STDLIB
         if main_is_pytest() or self._runner is not None:
-            patches.put(mp.spawn_module(package), "get_preparation_data", without_main)
+            span.put(package.spawn, "get_preparation_data", without_main)
         if self.reports is not None:
-            self.reports.listen(patches, package)
-        native = self._native if stdlib else mp.interpreter_default(package)
+            self.reports.listen(span, package)
+        native = self._native if stdlib else package.interpreter_default()
         servers = self.servers if stdlib else self._others.setdefault(package, ForkServers(package))
 
         def synchronize() -> None:
-            patches.put(mp.lock_class(package), "__init__", partial(adopted_locks.watch_creation, package=package))
-            patches.put(mp.lock_class(package), "__getstate__", adopted_locks.adopting(native, package))
+            span.put(package.lock_class, "__init__", partial(adopted_locks.watch_creation, package=package))
+            span.put(package.lock_class, "__getstate__", partial(adopted_locks.adopt, native=native, package=package))
 
         def forkserver() -> None:
-            patches.put(mp.forkserver_class(package), "ensure_running", servers.watch)
+            span.put(package.forkserver_class, "ensure_running", servers.watch)
 
-        patches.when_loaded(f"{package}.synchronize", synchronize)
+        span.when_loaded(f"{package.name}.synchronize", synchronize)
         if mp.has_forkserver():
-            patches.when_loaded(f"{package}.forkserver", forkserver)
+            span.when_loaded(f"{package.name}.forkserver", forkserver)
 
     # -- experiments -------------------------------------------------------------------------------------------------
 
@@ -257,13 +268,13 @@ class Running:
         troubles = len(self.recorder.troubles)
         self.servers.renew()  # whether a server ran already is something that a test can see
         self.recorder.forget_fixtures()
-        observe, self.recorder.observe = self.recorder.observe, None
+        observe, self.examiner.observe = self.examiner.observe, None
         seconds = _TRIAL_SECONDS + _TRIAL_TIMES * max(self.finished.get(state.leg.test, []), default=0.0)
         try:
             with self._running(item, state.leg, seconds) as trial, around:
                 return again.run(item, state.leg, silent=True, stash={STATE: trial})
         finally:
-            self.recorder.observe = observe
+            self.examiner.observe = observe
             self.recorder.forget_fixtures()
             del self.recorder.troubles[troubles:]
 
@@ -433,6 +444,7 @@ class Running:
             if cpython.temporary_directory_of(current_process()) == self.reports.path:
                 cpython.set_temporary_directory(current_process(), None)
             self.reports.remove()
+        self.exchanges.undo()
 
 
 class Teardown:

@@ -19,7 +19,7 @@ from .gather import Gatherer, touched
 
 # What only a failure needs is imported by it: a fork copies the page tables of all that is loaded.
 if TYPE_CHECKING:
-    from ..activation.activation import ForkServers
+    from ..activation.servers import ForkServers
     from ..experiments import verifying
     from ..launches.recorder import Recorder
     from ..model.evidence import Evidence

@@ -23,8 +23,8 @@ from types import TracebackType
 from typing import Any
 
 from .._compat import cpython
+from ..child import events, observer, process_state, values
 from ..child import loader as load_child
-from ..child import observer, process_state, reporter, values
 from ..launches import reports
 from ..model.payload import Payload
 from ..model.unloaded import Unloaded
@@ -53,10 +53,10 @@ modules = {}
 for name, file in %r:
     modules[name] = {"__name__": name, "__file__": file}
     exec(marshal.loads(block()[16:]), modules[name])
-modules["loader"]["main"](modules["reporter"]["_exception"], modules)
+modules["loader"]["main"](modules["events"]["exception_as_dict"], modules)
 """
 _FILES = [(module.__name__.rpartition(".")[2], module.__file__ or "")
-          for module in (reporter, load_child, values, process_state, observer)]  # fmt: skip
+          for module in (events, load_child, values, process_state, observer)]  # fmt: skip
 _code = functools.lru_cache(reports.compiled)
 _PREPARED = ("name", "sys_path", "sys_argv", "orig_dir", "dir", "start_method")
 CHILD = "Process-1"

@@ -196,7 +196,7 @@ def _is_constant_of_sys(name: str, value: Any) -> bool:
 
 
 def _name(function: Any) -> str:
-    from ..launches.recorder import describe_callable
+    from ..source.describing import describe_callable
 
     return describe_callable(function)
 
@@ -469,7 +469,7 @@ def _follows(frame: types.FrameType, line: int, offset: int) -> bool:
 
 def server_environment() -> dict[str, str] | None:
     """Return the environment that the running forkserver was started with, from the kernel; None if unknown."""
-    pid = mp.server_pid(mp.server_state()) if mp.has_forkserver() else None
+    pid = mp.server_pid(mp.STDLIB.server_state()) if mp.has_forkserver() else None
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
             parts = file.read().split(b"\0")

@@ -1,0 +1,135 @@
+"""Private names of CPython that a child touches, read in 3.10 to 3.15."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from types import FrameType, TracebackType
+
+TYPE_CHECKING = False  # typing.TYPE_CHECKING: importing typing would take longer than everything else here
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+facts: dict[str, Any] = {}
+"""What is known of this process: pid, directory, method, process (its name), starter (a pid), package, count."""
+
+POOL_WORKER = ("multiprocessing.pool", "worker")
+EXECUTOR_WORKER = ("concurrent.futures.process", "_process_worker")
+_WORKERS = {POOL_WORKER, EXECUTOR_WORKER}
+WORKER_NAMES = tuple(name for _, name in _WORKERS)
+_STARTERS = {
+    "multiprocessing.popen_spawn_posix": "spawn",
+    "multiprocessing.popen_spawn_win32": "spawn",
+    "multiprocessing.popen_forkserver": "forkserver",
+}
+
+
+def _module(name: str) -> Any:
+    full = f"{facts.get('package', 'multiprocessing')}.{name}"
+    __import__(full)
+    return sys.modules[full]
+
+
+def stdlib_name(name: Any) -> Any:
+    """Return what multiprocessing calls a module of the package that this child belongs to."""
+    package = facts.get("package", "multiprocessing")
+    if package == "multiprocessing" or type(name) is not str or not name.startswith(f"{package}."):
+        return name
+    return "multiprocessing" + name[len(package) :]
+
+
+def process_class() -> Any:
+    """Return the class whose `_bootstrap` runs every process object. When it goes: what then calls `run`."""
+    return _module("process").BaseProcess
+
+
+def spawn_module() -> Any:
+    """Return the module whose `get_preparation_data` the Popen classes call as an attribute."""
+    return _module("spawn")
+
+
+def dumps() -> Callable[[Any], Any]:
+    """Return how results are pickled."""
+    dumps: Callable[[Any], Any] = _module("reduction").ForkingPickler.dumps
+    return dumps
+
+
+def starting_method(frame: FrameType | None) -> str | None:
+    """Return the method of the Popen class that asks for preparation data: the module on the stack tells."""
+    for _ in range(10):
+        if frame is None:
+            return None
+        # the last part of the name: a package other than multiprocessing has the same
+        method = _STARTERS.get("multiprocessing." + frame.f_globals.get("__name__", "").rpartition(".")[2])
+        if method is not None:
+            return method
+        frame = frame.f_back
+    return None
+
+
+def _frames(tb: TracebackType | None) -> Iterator[tuple[str, str]]:
+    while tb is not None:
+        yield stdlib_name(tb.tb_frame.f_globals.get("__name__", "")), tb.tb_frame.f_code.co_name
+        tb = tb.tb_next
+
+
+def loading_phase(tb: TracebackType | None) -> str:
+    """Return where a child failed before it ran: ``spawn._main`` calls ``prepare`` and unpickles the process."""
+    frames = list(_frames(tb))
+    if ("multiprocessing.spawn", "prepare") in frames or ("multiprocessing.spawn", "_main") not in frames:
+        return "start-up"
+    return "unpickling"
+
+
+def worker_phase(phase: str, tb: TracebackType | None) -> tuple[str]:
+    """Return the phase, told apart from a worker that could not load its task: `get` of its queue raised."""
+    frames = list(_frames(tb))
+    for index, frame in enumerate(frames[:-1]):
+        if frame in _WORKERS and frames[index + 1] in (("multiprocessing.queues", "get"),):
+            return ("unpickling of a task",)
+    return (phase,)
+
+
+def job(tb: TracebackType | None) -> int | None:
+    """Return the number of the Pool's job whose task could not be loaded: what ``SimpleQueue.get`` had received.
+
+    A Pool sends ``(job, i, function, args, kwargs)``.
+    """
+    while tb is not None:
+        frame = tb.tb_frame
+        if (stdlib_name(frame.f_globals.get("__name__")), frame.f_code.co_name) == ("multiprocessing.queues", "get"):
+            import pickletools
+
+            operations = pickletools.genops(bytes(frame.f_locals["res"]))
+            return next(arg for op, arg, _ in operations if op.name.startswith(("BININT", "LONG")))
+        tb = tb.tb_next
+    return None
+
+
+def current_task() -> Any:
+    """Return the user's function that the worker runs now: locals of the worker's frame tell."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        name = (stdlib_name(frame.f_globals.get("__name__")), frame.f_code.co_name)
+        if name == POOL_WORKER:
+            function = frame.f_locals.get("func")
+            if getattr(function, "__name__", "") in ("mapstar", "starmapstar"):
+                return frame.f_locals["args"][0][0]
+            return function
+        if name == EXECUTOR_WORKER:
+            function = getattr(frame.f_locals.get("call_item"), "fn", None)
+            if type(function) is partial and getattr(function.func, "__name__", "") == "_process_chunk":
+                return function.args[0]
+            return function
+        frame = frame.f_back
+    return None
+
+
+def unsent(tb: TracebackType | None) -> tuple[Any, ...]:
+    """Return the value that ``concurrent.futures.process._sendback_result`` could not send, if that raised."""
+    if tb is None or tb.tb_frame.f_code.co_name != "_sendback_result":
+        return ()
+    names = tb.tb_frame.f_locals
+    exception = names.get("exception")
+    return (names.get("result") if exception is None else exception,)

@@ -1,0 +1,31 @@
+"""What the recorder asks of whoever examines launches: it knows neither pickling nor state itself."""
+
+from __future__ import annotations
+
+from multiprocessing.process import BaseProcess
+from types import FrameType
+from typing import Any, Protocol
+
+from .._compat.multiprocessing import Package
+from .finding import Finding
+from .launch import Launch, Task
+from .leg_record import LegRecord
+
+
+class Examiner(Protocol):
+    """Called inside the user's ``start()``, ``submit()`` and ``send()``. What it raises is noted and goes no further."""
+
+    def starting(
+        self, record: LegRecord, launch: Launch, process: BaseProcess, package: Package, caller: FrameType
+    ) -> None:
+        """Look at a process of `package` that `caller` is about to start, and complete `launch`."""
+
+    def submitted(
+        self, task: Task, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], caller: FrameType
+    ) -> None:
+        """Look at a task, or an initializer, that a pool or executor was given, and complete `task`."""
+
+    def not_pickled(
+        self, record: LegRecord, obj: Any, error: BaseException, package: Package
+    ) -> tuple[Finding, ...] | None:
+        """Return why `obj` did not pickle; None where this thread pickles for the examiner itself."""

@@ -1,0 +1,44 @@
+"""What one leg did."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from .foreign import Foreign
+from .launch import Failure, Launch, Task
+from .patched import Patched
+
+
+@dataclass(slots=True)
+class LegRecord:
+    """What one leg did: filled while it runs, read when a phase ends."""
+
+    leg: str
+    method: str
+    precheck: bool
+    tasks: list[Task] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    started: list[Any] = field(default_factory=list)
+    """The processes behind `launches` that did start: `launches.recorder.Started`."""
+    launches: list[Launch] = field(default_factory=list)
+    """Every process that started, or failed to, in order."""
+    foreign: list[Foreign] = field(default_factory=list)
+    """Processes that no leg's start method governs."""
+    package: str = "multiprocessing"
+    """Whose start method `method` is."""
+    watched: bool = False
+    """Whether this is an unmarked test that `Recorder.watcher` watches, and no leg."""
+    patches: list[Patched] = field(default_factory=list)
+    """What monkeypatch and mock set while the leg ran, and what was in force when it began."""
+    observing: float = 0.0
+    """Seconds spent on finding out what launches read."""
+
+    def is_over(self) -> bool:
+        """Return whether every process is known to have ended, and none is a Pool's."""
+        return all(each.exit_code is not None and each.pool is None for each in self.launches)
+
+    def clear(self) -> None:
+        """Forget what a run that is over did."""
+        for each in (self.tasks, self.failures, self.started, self.launches, self.foreign):
+            each.clear()

@@ -7,15 +7,17 @@ writes itself, caches, the state of random generators, warnings filters.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..child.values import short
+from ..child.values import module_of, short
 from ..model.evidence import Evidence
 from ..model.finding import Fact, Finding, finding_at, source_fact, values
 from ..model.observed import Difference, Observed, Seen
-from ..source.setters import Setter, setters
+from ..source.callers import owner, package_of, user_files
+from ..source.setters import Setter, setters, uses_of
 from ..state import observing
 from ..state.attributes import GUESSED
 from . import process, sharing
@@ -72,7 +74,7 @@ def explain(observed: Observed, seen: Sequence[Seen], context: Context | None = 
             if known in context.initialized or (not context.failed and _fills(each, observed)):
                 continue
             if each.binding.module not in absent:  # else so is all that is in it
-                ranked.append(_value(each, observed, context))
+                ranked.append(value(each, observed, context))
         ranked += process.settings(observed, seen, context)
     ranked += process.environment(observed, context)
     ranked += sharing.primitives(observed, context)
@@ -159,11 +161,15 @@ _GENERATORS = ("random.Random", "numpy.random._generator.Generator", "numpy.rand
 _CODE = ("f", "b", "c", "d", "M", "K", "p")
 
 
-def _value(each: Difference, observed: Observed, context: Context) -> Ranked:
+def value(each: Difference, observed: Observed, context: Context) -> Ranked:
+    """Return the finding that a value differs, with its weight."""
     binding, read = each.binding, each.binding.read
     patch = next((p for p in context.patches if _patches(p, each)), None)
     set_at = _setters(each, context)
     by = patch.by if patch is not None else _patched_in_source(set_at, context)
+    replacing = _replacing(each) if by is None else ""
+    if replacing:
+        by, set_at = replacing, _nearest(uses_of(replacing, (*context.tests, *user_files())), context)
     written = next((w for w in observed.writes if (w.module, w.names) == (binding.module, binding.names)), None)
     is_note = each.ours[0] == "l" or each.theirs[0] == "l"
     if written is not None and patch is None and each.ours[0] != "K" and by is None:
@@ -204,6 +210,24 @@ def _value(each: Difference, observed: Observed, context: Context) -> Ranked:
     guessed = read.depth >= GUESSED
     unset = patch is None and by is None and not own
     return Ranked(finding, Weight(is_note, not touched, guessed, unset, not own, read.depth))
+
+
+def _replacing(each: Difference) -> str:
+    """Return the installed package whose function or class stands where another package has its own; empty if none."""
+    node, file = each.ours, ""
+    if node[0] == "f":
+        file = str(node[2])
+    elif node[0] == "c":
+        modules = [name for name in _prefixes(str(node[1])) if name in sys.modules]
+        home = module_of(sys.modules[modules[-1]]).get("__file__") if modules else None
+        file = home if type(home) is str else ""
+    package = package_of(file) if file and owner(file) == "installed" else ""
+    return "" if package == each.binding.module.partition(".")[0] else package
+
+
+def _prefixes(name: str) -> list[str]:
+    parts = name.split(".")
+    return [".".join(parts[:end]) for end in range(1, len(parts))]
 
 
 def _patches(patch: Any, each: Difference) -> bool:
@@ -292,7 +316,11 @@ def _setters(each: Difference, context: Context) -> list[Setter]:
     """Return where the source sets it, other than at the import of its module: the test's own files first."""
     binding = each.binding
     inner = re.findall(r"[.']([A-Za-z_]\w*)(?=[.'\[]|$)", each.inner)
-    found = setters(binding.module, binding.names, inner, context.tests)
+    return _nearest(setters(binding.module, binding.names, inner, context.tests), context)
+
+
+def _nearest(found: list[Setter], context: Context) -> list[Setter]:
+    """Return the setters in functions of the traceback, else those in the test's own files, else all."""
     running = {(file, function.rpartition(".")[2]) for file, function in context.touched}
     here = [s for s in found if (s.place.file, s.place.function.rpartition(".")[2]) in running]
     first = here or [s for s in found if s.place.file in context.tests]

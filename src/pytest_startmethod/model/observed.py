@@ -84,6 +84,8 @@ class Reads:
     signals: dict[str, Where] = field(default_factory=dict)
     imports: dict[str, Where] = field(default_factory=dict)
     """Modules imported while the code runs."""
+    libraries: dict[str, Where] = field(default_factory=dict)
+    """Top-level packages of others whose functions, classes or values the user's code uses itself."""
     touched: dict[str, Where] = field(default_factory=dict)
     """Modules of the standard library and numpy whose attributes are read, with the first place."""
     roots: list[str] = field(default_factory=list)
@@ -171,6 +173,8 @@ class Observed:
     touched: dict[str, Where] = field(default_factory=dict)
     ambient: dict[str, Any] = field(default_factory=dict)
     roots: list[str] = field(default_factory=list)
+    libraries: dict[str, Where] = field(default_factory=dict)
+    """As `Reads.libraries`."""
     heavy: list[str] = field(default_factory=list)
     """Installed modules that the user's modules hold."""
     codes: list[tuple[str, str, int]] = field(default_factory=list)
@@ -216,3 +220,5 @@ class Difference:
     theirs: Any
     others: tuple[str, ...] = ()
     """More paths that differ."""
+    varies: bool = False
+    """Whether it also differs between two fresh children: made anew at import."""

@@ -96,9 +96,9 @@ def user_files() -> list[str]:
 
 @dataclass(frozen=True)
 class UserCode:
-    """Says whose code a file is: the user's is what is neither the standard library's nor installed.
+    """The rule whose code a file is: the user's is what is neither the standard library's nor installed.
 
-    And installed packages whose top-level name is in `packages`: those that the ini key ``start_methods_user_code``
+    So are packages of others whose top-level name is in `packages`: those that the ini key ``start_methods_user_code``
     names, and the project's own, which also lie in the root directory or its ``src``.
     """
 
@@ -131,16 +131,23 @@ class UserCode:
 
 @functools.lru_cache(maxsize=8192)
 def _is_users(file: str, packages: frozenset[str]) -> bool:
-    whose = owner(file)
-    if whose == "user":
+    if owner(file) == "user":
         return not file.startswith("<")
-    if whose != "installed" or not packages:
-        return False
+    return bool(packages) and package_of(file) in packages
+
+
+@functools.lru_cache(maxsize=8192)
+def package_of(file: str) -> str:
+    """Return the top-level module or package of others that a file belongs to; empty for the user's own files."""
+    path = os.path.abspath(file)
     for part in _INSTALLED:
-        _, found, rest = os.path.abspath(file).rpartition(part)
+        _, found, rest = path.rpartition(part)
         if found:
-            return rest.split(os.sep)[0].removesuffix(".py") in packages
-    return False
+            return rest.split(os.sep)[0].removesuffix(".py")
+    for directory in _STDLIB:
+        if path.startswith(directory):
+            return path[len(directory) :].split(os.sep)[0].removesuffix(".py")
+    return ""
 
 
 @functools.lru_cache(maxsize=8)

@@ -49,6 +49,30 @@ def setters(module: str, names: tuple[str, ...], inner: Sequence[str] = (), firs
     return found
 
 
+def uses_of(package: str, files: Iterable[str]) -> list[Setter]:
+    """Return where `files` use an installed package that replaces things: decorators first, then fixtures and calls."""
+    decorators: list[Setter] = []
+    others: list[Setter] = []
+    for source in with_text(files, package):
+        index = source.index
+        variables = {var for home, _, var, _ in index.imports if home.partition(".")[0] == package}
+        for node, name, _ in index.functions:
+            for each in getattr(node, "decorator_list", ()):
+                if _root(each) in variables:
+                    decorators.append(Setter(Place(source.file, each.lineno, name), package))
+            if any(package in argument.arg for argument in node.args.args):
+                others.append(Setter(Place(source.file, node.lineno, name), package))
+        others += [Setter(call.place, package) for call in index.calls if _root(call.node.func) in variables]
+    return [*decorators, *others]
+
+
+def _root(node: ast.AST) -> str:
+    """Return the name that ``name.a.b(...)`` begins with."""
+    while isinstance(node, (ast.Attribute, ast.Call)):
+        node = node.func if isinstance(node, ast.Call) else node.value
+    return node.id if isinstance(node, ast.Name) else ""
+
+
 def made_at_import(module: str, names: tuple[str, ...]) -> Place | None:
     """Return the line of the module's own level, or of a class's body, that gives a name a value other than None."""
     file = module_of(sys.modules.get(module)).get("__file__")

@@ -73,6 +73,11 @@ class Attributes(ABC):
         """Return whether a class, or one of its bases, is the user's."""
         return any(self.users_module(class_name(owner)[0]) for owner in type.__dict__["__mro__"].__get__(cls))
 
+    def library(self, module: Any, where: Where | None) -> None:
+        """Note that the user's code uses a module of somebody else's."""
+        if type(module) is str and where is not None and not self.users_module(module):
+            self.out.libraries.setdefault(module.partition(".")[0], where)
+
     # reading
 
     def note(
@@ -87,6 +92,7 @@ class Attributes(ABC):
         """Note a read, and the settings of the process that its module depends on."""
         read = Read(module, names, steps, where, inner if inner != where else None, depth=depth)
         self.reads.append(read)
+        self.library(module, where)
         top = module.partition(".")[0]
         if top in _AMBIENT:
             self.out.touched.setdefault(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
 
 from ..source.callers import UserCode
 
@@ -14,6 +16,9 @@ if TYPE_CHECKING:
     from .fresh_child import Loader
 
 
+_MOST_FUNCTIONS: Final = 2_000
+
+
 class Comparison:
     """The parent's values, kept at each launch, and fresh children that are asked for theirs after a failure."""
 
@@ -21,17 +26,33 @@ class Comparison:
         self._root = root
         self._packages = packages
         self._user: UserCode | None = None
+        self._limit: int | None = None
         self._child: Loader | None = None
         self._second: Loader | None = None
         """A second fresh child, to know which values differ from process to process."""
+
+    @contextmanager
+    def widened(self, packages: frozenset[str]) -> Iterator[None]:
+        """Take installed packages as the user's code within, and follow as many functions as may be followed."""
+        before, limit = self._rule(), self._limit
+        self._user, self._limit = UserCode(before.packages | packages), _MOST_FUNCTIONS
+        try:
+            yield
+        finally:
+            self._user, self._limit = before, limit
+
+    def _rule(self) -> UserCode:
+        if self._user is None:
+            self._user = UserCode.of_project(self._root, self._packages)
+        return self._user
 
     def observe(self, *args: Any, **kwargs: Any) -> Observed | None:
         """Return what the code of a launch or task reads and what the parent has there: `observing.observe`."""
         from . import observing
 
-        if self._user is None:
-            self._user = UserCode.of_project(self._root, self._packages)
-        return observing.observe(*args, user=self._user, **kwargs)
+        if self._limit is not None:
+            kwargs.setdefault("limit", self._limit)
+        return observing.observe(*args, user=self._rule(), **kwargs)
 
     def ask(self, observed: Observed, environ: Mapping[str, str] | None) -> Sequence[Seen]:
         """Return what two fresh children have where that code reads; nothing if one gave no answer."""

@@ -31,7 +31,7 @@ from ..child.values import (
     resolve,
 )
 from ..model.observed import Binding, Descriptor, Difference, Lost, Observed, Read, Reads, Seen, Where, Write
-from ..source.callers import UserCode, frames, owner, place_of
+from ..source.callers import UserCode, frames, owner, package_of, place_of
 from . import reads
 from .instructions import ByCode, operations
 
@@ -93,7 +93,8 @@ def observe(
         found = reads.of(function, args, kwargs, is_user=user, extra=extra, limit=limit)
     place = next((place_of(each) for each in frames(frame) if user(each.f_code.co_filename)), None)
     observed = Observed(method, _name(function), place, packages=user.packages)
-    for name in ("environment", "loggers", "configuration", "signals", "imports", "touched", "roots", "codes"):
+    for name in ("environment", "loggers", "configuration", "signals", "imports", "touched", "roots", "codes",
+                 "libraries"):  # fmt: skip
         setattr(observed, name, getattr(found, name))
     observed.writes = found.writes
     if frame is not None and found.writes:
@@ -152,7 +153,7 @@ def _values(observed: Observed, found: Iterable[Read], user: UserCode) -> None:
             continue
         users = _is_users_module(module, user)
         value = resolve(module, read.names)
-        rebound = _is_rebound(value, users, user)
+        rebound = _is_rebound(value, read.module, users, user)
         hook = read.module == "sys" and (rebound or _is_constant_of_sys(read.names[0], value))
         never = read.module.partition(".")[0] in _NEVER or read.module in _NEVER
         if (never and not hook) or read.names[0] in _OF_IMPORT:
@@ -275,8 +276,8 @@ def callable_kind(value: Any) -> bool:
                                     "functools.partial", "_ArrayFunctionDispatcher", "method-wrapper")  # fmt: skip
 
 
-def _is_rebound(value: Any, users: bool, user: UserCode) -> bool:
-    """Say whether a mock, or a function or class of the user's, stands where a library has its own."""
+def _is_rebound(value: Any, module: str, users: bool, user: UserCode) -> bool:
+    """Return whether a mock, or a function or class of somebody else's, stands in a library's module."""
     if is_mock(value):
         return True
     raw = value.__func__ if type(value) in (staticmethod, classmethod) else value
@@ -284,10 +285,21 @@ def _is_rebound(value: Any, users: bool, user: UserCode) -> bool:
     if type(raw) is types.MethodType:
         raw = raw.__func__
     if type(raw) is types.FunctionType:
-        return not users and user(raw.__code__.co_filename)
-    if issubclass(type(raw), type):
-        return not users and _is_users_module(sys.modules.get(class_name(raw)[0]), user)
-    return False
+        file = raw.__code__.co_filename
+    elif issubclass(type(raw), type):
+        home = module_of(sys.modules.get(class_name(raw)[0])).get("__file__")
+        file = home if type(home) is str else ""
+    else:
+        return False
+    if not users and user(file):
+        return True
+    return owner(file) == "installed" and package_of(file) != module.partition(".")[0] and not _is_package(module, file)
+
+
+def _is_package(module: str, file: str) -> bool:
+    """Return whether a module lies in the same installed package as a file, whatever it is called there."""
+    home = module_of(sys.modules.get(module)).get("__file__")
+    return type(home) is str and package_of(home) == package_of(file)
 
 
 def _is_ours(value: Any) -> bool:
@@ -516,8 +528,11 @@ def ask(observed: Observed, loaders: Sequence[Loader], environ: Mapping[str, str
     return found
 
 
-def compare(observed: Observed, seen: Sequence[Seen]) -> list[Difference]:
-    """Return what the parent has otherwise than every fresh child."""
+def compare(observed: Observed, seen: Sequence[Seen], *, varying: bool = False) -> list[Difference]:
+    """Return what the parent has otherwise than every fresh child.
+
+    With `varying` also what differs between two fresh children: run ids, ports, start times.
+    """
     found = []
     first, *rest = seen
     for index, binding in enumerate(observed.bindings):
@@ -527,11 +542,14 @@ def compare(observed: Observed, seen: Sequence[Seen]) -> list[Difference]:
             continue
         unstable = [path for other in rest for path, _, _ in differences(theirs, other.values[index])]
         kept = [each for each in every if not any(each[0].startswith(path) for path in unstable)]
+        varies = varying and not kept
+        kept = every if varies else kept
         if kept:
             kept.sort(key=lambda each: each[1][0] != "=")  # a plain value says more than what holds it
             path, ours, other = kept[0]
             start = binding.inner
-            found.append(Difference(binding, start + path, ours, other, tuple(start + each[0] for each in kept[1:])))
+            others = tuple(start + each[0] for each in kept[1:])
+            found.append(Difference(binding, start + path, ours, other, others, varies))
     return found
 
 

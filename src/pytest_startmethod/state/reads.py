@@ -350,8 +350,10 @@ class Search(Attributes):
             args = [Live(value.__self__, "target.__self__"), *args]
             value = value.__func__
         if type(value) is types.FunctionType:
+            self.library(value.__module__, where)
             self.bound_call(value, args, kwargs, depth)
         elif issubclass(type(value), type):
+            self.library(class_name(value)[0], where)
             return self.construct(value, args, kwargs, depth, where)
         elif type(value).__module__ != "builtins":
             self.special(callee, "__call__", where, depth)

@@ -1,0 +1,98 @@
+"""A second look at a leg without a cause: state that only libraries read, and values that each process makes anew.
+
+The installed packages that the user's functions use, and those whose frames stand in a child's traceback, are looked
+at like the user's code while the leg is run once more. What differs is a candidate: it is reported only if an
+experiment confirms it, or if the child's exception names it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from ..model.child_report import ChildReport
+from ..model.evidence import Evidence
+from ..model.finding import Finding
+from ..model.observed import Difference, Observed, Where
+from ..source.callers import package_of
+from ..state import observing
+from . import state
+from .context import Context, context_of, place_of
+
+_NEVER: Final = frozenset(
+    ("", "builtins", "sys", "os", "posixpath", "ntpath", "multiprocessing", "concurrent", "threading", "subprocess",
+     "importlib", "pytest", "_pytest", "pluggy", "unittest", "pytest_startmethod", "runpy", "contextlib", "functools",
+     "abc", "typing", "dataclasses", "enum", "types", "traceback", "linecache", "gc", "signal")
+)  # fmt: skip
+"""Packages whose state belongs to each process, or is looked at already."""
+_MOST: Final = 8
+_SYMPTOMS: Final = frozenset(("SM203", "SM402", "SM403", "SM404", "SM405", "SM407", "SM408", "SM409"))
+"""Causes behind which another may stand: a library may have raised for want of its state."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a second look is to take as the user's code."""
+
+    packages: frozenset[str] = frozenset()
+    lines: Mapping[str, Where] = field(default_factory=dict)
+    """The user's line that leads to each package."""
+
+
+def look_at(observed: Iterable[Observed | None], files: Iterable[str], findings: Iterable[Finding]) -> Look | None:
+    """Return what to look at again, given what the leg's code reads and the files of its tracebacks.
+
+    None where the leg has a cause already.
+    """
+    if any(each.level == "cause" and each.code not in _SYMPTOMS for each in findings):
+        return None
+    lines: dict[str, Where] = {}
+    for each in observed:
+        if each is not None:
+            lines = {**each.libraries, **lines}
+    named = {*lines, *map(package_of, files)} - _NEVER
+    return Look(frozenset(named), lines)
+
+
+def candidates(evidence: Evidence, look: Look) -> list[Finding]:
+    """Return what differs between the parent and a fresh child, the likeliest first.
+
+    All are notes, for the user's code was not seen to read them; what the child's exception names is a cause.
+    """
+    context, found = context_of(evidence), dict[str, tuple[tuple[object, ...], Finding]]()
+    said = _said(evidence.reports)
+    for observed, seen in evidence.seen:
+        for each in observing.compare(observed, seen, varying=True) if seen else ():
+            rank, finding = _candidate(each, observed, context, look, said)
+            known = found.get(finding.path)
+            if known is None or rank < known[0]:
+                found[finding.path] = rank, finding
+    ordered = sorted(found.values(), key=lambda each: each[0])
+    return [finding for _, finding in ordered[:_MOST]]
+
+
+def _candidate(
+    each: Difference, observed: Observed, context: Context, look: Look, said: str
+) -> tuple[tuple[object, ...], Finding]:
+    ranked = state.value(each, observed, context)
+    finding = ranked.finding
+    named = _names(each, said)
+    line = look.lines.get(package_of(finding.file or ""))
+    if line is not None:
+        place = place_of(line)
+        evidence = (f"used at {line.file}:{line.line}: {place.source}", *finding.evidence)
+        finding = replace(finding, file=line.file, line=line.line, evidence=evidence)
+    rank = (not named, each.varies, finding.code != "SM303", ranked.weight)
+    return rank, replace(finding, level="cause" if named else "note")
+
+
+def _said(reports: Iterable[ChildReport]) -> str:
+    return " ".join(f"{error.type}: {error.message}" for each in reports for error in each.raised)
+
+
+def _names(each: Difference, said: str) -> bool:
+    """Return whether what a child raised names the part that differs: the key that it lacks, or the name itself."""
+    words = [each.binding.names[-1], *re.findall(r"\['([^']+)'\]", each.inner)]
+    return any(len(word) > 3 and re.search(rf"(?<!\w){re.escape(word)}(?!\w)", said) for word in words)

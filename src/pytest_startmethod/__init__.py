@@ -1,6 +1,18 @@
 """Run tests under every multiprocessing start method, and learn why one fails under spawn or forkserver.
 
-Nothing here asserts for a test, so pytest need not rewrite it: PYTEST_DONT_REWRITE.
+The plugin needs no import. For programs and scripts:
+
+- `explain(target, args, kwargs, method=...)` returns what would go wrong if a process started with them.
+- `Finding` is one cause: its code, place, message, evidence and fix. It prints as text.
+- `ScriptRun` is what the fixture `start_method_script` returns.
+
+For plugins and conftest files:
+
+- `FailedLeg` is what the hook `pytest_startmethod_diagnose` gets.
+- `Backend` is what the hook `pytest_startmethod_backends` returns.
+- `StartMethodWarning` is the category of the plugin's warnings.
+
+PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations
@@ -13,22 +25,24 @@ if TYPE_CHECKING:
     from .model.failed_leg import FailedLeg
     from .model.finding import Finding
     from .model.warning import StartMethodWarning
+    from .scripts.running import ScriptRun
 
     __version__: str
 
-__all__ = ["Backend", "FailedLeg", "Finding", "StartMethodWarning", "__version__", "explain"]
+__all__ = ["Backend", "FailedLeg", "Finding", "ScriptRun", "StartMethodWarning", "__version__", "explain"]
 
 _HOMES = {
     "Backend": "model.backends",
     "FailedLeg": "model.failed_leg",
     "Finding": "model.finding",
+    "ScriptRun": "scripts.running",
     "StartMethodWarning": "model.warning",
     "explain": "causes.call",
 }
 
 
 def __getattr__(name: str) -> Any:
-    """Import the public names when they are first asked for: pytest imports this package at every start."""
+    """Import a public name at its first use: pytest imports this package at every start."""
     import importlib
 
     if name == "__version__":

@@ -1,4 +1,4 @@
-"""``python -m pytest_startmethod run --method spawn script.py args...``: a script under a start method."""
+"""The command line: ``python -m pytest_startmethod (run | explain | codes)``."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
-from typing import NoReturn
+import textwrap
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
 
-from .model import methods as selection
-from .report.results import wrap
+from .model import codes, methods
+from .model.finding import WIDTH, Finding, unique
 from .scripts import running
 
+_PROGRAM = "python -m pytest_startmethod"
 _TIMED_OUT = 124
-"""As coreutils' ``timeout`` exits."""
+"""The exit status of coreutils' ``timeout``."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -23,10 +27,20 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}\n")
 
 
+class _Version(argparse.Action):
+    """Looks the version up only when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from . import __version__
+
+        print(f"pytest-startmethod {__version__}")
+        parser.exit(0)
+
+
 def _method(text: str) -> str:
-    methods = [each for each in selection.ORDER if each in selection.available()]
-    if text not in methods:
-        raise argparse.ArgumentTypeError(f"unknown start method {text!r} (choose from {', '.join(methods)})")
+    every = [*methods.in_order(methods.available()), "all"]
+    if text not in every:
+        raise argparse.ArgumentTypeError(f"unknown start method {text!r} (choose from {', '.join(every)})")
     return text
 
 
@@ -40,74 +54,169 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def _code(text: str) -> str:
+    """Return the code that `text` gives, in any case, or by its name."""
+    for code, cause in codes.CAUSES.items():
+        if text.upper() == code or text.lower() == cause.name:
+            return code
+    raise argparse.ArgumentTypeError(f"unknown code {text!r} (`{_PROGRAM} codes` lists them)")
+
+
+def _report(text: str) -> Path:
+    """Return a path that can be written to; what is there is not touched."""
+    path = Path(text)
+    new = not path.exists()
+    try:
+        path.open("a").close()
+        if new:
+            path.unlink()
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"cannot write {text}: {error.strerror}") from None
+    return path
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     main = _Parser(
-        prog="python -m pytest_startmethod",
+        prog=_PROGRAM,
         description="Find out why a program works under one multiprocessing start method and not under another.",
     )
-    commands = main.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    main.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    commands = main.add_subparsers(dest="command", metavar="COMMAND")
     run = commands.add_parser(
         "run",
         help="run a script under a start method",
-        description="Run a script as `python script.py` does, under a start method. Its output and exit status are "
-        "its own; what kept its processes from starting is explained on standard error when it has ended.",
+        usage=f"{_PROGRAM} run [OPTIONS] (SCRIPT | -m MODULE) ...",
+        description="Run a script as `python script.py` does, or a module as `python -m module` does, under a start "
+        "method. Its output and exit status are its own; why its processes failed is explained on standard error when "
+        "it has ended.",
     )
     run.add_argument(
         "--method",
         type=_method,
         default="spawn",
         metavar="METHOD",
-        help="fork, spawn or forkserver (default: spawn)",
+        help="fork, spawn or forkserver (default: spawn), or all: one run under each, and a line on each at the end",
     )
-    run.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="end the script after that long, with 124")
-    run.add_argument("--report", metavar="FILE", help="write launches and findings to FILE, as JSON")
-    run.add_argument("script", help="the script's path")
-    run.add_argument("args", nargs=argparse.REMAINDER, metavar="...", help="what the script gets as its arguments")
+    run.add_argument(
+        "--timeout", type=_seconds, metavar="SECONDS", help="end the script after SECONDS, with exit status 124"
+    )
+    run.add_argument("--report", type=_report, metavar="FILE", help="write launches and findings to FILE, as JSON")
+    run.add_argument("-m", dest="module", nargs=argparse.REMAINDER, metavar="...", help="a module, and its arguments")
+    run.add_argument("script", nargs="?", metavar="SCRIPT", help="the script's path")
+    run.add_argument("args", nargs=argparse.REMAINDER, metavar="...", help="the script's arguments")
+    explain = commands.add_parser("explain", help="print the documentation of a cause")
+    explain.add_argument("codes", nargs="+", type=_code, metavar="CODE", help="SM301, or its name: global-state")
+    commands.add_parser("codes", help="list the codes of all causes")
     return main
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     options = parser().parse_args(argv)
-    if not os.path.isfile(options.script):
-        print(f"python -m pytest_startmethod run: no such script: {options.script}", file=sys.stderr)
+    if options.command == "explain":
+        print("\n".join(map(page, options.codes)), end="")
+    elif options.command == "codes":
+        for cause in codes.CAUSES.values():
+            print("\n".join(_wrap(f"{cause.code}  {cause.name:<26}{cause.what}", indent=33)))
+    elif options.command == "run":
+        return _run(options)
+    else:
+        parser().print_help(sys.stderr)
         return 2
-    try:
-        result = running.run(
-            options.script, *options.args, method=options.method, timeout=options.timeout, capture=False
-        )
-    except KeyboardInterrupt:
-        return _die(signal.SIGINT)
-    _print(result)
-    if options.report:
-        try:
-            with open(options.report, "w", encoding="utf-8") as file:
-                json.dump(result.as_dict(), file, indent=2)
-                file.write("\n")
-        except OSError as error:
-            print(f"python -m pytest_startmethod run: --report: {error}", file=sys.stderr)
+    return 0
+
+
+def page(code: str) -> str:
+    """Return the documentation of a cause, as Markdown. Raises FileNotFoundError where it is not installed."""
+    here = Path(__file__).parent
+    folders = (here / "pages", here.parents[1] / "docs" / "causes")  # of the wheel; of a checkout
+    page = next((folder for folder in folders if folder.is_dir()), folders[0]) / f"{code}.md"
+    lines = page.read_text(encoding="utf-8").splitlines()
+    return "\n".join([*(line for line in lines if not line.startswith("<!--")), "", f"<{codes.url(code)}>", ""])
+
+
+# -- run ---------------------------------------------------------------------------------------------------------------
+
+
+def _run(options: argparse.Namespace) -> int:
+    """Run the script under the methods asked for; return the exit status of the first run that failed."""
+    if options.module:
+        words = ["-m", *options.module]
+    elif options.script and options.module is None:
+        words = [options.script, *options.args]
+        if not os.path.isfile(options.script):
+            print(f"{_PROGRAM} run: no such script: {options.script}", file=sys.stderr)
             return 2
-    if result.ended:
-        return _TIMED_OUT if result.ended == "time limit" else 1
-    return result.returncode if result.returncode >= 0 else _die(-result.returncode)
+    else:
+        print(f"{_PROGRAM} run: a script, or -m and a module, is required", file=sys.stderr)
+        return 2
+    every = methods.in_order(methods.available()) if options.method == "all" else [options.method]
+    results: list[tuple[running.ScriptRun, float]] = []
+    for method in every:
+        start = time.monotonic()
+        try:
+            result = running.run(*words, method=method, timeout=options.timeout, capture=False)
+        except KeyboardInterrupt:
+            return _die(signal.SIGINT)
+        results.append((result, time.monotonic() - start))
+    runs = [result for result, _ in results]
+    for line in [*_told(runs), *(_table(results) if options.method == "all" else ())]:
+        print(line, file=sys.stderr)
+    if options.report:
+        _write(options.report, [each.as_dict() for each in runs], several=options.method == "all")
+    failed = next((each for each in runs if each.ended or each.returncode), runs[0])
+    if failed.ended:
+        return _TIMED_OUT if failed.ended == "time limit" else 1
+    return failed.returncode if failed.returncode >= 0 else _die(-failed.returncode)
 
 
-def _print(result: running.ScriptRun) -> None:
-    """Print the findings, the notes, and why the script was ended."""
-    lines: list[str] = []
-    if result.ended == "time limit":
-        lines += wrap(f"pytest-startmethod: {result.outcome}", first="")
-    for note in result.notes:
-        lines += wrap(note if note.startswith("pytest-startmethod") else f"note: {note}", first="")
-    for each in result.findings:
-        lines += [*([""] if lines else []), *each.section_lines(os.getcwd())]
-    if lines:
-        print("\n".join(lines), file=sys.stderr)
+def _write(path: Path, runs: Sequence[dict[str, Any]], *, several: bool) -> None:
+    """Write the report; a failure is one line, and the script's exit status stays what it is."""
+    document = {"schema": 1, "runs": runs} if several else runs[0]
+    try:
+        path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        print(f"{_PROGRAM} run: --report: {error}", file=sys.stderr)
+
+
+def _told(runs: Sequence[running.ScriptRun]) -> Iterable[str]:
+    """Yield the notes and findings, those of several methods once, and why the script was ended."""
+    for result in runs:
+        if result.ended == "time limit":
+            yield from _wrap(f"pytest-startmethod: {result.outcome}")
+    for note in dict.fromkeys(note for result in runs for note in result.notes):
+        yield from _wrap(note if note.startswith("pytest-startmethod") else f"note: {note}")
+    findings = unique(each for result in runs for each in result.findings)
+    for number, each in enumerate(findings):
+        if number:
+            yield ""
+        yield from each.section_lines(os.getcwd())
+        yield f"  more: {_PROGRAM} explain {each.code}"
+
+
+def _table(results: Sequence[tuple[running.ScriptRun, float]]) -> Iterable[str]:
+    """Yield a line on each method: how the script ended, in how many seconds, and why."""
+    yield ""
+    for result, seconds in results:
+        why = "".join(f"; {_short(each)}" for each in result.findings[:1])
+        yield f"{result.method:<12}{result.outcome} after {seconds:.1f} s{why}"
+
+
+def _wrap(text: str, indent: int = 2) -> list[str]:
+    """Return `text` as lines that break no path or name."""
+    wrapper = textwrap.TextWrapper(WIDTH, subsequent_indent=" " * indent, break_long_words=False)
+    wrapper.break_on_hyphens = False
+    return wrapper.wrap(text)
+
+
+def _short(finding: Finding) -> str:
+    place = f" at {os.path.relpath(finding.file)}:{finding.line}" if finding.file else ""
+    return f"{finding.code} {finding.name}{place}"
 
 
 def _die(number: int) -> int:
-    """End as the script did: by the same signal, so that a shell sees what it would have seen."""
+    """End by the signal that ended the script, so that a shell sees the same."""
     sys.stdout.flush()
     sys.stderr.flush()
     if os.name == "posix":

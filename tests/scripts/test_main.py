@@ -1,4 +1,4 @@
-"""``python -m pytest_startmethod run``: the script's own output and status, and the findings after it."""
+"""``python -m pytest_startmethod``: scripts under a start method, and the pages of the causes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import sys
 
 import pytest
 
+import pytest_startmethod
 from pytest_startmethod import __main__
+from pytest_startmethod.model import codes
 from pytest_startmethod.model import methods as selection
 
 SCRIPT = """\
@@ -56,8 +58,15 @@ def test_help(capsys):
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        ([], "python -m pytest_startmethod: the following arguments are required: COMMAND"),
-        (["run"], "python -m pytest_startmethod run: the following arguments are required: script"),
+        (
+            ["explain", "SM999"],
+            "python -m pytest_startmethod explain: argument CODE: unknown code 'SM999' (`python -m pytest_startmethod "
+            "codes` lists them)",
+        ),
+        (
+            ["run", "--report", "none/x.json", "x.py"],
+            "python -m pytest_startmethod run: argument --report: cannot write none/x.json: No such file or directory",
+        ),
         (
             ["run", "--method", "clone", "x.py"],
             "python -m pytest_startmethod run: argument --method: unknown start method 'clone' (choose from METHODS)",
@@ -77,9 +86,38 @@ def test_wrong_arguments(arguments, line, capsys):
     with pytest.raises(SystemExit) as caught:
         __main__.main(arguments)
     assert caught.value.code == 2
-    methods = ", ".join(each for each in selection.ORDER if each in selection.available())
-    # up to 3.14 it names what may be missing, too
-    assert capsys.readouterr().err.replace("script, ...", "script") == line.replace("METHODS", methods) + "\n"
+    methods = ", ".join([*selection.in_order(selection.available()), "all"])
+    assert capsys.readouterr().err == line.replace("METHODS", methods) + "\n"
+
+
+def test_without_arguments(capsys):
+    """Without a command there is the help, on standard error, with status 2."""
+    assert __main__.main([]) == 2
+    assert capsys.readouterr().err.startswith("usage: python -m pytest_startmethod ")
+
+
+@pytest.mark.parametrize("arguments", [["run"], ["run", "--method=spawn"], ["run", "-m"]])
+def test_nothing_to_run(arguments, capsys):
+    """What to run must be said."""
+    assert __main__.main(arguments) == 2
+    assert capsys.readouterr().err == "python -m pytest_startmethod run: a script, or -m and a module, is required\n"
+
+
+def test_version(capsys):
+    """The version is that of the distribution."""
+    with pytest.raises(SystemExit) as caught:
+        __main__.main(["--version"])
+    assert (caught.value.code, capsys.readouterr().out) == (0, f"pytest-startmethod {pytest_startmethod.__version__}\n")
+
+
+def test_codes(capsys):
+    """The table has a row for each code, in at most 80 columns."""
+    assert __main__.main(["codes"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [line.split()[:2] for line in lines if line.startswith("SM")] == [
+        [cause.code, cause.name] for cause in codes.CAUSES.values()
+    ]
 
 
 def test_no_such_script(capsys):
@@ -110,7 +148,7 @@ def test_findings_follow_on_standard_error(tmp_path):
     lines = result.stderr.splitlines()
     start = lines.index(finding[0])
     assert lines[start : start + 4] == finding
-    assert lines[-1].startswith("    ")
+    assert lines[-1] == "  more: python -m pytest_startmethod explain SM401"
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["schema"] == 1
     assert (report["method"], report["returncode"]) == ("spawn", result.returncode)
@@ -118,12 +156,89 @@ def test_findings_follow_on_standard_error(tmp_path):
     assert [(each["method"], each["line"]) for each in report["launches"]] == [("spawn", 3)]
 
 
-def test_report_that_cannot_be_written(tmp_path, capfd):
-    """A report that cannot be written is one line, with status 2."""
-    (tmp_path / "script.py").write_text("")
-    report = tmp_path / "none" / "report.json"
-    assert __main__.main(["run", "--report", str(report), str(tmp_path / "script.py")]) == 2
-    assert capfd.readouterr().err.startswith("python -m pytest_startmethod run: --report: [Errno 2] ")
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")
+def test_report_is_checked_before_the_script_runs(tmp_path, capfd):
+    """A report that could not be written is told at once: the script has not run."""
+    (tmp_path / "script.py").write_text("print('ran')")
+    tmp_path.chmod(0o500)
+    with pytest.raises(SystemExit):
+        __main__.main(["run", "--report", str(tmp_path / "report.json"), str(tmp_path / "script.py")])
+    assert capfd.readouterr().out == ""
+
+
+def test_report_is_not_touched_by_the_check(tmp_path, capsys):
+    """Until the script has ended, an earlier report is there."""
+    (tmp_path / "report.json").write_text("earlier")
+    assert __main__.main(["run", "--report", str(tmp_path / "report.json"), "nothing.py"]) == 2
+    assert (tmp_path / "report.json").read_text() == "earlier"
+
+
+def test_report_that_can_no_longer_be_written(tmp_path):
+    """A report that cannot be written after all is one line, and the script's exit status stays."""
+    (tmp_path / "script.py").write_text("import os, sys\nos.mkdir('report.json')\nsys.exit(3)\n")
+    result = command("run", "--report", "report.json", "script.py", cwd=tmp_path)
+    assert result.returncode == 3
+    assert result.stderr.startswith("python -m pytest_startmethod run: --report: ")
+
+
+PACKAGE = """\
+import sys
+from multiprocessing import Process
+
+def hello():
+    print("hello", flush=True)
+
+if __name__ == "__main__":
+    print(sys.argv[1:], __spec__.name, __package__, flush=True)
+    process = Process(target=hello)
+    process.start()
+    process.join()
+    sys.exit(process.exitcode)
+"""
+
+
+@pytest.fixture
+def package(tmp_path):
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "__init__.py").write_text("")
+    (tmp_path / "shop" / "__main__.py").write_text(PACKAGE)
+    return tmp_path
+
+
+def test_module(package):
+    """A module runs as with `python -m`; options after its name are its own."""
+    line = [sys.executable, "-m", "shop", "-x", "--report"]
+    plain = subprocess.run(line, capture_output=True, text=True, check=False, cwd=package)
+    result = command("run", "--method", selection.default(), "-m", "shop", "-x", "--report", cwd=package)
+    assert (result.returncode, result.stdout) == (plain.returncode, plain.stdout)
+
+
+def test_main_module_of_a_package(package):
+    """Children of `python -m package` never load its `__main__`, which the finding says."""
+    result = command("run", "-m", "shop", cwd=package)
+    assert result.returncode == 1
+    assert "SM202 name-missing-in-child: __main__.hello\n  shop/__main__.py:4\n" in result.stderr
+
+
+def test_no_such_module(tmp_path):
+    """A module that is not there is one line of the script's, as with `python -m`."""
+    result = command("run", "-m", "nothing_here", cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (1, f"{sys.executable}: No module named nothing_here\n")
+
+
+@pytest.mark.skipif(len(selection.available()) < 3, reason="for all three methods")
+def test_all_methods(tmp_path):
+    """With `--method all` each method has a line, a finding of two methods stands once, and the report has all runs."""
+    (tmp_path / "script.py").write_text(UNGUARDED)
+    result = command("run", "--method=all", "--report=report.json", "script.py", cwd=tmp_path)
+    lines = result.stderr.splitlines()[-3:]
+    assert [line.split()[0] for line in lines] == ["fork", "spawn", "forkserver"]
+    assert " exited with 0 after " in lines[0]
+    assert lines[1].endswith(" s; SM401 main-guard at script.py:3")
+    assert result.stderr.count("\nSM401 main-guard: __main__\n") == 1
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert [each["method"] for each in report["runs"]] == ["fork", "spawn", "forkserver"]
+    assert result.returncode == report["runs"][1]["returncode"]
 
 
 def test_time_limit(tmp_path):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_startmethod.causes import main_guard
+from pytest_startmethod.causes import main_module
 from pytest_startmethod.model.child_report import ChildReport, Frame, Raised
 from pytest_startmethod.scripts import running
 
@@ -267,7 +267,7 @@ def test_lines_to_indent(tmp_path, source, line, fix):
     """The fix leaves definitions where they are, takes whole statements, and the file's own indentation."""
     path = tmp_path / "script.py"
     path.write_text(source)
-    finding = main_guard.find([refused(path, (line, "<module>"))], str(path))
+    finding = main_module.find([refused(path, (line, "<module>"))], str(path))
     assert finding is not None
     assert finding.fix.endswith(fix)
 
@@ -276,7 +276,7 @@ def test_start_in_a_function(tmp_path):
     """The line that starts is named, and the guard belongs above the line that calls it."""
     path = tmp_path / "script.py"
     path.write_text("def go():\n    start()\n\n\ngo()\n")
-    finding = main_guard.find([refused(path, (5, "<module>"), (2, "go"))], str(path))
+    finding = main_module.find([refused(path, (5, "<module>"), (2, "go"))], str(path))
     assert finding is not None
     assert finding.line == 2
     assert finding.message.endswith("and line 2 starts a process there, too (called from line 5)")
@@ -295,7 +295,7 @@ def test_start_in_a_function(tmp_path):
 )
 def test_other_failures_of_children(report):
     """No other failure of a child is a missing guard."""
-    assert main_guard.find([report], "script.py") is None
+    assert main_module.find([report], "script.py") is None
 
 
 # -- as python script.py does ----------------------------------------------------------------------------------------
@@ -504,7 +504,7 @@ def test_time_limit(box, method):
 def test_killed_from_outside(box, method):
     """When whoever runs the script is killed, the script and all that it started end, and their files go."""
     command = [sys.executable, "-m", "pytest_startmethod", "run", "--method", method, box.file(ENDLESS)]
-    source = str(Path(main_guard.__file__).parents[2])
+    source = str(Path(main_module.__file__).parents[2])
     process = subprocess.Popen(command, stdout=subprocess.PIPE, env={**box.env, "PYTHONPATH": source})
     assert process.stdout is not None
     assert process.stdout.readline() == b"ready\n"
@@ -605,8 +605,8 @@ def test_fixture(session):
 @pytest.mark.skipif(len(METHODS) < 3, reason="for all three methods")
 def test_example(session):
     """The example passes under fork, and SM401 is below the failure of the other legs."""
-    for name in ("test_scripts.py", "unguarded_script.py"):
-        session.file(name, (EXAMPLES / name).read_text())
+    session.file("test_example.py", (EXAMPLES / "test_scripts.py").read_text())
+    session.file("unguarded_script.py", (EXAMPLES / "unguarded_script.py").read_text())
     outcome = session.run()
     assert list(outcome.names.values()) == ["passed", "failed", "failed"]
     line = outcome.out.index("start method spawn: SM401 main-guard")

@@ -32,7 +32,7 @@ def not_returned(evidence: Evidence) -> Iterator[Finding]:
 
 def crashes(evidence: Evidence) -> Iterator[Finding]:
     """Yield which children ended without Python's doing (SM404)."""
-    by_pid = {each.pid: each for each in evidence.launches if each.pid is not None}
+    by_pid = {each.pid: each for each in evidence.launches if each.pid is not None and not each.in_script}
     for each in by_pid.values():
         server_ended = evidence.server is not None and not evidence.server.running
         finding = crash(each, [report for report in evidence.reports if report.pid == each.pid], server_ended)

@@ -226,3 +226,12 @@ _ROWS: Final = (
 )
 
 CAUSES: Final = {row.code: row for row in _ROWS}
+
+
+DOCS: Final = "https://pytest-startmethod.readthedocs.io/en/latest/"
+"""Where the documentation is."""
+
+
+def url(code: str) -> str | None:
+    """Return the address of the page on a cause; None for a code that another plugin's hook made up."""
+    return f"{DOCS}causes/{code}/" if code in CAUSES else None

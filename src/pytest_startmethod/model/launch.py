@@ -88,6 +88,8 @@ class Launch:
     """What its code reads and writes, and what the parent had there."""
     surroundings: Surroundings | None = None
     """Under forkserver: what a process started by the parent itself would have inherited."""
+    in_script: bool = False
+    """Whether a script that the test ran started it: how it ended is explained with the script."""
 
     @property
     def alive(self) -> bool:

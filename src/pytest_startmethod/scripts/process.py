@@ -1,11 +1,11 @@
-"""What runs in the process of a script: ``python script_process.py DIRECTORY LIFE_FD METHOD script.py args...``.
+"""The process of a script: ``python process.py DIRECTORY LIFE_FD METHOD (SCRIPT | -m MODULE) ARGS...``.
 
-It makes the method the default, writes down what the script starts, and runs the script as ``python script.py`` does.
-It is run by its path, for the package may not be on the path of a fresh interpreter; nothing of ours may keep the
-script from running.
+Makes the method the default, records what the script starts, and runs it as ``python SCRIPT`` or ``python -m MODULE``
+would. Run by its path, since a fresh interpreter need not find the package; no failure of ours keeps the script from
+running.
 """
 
-# ruff: noqa: SIM105 - the script pays for what is imported here
+# ruff: noqa: SIM105 - what is imported here costs the script time
 
 from __future__ import annotations
 
@@ -20,16 +20,20 @@ if TYPE_CHECKING:
 
 HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 LOG = "launches.jsonl"
-"""The file in the directory that what happens is written to, one JSON object a line."""
+"""The log in the directory: one JSON object a line for everything that happens."""
+
+# Set differently from version to version: a script's main module gets those that ours has.
+_MAIN_NAMES = ("__annotations__", "__cached__", "__doc__", "__package__", "__spec__")
 
 
 def main() -> None:
-    """Run the script of `sys.argv`; returns or raises as the script does."""
+    """Run the script that `sys.argv` names; return or raise as it does."""
     directory, life, method, script, *args = sys.argv[1:]
+    module = args.pop(0) if script == "-m" else None
     if sys.path and sys.path[0] == os.path.dirname(os.path.realpath(__file__)):  # not under -P and -I
-        sys.path[0] = os.path.dirname(os.path.realpath(script))
+        sys.path[0] = os.path.dirname(os.path.realpath(script)) if module is None else os.getcwd()
     sys.argv[:] = [script, *args]
-    namespace = _main_module(script)
+    namespace = _main_module(None if module else os.path.abspath(script))
     failed: Callable[[BaseException], None] = _ignore
     try:
         if int(life) >= 0:
@@ -37,39 +41,11 @@ def main() -> None:
         failed = _prepare(directory, method)
     except Exception as trouble:
         _write(directory, {"trouble": f"{type(trouble).__name__}: {trouble}"})
-    _run(namespace, failed)
-
-
-def _ignore(error: BaseException) -> None:
-    """Stand in for what could not be prepared."""
-
-
-def _main_module(script: str) -> dict[str, Any]:
-    """Put the script's module, empty, in the place of ours; return its namespace.
-
-    Done before multiprocessing is imported, which makes ``__mp_main__`` another name of it.
-    """
-    from importlib.machinery import SourceFileLoader
-
-    own = sys.modules["__main__"]
-    path = os.path.abspath(script)
-    module = ModuleType("__main__")
-    loader = SourceFileLoader("__main__", path)
-    values = {"__file__": path, "__builtins__": sys.modules["builtins"], "__loader__": loader}
-    # What a main module has beside that differs from version to version: it is what ours has.
-    values |= {name: {} if name == "__annotations__" else None for name in _MAIN_NAMES if name in vars(own)}
-    vars(module).update(values)
-    sys.modules["__main__"] = module
-    return vars(module)
-
-
-def _run(namespace: dict[str, Any], failed: Callable[[BaseException], None]) -> None:
-    """Run the script in its module; its exceptions are printed without our frames."""
-    path = namespace["__file__"]
     try:
-        with open(path, "rb") as file:
-            source = file.read()
-        exec(compile(source, path, "exec", dont_inherit=True), namespace)
+        code = _module_code(module, namespace) if module else _script_code(namespace["__file__"])
+        spec = namespace.get("__spec__")
+        _write(directory, {"main": namespace["__file__"], "module": spec and spec.name})
+        exec(code, namespace)
     except BaseException as error:
         sys.excepthook = _without_us(sys.excepthook)
         try:
@@ -79,11 +55,56 @@ def _run(namespace: dict[str, Any], failed: Callable[[BaseException], None]) -> 
         raise
 
 
-_MAIN_NAMES = ("__annotations__", "__cached__", "__doc__", "__package__", "__spec__")
+def _ignore(error: BaseException) -> None:
+    """Stand in for a recorder that could not be prepared."""
+
+
+def _main_module(path: str | None) -> dict[str, Any]:
+    """Replace our ``__main__`` by an empty one for the script; return its namespace.
+
+    Called before multiprocessing is imported, which makes ``__mp_main__`` another name of it.
+    """
+    from importlib.machinery import SourceFileLoader
+
+    own = sys.modules["__main__"]
+    module = ModuleType("__main__")
+    values: dict[str, Any] = {"__builtins__": sys.modules["builtins"]}
+    values |= {name: {} if name == "__annotations__" else None for name in _MAIN_NAMES if name in vars(own)}
+    if path is not None:
+        values |= {"__file__": path, "__loader__": SourceFileLoader("__main__", path)}
+    vars(module).update(values)
+    sys.modules["__main__"] = module
+    return vars(module)
+
+
+def _script_code(path: str) -> Any:
+    with open(path, "rb") as file:
+        source = file.read()
+    return compile(source, path, "exec", dont_inherit=True)
+
+
+def _module_code(name: str, namespace: dict[str, Any]) -> Any:
+    """Return the code that ``python -m name`` runs, and fill its namespace. Raises SystemExit if there is none."""
+    from importlib.util import find_spec
+
+    try:
+        spec = find_spec(name)
+        if spec is not None and spec.submodule_search_locations is not None:
+            name = f"{name}.__main__"
+            spec = find_spec(name)
+    except (ModuleNotFoundError, ValueError) as error:  # a parent package that is not there, or has no spec
+        sys.exit(f"{sys.executable}: Error while finding module specification for {name!r} ({error})")
+    code: Any = spec and spec.loader and spec.loader.get_code(name)  # type: ignore[attr-defined]
+    if spec is None or code is None:
+        sys.exit(f"{sys.executable}: No module named {name}")
+    values = {"__file__": spec.origin, "__loader__": spec.loader, "__spec__": spec, "__package__": spec.parent}
+    namespace.update(values | ({"__cached__": spec.cached} if "__cached__" in namespace else {}))
+    sys.argv[0] = str(spec.origin)
+    return code
 
 
 def _without_us(hook: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap the hook in force, which prints what the script did not catch, so that our frames are not printed."""
+    """Wrap the excepthook in force so that our frames are not printed."""
 
     def excepthook(cls: type[BaseException], error: BaseException, tb: TracebackType | None) -> None:
         sys.excepthook = hook
@@ -115,14 +136,14 @@ def _user_part(tb: TracebackType | None) -> TracebackType | None:
     return result
 
 
-# -- the end of whoever asked for this -------------------------------------------------------------------------------
+# -- when whoever runs the script is killed ----------------------------------------------------------------------------
 
 
 def _watch_life(life: int, directory: str) -> None:
-    """Leave a process that ends the script's whole group and removes its files if whoever started it is killed.
+    """Start a process that ends the script's group and removes its files if whoever runs the script is killed.
 
-    It is nobody's child, and in a session of its own: the script sees nothing of it. `life` is the reading end of a
-    pipe that ends with that process, or has a byte when all went well.
+    It is detached and in a session of its own, so the script does not see it. `life` is the reading end of a pipe:
+    a byte means that all went well, its end without one that the writer was killed.
     """
     script = os.getpid()
     between = os.fork()
@@ -151,11 +172,11 @@ def _watch_life(life: int, directory: str) -> None:
         os._exit(0)
 
 
-# -- what is written down --------------------------------------------------------------------------------------------
+# -- the log -----------------------------------------------------------------------------------------------------------
 
 
 def _prepare(directory: str, method: str) -> Callable[[BaseException], None]:
-    """Make `method` the default and listen to what the script starts; return what looks at its exception."""
+    """Make `method` the default and record what the script starts; return what records its exception."""
     owner = os.getpid()
     closing: list[Callable[[], None]] = []
 
@@ -167,18 +188,18 @@ def _prepare(directory: str, method: str) -> Callable[[BaseException], None]:
                 except Exception as trouble:
                     _write(directory, {"trouble": f"{type(trouble).__name__}: {trouble}"})
 
-    # Before multiprocessing is imported: what it does at exit, where it joins its children, comes first then.
+    # Registered before multiprocessing is imported, so that this runs after it has joined its children.
     atexit.register(finish)
     _find_package()
     from pytest_startmethod.scripts import record
 
-    listening = record.listen(directory, method)
+    listening = record.Listening(directory, method)
     closing.append(listening.finish)
     return listening.failed
 
 
 def _find_package() -> None:
-    """Make the package importable from where this file is, whatever ``sys.path`` says."""
+    """Import the package from where this file is, whatever ``sys.path`` says."""
     from importlib.util import module_from_spec, spec_from_file_location
 
     spec = spec_from_file_location(
@@ -192,7 +213,7 @@ def _find_package() -> None:
 
 
 def _write(directory: str, entry: dict[str, Any]) -> None:
-    """Append a line to the log, or do nothing: the script goes on without it."""
+    """Append a line to the log; if that fails, the script goes on without it."""
     import json
 
     try:
@@ -206,7 +227,7 @@ def _write(directory: str, entry: dict[str, Any]) -> None:
 
 
 def read_log(directory: str) -> list[dict[str, Any]]:
-    """Return what was written; a line that was cut short is passed over."""
+    """Return the entries of the log, without a line that was cut short."""
     import json
 
     entries = []
@@ -225,7 +246,7 @@ def read_log(directory: str) -> list[dict[str, Any]]:
 
 
 def temporary_directories(directory: str) -> list[str]:
-    """Return multiprocessing's own temporary directory in the script, which a script that is killed leaves behind."""
+    """Return the script's multiprocessing temporary directories, which it leaves behind when it is killed."""
     named = (entry.get("temporary_directory") for entry in read_log(directory))
     return [path for path in named if isinstance(path, str) and os.path.basename(path).startswith("pymp-")]
 

@@ -1,14 +1,15 @@
-"""Listening in the process of a script: its start method, its launches, the failures of its children."""
+"""Record in the process of a script what it starts, and explain at its end why that failed."""
 
 from __future__ import annotations
 
 import atexit
 import os
+import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from multiprocessing.process import BaseProcess, current_process
 from types import FrameType
 from typing import Any
@@ -24,12 +25,12 @@ from ..launches.reaping import FailedWaits
 from ..launches.recorder import Recorder, Started
 from ..launches.reports import ReportDirectory, raised_from
 from ..model.backends import Backend
+from ..model.child_report import Raised
 from ..model.evidence import Evidence
-from ..model.finding import Finding
+from ..model.finding import Finding, unique
 from ..model.launch import Launch
 from ..model.leg_record import LegRecord
 from ..model.place import Place
-from ..model.server import NotAChild
 from ..source.callers import owner
 from .process import _write
 
@@ -37,78 +38,104 @@ _SHORT = 64
 """A temporary directory with a shorter path leaves room for a socket's."""
 
 
-@dataclass(frozen=True, slots=True)
 class Listening:
-    """What `script_process` calls at the script's end."""
+    """Makes `method` the default, and writes what the script starts to `directory` until `finish` is called."""
 
-    failed: Callable[[BaseException], None]
-    """The script did not catch an exception."""
-    finish: Callable[[], None]
-    """All is over: multiprocessing has joined its children."""
+    def __init__(self, directory: str, method: str) -> None:
+        self._directory = directory
+        self._evidence = Evidence("script", method, "passed")
+        self._open = ExitStack()
+        exchanges = Exchanges()
+        self._recorder = ScriptRecorder(directory, exchanges)
+        self._record = self._open.enter_context(self._recorder.leg("script", method, precheck=False))
+        self._activation = Activation(method)
+        self._activation.in_call = True  # a method that the script sets is in force, as it is for its user
+        self._activation.enter()
+        span = exchanges.span("script")
+        self._open.callback(span.undo)
+        self._reports = ReportDirectory(directory)
+        self._reports.listen_to_starts(span, mp.STDLIB)
+        self._waits = FailedWaits()
+        self._waits.listen(span)
+        if mp.has_forkserver():
+            prefix = _server_prefix(directory)
+            span.put(cpython.process_starter(), "spawnv_passfds", lambda original: _watch_server(original, prefix))
+        self._pid = os.getpid()
+        atexit.register(self._hold)  # after multiprocessing's own, and so called before it
 
+    def _hold(self) -> None:
+        if os.getpid() == self._pid:
+            self._recorder.hold_at_exit(self._record)
 
-def listen(directory: str, method: str) -> Listening:
-    """Make `method` the default and write what is started to `directory`, until `Listening.finish`."""
-    open_ones = ExitStack()
-    exchanges = Exchanges()
-    recorder = ScriptRecorder(directory, exchanges)
-    record = open_ones.enter_context(recorder.leg("script", method, precheck=False))
-    activation = Activation(method)
-    activation.in_call = True  # what the script sets holds: it would for its user
-    activation.enter()
-    span = exchanges.span("script")
-    open_ones.callback(span.undo)
-    reports = ReportDirectory(directory)
-    reports.listen_to_starts(span, mp.STDLIB)
-    waits = FailedWaits()
-    waits.listen(span)
-    if mp.has_forkserver():
-        prefix = _server_prefix(directory)
-        span.put(cpython.process_starter(), "spawnv_passfds", lambda original: _watch_server(original, prefix))
+    def failed(self, error: BaseException) -> None:
+        """Record the exception that ends the script."""
+        # What `_explain` needs. At exit it would be too late: an import that defines a dataclass runs text as code, and
+        # then CPython forgets that a KeyboardInterrupt is to end the process by SIGINT.
+        from ..causes import explain, main_module  # noqa: F401
+        from ..launches import server
 
-    def failed(error: BaseException) -> None:
-        found = _explain(method, record.launches, error, _raised_at(error), waits.calls)
-        if found:
-            _write(directory, {"failure": type(error).__name__, "findings": [each.as_dict() for each in found]})
+        if isinstance(error, SystemExit) and error.code in (None, 0):
+            return
+        self._evidence = replace(
+            self._evidence,
+            outcome="failed",
+            failure=self._recorder.failure_of(error),
+            raised=tuple(map(_raised, chain(error))),
+            raised_at=_raised_at(error),
+            error=type(error).__name__,
+            text=" ".join(str(error).split()),
+            server=server.observe() if self._evidence.method == "forkserver" else None,
+        )
 
-    def finish() -> None:
-        open_ones.close()
+    def finish(self) -> None:
+        """Write down how all ended, and why; called at exit, when multiprocessing has joined its children."""
+        self._open.close()
+        record, recorder = self._record, self._recorder
         recorder.note_held_codes()
         for index, launch in enumerate(record.launches):
-            _write(directory, {"exit": index, "exit_code": launch.exit_code})
-        for failure in record.failures:
-            findings = [each.as_dict() for each in failure.findings]
-            _write(directory, {"failure": failure.error, "findings": findings})
-        for override in activation.overrides:
+            _write(self._directory, {"exit": index, "exit_code": launch.exit_code})
+        evidence = replace(
+            self._evidence,
+            launches=tuple(record.launches),
+            tasks=tuple(record.tasks),
+            failures=tuple(record.failures),
+            reports=self._reports.read(),
+            unreturned=tuple(self._reports.unreturned),
+            overrides=tuple(self._activation.overrides),
+            not_children=tuple(self._waits.calls),
+        )
+        _write(self._directory, {"findings": [each.as_dict() for each in _explain(evidence)]})
+        for override in self._activation.overrides:
             place = override.place
             where = [place.file, place.line] if place is not None else None
-            _write(directory, {"override": override.method, "place": where})
+            _write(self._directory, {"override": override.method, "place": where})
         for trouble in recorder.troubles:
-            _write(directory, {"trouble": trouble})
-
-    def hold() -> None:
-        if os.getpid() == owner_pid:
-            recorder.hold_at_exit(record)
-
-    owner_pid = os.getpid()
-    atexit.register(hold)  # after multiprocessing's own, and so called before it
-    return Listening(failed, finish)
+            _write(self._directory, {"trouble": trouble})
 
 
-def _explain(
-    method: str,
-    launches: Sequence[Launch],
-    error: BaseException,
-    place: Place | None,
-    waits: Sequence[NotAChild] = (),
-) -> tuple[Finding, ...]:
-    """Return what an exception in the script owes to its start method."""
-    from ..causes import forkserver
-    from ..launches import server
+def _explain(evidence: Evidence) -> tuple[Finding, ...]:
+    """Return why the script or its children failed, first what comes of its being the main module."""
+    from ..causes import main_module
+    from ..causes.explain import explain
 
-    raised = tuple(raised_from(exception_as_dict(each)) for each in chain(error))
-    evidence = Evidence("script", method, "failed", launches=tuple(launches), raised_at=place, raised=raised)
-    return tuple(forkserver.findings(replace(evidence, server=server.observe(), not_children=waits)))
+    if evidence.outcome == "passed":
+        if not any(each.error for each in evidence.reports) and not any(each.exit_code for each in evidence.launches):
+            return explain(evidence) if evidence.failures else ()
+        evidence = replace(evidence, outcome="failed")
+    main = sys.modules["__main__"]
+    name = getattr(getattr(main, "__spec__", None), "name", None)
+    ours = main_module.findings(evidence.reports, evidence.raised, str(getattr(main, "__file__", "")), name)
+    known = {(each.code, each.line) for each in ours}
+    # of a child that dies while it imports the script
+    symptoms = ("SM201", "SM402", "SM404", "SM408") if any(each.code == "SM401" for each in ours) else ()
+    theirs = [each for each in explain(evidence) if (each.code, each.line) not in known and each.code not in symptoms]
+    return unique([*ours, *theirs])
+
+
+def _raised(error: BaseException) -> Raised:
+    """Return an exception; of a remote traceback with all of its text."""
+    raised = raised_from(exception_as_dict(error))
+    return replace(raised, message=str(error)) if raised.type.endswith("RemoteTraceback") else raised
 
 
 def _raised_at(error: BaseException) -> Place | None:
@@ -158,7 +185,6 @@ class ScriptRecorder(Recorder):
 
     def _failed(self, record: LegRecord, launch: Launch, error: BaseException) -> None:
         super()._failed(record, launch, error)
-        launch.findings += self._guarded(_explain, launch.method, [launch], error, launch.place) or ()
         self._note(record, launch)
 
     def _note(self, record: LegRecord, launch: Launch) -> None:
@@ -234,4 +260,5 @@ def launch_from(entry: Mapping[str, Any], leg: str) -> Launch:
         exit_code=entry["exit_code"],
         error=entry["error"],
         findings=tuple(map(Finding.from_dict, entry.get("findings", ()))),
+        in_script=True,
     )

@@ -1,4 +1,4 @@
-"""Run a script as ``python script.py`` would, under a start method, and say what it started and why that failed."""
+"""Run a script or module under a start method, as ``python`` would, and explain why its processes failed."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ from types import FrameType
 from typing import IO, Any, Literal
 
 from .._compat import cpython
-from ..causes import main_guard
+from ..causes import main_module
 from ..launches.reports import ReportDirectory
+from ..model import methods
 from ..model.child_report import ChildReport
-from ..model.finding import Finding
+from ..model.finding import Finding, unique
 from ..model.launch import Launch
 from . import process as script_process
 from . import record
 
 _POLL_SECONDS = 0.02
 _GUARD_SECONDS = 1.0
-"""How long a script may go on after a child failed for want of a main guard: most end by themselves."""
+"""How long a script may go on after a child failed because of a missing main guard: most end by themselves."""
 _SETTLE_SECONDS = 1.0
-"""How long what the script started may live on after it: a forkserver and a resource tracker end at their own pace."""
+"""How long processes of the script may outlive it: a forkserver and a resource tracker end at their own pace."""
 _TERM_SECONDS = 0.5
 _KILL_SECONDS = 2.0
 _TAIL_LINES = 20
@@ -37,29 +38,30 @@ _TAIL_LINES = 20
 
 @dataclass(frozen=True, slots=True)
 class ScriptRun:
-    """A script that was run to its end, or ended."""
+    """A script that has run, or was ended."""
 
     script: str
-    """Its path, absolute."""
+    """Its absolute path; of ``-m``, the module's name."""
     args: tuple[str, ...]
     method: str
     returncode: int
-    """Its exit status; negative: the number of the signal that ended it."""
+    """Its exit status; if negative, the number of the signal that ended it."""
     stdout: str
     """Empty if it was not captured."""
     stderr: str
     launches: tuple[Launch, ...] = ()
     """The processes that it started itself, in order; not those of its children."""
     findings: tuple[Finding, ...] = ()
+    """Why processes did not start or failed."""
     ended: Literal["", "main guard", "time limit"] = ""
-    """Why it was ended before its time."""
+    """Why we ended it, if we did."""
     notes: tuple[str, ...] = ()
-    """What else should be known: a start method that the script set, a failure of our own."""
+    """A start method that the script set; a failure of the plugin's."""
     reports: tuple[ChildReport, ...] = ()
-    """What its children said of their failures."""
+    """What its children reported of their failures."""
 
     def check(self) -> ScriptRun:
-        """Return the run itself. Raises AssertionError with the end of its errors if its status is not 0."""
+        """Return the run itself. Raises AssertionError with the last lines of its errors if its status is not 0."""
         __tracebackhide__ = True
         if self.returncode != 0:
             raise AssertionError("\n".join([f"{self.outcome} under {self.method}", *self._tail()]))
@@ -67,7 +69,7 @@ class ScriptRun:
 
     @property
     def outcome(self) -> str:
-        """How it ended, in words."""
+        """How it ended: ``"build.py exited with 1"``."""
         name = os.path.basename(self.script)
         if self.ended:
             return f"{name} was ended ({self.ended})"
@@ -80,7 +82,7 @@ class ScriptRun:
         return [*(["..."] if len(lines) > _TAIL_LINES else []), *lines[-_TAIL_LINES:]]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the run as builtins that JSON can hold."""
+        """Return the run as builtins for JSON."""
         return {
             "schema": 1,
             "script": self.script,
@@ -101,95 +103,53 @@ def run(
     timeout: float | None = None,
     cwd: str | os.PathLike[str] | None = None,
     env: Mapping[str, str] | None = None,
-    input: str | None = None,  # noqa: A002 - as subprocess.run calls it
+    input: str | None = None,  # noqa: A002 - as in subprocess.run
     capture: bool = True,
     leg: str = "script",
 ) -> ScriptRun:
     """Run `script` with `args` in a process of its own, with `method` as the default start method.
 
-    `timeout` is in seconds, for the whole script. `cwd`, `env` and `input` are those of `subprocess.run`; without
-    `input` there is nothing to read. Without `capture` the three streams are the caller's own, and so is Ctrl-C.
-    Whatever way it ends, nothing that it started is left. Raises FileNotFoundError if there is no such script,
-    ValueError for a method that this platform lacks.
-    """
-    path = os.path.join(os.path.abspath(cwd or os.curdir), script)
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"no such script: {os.fspath(script)}")
-    import multiprocessing
+    ``run("-m", "package.module", ...)`` runs a module as ``python -m`` does. `timeout` is in seconds, for the whole
+    script. `cwd`, `env` and `input` are those of `subprocess.run`; without `input` standard input is empty. Without
+    `capture` the script has the caller's three streams, and Ctrl-C. However it ends, no process of it is left.
 
-    methods = multiprocessing.get_all_start_methods()
-    if method not in methods:
-        raise ValueError(f"unknown start method {method!r} (choose from {', '.join(sorted(methods))})")
+    Raises FileNotFoundError if there is no such script, ValueError for a method that this platform lacks.
+    """
+    name = os.fspath(script)
+    if name != "-m" and not os.path.isfile(os.path.join(os.path.abspath(cwd or os.curdir), name)):
+        raise FileNotFoundError(f"no such script: {name}")
+    if method not in methods.available():
+        raise ValueError(f"unknown start method {method!r} (choose from {', '.join(sorted(methods.available()))})")
     directory = ReportDirectory.create()
+    words = [sys.executable, *cpython.interpreter_flags(), script_process.__file__, directory.path]
     try:
-        return _run(
-            directory, path, os.fspath(script), [*map(str, args)], method, timeout, cwd, env, input, capture, leg
-        )
+        with _streams(input, capture) as streams, _life_line() as life, _Interrupts(noted=not capture) as interrupts:
+            keywords: dict[str, Any] = {"start_new_session": True, "pass_fds": (life,)} if life >= 0 else {}
+            words += [str(life), method, name, *map(str, args)]
+            process = subprocess.Popen(words, **keywords, **streams, cwd=cwd, env=env)
+            try:
+                ended = _watch(process, directory, timeout, interrupts)
+                size = _size(streams["stderr"])  # what its processes print as they are ended is not its own
+                if not ended:
+                    _settle(process)
+            finally:
+                end(process)
+            out, err = _text(streams["stdout"]), _text(streams["stderr"], size if ended else None)
+        reports, log = directory.read(), script_process.read_log(directory.path)
     finally:
         for each in script_process.temporary_directories(directory.path):
             shutil.rmtree(each, ignore_errors=True)
         directory.remove()
-
-
-def _run(
-    directory: ReportDirectory,
-    path: str,
-    script: str,
-    args: Sequence[str],
-    method: str,
-    timeout: float | None,
-    cwd: str | os.PathLike[str] | None,
-    env: Mapping[str, str] | None,
-    text: str | None,
-    capture: bool,
-    leg: str,
-) -> ScriptRun:
-    flags = cpython.interpreter_flags()
-    command = [sys.executable, *flags, script_process.__file__, directory.path]
-    with (
-        _streams(text, capture) as (stdin, stdout, stderr),
-        _life_line() as life,
-        _Interrupts(noted=not capture) as interrupts,
-    ):
-        keywords: dict[str, Any] = {"start_new_session": True, "pass_fds": (life,)} if life >= 0 else {}
-        process = subprocess.Popen(
-            [*command, str(life), method, script, *args],
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
-            cwd=cwd,
-            env=env,
-            **keywords,
-        )
-        try:
-            ended = _watch(process, directory, path, timeout, interrupts)
-            size = _size(stderr)  # what is ended now complains of it, which is none of the script's words
-            if not ended:
-                _settle(process)
-        finally:
-            end(process)
-        out, err = _text(stdout), _text(stderr, size if ended else None)
-    reports = directory.read()
-    log = script_process.read_log(directory.path)
-    return ScriptRun(
-        script=path,
-        args=tuple(args),
-        method=method,
-        returncode=process.returncode,
-        stdout=out,
-        stderr=err,
-        launches=_launches(log, leg),
-        findings=_findings(log, reports, path),
-        ended=ended,
-        notes=_notes(log),
-        reports=reports,
-    )
+    path = args[0] if name == "-m" else os.path.join(os.path.abspath(cwd or os.curdir), name)
+    rest = tuple(map(str, args[1:] if name == "-m" else args))
+    launches, findings, notes = _launches(log, leg), _findings(log, reports), _notes(log)
+    return ScriptRun(path, rest, method, process.returncode, out, err, launches, findings, ended, notes, reports)
 
 
 class _Interrupts:
-    """Counts Ctrl-C in the place of raising KeyboardInterrupt, which could come where the script is not known yet.
+    """Counts Ctrl-C instead of raising KeyboardInterrupt, which could come before the script is known.
 
-    The second one raises. Without `noted`, and where the handler is somebody else's, each is as it was.
+    The second one raises. Without `noted`, or with a handler that is not Python's own, nothing changes.
     """
 
     def __init__(self, *, noted: bool) -> None:
@@ -214,13 +174,9 @@ class _Interrupts:
 
 
 def _watch(
-    process: subprocess.Popen[bytes],
-    directory: ReportDirectory,
-    script: str,
-    timeout: float | None,
-    interrupts: _Interrupts,
+    process: subprocess.Popen[bytes], directory: ReportDirectory, timeout: float | None, interrupts: _Interrupts
 ) -> Literal["", "main guard", "time limit"]:
-    """Wait for the script; say why it must be ended, if it must."""
+    """Wait for the script; return why it must be ended, if it must."""
     start = time.monotonic()
     unguarded: float | None = None
     known, interrupted = 0, False
@@ -231,7 +187,7 @@ def _watch(
         except subprocess.TimeoutExpired:
             pass
         if interrupts.count and not interrupted:
-            # A terminal sends it to every process of its foreground; the script is in a session of its own.
+            # A terminal sends it to the processes of its foreground group; the script is in a session of its own.
             interrupted = True
             _signal_group(process, signal.SIGINT)
         now = time.monotonic()
@@ -240,7 +196,7 @@ def _watch(
         files = _count(directory)
         if unguarded is None and files != known:
             known = files
-            if main_guard.find(directory.read(), script) is not None:
+            if main_module.find(directory.read(), "") is not None:
                 unguarded = now
         if unguarded is not None and now - unguarded > _GUARD_SECONDS:
             return "main guard"
@@ -253,7 +209,7 @@ def _count(directory: ReportDirectory) -> int:
         return 0
 
 
-# -- what came of it -------------------------------------------------------------------------------------------------
+# -- the result --------------------------------------------------------------------------------------------------------
 
 
 def _launches(log: Sequence[Mapping[str, Any]], leg: str) -> tuple[Launch, ...]:
@@ -267,15 +223,15 @@ def _launches(log: Sequence[Mapping[str, Any]], leg: str) -> tuple[Launch, ...]:
     return tuple(launches.values())
 
 
-def _findings(log: Sequence[Mapping[str, Any]], reports: Sequence[ChildReport], script: str) -> tuple[Finding, ...]:
-    guard = main_guard.find(reports, script)
-    found = [] if guard is None else [guard]
-    for entry in log:
-        found += [Finding.from_dict(each) for each in entry.get("findings", ())]
-    kept: dict[object, Finding] = {}
-    for each in found:
-        kept.setdefault((each.code, each.path, each.file, each.line), each)
-    return tuple(kept.values())
+def _findings(log: Sequence[Mapping[str, Any]], reports: Sequence[ChildReport]) -> tuple[Finding, ...]:
+    """Return what the script's process found; of one that was killed, what its children's reports say."""
+    found = [Finding.from_dict(each) for entry in log if "launch" not in entry for each in entry.get("findings", ())]
+    if not any("findings" in entry and "launch" not in entry for entry in log):
+        for entry in log:
+            if "main" in entry:
+                found += main_module.findings(reports, (), entry["main"], entry["module"])
+        found += [Finding.from_dict(each) for entry in log for each in entry.get("findings", ())]
+    return unique(found)
 
 
 def _notes(log: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
@@ -293,15 +249,15 @@ def _notes(log: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
 
 
 @contextmanager
-def _streams(text: str | None, capture: bool) -> Iterator[tuple[Any, Any, Any]]:
-    """Yield standard input, output and error for the script. Files: nobody has to read them for it to go on."""
+def _streams(text: str | None, capture: bool) -> Iterator[dict[str, Any]]:
+    """Yield the script's standard streams. They are files, so that it never waits for somebody to read a pipe."""
     if not capture:
-        yield None, None, None
+        yield dict.fromkeys(("stdin", "stdout", "stderr"))
         return
     with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
         stdin.write((text or "").encode())
         stdin.seek(0)
-        yield stdin, stdout, stderr
+        yield {"stdin": stdin, "stdout": stdout, "stderr": stderr}
 
 
 def _size(stream: IO[bytes] | None) -> int:
@@ -317,7 +273,7 @@ def _text(stream: IO[bytes] | None, size: int | None = None) -> str:
 
 @contextmanager
 def _life_line() -> Iterator[int]:
-    """Yield the end of a pipe for `script_process`: it ends without a byte if this process is killed."""
+    """Yield the reading end of a pipe for the script's process: it ends without a byte if this process is killed."""
     if os.name != "posix":
         yield -1
         return
@@ -332,7 +288,7 @@ def _life_line() -> Iterator[int]:
 
 
 def _above_the_streams(descriptor: int) -> int:
-    """Return a descriptor that is none of the standard streams, which a process may have been started without."""
+    """Return a descriptor above those of the standard streams, which this process may have been started without."""
     if descriptor > 2:
         return descriptor
     import fcntl
@@ -347,9 +303,9 @@ def _above_the_streams(descriptor: int) -> int:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """End the script and all that is left of what it started, first by SIGTERM; returns when they are gone.
+    """End the script and every process of it, first by SIGTERM; return when they are gone.
 
-    A resource tracker passes over SIGTERM and removes what the others leave in shared memory.
+    The resource tracker ignores SIGTERM, and removes what the others leave in shared memory.
     """
     if os.name != "posix":
         process.kill()
@@ -377,7 +333,7 @@ def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:
 
 
 def _gone(process: subprocess.Popen[bytes], seconds: float) -> bool:
-    """Wait until the script and its group have ended; say whether they have within `seconds`."""
+    """Return whether the script and its group end within `seconds`."""
     deadline = time.monotonic() + seconds
     while process.poll() is None or _members(process.pid):
         if time.monotonic() > deadline:
@@ -387,7 +343,7 @@ def _gone(process: subprocess.Popen[bytes], seconds: float) -> bool:
 
 
 def _members(group: int) -> bool:
-    """Say whether a process of the group is alive. One that has ended and was not waited for yet is not."""
+    """Return whether a process of the group is alive; a zombie is not."""
     try:
         os.killpg(group, 0)
     except ProcessLookupError:

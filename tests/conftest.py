@@ -24,7 +24,7 @@ import pytest
 
 import pytest_startmethod
 
-pytest_plugins = ["pytester"]
+pytest_plugins = ["pytester", "examples_run"]
 
 Where = Literal["in-process", "subprocess", "xdist"]
 

@@ -2,51 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
-import shutil
 import sys
-from pathlib import Path
 
 import pytest
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+from examples_run import EXAMPLES
+
 METHODS = ("fork", "spawn", "forkserver")
 
 pytestmark = pytest.mark.skipif(
     len(multiprocessing.get_all_start_methods()) < 3, reason="the examples are written for all three methods"
 )
-
-KEEP = """
-    import json
-
-    class Keep:
-        def pytest_runtest_logreport(self, report):
-            if hasattr(report, "startmethod"):
-                with open("facts.jsonl", "a") as file:
-                    file.write(json.dumps(report.startmethod) + "\\n")
-
-    def pytest_configure(config):
-        if not hasattr(config, "workerinput"):
-            config.pluginmanager.register(Keep())
-"""
-
-
-@pytest.fixture
-def run(session):
-    """Run one file of examples; return test name -> method -> the leg's result."""
-
-    def run_file(name, **options):
-        shutil.copy(EXAMPLES / name, session.path)
-        session.file(keep_facts=KEEP).plugin("keep_facts")
-        session.run("--start-methods=all", name, **options)
-        tests = {}
-        for line in (session.path / "facts.jsonl").read_text().splitlines():
-            leg = json.loads(line)
-            tests.setdefault(leg["test"].partition("::")[2], {})[leg["method"]] = leg
-        return tests
-
-    return run_file
 
 
 def outcomes(legs):
@@ -68,10 +35,10 @@ def line_of(name, text):
 NEEDS_FORK = ["passed", "failed", "failed"]
 
 
-def test_classics(run):
+def test_classics(examples):
     """The four classics differ as their texts say."""
     name = "test_classics.py"
-    tests = run(name)
+    tests = examples.files[name]
     assert list(map(outcomes, tests.values())) == [NEEDS_FORK, NEEDS_FORK, ["failed"] * 3, NEEDS_FORK]
     assert findings(tests["test_lambda_reads_a_global"]) == [("SM101", "target", line_of(name, "lambda:"))]
     assert findings(tests["test_function_closes_over_a_local"]) == [("SM101", "target", line_of(name, "def triple"))]
@@ -97,10 +64,10 @@ CAUSES = {
 }
 
 
-def test_each_way_not_to_pickle(run):
+def test_each_way_not_to_pickle(examples):
     """One example for each code of the SM1xx family, with its path and line."""
     name = "test_pickling.py"
-    tests = run(name)
+    tests = examples.files[name]
     assert {test: outcomes(legs) for test, legs in tests.items()} == dict.fromkeys(
         [*CAUSES, "test_too_deep"], NEEDS_FORK
     )
@@ -128,10 +95,10 @@ STATE = {
 }  # fmt: skip
 
 
-def test_each_way_to_see_other_values(run):
+def test_each_way_to_see_other_values(examples):
     """One example for each code of the SM3xx family, with the name, the line that reads it, and nothing else."""
     name = "test_state.py"
-    tests = run(name)
+    tests = examples.files[name]
     assert {test: outcomes(legs) for test, legs in tests.items()} == {t: row[0] for t, row in STATE.items()}
     for test, (words, code, path, text) in STATE.items():
         for method, word in zip(METHODS, words, strict=True):
@@ -154,9 +121,9 @@ CHILDREN = {
 }
 
 
-def test_each_way_in_which_a_child_goes_wrong(run):
+def test_each_way_in_which_a_child_goes_wrong(examples):
     """One example for each code of the SM2xx and SM4xx families."""
-    tests = run("test_children.py")
+    tests = examples.files["test_children.py"]
     assert {test: outcomes(legs) for test, legs in tests.items()} == {t: o for t, (o, _) in CHILDREN.items()}
     for test, (words, codes) in CHILDREN.items():
         for method, word in zip(METHODS, words, strict=True):
@@ -164,10 +131,10 @@ def test_each_way_in_which_a_child_goes_wrong(run):
             assert found == (codes if word == "failed" else []), (test, method)
 
 
-def test_each_way_to_test_nothing(run):
+def test_each_way_to_test_nothing(examples):
     """One example for each code of the SM5xx family."""
     name = "test_vacuous.py"
-    tests = run(name)
+    tests = examples.files[name]
     assert {test: outcomes(legs) for test, legs in tests.items()} == {
         **dict.fromkeys(["test_starts_nothing", "test_pinned_method", "test_fixture_started_earlier"], ["passed"] * 3),
         "test_declares_fork_only": ["passed", "skipped", "skipped"],

@@ -7,20 +7,16 @@ import multiprocessing
 import os
 import re
 import shlex
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from examples_run import EXAMPLES, ROOT, command
 from pytest_startmethod.model.codes import CAUSES
 from pytest_startmethod.session.options import DISCOVER, OPTIONS, VERIFY, flag
 
-ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-EXAMPLES = ROOT / "examples"
 KINDS = ("pickling", "loading", "state", "children", "vacuous", "forkserver")
 """The pages of the causes, in the order of their codes: the first has SM1.., the second SM2.."""
 PAGES = {
@@ -75,31 +71,14 @@ def test_every_block_is_of_a_kind_that_is_tested_here():
 # -- transcripts -------------------------------------------------------------------------------------------------------
 
 
-def run(command: str, folder: Path) -> str:
+def run(line: str, folder: Path) -> str:
     """Run a transcript's command in a copy of what it needs, and return what it prints."""
-    shutil.copytree(EXAMPLES, folder / "examples", ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
-    (folder / "pytest.ini").write_text("[pytest]\n")
     for block in blocks("python"):
         name = block.lines[0].removeprefix("# ")
         (folder / name).write_text("\n".join(block.lines) + "\n", encoding="utf-8")
-    words = shlex.split(command)
+    words = shlex.split(line)
     tool = {"python": [], "pytest": ["-m", "pytest", "-p", "pytest_startmethod.plugin", "-p", "no:cacheprovider"]}
-    environment = {
-        **os.environ,
-        "COLUMNS": "80",
-        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-        "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]),
-    }
-    for name in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS", "CI", "BUILD_NUMBER", "FORCE_COLOR", "PY_COLORS"):
-        environment.pop(name, None)
-    done = subprocess.run(
-        [sys.executable, *tool[words[0]], *words[1:]],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = command(folder, *tool[words[0]], *words[1:])
     assert done.stderr == ""
     return done.stdout.replace(f"{folder}{os.sep}", "")
 
@@ -114,9 +93,9 @@ def find(chunk: list[str], lines: list[str], start: int) -> int:
 
 
 @shows_all_methods
-def test_excerpts_are_printed_by_the_examples(tmp_path):
+def test_excerpts_are_printed_by_the_examples(examples):
     """What a cause's section quotes is among what the examples print."""
-    lines = run("pytest --start-methods=all examples", tmp_path).splitlines()
+    lines = examples.out.splitlines()
     for block in blocks("text"):
         assert block.section[:5] in CAUSES
         find(block.lines, lines, 0)
@@ -241,12 +220,12 @@ def test_coverage_settings_measure_children_of_all_methods(tmp_path):
         "    with ProcessPoolExecutor(1) as executor:\n"
         "        assert list(executor.map(getattr(shop, f'executor_{start_method}'), [3])) == [9]\n"
     )
-    for command in (
+    for line in (
         "python -m coverage run -m pytest -p pytest_startmethod.plugin test_shop.py",
         "python -m coverage combine -q",
         "python -m coverage json -q -o coverage.json",
     ):
-        out = run(command, tmp_path)
+        out = run(line, tmp_path)
     report = json.loads((tmp_path / "coverage.json").read_text())["files"]["shop.py"]
     missing = {(tmp_path / "shop.py").read_text().splitlines()[line - 1] for line in report["missing_lines"]}
     assert (missing, report["summary"]["percent_covered"]) == (set(), 100.0), out

@@ -20,6 +20,7 @@ from types import FunctionType
 from typing import Any, Literal
 from unittest import mock
 
+import hypothesis
 import pytest
 
 import pytest_startmethod
@@ -31,6 +32,13 @@ Where = Literal["in-process", "subprocess", "xdist"]
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # As a shell leaves it to what it runs in the background: children would not be interrupted either.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Property tests: a few inputs each, the same ones in each run. PROPERTY_INPUTS=5000 tries that many new ones.
+hypothesis.settings.register_profile("few", max_examples=30, deadline=None, derandomize=True, database=None)
+hypothesis.settings.register_profile(
+    "many", max_examples=int(os.environ.get("PROPERTY_INPUTS", "0")) or 1, deadline=None, print_blob=True
+)
+hypothesis.settings.load_profile("many" if "PROPERTY_INPUTS" in os.environ else "few")
 
 HERE = Path(__file__).parent
 SOURCE = HERE.parent / "src"

@@ -65,7 +65,7 @@ def blocks(language: str) -> list[Block]:
 
 def test_every_block_is_of_a_kind_that_is_tested_here():
     """A new kind of block needs a new test."""
-    assert {block.language for block in BLOCKS} == {"console", "python", "sh", "text", "toml"}
+    assert {block.language for block in BLOCKS} == {"console", "mermaid", "python", "sh", "text", "toml"}
 
 
 # -- transcripts -------------------------------------------------------------------------------------------------------

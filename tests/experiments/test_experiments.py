@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 
 from pytest_startmethod.causes import explain
-from pytest_startmethod.experiments.plan import ByValue, Outcome, Replay, Trial, plan
+from pytest_startmethod.experiments import plan
+from pytest_startmethod.experiments.plan import ByValue, Outcome, Replay, Trial
 from pytest_startmethod.model import codes
 from pytest_startmethod.model.finding import Finding
 

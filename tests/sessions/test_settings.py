@@ -72,6 +72,16 @@ METHODS = "(valid: all, default, or a list of fork, spawn, forkserver)"
         ),
         (
             {},
+            ["--start-methods-timeout=1e19"],
+            "ERROR: --start-methods-timeout: '1e19' is not valid (valid: auto, a number of seconds, or 0 for no limit)",
+        ),
+        (
+            {"start_methods_user_code": '"'},
+            [],
+            "ERROR: ini key start_methods_user_code: No closing quotation",
+        ),
+        (
+            {},
             ["--start-methods-vacuous=off"],
             "ERROR: --start-methods-vacuous: 'off' is not valid (valid: report, fail, ignore)",
         ),
@@ -187,6 +197,17 @@ class Loud:
             (),
             {"timeout": float("inf")},
             "timeout: inf is not a number of seconds (valid: a positive number, or 0 for no limit)",
+        ),
+        (
+            (),
+            {"timeout": 10**5000},
+            "timeout: a number above 1000000000 is not a number of seconds "
+            "(valid: a positive number, or 0 for no limit)",
+        ),
+        (
+            (),
+            {"timeout": 1e19},
+            "timeout: 1e+19 is not a number of seconds (valid: a positive number, or 0 for no limit)",
         ),
         (
             (),

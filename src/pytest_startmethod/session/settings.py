@@ -16,8 +16,12 @@ if TYPE_CHECKING:
     from ..model.backends import Backend
 
 
+MOST_SECONDS = 1e9
+"""The longest limit, three decades: the timers of an operating system overflow somewhere above."""
+
+
 class SettingsError(ValueError):
-    """An option, ini key or marker that cannot be meant; the message is one line for the user."""
+    """An option, ini key or marker with an invalid value; the message is one line for the user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +116,7 @@ def _given_list(config: pytest.Config, key: str) -> tuple[list[str], str]:
 def _ini(config: pytest.Config, key: str) -> Any:
     try:
         return config.getini(key)
-    except TypeError as error:  # from pytest 9.2 on it is a UsageError that says the same
+    except Exception as error:  # ValueError, TypeError or, from 9.2 on, UsageError
         raise SettingsError(f"ini key {key}: {error}") from None
 
 
@@ -174,7 +178,7 @@ def _limit(text: str, source: str) -> float | None:
         seconds = float(text)
     except ValueError:
         seconds = -1.0
-    if not 0 <= seconds < float("inf"):
+    if not 0 <= seconds <= MOST_SECONDS:
         raise SettingsError(f"{source}: {text!r} is not valid (valid: auto, a number of seconds, or 0 for no limit)")
     return seconds
 
@@ -263,7 +267,10 @@ def _vacuous(value: object) -> str | None:
 def _timeout(value: object) -> float | None:
     if value is None:
         return None
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < float("inf"):
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MOST_SECONDS:
         return float(value)
-    text = repr(value) if type(value) in (str, int, float, bool) else f"an object of type {type(value).__name__}"
+    if isinstance(value, int) and abs(value) > MOST_SECONDS:  # its digits may be more than Python would print
+        text = f"a number {'above' if value > 0 else 'below minus'} {MOST_SECONDS:.0f}"
+    else:
+        text = repr(value) if type(value) in (str, int, float, bool) else f"an object of type {type(value).__name__}"
     raise SettingsError(f"timeout: {text} is not a number of seconds (valid: a positive number, or 0 for no limit)")

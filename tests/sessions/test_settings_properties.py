@@ -1,0 +1,90 @@
+"""Whatever an option, an ini key or a marker holds: one line for the user, or settings; never a traceback."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from pytest_startmethod.session import options
+from pytest_startmethod.session.settings import Marker, Settings, SettingsError, from_config, parse_marker
+
+KEYS = [*options.OPTIONS, options.DISCOVER, options.VERIFY, options.USER_CODE]
+
+MEANT = ("all", "default", "fork", "fork,spawn", "auto", "0", "off", "report", "error", "fail", "true", "r.json")
+NOT_MEANT = ("", " ", "spawn,,", "-1", "1e19", "nan", "inf", "1_0", "no", "/", ".", '"', "'", "\\", "a b", "billiard:x")
+words = st.sampled_from(MEANT + NOT_MEANT)
+# What a line of an ini file and an argument of a process can hold.
+texts = words | st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zl", "Zp"]), max_size=12)
+
+# -- markers -----------------------------------------------------------------------------------------------------------
+
+
+class Odd:
+    """An object of the user's that answers nothing."""
+
+    def __getattribute__(self, name):
+        raise AssertionError("nobody asks for this")
+
+    __repr__ = __str__ = __eq__ = __bool__ = __float__ = __lt__ = __hash__ = __getattribute__
+
+
+anything = (
+    texts
+    | st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.complex_numbers()
+    | st.binary(max_size=4)
+    | st.decimals()
+    | st.builds(Odd)
+    | st.lists(words, max_size=2)
+    | st.tuples(words, words)
+    | st.builds(pytest.param, words)
+    | st.builds(pytest.param, words, id=st.none() | words)
+)
+
+
+@given(
+    st.lists(anything, max_size=3),
+    st.dictionaries(st.sampled_from(["vacuous", "timeout", "timeouts"]), anything, max_size=2),
+)
+@example([], {"timeout": 10**400})
+@example([], {"timeout": -(10**5000)})
+def test_a_marker_is_understood_or_refused(args, kwargs):
+    """With a message that is one line."""
+    try:
+        marker = parse_marker(tuple(args), kwargs)
+    except SettingsError as error:
+        assert "\n" not in str(error)  # noqa: PT017 - whether there is an error is not the question
+    else:
+        assert type(marker) is Marker
+        assert marker.timeout is None or 0 <= marker.timeout < float("inf")
+
+
+# -- options and ini keys ----------------------------------------------------------------------------------------------
+
+
+@given(
+    st.dictionaries(st.sampled_from(KEYS), texts, max_size=4),
+    st.dictionaries(st.sampled_from(list(options.OPTIONS)), texts, max_size=4),
+)
+@example({"start_methods_user_code": '"'}, {})
+@example({}, {"start_methods_timeout": "1e19"})
+@example({"start_methods_discover": "perhaps"}, {})
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_options_are_understood_or_refused(pytester, monkeypatch, ini, given_options):
+    """By pytest itself, or with one line of ours."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    lines = [f"{key} = {value}\n" for key, value in ini.items()]
+    (pytester.path / "pytest.ini").write_text("[pytest]\n" + "".join(lines), encoding="utf-8")
+    arguments = [f"{options.flag(key)}={value}" for key, value in given_options.items()]
+    try:
+        found = from_config(pytester.parseconfig("-p", "pytest_startmethod.plugin", *arguments))
+    except SettingsError as error:
+        assert "\n" not in str(error)  # noqa: PT017 - whether there is an error is not the question
+    except pytest.UsageError:
+        pass
+    else:
+        assert type(found) is Settings

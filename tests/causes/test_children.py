@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing.context
 import multiprocessing.popen_fork
 import multiprocessing.synchronize
@@ -168,6 +169,72 @@ def test_an_import_that_starts_processes_is_told_so(tmp_path: Path) -> None:
     assert finding.fix == (
         'start processes in a function or under `if __name__ == "__main__":`, not when the module loads'
     )
+
+
+def test_import_that_a_library_refuses_points_at_the_users_line(tmp_path: Path) -> None:
+    """What the parent did before (``django.setup()`` in a conftest.py) is to be done in the child, and no file moved."""
+    file, models = str(tmp_path / "mailer.py"), f"{tmp_path}{os.sep}site-packages{os.sep}lib{os.sep}models.py"
+    frames = imports(
+        Path(file), Frame(file, 3, "<module>", "import lib.models"), Frame(models, 5, "<module>", "check()")
+    )
+    raised = Raised("lib.NotReady", "Apps aren't loaded yet.", (*frames, Frame(models, 9, "check", "raise NotReady")))
+    finding = load_finding(Unloaded(raised, task=True), Parent({}))
+    assert (finding.code, finding.file, finding.line) == ("SM201", file, 3)
+    assert finding.fix == (
+        "what had made that import possible in the parent (a conftest.py, a fixture, the main module) has not run in "
+        f"the child: do the same there first, in a pool's initializer or at the top of {file}, above line 3"
+    )
+
+
+RAISING = (Frame("/p/work.py", 9, "run", "import models"), Frame("/p/models.py", 2, "<module>", "check()"))
+
+
+@pytest.mark.parametrize("how", ["process", "task"])
+def test_import_within_a_function_that_raises_in_the_child(how) -> None:
+    """SM201 with the child's own exception, of a process by its report, of a task by the traceback that was sent."""
+    raised = Raised("RuntimeError", "not set up", RAISING)
+    parent = Parent({"models": module_at("models", Path("/p/models.py"))})
+    reports, remote = ([report("run", raised)], ()) if how == "process" else ([], (raised,))
+    (finding,) = findings(reports, [launch()], parent, remote=remote)
+    assert (finding.code, finding.file, finding.line) == ("SM201", "/p/models.py", 2)
+    assert finding.message == "the spawn child failed while it imported /p/models.py: RuntimeError: not set up"
+
+
+@pytest.mark.parametrize(
+    ("frames", "modules", "method"),
+    [
+        (RAISING[:1], {"models"}, "spawn"),
+        (RAISING, set(), "spawn"),
+        (RAISING[1:], {"models"}, "spawn"),
+        (RAISING, {"models"}, "fork"),
+    ],
+    ids=["no import", "the parent has not imported it", "the main module", "fork"],
+)
+def test_other_exceptions_of_a_function_are_no_import(frames, modules, method) -> None:
+    """What the user's function raises is its own affair."""
+    parent = Parent({name: module_at(name, Path(f"/p/{name}.py")) for name in modules})
+    given = Evidence("", method, "failed", remote=(Raised("RuntimeError", "no", frames),), parent=parent)
+    assert explain(given) == ()
+
+
+def test_directory_that_was_on_sys_path_for_a_while(project: Path) -> None:
+    """A module that the import system found there, which it cannot find again, was not loaded by its path."""
+    (project / "tests" / "for_a_while.py").write_text("")
+    root = str(project / "tests")
+    sys.path.insert(0, root)
+    try:
+        module = importlib.import_module("for_a_while")
+    finally:
+        sys.path.remove(root)
+    del sys.modules["for_a_while"]
+    finding = load_finding(
+        Unloaded(missing("for_a_while"), task=True), Parent({"for_a_while": module}, (), "/elsewhere")
+    )
+    assert finding.message == (
+        f"a spawn worker cannot import 'for_a_while': {root} was on sys.path while the parent imported it, and is not "
+        "any more"
+    )
+    assert finding.fix == f"leave {root} on sys.path until the processes have started"
 
 
 # -- SM202 -----------------------------------------------------------------------------------------------------------

@@ -39,6 +39,8 @@ class Context:
     """Whether values that differ can be the reason: not where the test passes or fails the same way without that."""
     elsewhere: bool = False
     """Whether the failure was raised in code of others, and is no assertion."""
+    errors: frozenset[str] = frozenset()
+    """The types of what the leg and its children raised."""
 
 
 def observed_in(evidence: Evidence) -> list[Observed]:
@@ -68,7 +70,8 @@ def compares(evidence: Evidence) -> bool:
 def context_of(evidence: Evidence) -> Context:
     """Return what the evidence says of the leg."""
     fork = evidence.others.get("fork")
-    theirs = [frame for each in evidence.reports for raised in each.raised for frame in raised.frames]
+    raised_there = [*evidence.remote, *(raised for each in evidence.reports for raised in each.raised)]
+    theirs = [frame for raised in raised_there for frame in raised.frames]
     return Context(
         patches=evidence.patches,
         touched=frozenset((each.file, each.function) for each in (*evidence.frames, *theirs)),
@@ -81,6 +84,7 @@ def context_of(evidence: Evidence) -> Context:
         initialized=initialized(evidence),
         compares=compares(evidence),
         elsewhere=evidence.raised_elsewhere,
+        errors=frozenset(each.type for each in (*evidence.raised, *raised_there)),
     )
 
 

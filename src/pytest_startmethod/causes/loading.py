@@ -5,13 +5,15 @@ from __future__ import annotations
 import ast
 import os
 import re
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from ..model.child_report import ChildReport, Frame, Raised
 from ..model.evidence import Evidence, Parent
-from ..model.finding import Finding, finding_at
+from ..model.finding import Fact, Finding, finding_at
 from ..model.launch import Launch, Task
+from ..model.methods import base
 from ..model.place import Place
 from ..model.unloaded import Unloaded
 from ..source import places
@@ -35,9 +37,29 @@ def findings(evidence: Evidence) -> Iterator[Finding]:
             told.add(key)
             every = _better(unloaded(report, launch, evidence.tasks), evidence.unloaded.get(report.pid, ()))
             yield from (load_finding(each, evidence.parent) for each in every)
+    yield from _imports_that_raised(evidence)
     if evidence.outcome == "asked":
         for predicted in evidence.unloaded.values():
             yield from (load_finding(each, evidence.parent) for each in predicted)
+
+
+def _imports_that_raised(evidence: Evidence) -> Iterator[Finding]:
+    """Yield modules that a child's function imports, which raise there and have been imported in the parent."""
+    if base(evidence.method) == "fork":
+        return
+    ran = [(each.raised, each.method) for each in evidence.reports if each.phase == "run" and each.method != "fork"]
+    for every, method in [*ran, (evidence.remote, evidence.method)]:
+        for raised in every:
+            frames = _own_frames(raised)
+            modules = [n for n, frame in enumerate(frames) if frame.function == "<module>"]
+            # what is imported by a line of a function, rather than run as the child's main module
+            if modules and modules[0] > 0 and _is_imported(frames[modules[-1]].file, evidence.parent):
+                what = Unloaded(raised, method=method or "spawn")
+                yield _import_raised(what, _importing(frames), frames[-1])
+
+
+def _is_imported(file: str, parent: Parent) -> bool:
+    return any(_module_file(name, parent) == file for name in list(parent.modules))
 
 
 def unloaded(report: ChildReport, launch: Launch | None, tasks: Iterable[Task] = ()) -> Unloaded:
@@ -94,9 +116,8 @@ def load_finding(what: Unloaded, parent: Parent) -> Finding:
     """Return the finding for something that did not load: SM201, SM202 or SM203."""
     raised = what.raised
     frames = _own_frames(raised)
-    importing = next((f for f in reversed(frames) if f.function == "<module>"), None)
-    if importing is not None:
-        return _import_raised(what, importing, frames[-1])
+    if any(each.function == "<module>" for each in frames):
+        return _import_raised(what, _importing(frames), frames[-1])
     if raised.type in ("ModuleNotFoundError", "ImportError") and not frames and raised.name:
         return _missing_module(what, raised.name, parent)
     missing = _NO_NAME.search(raised.message) if raised.type == "AttributeError" and not frames else None
@@ -116,8 +137,8 @@ def _own_frames(raised: Raised) -> list[Frame]:
     return [each for each in raised.frames if owner(each.file) in ("user", "installed")]
 
 
-def _evidence(what: Unloaded, *facts: str) -> tuple[str, ...]:
-    started = () if what.place is None else (f"started at {what.place.file}:{what.place.line}",)
+def _evidence(what: Unloaded, *facts: str | Fact) -> tuple[str | Fact, ...]:
+    started = () if what.place is None else (Fact("parent", "started", "", what.place),)
     return (*facts, *what.facts, *started)
 
 
@@ -207,6 +228,11 @@ def _why_not_importable(name: str, file: str | None, what: Unloaded, parent: Par
             f"--import-mode=importlib gave {file} that name, and {root} is not on sys.path",
             f"put {root} on sys.path: {ini},{runs} or use --import-mode=prepend",
         )
+    if root in sys.path_importer_cache and _found_by_path(name, parent):
+        return (
+            f"{root} was on sys.path while the parent imported it, and is not any more",
+            f"leave {root} on sys.path until the processes have started",
+        )
     if parent.rootdir is not None and os.path.relpath(root, parent.rootdir).startswith(os.pardir):
         return (
             f"the parent loaded {file} by its path, and {root} is not on sys.path",
@@ -217,6 +243,12 @@ def _why_not_importable(name: str, file: str | None, what: Unloaded, parent: Par
         f"the parent loaded {file} by its path, and {root} is not on sys.path",
         f"put {root} on sys.path before the processes start: {ini}, PYTHONPATH, or install the package",
     )
+
+
+def _found_by_path(name: str, parent: Parent) -> bool:
+    """Return whether the import system's search of ``sys.path`` found a module: a load by path leaves no cache."""
+    spec = getattr(parent.modules.get(name), "__spec__", None)
+    return getattr(spec, "cached", None) is not None and getattr(spec, "origin", None) is not None
 
 
 def _import_root(name: str, file: str) -> str | None:
@@ -252,11 +284,17 @@ def _relative(path: str, root: str | None) -> str:
 _CONTEXT_SET = "context has already been set"
 
 
+def _importing(frames: Sequence[Frame]) -> Frame:
+    """Return the innermost line of a module's own code: the user's, if there is one."""
+    modules = [each for each in frames if each.function == "<module>"]
+    return next((each for each in reversed(modules) if owner(each.file) == "user"), modules[-1])
+
+
 def _import_raised(what: Unloaded, importing: Frame, last: Frame) -> Finding:
-    """Return the finding for a module of the user's that raises while the child imports it."""
-    raised = what.raised
+    """Return the finding for a module that raises while the child imports it."""
+    raised, theirs = what.raised, owner(last.file) != "user"
     doing = "while it ran the main module again" if what.start_up else f"while it imported {importing.file}"
-    message = f"{what.child} failed {doing}: {raised!s}"
+    message = f"{what.child} failed {doing}: {raised}"
     if raised.type == "RuntimeError" and _CONTEXT_SET in raised.message:
         fix = 'call set_start_method() under `if __name__ == "__main__":` or in a fixture, not when the module loads'
     elif raised.type == "RuntimeError" and "before the" in " ".join(raised.message.split()):
@@ -264,12 +302,18 @@ def _import_raised(what: Unloaded, importing: Frame, last: Frame) -> Finding:
         fix = 'start processes in a function or under `if __name__ == "__main__":`, not when the module loads'
     elif raised.type == "ModuleNotFoundError" and raised.name:
         fix = f"let the child find {raised.name!r} on its sys.path, or import it inside the function that needs it"
+    elif theirs:
+        fix = (
+            f"what had made that import possible in the parent (a conftest.py, a fixture, the main module) has not run "
+            f"in the child: do the same there first, in a pool's initializer or at the top of {importing.file}, above "
+            f"line {importing.line}"
+        )
     else:
         fix = 'move the line into a function or under `if __name__ == "__main__":`, or let it work in a second process'
-    facts = [f"at {importing.file}:{importing.line}: {importing.source}"]
-    if (last.file, last.line) != (importing.file, importing.line):
-        facts.append(f"raised at {last.file}:{last.line}: {last.source}")
     place = Place(importing.file, importing.line)
+    facts = [Fact("child", "", importing.source or place.source, place)]
+    if (last.file, last.line) != (importing.file, importing.line):
+        facts.append(Fact("child", "raised", last.source, Place(last.file, last.line)))
     return finding_at("SM201", what.path, place, message, _evidence(what, *facts), fix)
 
 
@@ -394,7 +438,8 @@ def _class_named(qualname: str, what: Unloaded, parent: Parent) -> type | None:
 def _loading_raised(what: Unloaded, frames: list[Frame], parent: Parent) -> Finding:
     raised = what.raised
     text = str(raised)
-    facts = [f"raised at {frames[-1].file}:{frames[-1].line}: {frames[-1].source}"] if frames else []
+    last = frames[-1] if frames else None
+    facts = [Fact("child", "raised", last.source, Place(last.file, last.line))] if last is not None else []
     qualname = frames[-1].function if frames else ""
     method = _loading_method(frames)
     place = _function_at(method[0]) if method is not None else None

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, Literal
 
 from ..child import process_state
 from ..child.values import differences, short
-from ..model.finding import Fact, finding_at, values
+from ..model.finding import Fact, finding_at, source_fact, values
 from ..model.observed import Observed, Seen, Where
+from ..source.index import source_of
 from ..state import observing
 from .context import Context, at, is_touched, place_of, reader
 from .ranking import Ranked, Weight
@@ -148,3 +150,37 @@ def environment(observed: Observed, context: Context) -> list[Ranked]:
         facts = (*values(path, mine, other), at("read", where))
         found.append(Ranked(finding_at("SM304", path, place_of(where), message, facts, fix), Weight()))
     return found
+
+
+def hash_seed(observed: Observed, context: Context) -> list[Ranked]:
+    """Return the first call of ``hash()`` by the child's code: hashes of text differ between interpreters (SM306).
+
+    Python's documentation of ``PYTHONHASHSEED``. A ``__hash__`` that calls it is for use within one process.
+    """
+    fixed = observed.environ.get("PYTHONHASHSEED", "random").isdecimal() or not sys.flags.hash_randomization
+    if fixed or not (context.failed and context.compares) or context.passed_under_fork is False:
+        return []
+    for file, name, _ in observed.codes:
+        if name.endswith("__hash__"):
+            continue
+        calls = [each.place for each in source_of(file).index.calls if each.name == "hash" and each.node.args]
+        for place in calls:
+            if place.function.rpartition(".")[2] == name.rpartition(".")[2]:
+                function = name.rpartition("<locals>.")[2]
+                message = (
+                    f"hash() of a str or bytes is another number in each fresh interpreter (PYTHONHASHSEED is random); "
+                    f"{function} calls it, and what was keyed by it in the parent is not found in the child"
+                )
+                fix = (
+                    "use a hash that does not depend on the interpreter (hashlib, zlib.crc32) or the text itself as "
+                    "the key; or run everything with PYTHONHASHSEED set to a number"
+                )
+                facts = (source_fact("child", "read", place),)
+                finding = finding_at("SM306", "PYTHONHASHSEED", place, message, facts, fix, _level(context))
+                return [Ranked(finding, Weight(finding.level == "note", True, True, True, True, 5))]
+    return []
+
+
+def _level(context: Context) -> Literal["cause", "note"]:
+    """Return whether the failure looks like that of a key that is not found, or of values that differ."""
+    return "cause" if context.errors & {"KeyError", "AssertionError"} else "note"

@@ -77,6 +77,7 @@ def explain(observed: Observed, seen: Sequence[Seen], context: Context | None = 
                 ranked.append(value(each, observed, context))
         ranked += process.settings(observed, seen, context)
     ranked += process.environment(observed, context)
+    ranked += process.hash_seed(observed, context)
     ranked += sharing.primitives(observed, context)
     ranked += sharing.lost(observed, context)
     ranked.sort(key=lambda each: each.weight)
@@ -191,7 +192,7 @@ def value(each: Difference, observed: Observed, context: Context) -> Ranked:
         )
         fix = f"call {binding.names[-1]}.cache_clear() in the test before the process starts, if that matters"
     if is_note and written is not None:
-        fix = "none is needed if it is a cache or a counter; else return what the child finds, or pass the value to it"
+        fix = f"if it is more than a cache or a counter, {fix}"
     evidence: list[str | Fact] = [*values(what, short(each.ours), short(each.theirs)), at("read", where)]
     if read.inner is not None and (read.inner.file, read.inner.line) != (where.file, where.line):
         evidence.append(at("by way of", read.inner))

@@ -100,6 +100,8 @@ class Evidence:
 
     reports: Sequence[ChildReport] = ()
     """What children reported, the oldest first."""
+    remote: Sequence[Raised] = ()
+    """What tasks raised in a worker, as far as the leg's exception carries that: type, message and frames."""
     unreturned: Sequence[Unreturned] = ()
     """Messages of children that the parent could not load."""
     unloaded: Mapping[int, Sequence[Unloaded]] = field(default_factory=dict)

@@ -38,7 +38,7 @@ class Fact:
             return f"{self.label}: {self.text}" if self.label else self.text
         by = f" by {self.about}" if self.about else ""
         at = "" if self.label.endswith(" of") else " at"
-        return f"{self.label}{by}{at} {self.place}" + (f": {self.text}" if self.text else "")
+        return f"{self.label}{by}{at} {self.place}".strip() + (f": {self.text}" if self.text else "")
 
 
 def source_fact(side: Literal["parent", "child", ""], label: str, place: Place, about: str = "") -> Fact:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import traceback
 from dataclasses import replace
@@ -86,6 +87,7 @@ class Gatherer:
             evidence,
             text=" ".join(str(report.longrepr).split()),
             raised=tuple(map(_raised, chain(error))),
+            remote=_remote(error),
             raised_elsewhere=_raised_elsewhere(call),
             failed_with=_failed_with(call),
             patience=waits.patience(error.__traceback__) if error is not None else None,
@@ -143,7 +145,7 @@ class Gatherer:
 
 def touched(evidence: Evidence) -> set[tuple[str, str]]:
     """Return file and function of each frame of the tracebacks of the leg and of its children."""
-    every = [*evidence.raised, *(raised for each in evidence.reports for raised in each.raised)]
+    every = [*evidence.raised, *evidence.remote, *(raised for each in evidence.reports for raised in each.raised)]
     return {(frame.file, frame.function.rpartition(".")[2]) for raised in every for frame in raised.frames}
 
 
@@ -168,6 +170,18 @@ def _raised(error: BaseException) -> Raised:
             for f, n in traceback.walk_tb(error.__traceback__)
         ),
     )
+
+
+_REMOTE_FRAME = re.compile(r'^  File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>.+)$', re.MULTILINE)
+
+
+def _remote(error: BaseException | None) -> tuple[Raised, ...]:
+    """Return what a task raised, where pool or executor sent the traceback along as text (``RemoteTraceback``)."""
+    cause = error.__cause__ if error is not None else None
+    if error is None or type(cause).__name__ not in ("RemoteTraceback", "_RemoteTraceback"):
+        return ()
+    frames = [Frame(m["file"], int(m["line"]), m["function"], "") for m in _REMOTE_FRAME.finditer(str(cause))]
+    return (replace(_raised(error), frames=tuple(frames)),)
 
 
 def _failed_with(call: pytest.CallInfo[None]) -> object:

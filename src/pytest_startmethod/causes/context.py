@@ -47,6 +47,7 @@ def observed_in(evidence: Evidence) -> list[Observed]:
     """Return what is known of the code of the leg's children, once for each function and line that started it."""
     every = [each.observed for each in evidence.launches if each.error is None]
     every += [each.observed for each in evidence.tasks if each.how != "initializer"]
+    every += [each.later for each in evidence.tasks if each.how != "initializer"]
     every += [each.observed for each in evidence.tasks if each.how == "initializer"]
     every += [each.observed for each in evidence.inherited if each.error is None]
     kept: dict[object, Observed] = {}

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 _OBSERVED_ALIKE = 2
 _OBSERVING_SECONDS = 0.1
+"""So long the code of all launches and tasks of a leg is followed, beyond the first two of a kind."""
+_REPEATING_SECONDS = 0.3
+"""So long values are looked at again where code was followed before."""
 
 
 class LaunchExaminer:
@@ -65,6 +68,28 @@ class LaunchExaminer:
         if self.observe is not None and task.method in methods.ORDER:
             task.observed = self.observe(function, args, kwargs, method=task.method, frame=caller)
 
+    def repeated(
+        self,
+        record: LegRecord,
+        task: Task,
+        function: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        caller: FrameType,
+    ) -> None:
+        """Look again at what a task like an earlier one reads (`model.examiner.Examiner`)."""
+        if task.observed is None or task.method == "fork" or task.how == "initializer":
+            return
+        start = time.perf_counter()
+        if record.observing <= _OBSERVING_SECONDS and self.observe is not None:
+            later = self.observe(function, args, kwargs, method=task.method, frame=caller)
+        elif record.observing <= _REPEATING_SECONDS:
+            later = _again(task.observed)
+        else:
+            return
+        record.observing += time.perf_counter() - start
+        task.later = later if later is not None and later.print != task.observed.print else None
+
     def not_pickled(
         self, record: LegRecord, obj: Any, error: BaseException, package: mp.Package
     ) -> tuple[Finding, ...] | None:
@@ -81,10 +106,14 @@ class LaunchExaminer:
         if self.observe is None:
             return None
         alike = sum(each.observed is not None for each in _alike(record, launch))
-        if alike >= _OBSERVED_ALIKE and record.observing > _OBSERVING_SECONDS:  # many processes of one line
-            return None
+        known = next((each.observed for each in _alike(record, launch) if each.observed is not None), None)
         start = time.perf_counter()
-        observed = self.observe(process, method=launch.method, frame=caller)
+        if alike >= _OBSERVED_ALIKE and record.observing > _OBSERVING_SECONDS:  # many processes of one line
+            if known is None or launch.method == "fork" or record.observing > _REPEATING_SECONDS:
+                return None
+            observed: Observed | None = _again(known)
+        else:
+            observed = self.observe(process, method=launch.method, frame=caller)
         record.observing += time.perf_counter() - start
         return observed
 
@@ -127,6 +156,12 @@ class LaunchExaminer:
                 yield
         finally:
             self._local.pickling = False
+
+
+def _again(observed: Observed) -> Observed:
+    from ..state import observing
+
+    return observing.again(observed)
 
 
 def _alike(record: LegRecord, launch: Launch) -> Iterator[Launch]:

@@ -23,7 +23,7 @@ def primitives(observed: Observed, context: Context) -> list[Ranked]:
     if observed.method == "fork":
         return []
     for binding in observed.primitives:
-        if any((w.module, w.names) == (binding.module, binding.names) for w in observed.writes):
+        if any(w.rebinds and (w.module, w.names) == (binding.module, binding.names) for w in observed.writes):
             continue  # an initializer gives it to each worker
         if (binding.module, binding.names) in context.initialized or not context.compares:
             continue

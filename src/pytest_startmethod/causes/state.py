@@ -321,8 +321,13 @@ def _setters(each: Difference, context: Context) -> list[Setter]:
 
 
 def _nearest(found: list[Setter], context: Context) -> list[Setter]:
-    """Return the setters in functions of the traceback, else those in the test's own files, else all."""
+    """Return the setters in functions of the traceback, else those in the test's own files, else all.
+
+    What another test patches is undone.
+    """
     running = {(file, function.rpartition(".")[2]) for file, function in context.touched}
+    found = [s for s in found if s.by == "assignment" or not s.place.function.rpartition(".")[2].startswith("test")
+             or (s.place.file, s.place.function.rpartition(".")[2]) in running]  # fmt: skip
     here = [s for s in found if (s.place.file, s.place.function.rpartition(".")[2]) in running]
     first = here or [s for s in found if s.place.file in context.tests]
     return sorted(first, key=lambda s: (not s.exact, s.by == "assignment")) or found

@@ -397,8 +397,11 @@ class Recorder:
         owner = "ProcessPoolExecutor" if name == "submit" else "Pool"
         how = "map" if name == "_map_async" else name
         task = Task(method_of(pool), owner, how, describe_callable(function), calling_place(sys._getframe(1)))
-        if task not in record.tasks:
-            given, named = mp.task_arguments(name, args, kwargs)
+        given, named = mp.task_arguments(name, args, kwargs)
+        known = next((each for each in record.tasks if each == task), None)
+        if known is None:
             self._examine_task(record, task, function, given, named, sys._getframe(1))
+        elif self.examiner is not None:
+            self._guarded(self.examiner.repeated, record, known, function, given, named, sys._getframe(1))
         if record.watched and task.method is not None and self.watcher is not None and contexts.pool_by_default(pool):
             self.watcher.by_default(task.method)

@@ -25,6 +25,17 @@ class Examiner(Protocol):
     ) -> None:
         """Look at a task, or an initializer, that a pool or executor was given, and complete `task`."""
 
+    def repeated(
+        self,
+        record: LegRecord,
+        task: Task,
+        function: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        caller: FrameType,
+    ) -> None:
+        """Look at a task like `task`, which the leg submitted before: the parent's values may have changed."""
+
     def not_pickled(
         self, record: LegRecord, obj: Any, error: BaseException, package: Package
     ) -> tuple[Finding, ...] | None:

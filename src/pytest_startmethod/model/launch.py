@@ -129,6 +129,8 @@ class Task:
     """Why it could not be sent."""
     observed: Observed | None = field(default=None, compare=False)
     """What its code reads and writes, and what the parent had there."""
+    later: Observed | None = field(default=None, compare=False)
+    """The same at the last task alike, if the parent's values had changed by then."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the task as builtins."""

@@ -105,6 +105,7 @@ class _Search:
             ):
                 self.owners.add(variable)
         self.owners |= self.aliases
+        self.imported = {variable for _, _, variable, _ in self.index.imports}
 
     def run(self) -> list[Setter]:
         every = [*self.by_calls(), *self.by_assignments()]
@@ -162,10 +163,8 @@ class _Search:
         node, name = call.node, call.name
         receiver = dotted(node.func.value) if isinstance(node.func, ast.Attribute) else ""
         texts = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
-        hit = any(
-            text in (self.last, *self.inner[-1:]) or (text.endswith("." + self.last) and self.ends_alike(text))
-            for text in texts[:2]
-        )
+        hit = any(text.endswith("." + self.last) and self.ends_alike(text) for text in texts[:2])
+        hit = hit or any(self.names_part(text, node.args[0]) for text in texts[:2])
         if name in ("setattr", "setitem", "delattr", "delitem") and receiver:
             by = "monkeypatch" if "monkey" in receiver or receiver in ("mp", "m", "patch") else receiver
             return by if hit else None
@@ -180,6 +179,12 @@ class _Search:
             if self.last in what or (name == "multiple" and any(each.arg == self.last for each in node.keywords)):
                 return "mock.patch"
         return None
+
+    def names_part(self, text: str, holder: ast.expr) -> bool:
+        """Return whether a string names the last part of the path, for the object that is given with it."""
+        if text == self.last:
+            return not isinstance(holder, ast.Name) or holder.id in self.owners or holder.id not in self.imported
+        return text in self.inner[-1:] and (isinstance(holder, ast.Constant) or self.root_leads(holder))
 
     def ends_alike(self, text: str) -> bool:
         if text == self.dotted or self.dotted.endswith("." + text) or text.endswith("." + self.dotted):

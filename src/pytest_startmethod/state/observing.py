@@ -14,6 +14,7 @@ import sys
 import types
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from .._compat import cpython
@@ -102,6 +103,10 @@ def observe(
     if method == "fork":
         return observed
     _values(observed, found.reads, user)
+    whole = UserCode(user.packages | UserCode.of_target(function).packages)
+    if whole != user:
+        more = reads.of(function, args, kwargs, is_user=whole, extra=extra, limit=_PARENT_FUNCTIONS)
+        _primitives(observed, more.reads)
     observed.roots += [name for name in _classes_modules(extra) if name not in observed.roots]
     observed.blocked = frozenset(n for n in observed.imports if n in sys.modules and sys.modules[n] is None)
     observed.imports = {n: w for n, w in observed.imports.items() if _only_here(n) or n in observed.blocked}
@@ -115,6 +120,20 @@ def observe(
     observed.prepare = _preparation()
     observed.heavy = _heavy(observed.roots, user)
     return observed
+
+
+def again(observed: Observed) -> Observed:
+    """Return `observed` with the values that the parent has now; the code is not followed again."""
+    bindings = []
+    for each in observed.bindings:
+        module = sys.modules.get(each.module)
+        value = resolve(module, each.names) if module is not None else MISSING
+        part = resolve(module, each.names, each.steps) if each.steps and module is not None else value
+        kind = ".".join(class_name(type(value)))
+        bindings.append(replace(each, node=describe(part), kind=kind, shadows=tuple(_shadows(value))))
+    looked = [name for name in observed.touched if process_state.looks_at(name)]
+    ambient = process_state.observe(describe, looked, observed.loggers, observed.signals)
+    return replace(observed, bindings=bindings, ambient=ambient, environ=dict(os.environ), prepare=_preparation())
 
 
 _plain: ByCode[Reads] = ByCode(1_000)
@@ -178,6 +197,18 @@ def _values(observed: Observed, found: Iterable[Read], user: UserCode) -> None:
         observed.bindings.append(binding)
 
 
+def _primitives(observed: Observed, found: Iterable[Read]) -> None:
+    """Add multiprocessing's objects that the target's own installed package reads; the rest of it is not compared."""
+    for read in found:
+        part = resolve(sys.modules.get(read.module), read.names, read.steps) if read.names else MISSING
+        if is_primitive(part):
+            kind = ".".join(class_name(type(part)))
+            node, of_class = describe(part), _of_class(sys.modules[read.module], read.names)
+            observed.primitives.append(
+                Binding(read.module, read.names, read.steps, node, read, False, False, of_class, kind)
+            )
+
+
 def _shadows(value: Any) -> Iterable[str]:
     kind = type(value)
     if value is MISSING or kind.__module__ == "builtins" or issubclass(kind, type):
@@ -191,6 +222,8 @@ def _shadows(value: Any) -> Iterable[str]:
 
 def _is_constant_of_sys(name: str, value: Any) -> bool:
     """Say whether a name of `sys` is the same in each process, or was added to it; most of the rest is its own."""
+    if name in ("stdin", "stdout", "stderr"):  # those of the harness are left out
+        return True
     if name in ("executable", "_base_executable", "dont_write_bytecode", "ps1", "ps2"):
         return False
     return type(value) in (bool, int, str) or name == "version_info"

@@ -1,0 +1,170 @@
+"""What the parent has where a child's code reads: looked at again, beside two fresh children, and behind libraries."""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_startmethod.causes import second_look, state
+from pytest_startmethod.causes.context import Context
+from pytest_startmethod.child.values import describe
+from pytest_startmethod.model.child_report import ChildReport, Raised
+from pytest_startmethod.model.evidence import Evidence
+from pytest_startmethod.model.observed import Observed, Seen
+from pytest_startmethod.source.callers import UserCode
+from pytest_startmethod.state import observing
+
+Load = Callable[..., types.ModuleType]
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Iterator[Load]:
+    """Import source text as a module of the user's, or as one that is installed."""
+    names = []
+
+    def load(name: str, text: str, *, installed: bool = False) -> types.ModuleType:
+        path = tmp_path / "site-packages" / f"{name}.py" if installed else tmp_path / f"{name}.py"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        module = types.ModuleType(name)
+        module.__file__ = str(path)
+        sys.modules[name] = module
+        names.append(name)
+        exec(compile(text, str(path), "exec"), module.__dict__)
+        return module
+
+    yield load
+    for name in names:
+        del sys.modules[name]
+
+
+def observed(function: Any, *args: Any, user: UserCode | None = None) -> Observed:
+    found = observing.observe(function, args, method="spawn", user=user)
+    assert found is not None
+    return found
+
+
+def seen(looked: Observed, **values: Any) -> Seen:
+    """Return what a fresh child has: as the parent, but for `values` by the last name."""
+    nodes = [describe(values[b.names[-1]]) if b.names[-1] in values else b.node for b in looked.bindings]
+    return Seen(nodes, {}, {}, {})
+
+
+def test_values_are_looked_at_again_without_following_the_code(load):
+    """A second task of the same kind has the values of its own moment."""
+    module = load("again_code", "MODE = 'a'\ndef ask():\n    return MODE\n")
+    first = observed(module.ask)
+    module.MODE = "b"
+    later = observing.again(first)
+    assert later.print != first.print
+    assert [b.node[2] for b in later.bindings] == ["'b'"]
+    assert observing.again(first).print == later.print
+
+
+def test_what_each_process_makes_anew_is_told_only_when_asked_for(load):
+    """A run id differs between two fresh children: no difference, but a last candidate."""
+    module = load("anew_code", "RUN = 'x'\nMODE = 'a'\ndef ask():\n    return RUN, MODE\n")
+    looked = observed(module.ask)
+    children = [seen(looked, RUN="y", MODE="b"), seen(looked, RUN="z", MODE="b")]
+    assert [each.binding.path for each in observing.compare(looked, children)] == ["anew_code.MODE"]
+    every = observing.compare(looked, children, varying=True)
+    assert [(each.binding.path, each.varies) for each in every] == [("anew_code.RUN", True), ("anew_code.MODE", False)]
+
+
+LIBRARY = """
+REGISTRY = {}
+def register(name, function): REGISTRY[name] = function
+def load(name): return REGISTRY[name]()
+"""
+
+
+def library(load: Load) -> tuple[Observed, Observed, second_look.Look]:
+    lib = load("some_lib", LIBRARY, installed=True)
+    module = load("uses_lib", "import some_lib\ndef one(): return 1\ndef ask():\n    return some_lib.load('point')\n")
+    lib.register("point", module.one)
+    looked = observed(module.ask)
+    look = second_look.look_at([looked], [], [])
+    assert look is not None
+    return looked, observed(module.ask, user=UserCode(look.packages)), look
+
+
+def evidence(looked: Observed, children: list[Seen], *raised: Raised) -> Evidence:
+    reports = [ChildReport(1, "f", raised=tuple(raised))] if raised else []
+    return Evidence("test", "spawn", "failed", seen=[(looked, children)], reports=reports)
+
+
+def test_a_librarys_registry_is_a_candidate(load):
+    """The first look sees nothing; the second finds the registry, and places it at the user's line."""
+    first, second, look = library(load)
+    assert observing.compare(first, [seen(first)] * 2) == []
+    children = [seen(second, REGISTRY={})] * 2
+    (found,) = second_look.candidates(evidence(second, children), look)
+    assert (found.code, found.path, found.level) == ("SM301", "some_lib.REGISTRY", "note")
+    assert found.file is not None
+    assert (Path(found.file).name, found.line) == ("uses_lib.py", 4)
+
+
+def test_what_the_childs_exception_names_is_a_cause(load):
+    """The key that the child lacks stands in what it raised."""
+    _, second, look = library(load)
+    children = [seen(second, REGISTRY={})] * 2
+    raised = Raised("KeyError", "'point'")
+    (found,) = second_look.candidates(evidence(second, children, raised), look)
+    assert found.level == "cause"
+
+
+def test_a_leg_with_a_cause_is_not_looked_at_again(load):
+    """The second look costs failing legs only, and only those without a cause."""
+    first, second, _ = library(load)
+    children = [seen(second, REGISTRY={})] * 2
+    causes = state.explain(second, children, Context())
+    assert second_look.look_at([first], [], causes) is None
+
+
+def test_what_another_package_put_in_a_librarys_place_is_a_patch(load):
+    """A fake clock of an installed package is a patch, told at the decorator; the library's own function is none."""
+    load("real_lib", "def now(): return 1\ndef other(): return 1\n", installed=True)
+    fake = load("fake_lib", "def now(): return 2\ndef freeze(f): return f\n", installed=True)
+    sys.modules["real_lib"].now = fake.now  # type: ignore[attr-defined]
+    module = load(
+        "clock_code",
+        "import real_lib\nimport fake_lib\n\n@fake_lib.freeze\ndef test_it(): pass\n\n"
+        "def ask():\n    return real_lib.now(), real_lib.other()\n",
+    )
+    looked = observed(module.ask)
+    assert [b.path for b in looked.bindings if b.rebound] == ["real_lib.now"]
+    child = seen(looked, now=sys.modules["real_lib"].other)  # type: ignore[attr-defined]
+    file = str(module.__file__)
+    context = Context(tests=(file,), touched=frozenset({(file, "test_it")}))
+    (found,) = [each for each in state.explain(looked, [child, child], context) if each.path == "real_lib.now"]
+    assert (found.code, found.level) == ("SM303", "cause")
+    assert found.message.startswith("the patch (fake_lib) is lost")
+    assert any(line.endswith("clock_code.py:4: @fake_lib.freeze") for line in found.evidence)
+
+
+def test_a_lock_of_the_targets_own_package_counts(load):
+    """The rest of an installed package is not compared; its lock, which each fresh child makes anew, is seen."""
+    lib = load(
+        "lock_lib",
+        "import multiprocessing\nLOCK = multiprocessing.Lock()\nSIZE = 1\n"
+        "def add():\n    with LOCK:\n        return SIZE\n",
+        installed=True,
+    )
+    looked = observed(lib.add)
+    assert [b.path for b in looked.primitives] == ["lock_lib.LOCK"]
+    assert looked.bindings == []
+
+
+def test_a_replaced_stream_is_compared(load, monkeypatch):
+    """A stream that the test put in the place of sys.stdout is what the code reads; the harness's own is not."""
+    import io
+
+    module = load("stream_code", "import sys\ndef ask():\n    return sys.stdout\n")
+    assert observed(module.ask).bindings == []
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    assert [b.path for b in observed(module.ask).bindings] == ["sys.stdout"]

@@ -14,7 +14,6 @@ from pytest_startmethod.model.finding import Finding
 from pytest_startmethod.model.launch import Failure, Fixture, Launch, Task, WatchedPool
 from pytest_startmethod.model.leg import SetByUser
 from pytest_startmethod.model.place import Place
-from pytest_startmethod.model.stack import Hanging
 
 NODE = "test_a.py::test_x[spawn]"
 
@@ -50,7 +49,7 @@ def codes(findings):
 
 def test_passed_leg_tells_what_it_swallowed():
     """A leg that passed although a start failed says why that failed, and nothing else."""
-    assert explain.explain(evidence(failures=[Failure(1, "E", (finding(),))])) == (finding(),)
+    assert explain.explain(evidence(failures=[Failure("E", (finding(),))])) == (finding(),)
     assert explain.explain(evidence(launches=[launch(exit_code=7, pid=1)])) == ()
 
 
@@ -71,49 +70,15 @@ def test_division_by_zero_beside_a_pool_that_works_is_the_users():
 
 def test_cause_of_the_exception_comes_first():
     """The failed start that raised leads; others that failed before it follow, each once."""
-    first, second = replace(finding("args[0]"), line=9), finding("target")
-    failures = [Failure(1, "E", (first,)), Failure(2, "E", (second,))]
-    launches = [launch(findings=(first,)), launch(findings=(second,))]
-    found = explain.explain(evidence("failed", launches=launches, failures=failures, failure=failures[1]))
+    first, second = finding("args[0]"), finding("target")
+    failures = [Failure("E", (first,)), Failure("E", (second,))]
+    found = explain.explain(evidence("failed", failures=failures, failure=failures[1]))
     assert found == (second, first)
 
 
 def test_swallowed_start_explains_a_symptom():
     """A start that failed elsewhere is the cause of a failure that names something else."""
-    started = launch(findings=(finding(),), error="E")
-    given = evidence("failed", failures=[Failure(1, "E", (finding(),))], launches=[started], text="E")
-    assert explain.explain(given) == (finding(),)
-
-
-def test_findings_of_one_place_and_message_are_one():
-    """The paths of the others are its evidence; another message stays a finding of its own."""
-    every = [finding(f"args[{n}]") for n in range(7)]
-    (found,) = explain.explain(evidence("failed", failure=Failure(1, "E", tuple(every))))
-    assert (found.path, found.evidence) == ("args[0]", ("the same at args[1], args[2], args[3], args[4] and 2 more",))
-    other = replace(finding("args[1]"), message="another")
-    assert len(explain.explain(evidence("failed", failure=Failure(1, "E", (finding(), other))))) == 2
-
-
-def test_consequences_name_their_cause():
-    """A pool whose workers die, a hang and a start that failed elsewhere follow from what kept children from running."""
-    failed = launch(error="AttributeError: no", findings=(finding(),))
-    dying = launch(pool=WatchedPool(given_up="the workers die"))
-    hanging = Hanging(3, ())
-    given = evidence("failed", launches=[failed, dying], failures=[Failure(1, "E", failed.findings)], hanging=hanging)
-    found = {each.code: each.because_of for each in explain.explain(given)}
-    assert found == {"SM101": "", "SM408": "SM101 target", "SM402": "SM101 target", "SM403": "SM101 target"}
-    (alone,) = explain.explain(evidence("failed", hanging=hanging))
-    assert (alone.code, alone.because_of) == ("SM403", "")
-
-
-def test_tasks_and_messages_are_pickled_under_every_method():
-    """Nothing is said of fork that is true of processes only."""
-    task = Task("spawn", "Pool", "map", "mod.work", None, (finding(),))
-    (found,) = explain.explain(evidence("failed", tasks=[task], failure=Failure(1, "E", (finding(),))))
-    assert found.every_method
-    text = " ".join(str(found).split())
-    assert "tasks of a pool or executor and messages are pickled under every start method, fork included" in text
-    assert "under fork:" not in text
+    assert explain.explain(evidence("failed", failures=[Failure("E", (finding(),))])) == (finding(),)
 
 
 def test_start_that_failed_elsewhere_is_sm408():
@@ -132,9 +97,9 @@ def test_start_that_failed_elsewhere_is_sm408():
 
 def test_failed_start_of_a_wider_fixture_explains_a_later_leg():
     """The fixture's failure counts for legs of the same method only."""
-    failed = launch(findings=(finding(),), fixture=Fixture("server", "module", ""))
+    failed = launch(found=(finding(),), fixture=Fixture("server", "module", ""))
     assert explain.explain(evidence("failed", inherited=[failed])) == (finding(),)
-    other = launch("forkserver", findings=(finding(),), fixture=Fixture("server", "module", ""))
+    other = launch("forkserver", found=(finding(),), fixture=Fixture("server", "module", ""))
     assert explain.explain(evidence("failed", inherited=[other])) == ()
 
 
@@ -165,12 +130,6 @@ def test_no_process_is_sm501():
     found = vacuous.vacuous(evidence())
     assert (found.code, found.message) == ("SM501", "started no process")
     assert found.fix == "take the marker off this test, or start the process in the test"
-
-
-def test_fixture_without_marker_is_not_told_to_lose_it():
-    """SM501's fix is about what the test has."""
-    found = vacuous.vacuous(evidence(marked=False))
-    assert found.fix == "request neither start_method nor mp_context, or start the process in the test"
 
 
 def test_tasks_in_somebody_elses_pool_are_told():
@@ -309,7 +268,7 @@ def test_other_failures_near_a_check_are_not_blamed_on_it(source, body, raised):
 def test_predictions_are_told_once():
     """Workers of one pool have the same finding."""
     launches = [launch("fork", predicted=(finding(),)), launch("fork", predicted=(finding(),))]
-    assert explain.predicted(evidence(launches=launches)) == (finding(),)
+    assert explain.predicted(launches) == (finding(),)
 
 
 def test_code_that_asks_for_fork_predicts_nothing(source):
@@ -321,7 +280,7 @@ def test_code_that_asks_for_fork_predicts_nothing(source):
             get_context("fork").Process(target=lambda: None).start()
     """)
     pinned = launch("fork", place=at(5), own_method=True, predicted=(finding(),))
-    assert explain.predicted(evidence(launches=[pinned])) == ()
+    assert explain.predicted([pinned]) == ()
 
 
 def test_mp_context_is_no_pinned_context(source, monkeypatch):
@@ -332,13 +291,13 @@ def test_mp_context_is_no_pinned_context(source, monkeypatch):
     """)
     monkeypatch.setattr(vacuous, "user_files", lambda: [at(3).file])
     leg = launch("fork", place=at(3), own_method=True, predicted=(finding(),))
-    assert explain.predicted(evidence(launches=[leg])) == (finding(),)
+    assert explain.predicted([leg]) == (finding(),)
 
 
 def test_what_the_passing_fork_leg_met_too_explains_nothing():
     """A send that fails, a child that raises and an exit code are left out where the fork leg had them and passed."""
     events = frozenset({("send", "TypeError: no"), ("exit", "mod.work 7"), ("raised", "ImportError: no x")})
-    sent = Failure(1, "TypeError: no", (finding("object"),))
+    sent = Failure("TypeError: no", (finding("object"),))
     report = ChildReport(1, "unpickling", method="spawn", raised=(Raised("ImportError", "no x", name="x"),))
     given = evidence("failed", failures=[sent], launches=[launch(pid=1, exit_code=7)], reports=[report])
     assert codes(explain.explain(given)) == ["SM201", "SM101"]
@@ -350,10 +309,10 @@ def test_what_the_passing_fork_leg_met_too_explains_nothing():
 
 def test_message_that_does_not_pickle_suppresses_nothing():
     """What a queue's thread could not send keeps nobody from running: what else is known comes first."""
-    sent = Failure(1, "TypeError: no", (finding("object"),))
+    sent = Failure("TypeError: no", (finding("object"),))
     given = evidence("failed", failures=[sent], launches=[launch(pid=1, exit_code=7)])
     assert codes(explain.explain(given)) == ["SM101", "SM404"]
-    started = launch(findings=sent.findings, error="TypeError: no")
+    started = launch(failure=sent, error="TypeError: no")
     assert codes(explain.explain(evidence("failed", failures=[sent], launches=[started], text="TypeError: no"))) == [
         "SM101"
     ]

@@ -23,7 +23,7 @@ from pytest_startmethod.activation.default_method import Activation
 from pytest_startmethod.activation.exchanges import Exchanges
 from pytest_startmethod.causes.launch_examiner import LaunchExaminer
 from pytest_startmethod.launches import recorder as launches
-from pytest_startmethod.launches.recorder import Recorder
+from pytest_startmethod.launches.recorder import Recorder, failure_of
 from pytest_startmethod.model.launch import Fixture
 from pytest_startmethod.pickling import dry_run as pickling
 from pytest_startmethod.source.callers import UserCode
@@ -214,7 +214,7 @@ def test_failed_start_is_the_users_exception_with_a_number(method):
     with Leg(method) as leg:
         with pytest.raises(RuntimeError) as caught:
             start_and_wrap()
-        failure = leg.recorder.failure_of(caught.value)
+        failure = failure_of(caught.value)
     assert failure is leg.record.failures[0]
     assert [finding.code for finding in failure.findings] == ["SM101"]
     (launch,) = leg.record.launches
@@ -241,10 +241,10 @@ def test_swallowed_failure_in_a_thread_is_recorded(method):
 
 def test_task_that_cannot_be_sent_is_a_failure(method):
     """A task that does not pickle is known under every method."""
-    with Leg(method) as leg, multiprocessing.Pool(1) as pool:
+    with Leg(method), multiprocessing.Pool(1) as pool:
         with pytest.raises(Exception, match=r"pickle|lambda") as caught:
             pool.apply(lambda: None)
-        failure = leg.recorder.failure_of(caught.value)
+        failure = failure_of(caught.value)
     assert [finding.code for finding in failure.findings] == ["SM101"]
 
 

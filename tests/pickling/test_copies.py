@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import os
 import pathlib
+import signal
+import subprocess
 import sys
 import threading
 import time
@@ -111,3 +113,49 @@ def test_finalizers_do_not_run_in_a_copy(tmp_path):
         assert not path.exists()
     finally:
         gc.enable()
+
+
+def test_a_copy_whose_answer_comes_too_late_is_ended(tmp_path):
+    path, fifo = str(tmp_path / "answer"), tmp_path / "fifo"
+    os.mkfifo(fifo)
+
+    def work():
+        os.write(os.open(fifo, os.O_WRONLY), b"x")
+        signal.pause()
+
+    copies.in_copy(work, path, 60.0)
+    reading = os.open(fifo, os.O_RDONLY)
+    assert os.read(reading, 1) == b"x"
+    assert copies.answer_of(path, time.monotonic()) is None
+    assert os.read(reading, 1) == b""  # its end is closed: it is over
+    os.close(reading)
+    assert os.listdir(tmp_path) == ["fifo"]
+
+
+def test_a_copy_moves_no_position_in_a_file_and_holds_no_pipe_open(tmp_path):
+    path = tmp_path / "read.txt"
+    path.write_text("0123456789")
+    reading, writing = os.pipe()
+    with open(path) as file:
+        file.seek(3)
+
+        def work():
+            os.set_blocking(writing, True)
+            return [file.read(), os.fstat(writing).st_rdev == os.stat(os.devnull).st_rdev]
+
+        assert answer(work, tmp_path) == ["3456789", True]
+        assert file.read() == "3456789"
+    os.close(reading)
+    os.close(writing)
+
+
+def test_a_handler_for_children_is_not_called_for_a_copy(tmp_path):
+    called = []
+    before = signal.signal(signal.SIGCHLD, lambda *_: called.append(1))
+    try:
+        assert answer(lambda: 1, tmp_path) == 1
+        assert called == []
+        subprocess.run(["true"], check=True)
+        assert called
+    finally:
+        signal.signal(signal.SIGCHLD, before)

@@ -26,7 +26,8 @@ from unittest import mock
 
 import pytest
 
-from pytest_startmethod.pickling.dry_run import StandIn, UserCodeError, diagnose, dry_run
+from pytest_startmethod.causes.pickling import diagnose
+from pytest_startmethod.pickling.dry_run import StandIn, UserCodeError, dry_run
 
 SPAWN = multiprocessing.get_context("spawn")
 FORK = multiprocessing.get_context("fork")

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pytest_startmethod.causes import pickling as causes
 from pytest_startmethod.causes.pickling import search
 from pytest_startmethod.pickling import dry_run
 from pytest_startmethod.pickling.walk import walk
@@ -196,7 +197,7 @@ def really_refused(obj: object) -> bool:
 @given(graphs)
 def test_the_walk_agrees_over_made_up_graphs(graph: Any) -> None:
     """A graph has a finding exactly when ForkingPickler refuses it, and each finding has a path."""
-    findings = dry_run.diagnose([graph])
+    findings = causes.diagnose([graph])
     assert bool(findings) == really_refused([graph])
     assert all(finding.path.startswith("object") for finding in findings)
 
@@ -213,7 +214,7 @@ def test_a_real_child_agrees_over_made_up_graphs(graph: Any) -> None:
     reader, writer = spawn.Pipe(duplex=False)
     process = spawn.Process(target=receive, args=(writer, graph))
     try:
-        if dry_run.diagnose(process):
+        if causes.diagnose(process):
             with pytest.raises((TypeError, AttributeError, ValueError, pickle.PicklingError)):
                 process.start()
             return

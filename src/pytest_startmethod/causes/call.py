@@ -17,9 +17,6 @@ from ..state import fresh_child
 from . import pickling
 from .explain import explain as explain_evidence
 
-_BUDGET = 1_000_000
-"""Objects that are looked at."""
-
 
 def explain(
     target: object,
@@ -44,8 +41,8 @@ def explain(
     if method == "fork":
         return []
     call = Call(target, tuple(args), dict(kwargs or {}))
-    found = pickling.diagnose(call, error=None, task=task, allow_fork_primitives=False, method=method, budget=_BUDGET)
-    asked = Evidence("", method, "asked", failures=(Failure(0, "", found),) if found else ())
+    found = pickling.diagnose(call, task=task, method=method)
+    asked = Evidence("", method, "asked", failures=(Failure("", found),) if found else ())
     return list(explain_evidence(asked if found else _looked_up(call, asked, task)))
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from ..model.evidence import Evidence
 from ..model.finding import Finding, unique
+from ..model.launch import Launch
 from . import children, forkserver, hang, late, loading, registries, state, vacuous
-from .ranking import keeps_from_running, linked, merged
+from .ranking import keeps_from_running
 
 
 def explain(evidence: Evidence) -> tuple[Finding, ...]:
@@ -44,8 +45,7 @@ def explain(evidence: Evidence) -> tuple[Finding, ...]:
     found += hang.findings(evidence)
     found += declared
     found += [each for each in differing if each.level == "note"]
-    tasks = {finding.key for each in evidence.tasks for finding in each.findings} | {each.key for each in sends}
-    return linked(merged(replace(each, every_method=True) if each.key in tasks else each for each in unique(found)))
+    return unique(found)
 
 
 def without_common(evidence: Evidence) -> Evidence:
@@ -89,7 +89,6 @@ def _not_pickled(evidence: Evidence) -> tuple[list[Finding], list[Finding]]:
     )
 
 
-def predicted(evidence: Evidence) -> tuple[Finding, ...]:
-    """Return why what the fork leg started could not start under spawn, where the code leaves that to the leg."""
-    launches = [each for each in evidence.launches if each.predicted and not vacuous.pinned_fork(each)]
-    return unique(finding for launch in launches for finding in launch.predicted)
+def predicted(launches: Iterable[Launch]) -> tuple[Finding, ...]:
+    """Return why what a fork leg started could not start under spawn, where the code leaves that to the leg."""
+    return unique(finding for each in launches if not vacuous.pinned_fork(each) for finding in each.predicted)

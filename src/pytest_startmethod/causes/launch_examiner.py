@@ -1,49 +1,72 @@
-"""Examine launches and tasks inside the user's calls: do they pickle, what does their code read."""
+"""Examine launches and tasks inside the user's calls: do they pickle, what does their code read.
+
+Nothing of the user's runs here that multiprocessing would not run itself. What has to run the pickling code of the
+user's classes, or would take long, is left to a forked copy: of the child under fork, which makes it before anything
+else, and of this process after a failure. Copies answer in files, which are read when a phase of the leg ends.
+"""
 
 from __future__ import annotations
 
+import itertools
+import os
+import re
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from multiprocessing.process import BaseProcess
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Final
 
 from .._compat import cpython
 from .._compat import multiprocessing as mp
+from ..child.events import handover
 from ..model import methods
 from ..model.finding import Finding, placed
 from ..model.launch import Failure, Launch, Task
-from ..model.leg_record import LegRecord
+from ..model.leg_record import LegRecord, Pending
 from ..model.observed import Observed
 from ..model.place import Place
-from ..pickling import dry_run
+from ..pickling import copies, dry_run
+from ..pickling.held import reachable
 from ..source.callers import calling_place
 from ..source.describing import describe_callable, one_line
-
-if TYPE_CHECKING:
-    from ..state.fresh_child import Loader
 
 _OBSERVED_ALIKE = 2
 _OBSERVING_SECONDS = 0.1
 """So long the code of all launches and tasks of a leg is followed, beyond the first two of a kind."""
 _REPEATING_SECONDS = 0.3
 """So long values are looked at again where code was followed before."""
+_MOST_COPIES: Final = 20
+"""So many launches of a leg are looked at in a copy; launches alike count once."""
+_COPY_SECONDS: Final = 20.0
+_DIAGNOSIS_SECONDS: Final = 10.0
+_clock = time.monotonic
 
 
 class LaunchExaminer:
     """The examiner of legs and scripts (`model.examiner.Examiner`)."""
 
     def __init__(
-        self, observe: Callable[..., Observed | None] | None = None, loader: Callable[[], Loader] | None = None
+        self,
+        observe: Callable[..., Observed | None] | None = None,
+        directory: str | None = None,
+        *,
+        loads: bool = False,
     ) -> None:
         self.observe = observe
         """Looks at what the code of a launch or a task reads; None: nothing is looked at."""
-        self._loader = loader
-        """Gives the fresh child that is asked whether what pickles loads, too; None: nothing is asked."""
+        self._directory = directory
+        """Where copies answer; None: no copies are made."""
+        self._loads = loads
+        """Whether a pre-check also asks whether what pickles would load."""
+        self._numbers = itertools.count()
         self._local = threading.local()
+
+    # -- the examiner ------------------------------------------------------------------------------------------------
 
     def starting(
         self, record: LegRecord, launch: Launch, process: BaseProcess, package: mp.Package, caller: FrameType
@@ -54,10 +77,8 @@ class LaunchExaminer:
         if own and not launch.is_worker and not mp.is_manager_server(target):
             launch.observed = self._observed(record, launch, process, caller)
         if methods.base(launch.method) != "fork":
-            if own:
-                self._keep_payload(launch, process)
-                if sys.version_info < (3, 11):
-                    self._look_for_fork_locks(record, process)
+            if own and sys.version_info < (3, 11):
+                self._look_for_fork_locks(record, launch, process)
         elif record.precheck:
             self._precheck(record, launch, process, package)
 
@@ -90,17 +111,28 @@ class LaunchExaminer:
         record.observing += time.perf_counter() - start
         task.later = later if later is not None and later.print != task.observed.print else None
 
-    def not_pickled(
-        self, record: LegRecord, obj: Any, error: BaseException, package: mp.Package
-    ) -> tuple[Finding, ...] | None:
-        """Return why `obj` did not pickle (`model.examiner.Examiner`)."""
+    def sending(self, process: BaseProcess) -> object:
+        """Look at a process before it is pickled (`model.examiner.Examiner`)."""
+
+    def sent(self, record: LegRecord, launch: Launch, process: BaseProcess, before: object) -> None:
+        """Look at a process after it was pickled (`model.examiner.Examiner`)."""
+
+    def not_pickled(self, record: LegRecord, obj: Any, error: Exception, package: mp.Package) -> Failure | None:
+        """Return the failure of a start or send (`model.examiner.Examiner`)."""
         if getattr(self._local, "pickling", False):
             return None
         spawning = package.is_spawning()
-        with self._pickling(package):
-            findings = dry_run.diagnose(obj, error=error, task=not spawning)
-        # those of a start are placed where that fails
-        return findings if spawning or not findings else placed(findings, _sent_at(record, obj))
+        # a start is placed where that fails
+        place = None if spawning else _sent_at(record, obj)
+        key = _likeness(obj, error, place or calling_place(sys._getframe(1)))
+        if key in record.alike:
+            known: Failure = record.alike[key]
+            return known
+        failure = record.alike[key] = Failure(one_line(error), place=place)
+        self._diagnose(record, failure, obj, error, task=not spawning, package=package)
+        return failure
+
+    # -- what a launch reads -----------------------------------------------------------------------------------------
 
     def _observed(self, record: LegRecord, launch: Launch, process: BaseProcess, caller: FrameType) -> Observed | None:
         if self.observe is None:
@@ -117,39 +149,81 @@ class LaunchExaminer:
         record.observing += time.perf_counter() - start
         return observed
 
+    # -- under fork: would it start elsewhere ------------------------------------------------------------------------
+
     def _precheck(self, record: LegRecord, launch: Launch, process: BaseProcess, package: mp.Package) -> None:
-        known = [each.predicted for each in _alike(record, launch) if each.predicted]
-        if known:  # a pool starts many workers alike
-            launch.predicted = known[0]
+        key = ("pre-check", launch.target, launch.args, launch.place)
+        alike: list[Launch] | None = record.alike.get(key)
+        if alike is not None:
+            launch.predicted = alike[0].predicted
+            alike.append(launch)
             return
+        loads = self._loads and package == mp.STDLIB
         with self._pickling(package):
-            outcome = dry_run.dry_run(process, allow_fork_primitives=True)
-            if outcome.error is not None:
-                found = dry_run.diagnose(process, error=outcome.error, allow_fork_primitives=True)
-                launch.predicted = placed(found, launch.place)
-            elif self._loader is not None and package == mp.STDLIB:
-                from . import call
+            try:
+                error = dry_run.dry_run(process, allow_fork_primitives=True, user_code=False).error
+            except dry_run.UserCodeError as stopped:
+                error = stopped
+            if error is None and not loads:
+                return
+            if self._directory is None:
+                if error is not None and not isinstance(error, dry_run.UserCodeError):
+                    launch.predicted = placed(_why_not(process, error, allow=True), launch.place)
+                return
+        asked = sum(each.launch is not None for each in record.pending)
+        if asked >= _MOST_COPIES:
+            return
+        launches = record.alike[key] = [launch]
 
-                launch.predicted = call.explain_loading(process, allow_fork_primitives=True, loader=self._loader())
+        def take(found: tuple[Finding, ...]) -> None:
+            for each in launches:
+                each.predicted = placed(found, each.place)
 
-    def _keep_payload(self, launch: Launch, process: BaseProcess) -> None:
-        from ..pickling import packing
+        path = self._path()
+        record.pending.append(Pending(path, take, launch))
+        reference = weakref.ref(process)
+        work = partial(_predict, reference, package.name, loads)
+        handover.errand = reference, partial(copies.in_copy, work, path, _COPY_SECONDS)
 
-        if not launch.is_worker:  # theirs are multiprocessing's own; what matters is the tasks
-            with self._pickling(mp.STDLIB):
-                launch.payload = packing.pack(process)
+    # -- after a failure ---------------------------------------------------------------------------------------------
 
-    def _look_for_fork_locks(self, record: LegRecord, process: BaseProcess) -> None:
+    def _diagnose(
+        self, record: LegRecord, failure: Failure, obj: Any, error: Exception | None, *, task: bool, package: mp.Package
+    ) -> None:
+        """Find out why `obj` did not pickle: now if no code of the user's runs for it, else in a copy."""
+        with self._pickling(package):
+            try:
+                dry_run.dry_run(obj, task=task, user_code=False)
+                runs_user_code = False
+            except dry_run.UserCodeError:
+                runs_user_code = True
+            if runs_user_code and self._directory is not None and copies.can_copy():
+                path = self._path()
+                with suppress(OSError):
+                    copies.in_copy(partial(_as_dicts, _why_not, obj, error, task=task), path, _COPY_SECONDS)
+
+                    def take(found: tuple[Finding, ...]) -> None:
+                        failure.findings = placed(found, failure.place)
+
+                    record.pending.append(Pending(path, take))
+                    return
+            found = _why_not(obj, error, task=task)
+        failure.findings = placed(found, failure.place)
+
+    def _look_for_fork_locks(self, record: LegRecord, launch: Launch, process: BaseProcess) -> None:
         """Note what 3.10 pickles, loads and then crashes on: a lock that only a forked child can have."""
-        with self._pickling(mp.STDLIB):
-            outcome = dry_run.dry_run(process)
-            found = dry_run.diagnose(process, error=outcome.error) if outcome.error is not None else ()
-        if any(finding.code == "SM106" for finding in found):
-            record.failures.append(Failure(0, one_line(outcome.error or RuntimeError()), found))
+        classes = cpython.lock_classes()
+        if any(type(each) in classes and cpython.made_by_fork(each) for each in reachable(process)):
+            failure = Failure(dry_run.FORK_LOCK, place=launch.place)
+            record.failures.append(failure)
+            self._diagnose(record, failure, process, None, task=False, package=mp.STDLIB)
+
+    def _path(self) -> str:
+        return f"{self._directory}{os.sep}{os.getpid()}-{next(self._numbers)}.answer"
 
     @contextmanager
     def _pickling(self, package: mp.Package) -> Iterator[None]:
-        """Pickle as `package` does, and pass over what the recorder hears of it: it is ours."""
+        """Pickle as `package` does. What the recorder's wrappers notice meanwhile is our own doing."""
         self._local.pickling = True
         try:
             with cpython.pickling_as(package.name):
@@ -162,6 +236,66 @@ def _again(observed: Observed) -> Observed:
     from ..state import observing
 
     return observing.again(observed)
+
+
+def collect_predictions(record: LegRecord, seconds: float = 1.0) -> None:
+    """Take what the copies of forked children have found so far, and wait no longer than `seconds` for the rest.
+
+    A child that ended before it could make its copy is not waited for.
+    """
+    until = _clock() + seconds
+    for each in [each for each in record.pending if each.launch is not None]:
+        over = each.launch is not None and each.launch.exit_code is not None
+        if not over or copies.is_asked(each.path):
+            _take(record, each, until)
+        else:
+            record.pending.remove(each)
+
+
+def collect_diagnoses(record: LegRecord) -> None:
+    """Take what copies of this process have found out about failures; waits at most 10 s."""
+    until = _clock() + _DIAGNOSIS_SECONDS
+    for each in [each for each in record.pending if each.launch is None]:
+        _take(record, each, until)
+
+
+def _take(record: LegRecord, pending: Pending, until: float) -> None:
+    record.pending.remove(pending)
+    answer = copies.answer_of(pending.path, until)
+    if answer is not None:
+        pending.take(tuple(map(Finding.from_dict, answer)))
+
+
+def _predict(reference: Callable[[], BaseProcess | None], package: str, loads: bool) -> list[dict[str, Any]]:
+    """Return why a process would not start under spawn; in a copy of the child that runs it."""
+    process = reference()
+    assert process is not None
+    with cpython.pickling_as(package):
+        found = _why_not(process, None, allow=True)
+        if not found and loads:
+            from . import call
+
+            found = call.explain_loading(process, allow_fork_primitives=True)
+    return [each.as_dict() for each in found]
+
+
+def _as_dicts(function: Callable[..., tuple[Finding, ...]], *args: Any, **kwargs: Any) -> list[dict[str, Any]]:
+    return [each.as_dict() for each in function(*args, **kwargs)]
+
+
+def _why_not(obj: object, error: Exception | None, *, task: bool = False, allow: bool = False) -> tuple[Finding, ...]:
+    from . import pickling
+
+    return pickling.diagnose(obj, error=error, task=task, allow_fork_primitives=allow)
+
+
+def _likeness(obj: Any, error: Exception, place: Place | None) -> object:
+    """Return what failures have in common that are one to the user: code, line, and the error but for addresses."""
+    call = dry_run.as_call(obj)
+    target = call.target if isinstance(call, dry_run.Call) else None
+    if cpython.is_process(obj):
+        target, _, _ = mp.process_work(obj)
+    return describe_callable(target), place, re.sub(r"0x[0-9a-fA-F]+", "", one_line(error))
 
 
 def _alike(record: LegRecord, launch: Launch) -> Iterator[Launch]:

@@ -31,13 +31,18 @@ _MAX_DEPTH = 5
 def diagnose(
     obj: object,
     *,
-    error: BaseException | None,
-    task: bool,
-    allow_fork_primitives: bool,
-    method: str,
-    budget: int,
+    error: BaseException | None = None,
+    task: bool = False,
+    allow_fork_primitives: bool = False,
+    method: str = "spawn",
+    budget: int = 1_000_000,
 ) -> tuple[Finding, ...]:
-    """Return the findings of `pickling.diagnose`, which documents the parameters."""
+    """Return why `obj` does not pickle: one finding for each cause, nearest first; nothing if it does.
+
+    `obj` is a process about to start, a pool's or executor's task as it lies in the queue, or any payload; `task` and
+    `allow_fork_primitives` are as for `dry_run.dry_run`. `error` is what the interpreter raised, if it did. `budget`
+    is the number of objects to look at. What is found is the interpreter's error alone where the place is not.
+    """
     try:
         return _diagnose(obj, error, _Mode(task, allow_fork_primitives, method), budget)
     except Exception as failure:

@@ -19,16 +19,19 @@ from ..activation.exchanges import Exchanges, Span
 from ..model import backends, methods
 from ..model.backends import Backend
 from ..model.examiner import Examiner
-from ..model.finding import Finding, placed
+from ..model.finding import placed
 from ..model.launch import Failure, Fixture, Launch, Task
 from ..model.leg_record import LegRecord
+from ..model.payload import Payload
+from ..pickling import packing
 from ..source.callers import calling_place
 from ..source.describing import describe_arguments, describe_callable, one_line
 from . import foreign, server
 from .pools import Pools
 
 _T = TypeVar("_T")
-_MARK = "_pytest_startmethod_failure"
+_KEPT_BYTES = 1_000_000
+"""A larger payload is not kept."""
 
 
 class Started(weakref.ref[BaseProcess]):
@@ -100,7 +103,6 @@ class Recorder:
         """Returns the numbers of the pool jobs whose tasks no worker could load."""
         self.troubles: list[str] = []
         """What went wrong in our own code."""
-        self._known: dict[int, Failure] = {}
         self.watcher: Watcher | None = None
         self.told: Callable[[LegRecord, Launch], None] | None = None
         """Hears of each process that has started."""
@@ -154,6 +156,8 @@ class Recorder:
         package = mp.Package(backend.package)
         span.put(package.process_class, "start", partial(self._wrap_start, backend=backend))
         span.put(package.pickler_class, "dump", partial(self._wrap_dump, package=package))
+        watch_dump = partial(packing.watch_dump, before=self._sending, after=self._sent, limit=_KEPT_BYTES)
+        span.put(package.module("reduction"), "dump", watch_dump)
         for module in package.submitting_modules:
             span.when_loaded(module, partial(self._guarded, self._listen_to_tasks, span, module))
 
@@ -202,15 +206,15 @@ class Recorder:
             if record is None or getattr(self._local, "starting", None) is process:  # a wrapper of ours stands above
                 return original(process)
             started = self._guarded(self._open, record, process, backend, sys._getframe(1))
-            self._local.starting = process
+            self._local.starting, self._local.launch = process, started and started.launch
             try:
                 original(process)
             except BaseException as error:
                 if started is not None:
-                    self._guarded(self._failed, record, started.launch, error)
+                    noted = self._guarded(self._failed, record, started.launch, error)  # noqa: F841 - `failure_of`
                 raise
             finally:
-                self._local.starting = None
+                self._local.starting = self._local.launch = None
             # Little and without a call: the child has begun, and both pay for each page that either writes to.
             if started is not None:
                 popen = started.held = process.__dict__.get(mp.POPEN)
@@ -308,15 +312,34 @@ class Recorder:
 
         return _set
 
-    def _failed(self, record: LegRecord, launch: Launch, error: BaseException) -> None:
+    def _failed(self, record: LegRecord, launch: Launch, error: BaseException) -> Failure:
         launch.error = one_line(error)
-        failure = self.failure_of(error)
+        failure = failure_of(error)
         if failure is not None:
-            launch.findings = failure.findings = placed(failure.findings, launch.place)
-        else:
-            self._remember(record, error, ())
+            failure.place = launch.place
+            failure.findings = placed(failure.findings, launch.place)
+            launch.failure = failure
+            return failure
+        record.failures.append(Failure(launch.error))
+        return record.failures[-1]
 
     # -- pickling ----------------------------------------------------------------------------------------------------
+
+    def _sending(self, process: BaseProcess) -> object:
+        """Have a process examined before multiprocessing pickles it."""
+        if self.examiner is None or getattr(self._local, "launch", None) is None or self._listening() is None:
+            return None
+        return self._guarded(self.examiner.sending, process)
+
+    def _sent(self, process: BaseProcess, before: object, payload: Payload | None) -> None:
+        """Note the bytes that a child is sent, and have the process examined again."""
+        launch, record = getattr(self._local, "launch", None), self._listening()
+        if launch is None or record is None or self._local.starting is not process:
+            return
+        if not launch.is_worker:  # theirs are multiprocessing's own; what matters is the tasks
+            launch.payload = payload
+        if before is not None and self.examiner is not None:
+            self._guarded(self.examiner.sent, record, launch, process, before)
 
     def _wrap_dump(self, original: Callable[[Any, Any], Any], package: mp.Package) -> Callable[[Any, Any], Any]:
         def dump(pickler: Any, obj: Any) -> Any:
@@ -326,41 +349,20 @@ class Recorder:
             except Exception as error:
                 record = self._listening()
                 if record is not None:
-                    self._guarded(self._not_pickled, record, obj, error, package)
+                    noted = self._guarded(self._not_pickled, record, obj, error, package)  # noqa: F841 - `failure_of`
                 raise
 
         return dump
 
-    def _not_pickled(self, record: LegRecord, obj: Any, error: BaseException, package: mp.Package) -> None:
-        if self.failure_of(error) is not None:
-            return
-        findings: tuple[Finding, ...] | None = ()
+    def _not_pickled(self, record: LegRecord, obj: Any, error: Exception, package: mp.Package) -> Failure | None:
+        if failure_of(error) is not None:
+            return None
+        failure: Failure | None = Failure(one_line(error))
         if self.examiner is not None:
-            findings = self._guarded(self.examiner.not_pickled, record, obj, error, package)
-        if findings is not None:
-            self._remember(record, error, findings)
-
-    def _remember(self, record: LegRecord, error: BaseException, findings: tuple[Finding, ...]) -> None:
-        failure = Failure(len(self._known) + 1, one_line(error), findings)
-        self._known[failure.number] = failure
-        record.failures.append(failure)
-        # An exception cannot be referenced weakly, and a reference would keep the arguments alive: it is numbered.
-        error.__dict__[_MARK] = failure.number
-
-    def failure_of(self, error: BaseException | None) -> Failure | None:
-        """Return the failed start or send that `error`, its cause or its context comes from."""
-        seen: set[int] = set()
-        todo = [error]
-        while todo:
-            each = todo.pop()
-            if each is None or id(each) in seen:
-                continue
-            seen.add(id(each))
-            number = getattr(each, "__dict__", {}).get(_MARK)
-            if number in self._known:
-                return self._known[number]
-            todo += [each.__context__, each.__cause__, *getattr(each, "exceptions", ())]
-        return None
+            failure = self._guarded(self.examiner.not_pickled, record, obj, error, package)
+        if failure is not None and not any(each is failure for each in record.failures):
+            record.failures.append(failure)
+        return failure
 
     # -- tasks -------------------------------------------------------------------------------------------------------
 
@@ -405,3 +407,27 @@ class Recorder:
             self._guarded(self.examiner.repeated, record, known, function, given, named, sys._getframe(1))
         if record.watched and task.method is not None and self.watcher is not None and contexts.pool_by_default(pool):
             self.watcher.by_default(task.method)
+
+
+def failure_of(error: BaseException | None) -> Failure | None:
+    """Return the failed start or send that `error`, its cause or its context comes from.
+
+    The wrapper that an exception went through has it as a local variable: its frame stands in the traceback. Nothing
+    is hung on the exception itself, where the user could see it.
+    """
+    seen: set[int] = set()
+    todo = [error]
+    while todo:
+        each = todo.pop()
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        tb = each.__traceback__
+        while tb is not None:
+            if tb.tb_frame.f_code.co_filename == __file__:
+                failure = tb.tb_frame.f_locals.get("noted")
+                if isinstance(failure, Failure):
+                    return failure
+            tb = tb.tb_next
+        todo += [each.__context__, each.__cause__, *getattr(each, "exceptions", ())]
+    return None

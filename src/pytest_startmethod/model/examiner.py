@@ -7,8 +7,7 @@ from types import FrameType
 from typing import Any, Protocol
 
 from .._compat.multiprocessing import Package
-from .finding import Finding
-from .launch import Launch, Task
+from .launch import Failure, Launch, Task
 from .leg_record import LegRecord
 
 
@@ -36,7 +35,14 @@ class Examiner(Protocol):
     ) -> None:
         """Look at a task like `task`, which the leg submitted before: the parent's values may have changed."""
 
-    def not_pickled(
-        self, record: LegRecord, obj: Any, error: BaseException, package: Package
-    ) -> tuple[Finding, ...] | None:
-        """Return why `obj` did not pickle; None where this thread pickles for the examiner itself."""
+    def sending(self, process: BaseProcess) -> object:
+        """Look at a process that multiprocessing is about to pickle; what is returned comes back to `sent`."""
+
+    def sent(self, record: LegRecord, launch: Launch, process: BaseProcess, before: object) -> None:
+        """Look at a process that multiprocessing has pickled."""
+
+    def not_pickled(self, record: LegRecord, obj: Any, error: Exception, package: Package) -> Failure | None:
+        """Return the failure of a start or send; None where this thread pickles for the examiner itself.
+
+        A failure like one that the leg has met before is that one again.
+        """

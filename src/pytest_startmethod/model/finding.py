@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 from .place import Place
 
-EVERY_METHOD = "tasks of a pool or executor and messages are pickled under every start method, fork included"
 WIDTH = 80
 """No line of a printed finding is wider, save a path or name that cannot be broken."""
 
@@ -81,10 +80,6 @@ class Finding:
     """What an experiment said: True, False, or None where none was made."""
     facts: tuple[Fact, ...] = ()
     """What the message and the evidence are made of, for reports that lay it out."""
-    because_of: str = ""
-    """Of a consequence: code and path of the cause that it follows from, ``"SM103 args[0].lock"``."""
-    every_method: bool = False
-    """Whether it is the same under fork: tasks and messages are pickled under every method."""
 
     @property
     def key(self) -> tuple[str, str, str | None, int | None]:
@@ -114,9 +109,7 @@ class Finding:
             lines += [f"  {place}"] if titled else _wrap(place, "  ", "    ")
         lines += _wrap(relative(self.message, root), "  ", "  ")
         cause = CAUSES.get(self.code)
-        if self.every_method:
-            lines += _wrap(EVERY_METHOD, "  ", "    ")
-        elif cause is not None and cause.why_fork and self.level == "cause":
+        if cause is not None and cause.why_fork and self.level == "cause":
             lines += _wrap(f"under fork: {cause.why_fork}", "  ", "    ")
         for fact in self.evidence:
             lines += _wrap(relative(fact, root), "  ", "    ")

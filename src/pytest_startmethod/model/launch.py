@@ -64,8 +64,10 @@ class Launch:
     exit_code: int | None = None
     error: str | None = None
     """``"PicklingError: ..."`` when ``start()`` raised."""
-    findings: tuple[Finding, ...] = ()
-    """Why ``start()`` raised."""
+    failure: Failure | None = None
+    """What the exception of ``start()`` comes from, if something did not pickle."""
+    found: tuple[Finding, ...] = ()
+    """Why ``start()`` raised, if all pickled."""
     predicted: tuple[Finding, ...] = ()
     """Under fork: why ``start()`` would raise under spawn."""
     payload: Payload | None = None
@@ -90,6 +92,11 @@ class Launch:
     """Under forkserver: what a process started by the parent itself would have inherited."""
     in_script: bool = False
     """Whether a script that the test ran started it: how it ended is explained with the script."""
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """Why ``start()`` raised."""
+        return self.found if self.failure is None else (*self.failure.findings, *self.found)
 
     @property
     def alive(self) -> bool:
@@ -146,8 +153,11 @@ class Task:
 
 @dataclass(slots=True)
 class Failure:
-    """A failed start or send, and what is known of it; the exception carries its number (`failure_of`)."""
+    """A failed start or send, and what is known of it."""
 
-    number: int
     error: str
-    findings: tuple[Finding, ...]
+    """``"PicklingError: ..."``"""
+    findings: tuple[Finding, ...] = ()
+    """Why; filled once a copy of the process has answered (`LegRecord.pending`)."""
+    place: Place | None = None
+    """The user's line that started or sent."""

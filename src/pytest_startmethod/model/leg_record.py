@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from .finding import Finding
 from .foreign import Foreign
 from .launch import Failure, Launch, Task
 from .patched import Patched
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A question that a copy of a process works on."""
+
+    path: str
+    """The file in which it answers."""
+    take: Callable[[tuple[Finding, ...]], None]
+    """Given the answer, if there is one in time."""
+    launch: Launch | None = None
+    """The child that makes the copy; None: the copy is made."""
 
 
 @dataclass(slots=True)
@@ -31,6 +45,10 @@ class LegRecord:
     """Whether this is an unmarked test that `Recorder.watcher` watches, and no leg."""
     patches: list[Patched] = field(default_factory=list)
     """What monkeypatch and mock set while the leg ran, and what was in force when it began."""
+    pending: list[Pending] = field(default_factory=list)
+    """What copies of processes were asked, and have not been heard on."""
+    alike: dict[object, Any] = field(default_factory=dict)
+    """What was examined already, by what makes it alike: launches of a pre-check, the failure of a start or send."""
     observing: float = 0.0
     """Seconds spent on finding out what launches read."""
 
@@ -40,5 +58,5 @@ class LegRecord:
 
     def clear(self) -> None:
         """Forget what a run that is over did."""
-        for each in (self.tasks, self.failures, self.started, self.launches, self.foreign):
+        for each in (self.tasks, self.failures, self.started, self.launches, self.foreign, self.pending, self.alike):
             each.clear()

@@ -1,13 +1,14 @@
-"""Runs work in a forked copy of this process, where it can change, print, log, hang or leak nothing of the user's.
+"""Run work in a forked copy of this process, where it can change, print, log, hang or leak nothing of the user's.
 
 The copy is nobody's child: the process between the two ends at once. It writes one JSON document and leaves by
-``_exit``, and a timer ends it if it does not.
+``_exit``. If it does not, a timer ends it, or the kernel when pytest is gone, or who no longer waits for the answer.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gc
+import io
 import json
 import os
 import signal
@@ -15,16 +16,22 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
+
+from ..child import reporter
 
 if sys.platform != "win32":
     import fcntl
-    from posix import _exit  # coverage.py replaces the one of os, and saves its data in it
+    from posix import _exit, fork, waitpid  # those of os may be replaced: by coverage.py, gevent, a test
 
 _POLL: Final = 0.002
+_PART: Final = ".part"
+"""Ends the name of the file that is there from when a copy is made until it has answered."""
 _clock = time.monotonic
 _sleep = time.sleep
+_written = json.JSONEncoder().encode
+_parsed = json.JSONDecoder().decode
 
 
 def can_copy() -> bool:
@@ -40,7 +47,7 @@ def can_copy() -> bool:
 
 def _threads() -> int:
     try:
-        with open("/proc/self/stat", "rb") as file:
+        with io.open("/proc/self/stat", "rb") as file:  # noqa: UP020 - a test may have replaced the builtin
             return int(file.read().rpartition(b")")[2].split()[17])
     except (OSError, ValueError, IndexError):
         return threading.active_count()
@@ -49,44 +56,86 @@ def _threads() -> int:
 def in_copy(work: Callable[[], Any], path: str, seconds: float) -> None:
     """Run `work` in a copy for at most `seconds`, and write what it returns to `path` as JSON, whole or not at all.
 
-    Returns at once. Raises OSError if there is no process to be had.
+    Returns at once. What `work` raises becomes an answer of null. Raises OSError if there is no process to be had.
     """
-    between = os.fork()
-    if between == 0:
-        try:
-            if os.fork() == 0:
-                _run(work, path, seconds)
-        finally:
-            _exit(0)
-    with contextlib.suppress(ChildProcessError):  # somebody ignores SIGCHLD, or has waited for it
-        os.waitpid(between, 0)
+    os.close(os.open(path + _PART, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    with _unheard_exit():
+        between = fork()
+        if between == 0:
+            try:
+                if fork() == 0:
+                    _run(work, path, seconds)
+            finally:
+                _exit(0)
+        with contextlib.suppress(ChildProcessError):  # somebody ignores SIGCHLD, or has waited for it
+            waitpid(between, 0)
+
+
+@contextlib.contextmanager
+def _unheard_exit() -> Iterator[None]:
+    """Keep the end of a child of ours from a SIGCHLD handler of the user's."""
+    if not callable(signal.getsignal(signal.SIGCHLD)):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
+    try:
+        yield
+        others = False
+        with contextlib.suppress(ChildProcessError):
+            others = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        if signal.SIGCHLD in signal.sigpending() and not others:
+            signal.sigwait([signal.SIGCHLD])
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _run(work: Callable[[], Any], path: str, seconds: float) -> None:
+    os.setsid()
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM])
     signal.setitimer(signal.ITIMER_REAL, seconds)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.disable()  # a finalizer may act on the world
     sys.settrace(None)
     sys.setprofile(None)
-    _silence()
-    text = json.dumps(work())
-    part = f"{path}.part"
-    with open(part, "x", encoding="utf-8") as file:
+    _let_go()
+    with contextlib.suppress(OSError):
+        life = reporter.open_life_line(os.path.dirname(path))
+        if life is not None:
+            reporter.hold_of(life)(os.getpid())
+    _write(path + _PART, str(os.getpid()))
+    text = "null"
+    try:
+        text = _written(work())
+    finally:
+        _write(path + _PART, text)
+        os.replace(path + _PART, path)
+
+
+def _write(path: str, text: str) -> None:
+    with io.open(path, "w", encoding="utf-8") as file:  # noqa: UP020
         file.write(text)
-    os.replace(part, path)
 
 
-def _silence() -> None:
-    """Let what is written to inherited files, pipes and terminals go nowhere."""
+def _let_go() -> None:
+    """Share no open file with anybody: what is written goes nowhere, and nobody's end of a pipe stays open for us.
+
+    Files that are only read are opened again, each where it stands, since a read moves the position for all.
+    """
     null = os.open(os.devnull, os.O_RDWR)
     for number in _descriptors():
         try:
             kind = os.fstat(number).st_mode
-            writable = fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
-            if writable and number != null and (stat.S_ISREG(kind) or stat.S_ISFIFO(kind) or stat.S_ISCHR(kind)):
-                os.dup2(null, number)
+            if number == null or stat.S_ISDIR(kind):
+                continue
+            other = null
+            if stat.S_ISREG(kind) and fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+                with contextlib.suppress(OSError):
+                    position = os.lseek(number, 0, os.SEEK_CUR)
+                    other = os.open(f"/dev/fd/{number}", os.O_RDONLY)
+                    os.lseek(other, position, os.SEEK_SET)
+            os.dup2(other, number)
+            if other != null:
+                os.close(other)
         except OSError:
             continue
 
@@ -98,12 +147,17 @@ def _descriptors() -> list[int]:
     return list(range(256))
 
 
+def is_asked(path: str) -> bool:
+    """Return whether a copy was made that answers in `path`."""
+    return os.path.exists(path) or os.path.exists(path + _PART)
+
+
 def answer_of(path: str, until: float) -> Any:
-    """Return what a copy wrote to `path` and remove it; None if it has not by `until`, on the monotonic clock."""
+    """Return what a copy wrote to `path`; None if it has not by `until`, on the monotonic clock. Then it is ended."""
     while True:
         try:
-            with open(path, encoding="utf-8") as file:
-                found = json.load(file)
+            with io.open(path, encoding="utf-8") as file:  # noqa: UP020
+                found = _parsed(file.read())
             os.unlink(path)
             return found
         except FileNotFoundError:
@@ -111,5 +165,15 @@ def answer_of(path: str, until: float) -> Any:
         except (OSError, ValueError):
             return None
         if _clock() >= until:
+            _end(path + _PART)
             return None
         _sleep(_POLL)
+
+
+def _end(part: str) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        with io.open(part, encoding="utf-8") as file:  # noqa: UP020
+            pid = int(file.read(20))
+        os.unlink(part)
+        if os.getsid(pid) == pid != os.getpid():  # a copy leads a session of its own
+            os.kill(pid, signal.SIGKILL)

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from .._compat import cpython
-from ..model.finding import Finding
 from .user_code import runs_user_code
 from .walk import PROTOCOL, Sink
 
@@ -257,7 +256,7 @@ def _ndarray(obj: Any) -> Any:
     return object, ()
 
 
-_FOREIGN = (
+FORK_LOCK = (
     "A SemLock created in a fork context is being shared with a process in a spawn context. This is not supported. "
     "Please use the same context to create multiprocessing objects and Process."
 )
@@ -268,7 +267,7 @@ def _lock(obj: Any) -> Any:
     if cpython.spawning_popen() is None:
         return obj.__reduce_ex__(PROTOCOL)  # which refuses: it is not being inherited
     if cpython.made_by_fork(obj):
-        raise RuntimeError(_FOREIGN)
+        raise RuntimeError(FORK_LOCK)
     return object, ()
 
 
@@ -285,29 +284,3 @@ def _tensor(obj: Any) -> tuple[Any, ...]:
             "serializing (e.g., putting it on the queue)."
         )
     return object, ()
-
-
-# -- diagnosis -------------------------------------------------------------------------------------------------------
-
-
-def diagnose(
-    obj: object,
-    *,
-    error: BaseException | None = None,
-    task: bool = False,
-    allow_fork_primitives: bool = False,
-    method: str = "spawn",
-    budget: int = 1_000_000,
-) -> tuple[Finding, ...]:
-    """Return why `obj` does not pickle: one finding for each cause, nearest first; nothing if it does.
-
-    `obj` is a process about to start, a pool's or executor's task as it lies in the queue, or any payload; `task` and
-    `allow_fork_primitives` as for `dry_run`. `error` is what the interpreter raised, if it did. `budget` is the number
-    of objects to look at. Raises nothing but KeyboardInterrupt and SystemExit; when the place cannot be found, the
-    one finding says so with the interpreter's words.
-    """
-    from ..causes import pickling
-
-    return pickling.diagnose(
-        obj, error=error, task=task, allow_fork_primitives=allow_fork_primitives, method=method, budget=budget
-    )

@@ -17,19 +17,30 @@ _LARGE = 64 * 1024 * 1024
 """No larger payload is packed, large buffers aside."""
 
 
-def watch_dump(original: Callable[..., None], take: Callable[[Any, Payload], None], limit: int) -> Callable[..., None]:
-    """Wrap ``multiprocessing.reduction.dump``: `take` is given each process and its bytes, up to `limit` of them.
+def watch_dump(
+    original: Callable[..., None],
+    *,
+    before: Callable[[Any], object],
+    after: Callable[[Any, object, Payload | None], None],
+    limit: int,
+) -> Callable[..., None]:
+    """Wrap ``multiprocessing.reduction.dump``, through which a process object goes to a child.
 
+    `after` is given the process, what `before` returned, and the bytes, if there are no more than `limit`:
     ``Popen._launch`` writes to a buffer in memory and sends it afterwards (popen_spawn_posix.py, popen_forkserver.py).
-    On Windows it writes to the child's pipe, and nothing is taken.
+    On Windows it writes to the child's pipe, and the bytes are not to be had.
     """
 
     def dump(obj: Any, file: Any, protocol: int | None = None) -> None:
         __tracebackhide__ = True
+        if not cpython.is_process(obj):
+            return original(obj, file, protocol)
+        seen = before(obj)
         start = file.tell() if type(file) is io.BytesIO else None
         original(obj, file, protocol)
-        if start is not None and cpython.is_process(obj) and file.tell() - start <= limit:
-            take(obj, Payload(bytes(file.getbuffer()[start:]), (), "process"))
+        kept = start is not None and file.tell() - start <= limit
+        after(obj, seen, Payload(bytes(file.getbuffer()[start:]), (), "process") if kept else None)
+        return None
 
     return dump
 

@@ -18,17 +18,17 @@ from .._compat import cpython
 from .._compat import multiprocessing as mp
 from ..activation.default_method import Activation
 from ..activation.exchanges import Exchanges
-from ..causes.launch_examiner import LaunchExaminer
+from ..causes.launch_examiner import LaunchExaminer, collect_diagnoses
 from ..child import reporter
 from ..child.events import chain, exception_as_dict
 from ..launches.reaping import FailedWaits
-from ..launches.recorder import Recorder, Started
+from ..launches.recorder import Recorder, Started, failure_of
 from ..launches.reports import ReportDirectory, raised_from
 from ..model.backends import Backend
 from ..model.child_report import Raised
 from ..model.evidence import Evidence
 from ..model.finding import Finding, unique
-from ..model.launch import Launch
+from ..model.launch import Failure, Launch
 from ..model.leg_record import LegRecord
 from ..model.place import Place
 from ..source.callers import owner
@@ -79,7 +79,7 @@ class Listening:
         self._evidence = replace(
             self._evidence,
             outcome="failed",
-            failure=self._recorder.failure_of(error),
+            failure=failure_of(error),
             raised=tuple(map(_raised, chain(error))),
             raised_at=_raised_at(error),
             error=type(error).__name__,
@@ -150,7 +150,7 @@ class ScriptRecorder(Recorder):
     """Writes each launch down at once: the script may be killed."""
 
     def __init__(self, directory: str, exchanges: Exchanges) -> None:
-        super().__init__(exchanges, LaunchExaminer())
+        super().__init__(exchanges, LaunchExaminer(directory=directory))
         self.told = self._note
         self._directory = directory
         self._temporary: set[str] = set()
@@ -183,9 +183,11 @@ class ScriptRecorder(Recorder):
             _write(self._directory, {"temporary_directory": directory})
             cpython.set_temporary_directory(process, directory)
 
-    def _failed(self, record: LegRecord, launch: Launch, error: BaseException) -> None:
-        super()._failed(record, launch, error)
+    def _failed(self, record: LegRecord, launch: Launch, error: BaseException) -> Failure:
+        failure = super()._failed(record, launch, error)
+        collect_diagnoses(record)  # the script may be killed before its end
         self._note(record, launch)
+        return failure
 
     def _note(self, record: LegRecord, launch: Launch) -> None:
         directory = cpython.temporary_directory_of(current_process())
@@ -259,6 +261,6 @@ def launch_from(entry: Mapping[str, Any], leg: str) -> Launch:
         pid=entry["pid"],
         exit_code=entry["exit_code"],
         error=entry["error"],
-        findings=tuple(map(Finding.from_dict, entry.get("findings", ()))),
+        found=tuple(map(Finding.from_dict, entry.get("findings", ()))),
         in_script=True,
     )

@@ -105,7 +105,7 @@ def _note_script(item: pytest.Item, result: ScriptRun) -> None:
         return
     state.record.launches.extend(result.launches)
     if result.findings:
-        state.record.failures.append(Failure(0, result.outcome, result.findings))
+        state.record.failures.append(Failure(result.outcome, result.findings))
 
 
 def _outside_a_leg(request: pytest.FixtureRequest) -> str:

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ..causes.launch_examiner import collect_diagnoses
 from ..child.events import chain, exception_as_dict
 from ..launches.reaping import FailedWaits
+from ..launches.recorder import failure_of
 from ..launches.reports import raised_from
 from ..model.child_report import Frame
 from ..model.evidence import CallEnd, Evidence, Parent
@@ -51,15 +53,16 @@ class Gatherer:
     ) -> Evidence:
         """Return what is known of a phase. Of one that failed, also what children reported and fresh ones have."""
         record, excinfo = state.record, call.excinfo
+        if record.failures:
+            collect_diagnoses(record)
         evidence = Evidence(
             leg=state.leg.nodeid,
             method=state.leg.method,
             outcome=report.outcome,
-            marked=item.get_closest_marker("startmethods") is not None,
             launches=tuple(record.launches),
             tasks=tuple(record.tasks),
             failures=tuple(record.failures),
-            failure=self._recorder.failure_of(excinfo.value) if excinfo is not None else None,
+            failure=failure_of(excinfo.value) if excinfo is not None else None,
             inherited=self.inherited(item, state.leg),
             asked=tuple(state.activation.asked),
             overrides=tuple(state.activation.overrides),

@@ -59,9 +59,7 @@ class Running:
         self.exchanges = Exchanges()
         """All that is replaced while legs run."""
         self.comparison = Comparison(str(config.rootpath), settings.user_code)
-        loader = self.comparison.fresh_child if settings.precheck == "error" else None
-        self.examiner = LaunchExaminer(self.comparison.observe, loader)
-        self.recorder = Recorder(self.exchanges, self.examiner)
+        self.recorder = Recorder(self.exchanges)
         self.servers = ForkServers()
         self._others: dict[mp.Package, ForkServers] = {}
         """By package: those of other backends that legs ran under."""
@@ -70,6 +68,10 @@ class Running:
         self._exchanged: Span | None = None
         """What is replaced of multiprocessing from a leg until the next item that is none."""
         self.reports = _report_directory(self.recorder, temporary)
+        directory = self.reports.path if self.reports is not None else None
+        loads = settings.precheck == "error"
+        self.examiner = LaunchExaminer(self.comparison.observe, directory, loads=loads)
+        self.recorder.examiner = self.examiner
         self.recorder.dead_workers = self._why_workers_died
         self.recorder.lost_jobs = self._lost_jobs
         self.gatherer = Gatherer(config, self.recorder, self.comparison, self.servers)
@@ -159,7 +161,6 @@ class Running:
             try:
                 if self.reports is not None:
                     self.reports.clear()
-                    self.reports.prepare()
                 if backend is not backends.STDLIB:
                     self._replace(span, package)
                 if methods.base(leg.method) == "forkserver":
@@ -191,11 +192,7 @@ class Running:
                 self._exchanged.when_undone(self.recorder.uninstall)
             self._replace(self._exchanged, mp.STDLIB)
             # Each start needs these: importing them is not to be part of the time of the test that comes first.
-            from ..pickling import dry_run  # noqa: F401
             from ..state import observing  # noqa: F401
-
-            if self.settings.methods != ("fork",):
-                from ..pickling import packing  # noqa: F401
 
     def _put_back(self) -> None:
         self._clock.close()
@@ -490,17 +487,14 @@ class Hooks:
 
 
 def _report_directory(recorder: Recorder, temporary: str | None) -> ReportDirectory | None:
-    """Make the directory for what children report. What cannot be had is noted, and everything else works."""
+    """Make the directory for what children report; without one, nothing is reported and everything else works."""
     try:
         directory = ReportDirectory.create(temporary)
+        directory.hold_life_line()
+        return directory
     except OSError as trouble:
         recorder.troubles.append(f"children cannot report: {trouble}")
         return None
-    try:
-        directory.hold_life_line()
-    except OSError as trouble:
-        recorder.troubles.append(f"if pytest is killed, children or its temporary directory may stay: {trouble}")
-    return directory
 
 
 def _override_text(override: SetByUser, leg: Leg) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from .._compat import pytest as pytest_compat
+from ..causes.launch_examiner import collect_predictions
 from ..launches import foreign, leftovers
 from ..model import finding, methods
 from ..model.failed_leg import FailedLeg
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from .settings import Settings
 
 _SHOWN_CHILDREN = 3
+_REPORT_SECONDS = 2.0
+_ERROR_SECONDS = 5.0
+"""How long the end of a leg waits for the pre-checks of its launches."""
 
 
 class Annotator:
@@ -110,6 +114,8 @@ class Annotator:
                 self._recorder.note_exits(record)
             if self._servers.temporary is not None:
                 self._note_socket(state, self._servers.temporary)
+        if record.pending and ("call", "passed") in state.outcomes:
+            self._predict(state, _REPORT_SECONDS)
         state.finished = self.result(state)
         report.startmethod = state.finished.as_dict()  # type: ignore[attr-defined]
         report.user_properties += properties(state.finished, str(self._config.rootpath))
@@ -209,10 +215,8 @@ class Annotator:
             from ..causes import vacuous as vacuous_causes
 
             state.vacuous = vacuous_causes.vacuous(evidence)
-        if any(each.predicted for each in evidence.launches):
-            from ..causes import explain
-
-            state.predictions = explain.predicted(evidence)
+        if self._settings.precheck == "error":
+            self._predict(state, _ERROR_SECONDS)
         root = str(self._config.rootpath)
         if state.vacuous is not None and leg.vacuous == "fail":
             vacuous = state.vacuous
@@ -222,6 +226,13 @@ class Annotator:
             said = [f"pre-check: what this test starts under fork would not start under spawn ({leg.nodeid})"]
             below = [line for each in state.predictions for line in ("", *finding.section_lines(each, root))]
             self._fail(report, state, said, below)
+
+    def _predict(self, state: LegState, seconds: float) -> None:
+        """Note what would keep the processes of a fork leg from starting elsewhere."""
+        from ..causes import explain
+
+        collect_predictions(state.record, seconds)
+        state.predictions = explain.predicted(state.record.launches)
 
     def _fail(self, report: pytest.TestReport, state: LegState, said: Sequence[str], below: Sequence[str] = ()) -> None:
         """Let a leg that passed fail for what is `said`; the first text of that is its message."""

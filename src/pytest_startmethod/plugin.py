@@ -164,7 +164,9 @@ class _Xdist:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
-        """Take a worker's number; all of them collect the same tests."""
-        count = getattr(node, "workeroutput", {}).get("startmethod_count")
-        if count is not None:
-            self.config.stash[COUNT] = count
+        """Take a worker's number, which is the same for all, and what its experiments said."""
+        output = getattr(node, "workeroutput", {})
+        self.config.stash[COUNT] = output.get("startmethod_count", self.config.stash.get(COUNT, 0))
+        summary: Any = self.config.pluginmanager.get_plugin("startmethod-summary")
+        if "startmethod_verified" in output and summary is not None:
+            summary.amend(output["startmethod_verified"])

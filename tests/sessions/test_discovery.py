@@ -87,8 +87,12 @@ def test_a_test_that_starts_a_process_runs_again_under_the_other_methods(session
     outcome = session.file(test_a=PASSED).run(DISCOVER, where=where)
     assert outcome.status == 0, outcome.out
     assert outcome.names == {"test_nothing": "passed", **legs(*FOUND)}
-    if where != "xdist":
-        assert list(outcome.names) == ["test_nothing", *legs(*FOUND)]
+    if where != "xdist":  # after the session's own tests, all of a method in a row
+        names = list(outcome.names)
+        assert names[: 1 + len(FOUND)] == ["test_nothing", *FOUND]
+        assert [next(m for m in OTHERS if f"[{m}" in name) for name in names[1 + len(FOUND) :]] == [
+            method for method in OTHERS for _ in FOUND
+        ]
     assert "6 tests: 6 passes" in outcome.lines
     assert "19 passed" in outcome.lines[-1] or "19 passed" in outcome.out
 
@@ -252,7 +256,7 @@ def test_a_pool_that_a_module_holds_makes_its_tests_count(session: Session) -> N
     assert "SM501 vacuous: 4 legs passed and started nothing with their method" in outcome.lines
 
 
-def test_fixtures_and_setup_functions_are_made_anew_for_each_leg(session: Session) -> None:
+def test_wider_fixtures_are_made_once_for_each_method_after_the_session(session: Session) -> None:
     source = suite("""
     import unittest
 
@@ -283,15 +287,25 @@ def test_fixtures_and_setup_functions_are_made_anew_for_each_leg(session: Sessio
             start()
 
         def test_b(self):
-            print(done)
-            self.assertEqual(done, EXPECTED)
+            start()
+
+        def test_c(self):
+            pass
     """)
-    one = ["+module", "+class", "{}", "-class", "-module"]
-    expected = [word.format(method) for method in (OWN, *OTHERS) for word in one]
-    source = source.replace("EXPECTED", repr([*expected, "+module", "+class", OWN]))
-    outcome = session.file(test_a=source).run(DISCOVER)
-    assert outcome.status == 0, outcome.out
-    assert outcome.names == {**legs("TestIt::test_a"), "TestIt::test_b": "passed"}
+    session.file(
+        conftest="""
+        import sys
+
+        def pytest_unconfigure():
+            print("DONE", *sys.modules["test_a"].done)
+    """
+    )
+    outcome = session.file(test_a=source).run(DISCOVER, "-s")
+    assert outcome.names == {**legs("TestIt::test_a", "TestIt::test_b"), "TestIt::test_c": "passed"}
+    line = next(line for line in outcome.lines if line.startswith("DONE "))
+    around = [["+module", "+class", *[method] * 2, "-class", "-module"] for method in (OWN, *OTHERS)]
+    around[0].insert(4, OWN)
+    assert line.split()[1:] == [word for words in around for word in words]
 
 
 @pytest.mark.parametrize("plugin", ["pytest_asyncio.plugin", "anyio.pytest_plugin"])
@@ -440,8 +454,8 @@ FAILING = suite("""
 
 def test_the_first_failure_ends_the_session_if_that_is_asked(session: Session) -> None:
     outcome = session.file(test_a=FAILING).run(DISCOVER, "-x")
-    before = OTHERS[: OTHERS.index("spawn") + 1]
-    assert list(outcome.names) == ["test_a", *(f"test_a[{method}]" for method in before)]
+    before = [f"{test}[{m}]" for m in OTHERS[: OTHERS.index("spawn")] for test in ("test_a", "test_b")]
+    assert list(outcome.names) == ["test_a", "test_b", *before, "test_a[spawn]"]
     outcome = session.run(DISCOVER, "--maxfail=2")
     assert len(outcome.names) == 6
 

@@ -13,7 +13,6 @@ import importlib
 import signal
 import sys
 import types
-import warnings
 from typing import TYPE_CHECKING, Any
 
 from _pytest.nodes import Node
@@ -267,70 +266,6 @@ def drop_sections(report: pytest.TestReport, titles: Callable[[str], bool]) -> N
     report.sections[:] = [each for each in report.sections if not titles(str(each[0]))]
 
 
-class HeldReports:
-    """Keeps back what an item's run logs from its first failure on, until `release`.
-
-    ``Session.gethookproxy`` is what ``Node.ihook`` asks; an attribute of the session hides it meanwhile. When it goes:
-    reports are shown at once, and without what experiments say.
-    """
-
-    def __init__(self, session: pytest.Session) -> None:
-        self.session = session
-        self.reports: list[Any] = []
-        """The reports that are kept back, in order."""
-        self._calls: list[tuple[Callable[..., Any], dict[str, Any]]] = []
-        self._original = session.gethookproxy
-        self._before = vars(session).get("gethookproxy")
-        session.gethookproxy = self._proxy  # type: ignore[method-assign, assignment]
-
-    def _proxy(self, path: Any) -> Any:
-        return _HoldingRelay(self._original(path), self)
-
-    def take(self, call: Callable[..., Any], kwargs: dict[str, Any]) -> Any:
-        """Log at once as long as nothing failed."""
-        report = kwargs.get("report")
-        failed = report is not None and report.failed and not hasattr(report, "wasxfail")
-        if not failed and not self._calls:
-            return call(**kwargs)
-        self._calls.append((call, kwargs))
-        if report is not None:
-            self.reports.append(report)
-        if failed:
-            self._stop_in_time()
-        return []
-
-    def _stop_in_time(self) -> None:
-        """With ``-x``, let the session know now: the item's teardown must tear everything down."""
-        limit = self.session.config.getoption("maxfail", 0)
-        failures = self.session.testsfailed + sum(each.failed for each in self.reports)
-        if limit and failures >= limit and not self.session.shouldfail:
-            self.session.shouldfail = f"stopping after {failures} failures"
-
-    def release(self) -> None:
-        """Log what was kept back, and keep nothing back any more."""
-        if self._before is None:
-            vars(self.session).pop("gethookproxy", None)
-        else:
-            self.session.gethookproxy = self._before  # type: ignore[method-assign]
-        calls, self._calls = self._calls, []
-        for call, kwargs in calls:
-            call(**kwargs)
-
-
-class _HoldingRelay:
-    """Stands for a hook relay."""
-
-    def __init__(self, relay: Any, held: HeldReports) -> None:
-        self._relay = relay
-        self._held = held
-
-    def __getattr__(self, name: str) -> Any:
-        call = getattr(self._relay, name)
-        if name in ("pytest_runtest_logreport", "pytest_runtest_logfinish"):
-            return lambda **kwargs: self._held.take(call, kwargs)
-        return call
-
-
 def _pytest_timeout(config: pytest.Config) -> Any:
     manager = config.pluginmanager
     return manager.get_plugin("timeout") or manager.get_plugin("pytest_timeout")  # as an entry point, or with -p
@@ -413,7 +348,7 @@ def html_table_header(config: pytest.Config) -> list[str] | None:
 # -- running an item again -------------------------------------------------------------------------------------------
 
 _MADE_ANEW = frozenset({"_request", "funcargs", "_obj", "_instance", "_report_sections"})
-"""Attributes of an item that `request_anew` and `renew_instance` see to, or pytest's own ``runtestprotocol``."""
+"""Attributes of an item that `renew_instance` or pytest's own ``runtestprotocol`` makes anew."""
 
 
 _ID = "_id" if hasattr(Node, "_id") else "_nodeid"
@@ -479,29 +414,6 @@ def renew_instance(item: Any) -> None:
         item._obj = types.MethodType(function.__func__, item._instance)
 
 
-def tear_down_all(session: Any) -> None:
-    """Tear down every node and fixture that is set up (``SetupState.teardown_exact``).
-
-    When it goes: fixtures of a wider scope are those of the test before.
-    """
-    session._setupstate.teardown_exact(None)
-
-
-@contextlib.contextmanager
-def captured(config: pytest.Config) -> Iterator[None]:
-    """Swallow what is printed between two tests, when pytest captures nothing (``CaptureManager``)."""
-    manager: Any = config.pluginmanager.getplugin("capturemanager")
-    if manager is None:
-        yield
-        return
-    manager.resume_global_capture()
-    try:
-        yield
-    finally:
-        manager.suspend_global_capture()
-        manager.read_global_capture()
-
-
 def forget_captured(config: pytest.Config) -> None:
     """Drop what was written to captured descriptors since pytest last read them (``CaptureManager``).
 
@@ -510,45 +422,6 @@ def forget_captured(config: pytest.Config) -> None:
     manager: Any = config.pluginmanager.getplugin("capturemanager")
     if manager is not None and manager.is_globally_capturing():
         manager.read_global_capture()
-
-
-@contextlib.contextmanager
-def request_anew(item: Any) -> Iterator[None]:
-    """Give a function a new request for a run, as ``_pytest.runner.runtestprotocol`` does (``Function._initrequest``).
-
-    Items without one, which have no fixtures, need none.
-    """
-    has_request = hasattr(item, "_request")
-    if has_request:
-        item._initrequest()
-    try:
-        yield
-    finally:
-        if has_request:
-            item._request, item.funcargs = False, None
-
-
-@contextlib.contextmanager
-def warnings_of(item: pytest.Item) -> Iterator[None]:
-    """Filter warnings as pytest does while `item` runs, and show none.
-
-    ``_pytest.config.apply_warning_filters`` and ``parse_warning_filter``. When they go: the filters of the session
-    rule.
-    """
-    from _pytest.config import apply_warning_filters, parse_warning_filter
-
-    config = item.config
-    with warnings.catch_warnings(record=True):
-        if config.pluginmanager.has_plugin("warnings"):
-            given = config.known_args_namespace.pythonwarnings or []
-            if not sys.warnoptions:
-                warnings.filterwarnings("always", category=DeprecationWarning)
-                warnings.filterwarnings("always", category=PendingDeprecationWarning)
-            apply_warning_filters(config.getini("filterwarnings"), given)
-            for mark in item.iter_markers(name="filterwarnings"):
-                for text in mark.args:
-                    warnings.filterwarnings(*parse_warning_filter(text, escape=False))
-        yield
 
 
 @contextlib.contextmanager
@@ -575,6 +448,166 @@ def hypothesis_may_run_again(item: Any) -> Iterator[None]:
             delattr(function, name)
         else:
             setattr(function, name, theirs)
+
+
+# -- silent runs -----------------------------------------------------------------------------------------------------
+
+_REPORTING = ("pytest_runtest_logreport", "pytest_runtest_makereport", "pytest_runtest_protocol")
+_TELLING = (
+    "pytest_runtest_logstart",
+    "pytest_runtest_logreport",
+    "pytest_runtest_logfinish",
+    "pytest_exception_interact",
+    "pytest_warning_recorded",
+)
+"""Hooks by which pytest tells what happens in a run."""
+
+
+def _home(plugin: object) -> str:
+    """Return the module of a plugin, which is one or an object of a class in one."""
+    return str(getattr(plugin, "__name__", None) or type(plugin).__module__)
+
+
+def _is_pytest(plugin: object) -> bool:
+    return _home(plugin).partition(".")[0] == "_pytest"
+
+
+def recorders(config: pytest.Config) -> set[object]:
+    """Return the plugins that may record how tests run: outside pytest and this one, with a hook for reports.
+
+    Conftest files are among them. So is pytest-cov, whose contexts follow the tests.
+    """
+    manager = config.pluginmanager
+    found = {each.plugin for name in _REPORTING for each in getattr(manager.hook, name).get_hookimpls()}
+    found |= {each for each in manager.get_plugins() if _home(each).startswith("pytest_cov.")}
+    return {each for each in found if not _is_pytest(each) and not _home(each).startswith("pytest_startmethod")}
+
+
+def recording_fixture(item: pytest.Item) -> str | None:
+    """Return a fixture of `item` that records, or None: an extra run would leave a trace in its plugin's results.
+
+    Such a fixture belongs to an installed plugin that writes a summary of its own when the session is over, as those
+    of pytest-benchmark and syrupy do, or has ``snapshot`` or ``benchmark`` in its name.
+    """
+    summaries = item.config.hook.pytest_terminal_summary.get_hookimpls()
+    conftests = item.config.pluginmanager._conftest_plugins
+    writing = {_home(each.plugin).partition(".")[0] for each in summaries if each.plugin not in conftests}
+    writing -= {"_pytest", "pytest_startmethod"}
+    for name, definitions in names_in_closure(item).items() if hasattr(item, "_fixtureinfo") else ():
+        packages = {each.func.__module__.partition(".")[0] for each in definitions}
+        if packages & writing or (("snapshot" in name or "benchmark" in name) and packages - {"_pytest"}):
+            return name
+    return None
+
+
+class _SilentRelay:
+    """Stands for a hook relay: some plugins are left out, and what pytest would tell is gathered in place of told."""
+
+    def __init__(self, relay: Any, manager: Any, left_out: set[object], reports: list[pytest.TestReport]) -> None:
+        self._manager = manager
+        self._left_out = left_out | set(getattr(relay, "remove_mods", ()))
+        self._reports = reports
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _TELLING:
+            return _Gathering(self._reports)
+        return self._manager.subset_hook_caller(name, self._left_out)
+
+
+class _Gathering:
+    """Stands for a hook: keeps the reports of its calls."""
+
+    def __init__(self, reports: list[pytest.TestReport]) -> None:
+        self._reports = reports
+
+    def __call__(self, **arguments: Any) -> list[object]:
+        if "report" in arguments and "call" not in arguments:
+            self._reports.append(arguments["report"])
+        return []
+
+    def call_historic(self, **_: Any) -> None:
+        """Tell nobody."""
+
+
+def run_silently(item: pytest.Item) -> list[pytest.TestReport]:
+    """Run `item` once more by pytest's own protocol, unnoticed, tear everything down, and return its reports.
+
+    Only pytest's own plugins and those that are not `recorders` take part. For the time of the run the session answers
+    ``gethookproxy``, which ``Node.ihook`` asks, with a relay that leaves the others out: no public way reaches the
+    hooks around fixtures of a wider scope. Use it after the last test only.
+    """
+    session: Any = item.session
+    manager = item.config.pluginmanager
+    left_out = recorders(item.config)
+    if manager.has_plugin("setuponly"):
+        left_out.add(manager.get_plugin("setuponly"))
+    reports: list[pytest.TestReport] = []
+    proxy = session.gethookproxy
+    session.gethookproxy = lambda path: _SilentRelay(proxy(path), manager, left_out, reports)
+    others = [each for each in manager.get_plugins() if not _is_pytest(each)]
+    try:
+        with _muted(item.config):
+            try:
+                manager.subset_hook_caller("pytest_runtest_protocol", others)(item=item, nextitem=None)
+            finally:
+                session._setupstate.teardown_exact(None)
+    finally:
+        del session.gethookproxy
+    return reports
+
+
+@contextlib.contextmanager
+def _muted(config: pytest.Config) -> Iterator[None]:
+    """Keep what a run prints from the terminal with ``-s``, too (``_pytest.capture._get_multicapture``)."""
+    if config.getoption("capture", "") != "no":
+        yield
+        return
+    from _pytest.capture import _get_multicapture
+
+    capture = _get_multicapture("fd")
+    capture.start_capturing()
+    try:
+        yield
+    finally:
+        capture.stop_capturing()
+
+
+def set_running_for_xdist(item: pytest.Item) -> None:
+    """Tell a worker of xdist which collected item the reports that follow belong to.
+
+    ``WorkerInteractor.item_index``. When it goes: workers refuse the reports of discovered legs.
+    """
+    for plugin in item.config.pluginmanager.get_plugins():
+        if hasattr(plugin, "item_index") and hasattr(plugin, "torun"):
+            plugin.item_index = item.session.items.index(item)
+
+
+def replace_in_junit(
+    config: pytest.Config, texts: dict[str, str], old: set[tuple[str, str]], new: Sequence[tuple[str, object]]
+) -> None:
+    """Replace texts of failures in what ``--junitxml`` has so far, and properties of the same test cases.
+
+    ``LogXML.node_reporters_ordered`` and ``_NodeReporter.to_xml``. When they go: the file says what was known first.
+    """
+    logs = [each for each in config.pluginmanager.get_plugins() if hasattr(each, "node_reporters_ordered")]
+    if not logs:
+        return
+    from _pytest.junitxml import bin_xml_escape
+
+    texts = {str(bin_xml_escape(before)): str(bin_xml_escape(after)) for before, after in texts.items()}
+    for log in logs:
+        for reporter in log.node_reporters_ordered:
+            case = reporter.to_xml()
+            changed = [each for each in case if each.text in texts]
+            for each in changed:
+                each.text = texts[each.text]
+            properties = case.find("properties") if changed else None
+            if properties is not None:
+                for each in list(properties):
+                    if (each.get("name"), each.get("value")) in old:
+                        properties.remove(each)
+                for name, value in new:
+                    properties.append(type(case)("property", name=str(name), value=str(value)))
 
 
 def nodeid_with(item: Any, method: str) -> str:

@@ -1,7 +1,7 @@
-"""The child's side of an experiment: set what the parent sent along, before the process object is loaded.
+"""The child's side of an experiment: sets what the parent sent along, before the process object is loaded.
 
-`child` calls `apply` in a spawn or forkserver child once ``spawn.prepare`` has given it the parent's ``sys.path``. It
-runs in experiments only. What cannot be loaded or set leaves the child as it is, and the parent hears of it.
+`reporter` calls `apply` in a spawn or forkserver child once ``spawn.prepare`` has set the parent's ``sys.path``. It
+runs in experiments only. What cannot be loaded or set leaves the child as it is, and is reported to the parent.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from . import process_state, values
 
 ABSENT = "absent"
-"""In the place of the bytes: the parent has no such binding."""
+"""Stands for the bytes where the parent has no such binding."""
 
 
 def apply(carried: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -26,13 +26,23 @@ def apply(carried: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         error = each.get("error")
         if error is None:
             try:
-                _APPLY[each["kind"]](each)
+                (_load if each.get("control") else _APPLY[each["kind"]])(each)
             except KeyboardInterrupt:
                 raise
             except BaseException as trouble:  # importing the user's module may do anything
                 error = f"{type(trouble).__name__}: {_text(trouble)}"
         outcomes.append({"path": each["path"], "error": error})
     return outcomes
+
+
+def _load(carried: dict[str, Any]) -> None:
+    """Import and load all that setting the value would, and leave the child its own: the control of an experiment."""
+    if "module" in carried:
+        target: Any = importlib.import_module(carried["module"])
+        for each in carried["names"][:-1]:
+            target = read(target, each)
+    if type(carried["data"]) is bytes:
+        pickle.loads(carried["data"])
 
 
 def _text(error: BaseException) -> str:
@@ -106,7 +116,7 @@ _NONE = object()
 
 
 def own_value(owner: Any, name: str, default: Any = None) -> Any:
-    """Return what `owner` itself holds under `name`, as it lies there: no descriptor is asked, no code of it runs."""
+    """Return what `owner` itself holds under `name`, without calling a descriptor or any code of its own."""
     kind = type(owner)
     try:
         names = type.__getattribute__(owner, "__dict__") if _is_class(owner) else _names(owner)
@@ -135,7 +145,7 @@ def _is_class(value: Any) -> bool:
 
 
 def read(owner: Any, name: str) -> Any:
-    """Return ``owner.name``, from where it lies if that can be seen, else by asking."""
+    """Return ``owner.name``, without running code of the owner where that is possible."""
     found = own_value(owner, name, _NONE)
     if found is _NONE or (_is_class(owner) and hasattr(type(found), "__get__")):
         return getattr(owner, name)
@@ -143,7 +153,7 @@ def read(owner: Any, name: str) -> Any:
 
 
 def set_value(owner: Any, name: str, value: Any) -> None:
-    """Bind ``owner.name``, also where a class or an instance does not like to be changed."""
+    """Bind ``owner.name``, even if the class or instance refuses assignments."""
     try:
         setattr(owner, name, value)
     except Exception:
@@ -151,17 +161,17 @@ def set_value(owner: Any, name: str, value: Any) -> None:
 
 
 def make_instance(cls: type) -> Any:
-    """Return a bare instance: a mock's own class would say no."""
+    """Return a bare instance: the class of a mock would refuse."""
     return object.__new__(cls)
 
 
 def set_state(instance: Any, state: dict[str, Any]) -> None:
-    """Fill what `make_instance` returned."""
+    """Fill an instance that `make_instance` returned."""
     object.__getattribute__(instance, "__dict__").update(state)
 
 
 class Gone:
-    """What a weak reference referred to."""
+    """Stands for the dead target of a weak reference."""
 
 
 # -- what is not a binding -------------------------------------------------------------------------------------------
@@ -244,8 +254,9 @@ def _locale(carried: dict[str, Any]) -> None:
 def _warnings(carried: dict[str, Any]) -> None:
     import warnings
 
-    warnings.resetwarnings()  # says that they changed, too
-    warnings.filters[:] = pickle.loads(carried["data"])  # type: ignore[index]
+    filters: Any = warnings.filters
+    warnings.resetwarnings()  # tells the module that they changed, too
+    filters[:] = pickle.loads(carried["data"])
 
 
 def _signal(carried: dict[str, Any]) -> None:
@@ -256,11 +267,9 @@ def _signal(carried: dict[str, Any]) -> None:
     signal.signal(carried["name"], pickle.loads(carried["data"]))
 
 
-def _by_value(_carried: dict[str, Any]) -> None:
-    """Let results go by value, too: the parent knows the classes again that it sent."""
-    from ..experiments import replay
-
-    replay.send_results_by_value()
+def _call(carried: dict[str, Any]) -> None:
+    """Call the function that was sent."""
+    pickle.loads(carried["data"])()
 
 
 _APPLY: dict[str, Callable[[dict[str, Any]], None]] = {
@@ -275,5 +284,5 @@ _APPLY: dict[str, Callable[[dict[str, Any]], None]] = {
     "locale": _locale,
     "warnings": _warnings,
     "signal": _signal,
-    "by value": _by_value,
+    "call": _call,
 }

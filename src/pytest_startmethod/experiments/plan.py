@@ -1,28 +1,29 @@
-"""Which experiment would confirm a finding, in which order they are made, and what they say. Pure.
+"""Which runs of a failed leg confirm or clear its findings, in what order, and what their outcomes mean. Pure.
 
-An experiment runs a failed leg again with one cause removed. If the test passes, that was the cause; if it fails the
-same way, it was not; anything else says nothing.
+`search` is a generator: it yields each `Attempt`, is sent the `Outcome` of that run, and returns a `Conclusion`. It
+runs nothing itself. The order is delta debugging (Zeller and Hildebrandt, 2002): all candidates at once, then halves
+until the smallest sufficient set is known, then a control.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Generator, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from ..model.finding import Finding
 
-MOST_RUNS: Final = 8
-"""No leg is run more often for its candidates."""
+MOST_RUNS: Final = 6
+"""No leg is run again more often than this."""
 
 
 @dataclass(frozen=True, slots=True)
 class ByValue:
-    """Functions and classes themselves cross, with what they read, where a child could not import them by name."""
+    """Functions and classes cross as code, with what they read, where a child could not import them by name."""
 
     whole: bool = False
-    """All of the user's cross themselves, also those that have a name: each start then has its own copy of globals."""
+    """Also those of the user's that have an importable name: each start then has its own copy of their globals."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +39,16 @@ Experiment = ByValue | Replay
 _NAMELESS: Final = ("SM101", "SM102")
 _NOT_FOUND: Final = ("SM104", "SM201", "SM202")
 _STAYING: Final = ("SM103", "SM105", "SM106", "SM107")
-"""What crosses by no means: a start that has one of these fails whatever else crosses."""
+"""Nothing makes these cross: a start that has one fails, whatever else crosses."""
 _REPLAYED: Final = ("SM301", "SM302", "SM303", "SM304", "SM305", "SM306", "SM307")
+STRUCTURAL: Final = ("SM307",)
+"""Notes that stay on a flaky leg: an unshared lock is what makes races."""
 
 
-def of(finding: Finding) -> Experiment | None:
-    """Return the experiment that removes the cause which `finding` names, or None where there is none."""
+def experiment_of(finding: Finding) -> Experiment | None:
+    """Return the experiment that removes the cause which `finding` names, or None if there is none."""
     if finding.code in _NAMELESS and not finding.path:
-        return None  # a child's own start: nothing that the parent sends is in it
+        return None  # a start of the child's own: nothing that the parent sends is in it
     if finding.code in (*_NAMELESS, *_NOT_FOUND):
         return ByValue(whole=finding.code in _NOT_FOUND)
     if finding.code in _REPLAYED and finding.path:
@@ -54,73 +57,233 @@ def of(finding: Finding) -> Experiment | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
-    """One run of the leg, and the findings that it confirms or clears."""
+class Candidate:
+    """An experiment, and the findings that it confirms or clears."""
 
-    experiments: tuple[Experiment, ...]
+    experiment: Experiment
     findings: tuple[Finding, ...]
+    hidden: bool = False
+    """Its findings are reported only if they are confirmed."""
 
 
-def plan(findings: Iterable[Finding], touched: Collection[tuple[str, str]] = ()) -> list[Trial]:
-    """Return the trials in the order in which they are made: what the failing tracebacks touched first.
+def candidates(
+    findings: Iterable[Finding], hidden: Iterable[Finding] = (), touched: Collection[tuple[str, str]] = ()
+) -> list[Candidate]:
+    """Return what can be tried: causes that the failing tracebacks touched, other causes, notes, `hidden` findings.
 
-    `touched` are file and function of each frame of these. Notes come after all causes. Findings that one experiment
-    serves share its run, so there are never more runs than candidates. Nothing crosses by value beside what cannot.
+    `touched` holds file and function of each frame of those tracebacks. Findings with the same experiment share one
+    candidate. While something cannot be pickled at all, sending functions by value proves nothing.
     """
-    files = {file for file, _ in touched}
     findings = list(findings)
+    files = {file for file, _ in touched}
     staying = any(each.code in _STAYING and each.level == "cause" for each in findings)
     found: dict[Experiment, list[Finding]] = {}
     for finding in findings:
-        experiment = of(finding)
-        if experiment == ByValue() and staying:
-            continue
-        if experiment is not None and finding.confirmed is None:
+        experiment = experiment_of(finding)
+        if experiment is not None and finding.confirmed is None and not (staying and experiment == ByValue()):
             found.setdefault(experiment, []).append(finding)
-    trials = [Trial((experiment,), tuple(served)) for experiment, served in found.items()]
+    known = [Candidate(experiment, tuple(served)) for experiment, served in found.items()]
 
-    def order(trial: Trial) -> tuple[bool, bool]:
-        served = trial.findings
-        return all(each.level != "cause" for each in served), not any(each.file in files for each in served)
+    def rank(each: Candidate) -> tuple[bool, bool]:
+        return (
+            all(finding.level != "cause" for finding in each.findings),
+            not any(finding.file in files for finding in each.findings),
+        )
 
-    return sorted(trials, key=order)[:MOST_RUNS]
+    more = [(experiment_of(each), each) for each in hidden]
+    return [
+        *sorted(known, key=rank),
+        *(Candidate(what, (each,), hidden=True) for what, each in more if what is not None and what not in found),
+    ]
 
 
-def wider(experiment: Experiment) -> Experiment | None:
-    """Return what to try if `experiment` said nothing: functions that have a name may read what they lack."""
-    return ByValue(whole=True) if experiment == ByValue() else None
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One more run of the leg."""
 
-
-def together(trials: Sequence[Trial]) -> Trial | None:
-    """Return all of `trials`' causes in one run, for when none of them alone was enough."""
-    if len(trials) < 2:
-        return None
-    return Trial(
-        tuple(experiment for trial in trials for experiment in trial.experiments),
-        tuple(finding for trial in trials for finding in trial.findings),
-    )
+    experiments: tuple[Experiment, ...] = ()
+    """The causes that are removed; empty: the leg runs as it is."""
+    control: bool = False
+    """The child does everything that a replay does, and keeps its own values."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a run of the leg came to."""
+    """How a run of the leg ended."""
 
     passed: bool
-    failure: str = ""
-    """What failed, as `failure` says; empty if nothing did, or if the test was skipped."""
-    tried: bool = True
-    """Whether what the experiment is about reached every child."""
+    failure: tuple[str, ...] = ()
+    """What failed, see `failure`; empty if nothing did, or if the test was skipped."""
+    unsent: frozenset[Experiment] = frozenset()
+    """The experiments that did not reach every child."""
     in_time: bool = True
-    """Whether the call was over when its time was."""
+    met: tuple[Finding, ...] = ()
+    """The diagnosis of a failure that is not the leg's usual one."""
 
 
-def judge(outcome: Outcome, usual: Collection[str]) -> bool | None:
-    """Return True if the cause is confirmed, False if it is cleared; `usual` is how the leg fails otherwise."""
-    if not outcome.tried:
-        return None
-    if outcome.passed:
-        return True
-    return False if outcome.failure and outcome.failure in usual else None
+@dataclass(slots=True)
+class Conclusion:
+    """What the runs say."""
+
+    flaky: bool = False
+    confirmed: tuple[Candidate, ...] = ()
+    """The smallest set known to be enough: without any of these the test fails, with all of them it passes."""
+    cleared: tuple[Candidate, ...] = ()
+    """With all of these out of the way, the test fails the same way."""
+    needless: tuple[Candidate, ...] = ()
+    """The test passes with these, and also if the child keeps its own values."""
+    necessary: Candidate | None = None
+    """With this out of the way, the test fails in another way."""
+    met: tuple[Finding, ...] = ()
+    """The diagnosis of that other failure."""
+    runs: int = 0
+
+
+@dataclass(slots=True)
+class Failures:
+    """How a leg fails if nothing is changed; knows which tokens vary from run to run."""
+
+    _texts: list[list[list[str]]] = field(default_factory=list)
+    _varying: set[tuple[int, int]] = field(default_factory=set)
+    """Line and token."""
+
+    def add(self, failure: Sequence[str]) -> None:
+        """Take one more failure of an unchanged run: where it differs from an earlier one of its shape, it varies."""
+        new = [_TOKEN.findall(line) for line in failure]
+        for old in self._texts:
+            if _shape(old) == _shape(new):
+                self._varying.update(self._differing(old, new))
+        self._texts.append(new)
+
+    def __contains__(self, failure: Sequence[str]) -> bool:
+        """Return whether `failure` is one of these, apart from the tokens that vary."""
+        new = [_TOKEN.findall(line) for line in failure]
+        return bool(new) and any(
+            _shape(old) == _shape(new) and self._varying.issuperset(self._differing(old, new)) for old in self._texts
+        )
+
+    @staticmethod
+    def _differing(one: list[list[str]], other: list[list[str]]) -> Iterable[tuple[int, int]]:
+        for line, (some, others) in enumerate(zip(one, other, strict=True)):
+            yield from ((line, at) for at, (a, b) in enumerate(zip(some, others, strict=True)) if a != b)
+
+
+_TOKEN: Final = re.compile(r"\w+|\W")
+
+
+def _shape(text: list[list[str]]) -> list[int]:
+    return [len(line) for line in text]
+
+
+class SpentError(Exception):
+    """The leg has had all of its runs, or one was cut off: threads and locks may be left for the next."""
+
+
+Runs = Generator[Attempt, Outcome, None]
+
+
+@dataclass(slots=True)
+class _Search:
+    """The state of one `search`."""
+
+    usual: Failures
+    conclusion: Conclusion = field(default_factory=Conclusion)
+    hangs: bool = False
+
+    def run(self, these: Sequence[Candidate] = (), *, control: bool = False) -> Generator[Attempt, Outcome, Outcome]:
+        """Make one run, unless none is left; the last one is kept for a control."""
+        if self.conclusion.runs >= MOST_RUNS - (not control):
+            raise SpentError
+        self.conclusion.runs += 1
+        outcome = yield Attempt(tuple(each.experiment for each in these), control)
+        if these and not outcome.in_time and not self.hangs:
+            raise SpentError
+        return outcome
+
+    def all_at_once(self, every: list[Candidate]) -> Runs:
+        """Try all of `every`; if that is enough, find the smallest part that is."""
+        outcome = yield from self.run(every)
+        sent = [each for each in every if each.experiment not in outcome.unsent]
+        if outcome.passed:
+            enough = sent if len(sent) == len(every) else []
+            yield from self.confirm(enough)
+        elif outcome.failure in self.usual:
+            self.conclusion.cleared = tuple(sent)
+        elif any(each.hidden for each in every) and not all(each.hidden for each in every):
+            yield from self.all_at_once([each for each in every if not each.hidden])
+        elif len(sent) == len(every) and outcome.failure:
+            yield from self.follow(every, outcome)
+
+    def confirm(self, enough: list[Candidate]) -> Runs:
+        """Confirm the smallest part of a set that is enough, unless the test passes without its values, too."""
+        if not enough:
+            return
+        smallest = yield from self.smallest(enough, [])
+        if any(type(each.experiment) is Replay for each in smallest):
+            control = yield from self.run(smallest, control=True)
+            if control.passed:
+                self.conclusion.needless = tuple(smallest)
+                return
+        self.conclusion.confirmed = tuple(smallest)
+
+    def smallest(self, some: list[Candidate], beside: list[Candidate]) -> Generator[Attempt, Outcome, list[Candidate]]:
+        """Return the smallest part of `some` that is enough together with `beside`; all of it if no run is left."""
+        if len(some) < 2:
+            return some
+        middle = len(some) // 2 if beside or len(some) > MOST_RUNS else 1  # the ranking is right more often than not
+        halves = some[:middle], some[middle:]
+        for half in halves:
+            if (yield from self.enough([*half, *beside])):
+                return (yield from self.smallest(half, beside))
+        first = yield from self.smallest(halves[0], [*halves[1], *beside])
+        return [*first, *(yield from self.smallest(halves[1], [*first, *beside]))]
+
+    def enough(self, these: list[Candidate]) -> Generator[Attempt, Outcome, bool]:
+        """Return whether the test passes with `these`; False if no run is left to tell."""
+        try:
+            outcome = yield from self.run(these)
+        except SpentError:
+            return False
+        if not outcome.unsent and outcome.failure in self.usual:
+            self.conclusion.cleared = (*self.conclusion.cleared, *these)
+        return outcome.passed and not outcome.unsent
+
+    def follow(self, every: list[Candidate], outcome: Outcome) -> Runs:
+        """Follow a leg that fails in another way with `every` out of the way: a second cause was behind the first."""
+        if len(every) > 1:
+            alone = yield from self.run(every[:1])
+            if alone.passed or not alone.failure or alone.failure in self.usual:
+                if alone.passed and not alone.unsent:
+                    yield from self.confirm(every[:1])
+                return
+            every, outcome = every[:1], alone
+        self.conclusion.necessary, self.conclusion.met = every[0], outcome.met
+        more = [each for each in candidates(outcome.met) if each.experiment != every[0].experiment]
+        if more and (yield from self.enough([*every, *more])):
+            yield from self.confirm([*every, *more])
+
+
+def search(
+    found: Sequence[Candidate], usual: Failures, *, not_pickled: bool = False
+) -> Generator[Attempt, Outcome, Conclusion]:
+    """Yield the runs to make for a leg that failed as `usual` says, and return what their outcomes say.
+
+    `not_pickled`: a start failed in pickling. That is no flake, so the leg is not run as it is.
+    """
+    state = _Search(usual)
+    try:
+        if not not_pickled:
+            plain = yield from state.run()
+            if plain.passed:
+                state.conclusion.flaky = True
+                return state.conclusion
+            state.hangs = not plain.in_time
+            usual.add(plain.failure)
+        if found:
+            yield from state.all_at_once(list(found))
+    except SpentError:
+        pass
+    return state.conclusion
 
 
 def failure(phase: str, message: str) -> str:
@@ -140,28 +303,51 @@ _VARYING: Final = (
 )
 
 
-def settle(
-    findings: Iterable[Finding], verdicts: Iterable[tuple[Trial, bool | None]], jointly: Trial | None = None
-) -> tuple[Finding, ...]:
-    """Return `findings` with what the trials said: confirmed ones first, cleared ones last, otherwise in order.
+def settle(findings: Iterable[Finding], said: Conclusion) -> tuple[Finding, ...]:
+    """Return `findings` with what the runs said: confirmed ones first, cleared ones last, otherwise in order.
 
-    A note that is confirmed is a cause. `jointly`: none was enough alone, and all of this trial's together were.
+    A note that is confirmed becomes a cause. Causes that are only enough together become one finding.
     """
-    said = {finding: verdict for trial, verdict in verdicts for finding in trial.findings}
-    settled = []
-    for each in findings:
-        if jointly is not None and each in jointly.findings:
-            others = tuple(dict.fromkeys(other.path or other.name for other in jointly.findings if other != each))
-            each = replace(
-                each,
-                confirmed=True,
-                level="cause",
-                evidence=(*each.evidence, f"only together with {', '.join(others)}"),
-            )
-        elif said.get(each) is not None:
-            each = replace(each, confirmed=said[each], level="cause" if said[each] else each.level)
-        settled.append(each)
-    return ranked(settled)
+    findings = list(findings)
+    if said.flaky:
+        return tuple(each for each in findings if each.code in STRUCTURAL and each.level == "note")
+    confirmed = [each for candidate in said.confirmed for each in candidate.findings]
+    settled = [replace(each, confirmed=True, level="cause") for each in confirmed]
+    if len(said.confirmed) > 1:
+        settled = [_together(settled)]
+    cleared = {each for candidate in said.cleared for each in candidate.findings}
+    needless = {each for candidate in said.needless for each in candidate.findings}
+    necessary = said.necessary.findings if said.necessary is not None else ()
+    rest = []
+    for each in (*findings, *(each for each in said.met if each not in findings)):
+        if each in confirmed:
+            continue
+        if each in cleared:
+            each = replace(each, confirmed=False)
+        elif each in needless:
+            each = replace(each, level="note", evidence=(*each.evidence, _NEEDLESS))
+        elif each in necessary and said.met:
+            behind = said.met[0]
+            met = f"with that out of the way: {behind.code} {behind.name}: {behind.message}"
+            each = replace(each, evidence=(*each.evidence, met))
+        rest.append(each)
+    return ranked([*settled, *rest])
+
+
+_NEEDLESS: Final = "the test also passes if the child imports the module early and keeps its own value"
+
+
+def _together(these: Sequence[Finding]) -> Finding:
+    """Return one finding for causes of which none is enough alone."""
+    first = these[0]
+    return replace(
+        first,
+        message=" ".join(dict.fromkeys(each.message for each in these)),
+        evidence=tuple(dict.fromkeys(line for each in these for line in each.evidence)),
+        fix="; ".join(dict.fromkeys(each.fix for each in these if each.fix)),
+        facts=tuple(fact for each in these for fact in each.facts),
+        together=tuple(dict.fromkeys(each.path or each.name for each in these)),
+    )
 
 
 def ranked(findings: Iterable[Finding]) -> tuple[Finding, ...]:

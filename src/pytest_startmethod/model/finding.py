@@ -80,6 +80,8 @@ class Finding:
     """What an experiment said: True, False, or None where none was made."""
     facts: tuple[Fact, ...] = ()
     """What the message and the evidence are made of, for reports that lay it out."""
+    together: tuple[str, ...] = ()
+    """The paths that an experiment confirmed only together, this finding's own first; empty where one was enough."""
 
     @property
     def key(self) -> tuple[str, str, str | None, int | None]:
@@ -125,6 +127,9 @@ class Finding:
             return ""
         under = f" under {method}" if method else ""
         reaches = f"when {self.path or 'it'} reaches the child"
+        if self.together:
+            *most, last = self.together
+            return f"confirmed together: the test passes{under} when {', '.join(most)} and {last} reach the child"
         if self.confirmed:
             return f"confirmed: the test passes{under} {reaches}"
         return f"cleared: the test fails the same way{under} {reaches}"
@@ -143,7 +148,7 @@ class Finding:
             }
             for f in self.facts
         ]
-        return {**values, "evidence": list(self.evidence), "facts": facts}
+        return {**values, "evidence": list(self.evidence), "facts": facts, "together": list(self.together)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Finding:
@@ -154,7 +159,8 @@ class Finding:
             Fact(f["side"], f["label"], f["text"], Place(f["file"], f["line"]) if f["file"] else None, f["about"])
             for f in kept.get("facts", ())
         )
-        return cls(**{**kept, "evidence": tuple(kept.get("evidence", ())), "facts": facts})
+        lines = {name: tuple(kept.get(name, ())) for name in ("evidence", "together")}
+        return cls(**{**kept, **lines, "facts": facts})
 
 
 def finding_at(

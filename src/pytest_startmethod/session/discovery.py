@@ -1,8 +1,8 @@
-"""``--start-methods-discover``: watch what is not marked, and run again what leaves the start method to others.
+"""``--start-methods-discover``: watches unmarked tests, and runs those that start processes under the other methods.
 
-An unmarked test runs once, as always. Only when it starts its first process or hands out its first task is anything
-written down of it; if that was through the default context, the run counts as the leg of the method that it used, and
-the test is run again under every other selected method, with all fixtures made anew.
+An unmarked test runs once, as always. Recording begins when it starts its first process or hands out its first task.
+If it did so through the default context, that run counts as the leg of the method that it used, and after the
+session's last test it runs again under every other selected method.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -22,9 +23,9 @@ from .._compat import multiprocessing as mp
 from .._compat import pytest as pytest_compat
 from ..activation import contexts
 from ..model.leg import Leg
-from . import again, collection, options
+from . import again, collection, options, second_pass
 from .legs import DISCOVERED, LEG, STATE, LegState
-from .terminal import ATTRIBUTE, FOREIGN
+from .terminal import FOREIGN
 
 # The rest is imported when the first process starts: most suites start none, and there may be 30 ms of it.
 if TYPE_CHECKING:
@@ -77,8 +78,9 @@ class _Starter:
         """Files of which a test was deselected."""
 
     def pytest_deselected(self, items: list[pytest.Item]) -> None:
-        """Know the files of which not all tests run."""
-        self.partly.update(_file(item.nodeid) for item in items)
+        """Note the files of which not all tests run."""
+        # testmon deselects stand-ins that have no node id
+        self.partly.update(_file(each.nodeid) for each in items if hasattr(each, "nodeid"))
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:
@@ -119,10 +121,11 @@ class Discovery:
         self._method: str | None = None
         """The method of the first process that it started through the default context, or that its code asked for."""
         self._skipped = False
-        self._last: pytest.TestReport | None = None
-        """Its last report."""
+        self._to_run: list[tuple[pytest.Item, str, pytest_compat.ItemState]] = []
+        """What was discovered: with the method that it used, and what the item was like before."""
         self._files: set[str] = set()
         """Where something was discovered."""
+        self._second_pass = second_pass.of(session.config, settings)
         self.partly: set[str] = set()
         """Files of which a test was deselected."""
         if collection.RUNNING in session.config.stash or not _IN_USE.isdisjoint(sys.modules):
@@ -178,30 +181,38 @@ class Discovery:
     def pytest_runtest_protocol(
         self, item: pytest.Item, nextitem: pytest.Item | None
     ) -> Generator[None, object, object]:
-        """Watch a test that is no leg, and run it again if it left the start method to the interpreter."""
+        """Watch a test that is no leg, and put off what is to run after the session."""
         if LEG in item.stash:
-            self._hook()
-            try:
+            with self.hooked():
                 return (yield from self.running.pytest_runtest_protocol(item, nextitem))
-            finally:
-                self._unhook()
         if not isinstance(item, pytest.Function):
             return (yield)
         before = pytest_compat.ItemState(item)
-        self._item, self._method, self._skipped, self._last, self._since = item, None, False, None, time.time()
+        self._item, self._method, self._skipped, self._since = item, None, False, time.time()
         if self._begun and self.recorder.by_fixture:
             self._look_at_fixtures(item)
+        method = state = None
         try:
             result = yield
         finally:
-            method = self._method
+            method, state = self._method, item.stash.get(STATE, None)
             self._stop_watching(item)
-        if method is not None:
-            if self.told is not None and self._last is not None:
-                self.told.take(self._last)
-            if not self._skipped and not options.marked([item]):
-                self._run_again(item, method, before)
+        if method is not None and not options.marked([item]):
+            if not self._skipped:
+                self._files.add(_file(item.nodeid))
+                self._to_run.append((item, method, before))
+            if state is not None and self._second_pass.may_verify(state.leg):
+                self._second_pass.put_off(item, state.leg, state, before)
         return result
+
+    @contextmanager
+    def hooked(self) -> Iterator[None]:
+        """Let `Running` see the phases of what runs within."""
+        self._hook()
+        try:
+            yield
+        finally:
+            self._unhook()
 
     def _hook(self) -> None:
         """Let `Running` see the phases of the test: one that starts nothing does not pay for it."""
@@ -227,20 +238,37 @@ class Discovery:
         if STATE in item.stash:
             del item.stash[STATE]
 
-    def _run_again(self, item: pytest.Item, method: str, before: pytest_compat.ItemState) -> None:
-        self._files.add(_file(item.nodeid))
-        for other in self._methods:
-            if other == method or self.session.shouldfail or self.session.shouldstop:
-                continue
-            self.recorder.forget_fixtures()
-            if self.told is not None:
-                self.session.testscollected += 1
-            stash = {DISCOVERED: True}
-            reports = again.run(item, self._leg(item, other), silent=False, stash=stash, before=before)
-            if self.told is not None:
-                for report in reports:
-                    self.told.take(report)
-        self.recorder.forget_fixtures()
+    # Innermost: what others do when the loop is over, such as measuring coverage, comes after the legs.
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
+        """Run the legs after the session's last test, when everything is torn down; not after ``-x`` or Ctrl-C."""
+        result = yield
+        if not (session.shouldfail or session.shouldstop):
+            self._run_legs()
+            if session.shouldfail:
+                raise session.Failed(session.shouldfail)
+            if session.shouldstop:
+                raise session.Interrupted(session.shouldstop)
+        return result
+
+    def _run_legs(self) -> None:
+        """Run what was discovered under the other methods, all legs of a method in a row: they share wider fixtures."""
+        legs = [
+            (item, before, other) for other in self._methods for item, method, before in self._to_run if other != method
+        ]
+        if self.told is not None:
+            self.session.testscollected += len(legs)
+        shared = None
+        for number, (item, before, method) in enumerate(legs):
+            if method != shared:
+                self.recorder.forget_fixtures()
+                shared = method
+            following = legs[number + 1] if number + 1 < len(legs) else None
+            nextitem = following[0] if following is not None and following[2] == method else None
+            pytest_compat.set_running_for_xdist(item)
+            again.run(item, self._leg(item, method), before, nextitem=nextitem, stash={DISCOVERED: True})
+            if self.session.shouldfail or self.session.shouldstop:
+                break
 
     def _leg(self, item: pytest.Item, method: str, nodeid: str | None = None) -> Leg:
         file, line, _ = item.location
@@ -319,7 +347,6 @@ class Discovery:
         from ..activation.default_method import Activation
         from ..model.leg_record import LegRecord
 
-        self._last = report
         if report.skipped and not hasattr(report, "wasxfail"):
             self._skipped = True
         if STATE in item.stash:
@@ -352,8 +379,13 @@ class Discovery:
             names = functions.get(_file(item.nodeid))
             if names is not None:
                 names.add(item.nodeid.partition("[")[0])
-        picked = {_file(arg) for arg in self.session.config.args if "::" in arg}
-        return {file: len(names) for file, names in functions.items() if not any(p.endswith(file) for p in picked)}
+        config = self.session.config
+        picked = {os.path.abspath(config.invocation_params.dir / _file(arg)) for arg in config.args if "::" in arg}
+        return {
+            file: len(names)
+            for file, names in functions.items()
+            if os.path.abspath(config.rootpath / file) not in picked
+        }
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:
@@ -370,25 +402,24 @@ def _file(nodeid: str) -> str:
 
 
 class Told:
-    """What is made of the reports, where the terminal is: on the controller of xdist, or in the only process."""
+    """Says at the end what was discovered, where the terminal is: in the controller of xdist, or the only process."""
 
     def __init__(self, config: pytest.Config, settings: Settings) -> None:
         self.config = config
         self.settings = settings
-        self.results: dict[str, LegResult] = {}
         self.whole: dict[str, int] = {}
         """See `Discovery.whole_files`; of all workers."""
 
-    def take(self, report: pytest.TestReport) -> None:
-        """Take a report of what was discovered, and let ``--lf`` and ``--sw`` know a leg by the test it is one of."""
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Let ``--lf`` and ``--sw`` know a leg by the test that it belongs to."""
         test = getattr(report, "startmethod_of", None)
         if test is not None and report.failed:
             pytest_compat.blame(self.config, report, test)
-        data = getattr(report, ATTRIBUTE, None)
-        if data is not None and data["discovered"]:
-            from ..model.leg_result import LegResult
 
-            self.results[report.nodeid] = LegResult.from_dict(data)
+    def _results(self) -> list[LegResult]:
+        summary = self.config.pluginmanager.get_plugin("startmethod-summary")
+        return [each for each in summary.results.values() if each.discovered] if summary is not None else []
 
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
@@ -397,14 +428,15 @@ class Told:
             return
         from . import markers
 
-        if not self.results:
+        results = self._results()
+        if not results:
             if exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
                 return
             terminalreporter.write_line(f"{options.flag(options.DISCOVER)}: {_NOTHING}")
             return
         discovery = self.config.pluginmanager.get_plugin("startmethod-discovery")
         text = markers.lines(
-            self.results.values(),
+            results,
             discovery.whole_files() if discovery is not None else self.whole,
             self.settings.methods,
             every=self.settings.selection == "all",
@@ -417,7 +449,7 @@ class Told:
 
 
 class _Controller:
-    """Passes on to `Told` what workers of xdist send."""
+    """Counts the legs of workers of xdist, and passes on to `Told` what else these send."""
 
     def __init__(self, told: Told) -> None:
         self.told = told
@@ -425,18 +457,15 @@ class _Controller:
         self._counted: set[str] = set()
 
     def pytest_sessionstart(self, session: pytest.Session) -> None:
-        """Know the session, whose tests become more."""
+        """Note the session, which gets more tests."""
         self.session = session
 
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> Generator[None, object, object]:
-        """Count the legs before the terminal tells of the progress."""
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Count a leg before the terminal reports the progress."""
         if hasattr(report, "startmethod_of") and report.nodeid not in self._counted and self.session is not None:
             self._counted.add(report.nodeid)
             self.session.testscollected += 1
-        result = yield
-        self.told.take(report)
-        return result
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from ..model.leg import Leg
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..activation.default_method import Activation
     from ..launches.reports import ReportDirectory
     from ..model.finding import Finding
@@ -25,6 +28,16 @@ DISCOVERED = pytest.StashKey[bool]()
 
 STATE = pytest.StashKey["LegState"]()
 """What is known of a leg while it runs; gone when it is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A run of a leg for an experiment."""
+
+    seconds: float
+    """The most that its call may take."""
+    examine: Callable[[pytest.Item, pytest.CallInfo[None], pytest.TestReport, LegState], None]
+    """Called for each phase that fails."""
 
 
 class LegState:
@@ -63,14 +76,16 @@ class LegState:
         self.notes: list[str] = []
         """What the summary must say because a warning could not."""
         self.debugged = False
-        self.trial: float | None = None
-        """The most seconds of a call if the leg only runs again for an experiment; its own run has None."""
+        self.trial: Trial | None = None
+        """Set while the leg runs again for an experiment."""
         self.shown: list[tuple[pytest.TestReport, tuple[Finding, ...]]] = []
         """The failures of the last run, and the findings that stand below each."""
         self.touched: set[tuple[str, str]] = set()
         """File and function of each frame of the tracebacks of these failures, those of the children, too."""
         self.not_pickled = False
         """Whether one of them comes from a start that could not pickle."""
+        self.failures: list[tuple[str, ...]] = []
+        """How each of them failed, in a form that can be compared with another run's."""
         self.finished: LegResult | None = None
         """The last run's result, once it is over."""
 

@@ -5,6 +5,7 @@ Apart from `settings`, since this is all that a run needs in which nothing is ma
 
 from __future__ import annotations
 
+import argparse
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ DISCOVER_HELP: Final = (
 )
 VERIFY: Final = "start_methods_verify"
 VERIFY_HELP: Final = (
-    "run a failed leg again with one cause removed at a time, to confirm what its findings say (the default)",
+    "after the session, run failed legs again without their causes, to confirm what the findings say (the default); "
+    "=SECONDS limits all these runs together (default: 60, or as long as the session took)",
     "do not run failed legs again",
 )
 
@@ -81,13 +83,31 @@ def add_options(parser: pytest.Parser) -> None:
         parser.addini(key, f"The default of {flag(key)}.", default="")
     group.addoption(flag(DISCOVER), action="store_true", default=None, dest=DISCOVER, help=DISCOVER_HELP)
     parser.addini(DISCOVER, f"The default of {flag(DISCOVER)}.", type="bool", default=False)
-    group.addoption(flag(VERIFY), action="store_const", const=True, default=None, dest=VERIFY, help=VERIFY_HELP[0])
+    group.addoption(flag(VERIFY), action=_FlagOrSeconds, nargs="?", default=None, dest=VERIFY, help=VERIFY_HELP[0])
     no = f"--no-{flag(VERIFY)[2:]}"
-    group.addoption(no, action="store_const", const=False, default=None, dest=VERIFY, help=VERIFY_HELP[1])
-    parser.addini(VERIFY, f"The default of {flag(VERIFY)}.", type="bool", default=None)
+    group.addoption(no, action="store_const", const="false", default=None, dest=VERIFY, help=VERIFY_HELP[1])
+    parser.addini(VERIFY, f"The default of {flag(VERIFY)}: true, false, or a number of seconds.", default=None)
     parser.addini(
         USER_CODE, "Installed packages whose code is looked at as the project's own.", type="args", default=[]
     )
+
+
+class _FlagOrSeconds(argparse.Action):
+    """An option that works as a flag and takes ``=SECONDS``.
+
+    argparse gives an optional value whatever follows the flag, such as a test file: that is put back where argparse
+    itself puts what it does not know (``_UNRECOGNIZED_ARGS_ATTR``), and pytest takes it from there.
+    """
+
+    metavar = "SECONDS"
+
+    def __call__(self, _parser: object, namespace: argparse.Namespace, values: object, _option: object = None) -> None:
+        """Store the seconds as text, or ``"true"``."""
+        if type(values) is str and not values.replace(".", "", 1).isdecimal():
+            name = getattr(argparse, "_UNRECOGNIZED_ARGS_ATTR", "_unrecognized_args")
+            setattr(namespace, name, [*getattr(namespace, name, ()), values])
+            values = None
+        setattr(namespace, self.dest, values or "true")
 
 
 def any_given(config: pytest.Config) -> bool:

@@ -7,7 +7,7 @@ import os
 import traceback
 import warnings
 from collections.abc import Generator, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from multiprocessing.process import current_process
 from typing import TYPE_CHECKING, Any
@@ -33,21 +33,17 @@ from ..model.leg import Leg, SetByUser
 from ..model.warning import StartMethodWarning
 from ..source.callers import owner
 from ..state.comparing import Comparison
-from . import again
+from . import second_pass
 from .gather import Gatherer
-from .legs import DISCOVERED, LEG, STATE, LegState
+from .legs import DISCOVERED, LEG, STATE, LegState, Trial
 
 # What only a failure needs is imported by it: a fork copies the page tables of all that is loaded.
 if TYPE_CHECKING:
-    from ..experiments.verifying import Verifier
     from .discovery import Discovery
     from .settings import Settings
     from .show import Annotator
 
 _SHOWN_CHILDREN = 3
-_TRIAL_SECONDS = 10.0
-_TRIAL_TIMES = 10.0
-"""An experiment takes no longer than these seconds and so many times the longest finished leg of the test."""
 
 
 class Running:
@@ -76,10 +72,11 @@ class Running:
         self.recorder.lost_jobs = self._lost_jobs
         self.gatherer = Gatherer(config, self.recorder, self.comparison, self.servers)
         self.patched = PatchLog(pytest.MonkeyPatch, self.exchanges)
-        self._verifier: Verifier | None = None
         self._state: LegState | None = None
         self._native = mp.STDLIB.interpreter_default()
         self._debugger = bool(config.getoption("usepdb", False))
+        self._second_pass = second_pass.of(config, settings)
+        self._second_pass.running = self
         self._has_pytest_timeout = pytest_compat.has_pytest_timeout(config)
         self._clock = clock.Clock()
         self._runner = unguarded_runner()
@@ -124,21 +121,15 @@ class Running:
                 self._put_back()
 
     def _run_leg(self, item: pytest.Item, leg: Leg) -> Generator[None, object, object]:
-        held = self._hold(item, leg)
-        if held is not None:
-            again.remember(item)
-        try:
-            with self._running(item, leg) as state:
-                result = yield
-            if held is not None:
-                self._verify(item, state, held)
-            return result
-        finally:
-            if held is not None:
-                held.release()
+        before = pytest_compat.item_state(item) if self._second_pass.may_verify(leg) else None
+        with self._running(item, leg) as state:
+            result = yield
+        if before is not None:
+            self._second_pass.put_off(item, leg, state, before)
+        return result
 
     @contextmanager
-    def _running(self, item: pytest.Item, leg: Leg, trial: float | None = None) -> Iterator[LegState]:
+    def _running(self, item: pytest.Item, leg: Leg, trial: Trial | None = None) -> Iterator[LegState]:
         """Make the leg's method the default and listen; `trial` as in `LegState`."""
         backend = backends.of(self.config, leg.method)
         self._give_temporary_directory()
@@ -221,58 +212,25 @@ class Running:
         if mp.has_forkserver():
             span.when_loaded(f"{package.name}.forkserver", forkserver)
 
-    # -- experiments -------------------------------------------------------------------------------------------------
-
-    def _hold(self, item: pytest.Item, leg: Leg) -> pytest_compat.HeldReports | None:
-        """Keep the leg's reports back from its first failure on, if experiments may have something to add."""
-        if not self.settings.verify or methods.base(leg.method) == "fork" or self.reports is None:
-            return None
-        if ":" in leg.method:  # what an experiment sends goes through multiprocessing's own pickler
-            return None
-        if self._debugger or self.config.getoption("setuponly", False) or clock.is_debugging():
-            return None
-        return pytest_compat.HeldReports(item.session)
-
-    def _verify(self, item: pytest.Item, state: LegState, held: pytest_compat.HeldReports) -> None:
-        """Run a failed leg again, and put what that said into the reports that were held back."""
-        shown = [each for each in state.shown if any(each[0] is report for report in held.reports)]
-        if not shown or state.finished is None or state.debugged or state.leg.test in self.annotator.fork_failed:
-            return
-        from ..causes import state as state_causes
-        from ..experiments import verifying
-        from ..model.finding import unique
-
-        if self._verifier is None:
-            assert self.reports is not None
-            self._verifier = verifying.Verifier(self.reports)
+    @contextmanager
+    def experimenting(self) -> Iterator[None]:
+        """Prepare for runs by `run_for_experiment`, outside ``pytest_runtest_protocol``."""
         try:
-            failed = verifying.Failed(
-                state.leg.method,
-                unique(each for _, findings in shown for each in findings),
-                tuple((str(report.when), verifying.message_of(report)) for report, _ in shown),
-                frozenset(state.touched),
-                state.not_pickled,
-                tuple(state_causes.unseen_patches(state.record.patches)),
-            )
-            verified = self._verifier.verify(failed, lambda around: self._run_again(item, state, around))
-            self.annotator.tell(state, shown, verified, held)
-        except Exception:
-            self.recorder.troubles.append(traceback.format_exc(limit=-1).strip().splitlines()[-1])
+            with self.discovery.hooked() if self.discovery is not None else nullcontext():
+                yield
+        finally:
+            self._put_back()
 
-    def _run_again(
-        self, item: pytest.Item, state: LegState, around: AbstractContextManager[object]
-    ) -> list[pytest.TestReport]:
-        """Run the leg once more, silently; nothing of it stays."""
+    @contextmanager
+    def run_for_experiment(self, item: pytest.Item, leg: Leg, trial: Trial) -> Iterator[LegState]:
+        """Let `item` run as `leg` within, as in a session of its own; nothing of it stays."""
         troubles = len(self.recorder.troubles)
         self.servers.renew()  # whether a server ran already is something that a test can see
         self.recorder.forget_fixtures()
-        observe, self.examiner.observe = self.examiner.observe, None
-        seconds = _TRIAL_SECONDS + _TRIAL_TIMES * max(self.finished.get(state.leg.test, []), default=0.0)
         try:
-            with self._running(item, state.leg, seconds) as trial, around:
-                return again.run(item, state.leg, silent=True, stash={STATE: trial})
+            with self._running(item, leg, trial) as state:
+                yield state
         finally:
-            self.examiner.observe = observe
             self.recorder.forget_fixtures()
             del self.recorder.troubles[troubles:]
 
@@ -326,7 +284,8 @@ class Running:
         chosen = state.leg.timeout if state.leg.timeout is not None else self.settings.timeout
         theirs = pytest_compat.pytest_timeout_of(item) if self._has_pytest_timeout else 0.0
         if state.trial is not None:
-            seconds = min(theirs or state.trial, chosen or state.trial, state.trial)
+            most = state.trial.seconds
+            seconds = min(theirs or most, chosen or most, most)
             self._clock.start(seconds, partial(self._expire, item, state, seconds))
         elif theirs:  # pytest-timeout's limit rules: only look, shortly before
             left = pytest_compat.pytest_timeout_left() or theirs  # its clock may run since before the fixtures
@@ -399,6 +358,9 @@ class Running:
         if state is None:
             return report
         if state.trial is not None:
+            if report.failed:
+                with suppress(Exception):
+                    state.trial.examine(item, call, report, state)
             return report
         if state.discovered:
             report.startmethod_of = state.leg.test  # type: ignore[attr-defined]
@@ -408,6 +370,7 @@ class Running:
                 self.recorder.note_exits(state.record)
             with nullcontext() if report.passed else clock.alarm_paused():
                 self.annotator.annotate(item, call, report, state)
+                self._note_failure(report, state)
         except Exception:
             self.recorder.troubles.append(traceback.format_exc(limit=-1).strip().splitlines()[-1])
             state.outcomes.append((str(report.when), report.outcome))
@@ -416,13 +379,20 @@ class Running:
         return report
 
     def _why_workers_died(self) -> str:
-        errors = [each.error for each in self._reports() if each.error is not None]
+        errors = [each.error for each in self.children_reports() if each.error is not None]
         return f"{errors[-1].type}: {errors[-1].message}" if errors else "they left no word of why"
 
     def _lost_jobs(self) -> set[int]:
-        return {each.job for each in self._reports() if each.job is not None}
+        return {each.job for each in self.children_reports() if each.job is not None}
 
-    def _reports(self) -> tuple[ChildReport, ...]:
+    def _note_failure(self, report: pytest.TestReport, state: LegState) -> None:
+        if report.when == "setup":
+            state.failures.clear()
+        if report.failed:
+            state.failures.append(second_pass.failure_of(report, self.children_reports()))
+
+    def children_reports(self) -> tuple[ChildReport, ...]:
+        """Return what the children of the running leg have reported."""
         return self.reports.read() if self.reports is not None else ()
 
     # -- the end -----------------------------------------------------------------------------------------------------

@@ -44,6 +44,8 @@ class Settings:
     """Whether unmarked tests are watched."""
     verify: bool = True
     """Whether experiments confirm the findings of failed legs."""
+    verify_seconds: float | None = None
+    """The most that all experiments together may take, or None for as long as the session took, and a minute."""
     user_code: tuple[str, ...] = ()
     """Installed packages whose code is looked at like the user's."""
 
@@ -89,7 +91,7 @@ def from_config(config: pytest.Config) -> Settings:
         _limit(*_given(config, "start_methods_timeout")),
         _reports(config),
         _truth(config, DISCOVER, default=False),
-        _truth(config, VERIFY, default=True),
+        *_verify(config),
         _packages(_ini(config, USER_CODE)),
     )
 
@@ -162,6 +164,25 @@ def _truth(config: pytest.Config, key: str, *, default: bool) -> bool:
     except Exception as error:  # ValueError, TypeError or, from 9.2 on, UsageError
         raise SettingsError(f"ini key {key}: {error} (valid: true, false)") from None
     return default if value is None else bool(value)
+
+
+def _verify(config: pytest.Config) -> tuple[bool, float | None]:
+    text = config.getoption(VERIFY)
+    source = flag(VERIFY)
+    if text is None:
+        text, source = _ini(config, VERIFY), f"ini key {VERIFY}"
+    word = str(text).strip().lower() if isinstance(text, (str, bool, int, float)) or text is None else ""
+    if word in ("none", "true", "1", "yes", "on"):
+        return True, None
+    if word in ("false", "0", "no", "off"):
+        return False, None
+    try:
+        seconds = float(word)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise SettingsError(f"{source}: {text!r} is not valid (valid: true, false, or a number of seconds)")
+    return seconds > 0, seconds
 
 
 def _packages(names: list[str]) -> tuple[str, ...]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,7 +20,6 @@ from .gather import Gatherer, touched
 # What only a failure needs is imported by it: a fork copies the page tables of all that is loaded.
 if TYPE_CHECKING:
     from ..activation.servers import ForkServers
-    from ..experiments import verifying
     from ..launches.recorder import Recorder
     from ..model.evidence import Evidence
     from ..model.finding import Finding
@@ -121,36 +119,11 @@ class Annotator:
         report.user_properties += properties(state.finished, str(self._config.rootpath))
         state.start_anew()
 
-    def tell(
-        self,
-        state: LegState,
-        shown: list[tuple[pytest.TestReport, tuple[Finding, ...]]],
-        verified: verifying.Verified,
-        held: pytest_compat.HeldReports,
-    ) -> None:
-        """Say below the failures, and in the leg's result, what the runs said."""
-        from ..experiments.verifying import FLAKY
-
-        titles = {_title(each, state.leg.method) for _, findings in shown for each in findings}
-        by_identity = {each.key: each for each in verified.findings}
-        for report, findings in shown:
-            pytest_compat.drop_sections(report, titles.__contains__)
-            mine = {each.key for each in findings}
-            if report is shown[0][0]:
-                mine |= by_identity.keys() - {each.key for _, others in shown for each in others}
-            self.show_findings(report, state, [each for key, each in by_identity.items() if key in mine])
-        if verified.flaky:
-            pytest_compat.add_section(shown[0][0], f"start method {state.leg.method}: flaky", f"  {FLAKY}")
-        assert state.finished is not None
-        rest = [each for each in state.finished.findings if not any(each in findings for _, findings in shown)]
-        result = replace(state.finished, findings=(*verified.findings, *rest), flaky=verified.flaky)
-        for report in held.reports:
-            if hasattr(report, "startmethod"):
-                root = str(self._config.rootpath)
-                before = properties(state.finished, root)
-                others = [each for each in report.user_properties if each not in before]
-                report.user_properties[:] = [*others, *properties(result, root)]
-                report.startmethod = result.as_dict()
+    def diagnose(
+        self, item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport, state: LegState
+    ) -> tuple[Finding, ...]:
+        """Return why a phase failed, and leave the report as it is."""
+        return self._ask_hooks(item, call, self._gatherer.evidence(item, call, report, state))
 
     def _ask_hooks(self, item: pytest.Item, call: pytest.CallInfo[None], evidence: Evidence) -> tuple[Finding, ...]:
         """Explain a failure, and under spawn and forkserver let other plugins add what they know of it."""
@@ -262,19 +235,22 @@ class Annotator:
         """Put the findings below the failure that do not stand below an earlier one of this leg."""
         new = [each for each in findings if each not in state.findings]
         state.findings += new
-        self.show_findings(report, state, new)
+        for title, text in self.sections(state, new):
+            pytest_compat.add_section(report, title, text)
 
-    def show_findings(self, report: pytest.TestReport, state: LegState, findings: Sequence[Finding]) -> None:
-        """Put findings below a failure; one that stands below an earlier leg's is named only."""
-        root, method = str(self._config.rootpath), state.leg.method
+    def sections(self, state: LegState, findings: Iterable[Finding]) -> list[tuple[str, str]]:
+        """Return title and text for each finding; one that stands below an earlier leg's failure is only named."""
+        root, method, nodeid = str(self._config.rootpath), state.leg.method, state.leg.nodeid
+        found = []
         for each in findings:
-            first = self._shown.setdefault((each.key, method), report.nodeid)
+            first = self._shown.setdefault((each.key, method), nodeid)
             lines = (
                 each.section_lines(root, titled=False, method=method)
-                if first == report.nodeid
+                if first == nodeid
                 else wrap(f"the same as in {first}")
             )
-            pytest_compat.add_section(report, _title(each, method), "\n".join(lines))
+            found.append((_title(each, method), "\n".join(lines)))
+        return found
 
     def _show_inside(self, report: pytest.TestReport, state: LegState, evidence: Evidence) -> None:
         """Show at ``-vv`` what the code reads, as one would look it up by hand."""

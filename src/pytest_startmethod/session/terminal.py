@@ -12,7 +12,7 @@ from .._compat import pytest as pytest_compat
 from ..model import methods
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from ..model.leg_result import LegResult
     from .settings import Settings
@@ -33,6 +33,12 @@ class Summary:
         self.settings = settings
         # Asked now: from Python 3.14 on a leg would be taken for the interpreter.
         self.default = methods.default()
+        self._failed: dict[str, list[pytest.TestReport]] = {}
+        """Failures by node id, in order, of the last run."""
+        self._last: dict[str, pytest.TestReport] = {}
+        """The report that carries a leg's result, by node id."""
+        self._verified: dict[str, float] = {}
+        """What experiments cost."""
         self._gathered: dict[str, Any] = {}
         """By node id, as the reports had them: the last run of a leg that was run again counts."""
         self.foreign: list[dict[str, Any]] = []
@@ -50,8 +56,13 @@ class Summary:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take a finished leg's result."""
         self.foreign += getattr(report, FOREIGN, ())
+        if report.when == "setup":
+            self._failed.pop(report.nodeid, None)
+        if report.failed:
+            self._failed.setdefault(report.nodeid, []).append(report)
         data = getattr(report, ATTRIBUTE, None)
         if data is not None:
+            self._last[report.nodeid] = report
             if not self._gathered:
                 self._html_header = pytest_compat.html_table_header(self.config)
                 if self._html_header is not None:
@@ -61,6 +72,43 @@ class Summary:
             self._gathered[data["nodeid"]] = data
             if self._html_header is not None:
                 self._add_to_pytest_html(report, data)
+
+    # -- experiments -------------------------------------------------------------------------------------------------
+
+    def amend(self, said: Mapping[str, Any]) -> None:
+        """Put what the experiments of one process said into the reports of its legs, wherever these are held."""
+        for name in ("verified", "runs", "seconds", "left_out", "interrupted"):
+            self._verified[name] = self._verified.get(name, 0) + said[name]
+        for leg in said["legs"]:
+            self._amend(leg)
+
+    def _amend(self, leg: Mapping[str, Any]) -> None:
+        nodeid, result = leg["nodeid"], leg["result"]
+        new = [(name, value) for name, value in leg["properties"]]
+        old = {(name, value) for name, value in leg["before"]}
+        texts = {}
+        for report, sections in zip(self._failed.get(nodeid, ()), leg["sections"], strict=False):
+            before = str(report.longrepr)
+            pytest_compat.drop_sections(report, leg["titles"].__contains__)
+            for title, text in sections:
+                pytest_compat.add_section(report, title, text)
+            texts[before] = str(report.longrepr)
+        last = self._last.get(nodeid)
+        if last is not None:
+            self._gathered[nodeid] = last.startmethod = result  # type: ignore[attr-defined]
+            last.user_properties[:] = [*(each for each in last.user_properties if tuple(each) not in old), *new]
+        pytest_compat.replace_in_junit(self.config, texts, old, new)
+
+    def _verified_line(self) -> str | None:
+        """Return what the experiments cost, or None if there were none."""
+        said = self._verified
+        if not said.get("verified"):
+            return None
+        legs, runs = (_count(said["verified"], "failed leg"), _count(said["runs"], "run"))
+        line = f"verified {legs} by {runs} in {said['seconds']:.1f} s"
+        if said["left_out"]:
+            line += f"; {_count(said['left_out'], 'more')} not, for lack of time (--start-methods-verify=SECONDS)"
+        return f"{line}; interrupted" if said["interrupted"] else line
 
     # -- pytest-html -------------------------------------------------------------------------------------------------
 
@@ -106,6 +154,9 @@ class Summary:
             for text, markup in painted(line):
                 terminalreporter.write(text, **dict.fromkeys(markup, True))
             terminalreporter.write_line("")
+        said = self._verified_line()
+        if said is not None:
+            terminalreporter.write_line(said)
 
     def _write_annotations(self, terminalreporter: pytest.TerminalReporter, status: int) -> None:
         from ..report import github
@@ -120,6 +171,10 @@ class Summary:
         )
         for line in github.lines(model, os.environ.get("GITHUB_WORKSPACE")):
             terminalreporter.write_line(line)
+
+
+def _count(number: float, what: str) -> str:
+    return f"{number:.0f} {what}" if number == 1 or what == "more" else f"{number:.0f} {what}s"
 
 
 _COLOURS = {

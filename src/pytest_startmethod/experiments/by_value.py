@@ -1,0 +1,202 @@
+"""Sends functions and classes as code in place of their names, and pickles what pickle refuses."""
+
+from __future__ import annotations
+
+import copyreg
+import io
+import pickle
+import sys
+import threading
+import types
+import weakref
+from collections import ChainMap
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, ClassVar
+
+import cloudpickle  # type: ignore[import-untyped]
+
+from .._compat import cpython
+from .._compat import multiprocessing as mp
+from ..activation.exchanges import Exchanges
+from ..child import reporter
+from ..child.replayer import Gone, make_instance, set_state
+from ..source.callers import owner
+
+_NONE = object()
+
+
+def is_mock_class(cls: type) -> bool:
+    """Return whether `cls` is the class of a mock, of ``unittest.mock`` or of the package ``mock``."""
+    return any(
+        base.__name__ == "NonCallableMock" and base.__module__ in ("unittest.mock", "mock.mock", "mock")
+        for base in type.mro(cls)[:-1]
+    )
+
+
+def _anew(instance: object) -> tuple[Any, ...]:
+    return type(instance), ()
+
+
+def _weak(reference: Any) -> tuple[Any, ...]:
+    target = reference()
+    return weakref.ref, (Gone() if target is None else target,)
+
+
+class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """Pickles as cloudpickle does, and what multiprocessing can send besides."""
+
+    # A class attribute: the C pickler does not ask the instance.
+    dispatch_table: ClassVar[Any] = ChainMap(
+        cpython.extra_reducers(), cloudpickle.Pickler.dispatch_table, copyreg.dispatch_table
+    )
+    classes_by_value: ClassVar[bool] = True
+    """Whether classes with an importable name go by value, too."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Reduce functions, classes and mocks; leave the rest to the dispatch table."""
+        kind = type(obj)
+        if kind is not type and type not in type.mro(kind):
+            if is_mock_class(kind):
+                return make_instance, (kind,), dict(object.__getattribute__(obj, "__dict__")), None, None, set_state
+            if kind is not types.FunctionType:
+                return NotImplemented
+        elif not self.classes_by_value and is_importable(obj):
+            return NotImplemented
+        return super().reducer_override(obj)
+
+
+class StatePickler(Pickler):
+    """Pickles state: classes go by name, and locks and their like as new ones, as the child would make them."""
+
+    dispatch_table: ClassVar[Any] = ChainMap(
+        {
+            type(threading.Lock()): lambda _: (threading.Lock, ()),
+            type(threading.RLock()): lambda _: (threading.RLock, ()),
+            threading.local: _anew,
+            weakref.ref: _weak,
+        },
+        Pickler.dispatch_table,
+    )
+    classes_by_value: ClassVar[bool] = False
+
+
+def is_importable(cls: Any) -> bool:
+    """Return whether a class or function is what its module holds under its name."""
+    found: Any = sys.modules.get(getattr(cls, "__module__", None) or "")
+    if found is None or cls.__module__ == "__main__":
+        return False
+    for part in cls.__qualname__.split("."):
+        found = getattr(found, "__dict__", {}).get(part, _NONE)
+    return found is cls
+
+
+def user_modules() -> list[types.ModuleType]:
+    """Return the imported modules that are the user's, apart from pytest's main module."""
+    found = []
+    for name, module in list(sys.modules.items()):
+        if type(module) is types.ModuleType and module.__name__ == name and name not in ("__main__", "__mp_main__"):
+            file = vars(module).get("__file__")
+            if isinstance(file, str) and file.endswith(".py") and owner(file) == "user":
+                found.append(module)
+    return found
+
+
+_registry = threading.RLock()
+
+
+@contextmanager
+def taken_by_value(modules: Iterable[types.ModuleType]) -> Iterator[None]:
+    """Let cloudpickle take the functions and classes of `modules` by value."""
+    with _registry:
+        known = cloudpickle.list_registry_pickle_by_value()
+        mine = [module for module in modules if module.__name__ not in known and module.__name__ in sys.modules]
+        for module in mine:
+            cloudpickle.register_pickle_by_value(module)
+        try:
+            yield
+        finally:
+            for module in mine:
+                with suppress(ValueError):
+                    cloudpickle.unregister_pickle_by_value(module)
+
+
+class SendingByValue:
+    """A context in which functions and classes cross as code, with their cells and the globals that they read.
+
+    Those with an importable name do so only with `whole`, or if the rest cannot be pickled otherwise.
+    """
+
+    def __init__(self, *, whole: bool = False) -> None:
+        modules = user_modules()
+        self._tried = (modules, []) if whole else ([], modules)
+        self.gave_up = False
+        """Whether something could not be sent this way and was left to multiprocessing."""
+        self._exchanges = Exchanges()
+
+    def __enter__(self) -> SendingByValue:
+        span = self._exchanges.span("sending by value")
+        span.put(mp.reduction_module(), "dump", self._dump)
+        span.put(mp.STDLIB.pickler_class, "dumps", self._dumps)
+        call = {"kind": "call", "path": "", "data": pickle.dumps(send_results_by_value)}
+        before = self._before = reporter.carried
+        reporter.carried = lambda: [call, *(before() if before is not None else ())]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        reporter.carried = self._before
+        self._exchanges.undo()
+
+    def _dump(self, original: Callable[..., None]) -> Callable[..., None]:
+        def dump(obj: Any, file: Any, protocol: int | None = None) -> None:
+            __tracebackhide__ = True
+            data = self._pickled(obj, protocol)
+            if data is None:
+                original(obj, file, protocol)
+            else:
+                file.write(data)
+
+        return dump
+
+    def _dumps(self, original: Callable[..., Any]) -> staticmethod[..., Any]:
+        def dumps(obj: Any, protocol: int | None = None) -> Any:
+            __tracebackhide__ = True
+            data = self._pickled(obj, protocol)
+            return original(obj, protocol) if data is None else data
+
+        return staticmethod(dumps)
+
+    def _pickled(self, obj: Any, protocol: int | None) -> memoryview | None:
+        """Return `obj` pickled, or None if it cannot be."""
+        for modules in self._tried:
+            with suppress(Exception), taken_by_value(modules), mp.descriptors_of_start():
+                return _dumped(obj, protocol)
+        self.gave_up = True
+        return None
+
+
+def _dumped(obj: Any, protocol: int | None) -> memoryview:
+    buffer = io.BytesIO()
+    Pickler(buffer, protocol).dump(obj)
+    return buffer.getbuffer()
+
+
+def send_results_by_value() -> None:
+    """Send this child's results by value if they have no importable name; called in the child.
+
+    The parent knows the classes again that it has sent.
+    """
+    original = mp.STDLIB.pickler_class.dumps
+
+    def dumps(obj: Any, protocol: int | None = None) -> Any:
+        try:
+            return original(obj, protocol)
+        except Exception:
+            data = None
+            with suppress(Exception):
+                data = _dumped(obj, protocol)
+            if data is None:
+                raise
+            return data
+
+    mp.STDLIB.pickler_class.dumps = staticmethod(dumps)

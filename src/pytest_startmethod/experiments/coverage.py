@@ -1,0 +1,46 @@
+"""Keeps coverage.py from counting what experiments run, in this process and in its children."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from .._compat import multiprocessing as mp
+from ..activation.exchanges import Exchanges
+
+_OF_CHILDREN = ("COVERAGE_PROCESS_", "COV_CORE_")
+"""Variables by which coverage.py and pytest-cov make child processes measure themselves."""
+
+
+@contextmanager
+def suspended() -> Iterator[None]:
+    """Measure nothing for a while; does nothing where coverage.py is not in use."""
+    module: Any = sys.modules.get("coverage")
+    current = getattr(getattr(module, "Coverage", None), "current", None)
+    measuring = current() if current is not None else None
+    kept = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith(_OF_CHILDREN)}
+    exchanges = Exchanges()
+    if measuring is not None:
+        measuring.stop()
+        exchanges.span("no coverage").put(mp.STDLIB.spawn, "get_preparation_data", _without_stowaway)
+    try:
+        yield
+    finally:
+        exchanges.undo()
+        os.environ.update(kept)
+        if measuring is not None:
+            measuring.start()
+
+
+def _without_stowaway(original: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """Leave out what ``concurrency = multiprocessing`` adds to the data that a spawn child is prepared with."""
+
+    def get_preparation_data(name: str) -> dict[str, Any]:
+        data = original(name)
+        data.pop("stowaway", None)
+        return data
+
+    return get_preparation_data

@@ -1,0 +1,275 @@
+"""Experiments on failed legs, once the session's last test and the discovered legs are over and torn down."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from .._compat import pytest as pytest_compat
+from ..activation import clock
+from ..experiments import plan
+from ..model import methods
+from . import again
+from .legs import STATE, LegState, Trial
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ..experiments.verifying import Verified, Verifier
+    from ..model.child_report import ChildReport
+    from ..model.leg import Leg
+    from .running import Running
+    from .settings import Settings
+
+NAME = "startmethod-second-pass"
+OUTPUT = "startmethod_verified"
+"""The key of ``workeroutput`` under which a worker of xdist sends what its experiments said."""
+
+_TRIAL_SECONDS = 10.0
+_TRIAL_TIMES = 10.0
+"""A run takes no longer than these seconds and so many times the longest finished leg of the test."""
+
+_now = time.monotonic
+
+
+def of(config: pytest.Config, settings: Settings) -> SecondPass:
+    """Return the session's second pass; it is registered at the first call, which must come before the tests."""
+    found: SecondPass | None = config.pluginmanager.get_plugin(NAME)
+    if found is None:
+        found = SecondPass(config, settings)
+        config.pluginmanager.register(found, NAME)
+    return found
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A failed leg that waits for experiments."""
+
+    item: pytest.Item
+    leg: Leg
+    state: LegState
+    before: pytest_compat.ItemState
+    """What the item was like before its first run."""
+
+
+class SecondPass:
+    """Verifies failed legs once the tests are over; one in each process that runs tests."""
+
+    def __init__(self, config: pytest.Config, settings: Settings) -> None:
+        self.config = config
+        self.settings = settings
+        self.running: Running | None = None
+        """What runs legs; with discovery there is none before the first process starts."""
+        self._waiting: list[Waiting] = []
+        self._began = _now()
+        self._debugger = bool(config.getoption("usepdb", False))
+
+    def may_verify(self, leg: Leg) -> bool:
+        """Return whether experiments could have something to say of `leg` if it fails."""
+        if not self.settings.verify or methods.base(leg.method) == "fork":
+            return False
+        if ":" in leg.method:  # an experiment sends through multiprocessing's own pickler
+            return False
+        return not (self._debugger or self.config.getoption("setuponly", False) or clock.is_debugging())
+
+    def put_off(self, item: pytest.Item, leg: Leg, state: LegState, before: pytest_compat.ItemState) -> None:
+        """Verify a leg later, if it failed."""
+        if state.shown and state.finished is not None and not state.debugged and state.reports is not None:
+            self._waiting.append(Waiting(item, leg, state, before))
+
+    # Outermost: the terminal has written its last line of progress, and pytest-cov has what it measured.
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtestloop(self) -> Generator[None, object, object]:
+        """Verify failed legs when the tests are over, also after ``-x``; not after Ctrl-C."""
+        stopped: BaseException | None = None
+        result: object = True
+        try:
+            result = yield
+        except (pytest.Session.Failed, pytest.Session.Interrupted) as stop:
+            stopped = stop
+        self._verify_all()
+        if stopped is not None:
+            raise stopped
+        return result
+
+    # -- experiments -------------------------------------------------------------------------------------------------
+
+    def _verify_all(self) -> None:
+        running = self.running
+        if running is None:
+            return
+        failed_under_fork = running.annotator.fork_failed if self._waiting else ()
+        waiting = [each for each in self._waiting if each.leg.test not in failed_under_fork]
+        if not waiting:
+            return
+        from ..experiments import coverage, verifying
+
+        chosen = self.settings.verify_seconds
+        verifier = verifying.Verifier(max(verifying.FEWEST_SECONDS, _now() - self._began) if chosen is None else chosen)
+        self._announce(len(waiting), verifier.seconds)
+        amended: list[dict[str, Any]] = []
+        interrupted = False
+        try:
+            with coverage.suspended(), running.experimenting():
+                for each in waiting:
+                    amendment = self._verify(running, verifier, each)
+                    amended += [] if amendment is None else [amendment]
+        except (KeyboardInterrupt, pytest.exit.Exception):
+            interrupted = True
+        self._tell(amended, verifier, interrupted=interrupted)
+
+    def _announce(self, legs: int, seconds: float) -> None:
+        """Say why the session is not over yet."""
+        terminal: Any = self.config.pluginmanager.get_plugin("terminalreporter")
+        if terminal is None or terminal.verbosity < 0 or hasattr(self.config, "workerinput"):
+            return
+        terminal.ensure_newline()
+        what = "1 failed leg" if legs == 1 else f"{legs} failed legs"
+        terminal.write_line(
+            f"start methods: verifying {what} (at most {seconds:.0f} s; --no-start-methods-verify: not)"
+        )
+        terminal.flush()
+
+    def _tell(self, amended: list[dict[str, Any]], verifier: Verifier, *, interrupted: bool) -> None:
+        """Put what was found into the reports that this process holds, or send it to the controller of xdist."""
+        said = {
+            "legs": amended,
+            "verified": verifier.legs,
+            "runs": verifier.runs,
+            "seconds": verifier.spent,
+            "left_out": verifier.left_out,
+            "interrupted": int(interrupted),
+        }
+        output: dict[str, Any] | None = getattr(self.config, "workeroutput", None)
+        if output is not None:
+            output[OUTPUT] = said
+            return
+        summary: Any = self.config.pluginmanager.get_plugin("startmethod-summary")
+        if summary is not None:
+            summary.amend(said)
+
+    def _verify(self, running: Running, verifier: Verifier, waiting: Waiting) -> dict[str, Any] | None:
+        """Verify one leg, and return what is to be said of it."""
+        from ..causes import state as state_causes
+        from ..experiments import verifying
+        from ..model.finding import unique
+
+        state = waiting.state
+        assert state.finished is not None
+        recording = pytest_compat.recording_fixture(waiting.item)
+        findings = unique(each for _, found in state.shown for each in found)
+        if recording is not None:
+            text = f"  not verified: the fixture {recording} would record the extra runs"
+            return self._amendment(running, waiting, verifying.Verified(findings), ("not verified", text))
+        leg = verifying.LegToVerify(
+            method=waiting.leg.method,
+            findings=findings,
+            failures=tuple(state.failures),
+            touched=frozenset(state.touched),
+            not_pickled=state.not_pickled,
+            hidden=tuple(state_causes.unseen_patches(state.record.patches)),
+            seconds=state.finished.duration,
+        )
+        try:
+            verified = verifier.verify(leg, partial(self._run, running, waiting))
+            note = ("flaky", f"  {verifying.FLAKY}") if verified.flaky else None
+            return self._amendment(running, waiting, verified, note)
+        except Exception:
+            running.recorder.troubles.append(traceback.format_exc(limit=-1).strip().splitlines()[-1])
+            return None
+
+    def _run(
+        self,
+        running: Running,
+        waiting: Waiting,
+        attempt: plan.Attempt,
+        left: float,
+        is_usual: Callable[[Sequence[str]], bool],
+    ) -> plan.Outcome:
+        """Run a leg again with what `attempt` changes."""
+        from ..experiments.verifying import changed
+
+        met: list[Any] = []
+
+        def examine(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport, state: LegState) -> None:
+            failed = failure_of(report, running.children_reports())
+            if attempt.experiments and not attempt.control and not met and not is_usual(failed):
+                met.extend(running.annotator.diagnose(item, call, report, state))
+
+        leg, reports = waiting.leg, running.reports
+        assert reports is not None
+        longest = max(running.finished.get(leg.test, []), default=0.0)
+        trial = Trial(min(left, _TRIAL_SECONDS + _TRIAL_TIMES * longest), examine)
+        with running.run_for_experiment(waiting.item, leg, trial) as state, changed(attempt, reports) as unsent:
+            ran = again.run_silently(waiting.item, leg, waiting.before, {STATE: state})
+            phases = {str(report.when) for report, _ in waiting.state.shown}
+            outcome = _outcome(ran, phases, running.children_reports())
+            return replace(outcome, unsent=unsent(), met=tuple(met))
+
+    def _amendment(
+        self, running: Running, waiting: Waiting, verified: Verified, note: tuple[str, str] | None
+    ) -> dict[str, Any]:
+        """Return what changes in the reports of a leg, as builtins that cross processes."""
+        from ..report.results import properties
+
+        state, root = waiting.state, str(self.config.rootpath)
+        before = state.finished
+        assert before is not None
+        known = [each.key for _, findings in state.shown for each in findings]
+        sections = []
+        for number, (_, findings) in enumerate(state.shown):
+            keys = {each.key for each in findings}
+            mine = [each for each in verified.findings if each.key in keys or (number == 0 and each.key not in known)]
+            sections.append([list(each) for each in running.annotator.sections(state, mine)])
+        if note is not None:
+            sections[0].append([f"start method {state.leg.method}: {note[0]}", note[1]])
+        rest = [each for each in before.findings if each.key not in known]
+        result = replace(before, findings=(*verified.findings, *rest), flaky=verified.flaky)
+        return {
+            "nodeid": waiting.leg.nodeid,
+            "titles": [title for title, _ in running.annotator.sections(state, _shown(state))],
+            "sections": sections,
+            "result": result.as_dict(),
+            "before": [list(each) for each in properties(before, root)],
+            "properties": [list(each) for each in properties(result, root)],
+        }
+
+
+def _shown(state: LegState) -> list[Any]:
+    return [each for _, findings in state.shown for each in findings]
+
+
+def message_of(report: Any) -> str:
+    """Return the message of a failure."""
+    crash = getattr(report.longrepr, "reprcrash", None)
+    return str(crash.message if crash is not None else report.longrepr)
+
+
+def failure_of(report: pytest.TestReport, children: Iterable[ChildReport]) -> tuple[str, ...]:
+    """Return how a phase failed, and what its children raised, in a form that can be compared."""
+    raised = {
+        plan.failure(each.phase, f"{each.error.type}: {each.error.message}")
+        for each in children
+        if each.error is not None
+    }
+    return (plan.failure(str(report.when), message_of(report)), *sorted(raised))
+
+
+def _outcome(reports: Sequence[pytest.TestReport], phases: set[str], children: tuple[ChildReport, ...]) -> plan.Outcome:
+    """Return how a run ended: it passed if its call did, and no phase that the leg fails in failed.
+
+    A fixture's teardown may fail only because a conftest's hooks for reports are left out.
+    """
+    counting = [each for each in reports if each.when != "teardown" or "teardown" in phases]
+    failed = next((each for each in counting if each.failed), None)
+    if failed is None:
+        return plan.Outcome(any(each.when == "call" and each.passed for each in counting))
+    if clock.is_over(message_of(failed)):  # given more time, it might have passed
+        return plan.Outcome(False, in_time=False)
+    return plan.Outcome(False, failure_of(failed, children))

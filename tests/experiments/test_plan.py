@@ -1,0 +1,322 @@
+"""Which runs are made for a failed leg, and what their outcomes say. No test is run here."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from pytest_startmethod.experiments import plan
+from pytest_startmethod.experiments.plan import Attempt, ByValue, Failures, Outcome, Replay
+from pytest_startmethod.experiments.verifying import LEGS_OF_ONE_CAUSE, LegToVerify, Verifier
+from pytest_startmethod.model import codes
+from pytest_startmethod.model.finding import Finding
+
+FAILED = ("call: assert 1",)
+
+
+def finding(code="SM301", path="pkg.mod.X", **values):
+    defaults = {"level": "cause", "file": "/src/a.py", "line": 1, "message": f"{path} differs."}
+    return Finding(code=code, name=codes.CAUSES[code].name, path=path, **{**defaults, **values})
+
+
+def play(found, outcome_of, *, not_pickled=False, hidden=()):
+    """Let `outcome_of` answer each attempt; return the attempts, as paths, and the conclusion."""
+    usual = Failures()
+    usual.add(FAILED)
+    search = plan.search(plan.candidates(found, hidden), usual, not_pickled=not_pickled)
+    made = []
+    try:
+        attempt = next(search)
+        while True:
+            paths = [getattr(each, "path", "by value") for each in attempt.experiments]
+            made.append("control" if attempt.control else " ".join(paths))
+            attempt = search.send(outcome_of(attempt))
+    except StopIteration as end:
+        return made, end.value
+
+
+def needing(*paths, failure=FAILED):
+    """Return a world in which the test passes once all of `paths` reach the child."""
+
+    def outcome_of(attempt):
+        sent = {getattr(each, "path", "by value") for each in attempt.experiments}
+        if not attempt.control and sent.issuperset(paths):
+            return Outcome(True)
+        return Outcome(False, FAILED if not sent or attempt.control else failure)
+
+    return outcome_of
+
+
+def paths(candidates):
+    return [getattr(each.experiment, "path", "by value") for each in candidates]
+
+
+# -- candidates ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "path", "expected"),
+    [
+        ("SM101", "target", ByValue()),
+        ("SM102", "args[0]", ByValue()),
+        ("SM101", "", None),
+        ("SM104", "target", ByValue(whole=True)),
+        ("SM201", "target", ByValue(whole=True)),
+        ("SM202", "target", ByValue(whole=True)),
+        ("SM103", "target.__self__.lock", None),
+        ("SM301", "pkg.mod.X", Replay("pkg.mod.X")),
+        ("SM302", "pkg.mod.C.x", Replay("pkg.mod.C.x")),
+        ("SM303", "pkg.mod.now", Replay("pkg.mod.now")),
+        ("SM304", "os.environ['X']", Replay("os.environ['X']")),
+        ("SM305", "logging.root", Replay("logging.root")),
+        ("SM306", "random", Replay("random")),
+        ("SM307", "pkg.mod.LOCK", Replay("pkg.mod.LOCK")),
+        ("SM308", "pkg.mod.X", None),
+        ("SM301", "", None),
+        ("SM404", "target", None),
+    ],
+)
+def test_the_experiment_follows_from_the_finding(code, path, expected):
+    assert plan.experiment_of(finding(code, path)) == expected
+
+
+def test_nothing_crosses_by_value_beside_what_cannot_cross():
+    """Such a run would only fail in another way, or hang."""
+    lock = finding("SM103", "args[0].lock")
+    assert plan.candidates([finding("SM101", "target"), lock]) == []
+    assert len(plan.candidates([finding("SM301", "pkg.NAME"), lock])) == 1
+    assert len(plan.candidates([finding("SM101", "target"), replace(lock, level="note")])) == 1
+
+
+def test_what_the_failing_traceback_touched_comes_first_then_causes_notes_and_hidden_ones():
+    note = finding(path="a", level="note", file="/src/touched.py")
+    far, near, hidden = finding(path="b"), finding(path="c", file="/src/touched.py"), finding(path="d")
+    found = plan.candidates([note, far, near], [hidden, far], {("/src/touched.py", "f")})
+    assert paths(found) == ["c", "b", "a", "d"]
+    assert [each.hidden for each in found] == [False, False, False, True]
+
+
+def test_findings_with_one_experiment_share_a_run():
+    one, other, third = finding("SM101", "target"), finding("SM102", "args[0]"), finding("SM404", "args[1]")
+    (candidate,) = plan.candidates([one, other, third])
+    assert candidate.findings == (one, other)
+
+
+# -- the search ------------------------------------------------------------------------------------------------------
+
+
+def test_eight_innocent_candidates_cost_two_runs():
+    found = [finding(path=f"m.x{number}") for number in range(8)]
+    made, said = play(found, needing("something else"))
+    assert made == ["", " ".join(each.path for each in found)]
+    assert paths(said.cleared) == [each.path for each in found]
+
+
+def test_the_first_candidate_is_tried_alone_before_the_others():
+    made, said = play([finding(path="a"), finding(path="b"), finding(path="c")], needing("a"))
+    assert made == ["", "a b c", "a", "control"]
+    assert paths(said.confirmed) == ["a"]
+
+
+@pytest.mark.parametrize("cause", range(8))
+def test_one_cause_among_many_is_found_within_the_budget(cause):
+    found = [finding(path=f"m.x{number}") for number in range(8)]
+    made, said = play(found, needing(f"m.x{cause}"))
+    assert len(made) <= plan.MOST_RUNS
+    assert f"m.x{cause}" in paths(said.confirmed)
+
+
+def test_two_causes_that_are_needed_together_are_one_finding():
+    found = [finding(path="a", fix="do this"), finding(path="b", fix="do that")]
+    made, said = play(found, needing("a", "b"))
+    assert made == ["", "a b", "a", "b", "control"]
+    (settled,) = plan.settle(found, said)
+    assert settled.together == ("a", "b")
+    assert settled.confirmed
+    assert settled.fix == "do this; do that"
+    said_of_it = "confirmed together: the test passes under spawn when a and b reach the child"
+    assert settled.experiment("spawn") == said_of_it
+
+
+def test_nothing_is_confirmed_if_the_control_passes_too():
+    made, said = play([finding(path="a")], lambda attempt: Outcome(bool(attempt.experiments), FAILED))
+    assert made == ["", "a", "control"]
+    assert said.confirmed == ()
+    (settled,) = plan.settle([finding(path="a")], said)
+    assert settled.confirmed is None
+    assert settled.level == "note"
+    assert settled.evidence == ("the test also passes if the child imports the module early and keeps its own value",)
+
+
+def test_the_run_as_it_is_is_the_control_of_what_crosses_by_value():
+    made, said = play([finding("SM101", "target")], needing("by value"))
+    assert made == ["", "by value"]
+    assert paths(said.confirmed) == ["by value"]
+
+
+def test_a_start_that_could_not_pickle_is_no_flake():
+    made, said = play([finding("SM101", "target")], needing("by value"), not_pickled=True)
+    assert made == ["by value"]
+    assert paths(said.confirmed) == ["by value"]
+
+
+def test_a_flaky_leg_keeps_what_makes_races():
+    made, said = play([finding(path="a")], lambda attempt: Outcome(True))
+    assert made == [""]
+    lock = finding("SM307", "m.LOCK", level="note")
+    assert plan.settle([finding(path="a"), lock], said) == (lock,)
+
+
+def test_a_cause_behind_the_first_is_met_and_tried_with_it():
+    first, second = finding("SM101", "target"), finding("SM305", "logging.root")
+
+    def outcome_of(attempt):
+        if len(attempt.experiments) == 2 and not attempt.control:
+            return Outcome(True)
+        return Outcome(False, ("call: other",) if attempt.experiments else FAILED, met=(second,))
+
+    made, said = play([first], outcome_of)
+    assert made == ["", "by value", "by value logging.root", "by value", "logging.root", "control"]
+    (settled,) = plan.settle([first], said)
+    assert settled.together == ("target", "logging.root")
+
+
+def test_a_cause_that_is_necessary_says_what_was_met_behind_it():
+    first, second = finding("SM101", "target"), finding("SM404", "target", message="it died.")
+    made, said = play([first], lambda attempt: Outcome(False, (str(bool(attempt.experiments)),), met=(second,)))
+    assert made == ["", "by value"]
+    one, other = plan.settle([first], said)
+    assert one.evidence == ("with that out of the way: SM404 child-crashed: it died.",)
+    assert (one.confirmed, other) == (None, second)
+
+
+def test_hidden_candidates_are_left_out_if_they_make_it_fail_in_another_way():
+    def outcome_of(attempt):
+        paths = {each.path for each in attempt.experiments}
+        return Outcome(False, ("call: broken",)) if "h" in paths else needing("a")(attempt)
+
+    made, said = play([finding(path="a")], outcome_of, hidden=[finding("SM303", "h")])
+    assert made == ["", "a h", "a", "control"]
+    assert paths(said.confirmed) == ["a"]
+
+
+def test_what_did_not_reach_the_child_is_neither_confirmed_nor_cleared():
+    found = [finding(path="a"), finding(path="b")]
+    unsent = frozenset([Replay("a")])
+    _, said = play(found, lambda attempt: Outcome(False, FAILED, unsent if attempt.experiments else frozenset()))
+    assert paths(said.cleared) == ["b"]
+    _, said = play(found[:1], lambda attempt: Outcome(bool(attempt.experiments), FAILED, unsent))
+    assert (said.cleared, said.confirmed) == ((), ())
+
+
+def test_what_is_not_over_in_time_says_nothing_and_ends_the_runs():
+    found = [finding(path="a"), finding(path="b")]
+    made, said = play(found, lambda attempt: Outcome(False, () if attempt.experiments else FAILED, in_time=False))
+    assert made[:2] == ["", "a b"]
+    assert (said.cleared, said.confirmed) == ((), ())
+
+
+# -- failures --------------------------------------------------------------------------------------------------------
+
+
+def test_tokens_that_vary_between_two_plain_runs_are_no_difference():
+    usual = Failures()
+    usual.add(["call: AssertionError: 101 has not"])
+    assert ["call: AssertionError: 102 has not"] not in usual
+    usual.add(["call: AssertionError: 102 has not"])
+    assert ["call: AssertionError: 103 has not"] in usual
+    assert ["call: AssertionError: 103 has"] not in usual
+    assert ["call: OSError: 103 has not"] not in usual
+    assert [] not in usual
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("<X object at 0x7f01>", "<X object at 0x7e02>", True),
+        ("<Process name='SpawnProcess-3' pid=12 parent=7>", "<Process name='SpawnProcess-14:2' pid=13 parent=7>", True),
+        ("no /tmp/pytest-of-me/pytest-3/a", "no /tmp/pytest-of-me/pytest-4/a", True),
+        ("no /tmp/tmpab12cd34/a", "no /tmp/tmpzz99yy88/a", True),
+        ("assert 1 == 2", "assert 1 == 3", False),
+        ("\nassert 1\nmore", "assert 1\nother", True),
+    ],
+)
+def test_failures_are_the_same_without_addresses_and_pids(one, other, same):
+    assert (plan.failure("call", one) == plan.failure("call", other)) is same
+
+
+def test_confirmed_findings_come_first_and_cleared_ones_last():
+    first, second, third = finding(path="a"), finding(path="b", level="note"), finding(path="c")
+    cleared, confirmed = plan.candidates([first]), plan.candidates([second])
+    said = plan.Conclusion(confirmed=tuple(confirmed), cleared=tuple(cleared))
+    settled = plan.settle([first, second, third], said)
+    assert [(each.path, each.confirmed, each.level) for each in settled] == [
+        ("b", True, "cause"), ("c", None, "cause"), ("a", False, "cause"),
+    ]  # fmt: skip
+
+
+# -- one cause of many legs ------------------------------------------------------------------------------------------
+
+
+def leg(*findings, message="assert 1", **values):
+    return LegToVerify("spawn", findings, ((f"call: {message}",),), **values)
+
+
+class World:
+    """Runs nothing; answers as `needing` does."""
+
+    def __init__(self, *paths):
+        self.answer = needing(*paths)
+        self.attempts: list[Attempt] = []
+
+    def __call__(self, attempt, seconds, is_usual):
+        self.attempts.append(attempt)
+        return self.answer(attempt)
+
+
+def test_a_cause_that_many_legs_share_is_tried_once():
+    verifier, run = Verifier(), World("a")
+    for number in range(10):
+        verified = verifier.verify(leg(finding(path="a"), message=f"assert {number}"), run)
+        assert [each.confirmed for each in verified.findings] == [True]
+    assert len(run.attempts) == 3
+    assert (verifier.legs, verifier.runs) == (1, 3)
+
+
+def test_what_is_cleared_for_one_failure_is_not_for_another():
+    verifier, run = Verifier(), World("b")
+    for message in ("assert 1", "assert 2", "KeyError"):
+        verifier.verify(leg(finding(path="a"), message=message), run)
+    assert verifier.legs == 2
+
+
+def test_three_legs_of_one_cause_are_run_again_at_most():
+    verifier, run = Verifier(), World("b")
+    for number in range(10):
+        verifier.verify(leg(finding(path="a"), message="abcdefghij"[number]), run)
+    assert verifier.legs == LEGS_OF_ONE_CAUSE
+
+
+def test_no_leg_is_run_again_that_would_take_longer_than_what_is_left():
+    verifier, run = Verifier(seconds=5.0), World("a")
+    verified = verifier.verify(leg(finding(path="a"), seconds=6.0), run)
+    assert [each.confirmed for each in verified.findings] == [None]
+    assert (run.attempts, verifier.left_out) == ([], 1)
+
+
+def test_when_the_time_is_spent_what_is_known_is_kept(monkeypatch):
+    seconds = iter(range(0, 100, 2))
+    monkeypatch.setattr("pytest_startmethod.experiments.verifying._now", lambda: next(seconds))
+    verifier, run = Verifier(seconds=5.0), World("something else")
+    verified = verifier.verify(leg(finding(path="a"), finding(path="b"), seconds=1.0), run)
+    assert [each.confirmed for each in verified.findings] == [False, False]
+    verified = verifier.verify(leg(finding(path="c"), seconds=1.0), run)
+    assert [each.confirmed for each in verified.findings] == [None]
+
+
+def test_a_hidden_finding_is_reported_only_if_it_is_confirmed():
+    hidden = finding("SM303", "json.default")
+    verified = Verifier().verify(leg(hidden=(hidden,)), World("json.default"))
+    assert [(each.path, each.confirmed) for each in verified.findings] == [("json.default", True)]
+    assert Verifier().verify(leg(hidden=(hidden,)), World("else")).findings == ()

@@ -100,7 +100,10 @@ def _undone_afterwards(patch: pytest.MonkeyPatch) -> Iterator[None]:
     patch.setattr(multiprocessing.process, "_process_counter", itertools.count(1))
     ours = [m for name, m in sys.modules.items() if name.partition(".")[0] == "pytest_startmethod"]
     functions = [(m, name, value) for m in ours for name, value in vars(m).items() if isinstance(value, FunctionType)]
-    with mock.patch.dict(os.environ):
+    with mock.patch.dict(os.environ), mock.patch.dict(sys.modules):
+        for name, module in list(sys.modules.items()):
+            if name.startswith("test_") and Path(getattr(module, "__file__", None) or "/").is_relative_to(HERE):
+                del sys.modules[name]  # the session may have a file of that name
         yield
     for module, name, value in functions:
         setattr(module, name, value)  # what a conftest of the session exchanged
@@ -178,7 +181,7 @@ class Session:
                 with _undone_afterwards(patch), warnings.catch_warnings():
                     # Not the filters of the tests themselves, which make errors of warnings.
                     warnings.resetwarnings()
-                    result = self.pytester.runpytest_inprocess(*command)
+                    result = self.pytester.runpytest_inprocess(*command, no_reraise_ctrlc=True)
             else:
                 result = self.pytester.runpytest_subprocess(*command)
         return self._outcome(int(result.ret), f"{result.stdout}\n{result.stderr}")

@@ -9,6 +9,7 @@ import pytest
 from pytest_startmethod.causes import process
 from pytest_startmethod.causes.context import Context
 from pytest_startmethod.model.observed import Observed
+from pytest_startmethod.model.patched import Patched
 from pytest_startmethod.model.place import Place
 
 SOURCE = """
@@ -60,3 +61,31 @@ def test_hash_of_text(tmp_path):
 def test_hashes_that_explain_nothing(tmp_path, names, environ, context):
     """A ``__hash__`` serves one process; a fixed seed is everybody's."""
     assert process.hash_seed(observed(tmp_path, *names, **environ), context) == []
+
+
+def stale(**given):
+    observed = Observed("forkserver", "a.work", Place("/p/a.py", 1))
+    observed.environ = {"ANSWER": "42", "HOME": "/a"}
+    patches = (Patched("os.environ['ANSWER']", Place("/p/test_a.py", 5), "monkeypatch"),)
+    context = Context(**{"environ": {"HOME": "/b"}, "patches": patches, **given})
+    return [each.finding for each in process.environment(observed, context)]
+
+
+def test_variable_that_the_test_set_and_nobody_reads_by_name():
+    """SM304: the environment travels as a whole, to a program that the child runs; only what the test set counts."""
+    (found,) = stale()
+    assert (found.code, found.path, found.file, found.line) == ("SM304", "os.environ['ANSWER']", "/p/test_a.py", 5)
+    assert found.message == (
+        "os.environ['ANSWER'] is '42' in the parent and not set in a forkserver child: the server keeps the environment "
+        "that it was started with; the code does not read it by name, and what it starts or copies has it from there"
+    )
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"failed": False}, {"passed_under_fork": False}, {"patches": ()}, {"environ": {"ANSWER": "42"}}],
+    ids=["passed", "fork fails", "not set by the test", "the same"],
+)
+def test_environment_that_explains_nothing(given):
+    """Nothing differs that the test set, or the failure is not the server's."""
+    assert stale(**given) == []

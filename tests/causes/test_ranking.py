@@ -14,6 +14,7 @@ from pytest_startmethod.model.finding import Finding
 from pytest_startmethod.model.launch import Failure, Fixture, Launch, Task, WatchedPool
 from pytest_startmethod.model.leg import SetByUser
 from pytest_startmethod.model.place import Place
+from pytest_startmethod.model.stack import Hanging
 
 NODE = "test_a.py::test_x[spawn]"
 
@@ -70,15 +71,49 @@ def test_division_by_zero_beside_a_pool_that_works_is_the_users():
 
 def test_cause_of_the_exception_comes_first():
     """The failed start that raised leads; others that failed before it follow, each once."""
-    first, second = finding("args[0]"), finding("target")
+    first, second = replace(finding("args[0]"), line=9), finding("target")
     failures = [Failure("E", (first,)), Failure("E", (second,))]
-    found = explain.explain(evidence("failed", failures=failures, failure=failures[1]))
+    launches = [launch(found=(first,)), launch(found=(second,))]
+    found = explain.explain(evidence("failed", launches=launches, failures=failures, failure=failures[1]))
     assert found == (second, first)
 
 
 def test_swallowed_start_explains_a_symptom():
     """A start that failed elsewhere is the cause of a failure that names something else."""
-    assert explain.explain(evidence("failed", failures=[Failure("E", (finding(),))])) == (finding(),)
+    started = launch(found=(finding(),), error="E")
+    given = evidence("failed", failures=[Failure("E", (finding(),))], launches=[started], text="E")
+    assert explain.explain(given) == (finding(),)
+
+
+def test_findings_of_one_place_and_message_are_one():
+    """The paths of the others are its evidence; another message stays a finding of its own."""
+    every = [finding(f"args[{n}]") for n in range(7)]
+    (found,) = explain.explain(evidence("failed", failure=Failure("E", tuple(every))))
+    assert (found.path, found.evidence) == ("args[0]", ("the same at args[1], args[2], args[3], args[4] and 2 more",))
+    other = replace(finding("args[1]"), message="another")
+    assert len(explain.explain(evidence("failed", failure=Failure("E", (finding(), other))))) == 2
+
+
+def test_consequences_name_their_cause():
+    """A pool whose workers die, a hang and a start that failed elsewhere follow from what kept children from running."""
+    failed = launch(error="AttributeError: no", found=(finding(),))
+    dying = launch(pool=WatchedPool(given_up="the workers die"))
+    hanging = Hanging(3, ())
+    given = evidence("failed", launches=[failed, dying], failures=[Failure("E", failed.findings)], hanging=hanging)
+    found = {each.code: each.because_of for each in explain.explain(given)}
+    assert found == {"SM101": "", "SM408": "SM101 target", "SM402": "SM101 target", "SM403": "SM101 target"}
+    (alone,) = explain.explain(evidence("failed", hanging=hanging))
+    assert (alone.code, alone.because_of) == ("SM403", "")
+
+
+def test_tasks_and_messages_are_pickled_under_every_method():
+    """Nothing is said of fork that is true of processes only."""
+    task = Task("spawn", "Pool", "map", "mod.work", None, (finding(),))
+    (found,) = explain.explain(evidence("failed", tasks=[task], failure=Failure("E", (finding(),))))
+    assert found.every_method
+    text = " ".join(str(found).split())
+    assert "tasks of a pool or executor and messages are pickled under every start method, fork included" in text
+    assert "under fork:" not in text
 
 
 def test_start_that_failed_elsewhere_is_sm408():
@@ -130,6 +165,12 @@ def test_no_process_is_sm501():
     found = vacuous.vacuous(evidence())
     assert (found.code, found.message) == ("SM501", "started no process")
     assert found.fix == "take the marker off this test, or start the process in the test"
+
+
+def test_fixture_without_marker_is_not_told_to_lose_it():
+    """SM501's fix is about what the test has."""
+    found = vacuous.vacuous(evidence(marked=False))
+    assert found.fix == "request neither start_method nor mp_context, or start the process in the test"
 
 
 def test_tasks_in_somebody_elses_pool_are_told():

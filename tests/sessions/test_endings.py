@@ -19,9 +19,12 @@ from pytest_startmethod.model.launch import Launch
 from pytest_startmethod.model.place import Place
 from pytest_startmethod.source import callers
 
-pytestmark = pytest.mark.skipif(
-    len(multiprocessing.get_all_start_methods()) < 3 or sys.platform != "linux", reason="asks Linux what is left"
-)
+pytestmark = [
+    pytest.mark.own_interpreter,  # what a session leaves behind is left to its process
+    pytest.mark.skipif(
+        len(multiprocessing.get_all_start_methods()) < 3 or sys.platform != "linux", reason="asks Linux what is left"
+    ),
+]
 
 
 def processes_with(mark):

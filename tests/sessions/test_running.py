@@ -963,6 +963,7 @@ def test_unmarked_test_between_legs_sees_multiprocessing_itself(session):
     assert len(out.results) == 8
 
 
+@pytest.mark.own_interpreter
 def test_library_that_nobody_imports_is_not_imported_for_us(session):
     """A leg of a plain process loads neither pools nor locks, and what uses them is listened to all the same."""
     session.file(
@@ -997,6 +998,7 @@ def test_library_that_nobody_imports_is_not_imported_for_us(session):
 NEEDED_BY_FAILURES = {"causes.children", "causes.state", "experiments.plan", "source.places", "state.fresh_child"}
 
 
+@pytest.mark.own_interpreter
 @pytest.mark.parametrize("fails", [False, True], ids=["passes", "fails"])
 def test_only_a_failure_loads_what_explains_it(session, fails):
     """A fork costs by the memory of its parent, so that what passes under all methods loads none of it."""

@@ -92,7 +92,7 @@ def context_of(evidence: Evidence) -> Context:
 def initialized(evidence: Evidence) -> frozenset[tuple[str, tuple[str, ...]]]:
     """Return the names that initializers of the leg's pools set in each worker."""
     tasks = [each.observed for each in evidence.tasks if each.how == "initializer" and each.observed is not None]
-    return frozenset((write.module, write.names) for each in tasks for write in each.writes)
+    return frozenset((write.module, write.names) for each in tasks for write in each.writes if write.rebinds)
 
 
 # -- places --------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from ..model.evidence import Evidence
 from ..model.finding import Finding, unique
 from ..model.launch import Launch
 from . import children, forkserver, hang, late, loading, registries, state, vacuous
-from .ranking import keeps_from_running
+from .ranking import keeps_from_running, linked, merged
 
 
 def explain(evidence: Evidence) -> tuple[Finding, ...]:
@@ -45,7 +45,8 @@ def explain(evidence: Evidence) -> tuple[Finding, ...]:
     found += hang.findings(evidence)
     found += declared
     found += [each for each in differing if each.level == "note"]
-    return unique(found)
+    tasks = {finding.key for each in evidence.tasks for finding in each.findings} | {each.key for each in sends}
+    return linked(merged(replace(each, every_method=True) if each.key in tasks else each for each in unique(found)))
 
 
 def without_common(evidence: Evidence) -> Evidence:

@@ -10,6 +10,7 @@ from ..child import process_state
 from ..child.values import differences, short
 from ..model.finding import Fact, finding_at, source_fact, values
 from ..model.observed import Observed, Seen, Where
+from ..model.place import Place
 from ..source.index import source_of
 from ..state import observing
 from .context import Context, at, is_touched, place_of, reader
@@ -129,27 +130,49 @@ def _imports(observed: Observed, seen: Sequence[Seen]) -> Iterator[_Found]:
 
 
 def environment(observed: Observed, context: Context) -> list[Ranked]:
-    """Return what the forkserver's environment has otherwise (SM304)."""
+    """Return what the forkserver's environment has otherwise (SM304).
+
+    Where no variable that the code reads by name differs, those that the test itself has set: the code may pass on a
+    copy of all, or run a program that reads one.
+    """
     if observed.method != "forkserver" or context.environ is None:
         return []
-    found = []
-    for name, where in observed.environment.items():
-        ours, theirs = (environ.get(name) for environ in (observed.environ, context.environ))
-        if ours == theirs:
-            continue
-        path = f"os.environ[{name!r}]"
-        mine, other = ("not set" if each is None else repr(each)[:60] for each in (ours, theirs))
-        message = (
-            f"{path} is {mine} in the parent and {other} in a forkserver child: the server "
-            f"keeps the environment that it was started with; {reader(where)} reads it"
-        )
-        fix = (
-            f"set {name} before the first process is started with forkserver, or pass the value to the target as an "
-            "argument"
-        )
-        facts = (*values(path, mine, other), at("read", where))
-        found.append(Ranked(finding_at("SM304", path, place_of(where), message, facts, fix), Weight()))
-    return found
+    read = [(name, place_of(where), where) for name, where in observed.environment.items()]
+    found = [each for each in read if observed.environ.get(each[0]) != context.environ.get(each[0])]
+    if found:
+        return [_stale(observed, context, *each) for each in found]
+    if not context.failed or context.passed_under_fork is False:
+        return []
+    patched = {each.target: each.place for each in context.patches if each.target.startswith("os.environ[")}
+    names = [name for name in {*observed.environ, *context.environ} if f"os.environ[{name!r}]" in patched]
+    differing = [name for name in sorted(names) if observed.environ.get(name) != context.environ.get(name)]
+    return [_stale(observed, context, name, patched[f"os.environ[{name!r}]"], None) for name in differing]
+
+
+def _stale(observed: Observed, context: Context, name: str, place: Place | None, where: Where | None) -> Ranked:
+    assert context.environ is not None
+    path = f"os.environ[{name!r}]"
+    pair = (environ.get(name) for environ in (observed.environ, context.environ))
+    mine, other = ("not set" if each is None else repr(each)[:60] for each in pair)
+    message = (
+        f"{path} is {mine} in the parent and {other} in a forkserver child: the server "
+        "keeps the environment that it was started with; "
+    )
+    message += (
+        "the code does not read it by name, and what it starts or copies has it from there"
+        if where is None
+        else f"{reader(where)} reads it"
+    )
+    fix = (
+        f"set {name} before the first process is started with forkserver, or pass the value to the target as an "
+        "argument"
+    )
+    facts = list(values(path, mine, other))
+    if where is not None:
+        facts.append(at("read", where))
+    elif place is not None:
+        facts.append(source_fact("parent", "set", place))
+    return Ranked(finding_at("SM304", path, place, message, facts, fix), Weight(depth=0 if where is not None else 9))
 
 
 def hash_seed(observed: Observed, context: Context) -> list[Ranked]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from ..model.finding import Finding
 
@@ -48,3 +48,48 @@ def causes_first(findings: Iterable[Finding]) -> list[Finding]:
 def keeps_from_running(finding: Finding) -> bool:
     """Return whether it keeps a child from reaching the user's code, or its result from coming back."""
     return finding.level == "cause" and (finding.code.startswith(("SM1", "SM2")) or finding.code == "SM407")
+
+
+_FOLLOWS = {
+    "SM402": ("SM1", "SM2"),
+    "SM403": ("SM1", "SM2", "SM307", "SM402", "SM404", "SM405", "SM407"),
+    "SM404": ("SM106",),
+    "SM408": ("SM1",),
+}
+"""By the code of a consequence: how the codes begin of causes that it can follow from."""
+
+
+def linked(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """Return `findings`, consequences with the first cause that they can follow from."""
+    causes = [each for each in findings if each.level == "cause"]
+
+    def link(finding: Finding) -> Finding:
+        starts = _FOLLOWS.get(finding.code, ())
+        first = next((each for each in causes if each is not finding and each.code.startswith(starts)), None)
+        return (
+            finding
+            if first is None or not starts
+            else replace(finding, because_of=f"{first.code} {first.path}".strip())
+        )
+
+    return tuple(map(link, findings))
+
+
+def merged(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Return `findings` with those of one place and one message as one: the others' paths are its evidence."""
+    kept: dict[object, list[Finding]] = {}
+    for each in findings:
+        kept.setdefault((each.code, each.level, each.file, each.line, each.message, each.fix), []).append(each)
+    return tuple(_together(every) for every in kept.values())
+
+
+def _together(every: Sequence[Finding]) -> Finding:
+    first, *others = every
+    paths = list(dict.fromkeys(each.path for each in others if each.path != first.path))
+    if not paths:
+        return first
+    more = f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
+    return replace(first, evidence=(*first.evidence, f"the same at {', '.join(paths[:_SHOWN])}{more}"))
+
+
+_SHOWN = 4

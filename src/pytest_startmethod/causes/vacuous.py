@@ -47,7 +47,8 @@ def vacuous(evidence: Evidence) -> Finding | None:
             message = f"started no process: the code checks the start method at {where(check)} and starts nothing"
             return _note("SM504", "start method check", check, message, _CHECK_FIX)
     message = "started no process" + _instead(evidence.tasks)
-    return _note("SM501", "", None, message, "take the marker off this test, or start the process in the test")
+    off = "take the marker off this test" if evidence.marked else "request neither start_method nor mp_context"
+    return _note("SM501", "", None, message, f"{off}, or start the process in the test")
 
 
 def _instead(tasks: Sequence[Task]) -> str:

@@ -63,6 +63,8 @@ class Evidence:
     method: str
     outcome: Literal["passed", "failed", "skipped", "asked"]
     """``"asked"``: nothing has run, somebody asks what would happen."""
+    marked: bool = True
+    """Whether the test has the marker, rather than one of the fixtures only."""
     launches: Sequence[Launch] = ()
     tasks: Sequence[Task] = ()
     failures: Sequence[Failure] = ()

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from .place import Place
 
+EVERY_METHOD = "tasks of a pool or executor and messages are pickled under every start method, fork included"
 WIDTH = 80
 """No line of a printed finding is wider, save a path or name that cannot be broken."""
 
@@ -82,6 +83,10 @@ class Finding:
     """What the message and the evidence are made of, for reports that lay it out."""
     together: tuple[str, ...] = ()
     """The paths that an experiment confirmed only together, this finding's own first; empty where one was enough."""
+    because_of: str = ""
+    """Of a consequence: code and path of the cause that it follows from, ``"SM103 args[0].lock"``."""
+    every_method: bool = False
+    """Whether it is the same under fork: tasks and messages are pickled under every method."""
 
     @property
     def key(self) -> tuple[str, str, str | None, int | None]:
@@ -111,7 +116,9 @@ class Finding:
             lines += [f"  {place}"] if titled else _wrap(place, "  ", "    ")
         lines += _wrap(relative(self.message, root), "  ", "  ")
         cause = CAUSES.get(self.code)
-        if cause is not None and cause.why_fork and self.level == "cause":
+        if self.every_method:
+            lines += _wrap(EVERY_METHOD, "  ", "    ")
+        elif cause is not None and cause.why_fork and self.level == "cause":
             lines += _wrap(f"under fork: {cause.why_fork}", "  ", "    ")
         for fact in self.evidence:
             lines += _wrap(relative(fact, root), "  ", "    ")

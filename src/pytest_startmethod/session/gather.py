@@ -59,6 +59,7 @@ class Gatherer:
             leg=state.leg.nodeid,
             method=state.leg.method,
             outcome=report.outcome,
+            marked=item.get_closest_marker("startmethods") is not None,
             launches=tuple(record.launches),
             tasks=tuple(record.tasks),
             failures=tuple(record.failures),

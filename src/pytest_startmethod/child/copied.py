@@ -1,0 +1,117 @@
+"""An object as it was sent beside the copy that arrives: what a copy by pickle lacks or has anew.
+
+`account` runs where each of the two is, in a copy of the parent or in a fresh child, and makes builtins; `lost`
+compares two accounts. Loaded by its path, with the standard library only; nothing of the objects' code is run.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import types
+from collections import deque
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from typing import Any
+
+MOST = 2_000
+"""No more objects are looked at."""
+_ATOMS = (int, float, complex, str, bytes, bool, type(None), type(Ellipsis), type(NotImplemented), types.ModuleType,
+          types.FunctionType, types.BuiltinFunctionType, range, slice)  # fmt: skip
+
+
+def account(obj: Any, look: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an object's description, its parts that are a module's own, and what its shared parts lead to.
+
+    `look` is the namespace of `values`. Paths are as `values.differences` has them. A part that is a module's own is
+    one without content whose identity is all that it has: a sentinel.
+    """
+    own: dict[str, str] = {}
+    shared: dict[str, str] = {}
+    known = _sentinels(look)
+    for part, path in _parts(obj, look["instance_namespace"]):
+        if id(part) in known:
+            own[path] = known[id(part)]
+        token = _token(part)
+        if token is not None:
+            shared[path] = token
+    return {"node": look["describe"](obj), "own": own, "shared": shared}
+
+
+def lost(
+    sent: Mapping[str, Any],
+    arrived: Mapping[str, Any],
+    differences: Callable[[Any, Any], Iterable[tuple[str, Any, Any]]],
+) -> list[tuple[str, str, Any, Any]]:
+    """Return what the copy has otherwise: kind, path, and the descriptions or texts of both sides.
+
+    The kind is ``"lacks"`` (an attribute or a key that is not there), ``"differs"``, ``"identity"`` (a sentinel that
+    is another object in the copy) or ``"new"`` (a lock, pipe or queue that leads to another one).
+    """
+    found: list[tuple[str, str, Any, Any]] = []
+    for path, name in sent["own"].items():
+        if arrived["own"].get(path) != name:
+            found.append(("identity", path, name, arrived["own"].get(path, "")))
+    for path, token in sent["shared"].items():
+        theirs = arrived["shared"].get(path)
+        if theirs is not None and theirs != token:
+            found.append(("new", path, token, theirs))
+    inside = tuple(path for _, path, _, _ in found)
+    for path, ours, theirs in differences(sent["node"], arrived["node"]):
+        if not path.startswith(inside) or not inside:
+            found.append(("lacks" if theirs == ["!"] else "differs", path, ours, theirs))
+    return found
+
+
+def _parts(obj: Any, namespace_of: Callable[[Any], dict[str, Any]]) -> Iterator[tuple[Any, str]]:
+    """Yield an object and what it holds, nearest first, each once, with its path."""
+    todo, seen = deque([(obj, "")]), set[int]()
+    while todo and len(seen) < MOST:
+        part, path = todo.popleft()
+        kind = type(part)
+        if kind in _ATOMS or issubclass(kind, type) or id(part) in seen:
+            continue
+        seen.add(id(part))
+        yield part, path
+        if kind in (list, tuple):
+            todo += [(each, f"{path}[{index}]") for index, each in enumerate(part[:MOST])]
+        elif kind is dict:
+            todo += [(value, f"{path}[{key!r}]") for key, value in list(part.items())[:MOST] if type(key) in (str, int)]
+        elif kind is types.MethodType:
+            todo.append((part.__self__, f"{path}.__self__"))
+        elif _token(part) is None:
+            todo += [(value, f"{path}.{name}") for name, value in list(namespace_of(part).items())[:MOST]]
+
+
+def _sentinels(look: Mapping[str, Any]) -> dict[int, str]:
+    """Return the dotted names of module globals that have no content, by identity: ``UNSET = object()``."""
+    found: dict[int, str] = {}
+    for name, module in list(sys.modules.items()):
+        for variable, value in list(look["module_of"](module).items()):
+            kind = type(value)
+            if kind in _ATOMS or issubclass(kind, (type, dict, list, tuple, set, frozenset)):
+                continue
+            plain = kind is object or look["class_name"](kind)[0] == name
+            if plain and not look["instance_namespace"](value) and _token(value) is None:
+                found.setdefault(id(value), f"{name}.{variable}")
+    return found
+
+
+def _token(part: Any) -> str | None:
+    """Return what a lock, a connection or a queue of multiprocessing leads to, the same in every process."""
+    kind = type(part)
+    tops = {cls.__module__.partition(".")[0] for cls in type.mro(kind)} if kind is not type else set()
+    if "multiprocessing" not in tops and "_multiprocessing" not in tops:
+        return None
+    own = getattr(part, "__dict__", {})
+    lock = own.get("_semlock", part)
+    if type(lock).__name__ == "SemLock":
+        return f"semaphore {lock.name}"
+    reader = own.get("_reader", part)
+    try:
+        status = os.fstat(reader.fileno())
+    except Exception:
+        return None
+    return f"descriptor {status.st_dev}:{status.st_ino}"

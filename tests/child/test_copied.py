@@ -1,0 +1,71 @@
+"""What a copy by pickle lacks or has anew, found without loading it here by hand."""
+
+from __future__ import annotations
+
+import copy
+import multiprocessing
+import sys
+from typing import Any
+
+from pytest_startmethod.child import copied, values
+
+UNSET = object()
+LOOK = vars(values)
+
+
+class Default:
+    """A sentinel of a class of its own that keeps its identity."""
+
+    def __reduce__(self) -> str:
+        return "DEFAULT"
+
+
+DEFAULT = Default()
+
+
+class Job:
+    def __init__(self, **held: Any) -> None:
+        self.__dict__.update(held)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "dropped"}
+
+
+def lost(sent: Any, arrived: Any) -> list[tuple[str, str]]:
+    accounts = [copied.account(each, LOOK) for each in (sent, arrived)]
+    return [(kind, path) for kind, path, _, _ in copied.lost(*accounts, values.differences)]
+
+
+def test_an_attribute_that_the_copy_lacks():
+    """__getstate__ leaves it out; a key of a dictionary is told by its path."""
+    job = Job(dropped=1, kept={"inner": Job(dropped=2)})
+    assert lost(job, copy.deepcopy(job)) == [("lacks", ".dropped"), ("lacks", ".kept['inner'].dropped")]
+
+
+def test_a_sentinel_that_is_compared_by_identity():
+    """object() arrives as another object; one that reduces to its name, an enum's member and a constant do not."""
+    job = Job(value=UNSET, default=DEFAULT, none=None, text="UNSET")
+    assert lost(job, job) == []
+    assert lost(job, Job(value=object(), default=DEFAULT, none=None, text="UNSET")) == [("identity", ".value")]
+
+
+def test_a_pipe_that_is_made_anew():
+    """A connection or a lock that leads to another one; one that leads to the same is none."""
+    context = multiprocessing.get_context("spawn")
+    one, other = context.Pipe()
+    lock, second = context.Lock(), context.Lock()
+    try:
+        assert lost(Job(pipe=one, lock=lock), Job(pipe=one, lock=lock)) == []
+        found = lost(Job(pipe=one, lock=lock), Job(pipe=other, lock=second))
+        expected = [("new", ".pipe"), ("new", ".lock")]
+        assert found == (expected if sys.platform != "win32" else expected[1:])
+    finally:
+        one.close()
+        other.close()
+
+
+def test_equal_copies_say_nothing():
+    """A graph with cycles and shared parts, copied as it is."""
+    job = Job(parts=[1, {"a": (2, 3)}], text="x")
+    job.__dict__["me"] = job
+    assert lost(job, copy.deepcopy(job)) == []

@@ -1,0 +1,369 @@
+"""What the plugin promises, one after the other; each has more tests beside the code that keeps it."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import multiprocessing.process
+import multiprocessing.reduction
+import multiprocessing.spawn
+import os
+import re
+import sys
+import threading
+
+import pytest
+
+METHODS = ["fork", "spawn", "forkserver"]
+
+pytestmark = pytest.mark.skipif(
+    len(multiprocessing.get_all_start_methods()) < 3, reason="the sessions below use all three methods"
+)
+
+# What happens in a nested session, a JSON value a line.
+LOG = """
+    import json, os
+
+    def log(*event):
+        with open(os.environ["EVENTS"], "a") as file:
+            file.write(json.dumps(event) + "\\n")
+"""
+
+
+@pytest.fixture
+def events(session, monkeypatch):
+    """Return the events that the session logged, in order, when it is called."""
+    path = session.path / "events.jsonl"
+    monkeypatch.setenv("EVENTS", str(path))
+    session.file(events=LOG)
+
+    def read():
+        return [tuple(json.loads(line)) for line in path.read_text().splitlines()]
+
+    return read
+
+
+# -- 1. Installed and unused: no output, nothing patched, nothing heavy imported ---------------------------------------
+
+
+@pytest.mark.own_interpreter
+def test_installed_and_unused_it_is_not_there(session):
+    """The same output, and neither multiprocessing nor cloudpickle nor a room that runs legs is imported."""
+    session.file(
+        conftest="""
+        import sys
+
+        def pytest_unconfigure():
+            rooms = ("activation", "launches", "pickling", "state", "causes", "experiments", "report")
+            heavy = ["multiprocessing.context", "cloudpickle", *(f"pytest_startmethod.{room}" for room in rooms)]
+            print("imported:", [name for name in heavy if name in sys.modules])
+        """,
+        test_a="def test_a(): pass",
+    )
+    with_it = session.run("-v")
+    session.plugins.remove("pytest_startmethod.plugin")
+    without = session.run("-v")
+    assert "imported: []" in with_it.lines
+    assert [re.sub(r"in \d.*s", "", line) for line in with_it.lines if "plugins" not in line] == [
+        re.sub(r"in \d.*s", "", line) for line in without.lines if "plugins" not in line
+    ]
+
+
+# -- 2. A leg's outcome and exception are the user's own ---------------------------------------------------------------
+
+
+def test_the_exception_is_the_users_own(session, events):
+    """The very object that the test raised reaches whoever asks for it, and the outcome is what pytest made of it."""
+    session.file(
+        conftest="""
+        import pytest
+        from events import log
+
+        @pytest.hookimpl(wrapper=True, tryfirst=True)
+        def pytest_runtest_makereport(item, call):
+            report = yield
+            if call.when == "call":
+                log(item.name, call.excinfo.value is item.module.RAISED[-1], report.outcome)
+            return report
+        """,
+        test_a="""
+        import multiprocessing, pytest
+        RAISED = []
+
+        @pytest.mark.startmethods
+        def test_a(start_method):
+            try:
+                multiprocessing.Process(target=print, args=(lambda: 0,)).start()
+                raise LookupError("under fork")
+            except Exception as error:
+                RAISED.append(error)
+                raise
+        """,
+    ).run("--no-start-methods-verify")
+    assert events() == [(f"test_a[{method}]", True, "failed") for method in METHODS]
+
+
+# -- 3. The method is active from before the first fixture until after the last ----------------------------------------
+
+PLACES = [
+    (multiprocessing.process.BaseProcess, "start"),
+    (multiprocessing.reduction.ForkingPickler, "dump"),
+    (multiprocessing.spawn, "get_preparation_data"),
+    (multiprocessing, "get_context"),
+    (multiprocessing, "set_start_method"),
+    (os, "fork"),
+    (threading, "excepthook"),
+    (sys, "excepthook"),
+]
+
+
+def test_the_method_lasts_as_long_as_the_leg_and_no_longer(session, events):
+    """Fixtures of all scopes see it, unmarked tests do not, and afterwards everything is as it was."""
+    before = [getattr(owner, name) for owner, name in PLACES]
+    default = multiprocessing.get_start_method()
+    session.file(
+        test_a="""
+        import multiprocessing, pytest
+        from events import log
+
+        def see(what):
+            log(what, multiprocessing.get_start_method())
+
+        @pytest.fixture(scope="module")
+        def wide(start_method):
+            see("wide")
+            yield
+            see("~wide")
+
+        @pytest.fixture
+        def narrow(wide):
+            see("narrow")
+            yield
+            see("~narrow")
+
+        @pytest.mark.startmethods("spawn")
+        def test_a(narrow):
+            see("test")
+            multiprocessing.Process(target=print).start()
+
+        def test_plain():
+            see("plain")
+        """
+    ).run()
+    names = ["wide", "narrow", "test", "~narrow", "~wide"]
+    assert events() == [*((name, "spawn") for name in names), ("plain", default)]
+    assert [getattr(owner, name) for owner, name in PLACES] == before
+
+
+# -- 4. A wider fixture that asks for the method is built once per method ----------------------------------------------
+
+
+def test_wider_fixtures_are_built_once_per_method(session, events):
+    """Without one, the tests keep their order."""
+    session.file(
+        test_a="""
+        import pytest
+        from events import log
+
+        @pytest.fixture(scope="module")
+        def server(start_method):
+            log("server", start_method)
+
+        @pytest.mark.startmethods(vacuous="ignore")
+        class TestIt:
+            def test_a(self, server): pass
+            def test_b(self, server): pass
+        """,
+        test_b="""
+        import pytest
+
+        @pytest.mark.startmethods(vacuous="ignore")
+        class TestOther:
+            def test_a(self): pass
+            def test_b(self): pass
+        """,
+    )
+    outcome = session.run()
+    assert events() == [("server", method) for method in METHODS]
+    names = [name for name in outcome.names if "TestOther" in name]
+    assert names == [f"TestOther::test_{test}[{method}]" for test in "ab" for method in METHODS]
+
+
+# -- 5. TestCase classes, async tests, plain classes and stacked parametrize work --------------------------------------
+
+
+def test_every_kind_of_test_has_its_legs(session, events):
+    """`setUpClass` runs once per method."""
+    outcome = session.file(
+        test_a="""
+        import multiprocessing, unittest
+        import pytest
+        from events import log
+
+        pytestmark = pytest.mark.startmethods("fork", "spawn", vacuous="ignore")
+
+        class TestCase(unittest.TestCase):
+            @classmethod
+            def setUpClass(cls):
+                log("setUpClass", multiprocessing.get_start_method())
+            def test_a(self): pass
+            def test_b(self): pass
+
+        class TestAsync(unittest.IsolatedAsyncioTestCase):
+            async def test_a(self):
+                log("async", multiprocessing.get_start_method())
+
+        class TestPlain:
+            @pytest.mark.parametrize("one", [1, 2])
+            @pytest.mark.parametrize("two", "x")
+            def test_a(self, one, two): pass
+        """
+    ).run()
+    assert set(outcome.names.values()) == {"passed"}
+    assert len(outcome.names) == 2 * (2 + 1 + 2)
+    assert events() == [(what, method) for what in ("setUpClass", "async") for method in ("fork", "spawn")]
+
+
+# -- 6. No leg depends on the leg before it ----------------------------------------------------------------------------
+
+
+def test_a_forkserver_is_as_good_as_new(session):
+    """Its children see the environment, directory and path of the test that starts them, whatever came before."""
+    outcome = session.file(
+        work="""
+        import os, sys
+
+        def see(queue):
+            queue.put((os.environ.get("OF_THE_TEST"), os.getcwd(), sys.path[0]))
+        """,
+        test_a="""
+        import multiprocessing, os, sys
+        import pytest, work
+
+        @pytest.mark.startmethods("forkserver")
+        @pytest.mark.parametrize("name", ["one", "two"])
+        def test_a(name, monkeypatch, tmp_path):
+            monkeypatch.setenv("OF_THE_TEST", name)
+            monkeypatch.chdir(tmp_path)
+            monkeypatch.syspath_prepend(str(tmp_path / name))
+            queue = multiprocessing.SimpleQueue()
+            process = multiprocessing.Process(target=work.see, args=(queue,))
+            process.start()
+            assert queue.get() == (name, os.getcwd(), sys.path[0])
+            process.join()
+        """,
+    ).run()
+    assert set(outcome.names.values()) == {"passed"}, outcome.out
+
+
+# -- 7. Nothing is left behind -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.own_interpreter
+@pytest.mark.parametrize("end", ["time-out", "interrupt", "crash"])
+def test_nothing_is_left_behind(session, events, monkeypatch, tmp_path_factory, end):
+    """No process that a leg started and no temporary file, however the leg ended."""
+    temporary = tmp_path_factory.mktemp("t")
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    session.file(
+        work="""
+        import os, time
+
+        def sleep(queue):
+            queue.put(os.getpid())
+            time.sleep(600)
+
+        def crash():
+            os._exit(9)
+        """,
+        test_a=f"""
+        import multiprocessing, os
+        import pytest, work
+        from events import log
+
+        @pytest.mark.startmethods
+        def test_a():
+            queue = multiprocessing.SimpleQueue()
+            process = multiprocessing.Process(target=work.sleep, args=(queue,))
+            process.start()
+            log(queue.get())
+            if {end!r} == "interrupt":
+                raise KeyboardInterrupt
+            if {end!r} == "crash":
+                with multiprocessing.Pool(1) as pool:
+                    pool.apply_async(work.crash).get()
+            process.join()
+        """,
+    ).run("--start-methods-timeout=2", "--no-start-methods-verify")
+    pids = [pid for (pid,) in events()]
+    assert len(pids) == (1 if end == "interrupt" else 3)
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+    assert [path.name for path in temporary.iterdir() if path.name.startswith("pymp-")] == []
+
+
+# -- 9. With xdist the report is the same ------------------------------------------------------------------------------
+
+SUITE = """
+    import multiprocessing
+    import pytest
+
+    pytestmark = pytest.mark.startmethods("fork", "spawn")
+
+    def test_local():
+        multiprocessing.Process(target=lambda: 0).start()
+
+    def test_nothing(): pass
+"""
+
+
+def test_xdist_changes_nothing_in_the_report(session):
+    """But times and process ids."""
+    session.file(test_a=SUITE)
+    texts = []
+    for where in ("in-process", "xdist"):
+        session.run("--start-methods-report=r.json", "--no-start-methods-verify", where=where)
+        text = (session.path / "r.json").read_text()
+        texts.append(re.sub(r'("(duration|pid|seconds|parent)": )[\d.e-]+', r"\g<1>0", text))
+    assert json.loads(texts[0]) == json.loads(texts[1])
+
+
+# -- 10. A child never receives anything that can break it -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_a_child_runs_where_our_part_of_it_cannot(session, method):
+    """The files from which it would be loaded are gone by the time the child looks for them."""
+    outcome = session.file(
+        conftest="""
+        import glob, os, tempfile
+        import pytest
+
+        @pytest.hookimpl(wrapper=True)
+        def pytest_runtest_call(item):
+            from pytest_startmethod.child import reporter
+            file, reporter.__file__ = reporter.__file__, "/nonexistent/reporter.py"
+            for path in glob.glob(os.path.join(tempfile.gettempdir(), "pymp-*", "child.pyc")):
+                os.unlink(path)
+            try:
+                return (yield)
+            finally:
+                reporter.__file__ = file
+        """,
+        work="def work(queue): queue.put(42)",
+        test_a=f"""
+        import multiprocessing
+        import pytest, work
+
+        @pytest.mark.startmethods({method!r})
+        def test_a():
+            queue = multiprocessing.SimpleQueue()
+            process = multiprocessing.Process(target=work.work, args=(queue,))
+            process.start()
+            assert queue.get() == 42
+            process.join()
+            assert process.exitcode == 0
+        """,
+    ).run()
+    assert outcome.names == {f"test_a[{method}]": "passed"}, outcome.out

@@ -14,9 +14,12 @@ import time
 import pytest
 
 from pytest_startmethod.activation import clock as limits
+from pytest_startmethod.activation import debugger, timers
 from pytest_startmethod.activation.clock import Clock
 
-pytestmark = pytest.mark.skipif(limits.LIMIT_SIGNAL is None, reason="no signal to end a call with")
+NUMBER = timers.PosixTimer.number or timers.AlarmTimer.number
+
+pytestmark = pytest.mark.skipif(not NUMBER, reason="no signal to end a call with")
 
 
 class Expired(BaseException):
@@ -32,7 +35,7 @@ def clock():
     made = Clock()
     yield made
     made.close()
-    assert signal.getsignal(limits.LIMIT_SIGNAL) == signal.SIG_DFL
+    assert signal.getsignal(NUMBER) == signal.SIG_DFL
 
 
 @pytest.fixture
@@ -99,11 +102,11 @@ def test_signal_that_comes_after_the_end_is_the_last(clock, monkeypatch, minute)
     assert clock.start(0.05, expire)
     clock.stop()
     rung = []
-    before = signal.signal(limits.LIMIT_SIGNAL, lambda *args: rung.append(clock._handler(*args)))
+    before = signal.signal(NUMBER, lambda *args: rung.append(clock._handler(*args)))
     try:
         assert not threading.Event().wait(0.3)
     finally:
-        signal.signal(limits.LIMIT_SIGNAL, before)
+        signal.signal(NUMBER, before)
     assert rung == ([] if minute else [None])
 
 
@@ -144,13 +147,13 @@ def test_a_handler_that_came_meanwhile_is_left_alone(clock):
     def theirs(*_):
         raise AssertionError("called")
 
-    signal.signal(limits.LIMIT_SIGNAL, theirs)
+    signal.signal(NUMBER, theirs)
     try:
         assert not clock.start(60, expire)
         clock.close()
-        assert signal.getsignal(limits.LIMIT_SIGNAL) is theirs
+        assert signal.getsignal(NUMBER) is theirs
     finally:
-        signal.signal(limits.LIMIT_SIGNAL, signal.SIG_DFL)
+        signal.signal(NUMBER, signal.SIG_DFL)
 
 
 def wait_twice():
@@ -188,12 +191,12 @@ def test_somebody_elses_handler_is_left_alone():
     def theirs(*_):
         raise AssertionError("called")
 
-    signal.signal(limits.LIMIT_SIGNAL, theirs)
+    signal.signal(NUMBER, theirs)
     try:
         assert not Clock().start(1, expire)
-        assert signal.getsignal(limits.LIMIT_SIGNAL) is theirs
+        assert signal.getsignal(NUMBER) is theirs
     finally:
-        signal.signal(limits.LIMIT_SIGNAL, signal.SIG_DFL)
+        signal.signal(NUMBER, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize(
@@ -207,17 +210,80 @@ def test_limit_of_a_leg(chosen, finished, seconds):
 
 def test_tracing_for_coverage_is_no_debugging():
     """Only a debugger switches the limit off."""
-    assert not limits.is_debugging()
+    assert not debugger.is_debugging()
     before = sys.gettrace()
     import bdb
 
-    debugger = bdb.Bdb()
-    debugger.reset()
-    sys.settrace(debugger.trace_dispatch)
+    tracing = bdb.Bdb()
+    tracing.reset()
+    sys.settrace(tracing.trace_dispatch)
     try:
-        assert limits.is_debugging()
+        assert debugger.is_debugging()
     finally:
         sys.settrace(before)
+
+
+@pytest.mark.skipif(not hasattr(sys, "monitoring"), reason="sys.monitoring is new in 3.12")
+@pytest.mark.parametrize(("tool", "debugs"), [("pydevd", True), ("a debugger", True), ("coverage", False)])
+def test_debugger_that_monitors_is_seen(tool, debugs):
+    """debugpy does not trace from 3.12 on; other tools are no debuggers."""
+    number = next(each for each in range(6) if sys.monitoring.get_tool(each) is None)
+    sys.monitoring.use_tool_id(number, tool)
+    try:
+        assert debugger.is_debugging() == debugs
+    finally:
+        sys.monitoring.free_tool_id(number)
+
+
+def fail_to_make():
+    raise OSError(11, "timer_create")
+
+
+@pytest.mark.skipif(len(timers.TIMERS) < 2, reason="there is one timer on this platform")
+def test_alarm_serves_where_there_is_no_other_timer(monkeypatch):
+    """An old C library, a limit on signals, or a Python without ctypes leave setitimer; its signal is given back."""
+    monkeypatch.setattr(limits, "TIMERS", (fail_to_make, timers.AlarmTimer))
+    made = Clock()
+    assert made.start(0.05, expire)
+    with pytest.raises(Expired):
+        threading.Event().wait()
+    made.stop()
+    assert signal.getsignal(signal.SIGALRM) == signal.SIG_DFL
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_no_timer_is_no_limit_and_says_why(monkeypatch):
+    """Where none can be made, the call goes on without."""
+    monkeypatch.setattr(limits, "TIMERS", (fail_to_make,))
+    made = Clock()
+    assert not made.start(0.05, expire)
+    assert made.trouble == "BlockingIOError: [Errno 11] timer_create"
+    made.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="timers with a signal of one's own are Linux's")
+@pytest.mark.parametrize("library", [None, "librt.so.1"])
+def test_timer_is_found_in_either_library(monkeypatch, library):
+    """Before glibc 2.34 it lies in librt, which Python does not load."""
+    import ctypes
+
+    real = ctypes.CDLL
+
+    class Library:
+        def __init__(self, name, **options):
+            if name == library:
+                found = real(None, **options)
+                self.timer_create, self.timer_settime = found.timer_create, found.timer_settime
+                self.timer_delete = found.timer_delete
+
+    monkeypatch.setattr(ctypes, "CDLL", Library)
+    timer = timers.PosixTimer()
+    timer.start(60, 60)
+    timer.stop()
+    timer.delete()
+    monkeypatch.setattr(ctypes, "CDLL", lambda *args, **options: object())
+    with pytest.raises(AttributeError, match="timer_create"):
+        timers.PosixTimer()
 
 
 def test_clock_is_monotonic(limit):
@@ -253,4 +319,5 @@ def test_failure_for_want_of_time_is_known_by_its_message():
         assert text == f"the leg test_a.py::test[spawn] was not over after 1.5 s ({by})"
         assert limits.is_over(text)
         assert limits.is_over(f"Failed: {text}")
+        assert limits.over("test_a.py::test[spawn]", 1.5, by, "setup") == text.replace("1.5 s", "1.5 s of set-up")
     assert not limits.is_over("AssertionError: the game was not over after 3 s")

@@ -152,6 +152,39 @@ def test_limit_that_cannot_be_meant_is_one_line(session, text):
     assert f"ERROR: {expected}" in outcome.lines
 
 
+@pytest.mark.parametrize("phase", ["set-up", "tear-down"])
+def test_hang_in_a_fixture_is_ended(alone, phase):
+    """The limit holds for fixtures, too: a server that is started there may never answer."""
+    alone.file(
+        test_a=f"""
+        import multiprocessing, queue
+        import pytest
+
+        def work():
+            pass
+
+        @pytest.fixture
+        def server(start_method):
+            process = multiprocessing.Process(target=work)
+            process.start()
+            if "{phase}" == "set-up":
+                queue.Queue().get()
+            yield
+            process.join()
+            if "{phase}" == "tear-down":
+                queue.Queue().get()
+
+        @pytest.mark.startmethods("fork", timeout=0.5)
+        def test_a(server):
+            pass
+        """
+    )
+    outcome = alone.run()
+    assert outcome.names == {"test_a[fork]": "error"}
+    assert f"the leg test_a.py::test_a[fork] was not over after 0.5 s of {phase} (timeout= of its marker)" in outcome.out
+    assert "SM403" in outcome.out
+
+
 def test_pytest_timeouts_limit_rules(alone):
     """Where pytest-timeout has a limit for the item, its failure stands, and the diagnosis is added."""
     pytest.importorskip("pytest_timeout")

@@ -267,7 +267,6 @@ def register_running(config: pytest.Config, settings: Settings, temporary: str |
     manager = config.pluginmanager
     hooks = config.stash[RUNNING] = running.Running(config, settings, temporary)
     if not settings.discover:  # there most tests are no legs, and `discovery` registers the hooks where one is
-        manager.register(running.Teardown(), "startmethod-teardown")
         manager.register(hooks, "startmethod-running")
     register_summary(config)
     return hooks

@@ -18,6 +18,7 @@ from .._compat import cpython
 from .._compat import multiprocessing as mp
 from .._compat import pytest as pytest_compat
 from ..activation import clock
+from ..activation.debugger import is_debugging
 from ..activation.default_method import Activation
 from ..activation.exchanges import Exchanges, Span
 from ..activation.main_module import main_is_pytest, unguarded_runner, without_main
@@ -267,7 +268,7 @@ class Running:
         activation.enter_call()
         if len(activation.overrides) > state.warned:
             self._warn(state)
-        self._start_clock(item, state)
+        self._start_clock(item, state, "call")
         try:
             return (yield)
         finally:
@@ -278,21 +279,63 @@ class Running:
 
     # -- the time limit ----------------------------------------------------------------------------------------------
 
-    def _start_clock(self, item: pytest.Item, state: LegState) -> None:
-        if self._debugger or clock.is_debugging():
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, object, object]:
+        """Limit the time of a leg's fixtures, too: servers are started there."""
+        self._limit(item, "setup")
+        try:
+            return (yield)
+        finally:
+            self._clock.stop()
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_teardown(
+        self, item: pytest.Item, nextitem: pytest.Item | None
+    ) -> Generator[None, object, object]:
+        """Limit the time of a leg's end, and tear its method's fixtures down while that is active."""
+        errors: list[BaseException] = []
+        result: object = None
+        self._limit(item, "teardown")
+        try:
+            try:
+                result = yield
+            except BaseException as error:
+                errors.append(error)
+            try:
+                _tear_down(item, nextitem)
+            except BaseException as error:
+                errors.append(error)
+        finally:
+            self._clock.stop()
+        if len(errors) == 2:
+            raise pytest_compat.exception_group("errors during test teardown", errors)
+        if errors:
+            raise errors[0]
+        return result
+
+    def _limit(self, item: pytest.Item, phase: str) -> None:
+        state = item.stash.get(STATE, None)
+        if state is not None and not state.watched:
+            self._start_clock(item, state, phase)
+
+    def _start_clock(self, item: pytest.Item, state: LegState, phase: str) -> None:
+        if self._debugger or is_debugging():
             return
         chosen = state.leg.timeout if state.leg.timeout is not None else self.settings.timeout
         theirs = pytest_compat.pytest_timeout_of(item) if self._has_pytest_timeout else 0.0
         if state.trial is not None:
             most = state.trial.seconds
             seconds = min(theirs or most, chosen or most, most)
-            self._clock.start(seconds, partial(self._expire, item, state, seconds))
+            self._clock.start(seconds, partial(self._expire, item, state, seconds, phase))
         elif theirs:  # pytest-timeout's limit rules: only look, shortly before
             left = pytest_compat.pytest_timeout_left() or theirs  # its clock may run since before the fixtures
             self._clock.start(left - min(0.5, left / 10), partial(self._look, item, state, theirs))
         else:
             seconds = clock.limit_of(chosen, self.finished.get(state.leg.test, []))
-            self._clock.start(seconds, partial(self._expire, item, state, seconds))
+            begun = self._clock.start(seconds, partial(self._expire, item, state, seconds, phase))
+            trouble = self._clock.trouble
+            if chosen and not begun and trouble is not None:
+                self._note_once(f"legs run without a time limit: {trouble}")
 
     @pytest.hookimpl
     def pytest_enter_pdb(self) -> None:
@@ -316,14 +359,21 @@ class Running:
         except Exception as trouble:
             self.recorder.troubles.append(f"{type(trouble).__name__} in Running._look: {trouble}")
 
-    def _expire(self, item: pytest.Item, state: LegState, seconds: float) -> None:
+    def _note_once(self, trouble: str) -> None:
+        if trouble not in self.recorder.troubles:
+            self.recorder.troubles.append(trouble)
+
+    def _expire(self, item: pytest.Item, state: LegState, seconds: float, phase: str) -> None:
+        chosen = self.settings.timeout if state.leg.timeout is None else state.leg.timeout
+        if phase != "call" and chosen is None and not state.record.launches:
+            return  # a fixture may take its time, as long as nobody asked otherwise and no process is in it
         self._look(item, state, seconds)
         try:
             leftovers.end(state.record.launches, grace=0.0)
         except Exception as trouble:
             self.recorder.troubles.append(f"{type(trouble).__name__} in Running._expire: {trouble}")
         by = "--start-methods-timeout" if state.leg.timeout is None else "timeout= of its marker"
-        pytest.fail(clock.over(state.leg.nodeid, seconds, by))
+        pytest.fail(clock.over(state.leg.nodeid, seconds, by, phase))
 
     def _warn(self, state: LegState) -> None:
         for override in state.activation.overrides[state.warned :]:
@@ -415,35 +465,15 @@ class Running:
         self.exchanges.undo()
 
 
-class Teardown:
-    """Tears the fixtures of a start method down while it is still active; registered with the first leg.
+def _tear_down(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Finish ``start_method`` and all that depends on it, if the next item runs under another method.
 
-    A fixture of wider scope that depends on the method would otherwise be torn down by pytest
-    when the next leg sets up its own, that is, under another method.
+    pytest would tear a fixture of wider scope down when the next leg sets up its own: under another method.
     """
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_teardown(self, item: pytest.Item, nextitem: pytest.Item | None) -> object:
-        """Finish ``start_method`` and all that depends on it, if the next item runs under another method."""
-        leg = item.stash.get(LEG, None)
-        following = nextitem.stash.get(LEG, None) if nextitem is not None else None
-        if leg is None or (following is not None and following.method == leg.method):
-            return (yield)
-        errors: list[BaseException] = []
-        result = None
-        try:
-            result = yield
-        except BaseException as error:
-            errors.append(error)
-        try:
-            pytest_compat.finish_fixture(item, "start_method")
-        except BaseException as error:
-            errors.append(error)
-        if len(errors) == 2:
-            raise pytest_compat.exception_group("errors during test teardown", errors)
-        if errors:
-            raise errors[0]
-        return result
+    leg = item.stash.get(LEG, None)
+    following = nextitem.stash.get(LEG, None) if nextitem is not None else None
+    if leg is not None and (following is None or following.method != leg.method):
+        pytest_compat.finish_fixture(item, "start_method")
 
 
 class Hooks:
@@ -453,7 +483,6 @@ class Hooks:
         for name in dir(running):
             if name.startswith("pytest_") and name not in ("pytest_runtest_protocol", "pytest_sessionfinish"):
                 setattr(self, name, getattr(running, name))
-        self.pytest_runtest_teardown = Teardown().pytest_runtest_teardown
 
 
 def _report_directory(recorder: Recorder, temporary: str | None) -> ReportDirectory | None:

@@ -568,9 +568,9 @@ def test_nothing_is_left_when_the_session_is_ended(alone, method, how):
 def test_nobody_waits_for_a_session_that_is_over_at_once(alone):
     """What would remove the directory goes, too, however soon after it began."""
     script = """
-from pytest_startmethod import children
+from pytest_startmethod.launches import reports
 for _ in range(20):
-    directory = children.ReportDirectory.create()
+    directory = reports.ReportDirectory.create()
     directory.hold_life_line()
     directory.remove()
 """

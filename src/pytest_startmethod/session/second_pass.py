@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from .._compat import pytest as pytest_compat
-from ..activation import clock
+from ..activation.debugger import is_debugging
 from ..experiments import plan
 from ..model import methods
 from . import again
@@ -76,7 +76,7 @@ class SecondPass:
             return False
         if ":" in leg.method:  # an experiment sends through multiprocessing's own pickler
             return False
-        return not (self._debugger or self.config.getoption("setuponly", False) or clock.is_debugging())
+        return not (self._debugger or self.config.getoption("setuponly", False) or is_debugging())
 
     def put_off(self, item: pytest.Item, leg: Leg, state: LegState, before: pytest_compat.ItemState) -> None:
         """Verify a leg later, if it failed."""

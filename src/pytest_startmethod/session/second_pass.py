@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from .._compat import pytest as pytest_compat
+from ..activation import clock
 from ..activation.debugger import is_debugging
 from ..experiments import plan
 from ..model import methods

@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from pytest_startmethod.child import copied, values
+from pytest_startmethod.child.differences import differences
 
 UNSET = object()
 LOOK = vars(values)
@@ -33,7 +34,7 @@ class Job:
 
 def lost(sent: Any, arrived: Any) -> list[tuple[str, str]]:
     accounts = [copied.account(each, LOOK) for each in (sent, arrived)]
-    return [(kind, path) for kind, path, _, _ in copied.lost(*accounts, values.differences)]
+    return [(kind, path) for kind, path, _, _ in copied.lost(*accounts, differences)]
 
 
 def test_an_attribute_that_the_copy_lacks():

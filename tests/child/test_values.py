@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from pytest_startmethod.child.values import describe, differences
+from pytest_startmethod.child.differences import differences
+from pytest_startmethod.child.values import describe
 
 np = pytest.importorskip("numpy")
 

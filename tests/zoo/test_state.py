@@ -17,6 +17,7 @@ import state_support
 from pytest_startmethod._compat import cpython
 from pytest_startmethod.causes import state as state_causes
 from pytest_startmethod.child import values
+from pytest_startmethod.child.differences import differences, short
 from pytest_startmethod.model.place import Place
 from pytest_startmethod.source.callers import UserCode
 from pytest_startmethod.state import fresh_child, observing, reads
@@ -199,7 +200,7 @@ def test_hostile_objects_are_described_by_what_they_hold():
     assert observed is not None
     (node,) = [each.node for each in observed.bindings if each.path.endswith("HOSTILE")]
     assert node == ["o", f"{__name__}.Hostile", [["value", ["=", "int", "1"]]], None]
-    assert values.short(node) == f"<{__name__}.Hostile object>"
+    assert short(node) == f"<{__name__}.Hostile object>"
 
 
 @pytest.mark.parametrize(
@@ -224,7 +225,7 @@ def test_hostile_objects_are_described_by_what_they_hold():
 )
 def test_comparison_by_structure(one, other, path):
     """Order of keys and identity do not count; the path leads to the first difference."""
-    found = values.differences(values.describe(one), values.describe(other))
+    found = differences(values.describe(one), values.describe(other))
     assert [each[0] for each in found] == ([] if path is None else [path])
 
 
@@ -236,7 +237,7 @@ def test_cycles_and_depth_end():
     deep: Any = None
     for _ in range(10_000):
         deep = [deep]
-    assert values.differences(values.describe(deep), values.describe([deep])) == []
+    assert differences(values.describe(deep), values.describe([deep])) == []
     large = [[n] for n in range(100_000)]
     assert len(repr(values.describe(large))) < 400_000
 
@@ -248,7 +249,7 @@ def test_arrays_by_type_shape_and_content():
     other = numpy.zeros(1_000_000)
     other[-1] = 1
     assert one[:3] == ["a", "numpy.ndarray", "float64 (1000000,)"]
-    assert values.differences(one, values.describe(other)) != []
+    assert differences(one, values.describe(other)) != []
 
 
 # -- whose code --------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final, Literal
 
 from ..child import process_state
-from ..child.values import differences, short
+from ..child.differences import differences, short
 from ..model.finding import Fact, finding_at, source_fact, values
 from ..model.observed import Observed, Seen, Where
 from ..model.place import Place

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..child.values import module_of, short
+from ..child.differences import short
+from ..child.values import module_of
 from ..model.evidence import Evidence
 from ..model.finding import Fact, Finding, finding_at, source_fact, values
 from ..model.observed import Difference, Observed, Seen

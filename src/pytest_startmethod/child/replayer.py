@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from . import process_state, values
+from .differences import differences
 
 ABSENT = "absent"
 """Stands for the bytes where the parent has no such binding."""
@@ -64,7 +65,7 @@ def _binding(carried: dict[str, Any]) -> None:
     before = values.describe(values.resolve(module, carried["names"]))
     _take(carried, target, name)
     after = values.describe(values.resolve(module, carried["names"]))
-    if values.differences(carried["node"], after) and not values.differences(before, after):
+    if differences(carried["node"], after) and not differences(before, after):
         raise RuntimeError("it keeps the value that it has")  # a class by its name, for one: nothing was tried
 
 

@@ -1,8 +1,12 @@
-"""A value as builtins, and two such descriptions side by side: nothing of the value's own code is run.
+"""A value as builtins, without running any of its own code.
 
-Here and in the fresh child, which loads this file by its path, with the standard library only. A description is a
-nested list that JSON can hold. What has no describable content is told by its type; what exceeds the budget is cut,
-and a cut is equal to everything.
+Used here and in the fresh child, which loads this file by its path, with the standard library only. A description is a
+nested list that JSON can hold; its first item is the kind:
+
+``=`` a plain value, ``(`` a sequence, ``<`` a set, ``{`` a mapping, ``o`` an object, ``f`` a function, ``b`` a
+built-in, ``c`` a class, ``m`` a module, ``K`` a mock, ``L`` a logger, ``l`` a cache, ``p`` a partial, ``d`` a
+descriptor, ``M`` a method, ``a`` an array, ``v`` a context variable, ``?`` what is known by its type only, ``^`` an
+object described before, ``-`` what exceeds the budget and equals everything, ``!`` nothing: there is no such thing.
 """
 
 # ruff: noqa: SIM105
@@ -14,16 +18,19 @@ import os
 import sys
 import types
 from _thread import _local
+from itertools import islice
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Any
 
 BUDGET = 4_000
 DEPTH = 10
 TEXT = 300
 SHOWN = 60
+_PART = 1 << 16
+"""Of what is large, so much at either end is looked at: nothing is copied that grows with the user's data."""
 
 
 class _Missing:
@@ -190,7 +197,6 @@ _REPR = {
     "ipaddress": ("IPv4Address", "IPv6Address", "IPv4Network", "IPv6Network"),
     "builtins": ("range", "slice", "bytearray"),
 }
-_SEQUENCES = (list, tuple)
 _OPAQUE_MODULES = frozenset({
     "_thread", "threading", "multiprocessing", "socket", "_socket", "subprocess", "concurrent", "asyncio", "selectors",
     "ssl", "sqlite3", "weakref", "_weakref", "queue", "_queue", "mmap", "io", "_io", "tempfile", "contextvars",
@@ -202,7 +208,7 @@ _MOCKS = ("unittest.mock", "mock.mock", "mock")
 
 
 def is_mock(value: Any) -> bool:
-    """Say whether a value is a mock object, by its type."""
+    """Return whether a value is a mock object, by its type."""
     return any(
         cls.__module__ in _MOCKS and cls.__name__ in ("NonCallableMock", "CallableMixin", "Base", "_SentinelObject")
         for cls in _mro(type(value))
@@ -225,7 +231,8 @@ class _Describer:
         if value is MISSING:
             return ["!"]
         if kind in _PLAIN:
-            return ["=", kind.__name__, repr(value)]
+            long = kind is int and value.bit_length() > 1_000  # repr() refuses some, and takes long for others
+            return ["=", kind.__name__, f"an int of {value.bit_length()} bits" if long else repr(value)]
         if kind in (str, bytes):
             return _text(value)
         self.left -= 1
@@ -244,66 +251,74 @@ class _Describer:
             return ["?", _type(kind)]
 
     def composed(self, value: Any, kind: type, depth: int) -> list[Any]:
-        if kind in _SEQUENCES:
-            return ["(", kind.__name__, self.parts(value, depth)]
-        if kind in (set, frozenset):
-            return ["<", kind.__name__, sorted(self.parts(value, depth), key=repr)]
-        if kind is dict:
-            return self.mapping(kind, list(value.items()), depth)
+        builtin = _BUILTIN.get(kind)
+        if builtin is not None:
+            return builtin(self, value, kind, depth)
+        for special in (self.library, _generator_state, self.held, _array, self.opaque):
+            node = special(value, kind, depth)
+            if node is not None:
+                return node
+        content = self.content(value, kind, depth)
+        if content is not None:
+            return ["o", _type(kind), self.attributes(value, depth), content]
+        return self.object(value, kind, depth)
+
+    def sequence(self, value: Any, kind: type, depth: int) -> list[Any]:
+        return ["(", kind.__name__, self.parts(value, depth)]
+
+    def unordered(self, value: Any, kind: type, depth: int) -> list[Any]:
+        return ["<", kind.__name__, sorted(self.parts(value, depth), key=repr)]
+
+    def wrapper(self, value: Any, kind: type, depth: int) -> list[Any]:
+        return ["d", kind.__name__, self.node(value.fget if kind is property else value.__func__, depth + 1)]
+
+    def method(self, value: Any, _kind: type, depth: int) -> list[Any]:
+        return ["M", self.node(value.__func__, depth + 1), self.node(value.__self__, depth + 1)]
+
+    def library(self, value: Any, kind: type, depth: int) -> list[Any] | None:
+        """Return the description of what the standard library makes of other things."""
         module, name = class_name(kind)
-        if kind is types.MappingProxyType:
-            return self.mapping(kind, list(value.items()), depth)
         if name == "_lru_cache_wrapper":
             wrapped = object.__getattribute__(value, "__dict__").get("__wrapped__")
             return ["l", self.node(wrapped, depth + 1), bool(kind.cache_info(value).currsize)]  # type: ignore[attr-defined]
-        if name == "partial" and module == "functools":
+        if (module, name) == ("functools", "partial"):
             return ["p", self.node(value.func, depth + 1), self.parts(value.args, depth),
-                    self.mapping(dict, list(value.keywords.items()), depth)]  # fmt: skip
-        if kind in (staticmethod, classmethod):
-            return ["d", kind.__name__, self.node(value.__func__, depth + 1)]
-        if kind is property:
-            return ["d", "property", self.node(value.fget, depth + 1)]
-        if kind is types.MethodType:
-            return ["M", self.node(value.__func__, depth + 1), self.node(value.__self__, depth + 1)]
-        if name in ("method_descriptor", "wrapper_descriptor", "getset_descriptor", "member_descriptor",
-                    "builtin_function_or_method", "method-wrapper", "classmethod_descriptor"):  # fmt: skip
+                    self.mapping(value.keywords, dict, depth)]  # fmt: skip
+        if name in _DESCRIPTORS:
             return ["b", str(getattr(value, "__qualname__", name))]
         if (module, name) == ("itertools", "count"):
             return ["=", "itertools.count", repr(value)]
-        generator = _generator_state(value, kind)
-        if generator is not None:
-            return generator
-        held = _held(value, module, name)
-        if held is not MISSING:
-            return ["(", _type(kind), self.parts(held, depth)]
-        array = _array(value, kind)
-        if array is not None:
-            return array
-        if kind.__name__ == "ContextVar" and module in ("_contextvars", "contextvars", "builtins"):
+        if (module, name) == ("collections", "deque"):
+            return self.sequence(value, kind, depth)
+        return None
+
+    def held(self, value: Any, kind: type, depth: int) -> list[Any] | None:
+        held = _held(value, *class_name(kind))
+        return None if held is MISSING else ["(", _type(kind), self.parts(held, depth)]
+
+    def opaque(self, value: Any, kind: type, depth: int) -> list[Any] | None:
+        """Return the description of what has no content that could be compared, or only that of this thread."""
+        module, name = class_name(kind)
+        if name == "ContextVar" and module in ("_contextvars", "contextvars", "builtins"):
             return ["v", self.node(_context_value(value), depth + 1)]
-        if kind.__name__ == "_local" and module in ("_thread", "_threading_local"):
+        if name == "_local" and module in ("_thread", "_threading_local"):
             return self.object(value, kind, depth)
-        if module.partition(".")[0] in _OPAQUE_MODULES or kind.__name__ in ("generator", "coroutine", "frame", "cell"):
-            return ["?", _type(kind)]
+        hidden = module.partition(".")[0] in _OPAQUE_MODULES or name in ("generator", "coroutine", "frame", "cell")
+        return ["?", _type(kind)] if hidden else None
+
+    def content(self, value: Any, kind: type, depth: int) -> list[Any] | None:
+        """Return what an instance holds as the container or the plain value that its class extends."""
         if issubclass(kind, dict):
-            return ["o", _type(kind), self.attributes(value, depth), self.mapping(dict, list(dict.items(value)), depth)]
+            return self.mapping(value, dict, depth)
         base = next((each for each in (list, tuple, set, frozenset) if issubclass(kind, each)), None)
         if base is not None:
             parts = self.parts(base.__iter__(value), depth)
-            parts = sorted(parts, key=repr) if base in (set, frozenset) else parts
-            content = ["<" if base in (set, frozenset) else "(", base.__name__, parts]
-            return ["o", _type(kind), self.attributes(value, depth), content]
+            unordered = base in (set, frozenset)
+            return ["<" if unordered else "(", base.__name__, sorted(parts, key=repr) if unordered else parts]
         plain = next((each for each in (str, int, float, bytes) if issubclass(kind, each)), None)
-        if plain is not None and not any(cls.__module__ == "enum" for cls in _mro(kind)):
-            return [
-                "o",
-                _type(kind),
-                self.attributes(value, depth),
-                ["=", plain.__name__, plain.__repr__(value)[:TEXT]],
-            ]
-        if name == "deque" and module == "collections":
-            return ["(", "deque", self.parts(value, depth)]
-        return self.object(value, kind, depth)
+        if plain is None or any(cls.__module__ == "enum" for cls in _mro(kind)):
+            return None
+        return ["=", plain.__name__, plain.__repr__(value)[:TEXT]]
 
     def object(self, value: Any, kind: type, depth: int) -> list[Any]:
         if any(cls.__module__ == "enum" and cls.__name__ == "Enum" for cls in _mro(kind)):
@@ -324,9 +339,10 @@ class _Describer:
             out.append(self.node(each, depth + 1))
         return out
 
-    def mapping(self, kind: type, items: Sequence[tuple[Any, Any]], depth: int) -> list[Any]:
+    def mapping(self, mapping: Any, kind: type, depth: int) -> list[Any]:
         out = []
-        for key, value in items:
+        items = dict.items(mapping) if issubclass(type(mapping), dict) else mapping.items()
+        for key, value in list(islice(items, max(0, self.left) + 1)):
             if self.left < 0:
                 out.append([["-"], ["-"]])
                 break
@@ -334,11 +350,25 @@ class _Describer:
         return ["{", kind.__name__, out]
 
 
+_BUILTIN: dict[type, Callable[[_Describer, Any, type, int], list[Any]]] = {
+    **dict.fromkeys((list, tuple), _Describer.sequence),
+    **dict.fromkeys((set, frozenset), _Describer.unordered),
+    **dict.fromkeys((dict, types.MappingProxyType), _Describer.mapping),
+    **dict.fromkeys((staticmethod, classmethod, property), _Describer.wrapper),
+    types.MethodType: _Describer.method,
+}
+_DESCRIPTORS = frozenset(
+    ("method_descriptor", "wrapper_descriptor", "getset_descriptor", "member_descriptor", "builtin_function_or_method",
+     "method-wrapper", "classmethod_descriptor")
+)  # fmt: skip
+
+
 def _text(value: Any) -> list[Any]:
     kind = type(value)
     if len(value) <= TEXT:
         return ["=", kind.__name__, repr(value)]
-    data = value.encode("utf-8", "surrogatepass") if kind is str else value
+    ends = value if len(value) <= 2 * _PART else value[:_PART] + value[-_PART:]
+    data = ends.encode("utf-8", "surrogatepass") if kind is str else ends
     digest = hashlib.sha1(data, usedforsecurity=False).hexdigest()
     return ["=", kind.__name__, f"{value[: SHOWN // 2]!r}... ({len(value)} long, sha1 {digest[:8]})"]
 
@@ -407,7 +437,7 @@ def _held(value: Any, module: str, name: str) -> Any:
     return MISSING
 
 
-def _generator_state(value: Any, kind: type) -> list[Any] | None:
+def _generator_state(value: Any, kind: type, _depth: int) -> list[Any] | None:
     """Return the description of a generator of random numbers: a digest of its state."""
     module, name = class_name(kind)
     if (module, name) == ("random", "Random"):
@@ -425,7 +455,7 @@ def _generator_state(value: Any, kind: type) -> list[Any] | None:
     ]
 
 
-def _array(value: Any, kind: type) -> list[Any] | None:
+def _array(value: Any, kind: type, _depth: int) -> list[Any] | None:
     """Return the description of an array or a table of numbers: type, shape, and a digest of a part of its bytes."""
     top = kind.__module__.partition(".")[0] if type(kind.__module__) is str else ""
     if top == "numpy":
@@ -456,7 +486,6 @@ def _array(value: Any, kind: type) -> list[Any] | None:
 
 def _digest(array: Any) -> str:
     """Return a digest of the first and the last 64 KiB of an array, which is never copied as a whole."""
-    part = 1 << 16
     try:
         numpy = sys.modules.get("numpy")
         if numpy is not None and isinstance(array, numpy.ndarray):
@@ -465,139 +494,12 @@ def _digest(array: Any) -> str:
             if array.flags.c_contiguous:
                 view = memoryview(array.reshape(-1).view(numpy.uint8))
             else:  # whatever the layout: elements in order, as many as the part has room for
-                count = part // max(1, array.dtype.itemsize)
+                count = _PART // max(1, array.dtype.itemsize)
                 ends = [array.flat[:count]] if array.size <= count else [array.flat[:count], array.flat[-count:]]
                 view = memoryview(b"".join(each.tobytes() for each in ends))
         else:
             view = memoryview(array).cast("B")
-        data = bytes(view) if len(view) <= 2 * part else bytes(view[:part]) + bytes(view[-part:])
+        data = bytes(view) if len(view) <= 2 * _PART else bytes(view[:_PART]) + bytes(view[-_PART:])
         return hashlib.sha1(data, usedforsecurity=False).hexdigest()[:12]
     except Exception:
         return ""
-
-
-# -- comparing ---------------------------------------------------------------------------------------------------------
-
-
-def differences(ours: Any, theirs: Any, path: str = "", limit: int = 20) -> list[tuple[str, Any, Any]]:
-    """Return where two descriptions differ: the path within the value, and both parts."""
-    found: list[tuple[str, Any, Any]] = []
-    for each in _differ(ours, theirs, path, 0):
-        found.append(each)
-        if len(found) >= limit:
-            break
-    return found
-
-
-def _differ(a: Any, b: Any, path: str, depth: int) -> Iterator[tuple[str, Any, Any]]:
-    if a == b or a == ["-"] or b == ["-"] or depth > 50:
-        return
-    if a[0] != b[0] or (a[0] in "({<o" and a[1] != b[1]):
-        yield path, a, b
-        return
-    kind = a[0]
-    if kind == "(":
-        if len(a[2]) != len(b[2]) and ["-"] not in (*a[2][-1:], *b[2][-1:]):
-            yield path, a, b
-            return
-        for index, (x, y) in enumerate(zip(a[2], b[2], strict=False)):
-            yield from _differ(x, y, f"{path}[{index}]", depth + 1)
-    elif kind == "{":
-        yield from _mapping(a, b, path, depth)
-    elif kind == "<":
-        if [["-"]] not in (a[2][:1], b[2][:1]) and ["-"] not in a[2] and ["-"] not in b[2]:
-            yield path, a, b
-    elif kind == "o":
-        ours, theirs = dict(map(tuple, a[2])), dict(map(tuple, b[2]))
-        for name in [*ours, *(n for n in theirs if n not in ours)]:
-            yield from _differ(ours.get(name, ["!"]), theirs.get(name, ["!"]), f"{path}.{name}", depth + 1)
-        if a[3] is not None and b[3] is not None:
-            yield from _differ(a[3], b[3], path, depth + 1)
-    elif kind == "p":
-        yield from _differ(a[1], b[1], f"{path}.func", depth + 1)
-        yield from _differ(["(", "tuple", a[2]], ["(", "tuple", b[2]], f"{path}.args", depth + 1)
-        yield from _differ(a[3], b[3], f"{path}.keywords", depth + 1)
-    elif kind == "d":
-        if a[1] != b[1]:
-            yield path, a, b
-        else:
-            yield from _differ(a[2], b[2], path, depth + 1)
-    elif kind == "M":
-        yield from _differ(a[1], b[1], path, depth + 1)
-        yield from _differ(a[2], b[2], f"{path}.__self__", depth + 1)
-    elif kind == "v":
-        yield from _differ(a[1], b[1], path, depth + 1)
-    elif kind == "^":
-        return  # what it refers to is compared where it stands
-    else:
-        yield path, a, b
-
-
-def _mapping(a: Any, b: Any, path: str, depth: int) -> Iterator[tuple[str, Any, Any]]:
-    ours = {repr(key): (key, value) for key, value in a[2]}
-    theirs = {repr(key): (key, value) for key, value in b[2]}
-    if "['-']" in ours or "['-']" in theirs:
-        ours = {k: v for k, v in ours.items() if k in theirs and k != "['-']"}
-        theirs = {k: v for k, v in theirs.items() if k in ours}
-    for key in [*ours, *(k for k in theirs if k not in ours)]:
-        shown = short((ours.get(key) or theirs[key])[0])
-        x = ours[key][1] if key in ours else ["!"]
-        y = theirs[key][1] if key in theirs else ["!"]
-        yield from _differ(x, y, f"{path}[{shown}]", depth + 1)
-
-
-# -- texts -------------------------------------------------------------------------------------------------------------
-
-
-def short(node: Any, limit: int = SHOWN) -> str:
-    """Return a description as a short text."""
-    text = _short(node, 0)
-    return text if len(text) <= limit else text[: limit - 3] + "..."
-
-
-def _short(node: Any, depth: int) -> str:
-    kind = node[0]
-    if kind == "=":
-        return str(node[2])
-    if kind == "!":
-        return "not there"
-    if kind == "-" or kind == "^" or depth > 3:
-        return "..."
-    if kind == "(":
-        inner = ", ".join(_short(each, depth + 1) for each in node[2][:8]) + (", ..." if len(node[2]) > 8 else "")
-        if node[1] == "tuple":
-            return f"({inner},)" if len(node[2]) == 1 else f"({inner})"
-        return f"[{inner}]" if node[1] == "list" else f"{node[1]}([{inner}])"
-    if kind == "<":
-        inner = ", ".join(_short(each, depth + 1) for each in node[2][:8]) + (", ..." if len(node[2]) > 8 else "")
-        return f"{{{inner}}}" if node[2] else f"{node[1]}()"
-    if kind == "{":
-        inner = ", ".join(f"{_short(k, depth + 1)}: {_short(v, depth + 1)}" for k, v in node[2][:6])
-        return f"{{{inner}{', ...' if len(node[2]) > 6 else ''}}}"
-    if kind == "o":
-        return f"{_short(node[3], depth + 1)}" if node[3] is not None else f"<{node[1]} object>"
-    if kind == "f":
-        return f"function {node[1]} ({os.path.basename(node[2])}:{node[3]})"
-    if kind == "b":
-        return f"built-in {node[1]}"
-    if kind == "c":
-        return f"class {node[1]}"
-    if kind == "m":
-        return f"module {node[1]}"
-    if kind == "K":
-        return f"<{node[1]}>"
-    if kind == "L":
-        return f"logger {node[1]!r}"
-    if kind == "l":
-        return f"{'filled' if node[2] else 'empty'} cache of {_short(node[1], depth)}"
-    if kind == "p":
-        return f"partial of {_short(node[1], depth)}"
-    if kind == "d":
-        return f"{node[1]} {_short(node[2], depth)}"
-    if kind == "M":
-        return f"method {_short(node[1], depth).removeprefix('function ')}"
-    if kind == "a":
-        return f"<{node[1]} {node[2]}, content {node[3][:12] or 'unknown'}>"
-    if kind == "v":
-        return _short(node[1], depth)
-    return f"<{node[1]} object>" if len(node) > 1 else "?"

@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any, Final
 from .._compat import cpython
 from .._compat import multiprocessing as mp
 from ..child import process_state
+from ..child.differences import differences
 from ..child.values import (
     MISSING,
     class_attribute,
     class_name,
     describe,
-    differences,
     instance_namespace,
     is_mock,
     module_of,

@@ -33,12 +33,18 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # As a shell leaves it to what it runs in the background: children would not be interrupted either.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Property tests: a few inputs each, the same ones in each run. PROPERTY_INPUTS=5000 tries that many new ones.
+# Property tests try a few inputs, the same ones in each run; with PROPERTY_INPUTS=5000, that many new ones each.
 hypothesis.settings.register_profile("few", max_examples=30, deadline=None, derandomize=True, database=None)
-hypothesis.settings.register_profile(
-    "many", max_examples=int(os.environ.get("PROPERTY_INPUTS", "0")) or 1, deadline=None, print_blob=True
-)
+hypothesis.settings.register_profile("many", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("many" if "PROPERTY_INPUTS" in os.environ else "few")
+
+
+def inputs(few: int) -> hypothesis.settings:
+    """Let a property test that starts processes try `few` inputs in the suite."""
+    return hypothesis.settings(
+        max_examples=int(os.environ.get("PROPERTY_INPUTS", few)), suppress_health_check=list(hypothesis.HealthCheck)
+    )
+
 
 HERE = Path(__file__).parent
 SOURCE = HERE.parent / "src"

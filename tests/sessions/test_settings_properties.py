@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from conftest import inputs
 from pytest_startmethod.session import options
 from pytest_startmethod.session.settings import Marker, Settings, SettingsError, from_config, parse_marker
 
@@ -46,6 +47,7 @@ anything = (
 )
 
 
+@inputs(100)
 @given(
     st.lists(anything, max_size=3),
     st.dictionaries(st.sampled_from(["vacuous", "timeout", "timeouts"]), anything, max_size=2),
@@ -73,7 +75,7 @@ def test_a_marker_is_understood_or_refused(args, kwargs):
 @example({"start_methods_user_code": '"'}, {})
 @example({}, {"start_methods_timeout": "1e19"})
 @example({"start_methods_discover": "perhaps"}, {})
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@inputs(30)
 def test_options_are_understood_or_refused(pytester, monkeypatch, ini, given_options):
     """By pytest itself, or with one line of ours."""
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")

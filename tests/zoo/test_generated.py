@@ -1,0 +1,272 @@
+"""Generated calls and generated module state: what `explain` says is what a real fresh child meets."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import enum
+import functools
+import importlib
+import io
+import multiprocessing
+import pickle
+import sys
+import threading
+import types
+from multiprocessing import context
+from multiprocessing.reduction import ForkingPickler
+from typing import Any, NamedTuple
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conftest import inputs
+from pytest_startmethod import explain
+from pytest_startmethod.pickling import dry_run
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.skipif("spawn" not in multiprocessing.get_all_start_methods(), reason="asks a spawned child"),
+]
+
+# -- a child that is asked ---------------------------------------------------------------------------------------------
+
+
+def serve(connection: Any) -> None:
+    """Answer whether bytes load, or what `read` of a module returns, until the other end is closed."""
+    while True:
+        try:
+            what, given = connection.recv()
+        except EOFError:
+            return
+        try:
+            if what == "load":
+                pickle.loads(given)
+                connection.send(True)
+            else:
+                folder, name = given
+                sys.path.insert(0, folder)
+                connection.send(repr(importlib.import_module(name).read()))
+        except Exception:
+            connection.send(False)
+
+
+@pytest.fixture(scope="module")
+def ask() -> Any:
+    """Ask a spawned child one question after the other."""
+    ours, theirs = multiprocessing.get_context("spawn").Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=serve, args=(theirs,))
+    process.start()
+    theirs.close()
+
+    def question(what: str, given: Any) -> Any:
+        ours.send((what, given))
+        return ours.recv()
+
+    yield question
+    ours.close()
+    process.join()
+
+
+# -- object graphs -----------------------------------------------------------------------------------------------------
+
+
+def nothing(*_: object) -> None:
+    """Take anything."""
+
+
+class Node:
+    def __init__(self, *held: Any) -> None:
+        self.held = held
+
+    def method(self) -> None:
+        """Be a bound method."""
+
+
+class Slotted:
+    __slots__ = ("one",)
+
+    def __init__(self, one: Any) -> None:
+        self.one = one
+
+
+class Reduced(Node):
+    def __reduce__(self) -> Any:
+        return Reduced, self.held
+
+
+class Rebuilt(Node):
+    def __reduce__(self) -> Any:
+        return Node, (), {"held": self.held}, iter(()), iter(())
+
+
+class Raises(Node):
+    def __reduce__(self) -> Any:
+        raise ValueError("not me")
+
+
+class Refuses(Node):
+    def __setstate__(self, state: Any) -> None:
+        raise ValueError("not here")
+
+
+class NeedsTwoError(Exception):
+    def __init__(self, one: Any, two: Any) -> None:
+        super().__init__(one)
+
+
+class Colour(enum.Enum):
+    RED = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    one: Any
+
+
+class Pair(NamedTuple):
+    one: Any
+    two: Any
+
+
+class Shadowed:
+    """Another class has its name by now."""
+
+
+first_shadowed = Shadowed
+
+
+class Shadowed:  # type: ignore[no-redef]
+    """Has the name."""
+
+
+def local() -> tuple[Any, ...]:
+    class Local:
+        pass
+
+    class LocalColour(enum.Enum):
+        RED = 1
+
+    def nested() -> None:
+        """Have no name that leads here."""
+
+    return Local, Local(), LocalColour.RED, nested
+
+
+def cyclic(child: Any) -> list[Any]:
+    made = [child]
+    made.append(made)
+    return made
+
+
+good = st.one_of(
+    st.none(), st.integers(), st.floats(), st.text(max_size=3), st.binary(max_size=3),
+    st.sampled_from([nothing, Node, len, Colour.RED, Node().method, Shadowed(), int.from_bytes]),
+    st.builds(types.SimpleNamespace),
+)  # fmt: skip
+bad = st.sampled_from(
+    [threading.Lock, lambda: lambda: 0, lambda: (i for i in ()), lambda: sys, io.StringIO().write.__self__.readline]
+).map(lambda make: make())
+odd = st.one_of(
+    st.sampled_from(local()),
+    st.builds(first_shadowed),
+    st.just(first_shadowed),
+    st.builds(Raises),
+    st.builds(Refuses, st.just(1)),
+    st.builds(NeedsTwoError, st.just(1), st.just(2)),
+)
+
+
+def grown(children: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.one_of(
+        st.lists(children, max_size=3),
+        st.lists(children, max_size=3).map(tuple),
+        st.lists(children, max_size=3).map(collections.deque),
+        st.dictionaries(st.text(max_size=2), children, max_size=3),
+        st.dictionaries(st.text(max_size=2), children, max_size=2).map(collections.OrderedDict),
+        *(st.builds(make, children) for make in (Node, Slotted, Reduced, Rebuilt, Frozen, ValueError, cyclic)),
+        st.builds(Pair, children, children),
+        st.builds(functools.partial, st.just(nothing), children),
+        children.map(lambda child: Node(child).method),
+        children.map(lambda child: [child, child, (child,)]),
+        children.map(lambda child: collections.defaultdict(list, a=child)),
+    )
+
+
+graphs = st.recursive(st.one_of(good, good, good, bad, odd), grown, max_leaves=8)
+
+
+def sent(call: Any) -> bytes | None:
+    """Return what multiprocessing would send for a call, or None if it would raise."""
+    buffer = io.BytesIO()
+    context.set_spawning_popen(dry_run.STAND_IN)
+    try:
+        ForkingPickler(buffer).dump(call)
+    except Exception:
+        return None
+    finally:
+        context.set_spawning_popen(None)
+    return buffer.getvalue()
+
+
+@inputs(10)
+@given(graphs)
+def test_the_verdict_on_a_call_is_a_real_childs(ask: Any, graph: Any) -> None:
+    """A call has a cause of not starting exactly when it does not pickle, or a spawned child cannot load it."""
+    data = sent((nothing, (graph,)))
+    starts = data is not None and ask("load", data)
+    causes = [each for each in explain(nothing, (graph,)) if each.code[:3] in ("SM1", "SM2") and each.level == "cause"]
+    assert (not causes) == starts, causes
+
+
+# -- module state ------------------------------------------------------------------------------------------------------
+
+VALUES = {"int": ("1", "2"), "str": ("'a'", "'b'"), "list": ("[1]", "[1, 2]"), "dict": ("{'a': 1}", "{'a': 2}")}
+# How a name is defined, changed by the parent, and read.
+WAYS = {
+    "global": ("{n} = {a}", "global {n}; {n} = {b}", "{n}"),
+    "class": ("class {n}:\n    held = {a}", "{n}.held = {b}", "{n}.held"),
+    "instance": ("class C_{n}: pass\n{n} = C_{n}()\n{n}.held = {a}", "{n}.held = {b}", "{n}.held"),
+    "dictionary": ("{n} = {{'key': {a}}}", "{n}['key'] = {b}", "{n}['key']"),
+    "behind a function": ("{n} = {a}\ndef get_{n}(): return {n}", "global {n}; {n} = {b}", "get_{n}()"),
+    "behind a method": (
+        "{n} = {a}\nclass C_{n}:\n    def get(self): return {n}", "global {n}; {n} = {b}", "C_{n}().get()",
+    ),
+}  # fmt: skip
+names = st.tuples(st.sampled_from(sorted(WAYS)), st.sampled_from(sorted(VALUES)), st.booleans(), st.booleans())
+_count = iter(range(10**9))
+
+
+@inputs(6)
+@given(st.lists(names, min_size=1, max_size=5))
+def test_state_findings_are_what_a_real_child_returns(ask: Any, tmp_path: Any, drawn: list[Any]) -> None:
+    """Each name that is read and has another value in the child has a finding, and no other name has one."""
+    defined, changed, read, expected = [], ["pass"], [], set()
+    module = f"generated_{next(_count)}"
+    for number, (way, kind, changes, reads) in enumerate(drawn):
+        name, (before, after) = f"NAME{number}", VALUES[kind]
+        parts = [part.format(n=name, a=before, b=after) for part in WAYS[way]]
+        defined.append(parts[0])
+        changed += [parts[1]] if changes else []
+        read += [parts[2]] if reads else []
+        if changes and reads:
+            expected.add(name)
+    body = "\n".join(
+        [
+            *defined,
+            "def configure():",
+            *(f"    {line}" for line in changed),
+            "def read():",
+            f"    return [{', '.join(read)}]",
+        ]
+    )
+    (tmp_path / f"{module}.py").write_text(body + "\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(tmp_path))
+        made = importlib.import_module(module)
+        made.configure()
+        found = explain(made.read)
+    differs = ask("read", (str(tmp_path), module)) != repr(made.read())
+    assert differs == bool(expected)
+    assert {each.path.removeprefix(f"{module}.")[:5] for each in found} == expected, body

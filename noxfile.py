@@ -113,6 +113,13 @@ def lint(session: nox.Session) -> None:
     session.run("pre-commit", "run", "--all-files", "--show-diff-on-failure", "--color=always")
 
 
+@nox.session(python="3.12")
+def docs(session: nox.Session) -> None:
+    """Build the documentation; a warning is an error."""
+    session.install("mkdocs>=1.6,<2", "mkdocs-material>=9.5")
+    session.run("mkdocs", "build", "--strict", "--site-dir", str(Path(session.create_tmp()) / "site"))
+
+
 @nox.session(default=False)
 def benchmarks(session: nox.Session) -> None:
     """Print what the plug-in costs, beside what it may cost."""

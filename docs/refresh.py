@@ -17,6 +17,7 @@ A page is read from top to bottom in a directory of its own, which has a copy of
 
   Without that, all lines are shown. ``...`` marks the lines left out.
 - ``<!-- picture failure.svg: $ pytest ... -->``, with the lines to show below it, draws ``pictures/failure.svg``.
+- The table of ``causes/index.md`` is the catalogue's.
 - A ``text`` block below ``<!-- finding -->`` on the page of a cause is the finding that its first code block gives.
 
 Addresses, times and process ids differ from run to run and are not compared. Python 3.13 changed messages of pickle, so
@@ -106,10 +107,11 @@ def shown(lines: list[str], patterns: list[str]) -> list[str]:
     if not patterns:
         return lines
     result: list[str] = []
+    plain = [re.sub(r"\x1b\[[\d;]*m", "", line) for line in lines]
     at = 0
     for pattern in patterns:
         first, dots, last = re.fullmatch(r"(.*?)(?: (\.\.<?) (.*))?", pattern).groups()  # type: ignore[union-attr]
-        start = next((n for n in range(at, len(lines)) if re.search(first, lines[n])), None)
+        start = next((n for n in range(at, len(lines)) if re.search(first, plain[n])), None)
         if start is None:
             raise LookupError(f"no line matches {first!r} in\n" + "\n".join(lines[at:]))
         end: int | None = start
@@ -118,11 +120,11 @@ def shown(lines: list[str], patterns: list[str]) -> list[str]:
         elif last.startswith("+"):
             end = start + int(last)
         else:
-            end = next((n for n in range(start + 1, len(lines)) if re.search(last, lines[n])), None)
+            end = next((n for n in range(start + 1, len(lines)) if re.search(last, plain[n])), None)
             if end is None:
                 raise LookupError(f"no line matches {last!r} after {first!r} in\n" + "\n".join(lines[start:]))
             end -= dots == "..<"
-        if any(line.strip() for line in lines[at:start]):
+        if any(line.strip() for line in plain[at:start]):
             result.append("...")
         elif result and at < start:
             result.append("")
@@ -234,7 +236,24 @@ def refreshed(page: Path) -> str:
             continue
         body = [f"{block.margin}{line}".rstrip() for line in body]
         lines[block.first : block.first + len(block.lines)] = body
-    return "\n".join(lines) + "\n"
+    return "\n".join(_tables(lines) if page == CAUSES / "index.md" else lines) + "\n"
+
+
+def _tables(lines: list[str]) -> list[str]:
+    """Return the lines of the causes' index with the rows that the catalogue gives; a table keeps its codes' family."""
+    from pytest_startmethod.model import codes
+
+    result: list[str] = []
+    families: set[str] = set()
+    for line in lines:
+        code = re.match(r"\| \[(SM\d)\d+\]", line)
+        if code is None:
+            result.append(line)
+        elif code[1] not in families:
+            families.add(code[1])
+            rows = [each for each in codes.CAUSES.values() if each.code.startswith(code[1])]
+            result += [f"| [{each.code}]({each.code}.md) | {each.name} | {each.what} |" for each in rows]
+    return result
 
 
 def same(block: Block, body: list[str]) -> bool:
@@ -259,6 +278,7 @@ def draw(name: str, command: str, lines: list[str]) -> None:
     from terminal_picture import svg, text_of
 
     file = DOCS / "pictures" / name
+    file.parent.mkdir(exist_ok=True)
     picture = svg(f"$ {command}", lines)
     old = file.read_text(encoding="utf-8") if file.exists() else ""
     if normal(text_of(old)) != normal(text_of(picture)):

@@ -3,25 +3,10 @@
 from __future__ import annotations
 
 import difflib
-import importlib.util
 import multiprocessing
-import sys
-from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
-
-
-def _load(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-terminal_picture = _load("terminal_picture")
-refresh = _load("refresh")
+from docs_scripts import ROOT, refresh, terminal_picture
 
 SHOWN = [page for page in refresh.PAGES if "```console" in page.read_text(encoding="utf-8")]
 FIRST = "\x1b[31mred\x1b[0m <a & b> \x1b[1m\x1b[92mbold\x1b[0m"

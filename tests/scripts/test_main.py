@@ -120,6 +120,18 @@ def test_codes(capsys):
     ]
 
 
+@pytest.mark.parametrize("word", ["SM301", "sm301", "global-state"])
+def test_explain(word, capsys):
+    """A code or name prints its page, with the address of the page on the web and without marks for the site."""
+    assert __main__.main(["explain", word]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("# SM301 global-state\n")
+    assert "## Before" in out
+    assert "## After" in out
+    assert out.endswith(f"<{codes.url('SM301')}>\n")
+    assert "<!--" not in out
+
+
 def test_no_such_script(capsys):
     """A script that is not there is one line, with status 2."""
     assert __main__.main(["run", "nothing.py"]) == 2

@@ -11,7 +11,7 @@ import pytest
 from pytest_startmethod import Backend, FailedLeg, Finding
 from pytest_startmethod.session import diagnose_hook
 
-DOCS = Path(__file__).parents[2] / "docs" / "hooks.md"
+DOCS = Path(__file__).parents[2] / "docs" / "reference" / "hooks.md"
 
 
 def hook(body: str, parameters: str = "item, failure") -> str:

@@ -327,7 +327,7 @@ def test_a_report_that_cannot_be_written_at_the_end_is_told(session):
 def test_every_key_is_documented():
     """And the schema names what the report has."""
     schema = json.loads((files("pytest_startmethod") / "report" / "schema.json").read_text(encoding="utf-8"))
-    text = (Path(__file__).parents[2] / "docs" / "report-schema.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "reference" / "report.md").read_text(encoding="utf-8")
     for part in [schema, *schema["$defs"].values()]:
         for key in part.get("properties", ()):
             assert f"`{key}`" in text, key

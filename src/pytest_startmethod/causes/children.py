@@ -211,7 +211,7 @@ def failed_elsewhere(evidence: Evidence) -> list[Finding]:
         return []
     found = []
     for launch in [*evidence.launches, *(each for each in evidence.inherited if each.method == evidence.method)]:
-        if launch.error is None or _tells(evidence.text, launch.error):
+        if launch.error is None or launch.in_script or _tells(evidence.text, launch.error):
             continue
         at = f"in thread {launch.thread!r}" if launch.thread else f"at {where(launch.place)}"
         if launch.fixture is not None:

@@ -2,7 +2,7 @@
 
 The same suite gives the same report whatever processes ran it, save durations and pids: lists are sorted, paths are
 relative to the root directory, and what differs from run to run (addresses, numbered names, temporary directories)
-is replaced where it stands in a text. ``docs/report-schema.md`` describes it for its readers.
+is replaced where it stands in a text. ``docs/reference/report.md`` describes it for its readers.
 """
 
 from __future__ import annotations

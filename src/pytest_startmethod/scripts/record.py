@@ -83,7 +83,7 @@ class Listening:
             raised=tuple(map(_raised, chain(error))),
             raised_at=_raised_at(error),
             error=type(error).__name__,
-            text=" ".join(str(error).split()),
+            text=" ".join(f"{type(error).__name__}: {error}".split()),
             server=server.observe() if self._evidence.method == "forkserver" else None,
         )
 

@@ -1,0 +1,209 @@
+"""README and docs name what exists: commands, options, fixtures, links; and all code that they show is run."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from docs_scripts import ROOT, refresh
+
+from pytest_startmethod import __main__
+from pytest_startmethod.session.options import DISCOVER, OPTIONS, VERIFY, flag
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8") for page in refresh.PAGES}
+BLOCKS = [(name, block) for name, page in PAGES.items() for block in refresh.blocks(page)]
+HOSTED = "https://pytest-startmethod.readthedocs.io/en/latest/"
+SOURCE = "https://github.com/pytest-startmethod/pytest-startmethod/"
+
+shows_all_methods = pytest.mark.skipif(
+    len(multiprocessing.get_all_start_methods()) < 3, reason="the pages show all three methods"
+)
+
+
+def of_language(language):
+    return [block for _, block in BLOCKS if block.language == language]
+
+
+def test_every_block_is_of_a_kind_that_is_tested():
+    """A new kind of block needs a new test; `mermaid` is a picture."""
+    kinds = {block.language for _, block in BLOCKS}
+    assert kinds == {"bash", "console", "ini", "mermaid", "python", "sh", "text", "toml"}
+
+
+def test_readme_is_short():
+    """What does not fit on a few screens has a page in the documentation."""
+    assert len(README.splitlines()) < 200
+
+
+def test_commands_are_one_line_each():
+    """The two commands are the ones that the CI script reads from the README."""
+    install = "python3 -m venv .venv && .venv/bin/pip install -q"
+    (examples,), (suite,) = [block.lines for name, block in BLOCKS if name == "README.md" and block.language == "sh"]
+    assert examples == f"{install} . && .venv/bin/pytest --start-methods=all examples/test_classics.py"
+    assert suite in (f"{install} '.[test]' && .venv/bin/pytest", f"{install} '.[test]' && .venv/bin/pytest -n auto")
+
+
+def test_commands_that_are_only_named():
+    """What a `bash` block shows cannot be run here as it stands; its options exist."""
+    known = {"--start-methods-report=summary.md", *(flag(key) for key in (*OPTIONS, DISCOVER, VERIFY))}
+    for block in of_language("bash"):
+        for line in block.lines:
+            words = shlex.split(line.partition(";")[0])
+            assert words[0] == "pytest" or words[:2] == ["pip", "install"], line
+            assert {word.partition("=")[0] for word in words if word.startswith("--")} <= known, line
+
+
+def test_options_are_those_that_exist():
+    """The table has every option with its ini key, and no other option is named on any page."""
+    reference = PAGES["docs/reference/index.md"]
+    rows = re.findall(r"^\| `(--[\w-]+)=[A-Z]+` \| `(\w+)` \|", reference, re.MULTILINE)
+    assert rows == [(flag(key), key) for key in OPTIONS]
+    exist = {*(flag(key) for key in (*OPTIONS, DISCOVER, VERIFY)), "--no-start-methods-verify"}
+    assert set(re.findall(r"--(?:no-)?start-methods[\w-]*", reference)) == exist
+    for name, page in PAGES.items():
+        assert set(re.findall(r"--(?:no-)?start-methods[\w-]*", page)) <= exist, name
+
+
+def test_fixtures_are_those_that_exist():
+    """The table names the plugin's fixtures."""
+    from pytest_startmethod import plugin
+
+    section = PAGES["docs/reference/index.md"].partition("## Fixtures")[2].partition("##")[0]
+    named = re.findall(r"^\| `(\w+)` \| ", section, re.MULTILINE)
+    assert {"start_method", "mp_context", "start_method_script"} == set(named)
+    assert set(named) <= set(plugin.__all__)
+
+
+def test_commands_of_the_command_line_are_those_that_exist():
+    """A page that names a command of `python -m pytest_startmethod` names one that there is."""
+    commands = {"run", "explain", "codes"}
+    assert all(command in __main__.parser().format_help() for command in commands)
+    for name, page in PAGES.items():
+        assert set(re.findall(r"-m pytest_startmethod (\w+)", page)) <= commands, name
+
+
+def anchors(page):
+    headings = re.findall(r"^#+ (.*)", re.sub(r"```.*?```", "", page, flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+def target_of(name, target):
+    """Return the file that a link leads to, as it is in the repository; None if it leads elsewhere."""
+    path, _, anchor = target.partition("#")
+    if path.startswith(HOSTED):
+        page = path.removeprefix(HOSTED).rstrip("/")
+        options = [f"docs/{page}.md", f"docs/{page}/index.md".replace("//", "/")] if page else ["docs/index.md"]
+        return next((each for each in options if each in PAGES), options[0]), anchor
+    if path.startswith(SOURCE):
+        found = re.fullmatch(r"(?:blob|tree)/main/(.*)", path.removeprefix(SOURCE))
+        return (found.group(1), anchor) if found else None
+    if path.startswith("https://"):
+        return None
+    return Path(name).parent.joinpath(path).as_posix() if path else name, anchor
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_lead_somewhere(name):
+    """Files and sections that a page links to are there, on the site, in the repository, or beside the page."""
+    text = re.sub(r"```.*?```", "", PAGES[name], flags=re.DOTALL)
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        found = target_of(name, link)
+        if found is None:
+            continue
+        path, anchor = found
+        file = Path(*Path(ROOT, path).parts)
+        assert file.resolve().exists() or not (ROOT / ".git").exists(), link
+        page = file.resolve().relative_to(ROOT.resolve()).as_posix()
+        if anchor and page in PAGES:
+            assert anchor in anchors(PAGES[page]), link
+
+
+def test_readme_links_work_everywhere():
+    """The package index shows the README without the repository around it: no link in it is relative."""
+    assert [link for link in re.findall(r"\]\(([^)\s]+)\)", README) if not link.startswith("https://")] == []
+
+
+def test_code_is_run():
+    """Each file that a page shows is used by a command of that page, or is a test that `test_code_passes` runs."""
+    for name, block in BLOCKS:
+        if block.language == "python" and not name.startswith(("docs/causes/", "docs/reference/hooks")):
+            assert block.file is not None, (name, block.lines[0])
+
+
+@shows_all_methods
+@pytest.mark.parametrize(
+    "name", ["README.md", "docs/recipes.md", "docs/reference/index.md", "docs/reference/command-line.md"]
+)
+def test_code_passes(name, tmp_path):
+    """The tests that a page shows do what it says: what is meant to fail elsewhere is predicted, marked or a cause."""
+    workshop = refresh.Workshop(str(tmp_path))
+    files = [block for page, block in BLOCKS if page == name and block.file]
+    for block in files:
+        workshop.write(block.file, block.lines)
+    tests = sorted({block.file for block in files if Path(block.file).name.startswith("test_")})
+    out = workshop.run(f"pytest --start-methods-report=report.json -p no:asyncio {' '.join(tests)}")
+    report = json.loads((tmp_path / "report.json").read_text())
+    verdicts = {test["nodeid"]: test["verdict"] for test in report["tests"]}
+    wanted = {"test_build.py::test_build": "needs-fork", "test_predicted.py::test_local": "needs-fork"}
+    bad = {node: verdict for node, verdict in verdicts.items() if verdict not in (wanted.get(node), "passes", "xfails")}
+    assert verdicts, "\n".join(out)
+    assert bad == {}, "\n".join(out)
+
+
+def test_settings_can_be_read():
+    """What a page shows of pyproject.toml is TOML."""
+    tomllib = pytest.importorskip("tomllib", reason="3.11 and newer can read TOML")
+    for block in of_language("toml"):
+        tomllib.loads("\n".join(block.lines))
+
+
+# -- coverage ----------------------------------------------------------------------------------------------------------
+
+METHODS = ("fork", "spawn", "forkserver")
+ENTRIES = ("process", "pool", "executor")
+
+
+@shows_all_methods
+def test_coverage_settings_measure_children_of_all_methods(tmp_path):
+    """With the settings that the README names, lines that only a child runs count as run."""
+    pytest.importorskip("coverage")
+    block = next(each for each in of_language("toml") if "concurrency" in "".join(each.lines))
+    workshop = refresh.Workshop(str(tmp_path))
+    workshop.write("pyproject.toml", [*block.lines, 'source_pkgs = ["shop"]'])
+    functions = [f"def {e}_{m}(number):\n    return number * number  # {e}_{m}\n" for e in ENTRIES for m in METHODS]
+    functions.append("def send(function, queue):\n    queue.put(function(3))\n")
+    (tmp_path / "shop.py").write_text("\n".join(functions))
+    (tmp_path / "test_shop.py").write_text(
+        "import multiprocessing\n"
+        "from concurrent.futures import ProcessPoolExecutor\n"
+        "import shop\n"
+        "def test_process(start_method):\n"
+        "    queue = multiprocessing.SimpleQueue()\n"
+        "    square = getattr(shop, f'process_{start_method}')\n"
+        "    process = multiprocessing.Process(target=shop.send, args=(square, queue))\n"
+        "    process.start()\n"
+        "    assert queue.get() == 9\n"
+        "    process.join()\n"
+        "def test_pool(start_method):\n"
+        "    with multiprocessing.Pool(1) as pool:\n"
+        "        assert pool.map(getattr(shop, f'pool_{start_method}'), [3]) == [9]\n"
+        "        pool.close()\n"
+        "        pool.join()\n"
+        "def test_executor(start_method):\n"
+        "    with ProcessPoolExecutor(1) as executor:\n"
+        "        assert list(executor.map(getattr(shop, f'executor_{start_method}'), [3])) == [9]\n"
+    )
+    for line in (
+        "coverage run -m pytest -p pytest_startmethod.plugin test_shop.py",
+        "coverage combine -q",
+        "coverage json -q -o coverage.json",
+    ):
+        out = workshop.run(line)
+    report = json.loads((tmp_path / "coverage.json").read_text())["files"]["shop.py"]
+    missing = {(tmp_path / "shop.py").read_text().splitlines()[line - 1] for line in report["missing_lines"]}
+    assert (missing, report["summary"]["percent_covered"]) == (set(), 100.0), out

@@ -11,9 +11,11 @@ import copyreg
 import importlib
 import inspect
 import multiprocessing.process
+import os
 import pickle
 import sys
 import threading
+import time
 import types
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
@@ -358,6 +360,74 @@ def getsignal(number: int) -> Any:
 def setsignal(number: int, handler: Any) -> Any:
     """Set the handler of a signal and return the one before. See `getsignal`."""
     return _signal.signal(number, handler)
+
+
+def is_running(pid: int) -> bool:
+    """Return whether there is a process `pid`, one that has ended and was not waited for included.
+
+    On Windows ``os.kill(pid, 0)`` sends Ctrl-C; there the process is opened by `_winapi`, as `multiprocessing` does.
+    """
+    if sys.platform == "win32":
+        import _winapi
+
+        try:
+            handle = _winapi.OpenProcess(0x00100000, False, pid)  # SYNCHRONIZE
+        except OSError:
+            return False
+        try:
+            return bool(_winapi.WaitForSingleObject(handle, 0) == _winapi.WAIT_TIMEOUT)
+        finally:
+            _winapi.CloseHandle(handle)
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return True
+
+
+def catches(pid: int, number: int) -> bool:
+    """Return whether a process has a handler for a signal: ``SigCgt`` in ``/proc/<pid>/status`` of Linux (proc(5)).
+
+    One that is starting has none yet, and one that executes another program has none any more. Elsewhere than on Linux
+    the signals we send do nothing by default.
+    """
+    if sys.platform != "linux":
+        return True
+    try:
+        with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
+            caught = next(line for line in file if line.startswith("SigCgt:"))
+    except (OSError, StopIteration):
+        return False
+    return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
+
+
+def wait_for(pid: int, options: int = 0) -> bool:
+    """Wait for a child of ours with the system call itself, and return whether it has ended.
+
+    gevent replaces ``os.waitpid`` by a function that waits for ever on a child that gevent did not fork.
+    """
+    import posix
+
+    try:
+        return bool(posix.waitpid(pid, options)[0])
+    except ChildProcessError:  # somebody's waitpid(-1) was faster
+        return True
+
+
+# -- time ------------------------------------------------------------------------------------------------------------
+
+
+class RealTime:
+    """Clock and sleep that nobody has frozen.
+
+    freezegun replaces functions of `time` wherever a module has them as a global, time-machine replaces
+    ``time.monotonic`` itself; neither reaches an attribute of a class that holds ``time.perf_counter``.
+    """
+
+    now = staticmethod(time.perf_counter)
+    sleep = staticmethod(time.sleep)
 
 
 # -- mock ------------------------------------------------------------------------------------------------------------

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from .._compat import cpython
 from .._compat import multiprocessing as mp
+from .._compat.cpython import RealTime
+from ..child.descriptors import Descriptor
 
 _STOP_SECONDS = 5.0
 
@@ -29,6 +31,8 @@ class ForkServers:
         self._print: Any = None
         self._retired: list[tuple[int, str | None]] = []
         self._pid = os.getpid()
+        self._alive: Descriptor | None = None
+        """The descriptor whose closing ends our server."""
         self.environment: dict[str, str] | None = None
         """What the server in use was started with."""
         self.temporary: str | None = None
@@ -69,17 +73,19 @@ class ForkServers:
 
     def _running(self, original: Callable[[Any], None], server: Any) -> None:
         """Start the server if it is not running, and note the environment that a new one keeps."""
-        before, environment = mp.server_pid(self.package.server_state()), dict(os.environ)
+        before, environment = _which(self.package.server_state()), dict(os.environ)
         original(server)
-        if mp.server_pid(self.package.server_state()) != before:
-            self.environment = environment
+        state = self.package.server_state()
+        if _which(state) != before:
+            self.environment, descriptor = environment, mp.server_alive_fd(state)
+            self._alive = None if descriptor is None else Descriptor(descriptor, move=False)
 
     def _retire(self, state: dict[str, Any]) -> None:
         # The server ends when the last holder of its pipe does: children that are still alive hold it, too, and need
         # it to hear of their exit. So the pipe is closed here and the server is reaped when the session ends.
         pid, descriptor = mp.server_pid(state), mp.server_alive_fd(state)
-        if descriptor is not None:
-            os.close(descriptor)
+        if self._alive is not None and self._alive.number == descriptor:  # the code under test may have closed it
+            self._alive.close()
         if pid is not None:
             self._retired.append((pid, mp.server_socket(state)))
         self._retired = [each for each in self._retired if not _reap(*each)]
@@ -89,21 +95,23 @@ class ForkServers:
         if self._ours is not None:
             self._retire(self._ours)
             self._ours = None
-        deadline = time.monotonic() + _STOP_SECONDS
-        while self._retired and time.monotonic() < deadline:
+        deadline = RealTime.now() + _STOP_SECONDS
+        while self._retired and RealTime.now() < deadline:
             self._retired = [each for each in self._retired if not _reap(*each)]
-            time.sleep(0.005)
+            RealTime.sleep(0.005)
+
+
+def _which(state: Mapping[str, Any]) -> object:
+    """Return what tells a server from another one; billiard keeps no pid."""
+    return mp.server_pid(state), mp.server_alive_fd(state)
 
 
 def _reap(pid: int, socket_path: str | None) -> bool:
-    try:
-        done, _ = os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:  # somebody's waitpid(-1) was faster
-        done = pid
+    done = cpython.wait_for(pid, os.WNOHANG)
     if done and socket_path is not None:
         with suppress(OSError):
             os.unlink(socket_path)
-    return bool(done)
+    return done
 
 
 def _surroundings(package: mp.Package) -> Any:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
+    from .descriptors import Descriptor
     from .line import Line
 
 TEXT = 2_000
@@ -33,13 +34,15 @@ EXCEPTIONS = 4
 class Handover:
     """What a process hands to the child that it forks next: one object, since each that is written to costs a fork."""
 
-    __slots__ = ("errand", "forks", "line", "writing_end")
+    __slots__ = ("errand", "forks", "line", "parent", "writing_end")
 
     def __init__(self) -> None:
         self.line: Line | None = None
         """What the child reports through, which its parent has made."""
-        self.writing_end: tuple[int, int] | None = None
-        """The parent's descriptor of the life line, which a fork inherits and must not keep, and the parent's pid."""
+        self.writing_end: Descriptor | None = None
+        """The parent's end of the life line, which a fork inherits and must not keep."""
+        self.parent = 0
+        """The pid of the process that opened it."""
         self.errand: tuple[Callable[[], Any], Callable[[], None]] | None = None
         """A reference to a process object, and what its child does before anything of the user's runs in it."""
         self.forks = False

@@ -14,12 +14,14 @@ from types import CodeType
 from typing import Any
 
 from . import events, reporter
+from .descriptors import Descriptor
 
 
 class Line:
     """What one child at a time takes over (`child._begin_forked`): its life line, a file for its stacks, and facts."""
 
     __slots__ = (
+        "_held",
         "before",
         "cls",
         "code",
@@ -69,27 +71,33 @@ class Line:
         self.cls: type[Any] | None = None
         """The class of the child's process object and the code of its target: what `is_worker` and `runs` hold for."""
         self.code: CodeType | None = None
-        self.life: int | None = None
+        self.life: Descriptor | None = None
         self.hold: Callable[[int], object] | None = None
-        self.stack: int | None = None
+        self.stack: Descriptor | None = None
         steps: list[Callable[[], object]] = []
         with suppress(OSError):
             self.life = reporter.open_life_line(directory)
             self.hold = None if self.life is None else reporter.hold_of(self.life)
-        if events.handover.writing_end is not None and events.handover.writing_end[1] == os.getpid():
-            steps.append(partial(os.close, events.handover.writing_end[0]))
+        self._held = events.handover.writing_end if events.handover.parent == os.getpid() else None
+        if self._held is not None:
+            steps.append(partial(os.close, self._held.number))
         if events.room_for(1_000_000):
             with suppress(OSError):
                 self.stack = reporter.open_stack(path, "fork", os.getpid())
-                steps += reporter.writes_of(self.stack)
+                steps += reporter.writes_of(self.stack.number)
         self.steps = tuple(steps)
 
+    def is_whole(self) -> bool:
+        """Return whether nobody has closed a descriptor of it, so that a child may use the numbers."""
+        return all(each is None or each.is_open() for each in (self.life, self.stack, self._held))
+
     def is_written(self) -> bool:
-        """Say whether the child has written stacks: parent and child have one position in the file."""
-        return self.stack is not None and os.lseek(self.stack, 0, os.SEEK_CUR) > reporter.HEADER
+        """Return whether the child has written stacks: parent and child have one position in the file."""
+        stack = self.stack
+        return stack is not None and stack.is_open() and os.lseek(stack.number, 0, os.SEEK_CUR) > reporter.HEADER
 
     def close(self) -> None:
         """Close what the parent has of it."""
         for descriptor in (self.life, self.stack):
             if descriptor is not None:
-                os.close(descriptor)
+                descriptor.close()

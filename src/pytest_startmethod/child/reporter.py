@@ -18,6 +18,7 @@ from functools import partial
 from itertools import chain
 from types import FunctionType, TracebackType
 
+from .descriptors import Descriptor
 from .events import describe, handover, report, report_result, room_for, take_over, type_name, write
 from .privates import (
     EXECUTOR_WORKER,
@@ -392,17 +393,20 @@ def _catch_crashes() -> None:
     fresh = facts["method"] != "fork"
     if not (fresh and faulthandler.is_enabled()) and room_for(1_000_000):
         path = f"{facts['directory']}{os.sep}{facts['pid']}.stack"
-        _write_stacks(open_stack(path, facts["method"], facts["starter"]))
+        new = f"{path}.new"  # who finds the file may send the signal: the handler comes first
+        for step in writes_of(open_stack(new, facts["method"], facts["starter"]).number):
+            step()
+        os.rename(new, path)
 
 
 HEADER = 32
 """The length of the first line of a file for stacks."""
 
 
-def open_stack(path: str, method: str, starter: int) -> int:
+def open_stack(path: str, method: str, starter: int) -> Descriptor:
     """Open a file for stacks; its first line says whose they are."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    os.write(descriptor, f"{method} {starter}".ljust(HEADER - 1).encode() + b"\n")
+    descriptor = Descriptor(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
+    os.write(descriptor.number, f"{method} {starter}".ljust(HEADER - 1).encode() + b"\n")
     return descriptor
 
 
@@ -414,11 +418,6 @@ def writes_of(descriptor: int) -> tuple[Callable[[], object], ...]:
     return enable, partial(faulthandler.register, STACK_SIGNAL, descriptor, True)
 
 
-def _write_stacks(descriptor: int) -> None:
-    for step in writes_of(descriptor):
-        step()
-
-
 # -- the parent's end ------------------------------------------------------------------------------------------------
 
 LIFE_LINE = "alive"
@@ -428,11 +427,11 @@ STACK_SIGNAL: int | None = signal.SIGRTMIN + 8 if sys.platform == "linux" else g
 
 
 def _let_go() -> None:
-    if handover.writing_end is not None and handover.writing_end[1] == facts["starter"]:
-        os.close(handover.writing_end[0])
+    if handover.writing_end is not None and handover.parent == facts["starter"] and handover.writing_end.is_open():
+        os.close(handover.writing_end.number)
 
 
-def open_life_line(directory: str) -> int | None:
+def open_life_line(directory: str) -> Descriptor | None:
     """Return a reading end whose owner the kernel ends when the parent is gone, however it went: no thread, no polling.
 
     A FIFO whose last writer closes it sends the owner of a reading end the signal of its choice (fcntl(2), F_SETSIG;
@@ -440,15 +439,15 @@ def open_life_line(directory: str) -> int | None:
     """
     if sys.platform != "linux":
         return None
-    descriptor = os.open(f"{directory}{os.sep}{LIFE_LINE}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGKILL)
-    fcntl.fcntl(descriptor, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
+    descriptor = Descriptor(os.open(f"{directory}{os.sep}{LIFE_LINE}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+    fcntl.fcntl(descriptor.number, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(descriptor.number, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
     return descriptor
 
 
-def hold_of(descriptor: int) -> Callable[[int], object]:
+def hold_of(descriptor: Descriptor) -> Callable[[int], object]:
     """Return the call by which a process, given its pid, becomes the owner of a life line."""
-    return partial(fcntl.fcntl, descriptor, fcntl.F_SETOWN)
+    return partial(fcntl.fcntl, descriptor.number, fcntl.F_SETOWN)
 
 
 def _hold_life_line() -> None:
@@ -464,7 +463,7 @@ def _hold_life_line() -> None:
         return
     hold_of(descriptor)(pid)
     try:
-        if os.read(descriptor, 1) == b"":  # no writer: it ended before the line above
+        if os.read(descriptor.number, 1) == b"":  # no writer: it ended before the line above
             os.kill(pid, signal.SIGKILL)
     except BlockingIOError:
         pass

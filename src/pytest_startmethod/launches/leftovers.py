@@ -1,14 +1,19 @@
-"""End what a leg leaves running, and say what it was."""
+"""End what a leg leaves running, and report what it was."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
-import time
-from collections.abc import Iterable
+import sys
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from types import FrameType
 from typing import Any
 
+from .._compat import cpython
+from .._compat.cpython import RealTime
 from ..model.launch import Launch
 
 GRACE_SECONDS = 0.5
@@ -30,21 +35,51 @@ def end(launches: Iterable[Launch], grace: float = GRACE_SECONDS) -> list[Launch
     return end_all(left, grace) if left else []
 
 
+class _Hurry:
+    """Whether Ctrl-C was pressed while children are being ended."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def ask(self, _signal: int, _frame: FrameType | None) -> None:
+        """Note a SIGINT."""
+        self.asked = True
+
+
+@contextlib.contextmanager
+def hurried_by_interrupts() -> Iterator[_Hurry]:
+    """Let Ctrl-C shorten the waits within, and raise it afterwards, unless an earlier one already ends the session."""
+    hurry = _Hurry()
+    before = cpython.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+        yield hurry
+        return
+    interrupted = isinstance(sys.exc_info()[1], KeyboardInterrupt)
+    cpython.setsignal(signal.SIGINT, hurry.ask)
+    try:
+        yield hurry
+    finally:
+        cpython.setsignal(signal.SIGINT, before)
+    if hurry.asked and not interrupted:
+        raise KeyboardInterrupt
+
+
 def end_all(candidates: list[Launch], grace: float = GRACE_SECONDS) -> list[Launch]:
     """End the processes of `candidates`, whoever they belong to, and return the launches of those that still ran."""
-    _wait(candidates, grace)
-    left = [launch for launch in candidates if launch.alive]
-    _terminate(each.pool.pool() for each in left if each.pool is not None)  # or it would replace what is ended here
-    for signal_name, seconds in (("terminate", TERMINATE_SECONDS), ("kill", TERMINATE_SECONDS)):
-        remaining = [launch for launch in left if launch.alive]
-        for launch in remaining:
-            with contextlib.suppress(OSError, AttributeError):
-                popen = launch.popen()
-                if signal_name == "kill" and not hasattr(popen, "kill"):  # billiard's
-                    os.kill(popen.pid, signal.SIGKILL)
-                else:
-                    getattr(popen, signal_name)()
-        _wait(remaining, seconds)
+    with hurried_by_interrupts() as hurry:
+        _wait(candidates, grace, hurry)
+        left = [launch for launch in candidates if launch.alive]
+        _terminate(each.pool.pool() for each in left if each.pool is not None)  # or it would replace what is ended here
+        for signal_name, seconds in (("terminate", TERMINATE_SECONDS), ("kill", TERMINATE_SECONDS)):
+            remaining = [launch for launch in left if launch.alive]
+            for launch in remaining:
+                with contextlib.suppress(OSError, AttributeError):
+                    popen = launch.popen()
+                    if signal_name == "kill" and not hasattr(popen, "kill"):  # billiard's
+                        os.kill(popen.pid, signal.SIGKILL)
+                    else:
+                        getattr(popen, signal_name)()
+            _wait(remaining, seconds, hurry if signal_name == "terminate" else _Hurry())
     return left
 
 
@@ -54,21 +89,37 @@ def _terminate(pools: Iterable[Any]) -> None:
             pool.terminate()
 
 
-def _wait(launches: list[Launch], seconds: float) -> None:
-    """Wait until all of the processes are gone, but no longer than `seconds`."""
-    from multiprocessing.connection import wait
+_STEP_SECONDS = 0.2
 
-    end_time = time.monotonic() + seconds
-    while True:
-        sentinels: list[Any] = [each.popen().sentinel for each in launches if each.alive]
-        remaining = end_time - time.monotonic()
-        if not sentinels or remaining <= 0:
+
+def _wait(launches: list[Launch], seconds: float, hurry: _Hurry) -> None:
+    """Wait until all of the processes are gone, but no longer than `seconds`, and not once somebody is in a hurry.
+
+    ``multiprocessing.connection.wait`` never returns while a test has frozen ``time.monotonic``.
+    """
+    end = RealTime.now() + seconds
+    while not hurry.asked:
+        popens = [each.popen() for each in launches if each.alive]
+        remaining = end - RealTime.now()
+        if not popens or remaining <= 0:
             return
-        wait(sentinels, remaining)
+        _wait_for_one(popens, min(remaining, _STEP_SECONDS))
+
+
+def _wait_for_one(popens: Sequence[Any], seconds: float) -> None:
+    """Wait until one of the processes has ended, but no longer than `seconds`."""
+    if not hasattr(select, "poll"):  # Windows, whose sentinels are no descriptors
+        popens[0].wait(seconds / len(popens))
+        return
+    poll = select.poll()
+    for popen in popens:
+        poll.register(popen.sentinel, select.POLLIN)
+    if any(event & select.POLLNVAL for _, event in poll.poll(seconds * 1000)):  # somebody closed it
+        RealTime.sleep(0.005)
 
 
 def sentences(left: Iterable[Launch], leg: str) -> list[str]:
-    """Say which children outlived their leg, those of one line together."""
+    """Return which children outlived their leg, one sentence for those of one line."""
     groups: dict[object, list[Launch]] = {}
     for launch in left:
         groups.setdefault((launch.target, launch.place), []).append(launch)

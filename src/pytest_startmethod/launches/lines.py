@@ -62,9 +62,10 @@ class Lines:
     def take(self) -> Line:
         """Return a line for the child that is about to be forked."""
         pid = os.getpid()
-        if pid == self._pid and self._spare:  # a child has copies of its parent's
-            line = self._spare.pop()
-        else:
+        line: Line | None = None
+        while line is None and pid == self._pid and self._spare:  # a child has copies of its parent's
+            line = self._whole(self._spare.pop())
+        if line is None:
             take_over()
             kept = pid == self._pid and len(self.used) < _KEPT_LINES
             line = Line(f"{self.directory}{os.sep}{pid}-{next(_numbers)}", self.directory, kept=kept)
@@ -72,6 +73,25 @@ class Lines:
         if line.kept:
             self.used.append(line)
         return line
+
+    def prepare(self) -> None:
+        """Open all lines that are kept, so that none is opened while a test counts its descriptors."""
+        if self._pid == os.getpid():
+            self._spare[:] = [each for each in self._spare if self._whole(each) is not None]
+            while len(self._spare) + len(self.used) < _KEPT_LINES:
+                self._spare.append(
+                    Line(f"{self.directory}{os.sep}{self._pid}-{next(_numbers)}", self.directory, kept=True)
+                )
+
+    @staticmethod
+    def _whole(line: Line) -> Line | None:
+        """Return `line` if its descriptors are open, else what is left of it is closed."""
+        if line.is_whole():
+            return line
+        line.close()
+        with suppress(OSError):
+            os.unlink(line.path)
+        return None
 
     def part_with(self, line: Line) -> None:
         """Leave a line to the child alone, whose pid is the name of the file from now on; without one there is none."""
@@ -98,7 +118,8 @@ class Lines:
         self.used.remove(line)
         if line.is_written():
             line.close()
-            os.unlink(line.path)
+            with suppress(OSError):
+                os.unlink(line.path)
         else:
             self._spare.append(line)
 

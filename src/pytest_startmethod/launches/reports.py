@@ -9,6 +9,7 @@ import json
 import marshal
 import os
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
@@ -18,7 +19,8 @@ from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
 
 from .._compat import cpython
-from ..child import events, privates, reporter
+from ..child import descriptors, events, privates, reporter
+from ..child.descriptors import Descriptor
 from ..child.events import exception_as_dict, handover
 from ..model.child_report import ChildReport, Frame, Raised, Result, Unreturned, Work
 from . import lines
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 _LARGEST = 1_000_000
 """No event is that large; whatever is was not written by `child`."""
+_READING = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in ("O_NONBLOCK", "O_NOFOLLOW", "O_CLOEXEC", "O_BINARY"))
+"""What a child has put there may be a FIFO, or a link to a device without an end."""
 
 
 class _InParent:
@@ -68,14 +72,28 @@ class ReportDirectory:
         return directory
 
     def hold_life_line(self) -> None:
-        """Let every child that reports here end with this process, and the directory, too, however this one ends."""
+        """Make every child that reports here end with this process, and the directory go, however this one ends.
+
+        Raises OSError where there is no FIFO or no shell: what has been done by then holds.
+        """
         if sys.platform != "linux":
             return
         path = os.path.join(self.path, reporter.LIFE_LINE)
-        os.mkfifo(path, 0o600)
+        if not os.path.exists(path):
+            os.mkfifo(path, 0o600)
         # for reading, too: opening for writing alone waits for a reader
-        handover.writing_end = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC), os.getpid()
+        descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        handover.writing_end, handover.parent = Descriptor(descriptor), os.getpid()
         _remove_at_the_end(self.path, path)
+
+    def prepare(self) -> None:
+        """Open what forked children need before a test may count descriptors, and again what a test has closed."""
+        lost = handover.writing_end is not None and not handover.writing_end.is_open()
+        if lost and handover.parent == self._pid == os.getpid():
+            with contextlib.suppress(OSError):
+                self.hold_life_line()
+        with contextlib.suppress(OSError):
+            self._lines.prepare()
 
     def within(self) -> ReportDirectory | None:
         """Return a directory in this one whose children do not end with this process: they are not ours to end."""
@@ -142,16 +160,12 @@ class ReportDirectory:
         return path if line is None or os.path.exists(path) else line.path
 
     def listens(self, pid: int) -> bool:
-        """Say whether the child writes its stacks when it is asked to."""
-        return os.path.exists(self._stack_of(pid))
+        """Return whether the child writes its stacks when it gets the signal, and is not ended by it."""
+        return os.path.exists(self._stack_of(pid)) and cpython.catches(pid, reporter.STACK_SIGNAL or 0)
 
     def stack_lines(self, pid: int) -> list[str]:
         """Return what faulthandler wrote in the child."""
-        try:
-            with open(self._stack_of(pid), encoding="utf-8", errors="replace") as file:
-                return file.read().splitlines()[1:]
-        except OSError:
-            return []
+        return (_text(self._stack_of(pid)) or "").splitlines()[1:]
 
     def read(self) -> tuple[ChildReport, ...]:
         """Return all reports, the oldest first; what cannot be read is passed over."""
@@ -170,14 +184,13 @@ class ReportDirectory:
         with contextlib.suppress(OSError, ValueError, KeyError):
             for name in sorted(os.listdir(self.path)):
                 if name.endswith(f".{reporter.REPLAYED}"):
-                    with open(os.path.join(self.path, name), encoding="utf-8") as file:
-                        outcomes += json.load(file)["outcomes"]
+                    outcomes += json.JSONDecoder().decode(_text(os.path.join(self.path, name)) or "")["outcomes"]
         return outcomes
 
     def clear(self) -> None:
         """Forget the reports so far. Children that still run keep their files for a crash."""
         for line in tuple(self._lines.used):
-            if line.pid is not None and (line.is_written() or not _runs(line.pid)):
+            if line.pid is not None and (line.is_written() or not cpython.is_running(line.pid)):
                 with contextlib.suppress(OSError):
                     self._lines.free(line)
         self.unreturned.clear()
@@ -192,7 +205,9 @@ class ReportDirectory:
         for name in names:
             path = os.path.join(self.path, name)
             pid = _pid_in(name)
-            if name.endswith((".json", reporter.REPLAYED)) or (pid and (not _runs(pid) or _read_stack(path, pid))):
+            if name.endswith((".json", reporter.REPLAYED)) or (
+                pid and (not cpython.is_running(pid) or _read_stack(path, pid))
+            ):
                 with contextlib.suppress(OSError):
                     os.unlink(path)
                 stays = False
@@ -205,24 +220,33 @@ class ReportDirectory:
         if os.getpid() != self._pid:
             return
         self._lines.close()
-        if handover.writing_end is not None and os.path.exists(os.path.join(self.path, reporter.LIFE_LINE)):
-            os.close(handover.writing_end[0])
-            handover.writing_end = None
+        held = os.path.exists(os.path.join(self.path, reporter.LIFE_LINE))
         shutil.rmtree(self.path, ignore_errors=True)
+        if held and handover.writing_end is not None:
+            handover.writing_end.close()
+            handover.writing_end = None
 
 
-# It is open before the parent goes on: once the last writer is gone, opening would wait for another one, for ever.
-_WAIT_AND_REMOVE = """exec 3< "$2"; (read -r line <&3; rm -rf "$1") </dev/null >/dev/null 2>&1 &"""
+# It is open before the parent goes on: once the last writer is gone, opening would wait for another one, for ever. The
+# code under test may close the writing end while the parent lives: then its directory stays.
+_WAIT_AND_REMOVE = """exec 3< "$2"; (
+read -r line <&3
+while [ -d "$1" ] && kill -0 "$3"; do sleep 1; done
+rm -rf "$1"
+) </dev/null >/dev/null 2>&1 &"""
 
 
 def _remove_at_the_end(directory: str, life_line: str) -> None:
-    """Leave a shell behind, nobody's child, that removes `directory` when the last writer of `life_line` is gone."""
+    """Leave a shell behind, nobody's child, that removes `directory` when this process and its `life_line` are gone.
+
+    Raises OSError where there is no shell, or no process to be had.
+    """
     null = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in (0, 1, 2)]
-    command = ["sh", "-c", _WAIT_AND_REMOVE, "sh", directory, life_line]
-    os.waitpid(os.posix_spawn("/bin/sh", command, {}, file_actions=null, setsid=True), 0)
+    command = ["sh", "-c", _WAIT_AND_REMOVE, "sh", directory, life_line, str(os.getpid())]
+    cpython.wait_for(os.posix_spawn("/bin/sh", command, {}, file_actions=null, setsid=True))
 
 
-_BESIDE = {reporter.__file__: (privates, events), events.__file__: (privates,)}
+_BESIDE = {reporter.__file__: (privates, descriptors, events), events.__file__: (privates,)}
 """The modules that a module of `child` imports from its own package, in the order in which they do."""
 _BUNDLE = """
 import sys
@@ -271,14 +295,6 @@ def _code(file: str) -> tuple[str, str, CodeType]:
 # -- reading ---------------------------------------------------------------------------------------------------------
 
 
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except (OSError, OverflowError):
-        return False
-    return True
-
-
 def _pid_in(name: str) -> int:
     """Return the pid that a file's name says its stacks are of, or 0."""
     pid, _, kind = name.partition(".")
@@ -286,13 +302,23 @@ def _pid_in(name: str) -> int:
 
 
 def _text(path: str) -> str | None:
+    """Return what a regular file of a reasonable size holds, else None; `open` may be the test's own."""
     try:
-        if os.path.getsize(path) > _LARGEST:
-            return None
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
+        descriptor = os.open(path, _READING)
     except OSError:
         return None
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST:
+            return None
+        parts = []
+        while part := os.read(descriptor, _LARGEST):
+            parts.append(part)
+        return b"".join(parts).decode("utf-8", "replace")
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
 
 
 def _read_event(path: str) -> ChildReport | None:

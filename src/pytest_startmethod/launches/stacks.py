@@ -6,9 +6,9 @@ import contextlib
 import os
 import sys
 import threading
-import time
 from collections.abc import Sequence
 
+from .._compat.cpython import RealTime
 from ..child import reporter
 from ..model.launch import Launch
 from ..model.stack import Stack, parse
@@ -45,20 +45,20 @@ def of_children(
     alive = [launch for launch in launches if launch.pid is not None and launch.alive]
     if directory is None or reporter.STACK_SIGNAL is None:
         return [(launch, ()) for launch in alive]
-    # A child that does not listen would be ended by the signal: one without a file is not asked.
+    # A child without a handler would be ended by the signal.
     asked = [launch for launch in alive if launch.pid is not None and directory.listens(launch.pid)]
     for launch in asked:
         with contextlib.suppress(OSError):
             os.kill(launch.pid or 0, reporter.STACK_SIGNAL)
     answers: dict[int | None, tuple[Stack, ...]] = {}
-    end = time.monotonic() + _ANSWER_SECONDS
-    while len(answers) < len(asked) and time.monotonic() < end:
+    end = RealTime.now() + _ANSWER_SECONDS
+    while len(answers) < len(asked) and RealTime.now() < end:
         for launch in asked:
             lines = directory.stack_lines(launch.pid or 0)
             # The main thread is written last, and its last frame is the interpreter's entry: no more comes after it.
             if launch.pid not in answers and lines and any(line.endswith(" in <module>") for line in lines):
                 answers[launch.pid] = parse(lines)
-        time.sleep(0.005)
+        RealTime.sleep(0.005)
     for launch in asked:
         answers.setdefault(launch.pid, parse(directory.stack_lines(launch.pid or 0)))
     return [(launch, answers.get(launch.pid, ())) for launch in alive]

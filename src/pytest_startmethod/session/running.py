@@ -153,6 +153,7 @@ class Running:
             try:
                 if self.reports is not None:
                     self.reports.clear()
+                    self.reports.prepare()
                 if backend is not backends.STDLIB:
                     self._replace(span, package)
                 if methods.base(leg.method) == "forkserver":
@@ -486,14 +487,17 @@ class Hooks:
 
 
 def _report_directory(recorder: Recorder, temporary: str | None) -> ReportDirectory | None:
-    """Make the directory for what children report; without one, nothing is reported and everything else works."""
+    """Make the directory for what children report. What cannot be had is noted, and everything else works."""
     try:
         directory = ReportDirectory.create(temporary)
-        directory.hold_life_line()
-        return directory
     except OSError as trouble:
         recorder.troubles.append(f"children cannot report: {trouble}")
         return None
+    try:
+        directory.hold_life_line()
+    except OSError as trouble:
+        recorder.troubles.append(f"if pytest is killed, children or its temporary directory may stay: {trouble}")
+    return directory
 
 
 def _override_text(override: SetByUser, leg: Leg) -> str:

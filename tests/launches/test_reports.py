@@ -1,0 +1,184 @@
+"""The directory that children report to survives what tests do to their process."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import time
+
+import pytest
+
+from pytest_startmethod._compat import cpython
+from pytest_startmethod._compat.multiprocessing import STDLIB
+from pytest_startmethod.activation.exchanges import Exchanges
+from pytest_startmethod.child import reporter
+from pytest_startmethod.child.events import handover
+from pytest_startmethod.launches import leftovers
+from pytest_startmethod.launches.reports import ReportDirectory
+from pytest_startmethod.model.launch import Launch
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="asks Linux what is open")
+
+
+@pytest.fixture
+def directory():
+    before = handover.writing_end, handover.parent  # those of a session that runs this test as a leg
+    directory = ReportDirectory.create()
+    directory.hold_life_line()
+    yield directory
+    directory.remove()
+    handover.writing_end, handover.parent = before
+
+
+def descriptors():
+    found = {}
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # the one that lists them
+            found[number] = os.readlink(f"/proc/self/fd/{number}")
+    return found
+
+
+def noop():
+    pass
+
+
+def fail():
+    raise LookupError("mine")
+
+
+def start(target=noop):
+    process = multiprocessing.get_context("fork").Process(target=target)
+    process.start()
+    process.join()
+    process.close()
+
+
+@pytest.fixture
+def listening(directory):
+    exchanges = Exchanges()
+    directory.listen(exchanges.span("test"), STDLIB)
+    yield directory
+    exchanges.undo()
+
+
+def test_prepared_starts_open_nothing(listening):
+    """What forked children report through is open before the test that may count."""
+    listening.prepare()
+    before = len(descriptors())
+    for _ in range(10):
+        start()
+    assert len(descriptors()) == before
+
+
+def test_closed_descriptors_are_opened_anew(listening):
+    """A test that closes what is ours keeps no later child from reporting, and the directory stays."""
+    listening.prepare()
+    start()
+    for number, path in descriptors().items():
+        if path.startswith(listening.path):
+            os.close(int(number))
+    listening.clear()
+    listening.prepare()
+    start(fail)
+    assert [each.error.message for each in listening.read()] == ["mine"]
+    assert handover.writing_end.is_open()
+
+
+def test_number_that_the_test_has_taken_is_not_used(listening, tmp_path):
+    """A file of the test's that got one of our numbers is neither written to nor closed, in parent and child."""
+    listening.prepare()
+    ours = [int(number) for number, path in descriptors().items() if path.startswith(listening.path)]
+    (tmp_path / "theirs").write_text("theirs")
+    theirs = os.open(tmp_path / "theirs", os.O_RDWR)
+    for number in ours:
+        os.dup2(theirs, number)
+    start(fail)
+    listening.remove()
+    assert all(os.fstat(number) == os.fstat(theirs) for number in ours)
+    for number in (theirs, *ours):
+        os.close(number)
+    assert (tmp_path / "theirs").read_text() == "theirs"
+
+
+@pytest.mark.parametrize("name", ["1-2-3.json", "7.stack"])
+def test_what_is_no_file_is_not_waited_for(directory, name):
+    """A FIFO, or a link to a device without an end, is passed over."""
+    path = os.path.join(directory.path, name)
+    os.mkfifo(path)
+    assert directory.read() == ()
+    os.unlink(path)
+    os.symlink("/dev/zero", path)
+    assert directory.read() == ()
+
+
+def test_directory_stays_while_the_parent_lives(directory):
+    """The shell that removes it waits for the parent, too, when somebody has closed the life line."""
+    handover.writing_end.close()
+    shells = [pid for pid, _, command in _processes() if directory.path in command]
+    deadline = time.monotonic() + 10
+    while not any(parent in shells for _, parent, command in _processes() if command.startswith("sleep")):
+        assert time.monotonic() < deadline
+    assert os.path.isdir(directory.path)
+
+
+def _processes():
+    for pid in filter(str.isdecimal, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline") as command, open(f"/proc/{pid}/stat") as stat:
+            yield pid, stat.read().rpartition(")")[2].split()[1], command.read()
+
+
+def test_child_without_a_handler_is_not_asked(directory):
+    """The signal would end it: a child that starts has no handler yet, and one that executes a program has none."""
+    pid = os.fork()
+    if pid == 0:
+        signal.pause()
+    try:
+        with open(os.path.join(directory.path, f"{pid}.stack"), "w"):
+            pass
+        assert not directory.listens(pid)
+        assert not cpython.catches(pid, reporter.STACK_SIGNAL)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def stubborn(ready):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    ready.send(1)
+    while True:
+        signal.pause()
+
+
+def test_stubborn_child_is_ended_while_time_stands_still(monkeypatch):
+    """A test that has frozen ``time.monotonic`` makes no wait of ours endless."""
+    receiver, sender = multiprocessing.Pipe()
+    process = multiprocessing.get_context("fork").Process(target=stubborn, args=(sender,))
+    process.start()
+    receiver.recv()
+    launch = Launch("fork", "stubborn", (), None, None, None, "test_x", process.pid)
+    launch.popen = lambda: process._popen
+    monkeypatch.setattr(time, "monotonic", lambda: 1.0)
+    assert leftovers.end([launch], grace=0.0) == [launch]
+    assert process.exitcode == -signal.SIGKILL
+
+
+def test_interrupts_shorten_the_waits_and_are_raised_once():
+    """Ctrl-C pressed five times while children are ended is one KeyboardInterrupt, when they are gone."""
+    with pytest.raises(KeyboardInterrupt), leftovers.hurried_by_interrupts() as hurry:
+        for _ in range(5):
+            signal.raise_signal(signal.SIGINT)
+        assert hurry.asked
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_interrupts_of_an_interrupted_session_are_no_news():
+    """The first one ends the session already."""
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        with leftovers.hurried_by_interrupts() as hurry:
+            signal.raise_signal(signal.SIGINT)
+    assert hurry.asked

@@ -8,7 +8,7 @@ from dataclasses import replace
 from ..model.evidence import Evidence
 from ..model.finding import Finding, unique
 from ..model.launch import Launch
-from . import children, forkserver, hang, late, loading, registries, state, vacuous
+from . import children, copying, forkserver, hang, late, loading, registries, state, vacuous
 from .ranking import keeps_from_running, linked, merged
 
 
@@ -33,7 +33,10 @@ def explain(evidence: Evidence) -> tuple[Finding, ...]:
     if not (declared or peculiar or any(map(keeps_from_running, found))):
         differing = [*registries.findings(evidence), *state.findings(evidence)]
         delayed, certain = late.findings(evidence)
+        differing = [*copying.changed(evidence), *differing]
         causes = [each for each in differing if each.level == "cause"]
+        if not (causes or delayed):
+            differing = [*differing, *(causes := copying.differing(evidence))]
         found += [*delayed, *causes] if certain else [*causes, *delayed]
         found += forkserver.stale(evidence)
     found += sends

@@ -30,8 +30,7 @@ from ..model.launch import Failure, Launch, Task
 from ..model.leg_record import LegRecord, Pending
 from ..model.observed import Observed
 from ..model.place import Place
-from ..pickling import copies, dry_run
-from ..pickling.held import reachable
+from ..pickling import copies, dry_run, sent
 from ..source.callers import calling_place
 from ..source.describing import describe_callable, one_line
 
@@ -111,11 +110,16 @@ class LaunchExaminer:
         record.observing += time.perf_counter() - start
         task.later = later if later is not None and later.print != task.observed.print else None
 
-    def sending(self, process: BaseProcess) -> object:
+    def sending(self, launch: Launch, process: BaseProcess) -> object:
         """Look at a process before it is pickled (`model.examiner.Examiner`)."""
+        if launch.is_worker or launch.method not in methods.ORDER:
+            return None
+        launch.account = sent.account(process)
+        return sent.before(process)
 
-    def sent(self, record: LegRecord, launch: Launch, process: BaseProcess, before: object) -> None:
+    def sent(self, launch: Launch, before: Any) -> None:
         """Look at a process after it was pickled (`model.examiner.Examiner`)."""
+        launch.changed = tuple(sent.changes(before))
 
     def not_pickled(self, record: LegRecord, obj: Any, error: Exception, package: mp.Package) -> Failure | None:
         """Return the failure of a start or send (`model.examiner.Examiner`)."""
@@ -213,7 +217,7 @@ class LaunchExaminer:
     def _look_for_fork_locks(self, record: LegRecord, launch: Launch, process: BaseProcess) -> None:
         """Note what 3.10 pickles, loads and then crashes on: a lock that only a forked child can have."""
         classes = cpython.lock_classes()
-        if any(type(each) in classes and cpython.made_by_fork(each) for each in reachable(process)):
+        if any(type(each) in classes and cpython.made_by_fork(each) for each, _ in sent.parts(process)):
             failure = Failure(dry_run.FORK_LOCK, place=launch.place)
             record.failures.append(failure)
             self._diagnose(record, failure, process, None, task=False, package=mp.STDLIB)

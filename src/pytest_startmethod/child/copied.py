@@ -22,16 +22,16 @@ _ATOMS = (int, float, complex, str, bytes, bool, type(None), type(Ellipsis), typ
           types.FunctionType, types.BuiltinFunctionType, range, slice)  # fmt: skip
 
 
-def account(obj: Any, look: Mapping[str, Any]) -> dict[str, Any]:
+def account(obj: Any, look: Mapping[str, Any], modules: Iterable[str] | None = None) -> dict[str, Any]:
     """Return an object's description, its parts that are a module's own, and what its shared parts lead to.
 
     `look` is the namespace of `values`. Paths are as `values.differences` has them. A part that is a module's own is
-    one without content whose identity is all that it has: a sentinel.
+    one without content whose identity is all that it has: a sentinel. It is looked for in `modules`; None: in all.
     """
     own: dict[str, str] = {}
     shared: dict[str, str] = {}
-    known = _sentinels(look)
-    for part, path in _parts(obj, look["instance_namespace"]):
+    known = _sentinels(look, sys.modules if modules is None else modules)
+    for part, path in parts(obj, look["instance_namespace"]):
         if id(part) in known:
             own[path] = known[id(part)]
         token = _token(part)
@@ -65,7 +65,7 @@ def lost(
     return found
 
 
-def _parts(obj: Any, namespace_of: Callable[[Any], dict[str, Any]]) -> Iterator[tuple[Any, str]]:
+def parts(obj: Any, namespace_of: Callable[[Any], dict[str, Any]]) -> Iterator[tuple[Any, str]]:
     """Yield an object and what it holds, nearest first, each once, with its path."""
     todo, seen = deque([(obj, "")]), set[int]()
     while todo and len(seen) < MOST:
@@ -85,10 +85,16 @@ def _parts(obj: Any, namespace_of: Callable[[Any], dict[str, Any]]) -> Iterator[
             todo += [(value, f"{path}.{name}") for name, value in list(namespace_of(part).items())[:MOST]]
 
 
-def _sentinels(look: Mapping[str, Any]) -> dict[int, str]:
+def modules_of(obj: Any, look: Mapping[str, Any]) -> list[str]:
+    """Return the modules of the classes of an object and of what it holds."""
+    found = {look["class_name"](type(part))[0] for part, _ in parts(obj, look["instance_namespace"])}
+    return sorted(found - {"builtins"})
+
+
+def _sentinels(look: Mapping[str, Any], modules: Iterable[str]) -> dict[int, str]:
     """Return the dotted names of module globals that have no content, by identity: ``UNSET = object()``."""
     found: dict[int, str] = {}
-    for name, module in list(sys.modules.items()):
+    for name, module in [(each, sys.modules.get(each)) for each in list(modules)]:
         for variable, value in list(look["module_of"](module).items()):
             kind = type(value)
             if kind in _ATOMS or issubclass(kind, (type, dict, list, tuple, set, frozenset)):

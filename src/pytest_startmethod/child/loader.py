@@ -54,7 +54,7 @@ def main(
             write_block(answers, json.dumps(answer).encode())
             child["keep"](new)
             continue
-        answer = _in_fork(lambda: _load(question, payload, exception), question["seconds"])  # noqa: B023
+        answer = _in_fork(lambda: _load(question, payload, exception, modules or {}), question["seconds"])  # noqa: B023
         if answer.get("error") is not None:
             traced = _in_fork(lambda: _trace(question, payload, exception), question["seconds"])  # noqa: B023
             answer["broken"] = traced.get("broken", [])
@@ -102,7 +102,10 @@ def _prepare(question: Mapping[str, Any]) -> list[Any]:
 
 
 def _load(
-    question: Mapping[str, Any], payload: bytes, exception: Callable[[BaseException], dict[str, Any]]
+    question: Mapping[str, Any],
+    payload: bytes,
+    exception: Callable[[BaseException], dict[str, Any]],
+    modules: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
     try:
         buffers = _prepare(question)
@@ -110,10 +113,15 @@ def _load(
         return {"error": exception(error), "start_up": True}
     loading = _Loading(io.BytesIO(payload), buffers=buffers)
     try:
-        loading.load()
+        loaded = loading.load()
     except BaseException as error:
         return {"error": exception(error), "stand_ins": sorted(loading.used)}
-    return {"error": None}
+    if not question.get("account"):
+        return {"error": None}
+    own = modules["values"]["instance_namespace"](loaded)
+    parts = {name: own.get(f"_{name}") for name in ("target", "args", "kwargs")}
+    look = modules["values"]
+    return {"error": None, "account": modules["copied"]["account"](parts, look, question["account"])}
 
 
 def _trace(

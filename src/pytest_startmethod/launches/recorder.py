@@ -327,19 +327,20 @@ class Recorder:
 
     def _sending(self, process: BaseProcess) -> object:
         """Have a process examined before multiprocessing pickles it."""
-        if self.examiner is None or getattr(self._local, "launch", None) is None or self._listening() is None:
+        launch = getattr(self._local, "launch", None)
+        if self.examiner is None or launch is None or self._local.starting is not process or not self._listening():
             return None
-        return self._guarded(self.examiner.sending, process)
+        return self._guarded(self.examiner.sending, launch, process)
 
     def _sent(self, process: BaseProcess, before: object, payload: Payload | None) -> None:
         """Note the bytes that a child is sent, and have the process examined again."""
-        launch, record = getattr(self._local, "launch", None), self._listening()
-        if launch is None or record is None or self._local.starting is not process:
+        launch = getattr(self._local, "launch", None)
+        if launch is None or self._local.starting is not process or not self._listening():
             return
         if not launch.is_worker:  # theirs are multiprocessing's own; what matters is the tasks
             launch.payload = payload
-        if before is not None and self.examiner is not None:
-            self._guarded(self.examiner.sent, record, launch, process, before)
+        if before and self.examiner is not None:
+            self._guarded(self.examiner.sent, launch, before)
 
     def _wrap_dump(self, original: Callable[[Any, Any], Any], package: mp.Package) -> Callable[[Any, Any], Any]:
         def dump(pickler: Any, obj: Any) -> Any:

@@ -62,6 +62,12 @@ _ROWS: Final = (
         "nothing is pickled, so depth does not matter",
     ),
     Cause(
+        "SM108",
+        "pickling-changes-object",
+        "pickling changes the parent's own object: its __getstate__ works on self.__dict__ itself",
+        "nothing is pickled, so that the method is not called",
+    ),
+    Cause(
         "SM201",
         "module-not-importable",
         "the child cannot import a module that the target or an argument comes from",
@@ -78,6 +84,12 @@ _ROWS: Final = (
         "unpickling-raised",
         "the object pickles in the parent and does not load in the child",
         "the child is a copy of the parent, and nothing is loaded",
+    ),
+    Cause(
+        "SM204",
+        "copy-differs",
+        "what arrives in the child is not what was sent: the copy lacks an attribute, or is another object",
+        "the child has the parent's object itself",
     ),
     Cause(
         "SM301",

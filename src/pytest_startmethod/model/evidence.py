@@ -108,6 +108,8 @@ class Evidence:
     """Messages of children that the parent could not load."""
     unloaded: Mapping[int, Sequence[Unloaded]] = field(default_factory=dict)
     """By pid: what of a launch's payload a fresh child could not load, and by which path."""
+    copied: Sequence[tuple[Launch, Mapping[str, Any]]] = ()
+    """What arrived of the arguments of launches, as `Launch.account` has what was sent."""
     parent: Parent = field(default_factory=Parent)
     seen: Sequence[tuple[Observed, Sequence[Seen]]] = ()
     """What fresh children have where the code of launches and tasks reads."""

@@ -35,10 +35,10 @@ class Examiner(Protocol):
     ) -> None:
         """Look at a task like `task`, which the leg submitted before: the parent's values may have changed."""
 
-    def sending(self, process: BaseProcess) -> object:
+    def sending(self, launch: Launch, process: BaseProcess) -> object:
         """Look at a process that multiprocessing is about to pickle; what is returned comes back to `sent`."""
 
-    def sent(self, record: LegRecord, launch: Launch, process: BaseProcess, before: object) -> None:
+    def sent(self, launch: Launch, before: object) -> None:
         """Look at a process that multiprocessing has pickled."""
 
     def not_pickled(self, record: LegRecord, obj: Any, error: Exception, package: Package) -> Failure | None:

@@ -46,6 +46,26 @@ class WatchedPool:
             self.exits.append(code)
 
 
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """An attribute that pickling took from an object of the parent's, or replaced."""
+
+    path: str
+    """``"args[0]"``"""
+    method: str
+    """The pickling method: ``"Registry.__getstate__"``."""
+    place: Place | None
+    """The method's first line."""
+    lines: tuple[int, ...]
+    """All its lines that have code."""
+    attribute: str
+    before: str
+    after: str | None
+    """None: it is gone."""
+    readers: frozenset[str]
+    """The names of the methods of its class that read the attribute."""
+
+
 @dataclass(slots=True)
 class Launch:
     """One process that started, or failed to, while a leg ran."""
@@ -88,6 +108,10 @@ class Launch:
     """Of a test that is only watched: whether a context that names its method started it. Of a leg: None."""
     observed: Observed | None = None
     """What its code reads and writes, and what the parent had there."""
+    changed: tuple[Changed, ...] = ()
+    """What pickling it changed in the parent's own objects."""
+    account: dict[str, Any] | None = None
+    """What it took along, to be compared with the copy that its child got (`child.copied.account`)."""
     surroundings: Surroundings | None = None
     """Under forkserver: what a process started by the parent itself would have inherited."""
     in_script: bool = False

@@ -24,7 +24,7 @@ from ..source.callers import owner
 
 # What only a failure needs is imported by it: a fork copies the page tables of all that is loaded.
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from ..activation.servers import ForkServers
     from ..launches.recorder import Recorder
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from ..model.unloaded import Unloaded
     from ..state.comparing import Comparison
     from .legs import LegState
+
+
+_MOST_COPIES = 3
 
 
 class Gatherer:
@@ -122,7 +125,20 @@ class Gatherer:
             evidence = replace(evidence, environ=self._servers.environment)
         environ = evidence.environ
         seen = [(each, self._comparison.ask(each, environ)) for each in state_causes.to_ask(evidence)]
-        return replace(evidence, seen=seen, unloaded=_unloaded(evidence.launches, evidence.reports))
+        unloaded = _unloaded(evidence.launches, evidence.reports)
+        return replace(evidence, seen=seen, unloaded=unloaded, copied=self._copied(evidence.launches))
+
+    def _copied(self, launches: Sequence[Launch]) -> Sequence[tuple[Launch, Mapping[str, Any]]]:
+        """Return what a fresh child gets of the arguments of launches; of launches alike once."""
+        alike = {(each.target, each.args, each.place): each for each in launches if each.account and each.payload}
+        found = []
+        for each in list(alike.values())[:_MOST_COPIES]:
+            assert each.payload is not None
+            assert each.account is not None
+            arrived = self._comparison.fresh_child().account(each.payload, each.account["modules"])
+            if arrived is not None:
+                found.append((each, arrived))
+        return found
 
     def note_call(self, call: pytest.CallInfo[None], report: pytest.TestReport, state: LegState) -> None:
         """Record how the call of a leg ended, for the test's other legs."""

@@ -18,12 +18,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
 from .._compat import cpython
-from ..child import events, observer, process_state, values
+from ..child import copied, events, observer, process_state, values
 from ..child import loader as load_child
 from ..launches import reports
 from ..model.payload import Payload
@@ -56,7 +56,7 @@ for name, file in %r:
 modules["loader"]["main"](modules["events"]["exception_as_dict"], modules)
 """
 _FILES = [(module.__name__.rpartition(".")[2], module.__file__ or "")
-          for module in (events, load_child, values, process_state, observer)]  # fmt: skip
+          for module in (events, load_child, values, copied, process_state, observer)]  # fmt: skip
 _code = functools.lru_cache(reports.compiled)
 _PREPARED = ("name", "sys_path", "sys_argv", "orig_dir", "dir", "start_method")
 CHILD = "Process-1"
@@ -100,6 +100,18 @@ class Loader:
                 continue
             return tuple(self._unloaded(answer, payload))
         return ()
+
+    def account(self, payload: Payload, modules: Sequence[str]) -> dict[str, Any] | None:
+        """Return an account (`child.copied.account`) of what of `payload` arrives; None where it does not load.
+
+        Sentinels are looked for in `modules`.
+        """
+        try:
+            answer: dict[str, Any] | None = self._ask(payload, account=list(modules)).get("account")
+        except (OSError, EOFError, ValueError, subprocess.SubprocessError):
+            self.close()
+            return None
+        return answer
 
     def open(self) -> None:
         """Start the child's process, if there is none, and do not wait for it. Raises nothing."""
@@ -151,11 +163,11 @@ class Loader:
                 process.kill()
         process.wait()
 
-    def _ask(self, payload: Payload) -> Mapping[str, Any]:
+    def _ask(self, payload: Payload, **more: Any) -> Mapping[str, Any]:
         self._start()
         # running the main module again has effects of its own: only for what refers to it
         main = self._main if b"__main__" in payload.data else {}
-        question = {"buffers": payload.buffers, "main": main, "seconds": self.seconds}
+        question = {"buffers": payload.buffers, "main": main, "seconds": self.seconds, **more}
         self._send(_json(question).encode())
         self._send(payload.data)
         answer: Mapping[str, Any] = _parsed(self._receive().decode())

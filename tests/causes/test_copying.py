@@ -1,0 +1,191 @@
+"""Pickling changes the parent's object (SM108), or what arrives is not what was sent (SM204)."""
+
+from __future__ import annotations
+
+import linecache
+import multiprocessing
+import multiprocessing.queues
+import pickle
+import threading
+from types import SimpleNamespace
+
+import pytest
+
+from pytest_startmethod.causes import copying, explain
+from pytest_startmethod.model.evidence import Evidence
+from pytest_startmethod.model.launch import Launch
+from pytest_startmethod.pickling import sent
+
+SPAWN = multiprocessing.get_context("spawn")
+UNSET = object()
+
+
+class Blanks:
+    """Empties itself while it is pickled."""
+
+    def __init__(self):
+        self.connections, self.name = {"a": 1}, "n"
+
+    def count(self):
+        return len(self.connections)
+
+    def __getstate__(self):
+        state = self.__dict__
+        state["connections"] = {}
+        return state
+
+
+class Copies(Blanks):
+    def __getstate__(self):
+        return {**self.__dict__, "connections": {}}
+
+
+class Caches(Blanks):
+    """Remembers its state, which is new to it."""
+
+    def __getstate__(self):
+        self.cached = {**self.__dict__, "connections": {}}
+        return self.cached
+
+
+class Drops(Blanks):
+    def __getstate__(self):
+        state = self.__dict__
+        state.pop("connections", None)
+        return state
+
+
+def work(*args):
+    pass
+
+
+def launched(*args):
+    """Return a launch whose process has been pickled, as `start` does."""
+    process = SPAWN.Process(target=work, args=args)
+    launch = Launch("spawn", "work", (), None, None, None, "t")
+    launch.account = sent.account(process)
+    seen = sent.before(process)
+    pickle.dumps(args)
+    launch.changed = tuple(sent.changes(seen))
+    return launch
+
+
+def findings(text, *args, method="spawn"):
+    return copying.changed(Evidence("t", method, "failed", launches=[launched(*args)], text=text))
+
+
+@pytest.mark.parametrize(
+    ("args", "path", "after"),
+    [
+        ((Blanks(),), "args[0].connections", "is {}"),
+        (([{"k": Drops()}],), "args[0][0]['k'].connections", "is gone"),
+    ],
+    ids=["replaced", "removed, in containers"],
+)
+def test_what_pickling_takes_from_the_parent_is_told(args, path, after):
+    """The line is that of the method which names the attribute."""
+    (found,) = findings("assert registry.connections == {'a': 1}", *args)
+    assert (found.code, found.level, found.path) == ("SM108", "cause", path)
+    assert f"`connections`, which was {{'a': 1}}, {after}." in found.message
+    assert "connections" in linecache.getline(found.file, found.line)
+    assert "state = self.__dict__.copy()" in found.fix
+
+
+def test_a_method_of_the_class_that_reads_the_attribute_is_enough():
+    """The test need not name it."""
+    (found,) = findings("assert 0 == 1  where 0 = count()", Blanks())
+    assert found.level == "cause"
+
+
+def test_what_the_failure_does_not_read_is_a_note():
+    """A buffer that is flushed when its object is pickled fails nobody."""
+    (found,) = findings("assert answer == 3", Blanks())
+    assert found.level == "note"
+
+
+@pytest.mark.parametrize("arg", [Copies(), Caches()], ids=["a copy is changed", "something is added"])
+def test_an_object_that_keeps_what_it_had_is_silent(arg):
+    """Neither changes what the parent can see of it."""
+    assert findings("connections cached", arg) == []
+
+
+def test_nothing_is_pickled_under_fork():
+    """There it explains nothing."""
+    assert findings("connections", Blanks(), method="fork") == []
+
+
+class Counted(multiprocessing.queues.Queue):
+    def __init__(self):
+        super().__init__(ctx=SPAWN)
+        self.limit = 3
+
+
+class Renews:
+    def __init__(self):
+        self.lock = SPAWN.Lock()
+
+    def __getstate__(self):
+        return {}
+
+    def __setstate__(self, state):
+        self.__init__()
+
+
+def differing(arg, copy, text=""):
+    launch = launched() if arg is None else launched_with(arg)
+    arrived = sent.account(SimpleNamespace(_target=work, _args=(copy,), _kwargs={}))
+    return copying.differing(Evidence("t", "spawn", "failed", copied=[(launch, arrived)], text=text))
+
+
+def launched_with(arg):
+    launch = Launch("spawn", "work", (), None, None, None, "t")
+    launch.account = sent.account(SPAWN.Process(target=work, args=(arg,)))
+    return launch
+
+
+def test_an_attribute_that_the_inherited_method_leaves_out():
+    """It is told where the failure names it, with the method that pickles."""
+    queue, copy = Counted(), Counted.__new__(Counted)
+    vars(copy).update({name: value for name, value in vars(queue).items() if name != "limit"})
+    (found,) = differing(queue, copy, "AttributeError: 'Counted' object has no attribute 'limit'")
+    assert (found.code, found.path) == ("SM204", "args[0].limit")
+    assert "`Queue.__getstate__`" in found.message
+    assert "in Counted:" in found.fix
+    assert differing(queue, copy, "AssertionError") == []
+
+
+def test_a_sentinel_is_told_by_its_name():
+    """Its copy is another object than the module has."""
+    (found,) = differing(SimpleNamespaceOf(UNSET), SimpleNamespaceOf(object()))
+    assert (found.code, found.path) == ("SM204", "args[0].result")
+    assert f"`{__name__}.UNSET`" in found.message
+
+
+class SimpleNamespaceOf:
+    def __init__(self, result):
+        self.result = result
+
+
+def test_a_sentinel_that_pickles_by_name_is_silent():
+    """The child has the module's own."""
+    assert differing(SimpleNamespaceOf(UNSET), SimpleNamespaceOf(UNSET)) == []
+
+
+def test_a_lock_that_unpickling_makes_anew():
+    """Parent and child wait for different ones."""
+    (found,) = differing(Renews(), Renews())
+    assert (found.code, found.path) == ("SM204", "args[0].lock")
+    assert "makes a new one" in found.message
+    shared = SPAWN.Lock()
+    one, other = Renews(), Renews()
+    one.lock = other.lock = shared
+    assert differing(one, other) == []
+
+
+def test_a_difference_is_told_where_nothing_else_is_a_cause():
+    """`explain` puts it after what the failure itself names."""
+    launch = launched(Blanks())
+    given = Evidence("t", "spawn", "failed", launches=[launch], text="connections")
+    assert [each.code for each in explain.explain(given)] == ["SM108"]
+    lock = threading.Lock()
+    assert differing(lock, lock) == []

@@ -46,7 +46,9 @@ KNOWN_LONG_FILES = {
     "child/values.py",
 }
 KNOWN_LONG_FUNCTIONS = {
+    "causes/loading.py: _why_not_importable",
     "child/values.py: composed",
+    "state/observing.py: observe",
 }
 
 

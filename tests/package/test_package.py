@@ -76,6 +76,7 @@ def test_public_names_are_there():
         "Backend",
         "FailedLeg",
         "Finding",
+        "ScriptRun",
         "StartMethodWarning",
         "__version__",
         "explain",

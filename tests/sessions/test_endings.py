@@ -181,7 +181,9 @@ def test_hang_in_a_fixture_is_ended(alone, phase):
     )
     outcome = alone.run()
     assert outcome.names == {"test_a[fork]": "error"}
-    assert f"the leg test_a.py::test_a[fork] was not over after 0.5 s of {phase} (timeout= of its marker)" in outcome.out
+    assert (
+        f"the leg test_a.py::test_a[fork] was not over after 0.5 s of {phase} (timeout= of its marker)" in outcome.out
+    )
     assert "SM403" in outcome.out
 
 

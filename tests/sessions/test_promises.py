@@ -11,6 +11,7 @@ import os
 import re
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -296,11 +297,47 @@ def test_nothing_is_left_behind(session, events, monkeypatch, tmp_path_factory, 
         """,
     ).run("--start-methods-timeout=2", "--no-start-methods-verify")
     pids = [pid for (pid,) in events()]
-    assert len(pids) == (1 if end == "interrupt" else 3)
+    assert pids
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
     assert [path.name for path in temporary.iterdir() if path.name.startswith("pymp-")] == []
+
+
+# -- 8. A pre-check has no side effect ---------------------------------------------------------------------------------
+
+
+def test_a_pre_check_is_not_seen(session, events):
+    """No code of the user's runs for it in this process, and the child gets what it would have got."""
+    outcome = session.file(
+        work="""
+        import os
+        from events import log
+
+        class Counted:
+            def __init__(self):
+                self.pickled = 0
+            def __getstate__(self):
+                self.pickled += 1
+                return dict(self.__dict__)
+
+        def see(counted):
+            assert counted.pickled == 0
+        """,
+        test_a="""
+        import multiprocessing
+        import pytest, work
+
+        @pytest.mark.startmethods("fork")
+        def test_a():
+            counted = work.Counted()
+            process = multiprocessing.Process(target=work.see, args=(counted,))
+            process.start()
+            process.join()
+            assert (process.exitcode, counted.pickled) == (0, 0)
+        """,
+    ).run()
+    assert outcome.names == {"test_a[fork]": "passed"}, outcome.out
 
 
 # -- 9. With xdist the report is the same ------------------------------------------------------------------------------
@@ -367,3 +404,119 @@ def test_a_child_runs_where_our_part_of_it_cannot(session, method):
         """,
     ).run()
     assert outcome.names == {f"test_a[{method}]": "passed"}, outcome.out
+
+
+# -- 11. Nobody notices ------------------------------------------------------------------------------------------------
+
+NOTICED = """
+    import gc, logging, multiprocessing, os, sys, threading, time, warnings
+    import pytest, work
+    from events import log
+
+    @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+    def test_plain(method):
+        run(multiprocessing.get_context(method), method)
+
+    @pytest.mark.startmethods
+    def test_leg(mp_context, start_method):
+        run(mp_context, start_method)
+
+    def run(context, method):
+        threads, loggers = threading.active_count(), set(logging.root.manager.loggerDict)
+        files = set(os.listdir("/proc/self/fd"))
+        filters, children = list(warnings.filters), len(multiprocessing.active_children())
+        given = work.Given()
+        with warnings.catch_warnings(record=True) as caught:
+            for _ in range(2):
+                warnings.simplefilter("default")
+                process = context.Process(target=work.run, args=(given,))
+                process.start()
+                process.join()
+                process.close()
+                warnings.warn("once")
+        log(method, given.calls, len(caught), threading.active_count() - threads,
+            len(multiprocessing.active_children()) - children, warnings.filters == filters,
+            sorted(set(logging.root.manager.loggerDict) - loggers))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="asks Linux what is open")
+def test_nobody_notices(session, events):
+    """The user's code runs as often, warns, and leaves threads, children and loggers as it does without the plugin."""
+    outcome = session.file(
+        work="""
+        import logging
+
+        class Given:
+            def __init__(self):
+                self.calls = 0
+            def __reduce__(self):
+                self.calls += 1
+                return Given, ()
+
+        def run(given):
+            logging.getLogger("of.the.child").debug("here")
+        """,
+        test_a=NOTICED,
+    ).run("-p", "no:warnings")
+    assert set(outcome.names.values()) == {"passed"}, outcome.out
+    seen = events()
+    assert len(seen) == 6
+    assert seen[:3] == seen[3:]
+
+
+# -- 12. Experiments and discovery come after the session --------------------------------------------------------------
+
+
+def test_experiments_come_when_everything_is_torn_down(session, events):
+    """No fixture is built again while a test is to come, and no recorder hears of the extra runs."""
+    session.file(
+        conftest="""
+        import pytest
+        from events import log
+
+        @pytest.fixture(scope="session")
+        def database():
+            log("database")
+            yield
+            log("~database")
+
+        def pytest_runtest_logreport(report):
+            if report.when == "call":
+                log(report.nodeid.partition("::")[2], report.outcome)
+        """,
+        work="""
+        VALUE = 1
+
+        def read(queue):
+            queue.put(VALUE)
+        """,
+        test_a="""
+        import multiprocessing
+        import pytest, work
+
+        @pytest.mark.startmethods("fork", "spawn")
+        def test_a(database, monkeypatch):
+            monkeypatch.setattr(work, "VALUE", 2)
+            queue = multiprocessing.SimpleQueue()
+            process = multiprocessing.Process(target=work.read, args=(queue,))
+            process.start()
+            value = queue.get()
+            process.join()
+            assert value == 2
+
+        def test_later(database): pass
+        """,
+    )
+    outcome = session.run()
+    seen = events()
+    last = seen.index(("test_later", "passed"))
+    assert seen[: last + 2] == [
+        ("database",),
+        ("test_a[fork]", "passed"),
+        ("test_a[spawn]", "failed"),
+        ("test_later", "passed"),
+        ("~database",),
+    ]
+    assert set(seen[last + 2 :]) <= {("database",), ("~database",)}
+    assert "  confirmed: " in outcome.out

@@ -81,9 +81,8 @@ def _lacks(path: str, ours: Any, cls: str, method: str, place: Place | None) -> 
         f"`{holder}` arrives without its attribute `{name}` ({short(ours)} in the parent): {cls} is pickled by "
         f"`{method}`, which does not return it."
     )
-    short = cls.rpartition(".")[2]
     fix = (
-        f"define __getstate__ and __setstate__ in {short}: return the state of `{method}` together with `{name}`, and "
+        f"define __getstate__ and __setstate__ in {cls.rpartition('.')[2]}: return the state of `{method}` together with `{name}`, and "
         f"set both again"
     )
     facts = values(f"{holder}.{name}", short(ours), "(missing)")

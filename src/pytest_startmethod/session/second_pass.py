@@ -14,7 +14,6 @@ import pytest
 from .._compat import pytest as pytest_compat
 from ..activation import clock
 from ..activation.debugger import is_debugging
-from ..experiments import plan
 from ..model import methods
 from . import again
 from .legs import STATE, LegState, Trial
@@ -22,6 +21,7 @@ from .legs import STATE, LegState, Trial
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from ..experiments import plan
     from ..experiments.verifying import Verified, Verifier
     from ..model.child_report import ChildReport
     from ..model.leg import Leg
@@ -254,6 +254,8 @@ def message_of(report: Any) -> str:
 
 def failure_of(report: pytest.TestReport, children: Iterable[ChildReport]) -> tuple[str, ...]:
     """Return how a phase failed, and what its children raised, in a form that can be compared."""
+    from ..experiments import plan
+
     raised = {
         plan.failure(each.phase, f"{each.error.type}: {each.error.message}")
         for each in children
@@ -267,6 +269,8 @@ def _outcome(reports: Sequence[pytest.TestReport], phases: set[str], children: t
 
     A fixture's teardown may fail only because a conftest's hooks for reports are left out.
     """
+    from ..experiments import plan
+
     counting = [each for each in reports if each.when != "teardown" or "teardown" in phases]
     failed = next((each for each in counting if each.failed), None)
     if failed is None:

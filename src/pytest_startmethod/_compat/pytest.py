@@ -489,14 +489,21 @@ def recording_fixture(item: pytest.Item) -> str | None:
     Such a fixture belongs to an installed plugin that writes a summary of its own when the session is over, as those
     of pytest-benchmark and syrupy do, or has ``snapshot`` or ``benchmark`` in its name.
     """
+    if not hasattr(item, "_fixtureinfo"):
+        return None
     summaries = item.config.hook.pytest_terminal_summary.get_hookimpls()
     conftests = item.config.pluginmanager._conftest_plugins
     writing = {_home(each.plugin).partition(".")[0] for each in summaries if each.plugin not in conftests}
     writing -= {"_pytest", "pytest_startmethod"}
-    for name, definitions in names_in_closure(item).items() if hasattr(item, "_fixtureinfo") else ():
+    closure = names_in_closure(item)
+    # Not those that are there for every test, such as syrupy's: they record nothing of their own.
+    names = [*item._fixtureinfo.argnames, *(name for mark in item.iter_markers("usefixtures") for name in mark.args)]
+    for name in names:  # grows meanwhile
+        definitions = closure.get(name, ())
         packages = {each.func.__module__.partition(".")[0] for each in definitions}
         if packages & writing or (("snapshot" in name or "benchmark" in name) and packages - {"_pytest"}):
             return name
+        names += [arg for each in definitions for arg in each.argnames if arg not in names]
     return None
 
 

@@ -21,6 +21,7 @@ from ..pickling.dry_run import Call
 from ..pickling.walk import Sink, attributes, walk
 from ..source import kinds, places
 from ..source.callers import owner
+from . import containers
 
 _HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _MAX_LEAVES = 200
@@ -76,8 +77,10 @@ def _diagnose(obj: object, error: BaseException | None, mode: _Mode, budget: int
         facts = [] if found.complete else [f"only the first {found.visited:,} objects were looked at"]
         return (_placeless(error, facts),)
     findings: dict[object, Finding] = {}
-    for group in _grouped(root, found.leaves):
-        finding = _Writer(root, group, mode).finding()
+    for groups in containers.gathered(_grouped(root, found.leaves)):
+        finding = _Writer(root, groups[0], mode).finding()
+        if len(groups) > 1:
+            finding = containers.counted(finding, path_of(root, containers.container_of(groups[0]) or ()), groups)
         key = (finding.code, finding.path, finding.file, finding.line)
         if key in findings:
             continue

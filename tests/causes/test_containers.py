@@ -1,0 +1,67 @@
+"""Many entries of one container that do not pickle alike are one finding, with a count."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from pytest_startmethod import explain
+
+LAMBDAS = {f"C{n}": eval(f"lambda: {n}") for n in range(30)}  # noqa: S307
+
+
+class Client:
+    def __init__(self, callbacks):
+        self.callbacks = callbacks
+
+
+class Job:
+    def __init__(self):
+        self.lock = threading.Lock()
+
+
+def use(*args):
+    pass
+
+
+def found(*args):
+    return [(each.code, each.path) for each in explain(use, args)]
+
+
+def test_table_of_lambdas():
+    """The container's path, the first few keys and how many there are."""
+    (finding,) = explain(use, (Client(dict(LAMBDAS)),))
+    assert (finding.code, finding.path) == ("SM101", "args[0].callbacks")
+    assert finding.evidence[0] == (
+        "30 entries of `args[0].callbacks` do not pickle for this reason: ['C0'], ['C1'], ['C2'], ['C3'] and 26 more"
+    )
+
+
+def test_what_lies_alike_within_the_entries():
+    """Jobs of a list that each hold a lock."""
+    (finding,) = explain(use, ([Job() for _ in range(6)],))
+    assert (finding.code, finding.path) == ("SM103", "args[0]")
+    assert finding.evidence[0].startswith(
+        "6 entries of `args[0]` do not pickle for this reason: [0], [1], [2], [3] and 2"
+    )
+
+
+@pytest.mark.parametrize(
+    ("args", "paths"),
+    [
+        (([threading.Lock(), threading.Lock()],), ["args[0][0]", "args[0][1]"]),
+        (tuple(LAMBDAS[f"C{n}"] for n in range(5)), [f"args[{n}]" for n in range(5)]),
+        (([threading.Lock()] * 5,), ["args[0][0]"]),
+    ],
+    ids=["few", "arguments of their own", "one object many times"],
+)
+def test_others_stay_apart(args, paths):
+    """Each of a few, each argument, and an object that is only there many times."""
+    assert [path for _, path in found(*args)] == paths
+
+
+def test_two_reasons_are_two_findings():
+    """Locks and lambdas of one list."""
+    mixed = [*(threading.Lock() for _ in range(4)), *list(LAMBDAS.values())[:4]]
+    assert sorted(found(mixed)) == [("SM101", "args[0]"), ("SM103", "args[0]")]

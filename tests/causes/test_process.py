@@ -89,3 +89,41 @@ def test_variable_that_the_test_set_and_nobody_reads_by_name():
 def test_environment_that_explains_nothing(given):
     """Nothing differs that the test set, or the failure is not the server's."""
     assert stale(**given) == []
+
+
+HANDLERS = """
+    import atexit
+
+    def clean(): pass
+
+    atexit.register(clean)
+
+    @atexit.register
+    def report(): pass
+
+    def later():
+        atexit.register(clean)
+"""
+
+
+def handlers(tmp_path, method="spawn", **context):
+    file = tmp_path / "cache.py"
+    file.write_text(textwrap.dedent(HANDLERS))
+    found = Observed(method, "cache.work", None, codes=[(str(file), "work", 1)])
+    given = Context(**{"passed_under_fork": True, **context})
+    return [(each.finding.code, each.finding.path, each.finding.line) for each in process.exit_handlers(found, given)]
+
+
+def test_exit_handlers_of_the_childs_modules(tmp_path):
+    """SM309: registered at import, by a call or a decorator; not those that a function registers."""
+    assert handlers(tmp_path) == [("SM309", "clean", 6), ("SM309", "report", 8)]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"method": "forkserver"}, {"failed": False}, {"passed_under_fork": None}, {"compares": False}],
+    ids=["a server's child runs none", "passed", "fork is not known to pass", "alike"],
+)
+def test_handlers_that_explain_nothing(tmp_path, given):
+    """Only where the spawned child differs from the forked one, which is known to have passed."""
+    assert handlers(tmp_path, **given) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import types
 from typing import Any
@@ -94,3 +95,13 @@ def test_whose_code_it_is() -> None:
         assert kinds.is_users(mine)
     for other in (len, int, threading.Thread, threading.Lock(), threading.Event(), mock.Mock.assert_called):
         assert not kinds.is_users(other)
+
+
+def test_a_standard_stream_is_told_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    """Also one that pytest has put there: the child has its own."""
+    kind = kinds.kind_of(sys.stdout)
+    assert kind is not None
+    assert (kind.noun, kind.instead) == (
+        "sys.stdout",
+        "look sys.stdout up in the child, where it is used, instead of passing it",
+    )

@@ -8,10 +8,12 @@ from typing import Any, Final, Literal
 
 from ..child import process_state
 from ..child.differences import differences, short
+from ..child.values import module_of
 from ..model.finding import Fact, finding_at, source_fact, values
 from ..model.observed import Observed, Seen, Where
 from ..model.place import Place
-from ..source.index import source_of
+from ..source.callers import owner
+from ..source.index import dotted, source_of
 from ..state import observing
 from .context import Context, at, is_touched, place_of, reader
 from .ranking import Ranked, Weight
@@ -207,3 +209,43 @@ def hash_seed(observed: Observed, context: Context) -> list[Ranked]:
 def _level(context: Context) -> Literal["cause", "note"]:
     """Return whether the failure looks like that of a key that is not found, or of values that differ."""
     return "cause" if context.errors & {"KeyError", "AssertionError"} else "note"
+
+
+def exit_handlers(observed: Observed, context: Context) -> list[Ranked]:
+    """Return the handlers that modules of the child register with `atexit` when they are imported (SM309).
+
+    A spawned child ends as an interpreter does; a forked one, and one of the forkserver, ends by ``os._exit``.
+    """
+    if observed.method != "spawn" or not context.passed_under_fork or not (context.failed and context.compares):
+        return []
+    modules = (module_of(sys.modules.get(name)).get("__file__") for name in observed.roots)
+    files = dict.fromkeys(
+        [*(file for file, _, _ in observed.codes), *(each for each in modules if isinstance(each, str))]
+    )
+    found = []
+    for file in files:
+        for place, handler in _registered(file) if owner(file) == "user" else ():
+            message = (
+                f"{handler} is registered with atexit when the module is imported: a spawned child imports it, too, and "
+                "runs the handler when it ends"
+            )
+            fix = (
+                "register it where the program starts, and not when the module is imported; or let the handler do nothing "
+                "in another process than the one that registered it: compare os.getpid()"
+            )
+            facts = (source_fact("child", "registered", place),)
+            finding = finding_at("SM309", handler, place, message, facts, fix)
+            found.append(Ranked(finding, Weight(False, True, True, True, True, 6)))
+    return found
+
+
+def _registered(file: str) -> Iterator[tuple[Place, str]]:
+    """Yield what a file registers with `atexit` at its own level, as a call or as a decorator."""
+    index = source_of(file).index
+    for call in index.calls:
+        if not call.in_function and dotted(call.node.func) == "atexit.register" and call.node.args:
+            yield call.place, dotted(call.node.args[0]) or "a function"
+    for node, name, around in index.functions:
+        for decorator in getattr(node, "decorator_list", ()):
+            if not around and dotted(decorator) == "atexit.register":
+                yield Place(file, decorator.lineno), name

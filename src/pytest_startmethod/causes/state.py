@@ -79,6 +79,7 @@ def explain(observed: Observed, seen: Sequence[Seen], context: Context | None = 
         ranked += process.settings(observed, seen, context)
     ranked += process.environment(observed, context)
     ranked += process.hash_seed(observed, context)
+    ranked += process.exit_handlers(observed, context)
     ranked += sharing.primitives(observed, context)
     ranked += sharing.lost(observed, context)
     ranked.sort(key=lambda each: each.weight)

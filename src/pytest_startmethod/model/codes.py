@@ -140,6 +140,12 @@ _ROWS: Final = (
         "",
     ),
     Cause(
+        "SM309",
+        "exit-handler",
+        "an atexit handler of a module that the child imports runs when the child ends",
+        "the child ends without running exit handlers",
+    ),
+    Cause(
         "SM401",
         "main-guard",
         'a script starts processes outside `if __name__ == "__main__":`',

@@ -277,6 +277,9 @@ def type_name(t: type) -> str:
 def kind_of(obj: object) -> Kind | None:
     """Return the kind of thing that `obj` is, if it is a known one."""
     t = type(obj)
+    stream = next((name for name in ("stdin", "stdout", "stderr") if obj is getattr(sys, name)), None)
+    if stream is not None:
+        return Kind(f"sys.{stream}", f"look sys.{stream} up in the child, where it is used, instead of passing it")
     if judged_whole(obj):
         return _MOCK if _is_mock(obj) else _TESTCASE if is_testcase(obj) else _FIXTURE
     for cls in _mro(t)[:-1]:

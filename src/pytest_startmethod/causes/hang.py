@@ -69,7 +69,7 @@ _WAITS: tuple[tuple[str, tuple[str, ...], str], ...] = (
 
 
 def waits_for(stack: Stack) -> str | None:
-    """Say what a stack waits for, if its frames above the user's innermost line tell; None if not."""
+    """Return what a stack waits for, if its frames above the user's innermost line tell; None if not."""
     above = []
     for file, line, function in stack.frames:
         if owner(file) not in ("stdlib", "ours"):
@@ -78,7 +78,8 @@ def waits_for(stack: Stack) -> str | None:
         above.append((file, line, function))
     for part, functions, what in _WAITS:
         for file, _, function in above:
-            if function.rpartition(".")[2] in functions and part in file.replace(os.sep, "/"):
+            path = file.replace(os.sep, "/")
+            if function.rpartition(".")[2] in functions and f"/{part}" in path and owner(file) != "user":
                 return what
     if above and owner(above[0][0]) == "user":  # a lock of C has no frame of its own
         source = linecache.getline(*above[0][:2]).strip()

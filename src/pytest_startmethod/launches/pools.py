@@ -30,24 +30,28 @@ class Pools:
 
     def __init__(self) -> None:
         self._watched: weakref.WeakKeyDictionary[Any, WatchedPool] = weakref.WeakKeyDictionary()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a job that is failed has its result noted
+        """The pools' own threads and the user's come here at the same time."""
 
     def of(self, queue: Any) -> WatchedPool:
         """Return what is known of the pool whose workers read `queue`."""
-        return self._watched.setdefault(queue, WatchedPool())
+        with self._lock:
+            return self._watched.setdefault(queue, WatchedPool())
 
     def submitted(self, pool: Any) -> None:
-        """Know the pool behind a queue: it was given a task."""
+        """Note the pool behind a queue, which is given a task."""
         watched = self.of(mp.pool_queue(pool))
         if watched.pool() is None:
             watched.pool = weakref.ref(pool)
 
     def result(self, job: Any, outcome: tuple[bool, Any]) -> None:
-        """Hear that a result arrived: workers do run tasks."""
+        """Note that a result arrived: workers do run tasks."""
         if isinstance(outcome[1], WorkersDiedError):
             return
         cache = mp.job_cache(job)
-        for watched in list(self._watched.values()):
+        with self._lock:
+            every = list(self._watched.values())
+        for watched in every:
             pool = watched.pool()
             if pool is not None and mp.pool_jobs(pool) is cache:
                 watched.results += 1

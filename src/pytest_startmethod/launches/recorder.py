@@ -307,7 +307,8 @@ class Recorder:
 
     def _wrap_result(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def _set(job: Any, i: int, outcome: tuple[bool, Any]) -> None:
-            self._guarded(self.pools.result, job, outcome)
+            if self._listening() is not None:
+                self._guarded(self.pools.result, job, outcome)
             original(job, i, outcome)
 
         return _set

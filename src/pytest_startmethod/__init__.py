@@ -19,6 +19,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ._compat import rewriting as _rewriting
+
 if TYPE_CHECKING:
     from .causes.call import explain
     from .model.backends import Backend
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from .scripts.running import ScriptRun
 
     __version__: str
+
+_rewriting.keep_out(__name__)
 
 __all__ = ["Backend", "FailedLeg", "Finding", "ScriptRun", "StartMethodWarning", "__version__", "explain"]
 

@@ -199,3 +199,39 @@ def test_explain_needs_no_pytest():
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("['SM101'] False False\n", "")
+
+
+def test_pytest_rewrites_none_of_our_modules(tmp_path):
+    """It rewrites every module of a distribution with a plugin, save what is imported before we can tell it not to."""
+    (tmp_path / "as_installed.py").write_text(
+        "def pytest_load_initial_conftests(early_config):\n"
+        "    pass\n"
+        "import sys\n"
+        "(hook,) = (f for f in sys.meta_path if type(f).__name__ == 'AssertionRewritingHook')\n"
+        "hook.mark_rewrite('pytest_startmethod')\n"  # as for the files of an installed distribution
+        "def pytest_unconfigure():\n"
+        "    ours = [m for name, m in sys.modules.items() if name.startswith('pytest_startmethod.')]\n"
+        "    print(len(ours) > 9, *(m.__name__ for m in ours if m.__spec__.loader is hook))\n"
+    )
+    (tmp_path / "test_a.py").write_text("import pytest\n@pytest.mark.startmethods('spawn')\ndef test_a():\n    pass\n")
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "as_installed",
+        "-p",
+        "pytest_startmethod.plugin",
+        "test_a.py",
+    ]
+    environment = {
+        **os.environ,
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT / 'src'}",
+    }
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (
+        "True pytest_startmethod._compat pytest_startmethod._compat.rewriting\n"
+        in done.stdout
+    )

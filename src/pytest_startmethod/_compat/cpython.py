@@ -8,6 +8,7 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]
 import contextlib
 import copyreg
+import gc
 import importlib
 import inspect
 import multiprocessing.process
@@ -417,6 +418,16 @@ def wait_for(pid: int, options: int = 0) -> bool:
 
 
 # -- time ------------------------------------------------------------------------------------------------------------
+
+
+def collect_before_parsing() -> None:
+    """Collect garbage where an object of it could break the parser that puts a failure into words.
+
+    Before 3.11.9 and 3.12.3 an exception in a ``__del__`` that runs while a tree is made makes ``ast.parse`` raise
+    SystemError (gh-106905), which ends a session that was about to report.
+    """
+    if sys.version_info < (3, 11, 9) or (3, 12) <= sys.version_info < (3, 12, 3):
+        gc.collect()
 
 
 class RealTime:

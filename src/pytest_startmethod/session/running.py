@@ -402,8 +402,10 @@ class Running:
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Annotate what failed; at the end of the leg, attach what is known of it."""
-        report = yield
         state = item.stash.get(STATE, None)
+        if state is not None and call.excinfo is not None:
+            cpython.collect_before_parsing()
+        report = yield
         if self.discovery is not None and (state is None or state.watched):
             state = self.discovery.state_of(item, call, report)
         if state is None:

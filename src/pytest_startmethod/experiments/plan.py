@@ -318,18 +318,19 @@ def settle(findings: Iterable[Finding], said: Conclusion) -> tuple[Finding, ...]
     cleared = {each for candidate in said.cleared for each in candidate.findings}
     needless = {each for candidate in said.needless for each in candidate.findings}
     necessary = said.necessary.findings if said.necessary is not None else ()
+    known = {each.key for each in findings}
+    met = [each for each in said.met if each.key not in known]
     rest = []
-    for each in (*findings, *(each for each in said.met if each not in findings)):
+    for each in (*findings, *met):
         if each in confirmed:
             continue
         if each in cleared:
             each = replace(each, confirmed=False)
         elif each in needless:
             each = replace(each, level="note", evidence=(*each.evidence, _NEEDLESS))
-        elif each in necessary and said.met:
-            behind = said.met[0]
-            met = f"with that out of the way: {behind.code} {behind.name}: {behind.message}"
-            each = replace(each, evidence=(*each.evidence, met))
+        elif each in necessary and met:
+            behind = f"with that out of the way: {met[0].code} {met[0].name}: {met[0].message}"
+            each = replace(each, evidence=(*each.evidence, behind))
         rest.append(each)
     return ranked([*settled, *rest])
 

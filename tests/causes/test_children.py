@@ -311,8 +311,7 @@ def test_a_private_method_is_looked_up_by_the_wrong_name() -> None:
     assert (finding.code, finding.path, finding.file) == ("SM202", "target", __file__)
     assert finding.line == Keeper.__dict__["_Keeper__secret"].__code__.co_firstlineno
     assert finding.message == (
-        "the spawn child looks '__secret' up on 'Keeper' by that name, and Python keeps a private name as "
-        "'_Keeper__secret'"
+        "the spawn child looks up '__secret' on 'Keeper', but name mangling stored it as '_Keeper__secret'"
     )
     assert finding.fix == (
         "rename '__secret' to '_secret', with a single underscore, or pass a method that is not private"
@@ -570,7 +569,7 @@ def test_an_exception_that_does_not_pickle_is_a_result_too() -> None:
     ("receiver", "what", "after"),
     [
         ("Pool", "what a task gave its Pool",
-         ("the Pool's result thread ended with it: whoever waits for a result waits for ever",)),
+         ("the Pool's result thread ended with it: whoever waits for a result waits forever",)),
         ("ProcessPoolExecutor", "what a task gave its ProcessPoolExecutor",
          ("the executor is broken by it: all its futures fail with BrokenProcessPool",)),
         (None, "a message of a child", ()),

@@ -139,7 +139,7 @@ def _crash_fix(method: str | None, place: Place | None) -> str:
 
 
 def _in_child(frame: re.Match[str]) -> bool:
-    """Say whether a line is the child's own: below ``_bootstrap`` a fork shows what its parent was doing."""
+    """Return whether a line is the child's own: below ``_bootstrap`` a fork shows what its parent was doing."""
     return frame["function"] != "_bootstrap"
 
 
@@ -187,7 +187,7 @@ def _result_not_sent(report: ChildReport) -> Finding:
 
 
 _AFTER = {
-    "Pool": "the Pool's result thread ended with it: whoever waits for a result waits for ever",
+    "Pool": "the Pool's result thread ended with it: whoever waits for a result waits forever",
     "ProcessPoolExecutor": "the executor is broken by it: all its futures fail with BrokenProcessPool",
 }
 

@@ -12,7 +12,7 @@ Group = list[tuple[Leaf, int]]
 """The leaves inside one object to name, each with that object's number in the leaf's chain."""
 
 _MANY = 4
-"""Fewer are told one by one."""
+"""Fewer are reported one by one."""
 _SHOWN = 4
 _INSIDE = ("item", "element", "key")
 _ARGUMENTS = tuple((("attribute", name),) for name in ("args", "kwargs", "_args", "_kwargs"))

@@ -13,7 +13,7 @@ from .ranking import keeps_from_running, linked, merged
 
 
 def explain(evidence: Evidence) -> tuple[Finding, ...]:
-    """Return why a phase failed or skipped, the best supported cause first; nothing if that cannot be told.
+    """Return why a phase failed or skipped, the best supported cause first; nothing if that is not known.
 
     Of a phase that passed: what kept processes from starting all the same, and what its children did not share.
     """

@@ -1,4 +1,4 @@
-"""SM403: what a call that never ends waits for, told from the stacks of the parent and its children. Pure."""
+"""SM403: what a call that never ends waits for, from the stacks of the parent and its children."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ _WAITS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("concurrent/futures/_base.py", ("result", "exception", "result_iterator"), "a future's result"),
     ("concurrent/futures/process.py", ("shutdown",), "the workers of an executor to end"),
     ("subprocess.py", ("wait", "communicate", "_wait"), "a subprocess"),
-    ("logging/__init__.py", ("acquire", "handle"), "a lock of logging, as a fork may have copied it: held for ever"),
+    ("logging/__init__.py", ("acquire", "handle"), "a lock of logging, as a fork may have copied it: held forever"),
     ("threading.py", ("join", "_wait_for_tstate_lock"), "a thread to end"),
     ("queue.py", ("get",), "something to be put into a queue"),
     ("queue.py", ("put",), "room in a queue"),
@@ -122,7 +122,7 @@ def explain(hanging: Hanging, method: str) -> Finding:
 
 
 def _child(launch: Launch, stacks: Sequence[Stack]) -> tuple[str, str]:
-    """Return a sentence on a child that was alive, and what to do about it, if that can be told."""
+    """Return a sentence on a child that was alive, and what to do about it, if that is known."""
     named = f"child {launch.pid} ({launch.target})"
     main = next((stack for stack in stacks if stack.main), None)
     if main is None:

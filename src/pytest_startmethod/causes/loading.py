@@ -154,7 +154,7 @@ def _missing_module(what: Unloaded, missing: str, parent: Parent) -> Finding:
 
 
 def _module_wanted(what: Unloaded, missing: str, parent: Parent) -> tuple[str, str | None]:
-    """Return the module whose import failed for want of `missing`, and its file in the parent.
+    """Return the module whose import failed because `missing` was not found, and its file in the parent.
 
     Only the first package that is not found is named in the exception: ``tests`` of ``tests.test_locks``.
     """
@@ -376,7 +376,7 @@ def _private_name(what: Unloaded, cls: str, name: str, parent: Parent) -> Findin
     method = None if found is None else _mangled(found, name)
     place = _defined_at(method)
     message = (
-        f"{what.child} looks {name!r} up on {cls!r} by that name, and Python keeps a private name as "
+        f"{what.child} looks up {name!r} on {cls!r}, but name mangling stored it as "
         f"{'_' + cls.rpartition('.')[2].lstrip('_') + name!r}"
     )
     fix = f"rename {name!r} to {name[1:]!r}, with a single underscore, or pass a method that is not private"
@@ -481,7 +481,7 @@ def _loading_raised(what: Unloaded, frames: list[Frame], parent: Parent) -> Find
 
 
 def _state_without_setter(cls: Any) -> bool:
-    """Say whether a class makes its state itself and leaves it to pickle to set."""
+    """Return whether a class makes its state itself and leaves it to pickle to set."""
     if not issubclass(type(cls), type):
         return False
     names = [type.__getattribute__(each, "__dict__") for each in type.__dict__["__mro__"].__get__(cls)[:-1]]

@@ -29,7 +29,7 @@ _NEVER: Final = frozenset(
 """Packages whose state belongs to each process, or is looked at already."""
 _MOST: Final = 8
 _SYMPTOMS: Final = frozenset(("SM203", "SM402", "SM403", "SM404", "SM405", "SM407", "SM408", "SM409"))
-"""Causes behind which another may stand: a library may have raised for want of its state."""
+"""Causes behind which another may stand: a library may have raised because its state is missing."""
 
 
 @dataclass(frozen=True, slots=True)

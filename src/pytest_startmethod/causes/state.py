@@ -130,7 +130,7 @@ def _patch_fix(what: str, path: str) -> str:
 
 
 def _fills(each: Difference, observed: Observed) -> bool:
-    """Say whether it is a container that the code fills by itself: a cache."""
+    """Return whether it is a container that the code fills by itself: a cache."""
     mine = [w for w in observed.writes if (w.module, w.names) == (each.binding.module, each.binding.names)]
     return any(not write.rebinds for write in mine) and each.binding.node[0] in "({<o"
 
@@ -234,7 +234,7 @@ def _prefixes(name: str) -> list[str]:
 
 
 def _patches(patch: Any, each: Difference) -> bool:
-    """Say whether a recorded patch is of this binding, or of what lies within its value."""
+    """Return whether a recorded patch is of this binding, or of what lies within its value."""
     target = str(patch.target)
     path = each.binding.path
     return target == path or target.startswith((path + ".", path + "["))
@@ -280,7 +280,7 @@ def _code(each: Difference, by: str | None) -> tuple[str, str]:
 
 
 def _registers(each: Difference) -> bool:
-    """Say whether a container holds functions or classes that a fresh child has not."""
+    """Return whether a container holds functions or classes that a fresh child lacks."""
     if each.binding.node[0] not in "({<o":
         return False
     parts = [each.ours]

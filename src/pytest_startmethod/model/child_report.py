@@ -1,4 +1,4 @@
-"""TODO."""
+"""What a child reported of itself: an exception, a result that could not be sent, a stack."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Raised:
-    """An exception, as far as it can be told without having it."""
+    """An exception of another process, as far as it was reported."""
 
     type: str
     """``"ValueError"``, ``"pkg.errors.ApiError"``."""

@@ -154,13 +154,13 @@ _ROWS: Final = (
     Cause(
         "SM402",
         "pool-crash-loop",
-        "the workers of a Pool die before they can run a task, and the Pool replaces them for ever",
+        "the workers of a Pool die before they can run a task, and the Pool keeps replacing them forever",
         "",
     ),
     Cause(
         "SM403",
         "hang",
-        "the call was not over within its time limit",
+        "the call did not finish within its time limit",
         "",
     ),
     Cause(

@@ -1,4 +1,4 @@
-"""TODO."""
+"""A leg that failed, as hooks of other plugins see it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Processes that no start method of a leg governs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Processes that a leg started, tasks that it gave away, and starts and sends that failed."""
 
 from __future__ import annotations
 

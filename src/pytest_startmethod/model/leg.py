@@ -1,4 +1,4 @@
-"""TODO."""
+"""A leg: one run of one test under one start method."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .place import Place
 
 @dataclass(frozen=True, slots=True)
 class SetByUser:
-    """A call of ``set_start_method`` that is not the leg's: which method, and where if that can be told."""
+    """A call of ``set_start_method`` that is not the leg's: which method, and where, if that is known."""
 
     method: str
     place: Place | None

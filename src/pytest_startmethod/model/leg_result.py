@@ -1,4 +1,4 @@
-"""TODO."""
+"""What is known of a leg that is over."""
 
 from __future__ import annotations
 

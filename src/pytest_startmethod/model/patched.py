@@ -1,4 +1,4 @@
-"""TODO."""
+"""A name that a test replaced for a while."""
 
 from __future__ import annotations
 

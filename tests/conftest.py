@@ -25,7 +25,7 @@ import pytest
 
 import pytest_startmethod
 
-pytest_plugins = ["pytester", "examples_run"]
+pytest_plugins = ["pytester"]
 
 Where = Literal["in-process", "subprocess", "xdist"]
 
@@ -206,14 +206,6 @@ class Session:
                 outcome.results[entry["nodeid"]] = entry["outcome"]
                 outcome.reasons[entry["nodeid"]] = entry["reason"]
         return outcome
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line(
-        "markers",
-        "own_interpreter: the nested sessions of this test run in an interpreter of their own, because the exit "
-        "status, a signal, the terminal or what is imported afresh is the subject",
-    )
 
 
 @pytest.fixture

@@ -67,6 +67,7 @@ def after(tmp_path_factory):
 
 @all_methods
 @every_page
+@pytest.mark.slow
 def test_code_before_shows_the_cause(before, code):
     """The first code of a page gives the finding that the page is about."""
     if code in ELSEWHERE:
@@ -77,6 +78,7 @@ def test_code_before_shows_the_cause(before, code):
 
 @all_methods
 @every_page
+@pytest.mark.slow
 def test_finding_on_the_page_is_the_one_that_is_given(before, code):
     """The text below the first code is that finding; `python docs/refresh.py` writes it."""
     if refresh.OWN_MESSAGES:
@@ -92,6 +94,7 @@ def test_finding_on_the_page_is_the_one_that_is_given(before, code):
 
 @all_methods
 @every_page
+@pytest.mark.slow
 def test_code_after_passes(after, code):
     """The second code of a page passes under every method, and nothing is said of it."""
     assert after[code]

@@ -2,18 +2,78 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
+import os
+import shutil
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from examples_run import EXAMPLES
-
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
 METHODS = ("fork", "spawn", "forkserver")
 
-pytestmark = pytest.mark.skipif(
-    len(multiprocessing.get_all_start_methods()) < 3, reason="the examples are written for all three methods"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        len(multiprocessing.get_all_start_methods()) < 3, reason="the examples are written for all three methods"
+    ),
+]
+
+KEEP = """
+import json
+import pytest
+
+class Keep:
+    reports = []
+
+    def pytest_runtest_logreport(self, report):
+        if hasattr(report, "startmethod"):
+            self.reports.append(report)
+
+    def pytest_unconfigure(self):
+        with open("legs.json", "w") as file:
+            json.dump([report.startmethod for report in self.reports], file)
+
+def pytest_configure(config):
+    config.pluginmanager.register(Keep())
+"""
+
+
+def _run(folder):
+    """Run all examples in `folder`, in one session."""
+    shutil.copytree(EXAMPLES, folder / "examples", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "pytest.ini").write_text("[pytest]\n")
+    (folder / "keep_legs.py").write_text(KEEP)
+    path = os.pathsep.join(filter(None, [str(ROOT / "src"), str(folder), os.environ.get("PYTHONPATH", "")]))
+    environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": path}
+    environment.pop("PYTEST_ADDOPTS", None)
+    plugins = ["-p", "pytest_startmethod.plugin", "-p", "keep_legs", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", *plugins, "--start-methods=all", "examples"]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, ""), done.stdout
+
+
+@pytest.fixture(scope="session")
+def examples(tmp_path_factory):
+    """File -> test -> method -> the leg's result; workers of xdist share one run."""
+    import fcntl  # who has fewer than three start methods does not get here, and may not have this
+
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "examples-run"
+    folder.mkdir(exist_ok=True)
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "legs.json").exists():
+            _run(folder)
+    files = {}
+    for leg in json.loads((folder / "legs.json").read_text()):
+        file, _, test = leg["test"].partition("::")
+        files.setdefault(Path(file).name, {}).setdefault(test, {})[leg["method"]] = leg
+    return files
 
 
 def outcomes(legs):
@@ -38,7 +98,7 @@ NEEDS_FORK = ["passed", "failed", "failed"]
 def test_classics(examples):
     """The four classics differ as their texts say."""
     name = "test_classics.py"
-    tests = examples.files[name]
+    tests = examples[name]
     assert list(map(outcomes, tests.values())) == [NEEDS_FORK, NEEDS_FORK, ["failed"] * 3, NEEDS_FORK]
     assert findings(tests["test_lambda_reads_a_global"]) == [("SM101", "target", line_of(name, "lambda:"))]
     assert findings(tests["test_function_closes_over_a_local"]) == [("SM101", "target", line_of(name, "def triple"))]
@@ -67,7 +127,7 @@ CAUSES = {
 def test_each_way_not_to_pickle(examples):
     """One example for each code of the SM1xx family, with its path and line."""
     name = "test_pickling.py"
-    tests = examples.files[name]
+    tests = examples[name]
     assert {test: outcomes(legs) for test, legs in tests.items()} == dict.fromkeys(
         [*CAUSES, "test_too_deep"], NEEDS_FORK
     )
@@ -98,7 +158,7 @@ STATE = {
 def test_each_way_to_see_other_values(examples):
     """One example for each code of the SM3xx family, with the name, the line that reads it, and nothing else."""
     name = "test_state.py"
-    tests = examples.files[name]
+    tests = examples[name]
     assert {test: outcomes(legs) for test, legs in tests.items()} == {t: row[0] for t, row in STATE.items()}
     for test, (words, code, path, text) in STATE.items():
         for method, word in zip(METHODS, words, strict=True):
@@ -123,7 +183,7 @@ CHILDREN = {
 
 def test_each_way_in_which_a_child_goes_wrong(examples):
     """One example for each code of the SM2xx and SM4xx families."""
-    tests = examples.files["test_children.py"]
+    tests = examples["test_children.py"]
     assert {test: outcomes(legs) for test, legs in tests.items()} == {t: o for t, (o, _) in CHILDREN.items()}
     for test, (words, codes) in CHILDREN.items():
         for method, word in zip(METHODS, words, strict=True):
@@ -134,7 +194,7 @@ def test_each_way_in_which_a_child_goes_wrong(examples):
 def test_each_way_to_test_nothing(examples):
     """One example for each code of the SM5xx family."""
     name = "test_vacuous.py"
-    tests = examples.files[name]
+    tests = examples[name]
     assert {test: outcomes(legs) for test, legs in tests.items()} == {
         **dict.fromkeys(["test_starts_nothing", "test_pinned_method", "test_fixture_started_earlier"], ["passed"] * 3),
         "test_declares_fork_only": ["passed", "skipped", "skipped"],

@@ -136,6 +136,7 @@ def test_code_is_run():
 
 
 @shows_all_methods
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["README.md", "docs/recipes.md", "docs/reference/index.md", "docs/reference/command-line.md"]
 )
@@ -169,6 +170,7 @@ ENTRIES = ("process", "pool", "executor")
 
 
 @shows_all_methods
+@pytest.mark.slow
 def test_coverage_settings_measure_children_of_all_methods(tmp_path):
     """With the settings that the README names, lines that only a child runs count as run."""
     pytest.importorskip("coverage")

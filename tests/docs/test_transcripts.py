@@ -12,6 +12,7 @@ SHOWN = [page for page in refresh.PAGES if "```console" in page.read_text(encodi
 FIRST = "\x1b[31mred\x1b[0m <a & b> \x1b[1m\x1b[92mbold\x1b[0m"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(len(multiprocessing.get_all_start_methods()) < 3, reason="the pages show all three methods")
 @pytest.mark.parametrize("page", SHOWN, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_page_shows_what_is_printed(page, monkeypatch):

@@ -229,6 +229,7 @@ def runs(session):
     return eval((session.path / "runs.txt").read_text())
 
 
+@pytest.mark.slow
 def test_each_kind_of_state_is_confirmed(session):
     """The test passes under fork, fails under spawn or forkserver, and the finding ends confirmed."""
     outcome = made(session, TESTS, CANDIDATES).run(

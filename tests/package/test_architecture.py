@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[2] / "src" / "pytest_startmethod"
+import pytest_startmethod
+
+PACKAGE = Path(pytest_startmethod.__file__).parent
 
 ROOMS = (
     "_compat",

@@ -185,6 +185,7 @@ def blocks(language):
     return [block.splitlines() for block in found]
 
 
+@pytest.mark.slow
 def test_worked_example_says_what_is_printed(session):
     """The documentation's Django project, with Django: the hook's finding first, and what its fix says passes."""
     pytest.importorskip("django")

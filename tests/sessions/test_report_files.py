@@ -195,6 +195,7 @@ def comparable(report):
     return json.dumps(report, indent=1)
 
 
+@pytest.mark.slow
 def test_report_is_valid_and_the_same_with_xdist(session):
     """Durations and pids apart."""
     session.file(test_b=SUITE, test_a=SUITE)

@@ -82,6 +82,7 @@ def too_big(obj: object) -> bool:
     return not walk(obj, table, budget=3_000, limit=10_000).complete
 
 
+@pytest.mark.slow
 def test_the_walk_agrees_over_twenty_thousand_live_objects() -> None:
     """Functions, classes, descriptors, modules, arrays, frames: one verdict."""
     objects = live_objects(26_000)
@@ -195,6 +196,7 @@ def really_refused(obj: object) -> bool:
 
 @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 @given(graphs)
+@pytest.mark.slow
 def test_the_walk_agrees_over_made_up_graphs(graph: Any) -> None:
     """A graph has a finding exactly when ForkingPickler refuses it, and each finding has a path."""
     findings = causes.diagnose([graph])

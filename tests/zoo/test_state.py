@@ -405,7 +405,7 @@ def many(held):
     return linecache.getline(str(held), 1)
 
 
-@pytest.mark.parametrize("limit", [1, 2_000])
+@pytest.mark.parametrize("limit", [1, pytest.param(2_000, marks=pytest.mark.slow)])
 def test_looking_at_what_is_read_keeps_nothing_alive(limit):
     """Neither by a reference nor by a cycle: the user may wait for a clean-up that a reference prevents."""
     held = Held()

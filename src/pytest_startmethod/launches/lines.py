@@ -40,6 +40,7 @@ def watch_launch(original: Callable[[Any, Any], None], lines: Lines, package: st
             if line is not None:
                 line.pid = popen.pid
         finally:
+            handover.line = handover.errand = None  # for the child alone
             if line is not None and (line.pid is None or not line.kept):
                 lines.part_with(line)
 

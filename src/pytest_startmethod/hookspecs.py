@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 def pytest_startmethod_diagnose(item: pytest.Item, failure: FailedLeg) -> Sequence[Finding] | None:
     """Return findings of your own for a leg that failed under spawn or forkserver, or None.
 
-    Called once for each failed phase, after the plugin's own diagnosis, which is ``failure.findings``. Causes stand
-    above the plugin's symptoms and below what kept a process from being pickled. Codes of your own (``DJ001``) are
-    welcome. What the hook raises is named in the summary; the test's outcome is not touched.
+    Called once for each failed phase, after the plugin's own diagnosis (``failure.findings``). Your causes come after
+    what kept a process from being pickled and before the plugin's other causes. Choose codes of your own (``DJ001``).
+    An exception in the hook is named in the summary and leaves the test's outcome alone.
     """
 
 
 def pytest_startmethod_backends(config: pytest.Config) -> Sequence[Backend]:
-    """Return the packages, made like multiprocessing, whose start methods may be selected as ``name:spawn``.
+    """Return packages derived from multiprocessing, whose start methods can then be selected as ``name:spawn``.
 
-    Asked only when a method with a colon is named.
+    Called only when a method with a colon is named.
     """
     raise NotImplementedError  # a specification is never called

@@ -82,7 +82,7 @@ def test_public_names_are_there():
         "explain",
     }
     assert set(pytest_startmethod.__all__) <= set(dir(pytest_startmethod))
-    for name in ("Finding", "StartMethodWarning", "explain"):
+    for name in ("Finding", "ScriptRun", "StartMethodWarning", "explain"):
         assert getattr(pytest_startmethod, name).__name__ == name
     with pytest.raises(AttributeError, match=r"^module 'pytest_startmethod' has no attribute 'missing'$"):
         pytest_startmethod.missing  # noqa: B018 (it is the access that is tested)

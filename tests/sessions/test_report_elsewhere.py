@@ -35,7 +35,7 @@ def header():
     default = multiprocessing.get_all_start_methods()[0]
     return [
         f"start methods: {', '.join(methods)} (the default here: {default})",
-        "  users have: spawn on macOS and Windows, forkserver on Linux with Python 3.14",
+        "  elsewhere: spawn (macOS, Windows), forkserver (Linux, Python 3.14+)",
     ]
 
 

@@ -84,7 +84,8 @@ def _not_pickled(evidence: Evidence) -> tuple[list[Finding], list[Finding]]:
     work = [*evidence.launches, *(each for each in evidence.inherited if each.method == evidence.method)]
     started = {finding.key for each in work for finding in each.findings}
     started |= {finding.key for each in evidence.tasks for finding in each.findings}
-    started |= {finding.key for each in first for finding in each.findings}
+    scripts = [each for each in evidence.failures if each.in_script]
+    started |= {finding.key for each in (*first, *scripts) for finding in each.findings}
     every += [finding for each in evidence.inherited if each.method == evidence.method for finding in each.findings]
     asked = evidence.outcome == "asked"
     return (

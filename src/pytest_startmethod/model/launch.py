@@ -185,3 +185,5 @@ class Failure:
     """Why; filled once a copy of the process has answered (`LegRecord.pending`)."""
     place: Place | None = None
     """The user's line that started or sent."""
+    in_script: bool = False
+    """Whether it is that of a script that the test ran."""

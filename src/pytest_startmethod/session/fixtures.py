@@ -1,7 +1,7 @@
 """The fixtures ``start_method``, ``mp_context`` and ``start_method_script``.
 
-The first two are values only: what makes a method the active one is the leg, not a fixture.
-Imported at every start of pytest: what only a leg needs is imported by it.
+They are values only: the leg, not a fixture, makes its method the default. pytest imports this module at every start,
+so what only a leg needs is imported in the functions.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 
 def start_method_value(request: pytest.FixtureRequest) -> Any:
-    """Return the name of the start method that the test runs under: fork, spawn or forkserver, of any backend.
+    """Run the test once under each start method; its name here: fork, spawn or forkserver.
 
-    Requesting it, or a fixture that does, runs the test once under each of them.
+    Requesting this fixture, or one that does, has the effect of @pytest.mark.startmethods.
     """
     # A test's own `parametrize("start_method", ...)` may have other values too.
     if hasattr(request, "param"):
@@ -41,9 +41,9 @@ def _without_backend(value: Any) -> Any:
 
 
 def mp_context_value(request: pytest.FixtureRequest, start_method: str) -> BaseContext:
-    """Return the multiprocessing context of the start method that the test runs under.
+    """Run the test once under each start method; its multiprocessing context here.
 
-    For what takes a context: ``ProcessPoolExecutor(mp_context=mp_context)``, ``mp_context.Process(...)``.
+    For code that takes a context: ``ProcessPoolExecutor(mp_context=mp_context)``, ``mp_context.Process(...)``.
     """
     import importlib
 
@@ -56,11 +56,12 @@ def mp_context_value(request: pytest.FixtureRequest, start_method: str) -> BaseC
 
 
 def start_method_script_value(request: pytest.FixtureRequest, start_method: str) -> Callable[..., ScriptRun]:
-    """Return a function that runs a script as ``python script.py`` does, under the test's start method.
+    """Run the test once under each start method; a function here that runs a script under it.
 
-    ``start_method_script("tools/build.py", "--fast", timeout=20, cwd=..., env=..., input=...)`` returns a `ScriptRun`:
+    ``start_method_script("tools/build.py", "--fast", timeout=20, cwd=..., env=..., input=...)`` runs it as
+    ``python tools/build.py --fast`` does, ``start_method_script("-m", "package")`` a module. Returns a `ScriptRun`:
     returncode, stdout, stderr, launches, findings; ``.check()`` raises unless the return code is 0. The path is
-    relative to `cwd`, or to the test's file. Raises `subprocess.TimeoutExpired` when `timeout` seconds have passed.
+    relative to `cwd`, or to the test's file. Raises `subprocess.TimeoutExpired` after `timeout` seconds.
     """
 
     def run(script: str | os.PathLike[str], *args: str, **options: Any) -> ScriptRun:
@@ -88,7 +89,7 @@ def start_method_script_value(request: pytest.FixtureRequest, start_method: str)
 def _script_path(
     request: pytest.FixtureRequest, script: str | os.PathLike[str], cwd: str | os.PathLike[str] | None
 ) -> str | os.PathLike[str]:
-    """Return `script` as it is if it is there, seen from `cwd`; else as seen from the directory of the test's file."""
+    """Return `script` if it exists relative to `cwd`, else its path relative to the directory of the test's file."""
     beside: Path = request.node.path.parent / script
     if not os.path.isfile(os.path.join(os.path.abspath(cwd or os.curdir), script)) and beside.is_file():
         return os.fspath(beside)
@@ -96,7 +97,7 @@ def _script_path(
 
 
 def _note_script(item: pytest.Item, result: ScriptRun) -> None:
-    """Let what the script started count as started by the leg, and what kept it from starting as the leg's failure."""
+    """Count the script's processes as started by the leg, and its findings as a failure of the leg."""
     from ..model.launch import Failure
     from .legs import STATE
 
@@ -105,11 +106,11 @@ def _note_script(item: pytest.Item, result: ScriptRun) -> None:
         return
     state.record.launches.extend(result.launches)
     if result.findings:
-        state.record.failures.append(Failure(result.outcome, result.findings))
+        state.record.failures.append(Failure(result.outcome, result.findings, in_script=True))
 
 
 def _outside_a_leg(request: pytest.FixtureRequest) -> str:
-    # Asked for by name at run time (`request.getfixturevalue`), or by an item that cannot be run more than once.
+    # Requested at run time (`request.getfixturevalue`), or by an item that cannot be run more than once.
     import multiprocessing
 
     from .._compat import pytest as pytest_compat

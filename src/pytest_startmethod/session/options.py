@@ -1,6 +1,6 @@
-"""The options and the marker as pytest is told of them; what they mean is in `settings`.
+"""The options and the marker as they are declared to pytest; `settings` interprets them.
 
-Apart from `settings`, since this is all that a run needs in which nothing is marked and no option given.
+Apart from `settings`, since a run without marked tests and options needs nothing else.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
 MARKER: Final = "startmethods"
 MARKER_HELP: Final = (
-    "startmethods(*methods, vacuous=None, timeout=None): run the test once under each multiprocessing start method "
-    "(fork, spawn, forkserver; without names, under every selected one)."
+    "startmethods(*methods, vacuous=None, timeout=None): run the test once under each of these multiprocessing start "
+    "methods (fork, spawn, forkserver; without names, under each selected one). A method may be a pytest.param with "
+    "marks. vacuous: what to do with a leg that starts no process (report, fail, ignore). timeout: limit of each leg's "
+    "call in seconds (0: none)."
 )
 
 PRECHECK: Final = ("report", "error", "off")
@@ -27,21 +29,22 @@ USER_CODE: Final = "start_methods_user_code"
 OPTIONS: Final = {
     "start_methods": (
         "METHODS",
-        "all (the default), default (the interpreter's own), or a list such as fork,spawn: "
-        "marked tests run once under each of these start methods",
+        "start methods under which marked tests run: all (default), default (the interpreter's own), or a list such as "
+        "fork,spawn",
     ),
     "start_methods_precheck": (
         "|".join(PRECHECK),
-        "a process under fork that could not start under spawn: report it (the default), fail the leg, or nothing",
+        "what to do when a process started under fork could not have started under spawn: report (default), error "
+        "(fail the leg), off",
     ),
     "start_methods_vacuous": (
         "|".join(VACUOUS),
-        "a leg that passed and started no process with its method: report it (the default), fail it, or nothing",
+        "what to do with a leg that passed without starting a process with its method: report (default), fail, ignore",
     ),
     "start_methods_timeout": (
         "auto|SECONDS",
-        "limit of a leg's call in seconds, 0 for none; auto (the default): a minute, and ten times the longest "
-        "finished leg of the same test",
+        "limit of a leg's call in seconds, 0 for none; auto (default): 60 s plus ten times the longest leg of that "
+        "test so far; none under a debugger",
     ),
     "start_methods_report": (
         "PATH",
@@ -55,13 +58,13 @@ LISTS: Final = frozenset({"start_methods_report"})
 """Those that may be given more than once; in an ini file, one value a line."""
 DISCOVER: Final = "start_methods_discover"
 DISCOVER_HELP: Final = (
-    "watch unmarked tests, too: one that starts a process or runs a task in one, and leaves the start method to the "
-    "interpreter, is run again under the other start methods"
+    "also watch unmarked tests, and run those that start processes through the interpreter's default start method "
+    "again under the other methods, after the session"
 )
 VERIFY: Final = "start_methods_verify"
 VERIFY_HELP: Final = (
-    "after the session, run failed legs again without their causes, to confirm what the findings say (the default); "
-    "=SECONDS limits all these runs together (default: 60, or as long as the session took)",
+    "after the session, run failed legs again without their causes, to confirm the findings (default); =SECONDS limits "
+    "all these runs together (default: 60, or the session's own time if that is longer)",
     "do not run failed legs again",
 )
 
@@ -87,9 +90,7 @@ def add_options(parser: pytest.Parser) -> None:
     no = f"--no-{flag(VERIFY)[2:]}"
     group.addoption(no, action="store_const", const="false", default=None, dest=VERIFY, help=VERIFY_HELP[1])
     parser.addini(VERIFY, f"The default of {flag(VERIFY)}: true, false, or a number of seconds.", default=None)
-    parser.addini(
-        USER_CODE, "Installed packages whose code is looked at as the project's own.", type="args", default=[]
-    )
+    parser.addini(USER_CODE, "Installed packages to be treated as the project's own code.", type="args", default=[])
 
 
 class _FlagOrSeconds(argparse.Action):
@@ -111,17 +112,17 @@ class _FlagOrSeconds(argparse.Action):
 
 
 def any_given(config: pytest.Config) -> bool:
-    """Return whether there is anything to be wrong."""
+    """Return whether any option or ini key is set, so that settings must be checked."""
     try:
         if config.getini(VERIFY) is not None or config.getini(USER_CODE):
             return True
         return any(config.getoption(key) is not None or config.getini(key) for key in (*OPTIONS, DISCOVER))
-    except Exception:  # ValueError, TypeError or, from 9.2 on, UsageError: no truth value
+    except Exception:  # ValueError, TypeError or, from 9.2 on, UsageError: not a truth value
         return True
 
 
 def is_on(config: pytest.Config, key: str) -> bool:
-    """Return whether an ini key says yes; what it says wrongly is told later."""
+    """Return whether an ini key is on; an invalid value is reported later."""
     try:
         return bool(config.getini(key))
     except Exception:  # as in any_given
@@ -129,15 +130,15 @@ def is_on(config: pytest.Config, key: str) -> bool:
 
 
 def header_lines(default: str, methods: tuple[str, ...]) -> list[str]:
-    """Return what the header says: what runs here, and what the users have."""
+    """Return the header: the methods that run here, and the defaults elsewhere."""
     return [
         f"start methods: {', '.join(methods)} (the default here: {default})",
-        "  users have: spawn on macOS and Windows, forkserver on Linux with Python 3.14",
+        "  elsewhere: spawn (macOS, Windows), forkserver (Linux, Python 3.14+)",
     ]
 
 
 def unused_line(config: pytest.Config) -> str | None:
-    """Return what to say of a ``--start-methods`` in a run without a marked test, or None if it was not given."""
+    """Return the line on a ``--start-methods`` in a run without a marked test, or None if it was not given."""
     text = config.getoption("start_methods")
     if text is None or config.getoption(DISCOVER) or config.getini(DISCOVER):
         return None
@@ -148,9 +149,9 @@ def unused_line(config: pytest.Config) -> str | None:
 
 
 def marked(nodes: Iterable[pytest.Item]) -> list[pytest.Item]:
-    """Return those of `nodes` that the marker is on, or on a node above them.
+    """Return the marked ones of `nodes`, by themselves or by a node above them.
 
-    There may be thousands and none that is: a parent is asked once for all neighbours that share it.
+    Thousands may be unmarked, so a parent is asked once for all neighbours that share it.
     """
     found = []
     parent: object = None
@@ -165,5 +166,5 @@ def marked(nodes: Iterable[pytest.Item]) -> list[pytest.Item]:
 
 
 def requesting(nodes: Iterable[pytest.Item]) -> list[pytest.Item]:
-    """Return those of `nodes` that need a fixture or parameter named ``start_method``."""
+    """Return the ones of `nodes` that request a fixture or parameter named ``start_method``."""
     return [node for node in nodes if "start_method" in getattr(node, "fixturenames", ())]

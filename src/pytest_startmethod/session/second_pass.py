@@ -165,8 +165,12 @@ class SecondPass:
         assert state.finished is not None
         recording = pytest_compat.recording_fixture(waiting.item)
         findings = unique(each for _, found in state.shown for each in found)
+        text = None
         if recording is not None:
             text = f"  not verified: the fixture {recording} would record the extra runs"
+        elif "start_method_script" in getattr(waiting.item, "fixturenames", ()):
+            text = "  not verified: no experiment reaches the processes of a script"
+        if text is not None:
             return self._amendment(running, waiting, verifying.Verified(findings), ("not verified", text))
         leg = verifying.LegToVerify(
             method=waiting.leg.method,

@@ -235,3 +235,19 @@ def test_pytest_rewrites_none_of_our_modules(tmp_path):
         "True pytest_startmethod._compat pytest_startmethod._compat.rewriting\n"
         in done.stdout
     )
+
+
+@pytest.mark.skipif(not (ROOT / "CITATION.cff").exists(), reason="needs the repository")
+def test_citation_is_of_this_version():
+    """Who cites the project cites the version that pyproject.toml names."""
+    version = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)[1]
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+
+
+def test_pages_of_the_causes_are_installed():
+    """`explain` finds a page for each code, from the wheel or from the sources."""
+    from pytest_startmethod.__main__ import page
+    from pytest_startmethod.model.codes import CAUSES
+
+    for code, cause in CAUSES.items():
+        assert page(code).startswith(f"# {code} {cause.name}\n")

@@ -236,6 +236,20 @@ def test_server_is_kept_when_only_pytests_own_variable_changed(servers, monkeypa
 
 
 @posix
+@pytest.mark.parametrize("name", [b"BAD", 5])
+def test_environment_that_is_no_text_keeps_no_server_from_starting(servers, name):
+    """What CPython itself accepts, a leg does, too."""
+    os.environ._data[name] = 5
+    try:
+        with served(servers):
+            first = _pid_of_server()
+        with served(servers):
+            assert _pid_of_server() == first
+    finally:
+        del os.environ._data[name]
+
+
+@posix
 def test_change_within_a_leg_leaves_the_server(servers, monkeypatch):
     """What the test changes after its first start is stale in the server, as it would be for the user."""
     with served(servers):

@@ -420,6 +420,16 @@ def wait_for(pid: int, options: int = 0) -> bool:
 # -- time ------------------------------------------------------------------------------------------------------------
 
 
+def environment() -> dict[str, str]:
+    """Return ``os.environ`` as far as it is text: a test may have put anything into `_data` of it (3.10 to 3.15)."""
+    try:
+        return dict(os.environ)
+    except Exception:
+        raw = getattr(os.environ, "_data", {})
+        text = (str, bytes)
+        return {os.fsdecode(k): os.fsdecode(v) for k, v in raw.items() if type(k) in text and type(v) in text}
+
+
 def collect_before_parsing() -> None:
     """Collect garbage where an object of it could break the parser that puts a failure into words.
 

@@ -73,7 +73,7 @@ class ForkServers:
 
     def _running(self, original: Callable[[Any], None], server: Any) -> None:
         """Start the server if it is not running, and note the environment that a new one keeps."""
-        before, environment = _which(self.package.server_state()), dict(os.environ)
+        before, environment = _which(self.package.server_state()), cpython.environment()
         original(server)
         state = self.package.server_state()
         if _which(state) != before:
@@ -117,7 +117,8 @@ def _reap(pid: int, socket_path: str | None) -> bool:
 def _surroundings(package: mp.Package) -> Any:
     """Return what a server keeps from the moment it starts: equal values mean that a new one would be the same."""
     # pytest changes PYTEST_CURRENT_TEST at every phase: with it no server would ever be reused
-    environment = {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"}
+    environment = cpython.environment()
+    environment.pop("PYTEST_CURRENT_TEST", None)
     streams: list[tuple[int, int] | None] = []
     for descriptor in (0, 1, 2):
         try:

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
+from multiprocessing import spawn
 from multiprocessing.process import current_process
 from typing import TYPE_CHECKING, Any
 
@@ -137,6 +138,7 @@ class Running:
         package = mp.Package(backend.package)
         activation = Activation(methods.base(leg.method), package)
         span = self.exchanges.span(leg.nodeid)
+        executable = spawn.get_executable()
         precheck = self.settings.precheck != "off"
         self._exchange()
         pytest_compat.hide_frames(item, _below_start)
@@ -167,6 +169,7 @@ class Running:
                     if left or trial is not None:
                         pytest_compat.forget_captured(self.config)
                 activation.exit()
+                spawn.set_executable(executable)  # no leg depends on the leg before it
                 for servers in (self.servers, *self._others.values()):
                     servers.exit()
                 span.undo()

@@ -196,8 +196,9 @@ def test_import_within_a_function_that_raises_in_the_child(how) -> None:
     parent = Parent({"models": module_at("models", Path("/p/models.py"))})
     reports, remote = ([report("run", raised)], ()) if how == "process" else ([], (raised,))
     (finding,) = findings(reports, [launch()], parent, remote=remote)
-    assert (finding.code, finding.file, finding.line) == ("SM201", "/p/models.py", 2)
+    assert (finding.code, finding.path, finding.file, finding.line) == ("SM201", "models", "/p/models.py", 2)
     assert finding.message == "the spawn child failed while it imported /p/models.py: RuntimeError: not set up"
+    assert "has not run in the child: do the same there first" in finding.fix
 
 
 @pytest.mark.parametrize(

@@ -53,13 +53,15 @@ def _imports_that_raised(evidence: Evidence) -> Iterator[Finding]:
             frames = _own_frames(raised)
             modules = [n for n, frame in enumerate(frames) if frame.function == "<module>"]
             # what is imported by a line of a function, rather than run as the child's main module
-            if modules and modules[0] > 0 and _is_imported(frames[modules[-1]].file, evidence.parent):
-                what = Unloaded(raised, method=method or "spawn")
-                yield _import_raised(what, _importing(frames), frames[-1])
+            module = _imported(frames[modules[-1]].file, evidence.parent) if modules and modules[0] > 0 else None
+            if module is not None:
+                what = Unloaded(raised, method=method or "spawn", path=module)
+                yield _import_raised(what, _importing(frames), frames[-1], evidence.parent)
 
 
-def _is_imported(file: str, parent: Parent) -> bool:
-    return any(_module_file(name, parent) == file for name in list(parent.modules))
+def _imported(file: str, parent: Parent) -> str | None:
+    """Return the name of the parent's module that is made of `file`."""
+    return next((name for name in list(parent.modules) if _module_file(name, parent) == file), None)
 
 
 def unloaded(report: ChildReport, launch: Launch | None, tasks: Iterable[Task] = ()) -> Unloaded:
@@ -117,7 +119,7 @@ def load_finding(what: Unloaded, parent: Parent) -> Finding:
     raised = what.raised
     frames = _own_frames(raised)
     if any(each.function == "<module>" for each in frames):
-        return _import_raised(what, _importing(frames), frames[-1])
+        return _import_raised(what, _importing(frames), frames[-1], parent)
     if raised.type in ("ModuleNotFoundError", "ImportError") and not frames and raised.name:
         return _missing_module(what, raised.name, parent)
     missing = _NO_NAME.search(raised.message) if raised.type == "AttributeError" and not frames else None
@@ -290,9 +292,10 @@ def _importing(frames: Sequence[Frame]) -> Frame:
     return next((each for each in reversed(modules) if owner(each.file) == "user"), modules[-1])
 
 
-def _import_raised(what: Unloaded, importing: Frame, last: Frame) -> Finding:
+def _import_raised(what: Unloaded, importing: Frame, last: Frame, parent: Parent) -> Finding:
     """Return the finding for a module that raises while the child imports it."""
     raised, theirs = what.raised, owner(last.file) != "user"
+    imported = not what.start_up and _imported(importing.file, parent) is not None
     doing = "while it ran the main module again" if what.start_up else f"while it imported {importing.file}"
     message = f"{what.child} failed {doing}: {raised}"
     if raised.type == "RuntimeError" and _CONTEXT_SET in raised.message:
@@ -302,7 +305,7 @@ def _import_raised(what: Unloaded, importing: Frame, last: Frame) -> Finding:
         fix = 'start processes in a function or under `if __name__ == "__main__":`, not when the module loads'
     elif raised.type == "ModuleNotFoundError" and raised.name:
         fix = f"let the child find {raised.name!r} on its sys.path, or import it inside the function that needs it"
-    elif theirs:
+    elif theirs or imported:
         fix = (
             f"what had made that import possible in the parent (a conftest.py, a fixture, the main module) has not run "
             f"in the child: do the same there first, in a pool's initializer or at the top of {importing.file}, above "

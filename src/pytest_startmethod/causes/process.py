@@ -60,7 +60,8 @@ def _weighed(found: _Found, context: Context) -> Ranked:
 def _differs(subject: str, ours: Any, theirs: Any) -> tuple[str, Sequence[Fact]]:
     """Return the sentence and the facts that something is set differently."""
     mine, other = short(ours), short(theirs)
-    return f"{subject} is {mine} in the parent and {other} in a fresh child", values(subject, mine, other)
+    verb = "are" if subject.startswith(("the handlers of", "the filters of")) else "is"
+    return f"{subject} {verb} {mine} in the parent and {other} in a fresh child", values(subject, mine, other)
 
 
 def _loggers(observed: Observed, seen: Sequence[Seen]) -> Iterator[_Found]:

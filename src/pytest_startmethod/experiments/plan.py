@@ -8,6 +8,7 @@ until the smallest sufficient set is known, then a control.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Collection, Generator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -49,6 +50,8 @@ def experiment_of(finding: Finding) -> Experiment | None:
     """Return the experiment that removes the cause which `finding` names, or None if there is none."""
     if finding.code in _NAMELESS and not finding.path:
         return None  # a start of the child's own: nothing that the parent sends is in it
+    if finding.code == "SM201" and finding.path in sys.modules:
+        return None  # an import within a function: it fails whatever is sent
     if finding.code in (*_NAMELESS, *_NOT_FOUND):
         return ByValue(whole=finding.code in _NOT_FOUND)
     if finding.code in _REPLAYED and finding.path:

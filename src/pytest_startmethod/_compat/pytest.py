@@ -497,7 +497,7 @@ def recording_fixture(item: pytest.Item) -> str | None:
     writing -= {"_pytest", "pytest_startmethod"}
     closure = names_in_closure(item)
     # Not those that are there for every test, such as syrupy's: they record nothing of their own.
-    names = [*item._fixtureinfo.argnames, *(name for mark in item.iter_markers("usefixtures") for name in mark.args)]
+    names: list[str] = [*item._fixtureinfo.argnames, *(name for mark in item.iter_markers("usefixtures") for name in mark.args)]
     for name in names:  # grows meanwhile
         definitions = closure.get(name, ())
         packages = {each.func.__module__.partition(".")[0] for each in definitions}

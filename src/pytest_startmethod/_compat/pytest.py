@@ -497,7 +497,8 @@ def recording_fixture(item: pytest.Item) -> str | None:
     writing -= {"_pytest", "pytest_startmethod"}
     closure = names_in_closure(item)
     # Not those that are there for every test, such as syrupy's: they record nothing of their own.
-    names: list[str] = [*item._fixtureinfo.argnames, *(name for mark in item.iter_markers("usefixtures") for name in mark.args)]
+    used = [name for mark in item.iter_markers("usefixtures") for name in mark.args]
+    names: list[str] = [*item._fixtureinfo.argnames, *used]
     for name in names:  # grows meanwhile
         definitions = closure.get(name, ())
         packages = {each.func.__module__.partition(".")[0] for each in definitions}
@@ -505,6 +506,14 @@ def recording_fixture(item: pytest.Item) -> str | None:
             return name
         names += [arg for each in definitions for arg in each.argnames if arg not in names]
     return None
+
+
+def raised(item: pytest.Item, call: pytest.CallInfo[None]) -> bool:
+    """Return whether a phase raised something, before any hook has made a report of it.
+
+    What a test of a ``TestCase`` raises is in ``TestCaseFunction._excinfo`` until then.
+    """
+    return call.excinfo is not None or bool(getattr(item, "_excinfo", None))
 
 
 class _SilentRelay:

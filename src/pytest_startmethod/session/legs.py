@@ -86,6 +86,8 @@ class LegState:
         """Whether one of them comes from a start that could not pickle."""
         self.failures: list[tuple[str, ...]] = []
         """How each of them failed, in a form that can be compared with another run's."""
+        self.reported_only = False
+        """Whether one of them is a failure by a hook's word only: the phase itself raised nothing."""
         self.finished: LegResult | None = None
         """The last run's result, once it is over."""
 

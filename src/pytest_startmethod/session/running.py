@@ -408,6 +408,7 @@ class Running:
         state = item.stash.get(STATE, None)
         if state is not None and call.excinfo is not None:
             cpython.collect_before_parsing()
+        raised = pytest_compat.raised(item, call)
         report = yield
         if self.discovery is not None and (state is None or state.watched):
             state = self.discovery.state_of(item, call, report)
@@ -426,7 +427,7 @@ class Running:
                 self.recorder.note_exits(state.record)
             with nullcontext() if report.passed else clock.alarm_paused():
                 self.annotator.annotate(item, call, report, state)
-                self._note_failure(report, state)
+                self._note_failure(report, state, raised=raised)
         except Exception:
             self.recorder.troubles.append(traceback.format_exc(limit=-1).strip().splitlines()[-1])
             state.outcomes.append((str(report.when), report.outcome))
@@ -441,10 +442,12 @@ class Running:
     def _lost_jobs(self) -> set[int]:
         return {each.job for each in self.children_reports() if each.job is not None}
 
-    def _note_failure(self, report: pytest.TestReport, state: LegState) -> None:
+    def _note_failure(self, report: pytest.TestReport, state: LegState, *, raised: bool) -> None:
         if report.when == "setup":
             state.failures.clear()
+            state.reported_only = False
         if report.failed:
+            state.reported_only |= not raised
             state.failures.append(second_pass.failure_of(report, self.children_reports()))
 
     def children_reports(self) -> tuple[ChildReport, ...]:

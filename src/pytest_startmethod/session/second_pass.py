@@ -163,14 +163,10 @@ class SecondPass:
 
         state = waiting.state
         assert state.finished is not None
-        recording = pytest_compat.recording_fixture(waiting.item)
         findings = unique(each for _, found in state.shown for each in found)
-        text = None
-        if recording is not None:
-            text = f"  not verified: the fixture {recording} would record the extra runs"
-        elif "start_method_script" in getattr(waiting.item, "fixturenames", ()):
-            text = "  not verified: no experiment reaches the processes of a script"
-        if text is not None:
+        why_not = _why_not(waiting)
+        if why_not is not None:
+            text = f"  not verified: {why_not}"
             return self._amendment(running, waiting, verifying.Verified(findings), ("not verified", text))
         leg = verifying.LegToVerify(
             method=waiting.leg.method,
@@ -244,6 +240,16 @@ class SecondPass:
             "before": [list(each) for each in properties(before, root)],
             "properties": [list(each) for each in properties(result, root)],
         }
+
+
+def _why_not(waiting: Waiting) -> str | None:
+    """Return why a leg is not run again, or None."""
+    if waiting.state.reported_only:  # the hooks that made it one are left out of a silent run
+        return "the test raised nothing; a hook made its report a failure"
+    if "start_method_script" in getattr(waiting.item, "fixturenames", ()):
+        return "no experiment reaches the processes of a script"
+    recording = pytest_compat.recording_fixture(waiting.item)
+    return None if recording is None else f"the fixture {recording} would record the extra runs"
 
 
 def _shown(state: LegState) -> list[Any]:

@@ -1,0 +1,319 @@
+"""Experiments come after the session's last test, and leave no trace with those who record how tests run."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from conftest import Session, Where
+
+APP = """
+    VALUE = None
+
+
+    def only_if_it_arrived():
+        return 1
+"""
+
+PATCHED = """
+    import multiprocessing
+
+    import app
+    import pytest
+
+
+    def work(queue):
+        queue.put(app.VALUE)
+
+
+    def ask():
+        queue = multiprocessing.SimpleQueue()
+        process = multiprocessing.Process(target=work, args=(queue,))
+        process.start()
+        process.join()
+        return queue.get()
+
+
+    @pytest.fixture
+    def patched(monkeypatch):
+        monkeypatch.setattr(app, "VALUE", 1)
+"""
+
+FAILING = (
+    PATCHED
+    + """
+    @pytest.mark.startmethods("fork", "spawn")
+    def test_patched(patched):
+        assert ask() == 1
+"""
+)
+
+CONFIRMED = "  confirmed: the test passes under spawn when app.VALUE reaches the child"
+
+
+def below(outcome: Any, title: str) -> list[str]:
+    """Return the texts of the sections with a title that begins so."""
+    text = re.split(r"^[-=_]{5,} (.*) [-=_]{5,}$", outcome.out, flags=re.MULTILINE)
+    return [body.strip("\n") for name, body in zip(text[1::2], text[2::2], strict=True) if name.startswith(title)]
+
+
+RECORDER = """
+    import pytest
+
+    seen = []
+
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(item, call):
+        report = yield
+        seen.append(f"{report.when} {report.outcome}")
+        item.outcome_of_call = report.outcome
+        return report
+
+
+    def pytest_runtest_setup(item):
+        seen.append("hook setup")
+
+
+    def pytest_fixture_setup(fixturedef):
+        seen.append(f"fixture {fixturedef.argname}")
+
+
+    @pytest.fixture(autouse=True)
+    def looks_at_the_outcome(request):
+        yield
+        assert request.node.outcome_of_call
+
+
+    def pytest_unconfigure():
+        print("SEEN", *(each for each in seen if each.startswith(("call", "hook"))), sep="|")
+        print("FIXTURES", sum(each == "fixture patched" for each in seen))
+"""
+
+
+def test_a_conftest_that_records_reports_sees_each_leg_once(session: Session) -> None:
+    """All of its hooks are left out, and a fixture that depends on these may fail in its teardown."""
+    outcome = session.file(app=APP, test_a=FAILING, conftest=RECORDER).run("-s")
+    assert CONFIRMED in outcome.lines
+    assert "SEEN|hook setup|call passed|hook setup|call failed" in outcome.lines
+    assert "FIXTURES 2" in outcome.lines
+
+
+REPORTER = """
+    import pytest
+
+
+    class Reporter:
+        def __init__(self):
+            self.lines = []
+
+        def pytest_runtest_logreport(self, report):
+            self.lines.append(f"{report.when} {report.outcome}")
+
+        @pytest.hookimpl(wrapper=True)
+        def pytest_runtest_protocol(self, item):
+            item.of_reporter = 1
+            return (yield)
+
+        def pytest_runtest_setup(self, item):
+            assert item.of_reporter  # as pytest-json-report does
+
+        def pytest_unconfigure(self):
+            print("REPORTED", *self.lines, sep="|")
+
+
+    def pytest_configure(config):
+        config.pluginmanager.register(Reporter())
+"""
+
+
+def test_a_plugin_that_takes_part_in_the_protocol_is_left_out(session: Session) -> None:
+    outcome = session.file(app=APP, test_a=FAILING, reporter=REPORTER).plugin("reporter").run("-s")
+    assert CONFIRMED in outcome.lines
+    passed, failed = "setup passed|call passed|teardown passed", "setup passed|call failed|teardown passed"
+    assert f"REPORTED|{passed}|{failed}" in outcome.lines
+
+
+SNAPSHOTS = """
+    import pytest
+
+    taken = []
+
+
+    @pytest.fixture
+    def picture():
+        taken.append(1)
+
+
+    @pytest.fixture(autouse=True)
+    def of_every_test():
+        pass
+
+
+    def pytest_terminal_summary(terminalreporter):
+        terminalreporter.write_line(f"pictures: {len(taken)}")
+"""
+
+
+def test_a_leg_whose_fixture_records_is_not_run_again_and_says_so(session: Session) -> None:
+    """Such a fixture's plugin writes a summary of its own; one that every test gets is none."""
+    source = (
+        FAILING
+        + """
+    @pytest.fixture
+    def album(picture):
+        pass
+
+    @pytest.mark.startmethods("spawn")
+    def test_recording(album, patched):
+        assert ask() == 1
+"""
+    )
+    outcome = session.file(app=APP, test_a=source, pictures=SNAPSHOTS).plugin("pictures").run()
+    assert "pictures: 1" in outcome.lines
+    assert below(outcome, "start method spawn: not verified") == [
+        "  not verified: the fixture picture would record the extra runs"
+    ]
+    assert CONFIRMED in outcome.lines
+
+
+CHECKS = """
+    import pytest
+
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_makereport(item, call):
+        if call.when == "call" and getattr(item, "checks", None):  # as pytest-check does
+            try:
+                raise AssertionError(item.checks[0])
+            except AssertionError:
+                call.excinfo = pytest.ExceptionInfo.from_current()
+        return (yield)
+"""
+
+
+def test_a_failure_that_only_a_hook_made_is_not_taken_for_a_flake(session: Session) -> None:
+    source = (
+        PATCHED
+        + """
+    @pytest.mark.startmethods("spawn")
+    def test_checked(request, patched):
+        request.node.checks = [] if ask() == 1 else ["it is not 1"]
+"""
+    )
+    outcome = session.file(app=APP, test_a=source, checks=CHECKS).plugin("checks").run()
+    assert below(outcome, "start method spawn: not verified") == [
+        "  not verified: the test raised nothing; a hook made its report a failure"
+    ]
+    assert "flaky" not in outcome.out
+
+
+def test_coverage_does_not_count_what_only_an_experiment_reaches(session: Session) -> None:
+    """In this process nor in a child, whatever makes coverage.py measure children."""
+    source = FAILING.replace("== 1", "== 1\n        app.only_if_it_arrived()").replace('"fork", ', "")
+    session.file(app=APP, test_a=source)
+    session.file(".coveragerc", "[run]\nparallel = true\nconcurrency = multiprocessing\nsource = .\n")
+    outcome = session.plugin("measuring").file(
+        measuring="""
+        import coverage
+        import pytest
+
+        measured = coverage.Coverage(config_file=".coveragerc")
+        measured.start()
+
+
+        @pytest.hookimpl(trylast=True)
+        def pytest_unconfigure():
+            measured.stop()
+            measured.save()
+            measured.combine()
+            lines = measured.get_data().lines
+            import app, work_lines, os
+            print("LINES", *(n for n in lines(os.path.abspath("app.py")) or ()))
+        """,
+        work_lines="",
+    )
+    outcome = session.run("-s", where="subprocess")
+    assert CONFIRMED in outcome.lines
+    assert "LINES 1 4" in outcome.lines
+
+
+def test_subtests_are_confirmed(session: Session, where: Where) -> None:
+    pytest.importorskip("_pytest.subtests", reason="new in pytest 9")
+    source = (
+        PATCHED
+        + """
+    @pytest.mark.startmethods("spawn")
+    def test_parts(subtests, patched):
+        with subtests.test("first"):
+            assert ask() == 1
+        with subtests.test("second"):
+            assert True
+"""
+    )
+    outcome = session.file(app=APP, test_a=source).run(where=where)
+    assert CONFIRMED in outcome.lines
+    assert outcome.out.count("SUBFAILED") == 1
+
+
+def test_session_fixtures_are_built_once_while_tests_of_the_session_are_to_come(session: Session) -> None:
+    session.file(
+        app=APP,
+        test_a=FAILING.replace("(patched)", "(patched, database)")
+        + """
+    def test_later(database):
+        assert database == 1
+""",
+        conftest="""
+        import pytest
+
+        built = []
+
+
+        @pytest.fixture(scope="session")
+        def database():
+            built.append(1)
+            yield len(built)
+        """,
+    )
+    outcome = session.run()
+    assert outcome.names == {"test_patched[fork]": "passed", "test_patched[spawn]": "failed", "test_later": "passed"}
+    assert CONFIRMED in outcome.lines
+
+
+@pytest.mark.parametrize("option", ["--pdb", "--setup-only", "--no-start-methods-verify"])
+def test_nothing_is_verified_with(session: Session, option: str) -> None:
+    outcome = session.file(app=APP, test_a=FAILING).run(option, where="subprocess")
+    assert "start methods: verifying" not in outcome.out
+    assert CONFIRMED not in outcome.lines
+
+
+def test_what_experiments_say_is_in_every_report(session: Session, where: Where) -> None:
+    session.file(app=APP, test_a=FAILING)
+    outcome = session.run("--junitxml=junit.xml", "--start-methods-report=report.json", where=where)
+    assert CONFIRMED in outcome.lines
+    junit = (session.path / "junit.xml").read_text(encoding="utf-8")
+    assert CONFIRMED.strip() in junit
+    (test,) = json.loads((session.path / "report.json").read_text(encoding="utf-8"))["tests"]
+    assert [each["confirmed"] for each in test["findings"]] == [True]
+
+
+def test_the_terminal_says_that_and_how_long_it_verifies(session: Session) -> None:
+    outcome = session.file(app=APP, test_a=FAILING).run()
+    said = "start methods: verifying 1 failed leg (at most 60 s; --no-start-methods-verify: not)"
+    assert said in outcome.lines
+    assert outcome.lines[outcome.lines.index(said) - 1].endswith("[100%]")
+    assert re.search(r"^verified 1 failed leg by 3 runs in \d+\.\d s$", outcome.out, re.MULTILINE)
+    outcome = session.run("--start-methods-verify=0.001")
+    assert "verified" not in outcome.out
+    quiet = session.run("-q")
+    assert "verif" not in quiet.out
+
+
+def test_with_s_nothing_of_an_experiment_is_printed(session: Session) -> None:
+    source = FAILING.replace("assert ask() == 1", "print('SAID'); assert ask() == 1")
+    outcome = session.file(app=APP, test_a=source).run("-s")
+    assert outcome.out.count("SAID\n") == 2

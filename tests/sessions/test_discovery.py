@@ -851,3 +851,43 @@ def test_context_taken_at_import_is_the_legs(session: Session, importer: str) ->
     outcome = session.run("--start-methods-discover")
     assert outcome.names == expected, outcome.out
     assert "vacuous" not in outcome.out
+
+
+PICKED = suite("""
+    @pytest.mark.parametrize("n", [1, 2])
+    def test_n(n):
+        start()
+
+
+    class TestIt:
+        def test_a(self):
+            start()
+
+
+    @pytest.mark.startmethods
+    def test_marked():
+        start()
+""")
+
+
+@pytest.mark.parametrize(
+    ("ids", "expected"),
+    [
+        (["test_n[{}-1]"], ["test_n[1]", "test_n[{}-1]"]),
+        (["TestIt::test_a[{}]"], ["TestIt::test_a", "TestIt::test_a[{}]"]),
+        (["test_marked[{}]"], ["test_marked[{}]"]),
+        (["test_n[{}-2]", "test_n[1]"], ["test_n[2]", "test_n[1]", "test_n[{}-2]"]),
+    ],
+)
+def test_a_leg_can_be_run_by_the_id_that_is_reported(session: Session, ids: list[str], expected: list[str]) -> None:
+    """After the test's own run, by which the leg is discovered."""
+    method = OTHERS[0]
+    outcome = session.file(test_a=PICKED).run(DISCOVER, *(f"test_a.py::{each.format(method)}" for each in ids))
+    assert outcome.status == 0, outcome.out
+    assert sorted(outcome.names) == sorted(each.format(method) for each in expected)
+
+
+def test_an_id_of_no_test_is_not_found(session: Session) -> None:
+    outcome = session.file(test_a=PICKED).run(DISCOVER, "test_a.py::test_n[spawn-7]")
+    assert outcome.status == 4
+    assert f"ERROR: not found: {session.path / 'test_a.py'}::test_n[spawn-7]" in outcome.lines

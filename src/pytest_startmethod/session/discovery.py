@@ -8,6 +8,7 @@ session's last test it runs again under every other selected method.
 from __future__ import annotations
 
 import os
+import re
 import sys
 import tempfile
 import time
@@ -22,6 +23,7 @@ import pytest
 from .._compat import multiprocessing as mp
 from .._compat import pytest as pytest_compat
 from ..activation import contexts
+from ..model import methods
 from ..model.leg import Leg
 from . import again, collection, options, second_pass
 from .legs import DISCOVERED, LEG, STATE, LegState
@@ -76,6 +78,37 @@ class _Starter:
         self.told = told
         self.partly: set[str] = set()
         """Files of which a test was deselected."""
+        self.picked: dict[tuple[str, str], set[str]] = {}
+        """By file and function: the ids of legs that the command line asks for, without the file."""
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection(self, session: pytest.Session) -> None:
+        """Collect the test of a leg whose id is given, as in a copied ``test_a.py::test_x[spawn]``."""
+        config = session.config
+        given = list(config.args)
+        functions = {found["function"] for arg in given if (found := _LEG_ID.fullmatch(arg))} - set(given)
+        for index, arg in enumerate(given):
+            function, bracket, _ = arg.partition("[")
+            if bracket and function in functions:
+                config.args[index] = function
+                file, _, name = function.partition("::")
+                path = os.path.abspath(config.invocation_params.dir / file)
+                self.picked.setdefault((path, name), set()).add(_name(arg))
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Keep what was asked for: the tests of these legs, and tests that have such an id themselves."""
+        missing = {(file, name) for (file, _), names in self.picked.items() for name in names}
+        kept = []
+        for item in items:
+            asked = self.picked.get((str(item.path), _name(item.nodeid).partition("[")[0]))
+            found = set() if asked is None else asked & set(_names(item))
+            missing -= {(str(item.path), each) for each in found}
+            if asked is None or found:
+                kept.append(item)
+        if missing:
+            raise pytest.UsageError("\n".join(f"not found: {file}::{name}" for file, name in sorted(missing)))
+        items[:] = kept
 
     def pytest_deselected(self, items: list[pytest.Item]) -> None:
         """Note the files of which not all tests run."""
@@ -87,7 +120,7 @@ class _Starter:
         """Begin to watch."""
         config = session.config
         discovery = Discovery(session, self.settings, self.told)
-        discovery.partly = self.partly
+        discovery.partly, discovery.picked = self.partly, self.picked
         config.pluginmanager.register(discovery, "startmethod-discovery")
 
 
@@ -128,6 +161,8 @@ class Discovery:
         self._second_pass = second_pass.of(session.config, settings)
         self.partly: set[str] = set()
         """Files of which a test was deselected."""
+        self.picked: dict[tuple[str, str], set[str]] = {}
+        """See `_Starter.picked`."""
         if collection.RUNNING in session.config.stash or not _IN_USE.isdisjoint(sys.modules):
             self._begin()
         else:
@@ -254,7 +289,10 @@ class Discovery:
     def _run_legs(self) -> None:
         """Run what was discovered under the other methods, all legs of a method in a row: they share wider fixtures."""
         legs = [
-            (item, before, other) for other in self._methods for item, method, before in self._to_run if other != method
+            (item, before, other)
+            for other in self._methods
+            for item, method, before in self._to_run
+            if other != method and self._is_asked_for(item, other)
         ]
         if self.told is not None:
             self.session.testscollected += len(legs)
@@ -269,6 +307,10 @@ class Discovery:
             again.run(item, self._leg(item, method), before, nextitem=nextitem, stash={DISCOVERED: True})
             if self.session.shouldfail or self.session.shouldstop:
                 break
+
+    def _is_asked_for(self, item: pytest.Item, method: str) -> bool:
+        asked = self.picked.get((str(item.path), _name(item.nodeid).partition("[")[0]))
+        return asked is None or _name(pytest_compat.nodeid_with(item, method)) in asked
 
     def _leg(self, item: pytest.Item, method: str, nodeid: str | None = None) -> Leg:
         file, line, _ = item.location
@@ -395,6 +437,19 @@ class Discovery:
         output: dict[str, Any] | None = getattr(self.session.config, "workeroutput", None)
         if output is not None:
             output[_OUTPUT] = self.whole_files()
+
+
+_LEG_ID = re.compile(rf"(?P<function>.+::[^\[]+)\[(?:{'|'.join(methods.ORDER)})(?:-.*)?\]", re.DOTALL)
+
+
+def _name(nodeid: str) -> str:
+    return nodeid.partition("::")[2]
+
+
+def _names(item: pytest.Item) -> list[str]:
+    """Return the ids of a test and of the legs that it may have, without the file."""
+    legs = [pytest_compat.nodeid_with(item, method) for method in methods.ORDER]
+    return [_name(each) for each in (item.nodeid, *legs)]
 
 
 def _file(nodeid: str) -> str:

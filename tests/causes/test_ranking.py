@@ -49,8 +49,11 @@ def codes(findings):
 
 
 def test_passed_leg_tells_what_it_swallowed():
-    """A leg that passed although a start failed says why that failed, and nothing else."""
-    assert explain.explain(evidence(failures=[Failure("E", (finding(),))])) == (finding(),)
+    """A leg that passed although a start failed says why that failed; a message that was lost is a note."""
+    started = launch(found=(finding(),), error="E")
+    assert explain.explain(evidence(failures=[Failure("E", (finding(),))], launches=[started])) == (finding(),)
+    (lost,) = explain.explain(evidence(failures=[Failure("E", (finding("object"),))]))
+    assert (lost.level, lost.every_method) == ("note", True)
     assert explain.explain(evidence(launches=[launch(exit_code=7, pid=1)])) == ()
 
 

@@ -18,8 +18,9 @@ def explain(evidence: Evidence) -> tuple[Finding, ...]:
     Of a phase that passed: what kept processes from starting all the same, and what its children did not share.
     """
     if evidence.outcome == "passed":
-        swallowed = [finding for each in evidence.failures for finding in each.findings]
-        return unique([*swallowed, *state.unshared_in(evidence)])
+        starts, sends = _not_pickled(evidence)
+        lost = [replace(each, level="note", every_method=True) for each in sends]
+        return unique([*starts, *lost, *state.unshared_in(evidence)])
     declared = vacuous.declared_fork_only(evidence)
     if evidence.outcome == "skipped":
         return unique(declared)

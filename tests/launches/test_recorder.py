@@ -531,3 +531,20 @@ def test_processes_are_not_compared():
         with pytest.raises((AttributeError, pickle.PicklingError), match="lambda"):
             Picky(target=lambda: None).start()
     assert [(launch.exit_code, launch.error is None) for launch in leg.record.launches] == [(0, True), (None, False)]
+
+
+@pytest.mark.parametrize(("name", "recorded"), [("pytest_pyfunc_call", 0), ("helper", 1)])
+def test_process_of_a_plugins_hook_is_not_the_tests(name, recorded, tmp_path):
+    """What measures the test, or runs all of it in a process, is no launch; a test of an installed package's is one."""
+    hook = compile(f"def {name}(start): start()", str(tmp_path / "site-packages" / "plugin" / "hooks.py"), "exec")
+    runner = compile("def call(hook, start): hook(start)", str(tmp_path / "site-packages" / "_pytest" / "x.py"), "exec")
+    start = compile("def start(process): process.start()", str(tmp_path / "site-packages" / "lib.py"), "exec")
+    names = {}
+    for code in (hook, runner, start):
+        exec(code, names)
+    process = multiprocessing.Process(target=nothing)
+    with Leg(METHODS[0]) as leg:
+        process = multiprocessing.Process(target=nothing)
+        names["call"](names[name], functools.partial(names["start"], process))
+        process.join()
+    assert len(leg.record.launches) == recorded

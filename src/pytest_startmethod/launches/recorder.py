@@ -24,7 +24,7 @@ from ..model.launch import Failure, Fixture, Launch, Task
 from ..model.leg_record import LegRecord
 from ..model.payload import Payload
 from ..pickling import packing
-from ..source.callers import calling_place
+from ..source.callers import calling_place, is_plugins
 from ..source.describing import describe_arguments, describe_callable, one_line
 from . import foreign, server
 from .pools import Pools
@@ -243,6 +243,8 @@ class Recorder:
         target, args, kwargs = mp.process_work(process)
         thread = threading.current_thread()
         method = mp.Package(backend.package).process_method(process)
+        if not self.fixtures and is_plugins(caller):  # it measures or isolates the test
+            return None
         if method not in methods.ORDER:  # loky's processes are multiprocessing's, with a method of their own
             foreign.note_process(record, process, method, caller)
             return None

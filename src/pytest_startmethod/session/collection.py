@@ -25,7 +25,7 @@ NAME: Final = "start_method"
 SETTINGS = pytest.StashKey[Settings]()
 """The run's options, in ``config.stash`` once `settings_of` was asked."""
 
-RUNNING: Final[pytest.StashKey[Running]] = pytest.StashKey()
+RUNNING = pytest.StashKey["Running"]()
 """What runs the legs, in ``config.stash`` once there is one."""
 
 _INDICES: Final[dict[object, int]] = {method: index for index, method in enumerate(methods.ORDER)}

@@ -88,6 +88,17 @@ def calling_place(frame: FrameType | None) -> Place | None:
     return nearest
 
 
+def is_plugins(frame: FrameType | None) -> bool:
+    """Return whether a hook of an installed plugin led to `frame`, and no line of a test's."""
+    hook = False
+    for each in frames(frame):
+        whose = owner(each.f_code.co_filename)
+        if whose in ("user", "runner"):
+            return hook and whose == "runner"
+        hook = whose == "installed" and each.f_code.co_name.startswith("pytest_")
+    return False
+
+
 def user_files() -> list[str]:
     """Return the source files of all imported modules that are the user's."""
     files = (getattr(module, "__dict__", {}).get("__file__") for module in list(sys.modules.values()))

@@ -39,12 +39,10 @@ KNOWN_IMPORTS = {
     "child/replayer.py: child imports experiments",
     "experiments/verifying.py: experiments imports pytest",
     "model/backends.py: model imports pytest",
-    "pickling/dry_run.py: pickling imports causes",
     "session/report_files.py: session imports top",
 }
 KNOWN_LONG_FILES = {
     "_compat/pytest.py",
-    "causes/pickling.py",
     "child/values.py",
 }
 KNOWN_LONG_FUNCTIONS = {

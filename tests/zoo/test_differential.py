@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pytest_startmethod.causes import pickling as causes
-from pytest_startmethod.causes.pickling import search
+from pytest_startmethod.causes.pickling_search import search
 from pytest_startmethod.pickling import dry_run
 from pytest_startmethod.pickling.walk import walk
 

@@ -82,8 +82,8 @@ def _lacks(path: str, ours: Any, cls: str, method: str, place: Place | None) -> 
         f"`{method}`, which does not return it."
     )
     fix = (
-        f"define __getstate__ and __setstate__ in {cls.rpartition('.')[2]}: return the state of `{method}` together with `{name}`, and "
-        f"set both again"
+        f"define __getstate__ and __setstate__ in {cls.rpartition('.')[2]}: return the state of `{method}` together "
+        f"with `{name}`, and set both again"
     )
     facts = values(f"{holder}.{name}", short(ours), "(missing)")
     return finding_at("SM204", f"{holder}.{name}", place, message, facts, fix)

@@ -1,0 +1,197 @@
+"""The object that a finding about pickling is about: its path, its name in a sentence, where it was set."""
+
+from __future__ import annotations
+
+import os
+import re
+import types
+from collections.abc import Sequence
+
+from .._compat import cpython
+from ..model.codes import CAUSES
+from ..model.finding import Finding
+from ..model.place import Place
+from ..model.walk import Leaf, path_text
+from ..pickling.dry_run import Call
+from ..pickling.walk import attributes
+from ..source import kinds, places
+from ..source.callers import owner
+from .naming import qualname, text_attribute
+from .pickling_search import Mode, path_of
+
+
+class Subject:
+    """One object: a leaf, or a resource with the leaves inside it."""
+
+    def __init__(self, root: object, group: list[tuple[Leaf, int]], mode: Mode) -> None:
+        self.root = root
+        self.mode = mode
+        self.group = group
+        self.leaf, self.at = group[0]
+        self.chain = self.leaf.chain[: self.at + 1]
+        self.obj = self.chain[-1][1] if self.chain else self.leaf.root
+        self.steps = [step for step, _ in self.chain]
+        self.path = path_of(root, self.steps)
+        self.is_leaf = self.at == len(self.leaf.chain) - 1
+
+    def make(
+        self, code: str, place: Place | None, message: str, evidence: Sequence[str], fix: str, path: str | None = None
+    ) -> Finding:
+        """Return a finding about the subject."""
+        file, line = (place.file, place.line) if place else (None, None)
+        facts = tuple(dict.fromkeys(each for each in evidence if each))
+        if isinstance(self.root, Call) and self.root.form != "call" and self.steps[:1] == [("attribute", "args")]:
+            facts = (f"in item {self.steps[1][1]} of the batch", *facts) if len(self.steps) > 1 else facts
+        return Finding(
+            code, CAUSES[code].name, "cause", self.path if path is None else path, file, line, message, facts, fix
+        )
+
+    def name(self) -> str:
+        """Return how to call the object in a sentence: ``Holder.resource``, or its path."""
+        if self.steps and self.steps[-1][0] == "attribute" and not str(self.steps[-1][1]).startswith("__"):
+            parent = self.chain[-2][1] if len(self.chain) > 1 else self.leaf.root
+            if not isinstance(parent, (Call, types.MethodType)) and kinds.is_users(type(parent)):
+                return f"{kinds.type_name(type(parent))}.{self.steps[-1][1]}"
+        return self.path
+
+    def because(self, inner: list[tuple[Leaf, int]]) -> list[str]:
+        """Return a line for each part that keeps a resource from being pickled."""
+        if not inner:
+            return [f"because: {one_line(self.leaf.error)}"]
+        lines = []
+        for leaf, at in inner[:4]:
+            steps = [step for step, _ in leaf.chain[at + 1 :]]
+            if steps[-1] == ("attribute", "__class__") and len(steps) > 1:
+                steps.pop()
+            lines.append(f"because: its {path_text('', steps).lstrip('.')} is {leaf_text(leaf)}")
+        if len(inner) > 4:
+            lines.append(f"because: {len(inner) - 4} more parts of it do not pickle")
+        return lines
+
+    def passes(self, value: object) -> bool:
+        """Return whether `value` is an argument already."""
+        root = self.root
+        own = vars(root) if isinstance(root, Call) else dict(attributes(root)) if cpython.is_process(root) else {}
+        args = own.get("args", own.get("_args")) or ()
+        kwargs = own.get("kwargs", own.get("_kwargs")) or {}
+        return type(args) is tuple and any(each is value for each in (*args, *kwargs.values()))
+
+    def holder(self) -> tuple[str, str] | None:
+        """Return the user's class and attribute that hold the object, directly or in plain containers."""
+        for i in range(len(self.chain) - 1, -1, -1):
+            step = self.steps[i]
+            parent = self.chain[i - 1][1] if i else self.leaf.root
+            if step[0] == "attribute" and not isinstance(parent, Call) and not str(step[1]).startswith("__"):
+                if kinds.is_users(type(parent)) and not isinstance(parent, BaseException):
+                    return kinds.type_name(type(parent)), str(step[1])
+                return None
+            if step[0] not in ("item", "element", "key"):
+                return None
+        return None
+
+    def holder_class(self) -> type | None:
+        """Return the innermost class of the user's that holds the object."""
+        for i in range(len(self.chain) - 1, -1, -1):
+            parent = self.chain[i - 1][1] if i else self.leaf.root
+            t = type(parent)
+            if not isinstance(parent, (Call, types.MethodType)) and kinds.is_users(t):
+                return t
+        return None
+
+    def set_at(self) -> tuple[Place | None, list[str]]:
+        """Return where the source put the object where it is, with the other candidates as evidence."""
+        extra = self.files()
+        found: list[Place] = []
+        said = "set at"
+        for i in range(len(self.chain) - 1, -1, -1):
+            step, obj = self.chain[i]
+            parent = self.chain[i - 1][1] if i else self.leaf.root
+            ours = isinstance(parent, Call) or (cpython.is_process(parent) and step[1] in cpython.PROCESS_FIELDS)
+            if step[0] == "attribute" and not ours and type(parent) is not types.MethodType:
+                found = places.attribute_places(parent, str(step[1]), obj, extra)
+                if found:
+                    break
+            held = places.names_in_callers(obj) if not isinstance(obj, (tuple, types.MethodType)) else []
+            if held:
+                found = [place for _, place in held]
+                said = f"`{held[0][0]}`, set at"
+                break
+            if step[0] == "item" and type(step[1]) is str:
+                found = places.item_places(parent, step[1], obj, extra)
+                if found:
+                    break
+            if step[0] == "attribute" and not str(step[1]).startswith("__") and kinds.is_users(type(parent)):
+                break
+        maker = places.maker_of(self.obj)
+        if not found and maker is not None:
+            return maker.place, [f"made by `{maker.place.function.rpartition('<locals>.')[2]}` at "
+                                 f"{maker.place.file}:{maker.place.line}: {maker.place.source}"]  # fmt: skip
+        evidence = []
+        if len(found) > 1:
+            evidence = [f"{'or ' if n else ''}{said} {p.file}:{p.line}: {p.source}" for n, p in enumerate(found[:6])]
+        elif found:
+            evidence = [f"{said} {found[0].file}:{found[0].line}: {found[0].source}"]
+        held_by = self.holder_class()
+        if held_by is not None:
+            definition = places.class_definition(held_by)
+            if definition is not None:
+                where = f"{definition.place.file}:{definition.place.line}"
+                evidence.append(f"`{kinds.type_name(held_by)}` is defined at {where}")
+                if not found:
+                    return definition.place, evidence
+        return (found[0] if found else None), evidence
+
+    def files(self) -> list[str]:
+        """Return the files that may say where something was set: those of the target and of the user's classes."""
+        root = self.root
+        target = root.target if isinstance(root, Call) else None
+        if cpython.is_process(root):
+            target = object.__getattribute__(root, "__dict__").get("_target")
+        out = []
+        code = places.code_of(getattr(target, "func", target) if type(target).__name__ == "partial" else target)
+        if code is not None and owner(code.co_filename) == "user":
+            out.append(os.path.abspath(code.co_filename))
+        for _, obj in self.chain:
+            file = places.module_file(text_attribute(type(obj), "__module__"))
+            if file is not None and owner(file) == "user":
+                out.append(file)
+        return list(dict.fromkeys(out))
+
+
+def leaf_text(leaf: Leaf) -> str:
+    """Return what a leaf is, in a few words."""
+    obj = leaf.obj
+    if leaf.kind == "name":
+        what = "a class" if isinstance(obj, type) else "a function"
+        name = qualname(obj)
+        return f"{what} that cannot be imported, {name}"
+    return noun_of(obj)
+
+
+def noun_of(obj: object) -> str:
+    """Return what an object is: its kind, and its type unless the kind says it."""
+    kind, name = kinds.kind_of(obj), type_text(obj)
+    if kind is None:
+        return f"{with_article(name)} object"
+    return kind.noun if name in kind.noun else f"{kind.noun} ({name})"
+
+
+def type_text(obj: object) -> str:
+    """Return the name of an object's type."""
+    return kinds.type_name(type(obj))
+
+
+def with_article(noun: str) -> str:
+    """Return a noun with its indefinite article."""
+    return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
+
+
+def one_line(error: BaseException) -> str:
+    """Return type and message of an exception, without addresses."""
+    try:
+        text = re.sub(r" at 0x[0-9a-fA-F]+", "", " ".join(str(error).split()))
+    except Exception:
+        text = ""
+    name = type(error).__name__
+    text = text if len(text) <= 200 else text[:190] + "..."
+    return (f"{name}: {text}" if text else name).rstrip(".")

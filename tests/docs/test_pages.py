@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -161,6 +162,18 @@ def test_settings_can_be_read():
     tomllib = pytest.importorskip("tomllib", reason="3.11 and newer can read TOML")
     for block in of_language("toml"):
         tomllib.loads("\n".join(block.lines))
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="Python 3.14 adds notes")
+def test_notes_of_python_3_14(tmp_path):
+    """The comparison quotes what Python 3.14 says."""
+    workshop = refresh.Workshop(str(tmp_path))
+    page = [block for name, block in BLOCKS if name == "docs/comparison.md"]
+    for block in page:
+        if block.file:
+            workshop.write(block.file, block.lines)
+    (quoted,) = [block.lines for block in page if block.language == "text"]
+    assert workshop.run("python start.py")[-len(quoted) :] == quoted
 
 
 # -- coverage ----------------------------------------------------------------------------------------------------------

@@ -189,3 +189,16 @@ def test_a_difference_is_told_where_nothing_else_is_a_cause():
     assert [each.code for each in explain.explain(given)] == ["SM108"]
     lock = threading.Lock()
     assert differing(lock, lock) == []
+
+
+def test_objects_get_back_what_they_held():
+    """So that a copy of the process can pickle them again."""
+    obj = Drops()
+    seen = sent.before(SPAWN.Process(target=work, args=(obj,)))
+    pickle.dumps(obj)
+    (change,) = sent.changes(seen)
+    (found,) = copying.taken([change])
+    assert (found.code, found.level, found.path) == ("SM108", "cause", "args[0].connections")
+    sent.restore(seen)
+    assert vars(obj) == {"connections": {"a": 1}, "name": "n"}
+    assert list(sent.changes(seen)) == []

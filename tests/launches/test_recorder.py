@@ -548,3 +548,21 @@ def test_process_of_a_plugins_hook_is_not_the_tests(name, recorded, tmp_path):
         names["call"](names[name], functools.partial(names["start"], process))
         process.join()
     assert len(leg.record.launches) == recorded
+
+
+@pytest.mark.skipif("spawn" not in METHODS, reason="no spawn on this platform")
+def test_a_failure_that_repeats_itself_is_diagnosed_once(monkeypatch):
+    """As hypothesis repeats it: the same line, the same code, the same error."""
+    from pytest_startmethod.causes import pickling
+
+    calls = []
+    diagnose = pickling.diagnose
+    monkeypatch.setattr(pickling, "diagnose", lambda *args, **more: calls.append(1) or diagnose(*args, **more))
+    with Leg("spawn") as leg:
+        for _ in range(3):
+            with pytest.raises(Exception, match=r"pickle|lambda") as caught:
+                multiprocessing.Process(target=lambda: None).start()
+            assert failure_of(caught.value) is leg.record.failures[0]
+            assert vars(caught.value) == {}
+    assert calls == [1]
+    assert [launch.findings[0].code for launch in leg.record.launches] == ["SM101"] * 3

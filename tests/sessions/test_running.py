@@ -317,6 +317,65 @@ def test_prediction_under_fork_alone(session):
     assert "  fix: move `local` out of `test_local` to module level" in outcome.lines
 
 
+EMPTIES = """
+import multiprocessing
+import os
+import threading
+
+import pytest
+
+pytestmark = pytest.mark.startmethods("fork")
+CALLS = []
+
+
+class Job:
+    def __init__(self):
+        self.lock, self.data = threading.Lock(), [1]
+
+    def __getstate__(self):
+        CALLS.append(os.getpid())
+        print("pickling")
+        state = self.__dict__
+        del state["data"]
+        return state
+
+
+def work(job, answers):
+    answers.send((job.data, CALLS, len(multiprocessing.active_children())))
+
+
+@pytest.fixture
+def forks():
+    seen = []
+    os.register_at_fork(before=lambda: seen.append(os.getpid()) if os.getpid() == me else None)
+    me = os.getpid()
+    return seen
+
+
+def test_a(forks, capfd):
+    job = Job()
+    answer, answers = multiprocessing.Pipe()
+    process = multiprocessing.Process(target=work, args=(job, answers))
+    process.start()
+    answers.close()
+    assert answer.recv() == ([1], [], 0)
+    with pytest.raises(EOFError):
+        answer.recv()
+    process.join()
+    assert len(forks) == 1
+    assert (job.data, CALLS, multiprocessing.active_children()) == ([1], [], [])
+    assert capfd.readouterr().out == ""
+"""
+
+
+def test_a_pre_check_that_runs_the_users_code_is_seen_by_nobody(session):
+    """It runs in a copy of the child: no state, output, fork, process or end of a pipe of it is in parent or child."""
+    outcome = session.file(test_a=EMPTIES).run("--start-methods-precheck=error")
+    reason = outcome.reasons["test_a.py::test_a[fork]"]
+    assert "pre-check: what this test starts under fork would not start under spawn" in reason
+    assert "SM103 unpicklable-object: args[0].lock" in outcome.out
+
+
 def test_precheck_error_fails_the_fork_leg(session):
     """Command line beats ini: an unpicklable launch fails its fork leg, with the finding as the reason."""
     outcome = session.file(test_a=LOCAL).run("--start-methods=fork", "--start-methods-precheck=error")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ..child import copied
@@ -23,6 +23,11 @@ def changed(evidence: Evidence) -> list[Finding]:
         return []
     words = _words(evidence)
     return [_changed(each, words) for launch in evidence.launches for each in launch.changed]
+
+
+def taken(changes: Iterable[Changed]) -> tuple[Finding, ...]:
+    """Return what pickling takes from the parent's objects altogether, whatever reads it."""
+    return tuple(_changed(each, frozenset([each.attribute])) for each in changes if each.after is None)
 
 
 def _changed(each: Changed, words: frozenset[str]) -> Finding:

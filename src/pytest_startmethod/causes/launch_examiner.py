@@ -16,6 +16,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from multiprocessing.process import BaseProcess
 from types import FrameType
@@ -43,6 +44,7 @@ _MOST_COPIES: Final = 20
 """So many launches of a leg are looked at in a copy; launches alike count once."""
 _COPY_SECONDS: Final = 20.0
 _DIAGNOSIS_SECONDS: Final = 10.0
+_RAN_AGAIN = "its pickling methods were called once more, to find this"
 _clock = time.monotonic
 
 
@@ -212,6 +214,8 @@ class LaunchExaminer:
                     record.pending.append(Pending(path, take))
                     return
             found = _why_not(obj, error, task=task)
+        if runs_user_code:
+            found = tuple(replace(each, evidence=(*each.evidence, _RAN_AGAIN)) for each in found)
         failure.findings = placed(found, failure.place)
 
     def _look_for_fork_locks(self, record: LegRecord, launch: Launch, process: BaseProcess) -> None:
@@ -275,7 +279,15 @@ def _predict(reference: Callable[[], BaseProcess | None], package: str, loads: b
     process = reference()
     assert process is not None
     with cpython.pickling_as(package):
-        found = _why_not(process, None, allow=True)
+        seen = sent.before(process)
+        error = dry_run.dry_run(process, allow_fork_primitives=True).error
+        changes = tuple(sent.changes(seen))
+        sent.restore(seen)  # the search for the place asks the same methods again
+        if error is not None:
+            return _as_dicts(_why_not, process, error, allow=True)
+        from . import copying
+
+        found = copying.taken(changes)
         if not found and loads:
             from . import call
 

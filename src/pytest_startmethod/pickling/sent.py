@@ -86,6 +86,16 @@ def changes(seen: list[_Before]) -> Iterator[Changed]:
             yield _changed(each, name, short(described), None if after is None else short(after))
 
 
+def restore(seen: list[_Before]) -> None:
+    """Give objects back what they held; only in a copy of the user's process."""
+    for each in seen:
+        held = {name: value for name, (value, _) in each.held.items()}
+        if type(getattr(each.obj, "__dict__", None)) is dict:
+            vars(each.obj).clear()
+        for name, value in held.items():
+            object.__setattr__(each.obj, name, value)
+
+
 def _changed(each: _Before, name: str, ours: str, after: str | None) -> Changed:
     cls = type(each.obj)
     owner, function = values.class_attribute(cls, each.method)

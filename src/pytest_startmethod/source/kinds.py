@@ -34,6 +34,7 @@ class Kind:
 
 _LOCK = Kind("a lock", "create the lock in the child, or share one made by multiprocessing's own Lock", False)
 _FILE = Kind("an open file", "pass the path and re-open the file in the child")
+_REQUEST = Kind("a request object", "pass the plain values of the request that the child needs")
 _LOOP = Kind("an event loop", "make the loop in the child, with asyncio.run")
 _DATABASE = Kind("a database connection", "pass the address or path and connect again in the child")
 _APP = Kind(
@@ -286,6 +287,8 @@ def kind_of(obj: object) -> Kind | None:
         kind = _BY_NAME.get(_name(cls))
         if kind is not None:
             return kind
+        if _name(cls)[1].endswith("Request") and not is_users(cls):
+            return _REQUEST  # it reads like a file
     if t is types.FunctionType or type in _mro(t) or is_users(t) or _transparent(t):
         return None
     names = frozenset(name for cls in _mro(t)[:-1] for name in type.__getattribute__(cls, "__dict__"))

@@ -16,7 +16,8 @@ from ..child.differences import short
 from ..child.values import module_of
 from ..model.evidence import Evidence
 from ..model.finding import Fact, Finding, finding_at, source_fact, values
-from ..model.observed import Difference, Observed, Seen
+from ..model.observed import Difference, Observed, Seen, Where, Write
+from ..model.patched import Patched
 from ..source.callers import owner, package_of, user_files
 from ..source.setters import Setter, setters, uses_of
 from ..state import observing
@@ -186,7 +187,7 @@ def value(each: Difference, observed: Observed, context: Context) -> Ranked:
     where = best_place(read, context)
     message = (
         f"{_kind(code, by)}{what} is {short(each.ours)} in the parent and {short(each.theirs)} in a fresh child; "
-        f"{reader(where)} reads it"
+        f"{_reads(each, where)}"
     )
     if each.ours[0] == "l":
         message = (
@@ -195,24 +196,40 @@ def value(each: Difference, observed: Observed, context: Context) -> Ranked:
         fix = f"call {binding.names[-1]}.cache_clear() in the test before the process starts, if that matters"
     if is_note and written is not None:
         fix = f"if it is more than a cache or a counter, {fix}"
-    evidence: list[str | Fact] = [*values(what, short(each.ours), short(each.theirs)), at("read", where)]
-    if read.inner is not None and (read.inner.file, read.inner.line) != (where.file, where.line):
-        evidence.append(at("by way of", read.inner))
-    if is_note and written is not None:
-        evidence.append(at("written", written.where, "the code itself"))
-    if patch is not None and patch.place is not None:
-        evidence.append(source_fact("parent", "set", patch.place, patch.by))
-    else:
-        for setter in set_at[:3]:
-            evidence.append(source_fact("parent", "set", setter.place, setter.by.removeprefix("assignment")))
-    if each.others:
-        evidence.append(Fact("child", "also different", ", ".join(path + other for other in each.others[:4])))
+    evidence = _facts(each, what, where, written if is_note else None, [patch] if patch is not None else set_at)
     finding = finding_at(code, path, place_of(where), message, evidence, fix, "note" if is_note else "cause")
     touched = is_touched(where, context) or (read.inner is not None and is_touched(read.inner, context))
     own = any(setter.place.file in context.tests for setter in set_at)
     guessed = read.depth >= GUESSED
     unset = patch is None and by is None and not own
     return Ranked(finding, Weight(is_note, not touched, guessed, unset, not own, read.depth))
+
+
+def _reads(each: Difference, where: Where) -> str:
+    """Return who reads it, and which attribute where the object computes that: ``settings.FEATURE``."""
+    name = each.binding.names[-1]
+    found = re.search(rf"\b{re.escape(name)}\.([A-Za-z_]\w*)(?!\w*\()", place_of(where).source)
+    if found is None or found[1] in each.inner or each.inner == "" or found[1] in vars(type):
+        return f"{reader(where)} reads it"
+    return f"{reader(where)} reads {name}.{found[1]}, which comes from there"
+
+
+def _facts(
+    each: Difference, what: str, where: Where, written: Write | None, set_by: Sequence[Setter | Patched]
+) -> list[str | Fact]:
+    """Return both values, where it is read and written, and what set it."""
+    binding, read = each.binding, each.binding.read
+    found: list[str | Fact] = [*values(what, short(each.ours), short(each.theirs)), at("read", where)]
+    if read.inner is not None and (read.inner.file, read.inner.line) != (where.file, where.line):
+        found.append(at("by way of", read.inner))
+    if written is not None:
+        found.append(at("written", written.where, "the code itself"))
+    for setter in set_by[:3]:
+        if setter.place is not None:
+            found.append(source_fact("parent", "set", setter.place, setter.by.removeprefix("assignment")))
+    if each.others:
+        found.append(Fact("child", "also different", ", ".join(binding.path + other for other in each.others[:4])))
+    return found
 
 
 def _replacing(each: Difference) -> str:

@@ -307,13 +307,13 @@ PATCHES = """
 def test_a_patch_that_no_code_was_seen_to_read_is_told_only_if_it_is_confirmed(session):
     """The library reads it. Legs that fail alike are not run again, and it is said of them, too."""
     session.file(test_a=PATCHES, encode="import json\n\ndef encode(value):\n    return json.dumps(value)\n")
-    outcome = session.run("--tb=short")
+    outcome = session.run("--tb=short", "-v")
     path = "json.encoder.JSONEncoder.default"
     said = f"confirmed: the test passes under spawn when {path} reaches the child"
     below, _, summary = outcome.out.partition("= start methods =")
     assert said in " ".join(below.split())
-    assert below.count("- start method spawn: SM303 patch-lost -") == 5
-    assert "SM303 patch-lost: 5 legs of 5 tests (spawn)" in summary
+    assert below.count("- SM303 patch-lost (confirmed under spawn) -") == 5
+    assert "SM303 patch-lost, 5 tests fail (confirmed)" in summary
     assert f"  test_a.py:14: {path}" in summary
     assert summary.count("SM303") == 1
     assert "time." not in summary
@@ -406,7 +406,7 @@ def test_what_does_not_load_by_value_either_is_neither_confirmed_nor_cleared(ses
         """
     )
     outcome = session.run()
-    assert "SM202 name-missing-in-child: 1 leg of 1 test (spawn)" in outcome.lines
+    assert "SM202 name-missing-in-child, 1 test fails" in outcome.lines
     assert "cleared: " not in outcome.out
     assert "confirmed: " not in outcome.out
 

@@ -14,8 +14,8 @@ from pytest_startmethod.model.finding import (
     Fact,
     Finding,
     finding_at,
+    is_secret,
     relative,
-    section_lines,
     source_fact,
     values,
 )
@@ -68,10 +68,10 @@ def test_paths_are_relative_to_the_root_and_no_others_are_touched(root, text, to
 
 def test_files_below_the_root_are_relative() -> None:
     """In the place, the message and the evidence; other files keep their whole name."""
-    lines = section_lines(finding(evidence=("set at /home/me/proj/a.py:1: x", "or /home/you/b.py:2")), "/home/me/proj")
+    lines = finding(evidence=("set at /home/me/proj/a.py:1: x", "or /home/you/b.py:2")).section_lines("/home/me/proj")
     assert lines[1] == "  pkg/store.py:7"
     assert lines[4:6] == ["  set at a.py:1: x", "  or /home/you/b.py:2"]
-    assert section_lines(finding(), "/home/me/proj/")[1] == "  pkg/store.py:7"
+    assert finding().section_lines("/home/me/proj/")[1] == "  pkg/store.py:7"
 
 
 def test_parts_that_are_not_known_are_left_out() -> None:
@@ -93,7 +93,7 @@ def test_what_an_experiment_said() -> None:
 def test_no_line_is_too_wide() -> None:
     """Long texts wrap, and go on indented; a word that cannot be broken stays whole."""
     long = finding(message="word " * 100, evidence=("fact " * 60,), fix="x" * 100 + " " + "do " * 60)
-    lines = section_lines(long)
+    lines = long.section_lines()
     assert all(len(line) <= WIDTH or "x" * 100 in line for line in lines)
     assert "    " + "x" * 100 in lines
 
@@ -138,3 +138,22 @@ def test_the_catalogue_is_complete() -> None:
         for sentence in (CAUSES[code].what, CAUSES[code].why_fork):
             assert sentence
             assert not sentence.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("path", "secret"),
+    [
+        ("settings.API_TOKEN", True),
+        ("os.environ['PGPASSWORD']", True),
+        ("settings.SECRET_KEY", True),
+        ("db.pwd", True),
+        ("args[0].apiKey", True),
+        ("settings.KEYBOARD", False),
+        ("secrets.path", False),
+        ("target", False),
+        ("", False),
+    ],
+)
+def test_names_of_secrets(path, secret) -> None:
+    """The last name in a path decides."""
+    assert is_secret(path) is secret

@@ -39,7 +39,6 @@ KNOWN_IMPORTS = {
     "child/replayer.py: child imports experiments",
     "experiments/verifying.py: experiments imports pytest",
     "model/backends.py: model imports pytest",
-    "session/report_files.py: session imports top",
 }
 KNOWN_LONG_FILES = {
     "_compat/pytest.py",

@@ -5,11 +5,16 @@ from __future__ import annotations
 import re
 import shutil
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import pytest
 
 from builders import finding, leg, model
-from pytest_startmethod.model.finding import Finding
+from pytest_startmethod.model.codes import CAUSES
+from pytest_startmethod.model.finding import Finding, source_fact, values
+from pytest_startmethod.model.place import Place
+from pytest_startmethod.report import document
+from pytest_startmethod.report.links import Links
 
 pytest.importorskip("jinja2", reason="Jinja2 is not installed: the extra html")
 
@@ -66,14 +71,22 @@ def test_page_is_whole_and_loads_nothing(source):
         )
     )
     read = page(text)
-    assert read.loads == []
+    assert not [each for each in read.loads if not each.startswith(("https://pytest-startmethod.", "vscode://"))]
+    assert not any(tag in ("img", "iframe", "object") or "src" in values for tag, values in read.tags)
     assert len(read.ids) == len(set(read.ids))
-    assert "://" not in text
     assert "default-src 'none'" in text
-    assert not any(tag == "img" for tag, _ in read.tags)
     assert sum(tag == "script" for tag, _ in read.tags) == 1
     assert "{{ 7 * 7 }}" in text
     assert "49" not in re.sub(r"<style>.*</style>", "", text, flags=re.DOTALL)
+
+
+def causes(built):
+    """Return what is shown of each cause, by section."""
+    return [each for _, codes in html.view(built)["sections"] for code in codes for each in code["causes"]]
+
+
+def sides(entry):
+    return {each["title"].partition(" (")[0]: each for each in entry["sides"]}
 
 
 def test_finding_has_parent_and_child_side_by_side(source):
@@ -91,6 +104,7 @@ def test_finding_has_parent_and_child_side_by_side(source):
         "error": "TypeError: cannot pickle '_thread.lock' object",
         "worker": False,
     }
+    defined = source_fact("parent", "defined", Place(str(source / "cache.py"), 3))
     broken = Finding(
         "SM103",
         "unpicklable-object",
@@ -99,60 +113,112 @@ def test_finding_has_parent_and_child_side_by_side(source):
         str(source / "cache.py"),
         6,
         "`Cache.lock` is a lock",
-        evidence=(f"`Cache` is defined at {source}/cache.py:3", "the child would need one of its own"),
+        evidence=(str(defined), "the child would need one of its own"),
         fix="make it in the child",
+        facts=(defined,),
     )
     built = model(leg("fork"), leg("spawn", "failed", findings=(broken,), launches=(launch,)), root=source)
-    (entry,) = html.view(built)["causes"]
-    parent, child = entry["sides"]["parent"], entry["sides"]["child"]
-    assert [(each["label"], each["file"], each["line"]) for each in parent.places] == [
+    (entry,) = causes(built)
+    shown = sides(entry)
+    parent, child, neither = shown["In the parent"], shown["In the child"], shown[""]
+    assert [(each["label"], each["file"], each["line"]) for each in parent["places"]] == [
         ("the process is started here", "cache.py", 13),
-        ("this is what it is about; line 3: `Cache` is defined", "cache.py", 6),
+        ("this is about; line 3: defined here", "cache.py", 6),
     ]
-    assert [number for number, meant, _ in parent.places[1]["lines"] if meant] == [3, 6]
-    assert parent.facts[:2] == ["pkg.work(<cache.Cache>)", "started in the fixture 'server'"]
-    assert child.facts == [
-        "no child: start() raised TypeError: cannot pickle '_thread.lock' object",
-        "the child would need one of its own",
-    ]
+    assert [number for number, meant, _ in parent["places"][1]["lines"] if meant] == [3, 6]
+    assert parent["facts"] == ["runs pkg.work(<cache.Cache>)", "started in the fixture 'server'"]
+    assert child["facts"] == ["no child: start() raised TypeError: cannot pickle '_thread.lock' object"]
+    assert neither["facts"] == ["the child would need one of its own"]
     assert entry["passed_under"] == "fork"
     text = html.text(built)
     assert '<span class="k">class</span>' in text  # Pygments has seen it
     assert "&lt;b&gt;A cache." in text
 
 
-@pytest.mark.parametrize(
-    ("message", "parent", "child"),
-    [
-        ("s.DEBUG is True in the parent and False in a fresh child; read reads it", ("s.DEBUG", "True"), "False"),
-        (
-            "the patch (monkeypatch) is lost: s.now is function f (t.py:15) in the parent and function now (s.py:3) in "
-            "a fresh child; read reads it",
-            ("s.now", "function f (t.py:15)"),
-            "function now (s.py:3)",
-        ),
-        (
-            "os.environ['A'] is 'b' in the parent and missing in a forkserver child: the server",
-            ("os.environ['A']", "'b'"),
-            "missing",
-        ),
-    ],
-)
-def test_values_of_state_stand_on_their_sides(source, message, parent, child):
-    """What is read, in the child; what set it, in the parent."""
+def test_values_of_state_stand_on_their_sides(source):
+    """What is read, in the child; what set it, in the parent. Nothing is told twice."""
     read, made = (
-        f"read at {source}/cache.py:1: import threading",
-        f"set by monkeypatch at {source}/cache.py:6: self.lock",
+        source_fact(side, label, Place(f"{source}/cache.py", line), about)
+        for side, label, line, about in (
+            ("child", "read", 1, ""),
+            ("parent", "set", 6, "monkeypatch"),
+        )
     )
-    broken = Finding("SM303", "patch-lost", "cause", "s.now", f"{source}/cache.py", 1, message, (read, made), "fix")
+    facts = (*values("s.now", "function f (t.py:15)", "function now (s.py:3)"), read, made)
+    broken = Finding(
+        "SM303",
+        "patch-lost",
+        "cause",
+        "s.now",
+        f"{source}/cache.py",
+        1,
+        "differs",
+        (str(read), str(made)),
+        "fix",
+        None,
+        facts,
+    )
     built = model(leg("spawn", "failed", findings=(broken,), message="assert 1 == 2"), root=source)
-    (entry,) = html.view(built)["causes"]
-    sides = entry["sides"]
-    assert sides["parent"].value == parent
-    assert sides["child"].value == (parent[0], child)
-    assert [(each["label"], each["line"]) for each in sides["parent"].places] == [("set by monkeypatch", 6)]
-    assert [(each["label"], each["line"]) for each in sides["child"].places] == [("in the child", 1)]
-    assert sides["parent"].facts == sides["child"].facts == []  # the source is there to be seen
+    (entry,) = causes(built)
+    shown = sides(entry)
+    assert set(shown) == {"In the parent", "In the child"}
+    parent, child = shown["In the parent"], shown["In the child"]
+    assert parent["values"] == [("s.now", "function f (t.py:15)")]
+    assert child["values"] == [("s.now", "function now (s.py:3)")]
+    assert [(each["label"], each["line"]) for each in parent["places"]] == [("set by monkeypatch here", 6)]
+    assert [(each["label"], each["line"]) for each in child["places"]] == [("read here", 1)]
+    assert parent["facts"] == child["facts"] == []  # the source is there to be seen
+
+
+def test_causes_stand_under_their_code_with_what_it_is(source):
+    """One object's leaves are one cause, and a consequence stands within it."""
+    lock, log = (
+        finding("SM103", "unpicklable-object", "a._lock", 3),
+        finding("SM103", "unpicklable-object", "a._log", 4),
+    )
+    hang = finding("SM403", "hang", "", 9, because_of="SM103 a._lock")
+    built = model(leg("spawn", "failed", findings=(lock, log, hang)), root=source)
+    ((_, (code,)), _) = html.view(built)["sections"]
+    assert (code["code"], code["what"]) == ("SM103", CAUSES["SM103"].what)
+    (cause,) = code["causes"]
+    assert [(each["code"], each["path"]) for each in cause["parts"]] == [("SM103", "a._log"), ("SM403", "")]
+    text = html.text(built)
+    page(text)
+    assert "and so: SM403 hang" in text
+    assert 'href="https://pytest-startmethod.readthedocs.io/en/latest/causes/SM103/"' in text
+
+
+def test_headings_are_in_order(source):
+    """No level is left out, so that a screen reader can walk them."""
+    built = model(leg("fork"), leg("spawn", "failed", findings=(finding(),)), leg("fork", test="b"), root=source)
+    levels = [int(tag[1]) for tag, _ in page(html.text(built)).tags if re.fullmatch(r"h[1-6]", tag)]
+    assert levels[0] == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+
+
+def test_head_says_what_was_run():
+    """Project, command, time and versions."""
+    built = {**model(leg()), "command": ["pytest", "-x"], "started": "2026-01-31T12:00:00+0100", "duration": 1.25}
+    text = " ".join(html.text(built).split())
+    assert "<h1>project <span>under fork, spawn</span></h1>" in text
+    assert "<code>pytest -x</code>" in text
+    assert "2026-01-31 12:00</time>, 1.2 s, Python 3.12.1 on linux (default: <code>fork</code>)" in text
+
+
+def test_places_lead_to_the_commit_or_to_an_editor():
+    built = model(leg("spawn", "failed", findings=(finding(),)))
+    assert 'href="vscode://file/project/tests/test_a.py:7"' in html.text(built)
+    github = {"GITHUB_REPOSITORY": "me/proj", "GITHUB_SHA": "abc", "GITHUB_WORKSPACE": "/project"}
+    text = html.text(built, Links.of(github, "/project"))
+    assert 'href="https://github.com/me/proj/blob/abc/tests/test_a.py#L7"' in text
+
+
+def test_a_failure_has_its_traceback():
+    """As pytest prints it, escaped."""
+    failed = leg("spawn", "failed")
+    session = document.Session("/project", "3.12.1", "linux", "fork", ("spawn",), "1")
+    text = html.text(document.build([failed], session, failures={failed.nodeid: "E   <lambda>"}))
+    assert '<pre class="failure" tabindex="0">E   &lt;lambda&gt;</pre>' in text
 
 
 def test_source_that_is_gone_leaves_its_place(tmp_path):
@@ -265,27 +331,35 @@ def test_in_a_browser(session, browser):
     def shown(selector):
         return [each.text.splitlines()[0] for each in css(selector) if each.is_displayed()]
 
-    assert shown("tr.test") == ["test_lambda", "test_fine", "test_nothing"]
-    assert shown(".cause .name") == ["local-function", "vacuous"]
+    def tests():
+        return shown("tr.test > th")
+
+    assert tests() == ["test_lambda", "test_fine", "test_nothing"]
+    assert shown(".codehead h3") == ["SM101 local-function", "SM501 vacuous"]
 
     (chip,) = css('.chip[data-verdict="needs-fork"]')
     chip.click()
     assert chip.get_attribute("aria-pressed") == "true"
-    assert shown("tr.test") == ["test_lambda"]
-    assert shown(".cause .name") == ["local-function"]
+    assert tests() == ["test_lambda"]
+    assert shown(".codehead h3") == ["SM101 local-function"]
     assert css("#shown")[0].text == "1 of 3 tests"
     css('button[type="reset"]')[0].click()
     css('.chip[data-code="SM501"]')[0].click()
-    assert shown("tr.test") == ["test_nothing"]
+    assert tests() == ["test_nothing"]
+    assert [each.text for each in css(".tile .number")] == ["0", "0", "1"]  # the counts follow the filter
+    assert browser.execute_script("return location.hash") == "#?code=SM501"
+    browser.get(f"{url}#?q=test_fine")
+    browser.refresh()
+    assert tests() == ["test_fine"]  # the filter is in the address
     css('button[type="reset"]')[0].click()
     css("#text")[0].send_keys("test_fine")
-    assert (shown("tr.test"), shown(".cause .name")) == (["test_fine"], [])
+    assert (tests(), shown(".codehead h3")) == (["test_fine"], [])
     css('button[type="reset"]')[0].click()
-    assert len(shown("tr.test")) == 3
+    assert len(tests()) == 3
 
     (link,) = [each for each in css(".codes a") if each.text == "SM101"]
     link.click()
-    (cause,) = [each for each in css("details.cause") if each.get_attribute("open")]
+    cause = next(each for each in css("details.cause") if each.get_attribute("open"))
     assert cause.find_element("css selector", ".fix").text.startswith("Fix replace the lambda by a function")
     left, right = cause.find_elements("css selector", ".side")
     assert left.find_element("css selector", ".meant .line").text.strip() == "process.start()"
@@ -301,8 +375,9 @@ def test_in_a_browser(session, browser):
     browser.execute_script("localStorage.clear()")
     browser.get(url)
     assert browser.execute_script(colour) != light
-    for summary in css("details.cause > summary"):
-        summary.click()
+    for summary in css("details:not([open]) > summary"):
+        if summary.is_displayed():
+            summary.click()
     assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
     left, right = css("details.cause[open] .side")[:2]
     assert left.rect["y"] < right.rect["y"]  # below each other
@@ -314,7 +389,7 @@ def test_in_a_browser(session, browser):
     browser.get(url)
     ActionChains(browser).send_keys("/").perform()
     assert browser.switch_to.active_element.get_attribute("id") == "text"
-    ActionChains(browser).send_keys(Keys.TAB, Keys.TAB, Keys.ENTER).perform()
+    ActionChains(browser).key_down(Keys.SHIFT).send_keys(Keys.TAB).key_up(Keys.SHIFT).send_keys(Keys.ENTER).perform()
     assert browser.switch_to.active_element.get_attribute("aria-pressed") == "true"
     errors = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
     assert errors == []
@@ -325,7 +400,7 @@ def test_without_javascript(session, browser):
     session.file(test_a=SUITE).run("--start-methods-report=report.html")
     browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
     browser.get((session.path / "report.html").as_uri())
-    assert not browser.find_element("id", "filters").is_displayed()
+    assert not browser.find_element("id", "controls").is_displayed()
+    assert not any(each.is_enabled() for each in browser.find_elements("css selector", ".tile"))
     assert not browser.find_element("id", "theme").is_displayed()
-    browser.find_element("css selector", "details.cause > summary").click()
     assert browser.find_element("css selector", "details.cause .fix").is_displayed()

@@ -8,10 +8,13 @@ import pytest
 
 from builders import finding, leg, model
 from pytest_startmethod.report import markdown
+from pytest_startmethod.report.links import Links
+
+DOCS = "https://pytest-startmethod.readthedocs.io/en/latest/causes"
 
 
 def test_report_reads():
-    """A table, the verdicts, the causes with fix and count, and folded details."""
+    """The verdicts, one table of causes, the legs, and folded details."""
     broken = finding(message="`work` is nested", evidence=("closes over: x = 1",), fix="move `work` to the module")
     text = markdown.text(
         model(
@@ -24,50 +27,45 @@ def test_report_reads():
     assert text.splitlines() == [
         "## Start methods",
         "",
+        "2 tests: **1 needs fork**, 1 vacuous. **1 test still needs fork.**",
+        "",
+        "| cause | where | tests | fix |",
+        "|---|---|---|---|",
+        f"| [SM101]({DOCS}/SM101/) local-function | `tests/test_a.py:7` `target` | 1 (1 need fork) "
+        "| move `work` to the module |",
+        "",
         "Python 3.12.1 on linux, default `fork`; ran under fork, spawn.",
         "",
-        "| method | passed | failed | vacuous |",
+        "| legs | passed | failed | vacuous |",
         "|---|---:|---:|---:|",
         "| fork | 1 | - | - |",
         "| spawn | 1 | 1 | 1 |",
         "| forkserver | - | 1 | - |",
         "",
-        "2 tests: **1 needs-fork**, 1 vacuous.",
+        "<details><summary>SM101 local-function <code>target</code>: 2 legs of 1 test (spawn, forkserver)</summary>",
         "",
-        "### Causes",
-        "",
-        "#### SM101 local-function: 2 legs of 1 test (spawn, forkserver)",
-        "",
-        "`tests/test_a.py:7`, `target`  ",
         "`work` is nested",
         "",
         "**Fix:** move `work` to the module",
         "",
-        "<details><summary>Evidence</summary>",
-        "",
         "```text",
         "closes over: x = 1",
         "```",
-        "",
-        "</details>",
-        "",
-        "<details><summary>First: <code>tests/test_a.py::test_x[spawn]</code>, and 1 more</summary>",
         "",
         "- `tests/test_a.py::test_x[spawn]`",
         "- `tests/test_a.py::test_x[forkserver]`",
         "",
         "</details>",
         "",
-        "### Notes",
+        "<details><summary>Note: SM501 vacuous: 1 leg passed without a process of the method (spawn)</summary>",
         "",
-        "#### SM501 vacuous: 1 leg passed and started nothing with the method (spawn)",
-        "",
-        "`tests/test_a.py:7`  ",
         "It cannot be imported.",
         "",
         "**Fix:** move it",
         "",
-        "Leg: `tests/test_a.py::test_y[spawn]`",
+        "- `tests/test_a.py::test_y[spawn]`",
+        "",
+        "</details>",
         "",
         "<details><summary>Tests that do not pass under every method (2)</summary>",
         "",
@@ -80,6 +78,18 @@ def test_report_reads():
     ]
 
 
+def test_places_are_links_to_the_commit_in_ci():
+    """Of GitHub or GitLab; elsewhere they are text."""
+    broken = model(leg("spawn", "failed", findings=(finding(),)))
+    github = {"GITHUB_REPOSITORY": "me/proj", "GITHUB_SHA": "abc", "GITHUB_WORKSPACE": "/"}
+    text = markdown.text(broken, Links.of(github, "/project"))
+    assert "[`tests/test_a.py:7`](https://github.com/me/proj/blob/abc/project/tests/test_a.py#L7)" in text
+    gitlab = {"CI_PROJECT_URL": "https://gl.example/p", "CI_COMMIT_SHA": "abc", "CI_PROJECT_DIR": "/project"}
+    text = markdown.text(broken, Links.of(gitlab, "/project"))
+    assert "[`tests/test_a.py:7`](https://gl.example/p/-/blob/abc/tests/test_a.py#L7)" in text
+    assert "](https://github" not in markdown.text(broken, Links.of({}, "/project"))
+
+
 def test_no_leg():
     """One sentence."""
     assert markdown.text(model()).splitlines()[-1] == "No test ran under a start method of its own."
@@ -88,7 +98,7 @@ def test_no_leg():
 def test_interrupted():
     """Said at the top."""
     text = markdown.text(model(leg(), status=2))
-    assert "**The session did not come to its end; what had run until then is here.**" in text
+    assert "**The session did not come to its end. What had run until then is here.**" in text
 
 
 NASTY = "a|b <script>x</script> ``` `` ` </details> @user *bold* [link](x) \\ \n\n# head\x1b[31m"
@@ -164,3 +174,15 @@ def test_many_are_cut():
     assert "- and 2900 more, in the JSON report" in text
     assert "And 2900 more, in the JSON report." in text
     assert len(text) < 64 * 1024
+
+
+def test_a_report_fits_into_a_comment_whatever_the_suite():
+    """Causes with long texts as well: whole blocks are left out at the end, and the table of causes is there."""
+    causes = [
+        finding(line=n, message="long " * 300, fix="`fix` " * 200, evidence=("fact " * 90,)) for n in range(1, 400)
+    ]
+    text = markdown.text(model(*(leg("spawn", "failed", test=f"t{n}", findings=(c,)) for n, c in enumerate(causes))))
+    assert len(text.encode()) <= markdown.MOST < 65_536
+    assert text.count("[SM101]") >= 100
+    assert text.count("<details>") == text.count("</details>")
+    assert text.endswith("the JSON and HTML reports have it.\n")

@@ -102,4 +102,4 @@ def test_fork_lock_asked_for_by_name_is_still_foreign(session, where_made):
     outcome = session.run()
     assert outcome.names["test_a[fork]"] == "passed"
     assert outcome.names["test_a[spawn]"] == "failed"
-    assert "SM106 foreign-primitive: 1 leg of 1 test (spawn)" in outcome.lines
+    assert "SM106 foreign-primitive, 1 test needs fork" in outcome.lines

@@ -10,7 +10,7 @@ import pytest
 
 from pytest_startmethod.model import methods as selection
 from pytest_startmethod.model.leg_result import LegResult
-from pytest_startmethod.report.results import verdict
+from pytest_startmethod.report.verdicts import verdict
 from pytest_startmethod.session.settings import Named, SettingsError, parse_marker
 
 METHODS = multiprocessing.get_all_start_methods()
@@ -271,8 +271,8 @@ def test_billiard_does_not(session):
         "test_closure[billiard:spawn]": "failed",
         "test_closure[billiard:forkserver]": "failed",
     }
-    at = out.lines.index("SM101 local-function: 2 legs of 1 test (billiard:spawn, billiard:forkserver)")
-    assert out.lines[at - 3 : at - 1] == ["billiard:forkserver        -        1", "1 test: 1 needs-fork"]
+    at = out.lines.index("SM101 local-function, 1 test needs fork")
+    assert out.lines[at - 3 : at - 1] == ["billiard:forkserver        -        1", "1 test needs fork"]
     assert out.lines[at + 1] == "  test_a.py:10: target"
     assert "predicted" not in out.out
 

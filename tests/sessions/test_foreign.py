@@ -40,7 +40,7 @@ def summary(out):
 
 def block(out):
     lines = summary(out)
-    start = next((n for n, line in enumerate(lines) if line.startswith("not exercised")), len(lines))
+    start = next((n for n, line in enumerate(lines) if line.startswith("not affected")), len(lines))
     return lines[start:]
 
 
@@ -71,17 +71,18 @@ def test_os_fork_alone_is_vacuous(session):
     assert out.names == {"test_forks[spawn]": "passed"}
     assert summary(out) == [
         "             passed  vacuous",
-        "spawn             1        1",
+        "spawn             -        1",
         "1 test: 1 vacuous",
         "",
-        "SM502 pinned-method: 1 leg passed and started nothing with its method",
+        "SM502 pinned-method: 1 leg passed without a process of its method",
         "  started 2 processes of os.fork at test_a.py:7",
         *FIXES["os.fork"],
-        "  vacuous: test_a.py::test_forks[spawn]",
+        "  test_a.py::test_forks (spawn)",
         "",
-        "not exercised: 2 processes with a context of their own",
+        "not affected by the start method: 2 processes of 1 test",
         "  2 processes of os.fork at test_a.py:7",
         *FIXES["os.fork"],
+        "  never leave fork: test_a.py::test_forks",
     ]
 
 
@@ -163,7 +164,7 @@ def test_beside_processes_of_the_legs_own_nothing_is_vacuous(session):
     ).run()
     assert "vacuous" not in "".join(summary(out))
     assert block(out) == [
-        "not exercised: 2 processes with a context of their own",
+        "not affected by the start method: 2 processes of 1 test",
         "  2 processes with fork at test_a.py:14",
         *FIXES["context"],
     ]
@@ -191,9 +192,9 @@ def test_joblib_is_named(session):
     out = session.file(test_a=JOBLIB, test_b=JOBLIB).run()
     assert out.results == {"test_a.py::test_parallel[spawn]": "passed", "test_b.py::test_parallel[spawn]": "passed"}
     assert "outlived" not in out.out
-    assert "SM502 pinned-method: 1 leg passed and started nothing with its method" in out.lines
+    assert "SM502 pinned-method: 1 leg passed without a process of its method" in out.lines
     assert block(out) == [
-        "not exercised: tasks given to loky",
+        "not affected by the start method: tasks given to loky",
         "  tasks given to joblib's loky at test_a.py:12",
         "  tasks given to joblib's loky at test_b.py:12",
         *FIXES["joblib"],
@@ -233,7 +234,7 @@ def test_loky_imported_by_the_test_is_named(session):
     ).run()
     assert out.names == {"test_executor[forkserver]": "passed"}
     assert block(out) == [
-        "not exercised: tasks given to loky",
+        "not affected by the start method: tasks given to loky",
         "  tasks given to loky at test_a.py:13",
         *FIXES["loky"],
     ]
@@ -263,7 +264,7 @@ def test_packages_that_are_not_selected_are_named(session, package, place):
     assert out.names == {"test_a[spawn]": "passed"}
     default = "spawn" if sys.platform in ("win32", "darwin") else "fork"
     assert default == "spawn" or block(out) == [
-        "not exercised: 2 processes with a context of their own",
+        "not affected by the start method: 2 processes of 1 test",
         *(
             line
             for method in ("fork", "spawn")
@@ -339,12 +340,12 @@ def test_torch_is_named(session):
     ).run()
     assert set(out.names.values()) == {"passed"}
     assert summary(out)[5:] == [
-        "SM502 pinned-method: 1 leg passed and started nothing with its method",
+        "SM502 pinned-method: 1 leg passed without a process of its method",
         "  started 2 processes of torch.multiprocessing with spawn at test_a.py:11",
         *FIXES["torch"],
-        "  vacuous: test_a.py::test_spawn[forkserver]",
+        "  test_a.py::test_spawn (forkserver)",
         "",
-        "not exercised: 2 processes with a context of their own",
+        "not affected by the start method: 2 processes of 1 test",
         "  2 processes of torch.multiprocessing with spawn at test_a.py:11",
         *FIXES["torch"],
     ]
@@ -365,10 +366,10 @@ def test_a_long_list_is_cut(session):
         + "    fork7()\n",
     )
     lines = block(session.run())
-    assert lines[0] == "not exercised: 9 processes with a context of their own"
+    assert lines[0] == "not affected by the start method: 9 processes of 1 test"
     assert lines[1].startswith("  2 processes of os.fork at test_a.py:")
-    assert lines[7:] == ["  and 2 more places (-v)", *FIXES["os.fork"]]
-    assert len(block(session.run("-v"))) == 1 + 8 + 2
+    assert lines[7:] == ["  and 2 more places (-v)", *FIXES["os.fork"], "  never leave fork: test_a.py::test_a"]
+    assert len(block(session.run("-v"))) == 1 + 8 + 2 + 1
 
 
 def test_nothing_is_loaded_for_its_sake(session):
@@ -446,9 +447,10 @@ def test_discovery_counts_what_no_leg_can_reach(session):
     ).run("--start-methods-discover")
     assert list(out.names.values()) == ["passed"] * 3
     assert block(out)[:-1] == [
-        "not exercised: 2 processes with a context of their own",
+        "not affected by the start method: 2 processes of 2 tests",
         "  1 process with spawn at test_a.py:17",
         *FIXES["context"],
         "  1 process of os.fork at test_a.py:10",
         *FIXES["os.fork"],
+        "  never leave fork: test_a.py::test_forks",
     ]

@@ -52,10 +52,10 @@ def test_finding_with_a_code_of_its_own_is_shown_and_grouped(session):
     """It stands below the failure and in the summary like one of ours, and crosses xdist."""
     out = session.file(conftest=hook("return [finding(evidence=('a fact',))]"), test_a=FAILING).run()
     assert out.names == {"test_a[spawn]": "failed"}
-    at = out.lines.index("------------------------ start method spawn: XY001 own -------------------------")
+    at = out.lines.index("---------------------------------- XY001 own -----------------------------------")
     assert out.lines[at + 1 : at + 5] == ["  thing", "  It is so.", "  a fact", "  fix: do it"]
-    at = out.lines.index("XY001 own: 1 leg of 1 test (spawn)")
-    assert out.lines[at + 1 : at + 4] == ["  It is so.", "  fix: do it", "  first: test_a.py::test_a[spawn]"]
+    at = out.lines.index("XY001 own, 1 test fails")
+    assert out.lines[at + 1 : at + 5] == ["  thing", "  It is so.", "  fix: do it", "  first: test_a.py::test_a[spawn]"]
 
 
 def test_hook_is_told_all_that_is_known(session):
@@ -143,7 +143,7 @@ def test_broken_hook_is_one_line_and_no_error_of_the_test(session, body):
         .run(where="in-process")
     )
     assert out.names == {"test_a[spawn]": "failed"}
-    assert "OK001 own: 1 leg of 1 test (spawn)" in out.lines
+    assert "OK001 own, 1 test fails" in out.lines
     text = " ".join(" ".join(out.lines).split())
     line = 9 if body.startswith(("raise", "pytest.skip")) else 8
     assert f"pytest-startmethod: pytest_startmethod_diagnose (conftest.py:{line}): {BROKEN[body]}" in text

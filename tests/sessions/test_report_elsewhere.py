@@ -5,12 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import re
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 
 import pytest
 
 from builders import finding, leg, model
-from pytest_startmethod.report import github, pytest_html, results
-from pytest_startmethod.session import terminal
+from pytest_startmethod.report import github, junit, pytest_html
 
 SUITE = """
     import multiprocessing
@@ -78,11 +78,11 @@ def test_summary_is_where_the_user_wants_it(session, args, there):
 def test_colours_come_from_pytest(session):
     """Only where pytest has them, and the text is the same."""
     session.file(test_a=SUITE)
-    plain = session.run("--color=no", "--tb=no")
-    colourful = session.run("--color=yes", "--tb=no")
+    plain = session.run("--color=no", "--tb=no", "--no-start-methods-verify")
+    colourful = session.run("--color=yes", "--tb=no", "--no-start-methods-verify")
     assert "\x1b" not in plain.out
-    assert "\x1b[31m1 needs-fork\x1b[0m, \x1b[33m1 vacuous\x1b[0m" in colourful.out
-    assert "\x1b[1m\x1b[31mSM101 local-function\x1b[0m: 1 leg of 1 test (spawn)" in colourful.out
+    assert "\x1b[31m1 needs fork\x1b[0m, \x1b[33m1 vacuous\x1b[0m" in colourful.out
+    assert "\x1b[31m\x1b[1mSM101 local-function\x1b[0m, 1 test needs fork" in colourful.out
     without = re.sub(r"\x1b\[\d+m", "", colourful.out).splitlines()
     start, end = (
         plain.lines.index(f"{' start methods ':=^80}"),
@@ -90,39 +90,6 @@ def test_colours_come_from_pytest(session):
     )
     assert plain.lines[start:end] == without[start:end]
     assert "" not in plain.lines[start : start + 4]
-
-
-@pytest.mark.parametrize(
-    ("line", "parts"),
-    [
-        ("SM103 unpicklable-object: 2 legs", [("SM103 unpicklable-object", ("bold", "red")), (": 2 legs", ())]),
-        ("SM101 x: predicted for spawn", [("SM101 x", ("bold", "yellow")), (": predicted for spawn", ())]),
-        ("SM501 vacuous: 2", [("SM501 vacuous", ("bold", "yellow")), (": 2", ())]),
-        ("  fix: it", [("  fix:", ("bold",)), (" it", ())]),
-        ("  passed by value", [("  passed by value", ())]),
-    ],
-)
-def test_painted(line, parts):
-    """Code and name are bold; red for what failed, yellow for what did not."""
-    assert list(terminal.painted(line)) == parts
-
-
-def test_painted_tables():
-    """Words have the colours that pytest gives them."""
-    line = "3 tests: 1 passes, 2 needs-fork, 1 fails under forkserver only, 4 vacuous"
-    assert [part for part in terminal.painted(line) if part[1]] == [
-        ("1 passes", ("green",)),
-        ("2 needs-fork", ("red",)),
-        ("1 fails under forkserver only", ("red",)),
-        ("4 vacuous", ("yellow",)),
-    ]
-    assert "".join(text for text, _ in terminal.painted(line)) == line
-    head = "             passed   failed  vacuous"
-    assert [part for part in terminal.painted(head) if part[1]] == [
-        ("passed", ("green",)),
-        ("failed", ("red",)),
-        ("vacuous", ("yellow",)),
-    ]
 
 
 # -- JUnit -------------------------------------------------------------------------------------------------------------
@@ -147,7 +114,7 @@ def test_junit_has_properties_of_each_leg(session):
 
 def test_flaky_leg_says_so_in_junit():
     """Beside what else there is."""
-    assert results.properties(leg(flaky=True), "/project") == [("start_method_flaky", "true")]
+    assert junit.properties(leg(flaky=True), "/project") == [("start_method_flaky", "true")]
 
 
 # -- pytest-html -------------------------------------------------------------------------------------------------------
@@ -178,10 +145,15 @@ def test_pytest_html_is_left_alone_without_legs(session):
 
 def test_extra_of_a_leg_is_escaped():
     """What a user's text says is text."""
-    extra = pytest_html.extra(leg(findings=(finding(message="<b>"),), predictions=(finding(line=9),)), "/project")
+    shown = leg(findings=(finding(message="<b>"),), predictions=(finding(line=9),))
+    extra = pytest_html.extra(shown, "/project")
     assert "&lt;b&gt;" in extra["content"]
     assert "predicted for spawn and forkserver: SM101 local-function: target" in extra["content"]
     assert pytest_html.extra(leg(), "/project") is None
+
+
+def test_extra_does_not_repeat_what_stands_below_the_failure():
+    assert pytest_html.extra(leg("spawn", "failed", findings=(finding(),)), "/project") is None
 
 
 # -- GitHub Actions ----------------------------------------------------------------------------------------------------
@@ -199,7 +171,7 @@ def test_each_cause_is_one_annotation():
         leg("spawn", "failed", findings=(broken,)),
         leg("forkserver", "failed", findings=(broken,)),
         leg("fork", predictions=(finding(line=9),), test="b"),
-        leg("spawn", vacuous=results.Finding(**{**nowhere.as_dict(), "file": None, "evidence": ()}), test="b"),
+        leg("spawn", vacuous=replace(nowhere, file=None), test="b"),
     ]
     assert annotations(*legs) == [
         "::error file=tests/test_a.py,line=7,title=SM101 local-function (start methods)::50%25 of a:b, c%0Aone%0Atwo"
@@ -217,6 +189,17 @@ def test_annotation_without_a_cause():
         "::error file=tests/test_a.py,line=3,title=no cause found (start methods)::assert 3 == 4%0D%0A::x"
         "%0Atests/test_a.py::test_x[spawn] (spawn)"
     ]
+
+
+def test_annotations_are_as_many_as_github_shows():
+    """Ten of a kind, and a line that says how many it would have dropped."""
+    legs = [leg("spawn", "failed", test=f"t{n}", findings=(finding(line=n),)) for n in range(1, 14)]
+    legs += [leg("fork", test=f"p{n}", predictions=(finding(line=n + 20),)) for n in range(11)]
+    found = annotations(*legs)
+    assert [sum(line.startswith(f"::{kind}") for line in found) for kind in ("error", "warning")] == [10, 10]
+    assert found[-1] == (
+        "start methods: 3 errors, 1 warning more: GitHub shows 10 of a kind (see --start-methods-report)"
+    )
 
 
 def test_files_are_relative_to_the_workspace():

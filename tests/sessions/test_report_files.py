@@ -6,6 +6,7 @@ import copy
 import difflib
 import json
 import os
+import re
 from importlib.resources import files
 from pathlib import Path
 
@@ -62,24 +63,6 @@ def test_vacuous_leg_says_so_and_its_finding_why():
     assert [test["legs"][method]["vacuous"] for method in ("fork", "spawn")] == [False, True]
     assert [(each["code"], each["methods"]) for each in test["findings"]] == [("SM501", ["spawn"])]
     assert test["verdict"] == "vacuous"
-
-
-def test_paths_are_relative_and_addresses_are_gone():
-    """What differs between two runs of the same suite is replaced."""
-    (test,) = build(
-        leg(
-            "spawn",
-            "failed",
-            message="Can't pickle <function <lambda> at 0x7f0a1b2c3d4e> of Thread-12 (run), pid 4711, in /project/a.py",
-            findings=(finding(evidence=("in SpawnPoolWorker-3:1", "/project/tests/x.py:3")),),
-        )
-    )["tests"]
-    assert (
-        test["legs"]["spawn"]["message"]
-        == "Can't pickle <function <lambda> at 0x...> of Thread-N (run), pid N, in a.py"
-    )
-    assert test["findings"][0]["file"] == "tests/test_a.py"
-    assert test["findings"][0]["evidence"] == ["in SpawnPoolWorker-N", "tests/x.py:3"]
 
 
 def test_workers_of_a_pool_are_one_launch():
@@ -186,13 +169,17 @@ SUITE = """
 
 
 def comparable(report):
+    """Return the report as text, without times, process ids and what of these is in the user's own texts."""
     report = copy.deepcopy(report)
+    for key in ("command", "started", "duration"):
+        del report[key]
     for test in report["tests"]:
         for each in test["legs"].values():
             del each["duration"]
             for launch in each["launches"]:
                 del launch["pid"]
-    return json.dumps(report, indent=1)
+    text = json.dumps(report, indent=1)
+    return re.sub(r"0x[0-9a-f]+|'/[^']*/test_lock\w*'|Thread-\d+", "", text)
 
 
 @pytest.mark.slow
@@ -203,7 +190,7 @@ def test_report_is_valid_and_the_same_with_xdist(session):
     report = read(session)
     assert f"start methods report: {session.path / 'report.json'}" in outcome.lines
     validate(report)
-    assert report["summary"]["verdicts"] == {"passes": 14, "needs-fork": 8, "vacuous": 2}
+    assert report["summary"]["verdicts"] == {"passes": 12, "needs-fork": 8, "xfails": 2, "vacuous": 2}
     for number in ("2", "4"):
         session.run("-n", number, "--start-methods-report=report.json", where="xdist")
         diff = difflib.unified_diff(comparable(report).splitlines(), comparable(read(session)).splitlines(), n=12)
@@ -237,8 +224,8 @@ def test_report_of_no_leg(session):
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("r.txt", "'r.txt' has no known suffix (valid: .json, .html, .md)"),
-        ("r", "'r' has no known suffix (valid: .json, .html, .md)"),
+        ("r.txt", "'r.txt' has no known suffix (valid: .json, .html, .md, .sarif)"),
+        ("r", "'r' has no known suffix (valid: .json, .html, .md, .sarif)"),
         ("no/r.json", "'no/r.json' cannot be written: there is no directory '{path}/no'"),
         ("d.json", "'d.json' is a directory"),
     ],

@@ -115,7 +115,7 @@ def test_everything_is_restored_for_unmarked_tests(session):
         """
     )
     outcome = session.run()
-    assert "confirmed: " in outcome.out
+    assert "(confirmed" in outcome.out
     assert outcome.names["test_plain"] == "passed", outcome.out
 
 
@@ -147,12 +147,12 @@ def test_what_a_task_or_a_message_cannot_hold_is_placed_where_it_was_handed_in(s
         """
     )
     outcome = session.run()
-    titles = [i for i, line in enumerate(outcome.lines) if " start method spawn: SM103 unpicklable-object " in line]
-    assert [outcome.lines[i + 1] for i in titles] == [
-        "  test_a.py:12: args[0]",
-        "  test_a.py:15: args[0]",
-        "  test_a.py:17: object",
-        "  args[0]",
+    titles = [i for i, line in enumerate(outcome.lines) if line.endswith("- SM103 unpicklable-object -" + "-" * 26)]
+    assert [[line.strip() for line in outcome.lines[i + 1 : i + 3]] for i in titles] == [
+        ["test_a.py:12: args[0]", "12 | pool.apply(work, (LOCK,))"],
+        ["test_a.py:15: args[0]", "15 | list(executor.map(work, [LOCK]))"],
+        ["test_a.py:17: object", "17 | multiprocessing.Pipe()[0].send(LOCK)"],
+        ["args[0]", "`args[0]` is a lock (_thread.lock), which no other process can have:"],
     ]
 
 
@@ -164,29 +164,30 @@ def test_failure_keeps_its_exception_and_gains_a_section(session):
         "test_local[spawn]": "failed",
         "test_local[forkserver]": "failed",
     }
-    for method in ("spawn", "forkserver"):
-        assert f" start method {method}: SM101 local-function -" in outcome.out
-    assert outcome.out.count(SECTION) == 3  # once a leg, once in the summary
+    assert "- SM101 local-function (confirmed under spawn) -" in outcome.out
+    assert "  same failure and cause under forkserver" in outcome.lines
+    assert outcome.out.count(SECTION.partition("\n")[2]) == 2  # below the failure, and in the summary
     error = next(line for line in outcome.lines if line.startswith("E  "))
     assert "local" in error
     assert "popen_spawn_posix.py" not in outcome.out
     assert "launches.py" not in outcome.out
-    sections = outcome.out.split(" start method ")[1:3]
-    assert max(len(line) for text in sections for line in text.splitlines()[1:7]) <= 80
+    assert max(map(len, outcome.out.partition("- SM101")[2].splitlines()[1:12])) <= 80
 
 
 def test_section_reads_as_promised(session):
     """What happened, why fork hid it, what to do."""
     outcome = session.file(test_a=LOCAL).run("--tb=short", "--start-methods=spawn")
-    start = outcome.lines.index("------------------- start method spawn: SM101 local-function -------------------")
-    assert outcome.lines[start + 1 : start + 8] == [
-        "  test_a.py:6: target",
+    start = outcome.lines.index("----------------- SM101 local-function (confirmed under spawn) -----------------")
+    assert outcome.lines[start + 1 : start + 10] == [
+        "  test_a.py:6",
+        "  6 | def local():",
+        "    |     ^^^^^ target",
         "  `local` is defined inside `test_local`, so there is no name that a child could",
         "  import it by.",
-        "  under fork: the child is a copy of the parent and has the function without",
-        "    importing it",
-        "  confirmed: the test passes under spawn when target reaches the child",
+        "  (under fork: the child is a copy of the parent and has the function without",
+        "    importing it)",
         "  fix: move `local` out of `test_local` to module level",
+        "  more: python -m pytest_startmethod explain SM101",
     ]
 
 
@@ -201,36 +202,37 @@ def test_section_survives_every_traceback_style(session, style):
     """Whatever the style, the section is there."""
     outcome = session.file(test_a=LOCAL).run(f"--tb={style}", "--show-capture=no", "--start-methods=spawn")
     if style != "line" or pytest.version_tuple >= (9,):  # pytest 8 has one line for a failure there, and no more
-        assert " start method spawn: SM101 local-function -" in outcome.out
-    assert "SM101 local-function: 1 leg of 1 test (spawn)" in outcome.lines
+        assert "SM101 local-function (confirmed" in outcome.out.partition("= start methods =")[0]
+    assert "SM101 local-function, 1 test fails (confirmed)" in outcome.lines
 
 
 def test_summary_counts_and_names(session):
-    """The table, the verdicts, the cause with its first leg; at -v every leg."""
+    """The table, the verdicts, the cause with its first leg; at -v every test."""
     outcome = session.file(test_a=LOCAL).run()
     start = outcome.lines.index("================================ start methods =================================")
-    assert outcome.lines[start + 1 : start + 15] == [
+    assert outcome.lines[start + 1 : start + 13] == [
         "             passed   failed",
         "fork              1        -",
         "spawn             -        1",
         "forkserver        -        1",
-        "1 test: 1 needs-fork",
+        "1 test needs fork",
         "",
-        "SM101 local-function: 2 legs of 1 test (spawn, forkserver)",
+        "SM101 local-function, 1 test needs fork (confirmed)",
         *SECTION.splitlines(),
-        "  confirmed: the test passes under spawn and forkserver when target reaches the",
-        "    child",
         "  fix: move `local` out of `test_local` to module level",
         "  first: test_a.py::test_local[spawn] and 1 more (-v)",
     ]
     verbose = session.run("-v")
     tail = verbose.out[verbose.out.index("= start methods") :]
-    assert "  test_a.py::test_local[spawn]\n  test_a.py::test_local[forkserver]\n" in tail
+    assert "  test_a.py::test_local (spawn, forkserver)\n" in tail
 
 
 def test_quiet_is_quiet(session):
-    """At -q there is no summary; without marked tests there is nothing at all."""
-    assert "start methods =" not in session.file(test_a=LOCAL).run("-q").out
+    """At -q there is one line, at -qq none; without marked tests there is nothing at all."""
+    quiet = session.file(test_a=LOCAL).run("-q")
+    assert "start methods: 1 test needs fork [SM101 x1]" in quiet.lines
+    assert "start methods =" not in quiet.out
+    assert "start methods" not in session.run("-qq").out
     assert "start method" not in session.file(test_a="def test_a(): pass\n").run("-v").out
 
 
@@ -255,8 +257,8 @@ def test_one_start_that_fails_many_tests_is_explained_once(session):
     )
     outcome = session.run()
     assert set(outcome.names.values()) == {"error"}
-    assert "SM101 local-function: 4 legs of 4 tests (spawn)" in outcome.lines
-    assert outcome.lines.count("  the same as in test_a.py::test_a[spawn-0]") == 3
+    assert "SM101 local-function, 4 tests fail (confirmed)" in outcome.lines
+    assert outcome.lines.count("  as explained below test_a.py::test_a[spawn-0]") == 3
     section, summary = outcome.out.split("= start methods =")
     assert section.count("fix: replace the lambda") == summary.count("fix: replace the lambda") == 1
 
@@ -288,7 +290,8 @@ def test_swallowed_start_is_the_cause_of_the_symptom(session):
     outcome = session.run()
     assert outcome.names == {"test_a[spawn]": "failed"}
     assert "_queue.Empty" in outcome.out
-    assert " start method spawn: SM101 local-function -" in outcome.out
+    assert "- SM101 local-function (confirmed under spawn) -" in outcome.out
+    assert "  and so: SM408 start-failed-elsewhere: start() of" in outcome.out
 
 
 def test_swallowed_start_of_a_leg_that_passed_is_told(session):
@@ -306,14 +309,14 @@ def test_swallowed_start_of_a_leg_that_passed_is_told(session):
     )
     outcome = session.run()
     assert outcome.names == {"test_a[spawn]": "passed"}
-    assert "SM101 local-function: 1 leg of 1 test (spawn)" in outcome.lines
+    assert "SM101 local-function, 1 test passes" in outcome.lines
 
 
 def test_prediction_under_fork_alone(session):
     """When spawn was not selected, the fork leg says what spawn would."""
     outcome = session.file(test_a=LOCAL).run("--start-methods=fork")
     assert outcome.status == 0
-    assert "SM101 local-function: predicted for spawn and forkserver, 1 test" in outcome.lines
+    assert "SM101 local-function, predicted for spawn and forkserver: 1 test" in outcome.lines
     assert "  fix: move `local` out of `test_local` to module level" in outcome.lines
 
 
@@ -408,12 +411,12 @@ def test_vacuous_leg_is_named(session):
     """The default changes no outcome."""
     outcome = session.file(test_a=VACUOUS).run()
     assert outcome.names == {"test_a[spawn]": "passed"}
-    start = outcome.lines.index("SM501 vacuous: 1 leg passed and started nothing with its method")
+    start = outcome.lines.index("SM501 vacuous: 1 leg passed without a process of its method")
     assert outcome.lines[start : start + 4] == [
-        "SM501 vacuous: 1 leg passed and started nothing with its method",
+        "SM501 vacuous: 1 leg passed without a process of its method",
         "  started no process",
         "  fix: take the marker off this test, or start the process in the test",
-        "  vacuous: test_a.py::test_a[spawn]",
+        "  test_a.py::test_a (spawn)",
     ]
 
 
@@ -478,9 +481,8 @@ def test_fixture_that_started_earlier_is_named(session):
     )
     outcome = session.run()
     assert outcome.status == 0
-    assert "SM503 fixture-started-earlier: 1 leg passed and started nothing with its method" in outcome.lines
-    assert "vacuous: test_a.py::test_a[spawn]" in outcome.out
-    assert "vacuous: test_a.py::test_a[fork]" not in outcome.out
+    assert "SM503 fixture-started-earlier: 1 leg passed without a process of its method" in outcome.lines
+    assert "  test_a.py::test_a (spawn)" in outcome.lines
 
 
 def test_fixture_that_is_rebuilt_is_not_vacuous(session):
@@ -505,7 +507,7 @@ def test_fixture_that_is_rebuilt_is_not_vacuous(session):
     )
     outcome = session.run()
     assert outcome.status == 0
-    assert "vacuous:" not in outcome.out
+    assert "SM50" not in outcome.out
 
 
 SETS = """
@@ -598,7 +600,7 @@ def test_set_start_method_in_the_test_wins_and_is_named(session):
         "/test_a.py:9: StartMethodWarning: set_start_method('spawn') replaces the method of test_a.py::test_a[fork] "
         "from here on: what it starts tests spawn" in outcome.out
     )
-    assert "  vacuous: test_a.py::test_a[fork]" in outcome.lines
+    assert "  test_a.py::test_a (fork)" in outcome.lines
     assert "set_start_method('spawn') at test_a.py:9" in outcome.out
 
 
@@ -650,7 +652,7 @@ def test_check_of_the_method_is_sm504(session):
         """
     )
     outcome = session.run()
-    assert " start method spawn: SM504 declares-fork-only -" in outcome.out
+    assert "- SM504 declares-fork-only -" in outcome.out
     assert "the code checks the start method at test_a.py:5 and raises under spawn" in outcome.out
 
 
@@ -718,7 +720,7 @@ def test_runner_without_a_guard_is_named_by_every_leg_that_has_children(session)
     runner = ("SM401", "note", ["spawn"])
     assert told[:2] == [[runner], [("SM101", "cause", ["spawn"]), runner]]
     assert [code for code, *_ in told[2]] == ["SM501"]
-    result.stdout.fnmatch_lines(["SM401 main-guard: 2 legs of 2 tests (spawn)", "  runner.py:4: __main__"])
+    result.stdout.fnmatch_lines(["SM401 main-guard, 2 tests: *", "  runner.py:4: __main__"])
     assert str(result.stdout).count("outside a main guard") == 1
 
 
@@ -798,7 +800,7 @@ def test_subtests_and_testcases_are_annotated(session):
     )
     outcome = session.run()
     assert outcome.names == {"TestA::test_a[fork]": "passed", "TestA::test_a[spawn]": "failed"}
-    assert " start method spawn: SM103 unpicklable-object -" in outcome.out
+    assert "- SM103 unpicklable-object -" in outcome.out
     assert "`self.work` is a method of the running TestCase `TestA`" in outcome.out
 
 
@@ -927,7 +929,7 @@ def test_leg_that_passes_when_it_is_run_again_passed(session):
     )
     outcome = session.plugin("again").run()
     assert outcome.names == {"test_a[spawn]": "passed"}
-    assert "1 test: 1 passes" in outcome.lines
+    assert "1 test passes" in outcome.lines
     assert "SM101" not in outcome.out
 
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import copy
 import dataclasses
 import functools
 import importlib
 import signal
 import sys
 import types
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from _pytest.nodes import Node
 
@@ -264,6 +265,105 @@ def drop_sections(report: pytest.TestReport, titles: Callable[[str], bool]) -> N
     if isinstance(sections, list):
         sections[:] = [each for each in sections if not titles(str(each[0]))]
     report.sections[:] = [each for each in report.sections if not titles(str(each[0]))]
+
+
+def entries(report: Any) -> Sequence[Any]:
+    """Return the entries of a failed report's traceback (``ReprTraceback.reprentries``); none of a plain text."""
+    found: Sequence[Any] = getattr(getattr(report.longrepr, "reprtraceback", None), "reprentries", ())
+    return found
+
+
+def raised_at(report: Any) -> tuple[str, int] | None:
+    """Return file and line of the last entry that a failed report's traceback shows (``ReprEntry.reprfileloc``)."""
+    places = [getattr(entry, "reprfileloc", None) for entry in entries(report)[-1:]]
+    return next(((each.path, each.lineno) for each in places if each is not None), None)
+
+
+def failure_text(report: Any, dropped: str) -> str:
+    """Return what the terminal prints of a failed report, without sections that have `dropped` in their titles."""
+    shown = copy.copy(report.longrepr)
+    if hasattr(shown, "sections"):
+        shown.sections = [each for each in shown.sections if dropped not in str(each[0])]
+    return str(shown).strip("\n")
+
+
+class Tail(Protocol):
+    """What follows a failure in the terminal."""
+
+    @property
+    def line_only(self) -> bool:
+        """Whether ``--tb=line`` was given."""
+
+    @property
+    def short(self) -> bool:
+        """Whether the traceback is left out."""
+
+    @property
+    def codes(self) -> str:
+        """What stands behind the line of ``--tb=line``."""
+
+    def replaces(self, title: str) -> bool:
+        """Return whether it takes the place of the section `title`."""
+
+    def __call__(self, writer: Any) -> None:
+        """Write it to a terminal writer."""
+
+
+def shown_otherwise(report: Any, tail: Tail) -> Any:
+    """Return a copy of a failed report that is printed with `tail` in place of the sections that it replaces.
+
+    ``TestReport.toterminal`` calls that of ``longrepr``, and the short summary and ``--tb=line`` read
+    ``longrepr.reprcrash`` (``ReprFileLocation``). When it goes: the report's own sections are shown.
+    """
+    shown = copy.copy(report)
+    shown.sections = [each for each in report.sections if not tail.replaces(str(each[0]))]
+    if tail.short:
+        shown.sections = []
+    shown.longrepr = _ShownOtherwise(report, tail)
+    return shown
+
+
+class _ShownOtherwise:
+    """Stands for a ``longrepr`` (``ExceptionRepr``, or a string)."""
+
+    def __init__(self, report: Any, tail: Tail) -> None:
+        self._report = report
+        self._tail = tail
+        self.reprcrash = getattr(report.longrepr, "reprcrash", None)
+        if tail.line_only and tail.codes and self.reprcrash is not None:
+            first = next(iter(self.reprcrash.message.splitlines()), "")
+            self.reprcrash = dataclasses.replace(self.reprcrash, message=f"{first} [{tail.codes}]")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._report.longrepr, name)
+
+    def __str__(self) -> str:
+        return str(self._report.longrepr)
+
+    def toterminal(self, writer: Any) -> None:
+        """Write the failure and the tail."""
+        original = self._report.longrepr
+        if self._tail.line_only:
+            return
+        if self._tail.short:
+            self._write_shortly(writer)
+        elif hasattr(original, "toterminal"):
+            shown = copy.copy(original)
+            shown.sections = [each for each in original.sections if not self._tail.replaces(str(each[0]))]
+            shown.toterminal(writer)
+        else:
+            writer.line(str(original))
+        self._tail(writer)
+
+    def _write_shortly(self, writer: Any) -> None:
+        """Write the test's own line, and what the failure says."""
+        entry = entries(self._report)[0]
+        source = next((line[1:].strip() for line in entry.lines if line.startswith(">")), "")
+        place = getattr(entry, "reprfileloc", None)
+        if place is not None:
+            writer.line(f"{place.path}:{place.lineno}: {source}")
+        message = next(iter(self.reprcrash.message.splitlines()), "") if self.reprcrash is not None else ""
+        writer.line(f"E   {message}", red=True, bold=True)
 
 
 def _pytest_timeout(config: pytest.Config) -> Any:

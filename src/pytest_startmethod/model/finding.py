@@ -5,15 +5,21 @@ from __future__ import annotations
 import os
 import re
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from .place import Place
 
 EVERY_METHOD = "tasks of a pool or executor and messages are pickled under every start method, fork included"
 WIDTH = 80
 """No line of a printed finding is wider, save a path or name that cannot be broken."""
+
+MASK: Final = "<masked>"
+_SECRET: Final = re.compile(
+    r"pass(?:word|wd|phrase)|secret|token|credential|(?:^|_)pwd(?:$|_)|(?:^|_)key$|(?:api|private|access|auth)key",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,36 +103,49 @@ class Finding:
         """Return the finding as text of at most `WIDTH` columns."""
         return "\n".join(self.section_lines())
 
-    def section_lines(self, root: str | None = None, *, titled: bool = True, method: str | None = None) -> list[str]:
-        """Return the lines of the finding's text, with files below the directory `root` relative to it.
+    def section_lines(
+        self, root: str | None = None, *, titled: bool = True, method: str | None = None, width: int = WIDTH
+    ) -> list[str]:
+        """Return the finding as lines of text, with files below the directory `root` relative to it.
 
-        Not `titled`: without code and name, for below a title that has them; the path stands beside the place.
-        `method` is the start method of the leg, where an experiment is told of.
+        Without `titled`, the code and name are left out and the path stands next to the place.
+        `method` is the start method of the leg, for what an experiment said.
+        """
+        title = f"{self.code} {self.name}"
+        lines = wrapped(f"{title}: {self.path}" if self.path else title, "", "    ", width) if titled else []
+        place = self.place
+        if not titled and self.path:
+            place = f"{place}: {self.path}" if place else self.path
+        if place:
+            lines += [f"  {relative(place, root)}"] if titled else wrapped(relative(place, root), "  ", "    ", width)
+        for kind, text in self.parts(method):
+            lines += wrapped(relative(text, root), "  ", "  " if kind == "message" else "    ", width)
+        return lines
+
+    @property
+    def place(self) -> str:
+        """``file:line``, or what is known of it; empty if nothing is."""
+        return self.file or "" if self.line is None else f"{self.file}:{self.line}"
+
+    def parts(self, method: str | None = None) -> Iterator[tuple[str, str]]:
+        """Yield the text that follows title and place, as pairs of kind and text, secrets masked.
+
+        The kinds, in order: ``message``, ``fork``, ``evidence``, ``confirmed`` or ``cleared``, ``fix``.
         """
         from .codes import CAUSES
 
-        title = f"{self.code} {self.name}"
-        lines = _wrap(f"{title}: {self.path}" if self.path else title, "", "    ") if titled else []
-        place = None
-        if self.file is not None:
-            place = relative(self.file if self.line is None else f"{self.file}:{self.line}", root)
-        if not titled and self.path:
-            place = f"{place}: {self.path}" if place else self.path
-        if place is not None:
-            lines += [f"  {place}"] if titled else _wrap(place, "  ", "    ")
-        lines += _wrap(relative(self.message, root), "  ", "  ")
-        cause = CAUSES.get(self.code)
+        masked, cause = self.masked(), CAUSES.get(self.code)
+        yield "message", masked.message
         if self.every_method:
-            lines += _wrap(EVERY_METHOD, "  ", "    ")
-        elif cause is not None and cause.why_fork and self.level == "cause":
-            lines += _wrap(f"under fork: {cause.why_fork}", "  ", "    ")
-        for fact in self.evidence:
-            lines += _wrap(relative(fact, root), "  ", "    ")
+            yield "fork", EVERY_METHOD
+        elif cause is not None and cause.why_fork and self.level == "cause" and method != "fork":
+            yield "fork", f"under fork: {cause.why_fork}"
+        for each in masked.evidence:
+            yield "evidence", each
         if self.confirmed is not None:
-            lines += _wrap(self.experiment(method), "  ", "    ")
+            yield "confirmed" if self.confirmed else "cleared", self.experiment(method)
         if self.fix:
-            lines += _wrap(relative(f"fix: {self.fix}", root), "  ", "    ")
-        return lines
+            yield "fix", f"fix: {masked.fix}"
 
     def experiment(self, method: str | None = None) -> str:
         """Return in one line what an experiment said under `method`; empty if none was made."""
@@ -140,6 +159,26 @@ class Finding:
         if self.confirmed:
             return f"confirmed: the test passes{under} {reaches}"
         return f"cleared: the test fails the same way{under} {reaches}"
+
+    def masked(self) -> Finding:
+        """Return the finding without the values of names like ``PASSWORD`` and ``API_TOKEN``."""
+        values = [each for each in self.facts if each.label == "value" and len(each.text) > 2]
+        secret = sorted({f.text for f in values if is_secret(f.about or self.path)}, key=len, reverse=True)
+        if not secret:
+            return self
+
+        def without(text: str) -> str:
+            for value in secret:
+                text = text.replace(value, MASK)
+            return text
+
+        return replace(
+            self,
+            message=without(self.message),
+            evidence=tuple(map(without, self.evidence)),
+            fix=without(self.fix),
+            facts=tuple(replace(each, text=without(each.text)) for each in self.facts),
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Return the finding as builtins that JSON can hold; `from_dict` is the way back."""
@@ -200,15 +239,17 @@ def unique(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     return tuple(kept.values())
 
 
-def section_lines(finding: Finding, root: str | None = None) -> list[str]:
-    """Return the lines of the section below a failing test, with files below the directory `root` relative to it."""
-    return finding.section_lines(root)
+def is_secret(path: str) -> bool:
+    """Return whether the last name in a path suggests a secret: ``settings.API_TOKEN``, ``environ['PGPASSWORD']``."""
+    names = re.findall(r"\w+", path)
+    return bool(names) and _SECRET.search(names[-1]) is not None
 
 
-def _wrap(text: str, first: str, later: str) -> list[str]:
+def wrapped(text: str, first: str, later: str, width: int = WIDTH) -> list[str]:
+    """Return `text` as lines of at most `width` columns; a path or name is never broken."""
     return textwrap.wrap(
         text,
-        WIDTH,
+        width,
         initial_indent=first,
         subsequent_indent=later,
         break_long_words=False,

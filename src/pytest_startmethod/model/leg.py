@@ -35,3 +35,5 @@ class Leg:
     """``report``, ``fail`` or ``ignore``: the marker's word, or the run's."""
     timeout: float | None
     """Seconds, 0 for no limit, or None where the marker says nothing."""
+    planned: tuple[str, ...] = ()
+    """The methods of all legs of the test, deselected ones included; empty where that is unknown."""

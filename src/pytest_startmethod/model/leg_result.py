@@ -1,4 +1,4 @@
-"""What is known of a leg that is over."""
+"""The result of a leg, in the one form in which it reaches the reports."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from .finding import Finding
 
 OUTCOMES = ("passed", "failed", "error", "skipped", "xfailed", "xpassed")
+_LISTS = ("launches", "tasks", "troubles", "foreign", "planned")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +43,13 @@ class LegResult:
     """Whether it failed and, run again in the same way, passed."""
     foreign: tuple[dict[str, Any], ...] = ()
     """Processes that the leg's method had nothing to do with: kind, method, file, line, count, tasks."""
+    planned: tuple[str, ...] = ()
+    """The methods of all legs that the test has in this run, deselected ones included; empty where that is unknown."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result as builtins, for a report that crosses processes."""
         data = {name: getattr(self, name) for name in self.__slots__}
-        for name in ("launches", "tasks", "troubles", "foreign"):
+        for name in _LISTS:
             data[name] = list(data[name])
         data["vacuous"] = None if self.vacuous is None else self.vacuous.as_dict()
         data["findings"] = [each.as_dict() for each in self.findings]
@@ -57,7 +60,7 @@ class LegResult:
     def from_dict(cls, data: Mapping[str, Any]) -> LegResult:
         """Return the result that `as_dict` was made from."""
         values = dict(data)
-        for name in ("launches", "tasks", "troubles", "foreign"):
+        for name in _LISTS:
             values[name] = tuple(data.get(name, ()))
         values["vacuous"] = None if data["vacuous"] is None else Finding.from_dict(data["vacuous"])
         values["findings"] = tuple(map(Finding.from_dict, data["findings"]))

@@ -1,30 +1,30 @@
 """The report of a session as builtins: what the JSON file holds, and what the other reports are made of.
 
-The same suite gives the same report whatever processes ran it, save durations and pids: lists are sorted, paths are
-relative to the root directory, and what differs from run to run (addresses, numbered names, temporary directories)
-is replaced where it stands in a text. ``docs/reference/report.md`` describes it for its readers.
+The same suite gives the same report whichever processes ran it, save times, process ids and what such numbers the
+user's own texts contain: lists are sorted, and paths are relative to the root directory.
+``docs/reference/report.md`` describes it for its readers.
 """
 
 from __future__ import annotations
 
+import ast
 import os
-import re
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Final
 
 from ..launches import foreign
-from ..model.finding import Finding, relative
+from ..model.codes import url
+from ..model.finding import MASK, Finding, is_secret, relative
 from ..model.leg_result import LegResult
-from ..model.methods import split
-from . import results as report
+from ..model.methods import rank
+from . import groups, verdicts
 
 SCHEMA: Final = 1
 """Raised when a key changes its meaning or goes; new keys do not raise it."""
 
-PREDICTED_FOR: Final = ("spawn", "forkserver")
-"""The methods that a prediction of the pre-check is about."""
+_WORKERS: Final = ("multiprocessing.pool.worker", "concurrent.futures.process._process_worker")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +42,28 @@ class Session:
     version: str
     """Of the plugin."""
     exit_status: int = 0
-    basetemp: str | None = None
-    """``--basetemp``, absolute."""
+    command: tuple[str, ...] = ()
+    """pytest's arguments."""
+    started: str | None = None
+    """The local time with its offset, in ISO 8601."""
+    duration: float | None = None
+    """Seconds."""
 
 
-def build(results: Iterable[LegResult], session: Session) -> dict[str, Any]:
-    """Return the report of `results`, whatever their order."""
-    legs = report.in_order(results)
-    stable = Stable(session.root, session.basetemp)
-    tests: dict[str, dict[str, LegResult]] = {}
-    for leg in legs:
-        tests.setdefault(leg.test, {})[leg.method] = leg
+def build(
+    results: Iterable[LegResult],
+    session: Session,
+    fixed: Iterable[Mapping[str, Any]] = (),
+    failures: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Return the report of `results`, whatever their order.
+
+    `fixed`: what unmarked tests started with a context of their own, as in `LegResult.foreign` with their node id.
+    `failures`: by node id what pytest prints of a leg's failure: the tracebacks in the parent and in children.
+    """
+    legs = verdicts.in_order(results)
+    tests = verdicts.by_test(legs)
+    root = session.root
     return {
         "schema": SCHEMA,
         "plugin": session.version,
@@ -60,60 +71,131 @@ def build(results: Iterable[LegResult], session: Session) -> dict[str, Any]:
         "platform": session.platform,
         "default": session.default,
         "methods": list(session.methods),
-        "rootdir": session.root,
+        "rootdir": root,
+        "command": list(session.command),
+        "started": session.started,
+        "duration": session.duration,
         "exit_status": session.exit_status,
-        "tests": [_test(test, by_method, stable) for test, by_method in tests.items()],
-        "groups": [_group(each, stable) for each in report.group(legs)]
-        + [_group(each, stable, vacuous=True) for each in report.group_vacuous(legs)],
-        "unexplained": [_unexplained(each, stable) for each in report.unexplained(legs)],
-        "troubles": sorted({stable.text(trouble) for leg in legs for trouble in leg.troubles}),
+        "tests": [_test(test, by_method, root, failures or {}) for test, by_method in tests.items()],
+        "groups": _groups(legs, root, tests),
+        "unexplained": [_unexplained(each) for each in groups.unexplained(legs)],
+        "not_exercised": not_exercised(legs, fixed, root),
+        "troubles": sorted({relative(trouble, root) for leg in legs for trouble in leg.troubles}),
         "summary": _summary(legs, tests),
     }
+
+
+def not_exercised(legs: Iterable[LegResult], fixed: Iterable[Mapping[str, Any]], root: str) -> list[dict[str, Any]]:
+    """Return the tests that started processes which no start method of a leg reaches, each with what and where."""
+    found = {}
+    for test, each in [*((leg.test, each) for leg in legs for each in leg.foreign), *((e["test"], e) for e in fixed)]:
+        entry = {"nodeid": test, "kind": each["kind"], "method": each["method"]}
+        entry.update(file=_path(each["file"], root), line=each["line"])
+        found[tuple(map(str, entry.values()))] = entry
+    return [found[key] for key in sorted(found)]
+
+
+# -- what other reports ask of a group -------------------------------------------------------------------------------
+
+
+def level(entry: Mapping[str, Any]) -> str:
+    """Return how serious an entry of ``groups`` or ``unexplained`` is: ``error``, ``warning`` or ``notice``."""
+    if entry.get("level") == "note" or entry.get("vacuous"):
+        return "notice"
+    return "warning" if entry.get("predicted") else "error"
+
+
+def place(entry: Mapping[str, Any], model: Mapping[str, Any]) -> tuple[str, int | None]:
+    """Return where an entry of ``groups`` or ``unexplained`` is: its own place, or its first test's."""
+    if entry.get("file"):
+        return entry["file"], entry["line"]
+    for test in model["tests"]:
+        if any(leg["nodeid"] == entry["first"] for leg in test["legs"].values()):
+            return test["file"], test["line"]
+    return entry["first"].partition("::")[0], None
+
+
+def who(entry: Mapping[str, Any]) -> str:
+    """Return the first leg of an entry, how many more there are, and their methods."""
+    more = f" and {entry['legs'] - 1} more" if entry["legs"] > 1 else ""
+    return f"{entry['first']}{more} ({', '.join(entry['methods'])})"
 
 
 # -- parts -----------------------------------------------------------------------------------------------------------
 
 
-def _test(test: str, legs: Mapping[str, LegResult], stable: Stable) -> dict[str, Any]:
+def _path(path: str | None, root: str) -> str | None:
+    """Return a path with slashes, relative to the root where it is below."""
+    return None if path is None else relative(path, root).replace(os.sep, "/")
+
+
+def _finding(finding: Finding, root: str) -> dict[str, Any]:
+    values = finding.masked().as_dict()
+    for key in ("message", "fix"):
+        values[key] = relative(values[key], root)
+    values["evidence"] = [relative(each, root) for each in values["evidence"]]
+    values["facts"] = [{**each, "file": _path(each["file"], root)} for each in values["facts"]]
+    return {**values, "file": _path(finding.file, root), "url": url(finding.code)}
+
+
+def _test(test: str, legs: Mapping[str, LegResult], root: str, failures: Mapping[str, str]) -> dict[str, Any]:
     first = next(iter(legs.values()))
+    found = [*groups.merged(legs)]
     return {
         "nodeid": test,
-        "file": stable.path(first.file),
+        "file": _path(first.file, root),
         "line": first.line,
-        "verdict": report.verdict(legs),
-        "legs": {method: _leg(leg, stable) for method, leg in legs.items()},
+        "verdict": verdicts.verdict(legs),
+        "needs_fork": verdicts.needs_fork(legs),
+        "legs": {method: {**_leg(leg, root), "failure": failures.get(leg.nodeid)} for method, leg in legs.items()},
         "findings": [
-            {**stable.finding(each.finding), "methods": each.methods, "predicted": each.predicted}
-            for each in merged(legs)
+            {**_finding(each.finding, root), "methods": each.methods, "predicted": each.predicted} for each in found
         ],
     }
 
 
-def _leg(leg: LegResult, stable: Stable) -> dict[str, Any]:
+def _leg(leg: LegResult, root: str) -> dict[str, Any]:
+    passed = leg.outcome == "passed"
     return {
         "nodeid": leg.nodeid,
         "outcome": leg.outcome,
         "duration": round(leg.duration, 6),
-        "launches": _launches(leg.launches, stable),
-        "tasks": _unrepeated(leg.tasks, stable),
+        "launches": _launches([_launch(each, root, passed=passed) for each in leg.launches]),
+        "tasks": _unrepeated({**each, "file": _path(each["file"], root)} for each in leg.tasks),
         "vacuous": leg.vacuous is not None,
         "flaky": leg.flaky,
         "discovered": leg.discovered,
-        "foreign": _unrepeated([_countable(each) for each in leg.foreign], stable),
-        "message": None if leg.message is None else stable.text(leg.message),
+        "foreign": _unrepeated({**_countable(each), "file": _path(each["file"], root)} for each in leg.foreign),
+        "message": leg.message,
     }
 
 
-def _launches(launches: Sequence[Mapping[str, Any]], stable: Stable) -> list[dict[str, Any]]:
+def _launch(launch: Mapping[str, Any], root: str, *, passed: bool) -> dict[str, Any]:
+    worker = bool(launch.get("worker")) or launch.get("target") in _WORKERS
+    args = [argument(each, passed=passed) for each in launch["args"]]
+    return {**launch, "args": args, "file": _path(launch["file"], root), "worker": worker}
+
+
+def argument(described: str, *, passed: bool) -> str:
+    """Return an argument for a report: of a leg that passed its type, and no value of a name like ``password``."""
+    name, equals, value = described.partition("=")
+    if not equals or not name.isidentifier():
+        name, equals, value = "", "", described
+    if equals and is_secret(name):
+        value = MASK
+    elif passed:
+        with suppress(ValueError, SyntaxError, MemoryError, RecursionError):  # then it is described by type or name
+            value = type(ast.literal_eval(value)).__name__
+    return f"{name}{equals}{value}"
+
+
+def _launches(launches: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the processes that were started; the workers of one pool or executor are one entry.
 
     How many workers an executor starts, and how those of a pool end, depends on who is faster.
     """
     found: dict[object, dict[str, Any]] = {}
-    for number, launch in enumerate(launches):
-        worker = bool(launch.get("worker")) or launch.get("target") in _WORKERS
-        entry = {**stable.builtins(launch), "worker": worker}
-        entry.update(pid=launch.get("pid"), exit_code=launch.get("exit_code"))
+    for number, entry in enumerate(launches):
         if entry["worker"]:
             if entry["exit_code"] in (0, -15):  # ended by the pool, or by its own end: whichever came first
                 entry["exit_code"] = None
@@ -134,77 +216,45 @@ def _countable(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {**entry, "count": None, "tasks": None} if foreign.is_reused(entry["kind"]) else dict(entry)
 
 
-def _unrepeated(facts: Sequence[Mapping[str, Any]], stable: Stable) -> list[dict[str, Any]]:
+def _unrepeated(facts: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for each in facts:
-        entry = stable.builtins(each)
-        if entry not in found:
-            found.append(entry)
+        if each not in found:
+            found.append(each)
     return found
 
 
-@dataclass(slots=True)
-class Merged:
-    """Equal findings of a test's legs."""
-
-    finding: Finding
-    methods: list[str] = field(default_factory=list)
-    predicted: bool = False
-
-
-def merged(legs: Mapping[str, LegResult]) -> list[Merged]:
-    """Return the findings of one test, equal ones of several legs as one: the leading cause of its failures first.
-
-    Then what a passing leg swallowed, what is predicted and did not come true, and notes.
-    """
-    found: dict[object, Merged] = {}
-    rank: dict[object, tuple[object, ...]] = {}
-    order = sorted(legs, key=report.method_order)
-
-    def add(finding: Finding, methods: Sequence[str], place: tuple[object, ...], *, predicted: bool = False) -> None:
-        key = report.identity(finding)
-        each = found.setdefault(key, Merged(finding, predicted=predicted))
-        if each.predicted and not predicted:
-            return
-        each.methods += [method for method in methods if method not in each.methods]
-        rank[key] = min(rank.get(key, place), place)
-
-    for number, method in enumerate(order):
-        leg = legs[method]
-        failed = leg.outcome in ("failed", "error")
-        for index, finding in enumerate(leg.findings):
-            add(finding, [method], (0 if failed else 1, finding.level != "cause", index, number))
-    refuted = {split(leg.method)[0] for leg in legs.values() if report.refutes(leg)}
-    for number, method in enumerate(order):
-        for index, finding in enumerate(legs[method].predictions if split(method)[0] not in refuted else ()):
-            if report.identity(finding) not in found or found[report.identity(finding)].predicted:
-                add(finding, PREDICTED_FOR, (2, False, index, number), predicted=True)
-    for number, method in enumerate(order):
-        vacuous = legs[method].vacuous
-        if vacuous is not None:
-            add(vacuous, [method], (3, True, 0, number))
-    return [found[key] for key in sorted(found, key=lambda key: rank[key])]
+def _groups(legs: Sequence[LegResult], root: str, tests: Mapping[str, Mapping[str, LegResult]]) -> list[dict[str, Any]]:
+    every = groups.group(legs)
+    number = {id(each.finding): index for index, each in enumerate(every)}
+    entries = [_group(each, root, tests) for each in every]
+    for each in groups.nested(every):
+        for follower in (*each.others, *each.consequences, *(o for c in each.consequences for o in c.others)):
+            entries[number[id(follower.finding)]]["part_of"] = number[id(each.finding)]
+    return [*entries, *(_group(each, root, tests, vacuous=True) for each in groups.group_vacuous(legs))]
 
 
-def _group(each: report.Group, stable: Stable, *, vacuous: bool = False) -> dict[str, Any]:
-    methods = PREDICTED_FOR if each.predicted else sorted({leg.method for leg in each.legs}, key=report.method_order)
-    tests = list(dict.fromkeys(leg.test for leg in each.legs))
+def _group(
+    each: groups.Group, root: str, tests: Mapping[str, Mapping[str, LegResult]], *, vacuous: bool = False
+) -> dict[str, Any]:
     return {
-        **stable.finding(each.finding),
-        "methods": list(methods),
+        **_finding(each.finding, root),
+        "methods": each.methods,
         "predicted": each.predicted,
         "vacuous": vacuous,
-        "tests": len(tests),
+        "tests": len(each.tests),
         "legs": len(each.legs),
+        "part_of": None,
+        "need_fork": sum(verdicts.needs_fork(tests[test]) for test in each.tests),
         "first": each.legs[0].nodeid,
         "nodeids": [leg.nodeid for leg in each.legs],
     }
 
 
-def _unexplained(legs: Sequence[LegResult], stable: Stable) -> dict[str, Any]:
+def _unexplained(legs: Sequence[LegResult]) -> dict[str, Any]:
     return {
-        "message": None if legs[0].message is None else stable.text(legs[0].message),
-        "methods": sorted({leg.method for leg in legs}, key=report.method_order),
+        "message": legs[0].message,
+        "methods": sorted({leg.method for leg in legs}, key=rank),
         "tests": len({leg.test for leg in legs}),
         "legs": len(legs),
         "first": legs[0].nodeid,
@@ -213,85 +263,21 @@ def _unexplained(legs: Sequence[LegResult], stable: Stable) -> dict[str, Any]:
 
 
 def _summary(legs: Sequence[LegResult], tests: Mapping[str, Mapping[str, LegResult]]) -> dict[str, Any]:
-    verdicts = [report.verdict(by_method) for by_method in tests.values()]
+    said = [verdicts.verdict(by_method) for by_method in tests.values()]
     outcomes: dict[str, dict[str, int]] = {}
     for leg in legs:
         row = outcomes.setdefault(leg.method, {})
-        row[leg.outcome] = row.get(leg.outcome, 0) + 1
-        for word in ("vacuous", "flaky"):
-            if getattr(leg, word):
-                row[word] = row.get(word, 0) + 1
+        for word in (leg.outcome, *(word for word in ("vacuous", "flaky") if getattr(leg, word))):
+            row[word] = row.get(word, 0) + 1
     codes: dict[str, int] = {}
     for by_method in tests.values():
-        for code in {each.finding.code for each in merged(by_method)}:
+        for code in {each.finding.code for each in groups.merged(by_method)}:
             codes[code] = codes.get(code, 0) + 1
     return {
         "tests": len(tests),
         "legs": len(legs),
-        "verdicts": {word: verdicts.count(word) for word in report.verdict_order(verdicts)},
+        "needs_fork": sum(map(verdicts.needs_fork, tests.values())),
+        "verdicts": {word: said.count(word) for word in verdicts.verdict_order(said)},
         "outcomes": outcomes,
         "codes": dict(sorted(codes.items())),
     }
-
-
-# -- texts -----------------------------------------------------------------------------------------------------------
-
-_WORKERS: Final = ("multiprocessing.pool.worker", "concurrent.futures.process._process_worker")
-_ADDRESS: Final = re.compile(r"\b0x[0-9a-fA-F]{5,16}\b")
-_NUMBERED: Final = re.compile(
-    r"\b((?:Dummy|[A-Za-z]*)Process|[A-Za-z]*PoolWorker|[A-Za-z]*PoolProcess|Thread|Dummy|ThreadPoolExecutor"
-    r"|[A-Za-z]*Manager|QueueFeederThread|asyncio)-\d+(?:[:_]\d+)*\b"
-)
-_TEMPORARY: Final = re.compile(r"(?<=[/\\])(tmp|pymp-|listener-|pytest-startmethod-)[a-z0-9_]{8}(?![A-Za-z0-9_])")
-_TMP_PATH: Final = re.compile(r"(<tmp>[/\\][^/\\'\":\s]*?)\d+(?=[/\\'\":,;.)\s]|$)")
-"""What ``tmp_path`` made: numbered by how many tests of that name ran in the same process before."""
-_PID: Final = re.compile(r"\b(pid |pid=|process |child |PID )\d+\b")
-
-
-class Stable:
-    """Makes a session's texts and paths the same in every run of it."""
-
-    def __init__(self, root: str, basetemp: str | None = None) -> None:
-        self.root = root
-        self.basetemp = re.compile(rf"{re.escape(basetemp)}(?:[/\\]popen-gw\d+)?(?![^/\\'])") if basetemp else None
-        temp = "|".join(
-            sorted({re.escape(each) for each in (tempfile.gettempdir(), os.path.realpath(tempfile.gettempdir()))})
-        )
-        self._pytest = re.compile(rf"(?:(?:{temp})[/\\])?\bpytest-of-[^/\\]+[/\\]pytest-\d+(?:[/\\]popen-gw\d+)?")
-        self._tempfile = re.compile(rf"((?:{temp})[/\\][A-Za-z.-]*)[a-z0-9_]{{8}}(?![A-Za-z0-9_])")
-        self._worker = re.compile(r"[/\\]popen-gw\d+(?=[/\\]|\b)")
-
-    def text(self, text: str) -> str:
-        """Return a text without what differs between runs, and with paths relative to the root."""
-        if self.basetemp is not None:
-            text = self.basetemp.sub("<tmp>", text)
-        text = relative(text, self.root)  # first: the root may lie in a temporary directory itself
-        text = self._pytest.sub("<tmp>", text)
-        text = _TMP_PATH.sub(r"\1N", text)
-        text = self._tempfile.sub(r"\1********", text)
-        text = _TEMPORARY.sub(r"\1********", text)
-        text = self._worker.sub("", text)
-        text = _ADDRESS.sub("0x...", text)
-        text = _NUMBERED.sub(r"\1-N", text)
-        return _PID.sub(r"\1N", text)
-
-    def path(self, path: str | None) -> str | None:
-        """Return a path with slashes, relative to the root where it is below."""
-        return None if path is None else self.text(path).replace(os.sep, "/")
-
-    def finding(self, finding: Finding) -> dict[str, Any]:
-        """Return a finding's fields."""
-        return self.builtins({**finding.as_dict(), "file": finding.file})
-
-    def builtins(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a dictionary of builtins with every text in it made stable."""
-        return {key: self.path(value) if key == "file" else self._value(value) for key, value in values.items()}
-
-    def _value(self, value: Any) -> Any:
-        if isinstance(value, str):
-            return self.text(value)
-        if isinstance(value, (list, tuple)):
-            return [self._value(each) for each in value]
-        if isinstance(value, Mapping):
-            return self.builtins(value)
-        return value

@@ -4,53 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import PurePath
-from typing import Any
+from typing import Any, Final
+
+from .document import level, place, who
+from .text import count
+
+_MOST: Final = 10
+"""GitHub shows so many errors, warnings and notices of a step, and drops the rest without a word."""
 
 
 def lines(model: Mapping[str, Any], workspace: str | None = None) -> Iterator[str]:
-    """Return the workflow commands for the groups of a report (`report_model.build`).
+    """Yield the workflow commands for the groups of a report (`document.build`), and how many were left out.
 
     A cause of a failure is an error, a prediction a warning, everything else a notice. Files are relative to
     `workspace`, where GitHub finds them, if they are below it.
     """
-    for group in model["groups"]:
-        if group["level"] == "note" or group["vacuous"]:
-            kind = "notice"
-        else:
-            kind = "warning" if group["predicted"] else "error"
-        text = [group["message"], *group["evidence"], f"fix: {group['fix']}" if group["fix"] else "", _who(group)]
-        yield _command(kind, f"{group['code']} {group['name']}", _place(group, model), text, model, workspace)
-    for each in model["unexplained"]:
-        text = [each["message"] or "", _who(each)]
-        yield _command("error", "no cause found", _place(each, model), text, model, workspace)
+    counts = {"error": 0, "warning": 0, "notice": 0}
+    for entry in [*model["groups"], *model["unexplained"]]:
+        kind = level(entry)
+        counts[kind] += 1
+        if counts[kind] <= _MOST:
+            yield _command(kind, entry, model, workspace)
+    left = [f"{count(number - _MOST, kind)}" for kind, number in counts.items() if number > _MOST]
+    if left:
+        yield f"start methods: {', '.join(left)} more: GitHub shows {_MOST} of a kind (see --start-methods-report)"
 
 
-def _command(
-    kind: str,
-    title: str,
-    place: tuple[str, int | None],
-    text: list[str],
-    model: Mapping[str, Any],
-    workspace: str | None,
-) -> str:
-    file, line = place
+def _command(kind: str, entry: Mapping[str, Any], model: Mapping[str, Any], workspace: str | None) -> str:
+    fix = f"fix: {entry['fix']}" if entry.get("fix") else ""
+    text = [entry["message"] or "", *entry.get("evidence", ()), fix, who(entry)]
+    title = f"{entry['code']} {entry['name']}" if "code" in entry else "no cause found"
+    file, line = place(entry, model)
     values = {"file": _below(file, model["rootdir"], workspace), "line": line, "title": f"{title} (start methods)"}
     given = ",".join(f"{key}={_property(str(value))}" for key, value in values.items() if value is not None)
     return f"::{kind} {given}::{_data(chr(10).join(filter(None, text)))}"
-
-
-def _place(entry: Mapping[str, Any], model: Mapping[str, Any]) -> tuple[str, int | None]:
-    if entry.get("file"):
-        return entry["file"], entry["line"]
-    for test in model["tests"]:
-        if any(leg["nodeid"] == entry["first"] for leg in test["legs"].values()):
-            return test["file"], test["line"]
-    return entry["first"].partition("::")[0], None
-
-
-def _who(entry: Mapping[str, Any]) -> str:
-    more = f" and {entry['legs'] - 1} more" if entry["legs"] > 1 else ""
-    return f"{entry['first']}{more} ({', '.join(entry['methods'])})"
 
 
 def _below(file: str, root: str, workspace: str | None) -> str:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import html
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from importlib.resources import files
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Final
 
 import jinja2
@@ -15,37 +13,29 @@ from markupsafe import Markup
 
 from ..model.codes import CAUSES
 from ..model.methods import in_order
+from . import verdicts
+from .document import level
+from .links import Links
+from .text import count
 
 _AROUND: Final = 4
 """Lines of source before and after the one that is meant."""
 _LARGEST: Final = 2_000_000
 _LISTED: Final = 200
+_MANY: Final = 300
+"""With more tests, those that pass are hidden until somebody asks for them."""
 
-_SIDES: Final = {
-    "SM2": "child",
-    "SM307": "parent",
-    "SM3": "child",
-    "SM401": "child",
-    "SM402": "child",
-    "SM405": "child",
-    "SM407": "child",
-}
-"""By the beginning of a code, the first that fits: where the place is that a finding points at; else in the parent."""
-
-_PLACE: Final = re.compile(r"(?P<file>[^\s:,'\"`()]+\.pyi?):(?P<line>\d+)")
-_VALUES: Final = re.compile(
-    r"^(?:the patch [^:]*: )?(?P<what>.+?) is (?P<ours>.+) in the parent and "
-    r"(?P<theirs>.+?) in an? [\w ]*child(?=[:;,.]|$)",
-    re.DOTALL,
-)
-"""How a message says that a value differs."""
-_CHILDS: Final = ("read at ", "by way of ", "written ")
-"""How evidence begins that is about code which the child runs, for SM301 to SM308."""
-_WHOSE: Final = re.compile(r"\b(parent|child)\b")
+_WORDS: Final = ("passed", "failed", "error", "skipped", "xfailed", "xpassed", "vacuous", "flaky")
+_UNEXPLAINED: Final = "legs that failed where another method passed, and nothing was found that explains it"
+_PARENTS: Final = ("SM1", "SM307")
+"""Beginnings of codes whose place is in the parent, if no fact says otherwise."""
+_HERE_ALONE: Final = "this is about"
+_HERE: Final = ("set", "made", "read", "written", "started", "raised", "defined")
+"""Labels of facts that read better with ``here`` above their line of source."""
 
 
-def text(model: Mapping[str, Any]) -> str:
-    """Return the report of `report_model.build` as HTML; the sources are read from the files that it names."""
+def text(model: Mapping[str, Any], links: Links | None = None) -> str:
+    """Return the report of `document.build` as HTML; the sources are read from the files that it names."""
     templates = files("pytest_startmethod") / "report" / "templates"
 
     def read(name: str) -> str:
@@ -58,24 +48,16 @@ def text(model: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["ticks"] = ticks
-    environment.filters["seconds"] = seconds
+    environment.filters.update(ticks=ticks, seconds=seconds, count=lambda number, noun: count(number, noun))
+    environment.globals["told"] = verdicts.in_words
+    environment.globals["style"] = verdicts.style
+    links = links or Links(model["rootdir"])
+    environment.globals["source"] = links.editor
     template = environment.get_template("report.html")
     return template.render(css=Markup(read("report.css")), js=Markup(read("report.js")), **view(model))
 
 
-# -- what is shown -----------------------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class Side:
-    """The parent's or the child's half of a finding."""
-
-    places: list[dict[str, Any]] = field(default_factory=list)
-    """``label``, ``file``, ``line`` and ``lines``: the source around it, each line (number, is it meant, HTML)."""
-    facts: list[str] = field(default_factory=list)
-    value: tuple[str, str] | None = None
-    """What differs, and what it is here."""
+# -- what is shown ---------------------------------------------------------------------------------------------------
 
 
 def view(model: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,29 +65,68 @@ def view(model: Mapping[str, Any]) -> dict[str, Any]:
     sources = Sources(model["rootdir"])
     tests = list(model["tests"])
     number_of = {leg["nodeid"]: number for number, test in enumerate(tests) for leg in test["legs"].values()}
-    found = {method for test in tests for method in test["legs"]}
-    methods = in_order(found)
-    entries = [_entry(each, tests, number_of, sources) for each in model["groups"]]
-    entries += [_unexplained(each, tests, number_of, sources) for each in model["unexplained"]]
-    for number, entry in enumerate(entries, 1):
-        entry["id"] = f"cause-{number}"
-    causes = [each for each in entries if each["kind"] != "note"]
+    methods = in_order({method for test in tests for method in test["legs"]})
+    groups = [*model["groups"], *map(_blank, model["unexplained"])]
+    entries = [_entry(each, tests, number_of, sources) for each in groups]
+    for number, entry in enumerate(entries):
+        entry["id"] = f"cause-{number + 1}"
+        entry["parts"] = [each for each in entries if each["part_of"] == number]
+    leading = [each for each in entries if each["part_of"] is None]
     return {
         "model": model,
+        "project": PurePath(model["rootdir"]).name or model["rootdir"],
         "methods": methods,
-        "words": _words(model["summary"]["outcomes"]),
-        "causes": causes,
-        "notes": [each for each in entries if each["kind"] == "note"],
+        "words": [w for w in _WORDS if w == "passed" or any(w in row for row in model["summary"]["outcomes"].values())],
+        "sections": [
+            (heading, list(_by_code(each for each in leading if (each["kind"] == "note") is notes)))
+            for heading, notes in (("Causes", False), ("Notes", True))
+        ],
         "files": list(_by_file(tests, entries)),
-        "codes": sorted({(each["code"], each["name"]) for each in entries if each["code"]}),
         "interrupted": model["exit_status"] in (2, 3),
         "listed": _LISTED,
+        "many": len(tests) > _MANY,
     }
 
 
-def _words(outcomes: Mapping[str, Mapping[str, int]]) -> list[str]:
-    order = ("passed", "failed", "error", "skipped", "xfailed", "xpassed", "vacuous", "flaky")
-    return [word for word in order if word == "passed" or any(word in row for row in outcomes.values())]
+def _blank(each: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an entry of ``unexplained`` with the keys of a group."""
+    keys = ("file", "line", "url", "confirmed", "part_of")
+    texts = {"code": "", "name": "no cause found", "level": "cause", "path": "", "fix": ""}
+    message = each["message"] or "no message"
+    rest: dict[str, Any] = {"message": message, "evidence": [], "facts": []}
+    flags = dict.fromkeys(("predicted", "vacuous", "every_method"), False)
+    return {**dict.fromkeys(keys), **texts, **flags, **each, **rest}
+
+
+def _entry(
+    group: Mapping[str, Any], tests: Sequence[Mapping[str, Any]], number_of: Mapping[str, int], sources: Sources
+) -> dict[str, Any]:
+    kind = {"error": "cause", "warning": "predicted", "notice": "note"}[level(group)]
+    cause = CAUSES.get(group["code"])
+    test = tests[number_of[group["first"]]] if group["first"] in number_of else None
+    legs = test["legs"] if test is not None else {}
+    leg: Mapping[str, Any] = next((each for each in legs.values() if each["nodeid"] == group["first"]), {})
+    return {
+        **group,
+        "kind": kind,
+        "of": sorted({number_of[each] for each in group["nodeids"] if each in number_of}),
+        "why_fork": cause.why_fork if cause is not None and kind != "note" and not group["every_method"] else "",
+        "passed_under": " and ".join(m for m, each in legs.items() if each["outcome"] in ("passed", "xpassed")),
+        "sides": [side for side in _sides(group, leg, sources) if side["places"] or side["facts"] or side["values"]],
+        "more": max(0, len(group["nodeids"]) - _LISTED),
+    }
+
+
+def _by_code(entries: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the entries of each code with its name and what it is, the commonest first."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for each in entries:
+        found.setdefault(each["code"], []).append(each)
+    order = sorted(found.items(), key=lambda item: (not item[0], -sum(len(each["of"]) for each in item[1])))
+    for code, these in order:
+        what = CAUSES[code].what if code in CAUSES else "" if code else _UNEXPLAINED
+        of = {number for each in these for number in each["of"]}
+        yield {"code": code, "name": these[0]["name"], "url": these[0]["url"], "what": what, "of": of, "causes": these}
 
 
 def _by_file(tests: Sequence[Mapping[str, Any]], entries: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -121,116 +142,90 @@ def _by_file(tests: Sequence[Mapping[str, Any]], entries: Sequence[Mapping[str, 
         links = [{"code": code, "id": next((e["id"] for e in mine if e["code"] == code), None)} for code in codes]
         if not codes:
             links = [{"code": "no cause found", "id": e["id"]} for e in mine if not e["code"]]
+        seconds = sum(leg["duration"] for leg in test["legs"].values())
         row = {**test, "name": name or file, "number": number, "links": links, "codes": " ".join(codes)}
-        found.setdefault(file if name else "", []).append(row)
+        found.setdefault(file if name else "", []).append({**row, "seconds": seconds})
     for file, rows in found.items():
         yield {"file": file, "rows": rows}
 
 
-def _entry(
-    group: Mapping[str, Any], tests: Sequence[Mapping[str, Any]], number_of: Mapping[str, int], sources: Sources
-) -> dict[str, Any]:
-    cause = CAUSES.get(group["code"])
-    leg, test = _leg(group["first"], tests, number_of)
-    kind = "note" if group["vacuous"] or group["level"] == "note" else "predicted" if group["predicted"] else "cause"
-    return {
-        **group,
-        "kind": kind,
-        "of": sorted({number_of[each] for each in group["nodeids"] if each in number_of}),
-        "what": cause.what if cause is not None else "",
-        "why_fork": cause.why_fork if cause is not None and kind != "note" else "",
-        "passed_under": _passed(test),
-        "message_of_leg": leg.get("message") if leg else None,
-        "sides": _sides(group, leg or {}, sources),
-        "child_of": ", ".join(group["methods"]),
-        "more": max(0, len(group["nodeids"]) - _LISTED),
+# -- the two sides ---------------------------------------------------------------------------------------------------
+
+
+def _sides(group: Mapping[str, Any], leg: Mapping[str, Any], sources: Sources) -> list[dict[str, Any]]:
+    """Return what is known of the parent, of the child, and of neither in particular."""
+    under = ", ".join(group["methods"])
+    titles = {"parent": "In the parent", "child": f"In the child ({under})", "": ""}
+    sides: dict[str, dict[str, Any]] = {
+        key: {"title": title, "values": [], "places": [], "facts": []} for key, title in titles.items()
     }
+    if group["part_of"] is None:
+        _add_start(sides, leg, sources)
+    facts = group["facts"]
+    here = [fact["side"] for fact in facts if (fact["file"], fact["line"]) == (group["file"], group["line"])]
+    own = here[0] if here else "parent" if group["code"].startswith(_PARENTS) else ""
+    _add_place(sides[own], _HERE_ALONE, group, sources)
+    for fact in facts:
+        side = sides[fact["side"]]
+        if fact["label"] == "value":
+            side["values"].append((fact["about"], fact["text"]))
+        elif fact["file"] is not None:
+            by = f" by {fact['about']}" if fact["about"] else ""
+            here_ = " here" if fact["label"] in _HERE else ""
+            _add_place(side, f"{fact['label'] or 'see'}{by}{here_}", fact, sources)
+        else:
+            about = f"{fact['about']}: " if fact["about"] else ""
+            side["facts"].append(f"{fact['label']}: {about}{fact['text']}" if fact["label"] else fact["text"])
+    said = {_printed(fact) for fact in facts}
+    sides[""]["facts"] += [each for each in group["evidence"] if each not in said]
+    return list(sides.values())
 
 
-def _unexplained(
-    each: Mapping[str, Any], tests: Sequence[Mapping[str, Any]], number_of: Mapping[str, int], sources: Sources
-) -> dict[str, Any]:
-    blank = {"code": "", "name": "no cause found", "level": "cause", "path": "", "file": None, "line": None}
-    group = {**blank, **each, "evidence": [], "fix": "", "confirmed": None, "predicted": False, "vacuous": False}
-    group["message"] = each["message"] or "no message"
-    return {**_entry(group, tests, number_of, sources), "message_of_leg": None}
+def _printed(fact: Mapping[str, Any]) -> str:
+    """Return the line of evidence that a fact is printed as: `Fact.__str__`, with a relative file."""
+    if fact["file"] is None:
+        return f"{fact['label']}: {fact['text']}" if fact["label"] else fact["text"]
+    by = f" by {fact['about']}" if fact["about"] else ""
+    at = "" if fact["label"].endswith(" of") else " at"
+    return f"{fact['label']}{by}{at} {fact['file']}:{fact['line']}" + (f": {fact['text']}" if fact["text"] else "")
 
 
-def _leg(
-    nodeid: str, tests: Sequence[Mapping[str, Any]], number_of: Mapping[str, int]
-) -> tuple[Mapping[str, Any] | None, Mapping[str, Any] | None]:
-    if nodeid not in number_of:
-        return None, None
-    test = tests[number_of[nodeid]]
-    return next(leg for leg in test["legs"].values() if leg["nodeid"] == nodeid), test
-
-
-def _passed(test: Mapping[str, Any] | None) -> str:
-    legs = test["legs"] if test is not None else {}
-    return " and ".join(method for method, leg in legs.items() if leg["outcome"] in ("passed", "xpassed"))
-
-
-def _sides(group: Mapping[str, Any], leg: Mapping[str, Any], sources: Sources) -> dict[str, Side]:
-    sides = {"parent": Side(), "child": Side()}
-    code = group["code"]
-    own = sides[next((side for start, side in _SIDES.items() if code.startswith(start)), "parent")]
-
-    def add(side: Side, label: str, file: str | None, line: int | None) -> bool:
-        """Show a place; say whether its source is there."""
-        if file is None or line is None:
-            return False
-        for shown in side.places:
-            if (shown["file"], shown["line"]) == (file, line):
-                return bool(shown["lines"])
-            if shown["file"] == file and any(number == line for number, _, _ in shown["lines"]):
-                shown["label"] += f"; line {line}: {label}"
-                shown["lines"] = [(number, meant or number == line, text) for number, meant, text in shown["lines"]]
-                return True
-        side.places.append({"label": label, "file": file, "line": line, "lines": sources.around(file, line)})
-        return bool(side.places[-1]["lines"])
-
+def _add_start(sides: Mapping[str, dict[str, Any]], leg: Mapping[str, Any], sources: Sources) -> None:
+    """Show where the process was started, and what became of it."""
     launches, tasks = leg.get("launches", ()), leg.get("tasks", ())
     launch = next((each for each in launches if each["error"]), None) or next(iter(launches), None)
-    if launch is not None:
-        add(sides["parent"], "the process is started here", launch["file"], launch["line"])
-        called = f"{launch['target']}({', '.join(launch['args'])})"[:400]
-        sides["parent"].facts.append("a worker of a pool or executor" if launch["worker"] else called)
-        if launch["thread"]:
-            sides["parent"].facts.append(f"started in thread {launch['thread']!r}")
-        if launch["fixture"]:
-            sides["parent"].facts.append(f"started in the fixture {launch['fixture']!r}")
-        if launch["error"]:
-            sides["child"].facts.append(f"no child: start() raised {launch['error']}")
-        elif launch["exit_code"]:
-            sides["child"].facts.append(f"ended with exit code {launch['exit_code']}")
-    elif tasks:
-        add(sides["parent"], "the task is handed over here", tasks[0]["file"], tasks[0]["line"])
-    add(own, "this is what it is about" if own is sides["parent"] else "in the child", group["file"], group["line"])
-    values = _VALUES.match(group["message"])
-    if values is not None:
-        sides["parent"].value = values["what"], values["ours"]
-        sides["child"].value = values["what"], values["theirs"]
-    for fact in group["evidence"]:
-        whose = _WHOSE.search(fact)
-        side = sides[whose[1]] if whose is not None else own
-        if code.startswith("SM3") and whose is None:
-            side = sides["child" if fact.startswith(_CHILDS) else "parent"]
-        place = _PLACE.search(fact)
-        told = False
-        if place is not None:
-            label = fact[: place.start()].strip().removesuffix(" at") or "see"
-            whole = fact[place.end() :][:2] in ("", ": ")  # nothing but a place, and perhaps the line that is there
-            told = (
-                add(sides["parent"] if label == "started" else side, label, place["file"], int(place["line"])) and whole
-            )
-        if not told:
-            side.facts.append(fact)
-    if not sides["child"].facts and sides["child"].value is None and leg.get("message"):
-        sides["child"].facts.append(leg["message"])
-    return sides
+    parent, child = sides["parent"], sides["child"]
+    if launch is None:
+        if tasks:
+            _add_place(parent, "the task is submitted here", tasks[0], sources)
+        return
+    _add_place(parent, "the process is started here", launch, sources)
+    if not launch["worker"]:
+        parent["facts"].append(f"runs {launch['target']}({', '.join(launch['args'])})"[:400])
+    parent["facts"] += [f"started in thread {launch['thread']!r}"] if launch["thread"] else []
+    parent["facts"] += [f"started in the fixture {launch['fixture']!r}"] if launch["fixture"] else []
+    if launch["error"]:
+        child["facts"].append(f"no child: start() raised {launch['error']}")
+    elif launch["exit_code"]:
+        child["facts"].append(f"ended with exit code {launch['exit_code']}")
 
 
-# -- source ------------------------------------------------------------------------------------------------------------
+def _add_place(side: dict[str, Any], label: str, at: Mapping[str, Any], sources: Sources) -> None:
+    file, line = at["file"], at["line"]
+    if file is None or line is None:
+        return
+    for shown in side["places"]:
+        if (shown["file"], shown["line"]) == (file, line):
+            shown["label"] = label if shown["label"] == _HERE_ALONE else shown["label"]
+            return
+        if shown["file"] == file and any(number == line for number, _, _ in shown["lines"]):
+            shown["label"] += f"; line {line}: {label}"
+            shown["lines"] = [(number, meant or number == line, text) for number, meant, text in shown["lines"]]
+            return
+    side["places"].append({"label": label, "file": file, "line": line, "lines": sources.around(file, line)})
+
+
+# -- source ----------------------------------------------------------------------------------------------------------
 
 
 class Sources:
@@ -273,7 +268,7 @@ class Sources:
             return [html.escape(line) for line in source.split("\n")]
 
 
-# -- filters -----------------------------------------------------------------------------------------------------------
+# -- filters ---------------------------------------------------------------------------------------------------------
 
 
 def ticks(text: str) -> Markup:

@@ -8,128 +8,153 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from ..model.methods import in_order
+from . import verdicts
+from .document import level
+from .links import Links
+from .text import count
+
+MOST: Final = 60_000
+"""Bytes of a report: GitHub takes 65,536 characters in a comment."""
 
 _LISTED: Final = 100
-"""Tests and legs that are listed one by one: GitHub shows no more than 64 KiB in a comment, 1 MiB in a summary."""
-
+_LONGEST: Final = 300
+"""Characters of a cell of the table."""
 _WORDS: Final = ("passed", "failed", "error", "skipped", "xfailed", "xpassed", "vacuous", "flaky")
+_LEFT_OUT: Final = "The rest is left out to keep the report below GitHub's limit; the JSON and HTML reports have it."
 
 
-def text(model: Mapping[str, Any]) -> str:
-    """Return the report of `report_model.build` as GitHub's Markdown, well-formed whatever the texts contain."""
-    return "\n".join(_lines(model)) + "\n"
+def text(model: Mapping[str, Any], links: Links | None = None) -> str:
+    """Return the report of `document.build` as GitHub's Markdown, well-formed whatever the texts contain.
+
+    It has at most `MOST` bytes: whole blocks are left out at its end.
+    """
+    found, size = [], len(_LEFT_OUT) + 2
+    for block in _blocks(model, links or Links(model["rootdir"])):
+        part = "\n".join(block) + "\n\n"
+        size += len(part.encode("utf-8", "replace"))
+        if size > MOST:
+            found.append(f"{_LEFT_OUT}\n")
+            break
+        found.append(part)
+    return "".join(found).rstrip("\n") + "\n"
 
 
-def _lines(model: Mapping[str, Any]) -> Iterator[str]:
-    summary = model["summary"]
-    yield "## Start methods"
-    yield ""
-    methods = ", ".join(model["methods"])
-    python = f"Python {cell(model['python'])} on {cell(model['platform'])}"
-    yield f"{python}, default `{model['default']}`; ran under {cell(methods)}."
-    if model["exit_status"] in (2, 3):
-        yield "**The session did not come to its end; what had run until then is here.**"
-    yield ""
+def _blocks(model: Mapping[str, Any], links: Links) -> Iterator[list[str]]:
+    """Yield the parts of the report, the most important one first."""
+    yield ["## Start methods"]
     if not model["tests"]:
-        yield "No test ran under a start method of its own."
+        yield [_session(model), "No test ran under a start method of its own."]
         return
-    yield from _table(summary)
-    yield ""
-    verdicts = ", ".join(
-        f"{'**' if _bad(word) else ''}{count} {word}{'**' if _bad(word) else ''}"
-        for word, count in summary["verdicts"].items()
-    )
-    yield f"{count_of(summary['tests'], 'test')}: {verdicts}."
-    causes = [each for each in model["groups"] if not each["vacuous"] and not _is_note(each)]
-    notes = [each for each in model["groups"] if each["vacuous"] or _is_note(each)]
-    if causes or model["unexplained"]:
-        yield ""
-        yield "### Causes"
-    for each in causes:
-        yield from _cause(each)
-    for each in model["unexplained"]:
-        yield from _unexplained(each)
-    if notes:
-        yield ""
-        yield "### Notes"
+    yield [_verdicts(model["summary"])]
+    if model["exit_status"] in (2, 3):
+        yield ["**The session did not come to its end. What had run until then is here.**"]
+    causes = [each for each in model["groups"] if level(each) != "notice"]
+    notes = [each for each in model["groups"] if level(each) == "notice"]
+    rows = [_row(each, links) for each in (*causes, *model["unexplained"])]
+    for start in range(0, len(rows), _LISTED):
+        yield ["| cause | where | tests | fix |", "|---|---|---|---|", *rows[start : start + _LISTED]]
+    yield [_session(model)]
+    yield list(_table(model["summary"]))
+    for each in (*causes, *model["unexplained"]):
+        yield list(_details(_title(each), _more(each)))
     for each in notes:
-        yield from _cause(each)
+        yield list(_details(f"Note: {_title(each)}", _more(each)))
     yield from _tests(model)
     if model["troubles"]:
-        yield from _details(f"Troubles ({len(model['troubles'])})", [f"- {inline(each)}" for each in model["troubles"]])
+        title = f"Problems ({len(model['troubles'])})"
+        yield list(_details(title, [f"- {inline(each)}" for each in model["troubles"]]))
 
 
-def _bad(word: str) -> bool:
-    return word not in ("passes", "skipped", "vacuous")
+def _session(model: Mapping[str, Any]) -> str:
+    methods = ", ".join(model["methods"])
+    python = f"Python {cell(model['python'])} on {cell(model['platform'])}"
+    return f"{python}, default `{model['default']}`; ran under {cell(methods)}."
 
 
-def _is_note(group: Mapping[str, Any]) -> bool:
-    return bool(group["level"] == "note")
+def _verdicts(summary: Mapping[str, Any]) -> str:
+    everywhere = len(summary["outcomes"]) > 1
+    told = []
+    for word, number in summary["verdicts"].items():
+        words = verdicts.in_words(word, number, everywhere=everywhere)
+        told.append(f"**{words}**" if verdicts.style(word) == "bad" else words)
+    still = summary["needs_fork"]
+    more = f" **{count(still, 'test')} still {'needs' if still == 1 else 'need'} fork.**" if still else ""
+    return f"{count(summary['tests'], 'test')}: {', '.join(told)}.{more}"
 
 
 def _table(summary: Mapping[str, Any]) -> Iterator[str]:
     outcomes = summary["outcomes"]
     words = [word for word in _WORDS if word == "passed" or any(word in row for row in outcomes.values())]
-    yield "| method | " + " | ".join(words) + " |"
+    yield "| legs | " + " | ".join(words) + " |"
     yield "|---|" + "---:|" * len(words)
     for method, row in outcomes.items():
         yield f"| {cell(method)} | " + " | ".join(str(row.get(word, "-")) for word in words) + " |"
 
 
-def _cause(group: Mapping[str, Any]) -> Iterator[str]:
-    legs, tests = count_of(group["legs"], "leg"), count_of(group["tests"], "test")
-    under = ", ".join(group["methods"])
-    what = f"predicted for {under}, {tests}" if group["predicted"] else f"{legs} of {tests} ({under})"
-    if group["vacuous"]:
-        what = f"{legs} passed and started nothing with the method ({under})"
-    yield ""
-    yield f"#### {group['code']} {group['name']}: {cell(what)}"
-    yield ""
-    if group["file"]:
-        place = group["file"] if group["line"] is None else f"{group['file']}:{group['line']}"
-        yield f"{code(place)}" + (f", {code(group['path'])}" if group["path"] else "") + "  "
-    elif group["path"]:
-        yield f"{code(group['path'])}  "
-    yield inline(group["message"])
-    if group["confirmed"] is not None:
-        yield ""
-        yield "Confirmed by experiment." if group["confirmed"] else "Not confirmed: an experiment cleared it."
-    if group["fix"]:
-        yield ""
-        yield f"**Fix:** {inline(group['fix'])}"
-    if group["evidence"]:
-        yield from _details("Evidence", block(group["evidence"]))
-    yield from _legs(group)
+# -- causes ----------------------------------------------------------------------------------------------------------
 
 
-def _unexplained(each: Mapping[str, Any]) -> Iterator[str]:
-    yield ""
-    under = ", ".join(each["methods"])
-    what = f"{count_of(each['legs'], 'leg')} of {count_of(each['tests'], 'test')} ({under})"
-    yield f"#### No cause found: {cell(what)}"
-    yield ""
-    yield inline(each["message"] or "no message")
-    yield from _legs(each)
+def _row(entry: Mapping[str, Any], links: Links) -> str:
+    """Return a cause's row of the first table."""
+    if "code" not in entry:
+        cause, where, fix = "no cause found", "", cell(_short(entry["message"] or ""))
+    else:
+        cause = f"[{entry['code']}]({entry['url']})" if entry["url"] else cell(entry["code"])
+        cause += f" {cell(entry['name'])}{_said(entry)}"
+        where, fix = _where(entry, links), inline(_short(entry["fix"]), in_table=True) if entry["fix"] else ""
+    need = f" ({entry['need_fork']} need fork)" if entry.get("need_fork") else ""
+    return f"| {cause} | {where} | {entry['tests']}{need} | {fix} |"
 
 
-def _legs(entry: Mapping[str, Any]) -> Iterator[str]:
+def _said(entry: Mapping[str, Any]) -> str:
+    if entry["predicted"]:
+        return ", *predicted*"
+    return {True: ", *confirmed*", False: ", *cleared*", None: ""}[entry["confirmed"]]
+
+
+def _where(entry: Mapping[str, Any], links: Links) -> str:
+    parts = []
+    if entry["file"]:
+        place = entry["file"] if entry["line"] is None else f"{entry['file']}:{entry['line']}"
+        address = links.permanent(entry["file"], entry["line"])
+        shown = code(place, in_table=True)
+        parts.append(f"[{shown}]({address})" if address else shown)
+    parts += [code(entry["path"], in_table=True)] if entry["path"] else []
+    return " ".join(parts)
+
+
+def _title(entry: Mapping[str, Any]) -> str:
+    """Return the title of a cause's details, as HTML."""
+    legs, tests = count(entry["legs"], "leg"), count(entry["tests"], "test")
+    under = ", ".join(entry["methods"])
+    what = f"{legs} of {tests} ({under})"
+    if entry.get("predicted"):
+        what = f"predicted for {under}, {tests}"
+    if entry.get("vacuous"):
+        what = f"{legs} passed without a process of the method ({under})"
+    name = f"{entry['code']} {entry['name']}" if "code" in entry else "No cause found"
+    path = f" <code>{html.escape(oneline(entry['path']))}</code>" if entry.get("path") else ""
+    return f"{html.escape(name)}{path}: {html.escape(what)}".replace("@", "&#64;")
+
+
+def _more(entry: Mapping[str, Any]) -> list[str]:
+    lines = [inline(entry["message"] or "no message"), ""]
+    if entry.get("fix"):
+        lines += [f"**Fix:** {inline(entry['fix'])}", ""]
+    if entry.get("evidence"):
+        lines += [*block(entry["evidence"]), ""]
     nodeids: Sequence[str] = entry["nodeids"]
-    if len(nodeids) == 1:
-        yield ""
-        yield f"Leg: {code(nodeids[0])}"
-        return
-    listed = [f"- {code(each)}" for each in nodeids[:_LISTED]]
+    lines += [f"- {code(each)}" for each in nodeids[:_LISTED]]
     if len(nodeids) > _LISTED:
-        listed.append(f"- and {len(nodeids) - _LISTED} more, in the JSON report")
-    yield from _details(f"First: <code>{html.escape(oneline(nodeids[0]))}</code>, and {len(nodeids) - 1} more", listed)
+        lines.append(f"- and {len(nodeids) - _LISTED} more, in the JSON report")
+    return lines
 
 
-def _tests(model: Mapping[str, Any]) -> Iterator[str]:
+def _tests(model: Mapping[str, Any]) -> Iterator[list[str]]:
     tests = [each for each in model["tests"] if each["verdict"] not in ("passes", "skipped")]
     if not tests:
         return
-    found = {method for test in tests for method in test["legs"]}
-    methods = in_order(found)
+    methods = in_order({method for test in tests for method in test["legs"]})
     lines = [
         "| test | verdict | " + " | ".join(map(cell, methods)) + " | codes |",
         "|---|---|" + "---|" * (len(methods) + 1),
@@ -142,19 +167,26 @@ def _tests(model: Mapping[str, Any]) -> Iterator[str]:
         )
     if len(tests) > _LISTED:
         lines += ["", f"And {len(tests) - _LISTED} more, in the JSON report."]
-    yield from _details(f"Tests that do not pass under every method ({len(tests)})", lines)
+    yield list(_details(f"Tests that do not pass under every method ({len(tests)})", lines))
 
 
 def _details(summary: str, lines: Sequence[str]) -> Iterator[str]:
     # The blank lines are needed: without them GitHub reads what is inside as HTML, not as Markdown.
-    yield from ("", f"<details><summary>{summary}</summary>", "", *lines, "", "</details>")
+    yield from (f"<details><summary>{summary}</summary>", "", *lines, "", "</details>")
 
 
 # -- texts -----------------------------------------------------------------------------------------------------------
 
 
+def _short(text: str) -> str:
+    if len(text) <= _LONGEST:
+        return text
+    shown = text[: _LONGEST - 3]
+    return shown + ("`..." if shown.count("`") % 2 else "...")
+
+
 def oneline(text: str) -> str:
-    """Return a text on one line, without what cannot be seen."""
+    """Return a text on one line, with a space in place of each character that cannot be seen."""
     return "".join(char if char.isprintable() else " " for char in " ".join(text.split()))
 
 
@@ -167,14 +199,16 @@ def _escaped(text: str) -> str:
     return re.sub(r"([\\`*_\[\]|~$])", r"\\\1", html.escape(text, quote=False)).replace("@", "&#64;")
 
 
-def inline(text: str) -> str:
+def inline(text: str, *, in_table: bool = False) -> str:
     """Return text in which what stands between two backticks is code, and everything else stands for itself."""
     parts = oneline(text).split("`")
     if len(parts) % 2 == 0:  # a backtick without another
         return cell(text)
-    return (
-        "".join(code(part) if index % 2 and part.strip() else _escaped(part) for index, part in enumerate(parts)) or "-"
+    shown = (
+        code(part, in_table=in_table) if index % 2 and part.strip() else _escaped(part)
+        for index, part in enumerate(parts)
     )
+    return "".join(shown) or "-"
 
 
 def code(text: str, *, in_table: bool = False) -> str:
@@ -192,8 +226,3 @@ def block(lines: Sequence[str]) -> list[str]:
     shown = [oneline(line) if line.strip() else "" for line in lines]
     fence = "`" * max(3, 1 + max((len(run) for line in shown for run in re.findall(r"`+", line)), default=0))
     return [f"{fence}text", *shown, fence]
-
-
-def count_of(number: int, noun: str) -> str:
-    """Return ``1 leg``, ``2 legs``."""
-    return f"{number} {noun}{'s' * (number != 1)}"

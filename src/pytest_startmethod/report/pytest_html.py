@@ -18,8 +18,8 @@ def cell(leg: LegResult) -> str:
 
 
 def extra(leg: LegResult, root: str) -> dict[str, Any] | None:
-    """Return what was found as pytest-html's `extras.html` would make it; None where nothing was."""
-    parts = [(each, "") for each in leg.findings]
+    """Return what `extras.html` of pytest-html would for the findings that do not stand below a failure, or None."""
+    parts = [(each, "") for each in leg.findings if leg.outcome not in ("failed", "error")]
     parts += [(each, "predicted for spawn and forkserver: ") for each in leg.predictions]
     parts += [(leg.vacuous, "")] if leg.vacuous is not None else []
     if not parts:

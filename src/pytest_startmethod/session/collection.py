@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -18,6 +19,7 @@ from .options import MARKER, header_lines
 from .settings import Marker, Settings, SettingsError, from_config, parse_marker
 
 if TYPE_CHECKING:
+    from .results import Results
     from .running import Running
 
 NAME: Final = "start_method"
@@ -250,9 +252,22 @@ def stash_legs(config: pytest.Config, items: Sequence[pytest.Item]) -> int:
                 legs += 1
         except pytest.Collector.CollectError as error:
             raise pytest.UsageError(str(error)) from None
+    _plan(items)
     if legs and not config.getoption("collectonly"):
         register_running(config, settings)
     return sum(LEG in item.stash or _NO_LEG in item.stash or _closest(item) is not None for item in items)
+
+
+def _plan(items: Sequence[pytest.Item]) -> None:
+    """Note in each leg which legs its test has."""
+    planned: dict[str, list[str]] = {}
+    for item in items:
+        if LEG in item.stash:
+            planned.setdefault(item.stash[LEG].test, []).append(item.stash[LEG].method)
+    for item in items:
+        if LEG in item.stash:
+            leg = item.stash[LEG]
+            item.stash[LEG] = replace(leg, planned=tuple(planned[leg.test]))
 
 
 def register_running(config: pytest.Config, settings: Settings, temporary: str | None = None) -> Running:
@@ -272,13 +287,21 @@ def register_running(config: pytest.Config, settings: Settings, temporary: str |
     return hooks
 
 
-def register_summary(config: pytest.Config) -> None:
-    """Register what gathers the legs' reports; under xdist the controller needs it, which collects nothing."""
-    from . import terminal
-
+def register_summary(config: pytest.Config) -> Results | None:
+    """Register what gathers the legs' reports, and return it; None on a worker of xdist."""
+    if hasattr(config, "workerinput"):
+        return None
     manager = config.pluginmanager
-    if not hasattr(config, "workerinput") and not manager.has_plugin("startmethod-summary"):
-        manager.register(terminal.Summary(config, settings_of(config)), "startmethod-summary")
+    found: Results | None = manager.get_plugin("startmethod-results")
+    if found is None:
+        from . import results, terminal
+
+        found = results.Results(config, settings_of(config))
+        shown = terminal.Terminal(config, found)
+        manager.register(found, "startmethod-results")
+        manager.register(shown, "startmethod-terminal")
+        manager.register(terminal.Inner(shown), "startmethod-summary")
+    return found
 
 
 def header(config: pytest.Config) -> list[str]:
@@ -290,9 +313,9 @@ def register_files(config: pytest.Config) -> None:
     """Register what writes the report files; the workers of xdist write none."""
     from . import report_files
 
-    manager = config.pluginmanager
-    if not hasattr(config, "workerinput") and not manager.has_plugin("startmethod-files"):
-        manager.register(report_files.Files(config, settings_of(config)), "startmethod-files")
+    results = register_summary(config)
+    if results is not None and not config.pluginmanager.has_plugin("startmethod-files"):
+        config.pluginmanager.register(report_files.Files(config, settings_of(config), results), "startmethod-files")
 
 
 def _make_leg(item: pytest.Item, callspec: Any, settings: Settings) -> bool:

@@ -60,7 +60,7 @@ def _checked(returned: Any) -> Iterator[Finding]:
         # it crosses processes, and whatever is no builtin would end a session of xdist
         for field in fields(each):
             value = getattr(each, field.name)
-            parts = value if field.name == "evidence" and isinstance(value, (tuple, list)) else [value]
+            parts = value if field.name in ("evidence", "together") and isinstance(value, (tuple, list)) else [value]
             if field.name == "facts":
                 parts = [part for fact in value for part in (fact.side, fact.label, fact.text)]
             if not all(part is None or type(part) in (str, int, bool) for part in parts):

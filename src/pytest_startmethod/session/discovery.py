@@ -27,7 +27,7 @@ from ..model import methods
 from ..model.leg import Leg
 from . import again, collection, options, second_pass
 from .legs import DISCOVERED, LEG, STATE, LegState
-from .terminal import FOREIGN
+from .results import FOREIGN
 
 # The rest is imported when the first process starts: most suites start none, and there may be 30 ms of it.
 if TYPE_CHECKING:
@@ -473,8 +473,8 @@ class Told:
             pytest_compat.blame(self.config, report, test)
 
     def _results(self) -> list[LegResult]:
-        summary = self.config.pluginmanager.get_plugin("startmethod-summary")
-        return [each for each in summary.results.values() if each.discovered] if summary is not None else []
+        results = self.config.pluginmanager.get_plugin("startmethod-results")
+        return [each for each in results.legs if each.discovered] if results is not None else []
 
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..model.finding import WIDTH
 from ..model.leg_result import LegResult
 from ..model.methods import ORDER
-from ..report.results import in_order
+from ..report.verdicts import in_order
 
 _LISTED = 10
 _BAD = ("failed", "error")

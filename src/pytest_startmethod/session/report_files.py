@@ -5,23 +5,16 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import platform
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from ..model import methods as selection
-from . import terminal
-
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from ..model.leg_result import LegResult
+    from .results import Results
     from .settings import Settings
 
-SUFFIXES: Final = (".json", ".html", ".md")
+SUFFIXES: Final = (".json", ".html", ".md", ".sarif")
 
 
 def checked(text: str, base: Path) -> str:
@@ -65,14 +58,21 @@ def write(path: str, text: str) -> None:
 def render(path: str, model: dict[str, Any]) -> str:
     """Return the text of the report that `path` names by its suffix."""
     suffix = Path(path).suffix.lower()
-    if suffix == ".md":
-        from ..report import markdown
+    if suffix in (".md", ".html"):
+        from ..report.links import Links
 
-        return markdown.text(model)
-    if suffix == ".html":
+        links = Links.of(os.environ, model["rootdir"])
+        if suffix == ".md":
+            from ..report import markdown
+
+            return markdown.text(model, links)
         from ..report import html
 
-        return html.text(model)
+        return html.text(model, links)
+    if suffix == ".sarif":
+        from ..report import sarif
+
+        model = sarif.log(model)
     return json.dumps(model, indent=2, ensure_ascii=False) + "\n"
 
 
@@ -81,41 +81,19 @@ def needs_jinja(path: str) -> bool:
     return Path(path).suffix.lower() == ".html" and importlib.util.find_spec("jinja2") is None
 
 
-def model_of(
-    config: pytest.Config, results: Iterable[LegResult], *, default: str, methods: tuple[str, ...], status: int
-) -> dict[str, Any]:
-    """Return the report of a session as builtins."""
-    from .. import __version__
-    from ..report import document
-
-    basetemp = config.getoption("basetemp", None)
-    session = document.Session(
-        root=str(config.rootpath),
-        python=platform.python_version(),
-        platform=sys.platform,
-        default=default,
-        methods=methods,
-        version=__version__,
-        exit_status=status,
-        basetemp=os.path.abspath(basetemp) if basetemp else None,
-    )
-    return document.build(results, session)
-
-
 class Files:
     """Writes the reports when the session is over, however it ends. Only the controller of xdist has one."""
 
-    def __init__(self, config: pytest.Config, settings: Settings) -> None:
+    def __init__(self, config: pytest.Config, settings: Settings, results: Results) -> None:
         self.config = config
         self.settings = settings
-        # Asked now: from Python 3.14 on a leg would be taken for the interpreter.
-        self.default = selection.default()
+        self.results = results
         self.started = False
         self.lines: list[str] = []
-        """What to tell the user at the end."""
+        """What to print at the end."""
 
     def pytest_sessionstart(self) -> None:
-        """Know that there is a session to report on."""
+        """Remember that there is a session to report on."""
         self.started = not self.config.getoption("collectonly")
 
     # First, so that the file is there when the summary says so.
@@ -137,9 +115,7 @@ class Files:
         if not self.started:
             return
         self.started = False
-        summary: terminal.Summary | None = self.config.pluginmanager.get_plugin("startmethod-summary")
-        results = summary.results.values() if summary is not None else ()
-        model = model_of(self.config, results, default=self.default, methods=self.settings.methods, status=status)
+        model = self.results.document(status)
         for path in self.settings.reports:
             try:
                 write(path, render(path, model))

@@ -151,9 +151,9 @@ class SecondPass:
         if output is not None:
             output[OUTPUT] = said
             return
-        summary: Any = self.config.pluginmanager.get_plugin("startmethod-summary")
-        if summary is not None:
-            summary.amend(said)
+        results: Any = self.config.pluginmanager.get_plugin("startmethod-results")
+        if results is not None:
+            results.amend(said)
 
     def _verify(self, running: Running, verifier: Verifier, waiting: Waiting) -> dict[str, Any] | None:
         """Verify one leg, and return what is to be said of it."""
@@ -217,17 +217,18 @@ class SecondPass:
         self, running: Running, waiting: Waiting, verified: Verified, note: tuple[str, str] | None
     ) -> dict[str, Any]:
         """Return what changes in the reports of a leg, as builtins that cross processes."""
-        from ..report.results import properties
+        from ..report.junit import properties
 
         state, root = waiting.state, str(self.config.rootpath)
         before = state.finished
         assert before is not None
         known = [each.key for _, findings in state.shown for each in findings]
-        sections = []
+        sections, shown = [], []
         for number, (_, findings) in enumerate(state.shown):
             keys = {each.key for each in findings}
             mine = [each for each in verified.findings if each.key in keys or (number == 0 and each.key not in known)]
             sections.append([list(each) for each in running.annotator.sections(state, mine)])
+            shown.append([list(each.key) for each in mine])
         if note is not None:
             sections[0].append([f"start method {state.leg.method}: {note[0]}", note[1]])
         rest = [each for each in before.findings if each.key not in known]
@@ -236,6 +237,7 @@ class SecondPass:
             "nodeid": waiting.leg.nodeid,
             "titles": [title for title, _ in running.annotator.sections(state, _shown(state))],
             "sections": sections,
+            "keys": shown,
             "result": result.as_dict(),
             "before": [list(each) for each in properties(before, root)],
             "properties": [list(each) for each in properties(result, root)],

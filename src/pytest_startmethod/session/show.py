@@ -10,12 +10,14 @@ import pytest
 from .._compat import pytest as pytest_compat
 from ..causes.launch_examiner import collect_predictions
 from ..launches import foreign, leftovers
-from ..model import finding, methods
+from ..model import methods
 from ..model.failed_leg import FailedLeg
 from ..model.finding import relative, unique
 from ..model.leg_result import LegResult
-from ..report.results import properties, wrap
+from ..report.junit import properties
+from ..report.text import wrap
 from .gather import Gatherer, touched
+from .results import BELOW
 
 # What only a failure needs is imported by it: a fork copies the page tables of all that is loaded.
 if TYPE_CHECKING:
@@ -54,8 +56,6 @@ class Annotator:
         self._servers = servers
         self._runner = runner
         """The line of the main module that runs pytest outside a main guard."""
-        self._shown: dict[object, str] = {}
-        """Findings that already stand below a failure, with its node id."""
         self.fork_failed: set[str] = set()
         """The tests whose leg under fork failed."""
         self._finished = finished
@@ -197,7 +197,7 @@ class Annotator:
             self._fail(report, state, said)
         elif state.predictions and self._settings.precheck == "error" and not state.watched:
             said = [f"pre-check: what this test starts under fork would not start under spawn ({leg.nodeid})"]
-            below = [line for each in state.predictions for line in ("", *finding.section_lines(each, root))]
+            below = [line for each in state.predictions for line in ("", *each.section_lines(root))]
             self._fail(report, state, said, below)
 
     def _predict(self, state: LegState, seconds: float) -> None:
@@ -235,22 +235,17 @@ class Annotator:
         """Put the findings below the failure that do not stand below an earlier one of this leg."""
         new = [each for each in findings if each not in state.findings]
         state.findings += new
+        setattr(report, BELOW, [list(each.key) for each in new])
         for title, text in self.sections(state, new):
             pytest_compat.add_section(report, title, text)
 
     def sections(self, state: LegState, findings: Iterable[Finding]) -> list[tuple[str, str]]:
-        """Return title and text for each finding; one that stands below an earlier leg's failure is only named."""
-        root, method, nodeid = str(self._config.rootpath), state.leg.method, state.leg.nodeid
-        found = []
-        for each in findings:
-            first = self._shown.setdefault((each.key, method), nodeid)
-            lines = (
-                each.section_lines(root, titled=False, method=method)
-                if first == nodeid
-                else wrap(f"the same as in {first}")
-            )
-            found.append((_title(each, method), "\n".join(lines)))
-        return found
+        """Return title and text for each finding, for whoever prints the report; the terminal has them from results."""
+        root, method = str(self._config.rootpath), state.leg.method
+        return [
+            (_title(each, method), "\n".join(each.section_lines(root, titled=False, method=method)))
+            for each in findings
+        ]
 
     def _show_inside(self, report: pytest.TestReport, state: LegState, evidence: Evidence) -> None:
         """Show at ``-vv`` what the code reads, as one would look it up by hand."""
@@ -290,6 +285,7 @@ class Annotator:
                 each.as_dict() for each in (*foreign.pinned(state.record.launches, leg.method), *state.record.foreign)
             ),
             discovered=state.discovered or state.watched,
+            planned=leg.planned,
             troubles=(*state.notes, *(f"pytest-startmethod: {each}" for each in self._recorder.troubles)),
         )
 

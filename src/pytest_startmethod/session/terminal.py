@@ -1,217 +1,279 @@
-"""The summary at the end of the session."""
+"""What the terminal shows at the end: failures with their causes, each said once, and the summary."""
 
 from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
 from .._compat import pytest as pytest_compat
-from ..model import methods
+from ..model.finding import WIDTH
+from .results import BELOW
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Generator, Iterable, Iterator, Mapping
 
     from ..model.leg_result import LegResult
-    from .settings import Settings
+    from ..report.groups import Told
+    from ..report.text import Line
+    from .results import Results
 
-ATTRIBUTE = "startmethod"
-"""Where a test report carries its leg's result, as builtins: the controller of xdist sees nothing else."""
+_MARKUP: Final = {
+    "cause": {"red": True, "bold": True},
+    "note": {"yellow": True, "bold": True},
+    "fix": {"green": True, "bold": True},
+    "good": {"green": True},
+    "bad": {"red": True},
+    "warn": {"yellow": True},
+    "strong": {"bold": True},
+    "mark": {"red": True, "bold": True},
+    "quiet": {"light": True},
+}
+"""By `Line` style: the words of pytest's terminal writer."""
+
+_KEPT: Final = (": in the child", ": what the child reads", ": flaky")
+"""Sections of ours that are shown as they are in the report."""
+
+_FAILURES: Final = ("failed", "error")
 
 
-FOREIGN = "startmethod_foreign"
-"""Where the report of a watched test that is no leg carries what it started past the default context."""
+def write(writer: Any, lines: Iterable[Line]) -> None:
+    """Write lines with their styles to a terminal writer or reporter."""
+    for each in lines:
+        for text, style in each.spans:
+            writer.write(text, **_MARKUP.get(style, {}))
+        writer.write("\n")
 
 
-class Summary:
-    """Gathers the legs' results from the reports; the same with xdist and without."""
+class Terminal:
+    """Shows failures of legs as `Shown` does, and writes the section ``start methods`` after them.
 
-    def __init__(self, config: pytest.Config, settings: Settings) -> None:
+    The reports stay as they are: the terminal's lists hold copies while it prints failures, and leave out equal
+    failures while it prints the short summary. `Inner` puts the originals back in between, for everybody else.
+    """
+
+    def __init__(self, config: pytest.Config, results: Results) -> None:
         self.config = config
-        self.settings = settings
-        # Asked now: from Python 3.14 on a leg would be taken for the interpreter.
-        self.default = methods.default()
-        self._failed: dict[str, list[pytest.TestReport]] = {}
-        """Failures by node id, in order, of the last run."""
-        self._last: dict[str, pytest.TestReport] = {}
-        """The report that carries a leg's result, by node id."""
-        self._verified: dict[str, float] = {}
-        """What experiments cost."""
-        self._gathered: dict[str, Any] = {}
-        """By node id, as the reports had them: the last run of a leg that was run again counts."""
-        self.foreign: list[dict[str, Any]] = []
-        """Of tests that are no legs: what they started past the default context."""
-        self._html_header: list[str] | None = None
-        """The cells of the header of pytest-html's table, with one for the legs."""
+        self.results = results
+        self._kept: dict[str, list[Any]] = {}
+        """The terminal's own lists."""
+        self._shown: Shown | None = None
 
-    @property
-    def results(self) -> dict[str, LegResult]:
-        """The legs' results by node id."""
-        from ..model.leg_result import LegResult
+    # First, and so around what the terminal itself does.
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> Generator[None, object, object]:
+        """Lend the terminal its copies."""
+        stats = terminalreporter.stats
+        self._kept = {word: stats[word] for word in _FAILURES if stats.get(word)}
+        if self.results and self._kept:
+            try:
+                self._shown = Shown(self.results, terminalreporter, self._kept)
+                stats.update(self._shown.copies)
+            except Exception as trouble:  # the reports as they are say the same
+                terminalreporter.write_line(f"pytest-startmethod: {type(trouble).__name__} in Shown: {trouble}")
+        try:
+            return (yield)
+        finally:
+            stats.update(self._kept)
+            chars = terminalreporter.reportchars
+            if self._shown is not None and self._shown.folded and not {"f", "E"}.isdisjoint(chars):
+                number = len(self._shown.folded)
+                terminalreporter.write_line(
+                    f"and {number} more {'leg' if number == 1 else 'legs'} of these tests, failing the same way (-v)"
+                )
 
-        return {nodeid: LegResult.from_dict(data) for nodeid, data in self._gathered.items()}
+    def between(self, reporter: pytest.TerminalReporter, status: int) -> None:
+        """Give the terminal its own reports back, and write the section, or one line at ``-q``."""
+        reporter.stats.update(self._kept)
+        if not self.results:
+            return
+        if reporter.verbosity >= -1 and not self.config.getoption("no_summary"):
+            self._write_section(reporter)
+        if os.environ.get("GITHUB_ACTIONS") == "true":
+            from ..report import github
 
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Take a finished leg's result."""
-        self.foreign += getattr(report, FOREIGN, ())
-        if report.when == "setup":
-            self._failed.pop(report.nodeid, None)
-        if report.failed:
-            self._failed.setdefault(report.nodeid, []).append(report)
-        data = getattr(report, ATTRIBUTE, None)
-        if data is not None:
-            self._last[report.nodeid] = report
-            if not self._gathered:
-                self._html_header = pytest_compat.html_table_header(self.config)
-                if self._html_header is not None:
-                    from ..report import pytest_html
+            document = self.results.document(status)
+            for line in github.lines(document, os.environ.get("GITHUB_WORKSPACE")):
+                reporter.write_line(line)
 
-                    self._html_header.append(pytest_html.HEADER)
-            self._gathered[data["nodeid"]] = data
-            if self._html_header is not None:
-                self._add_to_pytest_html(report, data)
+    def fold(self, reporter: pytest.TerminalReporter) -> None:
+        """Leave the failures that another one stands for out of the short summary."""
+        if self._shown is not None and self._shown.folded:
+            for word, reports in self._kept.items():
+                reporter.stats[word] = [each for each in reports if id(each) not in self._shown.folded]
 
-    # -- experiments -------------------------------------------------------------------------------------------------
+    def _write_section(self, reporter: pytest.TerminalReporter) -> None:
+        from ..report import summary
 
-    def amend(self, said: Mapping[str, Any]) -> None:
-        """Put what the experiments of one process said into the reports of its legs, wherever these are held."""
-        for name in ("verified", "runs", "seconds", "left_out", "interrupted"):
-            self._verified[name] = self._verified.get(name, 0) + said[name]
-        for leg in said["legs"]:
-            self._amend(leg)
+        legs = self.results.legs
+        reporter.ensure_newline()
+        if reporter.verbosity < 0:
+            if legs:
+                write(reporter, [summary.quiet_line(legs)])
+            return
+        reporter.section("start methods")
+        told = summary.Summary(legs, str(self.config.rootpath), self.results.fixed, width_of(reporter))
+        write(reporter, told.lines(verbose=reporter.verbosity > 0))
+        if self.results.verified_line is not None:
+            reporter.write_line(self.results.verified_line)
 
-    def _amend(self, leg: Mapping[str, Any]) -> None:
-        nodeid, result = leg["nodeid"], leg["result"]
-        new = [(name, value) for name, value in leg["properties"]]
-        old = {(name, value) for name, value in leg["before"]}
-        texts = {}
-        for report, sections in zip(self._failed.get(nodeid, ()), leg["sections"], strict=False):
-            before = str(report.longrepr)
-            pytest_compat.drop_sections(report, leg["titles"].__contains__)
-            for title, text in sections:
-                pytest_compat.add_section(report, title, text)
-            texts[before] = str(report.longrepr)
-        last = self._last.get(nodeid)
-        if last is not None:
-            self._gathered[nodeid] = last.startmethod = result  # type: ignore[attr-defined]
-            last.user_properties[:] = [*(each for each in last.user_properties if tuple(each) not in old), *new]
-        pytest_compat.replace_in_junit(self.config, texts, old, new)
 
-    def _verified_line(self) -> str | None:
-        """Return what the experiments cost, or None if there were none."""
-        said = self._verified
-        if not said.get("verified"):
-            return None
-        legs, runs = (_count(said["verified"], "failed leg"), _count(said["runs"], "run"))
-        line = f"verified {legs} by {runs} in {said['seconds']:.1f} s"
-        if said["left_out"]:
-            line += f"; {_count(said['left_out'], 'more')} not, for lack of time (--start-methods-verify=SECONDS)"
-        return f"{line}; interrupted" if said["interrupted"] else line
+class Inner:
+    """What happens between the terminal's failures and its short summary."""
 
-    # -- pytest-html -------------------------------------------------------------------------------------------------
+    def __init__(self, terminal: Terminal) -> None:
+        self.terminal = terminal
 
-    def _add_to_pytest_html(self, report: pytest.TestReport, data: Any) -> None:
-        """Show what was found as an extra of the leg's row."""
-        from ..model.leg_result import LegResult
-        from ..report import pytest_html
-
-        extra = pytest_html.extra(LegResult.from_dict(data), str(self.config.rootpath))
-        if extra is not None:
-            report.extras = [*getattr(report, "extras", ()), extra]  # type: ignore[attr-defined]
-
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_html_results_table_row(self, report: pytest.TestReport, cells: list[str]) -> None:
-        """Fill a leg's cell of the column."""
-        data = self._gathered.get(report.nodeid)
-        if self._html_header is not None and data is not None and cells:
-            from ..model.leg_result import LegResult
-            from ..report import pytest_html
-
-            cells.append(pytest_html.cell(LegResult.from_dict(data)))
-
+    # Last, and so around everything but what the terminal itself does.
+    @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_terminal_summary(
         self, terminalreporter: pytest.TerminalReporter, exitstatus: int | pytest.ExitCode
-    ) -> None:
-        """Write the section, if any leg ran and the user did not ask for quiet."""
-        if not self._gathered and not self.foreign:
-            return
-        if terminalreporter.verbosity >= 0 and not self.config.getoption("no_summary"):
-            self._write_section(terminalreporter)
-        if os.environ.get("GITHUB_ACTIONS") == "true":
-            self._write_annotations(terminalreporter, int(exitstatus))
+    ) -> Generator[None, object, object]:
+        """Write the section before those of others."""
+        self.terminal.between(terminalreporter, int(exitstatus))
+        result = yield
+        self.terminal.fold(terminalreporter)
+        return result
 
-    def _write_section(self, terminalreporter: pytest.TerminalReporter) -> None:
-        from ..report.results import in_order, summary_lines
 
-        results = in_order(self.results.values())
-        terminalreporter.ensure_newline()
-        terminalreporter.section("start methods")
-        root = str(self.config.rootpath)
-        verbose = terminalreporter.verbosity > 0
-        for line in summary_lines(results, root=root, verbose=verbose, foreign=self.foreign):
-            for text, markup in painted(line):
-                terminalreporter.write(text, **dict.fromkeys(markup, True))
-            terminalreporter.write_line("")
-        said = self._verified_line()
-        if said is not None:
-            terminalreporter.write_line(said)
+def width_of(reporter: Any) -> int:
+    """Return how wide lines may be: as the terminal is, and no wider than can be read."""
+    from ..report.text import WIDEST
 
-    def _write_annotations(self, terminalreporter: pytest.TerminalReporter, status: int) -> None:
-        from ..report import github
-        from .report_files import model_of
+    wide: int = reporter._tw.fullwidth
+    return max(WIDTH, min(WIDEST, wide))
 
-        model = model_of(
-            self.config,
-            self.results.values(),
-            default=self.default,
-            methods=self.settings.methods,
-            status=status,
+
+class Shown:
+    """Copies of failed reports for the terminal, with what experiments said since.
+
+    Each cause is explained once. Failures of a test that are the same under several methods are one; where another
+    test failed at the same line with the same error and causes, the traceback is left out. At ``-v`` nothing is.
+    """
+
+    def __init__(self, results: Results, reporter: pytest.TerminalReporter, failures: Mapping[str, list[Any]]) -> None:
+        self.results = results
+        self.root = str(reporter.config.rootpath)
+        self.style: str = reporter.config.getoption("tbstyle", "auto")
+        self.verbosity = reporter.verbosity
+        self.width = width_of(reporter)
+        self.folded: set[int] = set()
+        """The ids of the reports that another one stands for."""
+        self._tails: dict[object, _Tail] = {}
+        """By test, phase, failure and findings: what stands below the first such report."""
+        self._explained: dict[object, str] = {}
+        """By finding: the node id of the failure below which it is explained."""
+        self.copies = {word: [*self._copied(reports)] for word, reports in failures.items()}
+
+    def _copied(self, reports: list[Any]) -> Iterator[Any]:
+        for report in reports:
+            leg = self.results.result(report.nodeid) if hasattr(report, BELOW) else None
+            if leg is None:
+                yield report
+                continue
+            tail = self._tail(report, leg)
+            if tail.leg is not leg:
+                tail.twins.append(leg)
+                self.folded.add(id(report))
+            else:
+                yield pytest_compat.shown_otherwise(report, tail)
+
+    def _tail(self, report: Any, leg: LegResult) -> _Tail:
+        """Return what stands below a report, or below the one that stands for it."""
+        from ..report import groups
+
+        keys = {tuple(each) for each in getattr(report, BELOW)}
+        told = groups.told(each for each in leg.findings if each.key in keys)
+        new = _Tail(leg, told, self)
+        if self.verbosity > 0 or self.style == "line":
+            return new
+        died = (_failure(report), tuple(groups.identity(each.finding) for each in told))
+        tail = self._tails.setdefault((leg.test, report.when, died), new)
+        if tail is new and told and _is_deep(report):
+            new.like = self._tails.setdefault(died, new).leg.nodeid
+        return tail
+
+    def explained(self, told: Told, nodeid: str) -> str:
+        """Return the node id of the failure below which a finding is explained."""
+        from ..report import groups
+
+        return nodeid if self.verbosity > 1 else self._explained.setdefault(groups.identity(told.finding), nodeid)
+
+
+def _failure(report: Any) -> object:
+    """Return where and of what a phase died, without what differs from one run to the next."""
+    crash = getattr(report.longrepr, "reprcrash", None)
+    message = crash.message if crash is not None else str(report.longrepr)
+    return pytest_compat.raised_at(report), re.sub(
+        r"\b0x[0-9a-fA-F]+\b|\d{3,}|\b(fork|spawn|forkserver)\b", "", message
+    )
+
+
+def _is_deep(report: Any) -> bool:
+    """Return whether a failure was raised below the test's own function."""
+    return len(pytest_compat.entries(report)) > 1
+
+
+class _Tail:
+    """What the terminal shows below a failure in place of the report's sections."""
+
+    def __init__(self, leg: LegResult, told: list[Told], shown: Shown) -> None:
+        self.leg = leg
+        self.told = told
+        self.shown = shown
+        self.like = leg.nodeid
+        """The node id of the failure whose traceback and causes are the same."""
+        self.twins: list[LegResult] = []
+        """The legs of the same test that failed in the same way."""
+
+    @property
+    def line_only(self) -> bool:
+        """Whether the terminal prints one line for a failure, and what follows it."""
+        return self.shown.style == "line"
+
+    @property
+    def short(self) -> bool:
+        """Whether the traceback is left out."""
+        return self.like != self.leg.nodeid
+
+    def replaces(self, title: str) -> bool:
+        """Return whether a section of the report is one that this takes the place of."""
+        return title.startswith(f"start method {self.leg.method}: ") and not title.endswith(_KEPT)
+
+    @property
+    def codes(self) -> str:
+        """The findings' codes and names."""
+        from ..report import section
+
+        return section.named(self.told)
+
+    def __call__(self, writer: Any) -> None:
+        """Write it to a terminal writer."""
+        from ..report import section
+        from ..report.text import line, listed, styled, wrap
+
+        width = self.shown.width
+        for each in self.told if not self.short else ():
+            first = self.shown.explained(each, self.leg.nodeid)
+            writer.sep("-", section.title(each, self.leg.method), **_MARKUP["cause"])
+            if first == self.leg.nodeid:
+                write(writer, self._section(each))
+            else:
+                write(writer, map(line, wrap(f"as explained below {first}", width=width)))
+        if self.short:
+            text = f"{self.codes}: same failure and cause as {self.like}"
+            write(writer, styled(wrap(text, width=width), self.codes, "cause"))
+        if self.twins:
+            cause = " and cause" if self.told else ""
+            methods = listed(leg.method for leg in self.twins)
+            write(writer, [line(f"  same failure{cause} under {methods}", "strong")])
+
+    def _section(self, told: Told) -> list[Line]:
+        from ..report import section
+
+        shown = self.shown
+        return section.lines(
+            told, root=shown.root, method=self.leg.method, verbose=shown.verbosity > 0, width=shown.width
         )
-        for line in github.lines(model, os.environ.get("GITHUB_WORKSPACE")):
-            terminalreporter.write_line(line)
-
-
-def _count(number: float, what: str) -> str:
-    return f"{number:.0f} {what}" if number == 1 or what == "more" else f"{number:.0f} {what}s"
-
-
-_COLOURS = {
-    "passed": "green",
-    "failed": "red",
-    "error": "red",
-    "skipped": "yellow",
-    "xfailed": "yellow",
-    "xpassed": "yellow",
-    "vacuous": "yellow",
-    "flaky": "yellow",
-    "passes": "green",
-}
-_PARTS = (
-    (re.compile(r"^SM5\d\d [\w-]+|^SM\d{3} [\w-]+(?=: predicted )|^flaky(?=:)"), ("bold", "yellow")),
-    (re.compile(r"^SM\d{3} [\w-]+|^no cause found(?=:)"), ("bold", "red")),
-    (re.compile(r"^  fix:"), ("bold",)),
-)
-
-
-def painted(line: str) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Split a line of the summary into texts and the markup of each, in the words of pytest's terminal writer."""
-    for pattern, markup in _PARTS:
-        found = pattern.match(line)
-        if found is not None:
-            yield found[0], markup
-            yield line[found.end() :], ()
-            return
-    if re.match(r"\d+ tests?: ", line) or re.match(r" {10,}passed\b", line):
-        for part in re.split(r"(\d+ [a-z-]+(?: under [\w ]+ only)?(?=,|$)|\b[a-z]+\b)", line):
-            yield part, _markup_of(part)
-        return
-    yield line, ()
-
-
-def _markup_of(part: str) -> tuple[str, ...]:
-    word = part.strip("0123456789 ")
-    if word in _COLOURS:
-        return (_COLOURS[word],)
-    return ("red",) if word.startswith(("needs-fork", "fails")) else ()

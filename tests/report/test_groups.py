@@ -1,0 +1,120 @@
+"""Findings of many legs, gathered by cause."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+from builders import ROOT, finding, leg
+from pytest_startmethod.model.leg_result import LegResult
+from pytest_startmethod.report import groups
+
+
+def test_result_crosses_processes_as_builtins():
+    """JSON and back gives an equal result."""
+    result = leg(
+        outcome="failed",
+        duration=1.5,
+        message="E",
+        launches=({"method": "spawn"},),
+        tasks=({"how": "map"},),
+        vacuous=finding("SM501", "vacuous"),
+        findings=(finding(evidence=("one", "two")),),
+        predictions=(finding(line=9),),
+        troubles=("a trouble",),
+        planned=("fork", "spawn"),
+    )
+    assert LegResult.from_dict(json.loads(json.dumps(result.as_dict()))) == result
+
+
+def test_equal_findings_are_one_group():
+    """One start that breaks many tests is one entry; the commonest cause leads, notes come last."""
+    note = finding("SM504", "declares-fork-only", level="note")
+    results = [
+        leg(test="a", outcome="failed", findings=(finding(line=1),)),
+        leg(test="b", outcome="failed", findings=(finding(line=2), note)),
+        leg(test="c", outcome="failed", findings=(finding(line=2), note)),
+        leg(test="d", outcome="failed", findings=(note,)),
+    ]
+    found = groups.group(results)
+    assert [(g.finding.line, g.finding.level, len(g.legs)) for g in found] == [
+        (2, "cause", 2),
+        (1, "cause", 1),
+        (7, "note", 3),
+    ]
+
+
+def test_prediction_that_came_true_is_no_prediction():
+    """It joins the finding of the spawn leg; one that stands alone is marked."""
+    came_true = [leg("fork", predictions=(finding(),)), leg(outcome="failed", findings=(finding(),))]
+    (only,) = groups.group(came_true)
+    assert (only.predicted, [each.method for each in only.legs]) == (False, ["spawn"])
+    (alone,) = groups.group(came_true[:1])
+    assert (alone.predicted, [each.method for each in alone.legs]) == (True, ["fork"])
+
+
+def test_prediction_stays_where_another_test_fails_of_the_same_object():
+    """A doomed test is not called passing because another one is broken already."""
+    other = leg("fork", "failed", test="b", findings=(finding(),))
+    found = groups.group([leg("fork", predictions=(finding(),)), other])
+    assert [(each.predicted, each.tests) for each in found] == [(False, ["b"]), (True, ["tests/test_a.py::test_x"])]
+
+
+def test_prediction_that_did_not_come_true_is_dropped():
+    """A leg that passed refutes it, unless it used the processes of another leg."""
+    fork = leg("fork", predictions=(finding(),))
+    assert groups.group([fork, leg()]) == []
+    assert groups.group([fork, leg(vacuous=finding("SM502", "pinned-method"))]) == []
+    for kept in (
+        leg(vacuous=finding("SM503", "fixture-started-earlier")),
+        leg(outcome="failed"),
+        leg(outcome="skipped"),
+        leg(test="another"),
+    ):
+        assert [group.predicted for group in groups.group([fork, kept])] == [True]
+
+
+def test_groups_do_not_split_on_process_ids_and_temporary_paths(tmp_path):
+    """What differs from leg to leg is not in the key, and stays in the text."""
+    messages = [f"process {pid} wrote {tmp_path}/{method}0/out.txt" for pid, method in [(12, "spawn"), (13, "fork")]]
+    crashed = [replace(finding("SM404", path=""), file=None, line=None, message=each) for each in messages]
+    (only,) = groups.group([leg("spawn", "failed", findings=crashed[:1]), leg("fork", "failed", findings=crashed[1:])])
+    assert only.finding.message == messages[0]
+    files = [f"/tmp/pytest-of-me/pytest-{n}/test_m_{name}0/m.py" for n, name in [(1, "spa"), (1, "for")]]
+    missing = [replace(finding("SM201"), file=each) for each in files]
+    assert len(groups.group([leg("spawn", findings=missing[:1]), leg("forkserver", findings=missing[1:])])) == 1
+
+
+def test_findings_of_one_object_are_told_as_one():
+    """Two attributes of an object share its path; another object, code or verdict of an experiment does not."""
+    lock, log = finding(path="target.__self__._lock", line=3), finding(path="target.__self__._log", line=4)
+    (told,) = groups.told([lock, log])
+    assert told.paths == "target.__self__._lock, ._log"
+    assert told.places() == [(f"{ROOT}/tests/test_a.py", [3, 4])]
+    assert len(groups.told([lock, finding(path="args[0]._log")])) == 2
+    assert len(groups.told([lock, finding("SM105", path="target.__self__._log")])) == 2
+    assert len(groups.told([lock, finding(path="target.__self__._log", confirmed=True)])) == 2
+    assert len(groups.told([finding(path="target"), finding(path="target", line=9)])) == 2
+
+
+def test_consequences_stand_with_their_cause():
+    """Also those of a consequence; not where an experiment cleared the cause, or it is another finding."""
+    cause = finding()
+    crash = finding("SM402", "pool-crash-loop", path="", because_of="SM101 target")
+    hang = finding("SM403", "hang", path="", because_of="SM402")
+    (told,) = groups.told([hang, crash, cause])
+    assert (told.finding, told.consequences) == (cause, [crash, hang])
+    assert [each.finding for each in groups.told([hang])] == [hang]
+    cleared = replace(cause, confirmed=False)
+    assert [each.finding for each in groups.told([crash, cleared])] == [crash, cleared]
+
+
+def test_groups_nest_as_the_findings_of_a_leg_do():
+    """One object once, a consequence within the cause that all of its legs have."""
+    lock, log = finding(path="target.__self__._lock", line=3), finding(path="target.__self__._log", line=4)
+    hang = finding("SM403", "hang", path="", line=9, because_of="SM101 target.__self__._lock")
+    both = [leg(method, "failed", findings=(lock, log, hang)) for method in ("spawn", "forkserver")]
+    (only,) = groups.nested(groups.group(both))
+    assert [only.finding, only.others[0].finding, only.consequences[0].finding] == [lock, log, hang]
+    elsewhere = leg("spawn", "failed", test="b", findings=(hang,))
+    assert len(groups.nested(groups.group([*both, elsewhere]))) == 2

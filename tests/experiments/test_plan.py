@@ -164,8 +164,9 @@ def test_a_start_that_could_not_pickle_is_no_flake():
 def test_a_flaky_leg_keeps_what_makes_races():
     made, said = play([finding(path="a")], lambda attempt: Outcome(True))
     assert made == [""]
-    lock = finding("SM307", "m.LOCK", level="note")
-    assert plan.settle([finding(path="a"), lock], said) == (lock,)
+    for level in ("cause", "note"):
+        lock = finding("SM307", "m.LOCK", level=level)
+        assert plan.settle([finding(path="a"), lock], said) == (lock,)
 
 
 def test_a_cause_behind_the_first_is_met_and_tried_with_it():

@@ -43,7 +43,7 @@ _STAYING: Final = ("SM103", "SM105", "SM106", "SM107")
 """Nothing makes these cross: a start that has one fails, whatever else crosses."""
 _REPLAYED: Final = ("SM301", "SM302", "SM303", "SM304", "SM305", "SM306", "SM307")
 STRUCTURAL: Final = ("SM307",)
-"""Notes that stay on a flaky leg: an unshared lock is what makes races."""
+"""Findings that a flaky leg keeps: an unshared lock is what makes races."""
 
 
 def experiment_of(finding: Finding) -> Experiment | None:
@@ -313,7 +313,7 @@ def settle(findings: Iterable[Finding], said: Conclusion) -> tuple[Finding, ...]
     """
     findings = list(findings)
     if said.flaky:
-        return tuple(each for each in findings if each.code in STRUCTURAL and each.level == "note")
+        return tuple(each for each in findings if each.code in STRUCTURAL)
     confirmed = [each for candidate in said.confirmed for each in candidate.findings]
     settled = [replace(each, confirmed=True, level="cause") for each in confirmed]
     if len(said.confirmed) > 1:

@@ -17,6 +17,7 @@ LEGS_OF_ONE_CAUSE = 3
 """No more legs than these are run again for one cause, and none once a leg with the same findings is settled."""
 FEWEST_SECONDS = 60.0
 """All runs together take no longer than this, or than the session before them if that took longer."""
+RACE = "failed once and passed when it was run again: a race, for which the unshared object is reason enough"
 FLAKY = "failed once and passed when it was run again; not diagnosed"
 
 _now = time.monotonic

@@ -179,7 +179,8 @@ class SecondPass:
         )
         try:
             verified = verifier.verify(leg, partial(self._run, running, waiting))
-            note = ("flaky", f"  {verifying.FLAKY}") if verified.flaky else None
+            text = verifying.RACE if verified.findings else verifying.FLAKY
+            note = ("flaky", f"  {text}") if verified.flaky else None
             return self._amendment(running, waiting, verified, note)
         except Exception:
             running.recorder.troubles.append(traceback.format_exc(limit=-1).strip().splitlines()[-1])

@@ -20,7 +20,8 @@ from typing import Any
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "src"))
 
-from pytest_startmethod.pickling.dry_run import dry_run
+from pytest_startmethod.causes.pickling import diagnose
+from pytest_startmethod.pickling import dry_run
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -95,7 +96,7 @@ def main() -> int:
     print(f"Python {sys.version.split()[0]}")
     for name, process in small.items():
         real = timed(lambda p=process: as_start_does(p), 7, 300) * 1e3  # type: ignore[misc]
-        mine = timed(lambda p=process: dry_run.dry_run(p), 7, 300) * 1e3  # type: ignore[misc]
+        mine = timed(lambda p=process: dry_run.dry_run(p, user_code=False), 7, 300) * 1e3  # type: ignore[misc]
         good &= report(f"dry run: {name}", mine, 0.1, "ms", f"pickling it for real {real:.3f} ms")
 
     nodes = [Node(i) for i in range(100_000)]
@@ -103,9 +104,9 @@ def main() -> int:
     dry = timed(lambda: dry_run.dry_run(nodes), 3)
     print(f"   dry run: 100,000 objects {dry:24.3f} s   pickling them for real {start:.3f} s")
     nodes[57_000].meta["hook"] = threading.Lock()  # type: ignore[assignment]
-    findings = dry_run.diagnose(nodes)
+    findings = diagnose(nodes)
     assert [f.path for f in findings] == ["object[57000].meta['hook']"], findings
-    found = timed(lambda: dry_run.diagnose(nodes), 3)
+    found = timed(lambda: diagnose(nodes), 3)
     good &= report("diagnosis: one bad leaf among 100,000", found, 1.0, "s", f"pickling them for real {start:.3f} s")
 
     try:

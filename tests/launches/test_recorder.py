@@ -563,6 +563,6 @@ def test_a_failure_that_repeats_itself_is_diagnosed_once(monkeypatch):
             with pytest.raises(Exception, match=r"pickle|lambda") as caught:
                 multiprocessing.Process(target=lambda: None).start()
             assert failure_of(caught.value) is leg.record.failures[0]
-            assert vars(caught.value) == {}
+            assert vars(caught.value).keys() <= {"__notes__"}  # the interpreter's own, from 3.14 on
     assert calls == [1]
     assert [launch.findings[0].code for launch in leg.record.launches] == ["SM101"] * 3

@@ -42,7 +42,8 @@ def pickling_as(package: str) -> Iterator[None]:
 
 
 def _module(name: str) -> Any:
-    return importlib.import_module(f"{getattr(_local, 'package', 'multiprocessing')}.{name}")
+    full = f"{getattr(_local, 'package', 'multiprocessing')}.{name}"
+    return sys.modules.get(full) or importlib.import_module(full)
 
 
 def _loaded(name: str) -> Any:

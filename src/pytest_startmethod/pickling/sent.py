@@ -33,8 +33,9 @@ def _parts(process: Any) -> dict[str, Any]:
 def account(process: Any) -> dict[str, Any]:
     """Return an account of what a process takes along, to be compared with one of the copy (`copied.lost`)."""
     taken, look = _parts(process), vars(values)
-    modules = copied.modules_of(taken, look)
-    methods = {path: found for obj, path in copied.parts(taken, values.instance_namespace) if (found := _method(obj))}
+    every = list(copied.parts(taken, values.instance_namespace))
+    modules = sorted({values.class_name(type(obj))[0] for obj, _ in every} - {"builtins"})
+    methods = {path: found for obj, path in every if (found := _method(obj))}
     return {**copied.account(taken, look, modules), "modules": modules, "methods": methods}
 
 

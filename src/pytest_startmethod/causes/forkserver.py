@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import linecache
 import os
 import re
@@ -239,51 +238,27 @@ def _looks_at_processes(place: Place, error: Raised, launches: Sequence[Launch],
     return None
 
 
+_LOOKS = re.compile(r"\b(getppid|SIGCHLD|RUSAGE_CHILDREN)\b|\.(children|ppid)\(")
+
+
 def _looks(place: Place, launches: Sequence[Launch]) -> Iterator[tuple[Place, str]]:
     """Yield where the failing function looks at processes, or what it calls in its file, or what it started."""
-    tree = source_of(place.file).tree
-    functions = {
-        node.name: node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
-    }
-    psutil = any(_imports_psutil(node) for node in ast.walk(tree))
-    inside = [node for node in functions.values() if node.lineno <= place.line <= (node.end_lineno or 0)]
-    todo = [max(inside, key=lambda node: node.lineno).name] if inside else []
-    reached: list[str] = []
+    source = source_of(place.file)
+    functions = {name.rpartition(".")[2]: node for node, name, _ in source.index.functions if hasattr(node, "name")}
+    inside = [name for name, node in functions.items() if node.lineno <= place.line <= (node.end_lineno or 0)]
+    reached = dict.fromkeys(inside)
     for _ in range(_STEPS):
-        reached += [name for name in todo if name not in reached]
-        called = [name for each in todo for name in _called(functions[each])]
-        todo = [name for name in dict.fromkeys(called) if name in functions and name not in reached]
-    targets = [launch.target.rpartition(".")[2] for launch in launches]
-    for name in dict.fromkeys([*reached, *(each for each in targets if each in functions)]):
-        in_child = name not in reached
-        for node in ast.walk(functions[name]):
-            look = _look(node, psutil)
-            if look is not None and (look == "getppid" or not in_child):
-                yield Place(place.file, node.lineno), look  # type: ignore[attr-defined]
-
-
-def _look(node: ast.AST, psutil: bool) -> str | None:
-    if isinstance(node, ast.Attribute) and node.attr in ("getppid", "SIGCHLD", "RUSAGE_CHILDREN"):
-        return node.attr
-    if isinstance(node, ast.Name) and node.id in ("getppid", "SIGCHLD", "RUSAGE_CHILDREN"):
-        return node.id
-    if psutil and isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-        return {"children": "children", "ppid": "getppid"}.get(node.func.attr)
-    return None
-
-
-def _imports_psutil(node: ast.AST) -> bool:
-    if isinstance(node, ast.Import):
-        return any(alias.name.partition(".")[0] == "psutil" for alias in node.names)
-    return isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "psutil"
-
-
-def _called(function: ast.AST) -> Iterator[str]:
-    for node in ast.walk(function):
-        if isinstance(node, ast.Call):
-            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", None)
-            if name is not None:
-                yield name
+        calls = [call.name for call in source.index.calls if call.place.function.rpartition(".")[2] in reached]
+        reached |= dict.fromkeys(name for name in calls if name in functions)
+    psutil = re.search(r"^\s*(?:import|from)\b.*\bpsutil\b", source.text, re.MULTILINE) is not None
+    lines = source.text.splitlines()
+    for name in dict.fromkeys([*reached, *(launch.target.rpartition(".")[2] for launch in launches)]):
+        node = functions.get(name)
+        for line in range(node.lineno, (node.end_lineno or 0) + 1) if node is not None else ():
+            found = _LOOKS.search(lines[line - 1])
+            look = None if found is None else found[1] or (psutil and found[2].replace("ppid", "getppid"))
+            if look and (look == "getppid" or name in reached):
+                yield Place(place.file, line), look
 
 
 # -- SM604 -----------------------------------------------------------------------------------------------------------

@@ -217,6 +217,11 @@ def _why_not_importable(name: str, file: str | None, what: Unloaded, parent: Par
             f"{root} is on the parent's sys.path now, and was not when the processes started",
             f"put {root} on sys.path before the processes start: {ini}",
         )
+    return _why_not_on_path(name, file, root, ini, parent)
+
+
+def _why_not_on_path(name: str, file: str, root: str, ini: str, parent: Parent) -> tuple[str, str]:
+    """Return the same for a module whose directory is not on ``sys.path``; `ini` is the setting that puts it there."""
     relative = _relative_entry(root, parent)
     if relative is not None:
         return (

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from .._compat import pytest as pytest_compat
-from ..model import backends, methods
+from ..model import methods
 from ..model.leg import Leg
 from ..model.warning import StartMethodWarning
+from . import backends
 from .fixtures import mp_context_value, start_method_value
 from .legs import LEG
 from .options import MARKER, header_lines

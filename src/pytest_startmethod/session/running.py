@@ -29,13 +29,14 @@ from ..causes.launch_examiner import LaunchExaminer
 from ..launches import adopted_locks, leftovers
 from ..launches.recorder import Recorder
 from ..launches.reports import ReportDirectory
-from ..model import backends, methods
+from ..model import methods
+from ..model.backends import STDLIB
 from ..model.child_report import ChildReport
 from ..model.leg import Leg, SetByUser
 from ..model.warning import StartMethodWarning
 from ..source.callers import owner
 from ..state.comparing import Comparison
-from . import second_pass
+from . import backends, second_pass
 from .gather import Gatherer
 from .legs import DISCOVERED, LEG, STATE, LegState, Trial
 
@@ -156,7 +157,7 @@ class Running:
                 if self.reports is not None:
                     self.reports.clear()
                     self.reports.prepare()
-                if backend is not backends.STDLIB:
+                if backend is not STDLIB:
                     self._replace(span, package)
                 if methods.base(leg.method) == "forkserver":
                     self.gatherer.waits.listen(span)

@@ -123,7 +123,7 @@ def _ini(config: pytest.Config, key: str) -> Any:
 
 
 def _backends(config: pytest.Config) -> Mapping[str, Backend]:
-    from ..model import backends
+    from . import backends
 
     try:
         return backends.known(config)
@@ -137,7 +137,7 @@ def _refuse_missing(config: pytest.Config, chosen: str, source: str) -> None:
         name, _ = selection.split(method)
         backend = _backends(config)[name] if name else None
         if backend is not None and not backend.installed:
-            from ..model import backends
+            from . import backends
 
             raise SettingsError(f"{source}: {backends.missing_reason(method, backend)}")
 

@@ -38,7 +38,6 @@ LONGEST_FUNCTION = 60
 KNOWN_IMPORTS = {
     "child/replayer.py: child imports experiments",
     "experiments/verifying.py: experiments imports pytest",
-    "model/backends.py: model imports pytest",
 }
 KNOWN_LONG_FILES = {
     "_compat/pytest.py",

@@ -41,17 +41,23 @@ class Look:
     """The user's line that leads to each package."""
 
 
-def look_at(observed: Iterable[Observed | None], files: Iterable[str], findings: Iterable[Finding]) -> Look | None:
+def look_at(observed: Iterable[Observed], files: Iterable[str], findings: Iterable[Finding]) -> Look | None:
     """Return what to look at again, given what the leg's code reads and the files of its tracebacks.
 
-    None where the leg has a cause already.
+    None where the leg has a cause already. Behind a function that an installed package put in the place of another
+    (a fake clock) lies that package's own state.
     """
-    if any(each.level == "cause" and each.code not in _SYMPTOMS for each in findings):
-        return None
+    every = list(observed)
     lines: dict[str, Where] = {}
-    for each in observed:
-        if each is not None:
-            lines = {**each.libraries, **lines}
+    if any(each.level == "cause" and each.code not in _SYMPTOMS for each in findings):
+        for each in every:
+            for binding in each.bindings:
+                package = state.replacing(binding.node, binding.module) if binding.rebound else ""
+                if package:
+                    lines.setdefault(package, binding.read.where)
+        return Look(frozenset(lines), lines) if lines else None
+    for each in every:
+        lines = {**each.libraries, **lines}
     named = {*lines, *map(package_of, files)} - _NEVER
     return Look(frozenset(named), lines)
 
@@ -65,6 +71,8 @@ def candidates(evidence: Evidence, look: Look) -> list[Finding]:
     said = _said(evidence.reports)
     for observed, seen in evidence.seen:
         for each in observing.compare(observed, seen, varying=True) if seen else ():
+            if _of_c(each):
+                continue
             rank, finding = _candidate(each, observed, context, look, said)
             known = found.get(finding.path)
             if known is None or rank < known[0]:
@@ -86,6 +94,11 @@ def _candidate(
         finding = replace(finding, file=line.file, line=line.line, evidence=evidence)
     rank = (not named, each.varies, finding.code != "SM303", ranked.weight)
     return rank, replace(finding, level="cause" if named else "note")
+
+
+def _of_c(each: Difference) -> bool:
+    """Return whether the child has a method of a class written in C there, which cannot be set: its class differs."""
+    return each.binding.of_class and "b" in (each.theirs[0], each.theirs[-1][0] if each.theirs[0] == "d" else "")
 
 
 def _said(reports: Iterable[ChildReport]) -> str:

@@ -171,9 +171,9 @@ def value(each: Difference, observed: Observed, context: Context) -> Ranked:
     patch = next((p for p in context.patches if _patches(p, each)), None)
     set_at = _setters(each, context)
     by = patch.by if patch is not None else _patched_in_source(set_at, context)
-    replacing = _replacing(each) if by is None else ""
-    if replacing:
-        by, set_at = replacing, _nearest(uses_of(replacing, (*context.tests, *user_files())), context)
+    package = replacing(each.ours, binding.module) if by is None else ""
+    if package:
+        by, set_at = package, _nearest(uses_of(package, (*context.tests, *user_files())), context)
     written = next((w for w in observed.writes if (w.module, w.names) == (binding.module, binding.names)), None)
     is_note = each.ours[0] == "l" or each.theirs[0] == "l"
     if written is not None and patch is None and each.ours[0] != "K" and by is None:
@@ -232,22 +232,18 @@ def _facts(
     return found
 
 
-def _replacing(each: Difference) -> str:
-    """Return the installed package whose function or class stands where another package has its own; empty if none."""
-    node, file = each.ours, ""
+def replacing(node: list[Any], module: str) -> str:
+    """Return the installed package whose function or class, by its description, stands in another one's module."""
+    file = ""
     if node[0] == "f":
         file = str(node[2])
     elif node[0] == "c":
-        modules = [name for name in _prefixes(str(node[1])) if name in sys.modules]
-        home = module_of(sys.modules[modules[-1]]).get("__file__") if modules else None
+        parts = str(node[1]).split(".")
+        homes = [name for end in range(1, len(parts)) if (name := ".".join(parts[:end])) in sys.modules]
+        home = module_of(sys.modules[homes[-1]]).get("__file__") if homes else None
         file = home if type(home) is str else ""
     package = package_of(file) if file and owner(file) == "installed" else ""
-    return "" if package == each.binding.module.partition(".")[0] else package
-
-
-def _prefixes(name: str) -> list[str]:
-    parts = name.split(".")
-    return [".".join(parts[:end]) for end in range(1, len(parts))]
+    return "" if package == module.partition(".")[0] else package
 
 
 def _patches(patch: Any, each: Difference) -> bool:

@@ -21,29 +21,42 @@ ABSENT = "absent"
 
 
 def apply(carried: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Set every carried value; return for each its path and what kept it from being set, or None."""
+    """Set every carried value; return for each its path, what kept it from being set or None, and what `_load` says."""
     outcomes = []
     for each in carried:
-        error = each.get("error")
+        error, said = each.get("error"), {}
         if error is None:
             try:
-                (_load if each.get("control") else _APPLY[each["kind"]])(each)
+                if each.get("control"):
+                    said = {"imported": _load(each)}
+                else:
+                    _APPLY[each["kind"]](each)
             except KeyboardInterrupt:
                 raise
             except BaseException as trouble:  # importing the user's module may do anything
                 error = f"{type(trouble).__name__}: {_text(trouble)}"
-        outcomes.append({"path": each["path"], "error": error})
+        outcomes.append({"path": each["path"], "error": error, **said})
     return outcomes
 
 
-def _load(carried: dict[str, Any]) -> None:
-    """Import and load all that setting the value would, and leave the child its own: the control of an experiment."""
-    if "module" in carried:
-        target: Any = importlib.import_module(carried["module"])
-        for each in carried["names"][:-1]:
-            target = read(target, each)
+def _load(carried: dict[str, Any]) -> bool:
+    """Import and load all that setting the value would, and leave the child its own: the control of an experiment.
+
+    Return whether those imports gave the child the parent's value: a registry that what it holds registers itself in.
+    """
+    if "module" not in carried:
+        if type(carried["data"]) is bytes:
+            pickle.loads(carried["data"])
+        return False
+    module = importlib.import_module(carried["module"])
+    target: Any = module
+    for each in carried["names"][:-1]:
+        target = read(target, each)
+    before = values.describe(values.resolve(module, carried["names"]))
     if type(carried["data"]) is bytes:
         pickle.loads(carried["data"])
+    after = values.describe(values.resolve(module, carried["names"]))
+    return bool(differences(before, after)) and not differences(carried["node"], after)
 
 
 def _text(error: BaseException) -> str:

@@ -122,6 +122,10 @@ class Outcome:
     in_time: bool = True
     met: tuple[Finding, ...] = ()
     """The diagnosis of a failure that is not the leg's usual one."""
+    imported: frozenset[Experiment] = frozenset()
+    """Of a control: where importing what the parent's value holds gave the child that value."""
+    more: tuple[Finding, ...] = ()
+    """What a second look at an unchanged run found; notes are reported only if they are confirmed."""
 
 
 @dataclass(slots=True)
@@ -139,6 +143,8 @@ class Conclusion:
     """With this out of the way, the test fails in another way."""
     met: tuple[Finding, ...] = ()
     """The diagnosis of that other failure."""
+    more: tuple[Finding, ...] = ()
+    """Causes that a second look at the unchanged run found."""
     runs: int = 0
 
 
@@ -224,7 +230,7 @@ class _Search:
         smallest = yield from self.smallest(enough, [])
         if any(type(each.experiment) is Replay for each in smallest):
             control = yield from self.run(smallest, control=True)
-            if control.passed:
+            if control.passed and not control.imported.issuperset(each.experiment for each in smallest):
                 self.conclusion.needless = tuple(smallest)
                 return
         self.conclusion.confirmed = tuple(smallest)
@@ -282,6 +288,11 @@ def search(
                 return state.conclusion
             state.hangs = not plain.in_time
             usual.add(plain.failure)
+            known = {each.experiment for each in found}
+            causes = [each for each in plain.more if each.level == "cause"]
+            more = candidates(causes, [each for each in plain.more if each.level != "cause"])
+            found = [*found, *(each for each in more if each.experiment not in known)]
+            state.conclusion.more = tuple(causes)
         if found:
             yield from state.all_at_once(list(found))
     except SpentError:
@@ -322,7 +333,7 @@ def settle(findings: Iterable[Finding], said: Conclusion) -> tuple[Finding, ...]
     needless = {each for candidate in said.needless for each in candidate.findings}
     necessary = said.necessary.findings if said.necessary is not None else ()
     known = {each.key for each in findings}
-    met = [each for each in said.met if each.key not in known]
+    met = [each for each in (*said.met, *said.more) if each.key not in known]
     rest = []
     for each in (*findings, *met):
         if each in confirmed:

@@ -7,11 +7,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from ..launches.reports import ReportDirectory
 from ..model.finding import Finding
 from . import plan
 from .plan import Attempt, ByValue, Conclusion, Failures, Outcome, Replay
+
+if TYPE_CHECKING:
+    from .by_value import SendingByValue
 
 LEGS_OF_ONE_CAUSE = 3
 """No more legs than these are run again for one cause, and none once a leg with the same findings is settled."""
@@ -140,38 +144,55 @@ def _same(leg: LegToVerify, settled: Sequence[Finding]) -> tuple[Finding, ...]:
     """Return the findings of a leg that fails for the same reasons as one that is settled."""
     own = {each.key: each for each in (*leg.hidden, *leg.findings)}
     return tuple(
-        each if each.together else replace(own[each.key], confirmed=each.confirmed, level=each.level)
+        each
+        if each.together or each.key not in own
+        else replace(own[each.key], confirmed=each.confirmed, level=each.level)
         for each in settled
-        if each.key in own
+        if each.key in own or each.confirmed
     )
 
 
-@contextmanager
-def changed(attempt: Attempt, reports: ReportDirectory) -> Iterator[Callable[[], frozenset[plan.Experiment]]]:
-    """Make the changes of an attempt for all starts within; what it yields returns those that did not reach a child.
+@dataclass(slots=True)
+class Changes:
+    """What the children of an attempt say of its changes; ask before the reports are cleared."""
 
-    Ask it before `reports` is cleared.
-    """
+    _attempt: Attempt
+    _reports: ReportDirectory
+    _sending: SendingByValue | None = None
+
+    def unsent(self) -> frozenset[plan.Experiment]:
+        """Return the changes that did not reach every child."""
+        taken = [each for each in self._reports.replayed() if each["path"]]
+        wrong = {each["path"] for each in taken if each["error"]}
+        missed = [e for e in self._attempt.experiments if type(e) is Replay and (e.path in wrong or not taken)]
+        # A child that still cannot load what it is sent shows that the cause was not removed.
+        gave_up = self._sending is not None and (
+            self._sending.gave_up or any(each.phase == "unpickling" for each in self._reports.read())
+        )
+        by_value = [each for each in self._attempt.experiments if type(each) is ByValue]
+        return frozenset([*missed, *(by_value if gave_up else ())])
+
+    def imported(self) -> frozenset[plan.Experiment]:
+        """Return the replays whose value every child of a control has by an import."""
+        by: dict[str, list[bool]] = {}
+        for each in self._reports.replayed():
+            by.setdefault(each["path"], []).append(each.get("imported", False))
+        return frozenset(e for e in self._attempt.experiments if type(e) is Replay and all(by.get(e.path, [False])))
+
+
+@contextmanager
+def changed(attempt: Attempt, reports: ReportDirectory) -> Iterator[Changes]:
+    """Make the changes of an attempt for all starts within."""
     from .by_value import SendingByValue
     from .replay import Replaying
 
     by_value = [each for each in attempt.experiments if type(each) is ByValue]
     replays = [each for each in attempt.experiments if type(each) is Replay]
-    sending: SendingByValue | None = None
-
-    def unsent() -> frozenset[plan.Experiment]:
-        taken = [each for each in reports.replayed() if each["path"]]
-        wrong = {each["path"] for each in taken if each["error"]}
-        missed = [each for each in replays if each.path in wrong or not taken]
-        # A child that still cannot load what it is sent shows that the cause was not removed.
-        gave_up = sending is not None and (
-            sending.gave_up or any(each.phase == "unpickling" for each in reports.read())
-        )
-        return frozenset([*missed, *(by_value if gave_up else ())])
-
     with ExitStack() as stack:
+        changes = Changes(attempt, reports)
         if by_value:
-            sending = stack.enter_context(SendingByValue(whole=any(each.whole for each in by_value)))
+            sending = SendingByValue(whole=any(each.whole for each in by_value))
+            changes._sending = stack.enter_context(sending)
         if replays:
             stack.enter_context(Replaying([each.path for each in replays], control=attempt.control))
-        yield unsent
+        yield changes

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..model.finding import Finding
     from ..model.leg_record import LegRecord
     from ..model.leg_result import LegResult
+    from ..model.observed import Observed
     from ..model.stack import Hanging
 
 
@@ -82,6 +83,8 @@ class LegState:
         """The failures of the last run, and the findings that stand below each."""
         self.touched: set[tuple[str, str]] = set()
         """File and function of each frame of the tracebacks of these failures, those of the children, too."""
+        self.observed: list[Observed] = []
+        """What the code of their launches and tasks reads."""
         self.not_pickled = False
         """Whether one of them comes from a start that could not pickle."""
         self.failures: list[tuple[str, ...]] = []

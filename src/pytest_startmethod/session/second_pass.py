@@ -21,6 +21,7 @@ from .legs import STATE, LegState, Trial
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from ..causes.second_look import Look
     from ..experiments import plan
     from ..experiments.verifying import Verified, Verifier
     from ..model.child_report import ChildReport
@@ -157,6 +158,7 @@ class SecondPass:
 
     def _verify(self, running: Running, verifier: Verifier, waiting: Waiting) -> dict[str, Any] | None:
         """Verify one leg, and return what is to be said of it."""
+        from ..causes import second_look
         from ..causes import state as state_causes
         from ..experiments import verifying
         from ..model.finding import unique
@@ -177,8 +179,9 @@ class SecondPass:
             hidden=tuple(state_causes.unseen_patches(state.record.patches)),
             seconds=state.finished.duration,
         )
+        look = second_look.look_at(state.observed, {file for file, _ in state.touched}, findings)
         try:
-            verified = verifier.verify(leg, partial(self._run, running, waiting))
+            verified = verifier.verify(leg, partial(self._run, running, waiting, look))
             text = verifying.RACE if verified.findings else verifying.FLAKY
             note = ("flaky", f"  {text}") if verified.flaky else None
             return self._amendment(running, waiting, verified, note)
@@ -190,29 +193,39 @@ class SecondPass:
         self,
         running: Running,
         waiting: Waiting,
+        look: Look | None,
         attempt: plan.Attempt,
         left: float,
         is_usual: Callable[[Sequence[str]], bool],
     ) -> plan.Outcome:
-        """Run a leg again with what `attempt` changes."""
+        """Run a leg again with what `attempt` changes; an unchanged run of a leg without a cause is looked at again."""
+        from ..causes import second_look
         from ..experiments.verifying import changed
 
         met: list[Any] = []
+        more: list[Any] = []
+        wide = look if look is not None and not attempt.experiments else None
 
         def examine(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport, state: LegState) -> None:
             failed = failure_of(report, running.children_reports())
             if attempt.experiments and not attempt.control and not met and not is_usual(failed):
                 met.extend(running.annotator.diagnose(item, call, report, state))
+            if wide is not None and not more:
+                more.extend(second_look.candidates(running.gatherer.evidence(item, call, report, state), wide))
 
         leg, reports = waiting.leg, running.reports
         assert reports is not None
         longest = max(running.finished.get(leg.test, []), default=0.0)
         trial = Trial(min(left, _TRIAL_SECONDS + _TRIAL_TIMES * longest), examine)
-        with running.run_for_experiment(waiting.item, leg, trial) as state, changed(attempt, reports) as unsent:
+        with (
+            running.run_for_experiment(waiting.item, leg, trial) as state,
+            changed(attempt, reports) as said,
+            running.comparison.widened(wide.packages if wide is not None else frozenset()),
+        ):
             ran = again.run_silently(waiting.item, leg, waiting.before, {STATE: state})
             phases = {str(report.when) for report, _ in waiting.state.shown}
             outcome = _outcome(ran, phases, running.children_reports())
-            return replace(outcome, unsent=unsent(), met=tuple(met))
+            return replace(outcome, unsent=said.unsent(), imported=said.imported(), met=tuple(met), more=tuple(more))
 
     def _amendment(
         self, running: Running, waiting: Waiting, verified: Verified, note: tuple[str, str] | None

@@ -68,6 +68,7 @@ class Annotator:
         if report.when == "setup":
             state.shown.clear()
             state.touched.clear()
+            state.observed.clear()
             state.not_pickled = False
         if not report.passed or report.when == "call":
             self._examine(item, call, report, state)
@@ -96,6 +97,7 @@ class Annotator:
             state.shown.append((report, findings))
             state.not_pickled |= evidence.failure is not None
             state.touched |= touched(evidence)
+            state.observed += [each.observed for each in _work(evidence) if each.observed is not None]
             if methods.base(state.leg.method) == "fork":
                 self.fork_failed.add(state.leg.test)
         elif report.skipped and not hasattr(report, "wasxfail"):

@@ -324,6 +324,8 @@ def _is_rebound(value: Any, module: str, users: bool, user: UserCode) -> bool:
         file = home if type(home) is str else ""
     else:
         return False
+    if not file:
+        return False
     if not users and user(file):
         return True
     return owner(file) == "installed" and package_of(file) != module.partition(".")[0] and not _is_package(module, file)

@@ -187,6 +187,29 @@ def test_hang_in_a_fixture_is_ended(alone, phase):
     assert "SM403" in outcome.out
 
 
+def test_interrupt_is_not_swallowed_by_the_limit(alone):
+    """Ctrl-C ends the session, also where its time runs out on the way: an executor waits for its workers."""
+    alone.file(
+        test_a="""
+        import queue
+        import pytest
+
+        @pytest.mark.startmethods("fork", timeout=0.5)
+        def test_a():
+            try:
+                raise KeyboardInterrupt
+            finally:
+                queue.Queue().get()
+
+        def test_b():
+            pass
+        """
+    )
+    outcome = alone.run()
+    assert (outcome.status, outcome.names) == (2, {})
+    assert "KeyboardInterrupt" in outcome.out
+
+
 def test_pytest_timeouts_limit_rules(alone):
     """Where pytest-timeout has a limit for the item, its failure stands, and the diagnosis is added."""
     pytest.importorskip("pytest_timeout")

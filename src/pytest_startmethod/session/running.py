@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 import traceback
 import warnings
 from collections.abc import Generator, Iterator
@@ -377,6 +378,8 @@ class Running:
             leftovers.end(state.record.launches, grace=0.0)
         except Exception as trouble:
             self.recorder.troubles.append(f"{type(trouble).__name__} in Running._expire: {trouble}")
+        if isinstance(sys.exc_info()[1], KeyboardInterrupt):  # it ends the session: an executor waits on its way out
+            raise KeyboardInterrupt
         by = "--start-methods-timeout" if state.leg.timeout is None else "timeout= of its marker"
         pytest.fail(clock.over(state.leg.nodeid, seconds, by, phase))
 

@@ -13,7 +13,7 @@ import pytest
 from pytest_startmethod.causes import second_look, state
 from pytest_startmethod.causes.context import Context
 from pytest_startmethod.child.values import describe
-from pytest_startmethod.model.child_report import ChildReport, Raised
+from pytest_startmethod.model.child_report import ChildReport, Frame, Raised
 from pytest_startmethod.model.evidence import Evidence
 from pytest_startmethod.model.observed import Observed, Seen
 from pytest_startmethod.source.callers import UserCode
@@ -116,6 +116,18 @@ def test_what_the_childs_exception_names_is_a_cause(load):
     raised = Raised("KeyError", "'point'")
     (found,) = second_look.candidates(evidence(second, children, raised), look)
     assert found.level == "cause"
+
+
+def test_what_the_childs_traceback_goes_through_is_a_cause(load):
+    """The line of the library that reads the registry stands in the traceback; the same elsewhere says nothing."""
+    _, second, look = library(load)
+    children = [seen(second, REGISTRY={})] * 2
+    (where,) = {b.read.where for b in second.bindings if b.names == ("REGISTRY",)}
+    levels = []
+    for line in (where.line, where.line + 100):
+        raised = Raised("TypeError", "no", frames=(Frame(where.file, line, "load", ""),))
+        levels += [each.level for each in second_look.candidates(evidence(second, children, raised), look)]
+    assert levels == ["cause", "note"]
 
 
 def test_a_leg_with_a_cause_is_not_looked_at_again(load):

@@ -65,7 +65,8 @@ def look_at(observed: Iterable[Observed], files: Iterable[str], findings: Iterab
 def candidates(evidence: Evidence, look: Look) -> list[Finding]:
     """Return what differs between the parent and a fresh child, the likeliest first.
 
-    All are notes, for the user's code was not seen to read them; what the child's exception names is a cause.
+    All are notes, for the user's code was not seen to read them; what the child's exception or its traceback names is
+    a cause.
     """
     context, found = context_of(evidence), dict[str, tuple[tuple[object, ...], Finding]]()
     said = _said(evidence.reports)
@@ -86,7 +87,7 @@ def _candidate(
 ) -> tuple[tuple[object, ...], Finding]:
     ranked = state.value(each, observed, context)
     finding = ranked.finding
-    named = _names(each, said)
+    named = _names(each, said) or _on_the_way(each, context)
     line = look.lines.get(package_of(finding.file or ""))
     if line is not None:
         place = place_of(line)
@@ -99,6 +100,13 @@ def _candidate(
 def _of_c(each: Difference) -> bool:
     """Return whether the child has a method of a class written in C there, which cannot be set: its class differs."""
     return each.binding.of_class and "b" in (each.theirs[0], each.theirs[-1][0] if each.theirs[0] == "d" else "")
+
+
+def _on_the_way(each: Difference, context: Context) -> bool:
+    """Return whether a child's traceback goes through a line that reads it, a cache aside."""
+    places = (each.binding.read.where, *each.binding.read.also)
+    cache = each.ours[0] == "l" or "cache" in each.binding.path.lower() or each.varies
+    return not cache and any((where.file, where.line) in context.raised for where in places)
 
 
 def _said(reports: Iterable[ChildReport]) -> str:

@@ -333,9 +333,9 @@ def settle(findings: Iterable[Finding], said: Conclusion) -> tuple[Finding, ...]
     needless = {each for candidate in said.needless for each in candidate.findings}
     necessary = said.necessary.findings if said.necessary is not None else ()
     known = {each.key for each in findings}
-    met = [each for each in (*said.met, *said.more) if each.key not in known]
+    more, met = ([each for each in some if each.key not in known] for some in (said.more, said.met))
     rest = []
-    for each in (*findings, *met):
+    for each in (*more, *findings, *met):
         if each in confirmed:
             continue
         if each in cleared:

@@ -95,6 +95,10 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str] | None:
 @pytest.hookimpl(trylast=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Make legs of a marked function, or of one that requests ``start_method``."""
+    if options.MISSPELT in metafunc.definition.keywords:
+        from .session import collection
+
+        collection.refuse_misspelt(metafunc.definition)
     if "start_method" in metafunc.fixturenames or options.MARKER in metafunc.definition.keywords:
         from .session import collection
 

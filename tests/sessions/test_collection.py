@@ -151,6 +151,58 @@ def test_marks_of_a_method_are_those_of_its_leg(session):
     assert outcome.names == {"test_a[fork]": "passed", "test_a[spawn]": "xfailed"}
 
 
+def test_methods_that_are_expected_to_fail_stand_in_the_marker(session):
+    """One line, with a reason; strict makes a test that passes fail. A TestCase has it, too."""
+    session.file(
+        test_a="""
+        import unittest
+        import pytest
+
+        @pytest.mark.startmethods(xfail=("spawn", "forkserver"), reason="SM101 local-function", strict=True)
+        def test_a(start_method):
+            assert start_method != "spawn"
+
+        class TestB(unittest.TestCase):
+            @pytest.mark.startmethods("fork", "spawn", xfail="spawn")
+            def test_b(self):
+                import multiprocessing
+                assert multiprocessing.get_start_method() == "fork"
+        """
+    )
+    outcome = session.run("-rx")
+    assert outcome.names == {
+        "test_a[fork]": "passed",
+        "test_a[spawn]": "xfailed",
+        "test_a[forkserver]": "failed",
+        "TestB::test_b[fork]": "passed",
+        "TestB::test_b[spawn]": "xfailed",
+    }
+    assert "XPASS(strict)] SM101 local-function" in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("xfail=3", "xfail: expects names of start methods, not an object of type int"),
+        ("xfail='sporn'", "'sporn' is not a start method (valid: fork, spawn, forkserver)"),
+        ("'fork', xfail='spawn'", "xfail: 'spawn' is not one of the marker's methods (fork)"),
+        ("reason='x'", "reason and strict go with xfail"),
+        ("xfail='spawn', reason=3", "reason is a string, and strict True or False"),
+    ],
+)
+def test_an_expectation_that_cannot_be_meant_is_a_collection_error(session, arguments, message):
+    session.file(test_a=f"import pytest\n@pytest.mark.startmethods({arguments})\ndef test_a(): pass")
+    assert f"test_a.py::test_a: @pytest.mark.startmethods: {message}" in session.run(where="in-process").lines
+
+
+def test_the_packages_own_name_is_no_marker(session):
+    """Without a word the test would run once."""
+    session.file(test_a="import pytest\n@pytest.mark.startmethod\ndef test_a(): pass")
+    outcome = session.run(where="in-process")
+    assert outcome.status == pytest.ExitCode.INTERRUPTED
+    assert "test_a.py::test_a: @pytest.mark.startmethod: did you mean startmethods?" in outcome.lines
+
+
 @pytest.mark.parametrize("hook", ["pytest_collectstart", "pytest_make_collect_report"])
 def test_a_marker_that_another_plugin_puts_on_a_collector_counts(session, hook):
     """Real suites are run so: a plugin marks whole modules."""
@@ -182,7 +234,7 @@ def test_a_marker_that_another_plugin_puts_on_a_collector_counts(session, hook):
     ("decorator", "message"),
     [
         ("startmethods('sporn')", "'sporn' is not a start method (valid: fork, spawn, forkserver)"),
-        ("startmethods(timeouts=3)", "unknown keyword 'timeouts' (valid: vacuous, timeout)"),
+        ("startmethods(timeouts=3)", "unknown keyword 'timeouts' (valid: vacuous, timeout, xfail, reason, strict)"),
     ],
 )
 @pytest.mark.parametrize("test", ["def test_a(): pass", "class TestA(unittest.TestCase):\n  def test_a(self): pass"])

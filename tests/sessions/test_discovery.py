@@ -93,7 +93,7 @@ def test_a_test_that_starts_a_process_runs_again_under_the_other_methods(session
         assert [next(m for m in OTHERS if f"[{m}" in name) for name in names[1 + len(FOUND) :]] == [
             method for method in OTHERS for _ in FOUND
         ]
-    assert "6 tests: 6 passes" in outcome.lines
+    assert "6 tests pass everywhere" in outcome.lines
     assert "19 passed" in outcome.lines[-1] or "19 passed" in outcome.out
 
 
@@ -374,7 +374,7 @@ def test_marked_tests_run_as_they_do_without_the_option(session: Session) -> Non
         **{f"test_asking[{method}]": "passed" for method in ("fork", "spawn", "forkserver")},
         **legs("test_plain"),
     }
-    assert "3 tests: 3 passes" in outcome.lines
+    assert "3 tests pass everywhere" in outcome.lines
 
 
 def test_the_methods_are_those_that_are_selected(session: Session) -> None:
@@ -609,26 +609,9 @@ def test_the_markers_are_printed_file_by_file(session: Session) -> None:
         "test_some.py",
         "    @pytest.mark.startmethods",
         "      line 21: test_a",
-        "    @pytest.mark.startmethods(",
-        '        "fork",',
-        "        pytest.param(",
-        '            "spawn",',
-        '            marks=pytest.mark.xfail(reason="SM101 local-function"),',
-        "        ),",
-        "        pytest.param(",
-        '            "forkserver",',
-        '            marks=pytest.mark.xfail(reason="SM101 local-function"),',
-        "        ),",
-        "    )",
+        '    @pytest.mark.startmethods(xfail=("spawn", "forkserver"), reason="SM101 local-function", strict=True)',
         "      line 26: test_local",
-        "    @pytest.mark.startmethods(",
-        '        "fork",',
-        "        pytest.param(",
-        '            "spawn",',
-        '            marks=pytest.mark.xfail(reason="fails under spawn"),',
-        "        ),",
-        '        "forkserver",',
-        "    )",
+        '    @pytest.mark.startmethods(xfail=("spawn",), reason="fails under spawn", strict=True)',
         "      line 35: test_spawn",
         "",
         "1 test fails under the interpreter's own method, too: not listed here",

@@ -227,6 +227,19 @@ def test_summary_counts_and_names(session):
     assert "  test_a.py::test_local (spawn, forkserver)\n" in tail
 
 
+def test_markers_for_what_still_fails_can_be_pasted(session):
+    """At -v, in one line, with the methods and the cause; pasted, the suite passes."""
+    session.file(test_a=LOCAL)
+    line = '@pytest.mark.startmethods(xfail=("spawn", "forkserver"), reason="SM101 local-function", strict=True)'
+    out = session.run("-v", "--tb=no").lines
+    at = out.index(f"    {line}")
+    assert out[at - 1 : at + 2] == ["test_a.py", f"    {line}", "      line 4: test_local"]
+    assert f"    {line}" not in session.run("--tb=no").lines
+    pasted = session.file(test_a=LOCAL.replace("@pytest.mark.startmethods", line)).run()
+    assert pasted.status == 0
+    assert "1 test fails as expected (1 still needs fork)" in pasted.lines
+
+
 def test_quiet_is_quiet(session):
     """At -q there is one line, at -qq none; without marked tests there is nothing at all."""
     quiet = session.file(test_a=LOCAL).run("-q")

@@ -130,10 +130,11 @@ def test_help_describes_options_and_marker(session):
     assert "--start-methods=METHODS" in session.run("--help").out
     (line,) = [each for each in session.run("--markers").lines if each.startswith("@pytest.mark.startmethods(")]
     assert line == (
-        "@pytest.mark.startmethods(*methods, vacuous=None, timeout=None): run the test once under each of these "
-        "multiprocessing start methods (fork, spawn, forkserver; without names, under each selected one). A method may "
-        "be a pytest.param with marks. vacuous: what to do with a leg that starts no process (report, fail, ignore). "
-        "timeout: limit of each leg's call in seconds (0: none)."
+        "@pytest.mark.startmethods(*methods, vacuous=None, timeout=None, xfail=(), reason='', strict=None): run the "
+        "test once under each of these multiprocessing start methods (fork, spawn, forkserver; without names, under "
+        "each selected one). A method may be a pytest.param with marks. vacuous: what to do with a leg that starts no "
+        "process (report, fail, ignore). timeout: limit of each leg's call in seconds (0: none). xfail: the methods "
+        "under which the test is expected to fail, with the reason and strict of pytest.mark.xfail."
     )
 
 
@@ -178,7 +179,7 @@ class Loud:
             "two start methods have the id 'a'",
         ),
         (("fork", pytest.param("spawn", id="fork")), {}, "two start methods have the id 'fork'"),
-        ((), {"timeouts": 3}, "unknown keyword 'timeouts' (valid: vacuous, timeout)"),
+        ((), {"timeouts": 3}, "unknown keyword 'timeouts' (valid: vacuous, timeout, xfail, reason, strict)"),
         ((), {"vacuous": "off"}, "vacuous: 'off' is not valid (valid: report, fail, ignore)"),
         ((), {"vacuous": Loud()}, "vacuous: an object of type Loud is not valid (valid: report, fail, ignore)"),
         (

@@ -16,7 +16,7 @@ from ..model.warning import StartMethodWarning
 from . import backends
 from .fixtures import mp_context_value, start_method_value
 from .legs import LEG
-from .options import MARKER, header_lines
+from .options import MARKER, MISSPELT, header_lines
 from .settings import Marker, Settings, SettingsError, from_config, parse_marker
 
 if TYPE_CHECKING:
@@ -72,6 +72,17 @@ def marker_of(node: pytest.Item) -> Marker | None:
         return parse_marker(mark.args, mark.kwargs, lambda: backends.known(node.config))
     except (SettingsError, backends.BackendError) as error:
         raise pytest.Collector.CollectError(f"{node.nodeid}: @pytest.mark.{MARKER}: {error}") from None
+
+
+def refuse_misspelt(node: pytest.Item) -> None:
+    """Refuse the package's own name as a marker: the test would run once, and nobody would notice.
+
+    Raises:
+        pytest.Collector.CollectError: the test has that marker.
+
+    """
+    if node.get_closest_marker(MISSPELT) is not None:
+        raise pytest.Collector.CollectError(f"{node.nodeid}: @pytest.mark.{MISSPELT}: did you mean {MARKER}?")
 
 
 def _closest(node: pytest.Item) -> pytest.Mark | None:

@@ -479,7 +479,7 @@ class Told:
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
         """Write what to paste where, unless the user asked for quiet."""
-        if terminalreporter.verbosity < 0:
+        if terminalreporter.verbosity < -1:
             return
         from . import markers
 

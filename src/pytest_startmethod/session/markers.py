@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ..model.finding import WIDTH
 from ..model.leg_result import LegResult
 from ..model.methods import ORDER
 from ..report.verdicts import in_order
@@ -22,32 +21,42 @@ class Wanted:
     name: str
     """``test_a``, ``TestIt::test_a``."""
     line: int
-    failing: tuple[tuple[str, str], ...]
-    """Methods under which it fails, though not under its own, each with the reason."""
+    failing: tuple[str, ...] = ()
+    """Methods under which it fails, though not under its own."""
+    reason: str = ""
+    strict: bool = True
+    """Whether all its parameter sets fail under each of these methods."""
+
+    @property
+    def what(self) -> tuple[object, ...]:
+        """What its marker says."""
+        return self.failing, self.reason, self.strict
 
 
-def wanted(results: Iterable[LegResult]) -> tuple[list[Wanted], int]:
+def wanted(results: Iterable[LegResult], *, discovered: bool = True) -> tuple[list[Wanted], int]:
     """Return the functions to mark, and how many are left out because they fail under their own method, too.
 
-    A test whose other legs started nothing with their method is left out: a marker would not change that.
+    `discovered`: those without a marker; else those with one that fail under another method than fork. A test whose
+    other legs started nothing with their method is left out: a marker would not change that.
     """
-    functions: dict[tuple[str, str], dict[str, dict[str, LegResult]]] = {}
+    functions: dict[tuple[str, str], list[LegResult]] = {}
     for leg in in_order(results):
-        if leg.discovered:
+        if leg.discovered is discovered:
             file, _, rest = leg.test.partition("::")
-            functions.setdefault((file, rest.partition("[")[0]), {}).setdefault(leg.test, {})[leg.method] = leg
+            functions.setdefault((file, rest.partition("[")[0]), []).append(leg)
     found = []
     broken = 0
-    for (file, name), tests in functions.items():
-        legs = [leg for each in tests.values() for leg in each.values()]
-        others = [leg for leg in legs if leg.nodeid != leg.test]
-        own = [leg for leg in legs if leg.nodeid == leg.test]
+    for (file, name), legs in functions.items():
+        own = [leg for leg in legs if (leg.nodeid == leg.test if discovered else leg.method == "fork")]
+        others = [leg for leg in legs if leg not in own]
+        failing = [leg for leg in others if leg.outcome in _BAD]
         if any(leg.outcome in _BAD for leg in own):
             broken += 1
-        elif any(leg.vacuous is None for leg in others):
-            failing = {leg.method: _reason(leg) for leg in reversed(others) if leg.outcome in _BAD}
-            ordered = tuple((method, failing[method]) for method in ORDER if method in failing)
-            found.append(Wanted(file, name, legs[0].line, ordered))
+        elif failing or (discovered and any(leg.vacuous is None for leg in others)):
+            methods = tuple(method for method in ORDER if any(leg.method == method for leg in failing))
+            strict = all(leg in failing for leg in others if leg.method in methods)
+            reason = "; ".join(dict.fromkeys(_reason(leg) for leg in failing))
+            found.append(Wanted(file, name, legs[0].line, methods, reason, strict))
     return found, broken
 
 
@@ -56,27 +65,16 @@ def _reason(leg: LegResult) -> str:
     return f"{causes[0].code} {causes[0].name}" if causes else f"fails under {leg.method}"
 
 
-def marker(failing: Iterable[tuple[str, str]], methods: tuple[str, ...], *, every: bool) -> list[str]:
-    """Return the source of a marker, without the ``@``.
+def marker(test: Wanted, methods: tuple[str, ...], *, every: bool) -> str:
+    """Return the source of a test's marker, without the ``@``.
 
-    `methods` are those that were tried, `every` says whether these are all that there are.
+    `methods` are those that were tried; `every`: these are all that there are.
     """
-    reasons = dict(failing)
-    if not reasons:
-        names = "" if every else f"({', '.join(repr_of(m) for m in methods)})"
-        return [f"pytest.mark.startmethods{names}"]
-    lines = ["pytest.mark.startmethods("]
-    for method in methods:
-        if method not in reasons:
-            lines.append(f"    {repr_of(method)},")
-            continue
-        mark = f"marks=pytest.mark.xfail(reason={repr_of(reasons[method])})"
-        one = f"    pytest.param({repr_of(method)}, {mark}),"
-        if len(one) + 4 <= WIDTH:
-            lines.append(one)
-        else:
-            lines += ["    pytest.param(", f"        {repr_of(method)},", f"        {mark},", "    ),"]
-    return [*lines, ")"]
+    given = [] if every else [repr_of(method) for method in methods]
+    if test.failing:
+        listed = ", ".join(map(repr_of, test.failing)) + "," * (len(test.failing) == 1)
+        given += [f"xfail=({listed})", f"reason={repr_of(test.reason)}", *(["strict=True"] if test.strict else [])]
+    return f"pytest.mark.startmethods({', '.join(given)})" if given else "pytest.mark.startmethods"
 
 
 def repr_of(text: str) -> str:
@@ -92,29 +90,19 @@ def lines(
     `whole`: how many test functions a file has, for files of which all were collected and none deselected.
     """
     found, broken = wanted(results)
-    text: list[str] = []
     files: dict[str, list[Wanted]] = {}
     for each in found:
         files.setdefault(each.file, []).append(each)
+    text: list[str] = []
     for file, functions in files.items():
         text += ["", file] if text else [file]
-        groups: dict[tuple[tuple[str, str], ...], list[Wanted]] = {}
-        for each in functions:
-            groups.setdefault(each.failing, []).append(each)
-        plain = groups.get((), [])
+        plain = [each for each in functions if not each.failing]
         module = bool(plain) and len(functions) == whole.get(file)
         if module:  # what fails has a marker of its own, and the closest one wins
             only = f"  # all {len(functions)} tests start processes" if len(functions) > 1 else ""
-            text += _indented(marker((), methods, every=every), "    ", "pytestmark = ")
-            text[-1] += only if len(text[-1]) + len(only) <= WIDTH else ""
-        for failing, members in sorted(groups.items(), key=lambda group: bool(group[0])):
-            if module and not failing:
-                continue
-            text += _indented(marker(failing, methods, every=every), "    ", "@")
-            shown = members if verbose or len(members) <= _LISTED + 1 else members[:_LISTED]
-            text += [f"      line {each.line}: {each.name}" for each in shown]
-            if len(shown) < len(members):
-                text.append(f"      and {len(members) - len(shown)} more (-v)")
+            text.append(f"    pytestmark = {marker(plain[0], methods, every=every)}{only}")
+        listed = [each for each in functions if each.failing or not module]
+        text += _marked(listed, methods, every=every, verbose=verbose)
     if broken:
         text += [""] * bool(text)
         which = "test fails" if broken == 1 else "tests fail"
@@ -122,5 +110,27 @@ def lines(
     return text
 
 
-def _indented(source: list[str], indent: str, prefix: str) -> list[str]:
-    return [f"{indent}{prefix}{source[0]}", *(indent + line for line in source[1:])]
+def xfail_lines(results: Iterable[LegResult], methods: tuple[str, ...], *, every: bool) -> list[str]:
+    """Return the markers that expect what fails in a marked suite, file by file."""
+    files: dict[str, list[Wanted]] = {}
+    for each in wanted(results, discovered=False)[0]:
+        files.setdefault(each.file, []).append(each)
+    return [
+        line
+        for file, functions in files.items()
+        for line in (file, *_marked(functions, methods, every=every, verbose=True))
+    ]
+
+
+def _marked(tests: Iterable[Wanted], methods: tuple[str, ...], *, every: bool, verbose: bool) -> list[str]:
+    """Return each different marker once, with the tests that it belongs above."""
+    groups: dict[tuple[object, ...], list[Wanted]] = {}
+    for each in tests:
+        groups.setdefault(each.what, []).append(each)
+    text = []
+    for members in sorted(groups.values(), key=lambda each: bool(each[0].failing)):
+        text.append(f"    @{marker(members[0], methods, every=every)}")
+        shown = members if verbose or len(members) <= _LISTED + 1 else members[:_LISTED]
+        text += [f"      line {each.line}: {each.name}" for each in shown]
+        text += [f"      and {len(members) - len(shown)} more (-v)"] if len(shown) < len(members) else []
+    return text

@@ -14,11 +14,14 @@ if TYPE_CHECKING:
     import pytest
 
 MARKER: Final = "startmethods"
+MISSPELT: Final = "startmethod"
+"""The package's own name, which is easily taken for the marker's."""
 MARKER_HELP: Final = (
-    "startmethods(*methods, vacuous=None, timeout=None): run the test once under each of these multiprocessing start "
-    "methods (fork, spawn, forkserver; without names, under each selected one). A method may be a pytest.param with "
-    "marks. vacuous: what to do with a leg that starts no process (report, fail, ignore). timeout: limit of each leg's "
-    "call in seconds (0: none)."
+    "startmethods(*methods, vacuous=None, timeout=None, xfail=(), reason='', strict=None): run the test once under "
+    "each of these multiprocessing start methods (fork, spawn, forkserver; without names, under each selected one). A "
+    "method may be a pytest.param with marks. vacuous: what to do with a leg that starts no process (report, fail, "
+    "ignore). timeout: limit of each leg's call in seconds (0: none). xfail: the methods under which the test is "
+    "expected to fail, with the reason and strict of pytest.mark.xfail."
 )
 
 PRECHECK: Final = ("report", "error", "off")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..model import methods as selection
@@ -221,7 +221,7 @@ class Named:
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """A test's ``@pytest.mark.startmethods(*methods, vacuous=None, timeout=None)``."""
+    """A test's ``startmethods(*methods, vacuous=None, timeout=None, xfail=(), reason="", strict=None)``."""
 
     methods: tuple[Named, ...] = ()
     """Empty: every selected method."""
@@ -229,10 +229,15 @@ class Marker:
     """One of `VACUOUS`, or None for the run's setting."""
     timeout: float | None = None
     """Seconds, 0 for no limit, or None for the run's setting."""
+    xfail: tuple[str, ...] = ()
+    """The methods under which the test is expected to fail."""
+    xfail_mark: Any = None
+    """The ``pytest.mark.xfail`` of their legs."""
 
     def named(self, method: str) -> Named:
         """Return what the marker says of `method`."""
-        return next((named for named in self.methods if named.method == method), Named(method))
+        found = next((named for named in self.methods if named.method == method), Named(method))
+        return replace(found, marks=(*found.marks, self.xfail_mark)) if method in self.xfail else found
 
 
 def parse_marker(
@@ -245,8 +250,8 @@ def parse_marker(
 
     """
     for keyword in kwargs:
-        if keyword not in ("vacuous", "timeout"):
-            raise SettingsError(f"unknown keyword {keyword!r} (valid: vacuous, timeout)")
+        if keyword not in _KEYWORDS:
+            raise SettingsError(f"unknown keyword {keyword!r} (valid: {', '.join(_KEYWORDS)})")
     methods: dict[str, Named] = {}
     for arg in args:
         named = _named(arg, backends)
@@ -255,7 +260,38 @@ def parse_marker(
         if any(named.node_id == other.node_id for other in methods.values()):
             raise SettingsError(f"two start methods have the id {named.node_id!r}")
         methods[named.method] = named
-    return Marker(tuple(methods.values()), _vacuous(kwargs.get("vacuous")), _timeout(kwargs.get("timeout")))
+    xfail, mark = _xfail(kwargs, tuple(methods), backends)
+    return Marker(
+        tuple(methods.values()), _vacuous(kwargs.get("vacuous")), _timeout(kwargs.get("timeout")), xfail, mark
+    )
+
+
+def _xfail(
+    kwargs: Mapping[str, object], named: tuple[str, ...], backends: Callable[[], Collection[str]]
+) -> tuple[tuple[str, ...], Any]:
+    """Return the methods that a marker expects to fail, and the mark for their legs."""
+    given = kwargs.get("xfail", ())
+    methods = (given,) if isinstance(given, str) else given
+    if not isinstance(methods, (tuple, list)):
+        raise SettingsError(f"xfail: expects names of start methods, not an object of type {type(given).__name__}")
+    for method in methods:
+        _named(method, backends)
+        if named and method not in named:
+            raise SettingsError(f"xfail: {method!r} is not one of the marker's methods ({', '.join(named)})")
+    reason, strict = kwargs.get("reason", ""), kwargs.get("strict")
+    if type(reason) is not str or strict not in (None, True, False):
+        raise SettingsError("reason is a string, and strict True or False")
+    if not methods:
+        if reason or strict is not None:
+            raise SettingsError("reason and strict go with xfail")
+        return (), None
+    import pytest
+
+    options: dict[str, Any] = {} if strict is None else {"strict": bool(strict)}
+    return tuple(methods), pytest.mark.xfail(reason=reason, **options)
+
+
+_KEYWORDS = ("vacuous", "timeout", "xfail", "reason", "strict")
 
 
 def _named(arg: object, backends: Callable[[], Collection[str]]) -> Named:

@@ -116,8 +116,20 @@ class Terminal:
         reporter.section("start methods")
         told = summary.Summary(legs, str(self.config.rootpath), self.results.fixed, width_of(reporter))
         write(reporter, told.lines(verbose=reporter.verbosity > 0))
+        self._write_markers(reporter, legs)
         if self.results.verified_line is not None:
             reporter.write_line(self.results.verified_line)
+
+    def _write_markers(self, reporter: pytest.TerminalReporter, legs: list[LegResult]) -> None:
+        """Write the markers with which a marked suite passes until it is fixed; at ``-v`` only."""
+        from . import markers
+
+        settings = self.results.settings
+        lines = markers.xfail_lines(legs, settings.methods, every=settings.selection == "all")
+        if lines and reporter.verbosity > 0:
+            reporter.section("start methods: markers until these are fixed")
+            for line in lines:
+                reporter.write_line(line)
 
 
 class Inner:

@@ -197,7 +197,7 @@ class Annotator:
             vacuous = state.vacuous
             said = [f"vacuous: {vacuous.message} ({vacuous.code})", f"fix: {vacuous.fix}"]
             self._fail(report, state, said)
-        elif state.predictions and self._settings.precheck == "error" and not state.watched:
+        elif state.predictions and self._settings.precheck == "error":
             said = [f"pre-check: what this test starts under fork would not start under spawn ({leg.nodeid})"]
             below = [line for each in state.predictions for line in ("", *each.section_lines(root))]
             self._fail(report, state, said, below)

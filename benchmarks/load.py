@@ -1,0 +1,163 @@
+"""Whether a long session stays as small as it began.
+
+    python benchmarks/load.py [--tests 2000] [--workers N]          # all pass: memory, descriptors, threads, files
+    python benchmarks/load.py --failing [--tests 300]               # three causes: time with and without experiments
+
+Runs in an environment where the plugin is installed. The suite is generated; each test starts one process under each of
+the three methods. A conftest samples the pytest process (with --workers, each worker) after every hundredth test.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+MEMORY_GROWS = 1.10
+
+EXPERIMENTS = 1.5
+
+SAMPLE = """
+import json, os, threading, time
+import pytest
+
+count = 0
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_logfinish(nodeid):
+    global count
+    count += 1
+    if count % 100 == 0:
+        status = open("/proc/self/status").read()
+        sample = {
+            "legs": count,
+            "memory": int(status.partition("VmRSS:")[2].split()[0]) / 1024,
+            "descriptors": len(os.listdir("/proc/self/fd")),
+            "threads": threading.active_count(),
+            "files": len(os.listdir(os.environ["TMPDIR"])),
+            "children": len(open(f"/proc/self/task/{os.getpid()}/children").read().split()),
+        }
+        with open(f"samples-{os.getpid()}.jsonl", "a") as file:
+            file.write(json.dumps(sample) + "\\n")
+"""
+
+WORK = """
+LIMIT = 1
+
+def work(*args):
+    return None
+
+def read():
+    raise SystemExit(LIMIT != 2)
+"""
+
+PASSING = """
+import multiprocessing
+import pytest, work
+
+@pytest.mark.startmethods
+@pytest.mark.parametrize("n", range({tests}))
+def test_passes(n):
+    process = multiprocessing.Process(target=work.work, args=(n,))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+"""
+
+FAILING = """
+import multiprocessing, threading
+import pytest, work
+
+def run(*args, target=work.work):
+    process = multiprocessing.Process(target=target, args=args)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+
+@pytest.mark.startmethods
+@pytest.mark.parametrize("n", range({tests} // 3))
+class TestAll:
+    def test_lambda(self, n): run(target=lambda: n)
+    def test_lock(self, n): run(threading.Lock())
+    def test_patched(self, n, monkeypatch):
+        monkeypatch.setattr(work, "LIMIT", 2)
+        run(target=work.read)
+"""
+
+
+def session(folder: Path, *arguments: str) -> tuple[float, str]:
+    """Run the suite; return its seconds and what it printed."""
+    (folder / "tmp").mkdir(exist_ok=True)
+    environment = {**os.environ, "TMPDIR": str(folder / "tmp")}
+    for name in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS"):
+        environment.pop(name, None)
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:asyncio", *arguments],
+        cwd=folder, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return time.perf_counter() - start, done.stdout + done.stderr
+
+
+def passing(folder: Path, tests: int, workers: int) -> None:
+    """Print the samples of a session in which everything passes."""
+    (folder / "test_load.py").write_text(PASSING.format(tests=tests))
+    arguments = ["--start-methods-report=report.json", "--start-methods-report=report.html"]
+    seconds, out = session(folder, *arguments, *(["-n", str(workers)] if workers else []))
+    print(out.splitlines()[-1])
+    print(f"{tests} tests under three methods in {seconds:.0f} s, {seconds / tests / 3 * 1000:.1f} ms a leg")
+    for path in sorted(folder.glob("samples-*.jsonl")):
+        samples = [json.loads(line) for line in path.read_text().splitlines()]
+        if len(samples) < 2:
+            continue
+        first = next((each for each in samples if each["legs"] >= samples[-1]["legs"] // 10), samples[0])
+        last = samples[-1]
+        verdict = "" if last["memory"] <= first["memory"] * MEMORY_GROWS else "  MISSED"
+        for name in ("memory", "descriptors", "threads", "files", "children"):
+            print(f"  {name:12} {first[name]:.0f} at leg {first['legs']}, {last[name]:.0f} at leg {last['legs']}")
+        print(f"  memory x {last['memory'] / first['memory']:.2f} (target {MEMORY_GROWS}){verdict}")
+    left = [path.name for path in (folder / "tmp").iterdir() if not path.name.startswith("pytest-of-")]
+    print(f"temporary files left: {left or 'none'}")
+    for name in ("report.json", "report.html"):
+        print(f"{name}: {(folder / name).stat().st_size / 1e6:.1f} MB")
+
+
+def failing(folder: Path, tests: int) -> None:
+    """Print what experiments add to a session in which three causes fail all tests."""
+    (folder / "test_load.py").write_text(FAILING.format(tests=tests))
+    plain, out = session(folder, "--no-start-methods-verify", "--tb=no")
+    verified, out = session(folder, "--tb=no")
+    at = out.find("= start methods =")
+    verdict = "" if verified <= EXPERIMENTS * plain else "  MISSED"
+    print(f"{tests} failing tests: {plain:.0f} s without experiments, {verified:.0f} s with them: ", end="")
+    print(f"x {verified / plain:.2f} (target {EXPERIMENTS}){verdict}")
+    summary = out[at:].partition("= short test summary info =")[0]
+    print(f"summary of start methods: {summary.count(chr(10))} lines")
+
+
+def main() -> None:
+    """Generate the suite, run it, and print what was measured."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--tests", type=int)
+    parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--failing", action="store_true")
+    options = parser.parse_args()
+    print(f"Python {sys.version.split()[0]}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        (folder / "pytest.ini").write_text("[pytest]\n")
+        (folder / "conftest.py").write_text(SAMPLE)
+        (folder / "work.py").write_text(WORK)
+        if options.failing:
+            failing(folder, options.tests or 300)
+        else:
+            passing(folder, options.tests or 2000, options.workers)
+
+
+if __name__ == "__main__":
+    main()

@@ -74,7 +74,7 @@ PEERS: dict[str, Callable[[pickling_cases.Given], str | None]] = {
 }
 
 
-def too_long(number: int, frame: object) -> None:
+def too_long(*_: object) -> None:
     """End a case that takes more than its time."""
     raise TimeoutError
 
@@ -99,7 +99,7 @@ def row(name: str, ask: Callable[[pickling_cases.Given], str | None]) -> str:
     """Ask about each case; return the line of the table."""
     right = path = line = errors = asked = bad = 0
     took = []
-    for case in pickling_cases.CASES:
+    for case in pickling_cases.CASES.values():
         try:
             given = case.make()
         except ImportError:

@@ -4,8 +4,8 @@
 
 Runs in an environment where the plugin is installed. Sessions of one unmarked test are started in pairs, one with
 the plugin and one without it (`-p no:startmethod`), in turns. What a busy machine does to one it does to both, so the
-figure is the median over the pairs of CPU time with / CPU time without, with its quartiles; sessions without the plugin,
-paired with each other in the same way, show how far that figure strays by itself.
+figure is the median over the pairs of CPU time with / CPU time without, with its quartiles; sessions without the
+plugin, paired with each other in the same way, show how far that figure strays by itself.
 """
 
 from __future__ import annotations

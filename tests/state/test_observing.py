@@ -130,6 +130,40 @@ def test_what_the_childs_traceback_goes_through_is_a_cause(load):
     assert levels == ["cause", "note"]
 
 
+STANDARD = """
+import calendar
+import email.charset
+import gettext
+import shutil
+from xml.etree import ElementTree
+
+def week(): return calendar.firstweekday()
+def charset(): return email.charset.Charset("later").body_encoding
+def text(): return gettext.gettext("x")
+def archive(): return shutil.make_archive("archive", "later")
+def xml(): return ElementTree.tostring(ElementTree.Element("{urn:later}a"))
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("week", "calendar.firstweekday"),
+        ("charset", "email.charset.CHARSETS"),
+        ("text", "gettext._current_domain"),
+        ("archive", "shutil._ARCHIVE_FORMATS"),
+        ("xml", "xml.etree.ElementTree._namespace_map"),
+    ],
+)
+def test_state_of_the_standard_library_is_looked_at_again(load, name, path):
+    """What a module of the standard library keeps for itself is read by the code that the user calls."""
+    module = load("uses_standard", STANDARD)
+    look = second_look.look_at([observed(getattr(module, name))], [], [])
+    assert look is not None
+    second = observed(getattr(module, name), user=UserCode(look.packages))
+    assert path in {binding.path for binding in second.bindings}
+
+
 def test_a_leg_with_a_cause_is_not_looked_at_again(load):
     """The second look costs failing legs only, and only those without a cause."""
     first, second, _ = library(load)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import _abc
 import abc
 import builtins
-import calendar
 import collections.abc
 import dataclasses
 import datetime
@@ -30,7 +29,6 @@ import os
 import pathlib
 import queue
 import random
-import shutil
 import signal
 import socket
 import sys
@@ -44,7 +42,6 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 from unittest import mock
-from xml.etree import ElementTree
 
 import state_support
 from state_support import OPTIONS as IMPORTED
@@ -1031,26 +1028,6 @@ def recursion_limit():
     return Given(read_limits, (), lambda: sys.setrecursionlimit(old))
 
 
-def pack():
-    return shutil.make_archive("archive", "later")
-
-
-@case("shutil.get_archive_formats", "SM306", reader="shutil.make_archive")
-def archive_format():
-    shutil.register_archive_format("later", pack)
-    return Given(pack, (), lambda: shutil.unregister_archive_format("later"))
-
-
-def write_xml():
-    return ElementTree.tostring(ElementTree.Element("{urn:later}a"))
-
-
-@case("xml.etree.ElementTree", "SM306", reader="ElementTree.tostring")
-def prefix_of_a_namespace():
-    ElementTree.register_namespace("later", "urn:later")
-    return Given(write_xml, (), lambda: ElementTree._namespace_map.pop("urn:later"))
-
-
 def read_collecting():
     return gc.isenabled(), gc.get_threshold()
 
@@ -1304,16 +1281,6 @@ def patched_method(*_args):
 
 for each in (use_len, use_add, use_contains, use_iter, use_getitem, use_call, use_lt):
     _method_of_an_operator(each)
-
-
-def read_first_day():
-    return calendar.firstweekday()
-
-
-@case("calendar.firstweekday", "SM306", reader="return calendar.firstweekday")
-def first_day_of_the_week():
-    calendar.setfirstweekday(6)
-    return Given(read_first_day, (), lambda: calendar.setfirstweekday(0))
 
 
 # -- what differs and does not matter ----------------------------------------------------------------------------------

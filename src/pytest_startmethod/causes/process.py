@@ -30,10 +30,6 @@ _LOOKS = (
     ("pandas", "the option pandas.options", "set the option in the child too: call pandas.set_option() in a pool's "
      "initializer, or first in the target"),
     ("asyncio", "the event loop policy ", "call asyncio.set_event_loop_policy() in the child too"),
-    ("email.charset", "the table of email.charset, at ", "call email.charset.add_charset() in the child too: in a "
-     "pool's initializer, or first in the target"),
-    ("xml.etree.ElementTree", "the table of XML namespaces, at ", "call xml.etree.ElementTree.register_namespace() in "
-     "the child too: in a pool's initializer, or first in the target"),
     ("mimetypes", "the table of mimetypes, at ", "call mimetypes.add_type() in the child too: in a pool's initializer, "
      "or in the module that the child imports"),
     ("tempfile", "the directory of tempfile", "set tempfile.tempdir in the child too, set TMPDIR for both, or pass "

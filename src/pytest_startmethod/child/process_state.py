@@ -1,7 +1,8 @@
 """What a process has beside the values of its modules: logging, signal handlers, locale, decimal context, filters.
 
-Here and in the fresh child, which loads this file by its path, with the standard library only. Each is described as
-`values` describes values; `describe` is given, since the child cannot import it.
+Used here and in the fresh child, which loads this file by its path, with the standard library only. Each is described
+as `values` describes values; `describe` is given, since the child cannot import it. State that a library keeps in a
+module of its own is found by a second look instead (`causes.second_look`).
 """
 
 from __future__ import annotations
@@ -15,19 +16,15 @@ if TYPE_CHECKING:
 
 
 SETTINGS = {
-    "calendar.firstweekday": "calendar.setfirstweekday()",
     "csv.field_size_limit": "csv.field_size_limit()",
     "csv.list_dialects": "csv.register_dialect()",
     "faulthandler.is_enabled": "faulthandler.enable()",
     "gc.get_threshold": "gc.set_threshold()",
     "gc.isenabled": "gc.disable()",
-    "gettext.textdomain": "gettext.textdomain()",
     "logging.getLogRecordFactory": "logging.setLogRecordFactory()",
     "logging.getLoggerClass": "logging.setLoggerClass()",
     "numpy.get_printoptions": "numpy.set_printoptions()",
     "numpy.geterr": "numpy.seterr()",
-    "shutil.get_archive_formats": "shutil.register_archive_format()",
-    "shutil.get_unpack_formats": "shutil.register_unpack_format()",
     "socket.getdefaulttimeout": "socket.setdefaulttimeout()",
     "sys.get_int_max_str_digits": "sys.set_int_max_str_digits()",
     "sys.getrecursionlimit": "sys.setrecursionlimit()",
@@ -36,19 +33,6 @@ SETTINGS = {
     "tracemalloc.is_tracing": "tracemalloc.start()",
 }
 """Functions that are called without arguments and say how the process is set, each with what sets it."""
-
-READERS = {
-    "email.charset.Charset": "email.charset",
-    "gettext.gettext": "gettext.textdomain",
-    "gettext.ngettext": "gettext.textdomain",
-    "shutil.make_archive": "shutil.get_archive_formats",
-    "shutil.unpack_archive": "shutil.get_unpack_formats",
-    "xml.etree.ElementTree.ElementTree": "xml.etree.ElementTree",
-    "xml.etree.ElementTree.parse": "xml.etree.ElementTree",
-    "xml.etree.ElementTree.tostring": "xml.etree.ElementTree",
-    "xml.etree.ElementTree.tostringlist": "xml.etree.ElementTree",
-}
-"""Functions whose result depends on how the process is set: what is looked at where they are called."""
 
 
 def observe(
@@ -158,20 +142,6 @@ def level_names() -> dict[int, str]:
     return {level: name for level, name in names.items() if name != f"Level {level}"}
 
 
-def charsets() -> dict[str, Any]:
-    """Return how mail in each character set is encoded."""
-    import email.charset
-
-    return email.charset.CHARSETS
-
-
-def xml_namespaces() -> dict[str, str]:
-    """Return the prefixes that are used for namespaces where XML is written."""
-    import xml.etree.ElementTree
-
-    return xml.etree.ElementTree._namespace_map  # type: ignore[attr-defined,no-any-return]
-
-
 def loop_policy() -> str:
     """Return the name of the event loop policy's class."""
     import asyncio
@@ -215,22 +185,15 @@ def temporary_directory() -> str:
     return tempfile.gettempdir()
 
 
-def numpy_random() -> str:
-    """Return nothing that can be compared: the state of a generator is another one in each process."""
-    return "numpy.random" if "numpy" in sys.modules else ""
-
-
 _LOOKS: dict[str, Callable[[], Any]] = {
     "asyncio": loop_policy,
     "decimal": decimal_context,
-    "email.charset": charsets,
     "locale": locales,
     "logging.getLevelName": level_names,
     "mimetypes": mime_types,
     "pandas": pandas_options,
     "tempfile": temporary_directory,
     "warnings": filters,
-    "xml.etree.ElementTree": xml_namespaces,
 }
 
 

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from ..child.process_state import READERS, SETTINGS
+from ..child.process_state import SETTINGS
 from ..child.values import (
     MISSING,
     VIRTUAL,
@@ -28,7 +28,7 @@ GUESSED: Final = 1_000
 """A `Read.depth` from here on: the way to it leads through an object that nothing is known of."""
 CONTAINERS: Final = frozenset({"dict", "list", "set", "OrderedDict", "defaultdict", "deque", "Counter", "bytearray"})
 _BINDS: Final = (types.FunctionType, classmethod, staticmethod, property)
-_LOOKED_AT: Final = frozenset({*SETTINGS, *READERS.values(), "logging.getLevelName"})
+_LOOKED_AT: Final = frozenset({*SETTINGS, "logging.getLevelName"})
 _AMBIENT: Final = frozenset({"random", "decimal", "locale", "warnings", "signal", "logging", "numpy"})
 _LOGGING: Final = ("getEffectiveLevel", "isEnabledFor", "level", "handlers", "hasHandlers", "filters", "propagate")
 
@@ -102,7 +102,6 @@ class Attributes(ABC):
                 where,
             )
         setting = f"{module}.{names[0]}" if names else module
-        setting = READERS.get(setting, setting)
         if setting in _LOOKED_AT:
             self.out.touched.setdefault(setting, where)
         elif top == "numpy" and not module.startswith("numpy.random"):

@@ -536,7 +536,7 @@ def test_a_testcase_in_pytest(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """
         import multiprocessing, unittest
-        from pytest_startmethod.pickling.dry_run import diagnose
+        from pytest_startmethod.causes.pickling import diagnose
 
         class TestIt(unittest.TestCase):
             def test_it(self):

@@ -55,16 +55,16 @@ def testcase(subject: Subject) -> Finding:
     case = subject.obj
     cls = kinds.type_name(type(case))
     kind = kinds.kind_of(case)
-    path, name = subject.path, "subject"
+    path, name = subject.path, "self"
     place: Place | None = None
     method = subject.chain[-2][1] if len(subject.chain) > 1 else None
     if type(method) is types.MethodType and subject.steps[-1] == ("attribute", "__self__"):
-        name = f"subject.{method.__name__}"
+        name = f"self.{method.__name__}"
         path = path_of(subject.root, subject.steps[:-1])
         definition = places.function_definition(method)
         place = definition.place if definition else None
         message = (
-            f"`{name}` is a method of the running TestCase `{cls}`: pickling it means pickling `subject`, and with "
+            f"`{name}` is a method of the running TestCase `{cls}`: pickling it means pickling `self`, and with "
             f"it the test runner's own objects."
         )
     else:
@@ -82,7 +82,7 @@ def testcase(subject: Subject) -> Finding:
             continue
         steps = [step for step, _ in leaf.chain]
         where = path_text("", [("attribute", steps[0][1]), *steps[1:]]) if steps else ""
-        evidence.append(f"also: subject{where} is {leaf_text(leaf)}")
+        evidence.append(f"also: self{where} is {leaf_text(leaf)}")
     return subject.make("SM103", place, message, evidence, kind.instead if kind else "", path)
 
 
@@ -124,7 +124,7 @@ def raised_fix(subject: Subject, name: str) -> str:
     if short in ("__getattr__", "__getattribute__"):
         return (
             f"let `{name}` raise AttributeError for names that start with two underscores, and read its own "
-            f"attributes through subject.__dict__: pickle asks for __getstate__ and __reduce_ex__"
+            f"attributes through self.__dict__: pickle asks for __getstate__ and __reduce_ex__"
         )
     if isinstance(error, AttributeError):
         missing = getattr(error, "name", None)

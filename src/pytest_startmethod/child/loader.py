@@ -1,4 +1,4 @@
-"""What runs in the fresh child that says whether bytes load: it forks for each question and forgets the answer.
+"""The fresh child's side: answers whether bytes load, in a fork for each question, which leaves no trace.
 
 Like `reporter`, it is loaded by its path, with the standard library only; see `state.fresh_child` for the parent's
 side. A question is two blocks on standard input, JSON and the pickled bytes; an answer is one block of JSON on what was

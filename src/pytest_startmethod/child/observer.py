@@ -1,4 +1,4 @@
-"""What runs in the fresh child that is asked for values: the same names, looked up in a process that was just started.
+"""The fresh child's side: looks the names up that the parent's code reads, in a process that was just started.
 
 Like `loader`, which runs it, it is loaded by its path, with the standard library only.
 """

@@ -166,7 +166,7 @@ def pandas_options() -> Any:
 
 
 def setting(name: str) -> Any:
-    """Return what one of `SETTINGS` says; raises LookupError where another function stands in its place."""
+    """Return what a function of `SETTINGS` returns. Raises LookupError if another function stands in its place."""
     import importlib
 
     home, _, function = name.rpartition(".")
@@ -198,7 +198,7 @@ _LOOKS: dict[str, Callable[[], Any]] = {
 
 
 def looks_at(name: str) -> bool:
-    """Say whether a module, or a function that says how the process is set, has something to be compared.
+    """Return whether there is something to compare for a module, or for a function that reads a setting.
 
     The directory for temporary files has once it was chosen or set, since to choose it writes files; the types of
     files once they were read; event loop policies up to 3.13, since to ask for one warns from 3.14 on.

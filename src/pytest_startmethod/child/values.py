@@ -118,7 +118,7 @@ def subclasses(cls: type) -> list[type]:
 
 
 def virtual_subclasses(cls: type) -> list[type]:
-    """Return the classes that were registered with an ABC, by name; none if it is no ABC."""
+    """Return the classes that were registered with an ABC, by name; empty for other classes."""
     if class_attribute(cls, "_abc_impl")[0] is None:
         return []
     try:
@@ -203,7 +203,7 @@ _OPAQUE_MODULES = frozenset({
     "_contextvars", "ctypes", "_ctypes", "random", "_random", "itertools", "multiprocess", "billiard", "_asyncio",
     "_multiprocessing", "select", "_hashlib", "torch", "sched", "signal",
 })  # fmt: skip
-"""What has no content that could be compared: it is told by its type."""
+"""Values of these have no content to compare: they are described by their type."""
 _MOCKS = ("unittest.mock", "mock.mock", "mock")
 
 
@@ -374,7 +374,7 @@ def _text(value: Any) -> list[Any]:
 
 
 def _named(value: Any, kind: type) -> list[Any] | None:
-    """Return the description of what is told by its name."""
+    """Return the description of a value that its name identifies."""
     if kind is types.FunctionType:
         code = value.__code__
         inner = value.__dict__.get("__wrapped__")

@@ -1,4 +1,4 @@
-"""Which line of whose code is calling: from a frame to a place in the user's source."""
+"""Map frames to places in the source, and tell the user's code from that of others."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class UserCode:
     packages: frozenset[str] = frozenset()
 
     def __call__(self, file: str) -> bool:
-        """Say whether `file` is the user's."""
+        """Return whether `file` is the user's."""
         return _is_users(file, self.packages)
 
     @classmethod

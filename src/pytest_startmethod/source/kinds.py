@@ -245,7 +245,7 @@ _BY_SHAPE: tuple[tuple[frozenset[str], Kind], ...] = tuple(
         ("__iter__ __next__", _ITERATOR),
     )
 )
-"""Kinds told by what a type defines, for classes that are not the user's: libraries have their own names for these."""
+"""Kinds recognised by what a type defines, for classes of others: libraries have their own names for these."""
 
 _SHAPES = tuple(kind for _, kind in _BY_SHAPE)
 

@@ -1,4 +1,4 @@
-"""Where the user's source says it: a function's or class's definition, and where an attribute or name was set."""
+"""Places in the user's source: where a function or class is defined, and where an attribute or name was set."""
 
 from __future__ import annotations
 

@@ -164,7 +164,7 @@ class Attributes(ABC):
         return found
 
     def replaced(self, cls: type, name: str) -> bool:
-        """Say whether an attribute of a library's class is a mock, or a function of the user's."""
+        """Return whether an attribute of a library's class is a mock, or a function of the user's."""
         value = class_attribute(cls, name)[1]
         raw = value.__func__ if type(value) in (staticmethod, classmethod) else value
         raw = raw.fget if type(raw) is property else raw

@@ -131,11 +131,10 @@ class Frame:
 
     # variables
 
-    def do_nothing(self, _value: Any) -> None:
-        """Has no effect."""
+    def _do_nothing(self, _value: Any) -> None:
+        pass
 
-    def do_global(self, name: str) -> None:
-        """Load a name of the module, else of the builtins."""
+    def _do_global(self, name: str) -> None:
         search, value = self.search, self.namespace.get(name, MISSING)
         if value is MISSING and name in self.builtins:
             self.push(search.ref("builtins", (name,), self.builtins[name], self.where, self.depth))
@@ -148,26 +147,24 @@ class Frame:
                 search.uses(value, None, self.depth)
             self.push(Live(value, "") if value is not MISSING else None)
 
-    def do_local(self, name: str) -> None:
-        """Load a variable of the function."""
+    def _do_local(self, name: str) -> None:
         self.push(self.locals.get(name))
 
-    def do_store_local(self, name: str) -> None:
-        """Bind a variable of the function."""
+    def _do_store_local(self, name: str) -> None:
         self.locals[name] = self.pop()[0]
 
-    def do_cell(self, name: str) -> None:
+    def _do_cell(self, name: str) -> None:
         """Load a variable that functions share."""
         symbol = self.cells.get(name, self.locals.get(name))
         if isinstance(symbol, Captured):
             symbol = self.search.captured(symbol, self.where, self.depth)
         self.push(symbol)
 
-    def do_closure(self, name: str) -> None:
+    def _do_closure(self, name: str) -> None:
         """Load the cell of such a variable, for a function that is being made."""
         self.push(self.cells.get(name, self.locals.get(name)))
 
-    def do_store_cell(self, name: str) -> None:
+    def _do_store_cell(self, name: str) -> None:
         """Bind a variable that functions share."""
         (symbol,) = self.pop()
         if name not in self.cells or name not in self.code.co_freevars:
@@ -179,31 +176,26 @@ class Frame:
         else:
             self.search.write(Write("", (name,), self.where, True))
 
-    def do_constant(self, value: Any) -> None:
+    def _do_constant(self, value: Any) -> None:
         """Load a constant; the code of an inner function is followed afterwards."""
         if type(value) is types.CodeType:
             self.inner.append(value)
         self.push(Constant(value))
 
-    def do_build_class(self, _value: Any) -> None:
-        """Load what a class statement calls with its body, its name and its bases."""
+    def _do_build_class(self, _value: Any) -> None:
         self.push(_BUILD_CLASS)
 
-    def do_null(self, _value: Any) -> None:
-        """Push NULL beside a callable."""
+    def _do_null(self, _value: Any) -> None:
         self.push(NULL)
 
-    def do_store_global(self, name: str) -> None:
-        """Bind a name of the module."""
+    def _do_store_global(self, name: str) -> None:
         self.use(self.pop())
         self.binds(self.module, name)
 
-    def do_delete_global(self, name: str) -> None:
-        """Remove a name of the module."""
+    def _do_delete_global(self, name: str) -> None:
         self.search.write(Write(self.module, (name,), self.where, True))
 
-    def do_import_name(self, name: str) -> None:
-        """Import a module."""
+    def _do_import_name(self, name: str) -> None:
         self.pop(2)
         package = self.namespace.get("__package__") or self.module.rpartition(".")[0]
         module = sys.modules.get(name)
@@ -213,29 +205,25 @@ class Frame:
             self.search.out.imports.setdefault(name, self.where)
         self.push(self.search.module(module, self.where) if module is not None else None)
 
-    def do_import_from(self, name: str) -> None:
-        """Load a name of the module on top of the stack."""
+    def _do_import_from(self, name: str) -> None:
         module = self.stack[-1] if self.stack else None
         self.push(self.search.attr(module, name, self.where, self.depth) if module is not None else None)
 
     # attributes and items
 
-    def do_attribute(self, name: str) -> None:
-        """Load an attribute."""
+    def _do_attribute(self, name: str) -> None:
         (symbol,) = self.pop()
         found = self.search.attr(symbol, name, self.where, self.depth)
         if isinstance(found, Ref) and found.names == (name,) and (found.module, name) in self.bound:
             found.read.after_write = True
         self.push(found if found is not None else Bound(symbol, name, None))
 
-    def do_super_attribute(self, name: str) -> None:
-        """Load an attribute of ``super()``."""
+    def _do_super_attribute(self, name: str) -> None:
         self.pop(3)
         found = self._super()
         self.push(self.search.attr(found, name, self.where, self.depth) if found is not None else None)
 
-    def do_item(self, _value: Any) -> None:
-        """Load ``container[key]``."""
+    def _do_item(self, _value: Any) -> None:
         container, key = self.pop(2)
         found: Symbol = None
         for each in [key.value] if isinstance(key, Constant) else texts_of(key)[:_MOST_TEXTS]:
@@ -245,14 +233,12 @@ class Frame:
         self.use([key])
         self.push(found)
 
-    def do_store_attribute(self, name: str) -> None:
-        """Bind an attribute."""
+    def _do_store_attribute(self, name: str) -> None:
         assigned, owner = self.pop(2)
         self.use([assigned])
         self._store(owner, name)
 
-    def do_delete_attribute(self, name: str) -> None:
-        """Remove an attribute."""
+    def _do_delete_attribute(self, name: str) -> None:
         self._store(self.pop()[0], name)
 
     def _store(self, owner: Symbol, name: str) -> None:
@@ -272,12 +258,10 @@ class Frame:
         else:
             self.search.changes(owner, self.where)
 
-    def do_store_item(self, _value: Any) -> None:
-        """Bind ``container[key]``."""
+    def _do_store_item(self, _value: Any) -> None:
         self._change(self.pop(3))
 
-    def do_delete_item(self, _value: Any) -> None:
-        """Remove ``container[key]``."""
+    def _do_delete_item(self, _value: Any) -> None:
         self._change(self.pop(2))
 
     def _change(self, parts: list[Symbol]) -> None:
@@ -295,11 +279,10 @@ class Frame:
 
     # calls
 
-    def do_keywords(self, names: tuple[str, ...]) -> None:
-        """Name the last arguments of the next call."""
+    def _do_keywords(self, names: tuple[str, ...]) -> None:
         self.keywords = names
 
-    def do_call(self, value: tuple[int, int, bool]) -> None:
+    def _do_call(self, value: tuple[int, int, bool]) -> None:
         """Call with so many arguments; `value` also says how many slots the callable has, and whether names follow."""
         count, slots, named = value
         names, self.keywords = self.keywords, ()
@@ -326,8 +309,7 @@ class Frame:
             callee.symbol.read.called = True
         self.push(self.search.call(callee, positional, keywords, self.depth, self.where))
 
-    def do_call_unpacked(self, count: int) -> None:
-        """Call with ``*args`` and ``**kwargs``."""
+    def _do_call_unpacked(self, count: int) -> None:
         popped = self.pop(count)
         callee = next((each for each in popped if each is not NULL), None)
         self.use(each for each in popped if each is not callee)
@@ -388,25 +370,22 @@ class Frame:
 
     # the stack
 
-    def do_pop(self, count: int) -> None:
+    def _do_pop(self, count: int) -> None:
         """Drop values: an import, or a result that nobody wants."""
         self.pop(count)
 
-    def do_copy(self, index: int) -> None:
-        """Push a value of the stack once more."""
+    def _do_copy(self, index: int) -> None:
         self.push(self.stack[-index] if 0 < index <= len(self.stack) else None)
 
-    def do_swap(self, index: int) -> None:
-        """Exchange the value on top with one below."""
+    def _do_swap(self, index: int) -> None:
         if 1 < index <= len(self.stack):
             self.stack[-1], self.stack[-index] = self.stack[-index], self.stack[-1]
 
-    def do_rotate(self, count: int) -> None:
-        """Move the value on top below others."""
+    def _do_rotate(self, count: int) -> None:
         if 1 < count <= len(self.stack):
             self.stack.insert(len(self.stack) - count, self.stack.pop())
 
-    def do_iterate(self, pushed: int) -> None:
+    def _do_iterate(self, pushed: int) -> None:
         """Get an iterator; strings that a loop runs over stay known."""
         (symbol,) = self.pop()
         self.use([symbol])
@@ -415,17 +394,17 @@ class Frame:
         texts = tuple(each for each in parts if type(each) is str)
         self.stack += [Each(texts) if texts else None, *[None] * (pushed - 1)]
 
-    def do_next(self, _value: Any) -> None:
+    def _do_next(self, _value: Any) -> None:
         """Get the next value of an iterator, which from 3.15 on may lie below an index."""
         self.push(next((each for each in reversed(self.stack[-2:]) if isinstance(each, Each)), None))
 
-    def do_enter(self, value: tuple[int, int]) -> None:
+    def _do_enter(self, value: tuple[int, int]) -> None:
         """Enter a context manager."""
         for each in self.stack[-1:]:
             self.search.attr(each, "__enter__", self.where, self.depth)
-        self.do_other(value)
+        self._do_other(value)
 
-    def do_other(self, value: tuple[int, int]) -> None:
+    def _do_other(self, value: tuple[int, int]) -> None:
         """Take and push as many values as an instruction without a meaning here does."""
         taken, pushed = value
         self.use(self.pop(taken))
@@ -433,7 +412,7 @@ class Frame:
 
 
 _FOLLOW: Final[dict[str, Callable[[Frame, Any], None]]] = {
-    name[3:]: method for name, method in vars(Frame).items() if name.startswith("do_")
+    name.removeprefix("_do_"): method for name, method in vars(Frame).items() if name.startswith("_do_")
 }
 _BUILTINS: Final[dict[str, Callable[[Frame, list[Symbol]], tuple[Symbol] | None]]] = {
     "getattr": Frame._getattr, "hasattr": Frame._hasattr, "setattr": Frame._setattr, "globals": Frame._namespace,

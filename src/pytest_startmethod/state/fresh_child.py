@@ -1,4 +1,4 @@
-"""Would this load in a spawned child, and if not, which object and by which path: asked of a fresh child.
+"""The parent's side of a fresh child: what would load there, which object would not, and which values it has.
 
 The bytes of a dry run go to a fresh interpreter that is prepared as ``multiprocessing.spawn.prepare`` would and forks
 for each question: nothing is loaded here, no question sees what another did. Where it failed is an operation of the
@@ -65,7 +65,7 @@ _MAIN = ("init_main_from_name", "init_main_from_path")
 
 
 class Loader:
-    """A fresh child that says what loads, and what would be there. Use it as a context manager.
+    """A fresh child that answers what would load and which values it has. Use it as a context manager.
 
     It sees what a child started now would see: ``spawn.get_preparation_data`` is asked. Its process and all that it
     started are gone when the context ends.
@@ -90,7 +90,7 @@ class Loader:
     def predict(self, payload: Payload) -> tuple[Unloaded, ...]:
         """Return what of `payload` does not load, in the order in which a child comes to it; nothing if all does.
 
-        Also nothing when it cannot be told: the child crashed, took too long or could not be started.
+        Nothing either if there is no answer: the child crashed, took too long or could not be started.
         """
         for _ in range(2):  # without fork, each child answers once
             try:

@@ -22,7 +22,7 @@ class Operation:
     """One step of code."""
 
     op: str
-    """The name of the `Frame` method that follows it, without its ``do_``."""
+    """The name of the `Frame` method that follows it, without its ``_do_``."""
     value: Any
     text: str
     """The instruction as `dis` prints it."""

@@ -66,7 +66,7 @@ def observe(
     frame: types.FrameType | None = None,
     limit: int = _LAUNCH_FUNCTIONS,
 ) -> Observed | None:
-    """Return what the child's code reads, and the parent's values; None where that cannot be told.
+    """Return what the child's code reads, and the parent's values; None where nothing is known of that code.
 
     `obj` is a process that was not started yet, or a callable with `args` and `kwargs`. With `frame`, the functions of
     the user's that are running there are searched for what they read of that afterwards. Nothing of the user's is
@@ -156,7 +156,7 @@ def _reads_under_fork(
 
 
 def _plain_type(cls: type) -> bool:
-    """Say whether objects of `cls` hold no code of the user's."""
+    """Return whether objects of `cls` hold no code of the user's."""
     return cls in (int, float, complex, bool, str, bytes, type(None)) or cls.__module__.startswith("multiprocessing.")
 
 
@@ -221,7 +221,7 @@ def _shadows(value: Any) -> Iterable[str]:
 
 
 def _is_constant_of_sys(name: str, value: Any) -> bool:
-    """Say whether a name of `sys` is the same in each process, or was added to it; most of the rest is its own."""
+    """Return whether a name of `sys` is comparable; most of the rest differs between any two processes."""
     if name in ("stdin", "stdout", "stderr"):  # those of the harness are left out
         return True
     if name in ("executable", "_base_executable", "dont_write_bytecode", "ps1", "ps2"):
@@ -304,7 +304,7 @@ def _is_code(value: Any) -> bool:
 
 
 def callable_kind(value: Any) -> bool:
-    """Say whether a value of a library is one of its callables that are no functions (ufuncs, Cython's functions)."""
+    """Return whether a value of a library is a callable other than a function (a ufunc, one of Cython's)."""
     return type(value).__name__ in ("ufunc", "cython_function_or_method", "fused_cython_function", "_lru_cache_wrapper",
                                     "functools.partial", "_ArrayFunctionDispatcher", "method-wrapper")  # fmt: skip
 
@@ -343,7 +343,7 @@ def _is_ours(value: Any) -> bool:
 
 
 def _is_harness(value: Any) -> bool:
-    """Say whether a value is pytest's own: it is in the parent only because tests run there."""
+    """Return whether a value belongs to pytest and is there only because tests run in this process."""
     if type(value) is types.FunctionType:
         return owner(value.__code__.co_filename) in ("runner", "ours")
     kind = value if issubclass(type(value), type) else type(value)
@@ -356,7 +356,7 @@ def _of_class(module: Any, names: Sequence[str]) -> bool:
 
 
 def is_primitive(value: Any) -> bool:
-    """Say whether a value is a lock, queue, event or shared memory of multiprocessing or a package like it."""
+    """Return whether a value is a lock, queue, event or shared memory of multiprocessing or a package like it."""
     module, name = class_name(type(value))
     top, _, rest = module.partition(".")
     if top not in ("multiprocessing", "multiprocess", "billiard"):
@@ -367,7 +367,7 @@ def is_primitive(value: Any) -> bool:
 
 
 def _only_here(name: str) -> bool:
-    """Say whether a module may be one that only this process has: nothing was loaded from a file."""
+    """Return whether a module may be one that only this process has: nothing was loaded from a file."""
     module = sys.modules.get(name)
     if module is None:
         return False
@@ -466,7 +466,7 @@ def _captured(function: Any) -> dict[str, Any]:
 
 
 def _shares(value: Any) -> bool:
-    """Say whether a change in a child may reach the parent by other ways than memory of its own."""
+    """Return whether a change in the child may reach the parent: a file, a socket, shared memory."""
     for cls in type.__dict__["__mro__"].__get__(type(value)):
         top = class_name(cls)[0].partition(".")[0]
         if top in ("multiprocessing", "multiprocess", "billiard", "mmap", "ctypes", "_ctypes", "io", "_io", "socket",
@@ -564,7 +564,7 @@ def ask(observed: Observed, loaders: Sequence[Loader], environ: Mapping[str, str
 
 
 def compare(observed: Observed, seen: Sequence[Seen], *, varying: bool = False) -> list[Difference]:
-    """Return what the parent has otherwise than every fresh child.
+    """Return where the parent's values differ from those of every fresh child.
 
     With `varying` also what differs between two fresh children: run ids, ports, start times.
     """

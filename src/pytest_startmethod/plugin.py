@@ -171,6 +171,6 @@ class _Xdist:
         """Take a worker's number, which is the same for all, and what its experiments said."""
         output = getattr(node, "workeroutput", {})
         self.config.stash[COUNT] = output.get("startmethod_count", self.config.stash.get(COUNT, 0))
-        summary: Any = self.config.pluginmanager.get_plugin("startmethod-summary")
-        if "startmethod_verified" in output and summary is not None:
-            summary.amend(output["startmethod_verified"])
+        results: Any = self.config.pluginmanager.get_plugin("startmethod-results")
+        if "startmethod_verified" in output and results is not None:
+            results.amend(output["startmethod_verified"])

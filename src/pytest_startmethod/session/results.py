@@ -102,6 +102,7 @@ class Results:
             self._data[nodeid] = last.startmethod = result  # type: ignore[attr-defined]
             last.user_properties[:] = [*(each for each in last.user_properties if tuple(each) not in old), *new]
         pytest_compat.replace_in_junit(self.config, texts, old, new)
+        pytest_compat.replace_in_pytest_html(self.config, nodeid, texts)
 
     @property
     def verified_line(self) -> str | None:

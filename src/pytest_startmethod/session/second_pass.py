@@ -168,8 +168,8 @@ class SecondPass:
         findings = unique(each for _, found in state.shown for each in found)
         why_not = _why_not(waiting)
         if why_not is not None:
-            text = f"  not verified: {why_not}"
-            return self._amendment(running, waiting, verifying.Verified(findings), ("not verified", text))
+            said = tuple(replace(each, evidence=(*each.evidence, f"not verified: {why_not}")) for each in findings)
+            return self._amendment(running, waiting, verifying.Verified(said), None)
         leg = verifying.LegToVerify(
             method=waiting.leg.method,
             findings=findings,

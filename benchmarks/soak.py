@@ -3,9 +3,9 @@
     python benchmarks/soak.py [--minutes 10] [--seed N]
 
 Each round runs a small suite under all three methods, does something to it (a signal to the session or to a child,
-closed descriptors, a removed temporary directory, a full environment, a test that exits), and looks afterwards: a traceback
-with frames of ours, a process or a temporary file left, or a session that did not end in three minutes is a fault. The
-command that repeats the round is printed with it. Linux only.
+closed descriptors, a removed temporary directory, a full environment, a test that exits), and looks afterwards: a
+traceback with frames of ours, a process or a temporary file left, or a session that did not end in three minutes is a
+fault. The command that repeats the round is printed with it. Linux only.
 """
 
 from __future__ import annotations

@@ -226,7 +226,7 @@ def test_tracing_for_coverage_is_no_debugging():
 @pytest.mark.skipif(not hasattr(sys, "monitoring"), reason="sys.monitoring is new in 3.12")
 @pytest.mark.parametrize(("tool", "debugs"), [("pydevd", True), ("a debugger", True), ("coverage", False)])
 def test_debugger_that_monitors_is_seen(tool, debugs):
-    """debugpy does not trace from 3.12 on; other tools are no debuggers."""
+    """Debugpy does not trace from 3.12 on; other tools are no debuggers."""
     number = next(each for each in range(6) if sys.monitoring.get_tool(each) is None)
     sys.monitoring.use_tool_id(number, tool)
     try:

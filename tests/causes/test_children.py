@@ -172,7 +172,7 @@ def test_an_import_that_starts_processes_is_told_so(tmp_path: Path) -> None:
 
 
 def test_import_that_a_library_refuses_points_at_the_users_line(tmp_path: Path) -> None:
-    """What the parent did before (``django.setup()`` in a conftest.py) is to be done in the child, and no file moved."""
+    """What the parent did before (``django.setup()`` in a conftest.py) is to be done in the child; no file is moved."""
     file, models = str(tmp_path / "mailer.py"), f"{tmp_path}{os.sep}site-packages{os.sep}lib{os.sep}models.py"
     frames = imports(
         Path(file), Frame(file, 3, "<module>", "import lib.models"), Frame(models, 5, "<module>", "check()")

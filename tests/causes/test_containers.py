@@ -8,7 +8,7 @@ import pytest
 
 from pytest_startmethod import explain
 
-LAMBDAS = {f"C{n}": eval(f"lambda: {n}") for n in range(30)}  # noqa: S307
+LAMBDAS = {f"C{n}": eval(f"lambda: {n}") for n in range(30)}
 
 
 class Client:

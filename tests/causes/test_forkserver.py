@@ -414,8 +414,8 @@ def test_streams_that_the_server_keeps():
     (found,) = explain(given, seen)
     assert (found.code, found.path, found.level) == ("SM604", "sys.stdout", "cause")
     assert found.message == (
-        "descriptor 1 (stdout) led to /tmp/capture when the process was started, and leads to /dev/pts/1 in a forkserver "
-        "child: the server keeps the streams that it was started with"
+        "descriptor 1 (stdout) led to /tmp/capture when the process was started, and leads to /dev/pts/1 in a "
+        "forkserver child: the server keeps the streams that it was started with"
     )
     assert [each.text for each in found.facts[:2]] == ["/tmp/capture", "/dev/pts/1"]
     assert explain(given, Seen(pid=12, surroundings=Surroundings(OURS.streams))) == ()

@@ -76,8 +76,9 @@ def test_variable_that_the_test_set_and_nobody_reads_by_name():
     (found,) = stale()
     assert (found.code, found.path, found.file, found.line) == ("SM304", "os.environ['ANSWER']", "/p/test_a.py", 5)
     assert found.message == (
-        "os.environ['ANSWER'] is '42' in the parent and not set in a forkserver child: the server keeps the environment "
-        "that it was started with; the code does not read it by name, and what it starts or copies has it from there"
+        "os.environ['ANSWER'] is '42' in the parent and not set in a forkserver child: the server keeps the "
+        "environment that it was started with; the code does not read it by name, and what it starts or copies has it "
+        "from there"
     )
 
 

@@ -98,7 +98,7 @@ def test_findings_of_one_place_and_message_are_one():
 
 
 def test_consequences_name_their_cause():
-    """A pool whose workers die, a hang and a start that failed elsewhere follow from what kept children from running."""
+    """A pool whose workers die, a hang and a start that failed elsewhere follow from what kept children from it."""
     failed = launch(error="AttributeError: no", found=(finding(),))
     dying = launch(pool=WatchedPool(given_up="the workers die"))
     hanging = Hanging(3, ())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from typing import ClassVar
 
 from pytest_startmethod.launches.pools import Pools
 
@@ -13,7 +14,7 @@ class Queue:
 
 
 class Job:
-    _cache: dict = {}
+    _cache: ClassVar[dict[object, object]] = {}
 
 
 def test_results_arrive_while_pools_are_made():

@@ -384,8 +384,7 @@ def looked_at(monkeypatch):
 
 def observing():
     """Return a recorder that looks at what the code reads, as a session's does."""
-    recorder = Recorder(Exchanges(), LaunchExaminer(functools.partial(state.observe, user=UserCode())))
-    return recorder
+    return Recorder(Exchanges(), LaunchExaminer(functools.partial(state.observe, user=UserCode())))
 
 
 def run(*processes):

@@ -167,7 +167,7 @@ def test_stubborn_child_is_ended_while_time_stands_still(monkeypatch):
 
 def test_interrupts_shorten_the_waits_and_are_raised_once():
     """Ctrl-C pressed five times while children are ended is one KeyboardInterrupt, when they are gone."""
-    with pytest.raises(KeyboardInterrupt), leftovers.hurried_by_interrupts() as hurry:
+    with pytest.raises(KeyboardInterrupt), leftovers.hurried_by_interrupts() as hurry:  # noqa: PT012 - it is the exit
         for _ in range(5):
             signal.raise_signal(signal.SIGINT)
         assert hurry.asked

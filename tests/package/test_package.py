@@ -231,10 +231,7 @@ def test_pytest_rewrites_none_of_our_modules(tmp_path):
         "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT / 'src'}",
     }
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert (
-        "True pytest_startmethod._compat pytest_startmethod._compat.rewriting\n"
-        in done.stdout
-    )
+    assert "True pytest_startmethod._compat pytest_startmethod._compat.rewriting\n" in done.stdout
 
 
 @pytest.mark.skipif(not (ROOT / "CITATION.cff").exists(), reason="needs the repository")

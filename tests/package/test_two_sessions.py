@@ -89,7 +89,8 @@ def main():
         statuses.append(int(pytest.main(args)))
         between.append(ours())
         assert theirs() == before, {k: v for k, v in theirs().items() if before.get(k) != v}
-    changed = {name: (between[0].get(name), value) for name, value in between[1].items() if between[0].get(name) != value}
+    first, second = between
+    changed = {name: (first.get(name), value) for name, value in second.items() if first.get(name) != value}
     print("RESULT", json.dumps([statuses, changed]))
 
 if __name__ == "__main__":

@@ -24,10 +24,10 @@ class ContextListener(Protocol):
     """What is told of the default context while a leg runs."""
 
     def method_set(self, method: str | None, caller: FrameType | None) -> None:
-        """Called for ``set_start_method``."""
+        """Note a call of ``set_start_method``."""
 
     def method_asked(self, caller: FrameType | None) -> None:
-        """Called for ``get_start_method``."""
+        """Note a call of ``get_start_method``."""
 
 
 # -- a leg's ---------------------------------------------------------------------------------------------------------

@@ -294,7 +294,8 @@ def _stale_streams(launch: Launch, differing: Sequence[tuple[int, str, str]]) ->
     name, mine, other = _STREAMS[number], _file(ours), _file(theirs)
     subject = f"descriptor {number} ({name})"
     message = (
-        f"{subject} led to {mine} when the process was started, and leads to {'another one' if mine == other else other} "
+        f"{subject} led to {mine} when the process was started, and leads to "
+        f"{'another one' if mine == other else other} "
         "in a forkserver child: the server keeps the streams that it was started with"
     )
     fix = (

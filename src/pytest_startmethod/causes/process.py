@@ -223,12 +223,12 @@ def exit_handlers(observed: Observed, context: Context) -> list[Ranked]:
     for file in files:
         for place, handler in _registered(file) if owner(file) == "user" else ():
             message = (
-                f"{handler} is registered with atexit when the module is imported: a spawned child imports it, too, and "
-                "runs the handler when it ends"
+                f"{handler} is registered with atexit when the module is imported: a spawned child imports it, too, "
+                "and runs the handler when it ends"
             )
             fix = (
-                "register it where the program starts, and not when the module is imported; or let the handler do nothing "
-                "in another process than the one that registered it: compare os.getpid()"
+                "register it where the program starts, and not when the module is imported; or let the handler do "
+                "nothing in another process than the one that registered it: compare os.getpid()"
             )
             facts = (source_fact("child", "registered", place),)
             finding = finding_at("SM309", handler, place, message, facts, fix)

@@ -123,6 +123,7 @@ _CHECK_FIX = "make the code work without the check, or name the supported method
 
 
 def declared_fork_only(evidence: Evidence) -> list[Finding]:
+    """Return SM504 if the phase ended at a check of the start method that refuses."""
     if base(evidence.method) == "fork" or evidence.raised_at is None:
         return []
     check = method_check(evidence.raised_at, refusing=True)

@@ -15,7 +15,7 @@ _HIGHEST, _ROOM = 4_000, 64
 
 
 class Descriptor:
-    """A descriptor that this process opened, with a high number and close-on-exec; `close` leaves it alone if it is not.
+    """A descriptor that this process opened, with a high number and close-on-exec; `close` leaves alone what it is not.
 
     Code under test may close it (a double ``os.close``, ``os.closerange``) and get its number for a file of its own.
     """

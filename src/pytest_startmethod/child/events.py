@@ -65,6 +65,7 @@ def take_over() -> None:
 
 
 def report(phase: str, error: BaseException | None, **more: Any) -> None:
+    """Write an event of `phase` with what `error` is; never raises an Exception."""
     try:
         take_over()
         event = {
@@ -100,6 +101,7 @@ def _cwd() -> str | None:
 
 
 def write(event: dict[str, Any], suffix: str = "json") -> None:
+    """Write one event to the line or the directory of this process."""
     import json
 
     data = json.JSONEncoder(separators=(",", ":")).encode(event).encode("ascii")  # the test may have patched json.dumps
@@ -244,6 +246,7 @@ def short_text(value: Any, depth: int = 0) -> str | None:
 
 
 def message(error: BaseException) -> str:
+    """Return an exception's text, cut."""
     try:
         return str(error)[:TEXT]
     except Exception:
@@ -251,6 +254,7 @@ def message(error: BaseException) -> str:
 
 
 def type_name(value: Any) -> str:
+    """Return the dotted name of an object's type, short for builtins."""
     cls = type(value)
     return f"{cls.__module__}.{cls.__qualname__}".removeprefix("builtins.")[:200]
 
@@ -274,7 +278,7 @@ def describe(function: Any) -> dict[str, Any] | None:
     }
 
 
-# -- results that cannot be sent ----------------------------------------------------------------------------------------
+# -- results that cannot be sent ---------------------------------------------------------------------------------------
 
 
 def report_result(error: BaseException, value: Any) -> None:

@@ -12,7 +12,7 @@ from .leg_record import LegRecord
 
 
 class Examiner(Protocol):
-    """Called inside the user's ``start()``, ``submit()`` and ``send()``. What it raises is noted and goes no further."""
+    """Called inside the user's ``start()``, ``submit()`` and ``send()``. What it raises is noted only."""
 
     def starting(
         self, record: LegRecord, launch: Launch, process: BaseProcess, package: Package, caller: FrameType

@@ -108,12 +108,12 @@ class Gatherer:
             hanging=state.hanging,
         )
         try:
-            return self._asked(evidence, error)
+            return self._asked(evidence)
         except Exception as trouble:
             self._recorder.troubles.append(f"{type(trouble).__name__} in Gatherer._asked: {trouble}")
             return evidence
 
-    def _asked(self, evidence: Evidence, error: BaseException | None) -> Evidence:
+    def _asked(self, evidence: Evidence) -> Evidence:
         """Return the evidence with what the forkserver and fresh children say."""
         from ..causes import state as state_causes
 

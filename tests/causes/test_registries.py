@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import json
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -145,16 +146,26 @@ def test_the_exception_of_a_process_and_of_a_task(session: Any) -> None:
             return sqlite3.connect(":memory:").execute("select ?", (Money(),)).fetchone()
         """,
     )
-    outcome = session.run("--tb=short")
+    outcome = session.run("--tb=short", REPORT)
     expected = {f"{name}[fork]": "passed" for name in ("test_process", "test_task", "test_adapter")}
     expected |= {f"{name}[spawn]": "failed" for name in ("test_process", "test_task", "test_adapter")}
     assert outcome.names == expected
-    assert outcome.out.count("- start method spawn: SM306 process-state-lost -") == (3 if NAMES_TYPES else 2)
-    if NAMES_TYPES:
-        assert "confirmed: the test passes under spawn when sqlite3.adapters reaches the" in outcome.out
+    found = {each["path"]: each["confirmed"] for each in findings(session) if each["code"] == "SM306"}
+    assert len(found) == (2 if NAMES_TYPES else 1)
+    assert found.get("sqlite3.adapters") == (True if NAMES_TYPES else None)
 
 
-def closed(session: Any, test: str, start: str) -> tuple[Any, str]:
+REPORT = "--start-methods-report=r.json"
+
+
+def findings(session: Any) -> list[dict[str, Any]]:
+    """Return the findings of all tests that the session reported."""
+    report = json.loads((session.path / "r.json").read_text())
+    return [each for test in report["tests"] for each in test["findings"]]
+
+
+def closed(session: Any, test: str, start: str) -> list[tuple[str, str, str, int]]:
+    """Return code, path, file and line of each finding; none of them was cleared."""
     session.file(
         test_a=f"""
         import multiprocessing, os
@@ -190,9 +201,14 @@ def closed(session: Any, test: str, start: str) -> tuple[Any, str]:
             os.write(int(os.environ["WORK_FD"]), b"x")
         """,
     )
-    outcome = session.run("--tb=short", "--start-methods-timeout=5")
+    outcome = session.run("--tb=short", "--start-methods-timeout=5", REPORT)
     assert outcome.names == {"test_x[fork]": "passed", "test_x[spawn]": "failed"}
-    return outcome, " ".join(outcome.out.partition("= start methods =")[2].split())
+    found = findings(session)
+    assert not [each for each in found if each["confirmed"] is False]
+    numbers = [each for each in found if each["code"] == "SM306"]
+    says = "that is open in the parent; a child that is not forked inherits no open descriptors: OSError: [Errno 9]"
+    assert all(says in each["message"] for each in numbers)
+    return [(each["code"], each["path"], each["file"], each["line"]) for each in found]
 
 
 PROCESS = "process = multiprocessing.Process({}); process.start(); process.join(); assert process.exitcode == 0"
@@ -211,27 +227,23 @@ POOL = "with multiprocessing.Pool(1) as pool: pool.apply(work.write, (sender,))"
     ],
 )
 def test_the_number_of_an_open_descriptor_travels(session: Any, start: str, path: str) -> None:
-    _, summary = closed(session, "pass", start)
-    line = "test_a.py:9" if start == POOL else "work.py:13"  # a pool raises it in the test
-    assert f"SM306 process-state-lost: 1 leg of 1 test (spawn) {line}: {path} {path} is " in summary
-    assert "the number of a pipe that is open in the parent; a child that is not forked inherits" in summary
-    assert "cleared" not in summary
+    place = ("test_a.py", 9) if start == POOL else ("work.py", 13)  # a pool raises it in the test
+    assert closed(session, "pass", start) == [("SM306", path, *place)]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
 def test_the_number_of_an_open_descriptor_is_read(session: Any) -> None:
     test = "monkeypatch.setenv('WORK_FD', str(sender))"
-    _, summary = closed(session, test, PROCESS.format("target=work.write_named"))
-    assert "os.environ['WORK_FD'] is " in summary
-    assert "cleared" not in summary
+    (found,) = closed(session, test, PROCESS.format("target=work.write_named"))
+    assert (found[0], found[1].split()[0]) == ("SM306", "descriptor")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
 def test_a_number_is_no_descriptor_unless_the_child_says_so(session: Any) -> None:
-    """The child has None there, and raises something else."""
-    _, summary = closed(session, "work.FD = sender", PROCESS.format("target=work.write_global"))
-    assert "SM301 global-state: 1 leg of 1 test (spawn) work.py:16: work.FD work.FD is " in summary
-    assert "SM306 process-state-lost: 1 leg of 1 test" in summary  # what is behind it, with the value replayed
+    """The child has None there, and raises something else; with the number put there, it is one."""
+    first, behind = closed(session, "work.FD = sender", PROCESS.format("target=work.write_global"))
+    assert first == ("SM301", "work.FD", "work.py", 16)
+    assert (behind[0], behind[1].split()[0]) == ("SM306", "descriptor")
 
 
 def test_a_database_in_memory_is_another_one_in_each_child(session: Any) -> None:
@@ -290,14 +302,17 @@ def test_a_database_in_memory_is_another_one_in_each_child(session: Any) -> None
             raise LookupError("no such table: users")
         """,
     )
-    summary = " ".join(session.run("--tb=short").out.partition("= start methods =")[2].split())
-    for name, path, line in (("global", "DB", 14), ("attribute", "STORE", 17), ("class", "Store.shared", 20)):
-        code = "SM302 class-state" if name == "class" else "SM301 global-state"
-        full = "work.STORE.db" if name == "attribute" else f"work.{path}"
-        place = f"{code}: 1 leg of 1 test (spawn) work.py:{line}: work.{path}"
-        assert f"{place} {full} is a connection of sqlite3 that a fresh" in summary
-    assert summary.count("is a connection of sqlite3") == 3
-    assert "without the table users: sqlite3.OperationalError: no such table: users" in summary
+    session.run("--tb=short", REPORT)
+    found = [each for each in findings(session) if "is a connection of sqlite3" in each["message"]]
+    assert [(each["code"], each["path"], each["file"], each["line"]) for each in found] == [
+        ("SM301", "work.DB", "work.py", 14),
+        ("SM301", "work.STORE", "work.py", 17),
+        ("SM302", "work.Store.shared", "work.py", 20),
+    ]
+    assert found[1]["message"].startswith(
+        "work.STORE.db is a connection of sqlite3 that a fresh child opens for itself"
+    )
+    assert all("no such table: users" in each["message"] for each in found)
 
 
 NAMES_TYPES = sys.version_info >= (3, 11)

@@ -309,3 +309,25 @@ def test_with_s_nothing_of_an_experiment_is_printed(session: Session) -> None:
     source = FAILING.replace("assert ask() == 1", "print('SAID'); assert ask() == 1")
     outcome = session.file(app=APP, test_a=source).run("-s")
     assert outcome.out.count("SAID\n") == 2
+
+
+def test_if_an_experiment_breaks_the_session_ends_as_without(session: Session) -> None:
+    session.file(
+        app=APP,
+        test_a=FAILING,
+        conftest="""
+        from pytest_startmethod.experiments import verifying
+
+
+        class Broken:
+            def __init__(self, seconds):
+                raise OSError("no more memory")
+
+
+        verifying.Verifier = Broken
+        """,
+    )
+    outcome = session.run(where="subprocess")
+    assert outcome.status == 1
+    assert "pytest-startmethod: OSError in an experiment: no more memory" in outcome.lines
+    assert outcome.names == {"test_patched[fork]": "passed", "test_patched[spawn]": "failed"}

@@ -95,7 +95,12 @@ class SecondPass:
             result = yield
         except (pytest.Session.Failed, pytest.Session.Interrupted) as stop:
             stopped = stop
-        self._verify_all()
+        try:
+            self._verify_all()
+        except Exception as trouble:  # the user's session goes on as if there had been no experiments
+            terminal: Any = self.config.pluginmanager.get_plugin("terminalreporter")
+            if terminal is not None:
+                terminal.write_line(f"pytest-startmethod: {type(trouble).__name__} in an experiment: {trouble}")
         if stopped is not None:
             raise stopped
         return result

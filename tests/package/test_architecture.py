@@ -41,12 +41,9 @@ KNOWN_IMPORTS = {
 }
 KNOWN_LONG_FILES = {
     "_compat/pytest.py",
-    "child/values.py",
 }
 KNOWN_LONG_FUNCTIONS = {
     "causes/loading.py: _why_not_importable",
-    "child/values.py: composed",
-    "state/observing.py: observe",
 }
 
 

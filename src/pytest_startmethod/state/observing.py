@@ -14,7 +14,7 @@ import sys
 import types
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from .._compat import cpython
@@ -31,10 +31,11 @@ from ..child.values import (
     module_of,
     resolve,
 )
-from ..model.observed import Binding, Descriptor, Difference, Lost, Observed, Read, Reads, Seen, Where, Write
+from ..model.observed import Binding, Descriptor, Difference, Observed, Read, Reads, Seen
 from ..source.callers import UserCode, frames, owner, package_of, place_of
 from . import reads
-from .instructions import ByCode, operations
+from .instructions import ByCode
+from .lost import lost_writes
 
 if TYPE_CHECKING:
     from .fresh_child import Loader
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 _MAX_BINDINGS = 5_000
 _LAUNCH_FUNCTIONS = 400
 """How many functions a launch looks at: each costs a tenth of a millisecond or two, in legs that pass, too."""
-_PARENT_FUNCTIONS = 100
+_TARGETS_FUNCTIONS = 100
 _NEVER: Final = frozenset(
     {"sys", "_pytest", "pytest", "pluggy", "pytest_startmethod", "_frozen_importlib", "os.environ"}
 )
@@ -73,53 +74,76 @@ def observe(
     kept or run.
     """
     user = user or UserCode()
-    extra: list[Any] = []
-    function = obj
-    if cpython.is_process(obj):
-        target, args, kwargs = mp.process_work(obj)
-        own = {n: v for n, v in instance_namespace(obj).items() if n not in cpython.PROCESS_FIELDS}
-        extra = list(own.values())
-        run_owner, run = class_attribute(type(obj), "run")
-        if type(run) is types.FunctionType and run_owner is not cpython.process_class():
-            function = types.MethodType(run, obj)
-        else:
-            function = target
-    if function is None:
+    work = _Work.of(obj, args, kwargs or {})
+    if work is None:
         return None
     if method == "fork":
-        found = _reads_under_fork(function, args, kwargs or {}, user, extra, limit)
+        found = _reads_under_fork(work, user, limit)
         if not found.writes:
             return Observed(method, "", None, packages=user.packages)
     else:
-        found = reads.of(function, args, kwargs, is_user=user, extra=extra, limit=limit)
+        found = work.reads(user, limit)
     place = next((place_of(each) for each in frames(frame) if user(each.f_code.co_filename)), None)
-    observed = Observed(method, _name(function), place, packages=user.packages)
+    observed = Observed(method, _name(work.function), place, packages=user.packages)
     for name in ("environment", "loggers", "configuration", "signals", "imports", "touched", "roots", "codes",
-                 "libraries"):  # fmt: skip
+                 "libraries", "writes"):  # fmt: skip
         setattr(observed, name, getattr(found, name))
-    observed.writes = found.writes
     if frame is not None and found.writes:
-        observed.lost = list(_lost(found.writes, function, args, kwargs or {}, frame, user))
-    if method == "fork":
-        return observed
-    _values(observed, found.reads, user)
-    whole = UserCode(user.packages | UserCode.of_target(function).packages)
-    if whole != user:
-        more = reads.of(function, args, kwargs, is_user=whole, extra=extra, limit=_PARENT_FUNCTIONS)
-        _primitives(observed, more.reads)
-    observed.roots += [name for name in _classes_modules(extra) if name not in observed.roots]
+        observed.lost = list(lost_writes(found.writes, work.function, work.args, work.kwargs, frame, user))
+    if method != "fork":
+        _values(observed, found.reads, user)
+        whole = UserCode(user.packages | UserCode.of_target(work.function).packages)
+        if whole != user:
+            _primitives(observed, work.reads(whole, _TARGETS_FUNCTIONS).reads)
+        _process(observed, work, user)
+    return observed
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What a child will run, and what travels with it."""
+
+    function: Any
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    extra: list[Any]
+
+    @classmethod
+    def of(cls, obj: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Work | None:
+        """Return the work of a process that was not started yet, or of a callable."""
+        if not cpython.is_process(obj):
+            return None if obj is None else cls(obj, args, kwargs, [])
+        target, args, kwargs = mp.process_work(obj)
+        extra = [value for name, value in instance_namespace(obj).items() if name not in cpython.PROCESS_FIELDS]
+        owner, run = class_attribute(type(obj), "run")
+        if type(run) is types.FunctionType and owner is not cpython.process_class():
+            target = types.MethodType(run, obj)
+        return None if target is None else cls(target, args, kwargs or {}, extra)
+
+    def reads(self, user: UserCode, limit: int) -> Reads:
+        """Return what the code reads and writes."""
+        return reads.of(self.function, self.args, self.kwargs, is_user=user, extra=self.extra, limit=limit)
+
+
+def _process(observed: Observed, work: _Work, user: UserCode) -> None:
+    """Add what the parent has beside the values of modules, and how a fresh child is to be prepared."""
+    observed.roots += [name for name in _classes_modules(work.extra) if name not in observed.roots]
     observed.blocked = frozenset(n for n in observed.imports if n in sys.modules and sys.modules[n] is None)
     observed.imports = {n: w for n, w in observed.imports.items() if _only_here(n) or n in observed.blocked}
     if observed.loggers and "logging" not in observed.touched:
         observed.touched["logging"] = next(iter(observed.loggers.values()))
-    observed.ambient = process_state.observe(
-        describe, (n for n in observed.touched if process_state.looks_at(n)), observed.loggers, observed.signals
-    )
-    observed.environ = dict(os.environ)
-    observed.descriptors = list(_descriptors(observed, {"target": function, "args": args, "kwargs": kwargs or {}}))
-    observed.prepare = _preparation()
+    _look(observed)
+    given = {"target": work.function, "args": work.args, "kwargs": work.kwargs}
+    observed.descriptors = list(_descriptors(observed, given))
     observed.heavy = _heavy(observed.roots, user)
-    return observed
+
+
+def _look(observed: Observed) -> None:
+    """Describe the settings, the environment and the search path that the parent has now."""
+    looked = [name for name in observed.touched if process_state.looks_at(name)]
+    observed.ambient = process_state.observe(describe, looked, observed.loggers, observed.signals)
+    observed.environ = dict(os.environ)
+    observed.prepare = _preparation()
 
 
 def again(observed: Observed) -> Observed:
@@ -131,28 +155,23 @@ def again(observed: Observed) -> Observed:
         part = resolve(module, each.names, each.steps) if each.steps and module is not None else value
         kind = ".".join(class_name(type(value)))
         bindings.append(replace(each, node=describe(part), kind=kind, shadows=tuple(_shadows(value))))
-    looked = [name for name in observed.touched if process_state.looks_at(name)]
-    ambient = process_state.observe(describe, looked, observed.loggers, observed.signals)
-    return replace(observed, bindings=bindings, ambient=ambient, environ=dict(os.environ), prepare=_preparation())
+    later = replace(observed, bindings=bindings)
+    _look(later)
+    return later
 
 
 _plain: ByCode[Reads] = ByCode(1_000)
 """What functions without cells read and write that were called with nothing but plain values."""
 
 
-def _reads_under_fork(
-    function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], user: UserCode, extra: list[Any], limit: int
-) -> Reads:
-    """Return what `reads.of` does, looked up where that was asked before: under fork a start takes a millisecond."""
-
-    def look() -> Reads:
-        return reads.of(function, args, kwargs, is_user=user, extra=extra, limit=limit)
-
-    given = [type(each) for each in (*args, *kwargs.values())]
-    if type(function) is not types.FunctionType or function.__closure__ or extra or not all(map(_plain_type, given)):
-        return look()
-    key = (id(function.__globals__), len(args), tuple(kwargs), tuple(map(id, given)), user.packages)
-    return _plain.of(function.__code__, key, look)
+def _reads_under_fork(work: _Work, user: UserCode, limit: int) -> Reads:
+    """Return what the work reads, looked up where that was asked before: under fork a start takes a millisecond."""
+    function, given = work.function, [type(each) for each in (*work.args, *work.kwargs.values())]
+    plain = type(function) is types.FunctionType and not function.__closure__ and not work.extra
+    if not plain or not all(map(_plain_type, given)):
+        return work.reads(user, limit)
+    key = (id(function.__globals__), len(work.args), tuple(work.kwargs), tuple(map(id, given)), user.packages)
+    return _plain.of(function.__code__, key, lambda: work.reads(user, limit))
 
 
 def _plain_type(cls: type) -> bool:
@@ -417,98 +436,6 @@ def _heavy(roots: Iterable[str], user: UserCode) -> list[str]:
             elif owner(file) == "installed":
                 found[module] = None
     return [name for name in found if name.partition(".")[0] not in _NEVER]
-
-
-# -- what the parent reads afterwards ----------------------------------------------------------------------------------
-
-
-def _lost(
-    writes: Iterable[Write], function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any],
-    frame: types.FrameType, user: UserCode,
-) -> Iterable[Lost]:  # fmt: skip
-    around = [each for each in frames(frame) if user(each.f_code.co_filename)][:8]
-    reads_of: dict[int, list[Read]] = {}
-    travelling: dict[str, Any] = {f"args[{n}]": value for n, value in enumerate(args)}
-    travelling.update({f"kwargs[{name!r}]": value for name, value in kwargs.items()})
-    captured = _captured(function)
-    for write in writes:
-        if write.module:
-            if _shares(resolve(sys.modules.get(write.module), write.names)) and not write.rebinds:
-                continue
-            found = [w for each in around for w in _global_reads(each, write, user, reads_of)]
-            if found:
-                yield Lost(write, tuple(found[:4]), write.names[-1])
-            continue
-        root = write.names[0]
-        value = travelling.get(root, captured.get(root, MISSING))
-        if value is MISSING or _shares(value):
-            continue
-        for each in around:
-            for name in [n for n, v in cpython.local_variables(each).items() if v is value]:
-                places = _local_reads(each, name)
-                if places:
-                    yield Lost(write, tuple(places[:4]), name)
-
-
-def _captured(function: Any) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for _ in range(10):
-        if type(function) is functools.partial:
-            function = function.func
-        elif type(function) is types.MethodType:
-            function = function.__func__
-    if type(function) is types.FunctionType:
-        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
-            filled, value = cpython.cell_value(cell)
-            if filled:
-                found[name] = value
-    return found
-
-
-def _shares(value: Any) -> bool:
-    """Return whether a change in the child may reach the parent: a file, a socket, shared memory."""
-    for cls in type.__dict__["__mro__"].__get__(type(value)):
-        top = class_name(cls)[0].partition(".")[0]
-        if top in ("multiprocessing", "multiprocess", "billiard", "mmap", "ctypes", "_ctypes", "io", "_io", "socket",
-                   "logging", "threading", "_thread", "sqlite3", "queue", "numpy"):  # fmt: skip
-            return True
-    return False
-
-
-def _global_reads(frame: types.FrameType, write: Write, user: UserCode, known: dict[int, list[Read]]) -> list[Where]:
-    """Return where a running function goes on to read what `write` changes, itself or through what it calls.
-
-    `known` keeps what each frame reads.
-    """
-    if id(frame) not in known:
-        function = types.FunctionType(
-            frame.f_code, frame.f_globals, closure=tuple(types.CellType() for _ in frame.f_code.co_freevars) or None
-        )
-        known[id(frame)] = reads.of(function, (), {}, is_user=user, limit=_PARENT_FUNCTIONS).all_reads
-    file, name = os.path.abspath(frame.f_code.co_filename), getattr(frame.f_code, "co_qualname", frame.f_code.co_name)
-    out = []
-    for read in known[id(frame)]:
-        if (read.module, read.names[: len(write.names)]) == (write.module, write.names):
-            own = read.where.file == file and read.where.function == name
-            if not own or _follows(frame, read.where.line, read.where.offset):
-                out.append(read.where)
-    return [where for where in out if where != write.where]
-
-
-def _local_reads(frame: types.FrameType, name: str) -> list[Where]:
-    code = frame.f_code
-    function = getattr(code, "co_qualname", code.co_name)
-    file = os.path.abspath(code.co_filename)
-    found = []
-    for each in operations(code):
-        if each.value == name and each.op in ("local", "cell", "closure") and _follows(frame, each.line, each.offset):
-            found.append(Where(file, each.line, function, each.text, each.offset))
-    return found
-
-
-def _follows(frame: types.FrameType, line: int, offset: int) -> bool:
-    """Return whether an instruction of a running function lies behind the one that is running."""
-    return line > frame.f_lineno or (line == frame.f_lineno and offset > frame.f_lasti)
 
 
 # -- the child ---------------------------------------------------------------------------------------------------------

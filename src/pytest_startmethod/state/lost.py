@@ -1,0 +1,109 @@
+"""What the child changes and the parent goes on to read, in a copy of its own."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import types
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from .._compat import cpython
+from ..child.values import MISSING, class_name, resolve
+from ..model.observed import Lost, Read, Where, Write
+from ..source.callers import UserCode, frames
+from . import reads
+from .instructions import operations
+
+_MOST_FUNCTIONS: Final = 100
+
+
+def lost_writes(
+    writes: Iterable[Write], function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any],
+    frame: types.FrameType, user: UserCode,
+) -> Iterable[Lost]:  # fmt: skip
+    """Yield what the child changes of `writes` and the running functions of the user's read afterwards."""
+    around = [each for each in frames(frame) if user(each.f_code.co_filename)][:8]
+    reads_of: dict[int, list[Read]] = {}
+    travelling: dict[str, Any] = {f"args[{n}]": value for n, value in enumerate(args)}
+    travelling.update({f"kwargs[{name!r}]": value for name, value in kwargs.items()})
+    captured = _captured(function)
+    for write in writes:
+        if write.module:
+            if _shares(resolve(sys.modules.get(write.module), write.names)) and not write.rebinds:
+                continue
+            found = [w for each in around for w in _global_reads(each, write, user, reads_of)]
+            if found:
+                yield Lost(write, tuple(found[:4]), write.names[-1])
+            continue
+        root = write.names[0]
+        value = travelling.get(root, captured.get(root, MISSING))
+        if value is MISSING or _shares(value):
+            continue
+        for each in around:
+            for name in [n for n, v in cpython.local_variables(each).items() if v is value]:
+                places = _local_reads(each, name)
+                if places:
+                    yield Lost(write, tuple(places[:4]), name)
+
+
+def _captured(function: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for _ in range(10):
+        if type(function) is functools.partial:
+            function = function.func
+        elif type(function) is types.MethodType:
+            function = function.__func__
+    if type(function) is types.FunctionType:
+        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
+            filled, value = cpython.cell_value(cell)
+            if filled:
+                found[name] = value
+    return found
+
+
+def _shares(value: Any) -> bool:
+    """Return whether a change in the child may reach the parent: a file, a socket, shared memory."""
+    for cls in type.__dict__["__mro__"].__get__(type(value)):
+        top = class_name(cls)[0].partition(".")[0]
+        if top in ("multiprocessing", "multiprocess", "billiard", "mmap", "ctypes", "_ctypes", "io", "_io", "socket",
+                   "logging", "threading", "_thread", "sqlite3", "queue", "numpy"):  # fmt: skip
+            return True
+    return False
+
+
+def _global_reads(frame: types.FrameType, write: Write, user: UserCode, known: dict[int, list[Read]]) -> list[Where]:
+    """Return where a running function goes on to read what `write` changes, itself or through what it calls.
+
+    `known` keeps what each frame reads.
+    """
+    if id(frame) not in known:
+        function = types.FunctionType(
+            frame.f_code, frame.f_globals, closure=tuple(types.CellType() for _ in frame.f_code.co_freevars) or None
+        )
+        known[id(frame)] = reads.of(function, (), {}, is_user=user, limit=_MOST_FUNCTIONS).all_reads
+    file, name = os.path.abspath(frame.f_code.co_filename), getattr(frame.f_code, "co_qualname", frame.f_code.co_name)
+    out = []
+    for read in known[id(frame)]:
+        if (read.module, read.names[: len(write.names)]) == (write.module, write.names):
+            own = read.where.file == file and read.where.function == name
+            if not own or _follows(frame, read.where.line, read.where.offset):
+                out.append(read.where)
+    return [where for where in out if where != write.where]
+
+
+def _local_reads(frame: types.FrameType, name: str) -> list[Where]:
+    code = frame.f_code
+    function = getattr(code, "co_qualname", code.co_name)
+    file = os.path.abspath(code.co_filename)
+    found = []
+    for each in operations(code):
+        if each.value == name and each.op in ("local", "cell", "closure") and _follows(frame, each.line, each.offset):
+            found.append(Where(file, each.line, function, each.text, each.offset))
+    return found
+
+
+def _follows(frame: types.FrameType, line: int, offset: int) -> bool:
+    """Return whether an instruction of a running function lies behind the one that is running."""
+    return line > frame.f_lineno or (line == frame.f_lineno and offset > frame.f_lasti)

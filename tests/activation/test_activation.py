@@ -20,6 +20,12 @@ posix = pytest.mark.skipif(not mp.has_forkserver(), reason="no forkserver on thi
 
 
 @pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """A server that is asked to end may still be importing pytest, on a busy machine."""
+    monkeypatch.setattr("pytest_startmethod.activation.servers._STOP_SECONDS", 120.0)
+
+
+@pytest.fixture(autouse=True)
 def untouched():
     """Every test leaves the default context as it found it."""
     multiprocessing.set_start_method(None, force=True)  # an earlier test's first use may have fixed it

@@ -609,9 +609,9 @@ def test_example(session):
     session.file("unguarded_script.py", (EXAMPLES / "unguarded_script.py").read_text())
     outcome = session.run()
     assert list(outcome.names.values()) == ["passed", "failed", "failed"]
-    line = outcome.out.index("start method spawn: SM401 main-guard")
+    line = outcome.out.index("- SM401 main-guard -")
     assert "  unguarded_script.py:10: __main__\n" in outcome.out[line:]
-    assert "SM401 main-guard: 2 legs of 1 test (spawn, forkserver)" in outcome.lines
+    assert "SM401 main-guard, 1 test needs fork" in outcome.lines
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")

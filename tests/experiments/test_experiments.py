@@ -216,7 +216,7 @@ def sections(outcome):
             said = ""
         if match := re.fullmatch(r"_+ (\S+\[\w+\]) _+", line):
             leg = match[1]
-        elif match := re.fullmatch(r"-+ start method \w+: (\S+).* -+", line):
+        elif match := re.fullmatch(r"-+ ([A-Z]+\d+) .* -+", line):
             code = match[1]
         elif line.startswith(("  confirmed", "  cleared: ")) and leg:
             said = line.strip()
@@ -233,7 +233,7 @@ def runs(session):
 def test_each_kind_of_state_is_confirmed(session):
     """The test passes under fork, fails under spawn or forkserver, and the finding ends confirmed."""
     outcome = made(session, TESTS, CANDIDATES).run(
-        "--start-methods=fork,spawn,forkserver", "--tb=short", "--start-methods-verify=600"
+        "--start-methods=fork,spawn,forkserver", "--tb=short", "-vv", "--start-methods-verify=600"
     )
     assert {name: result for name, result in outcome.names.items() if "[fork]" in name and result != "passed"} == {}
     confirmed = [each for each in sections(outcome) if each[2].startswith("confirmed")]
@@ -249,7 +249,7 @@ def test_each_kind_of_state_is_confirmed(session):
 def test_an_innocent_candidate_is_cleared_and_ranked_last(session):
     """And the summary does not speak of it: the leg is explained."""
     found = {"test_global": CANDIDATES["test_global"]}
-    outcome = made(session, TESTS, found).run("--start-methods=spawn", "-k", "test_global", "--tb=short")
+    outcome = made(session, TESTS, found).run("--start-methods=spawn", "-k", "test_global", "--tb=short", "-vv")
     assert [said for _, _, said in sections(outcome)] == [
         "confirmed: the test passes under spawn when state.DEBUG reaches the child",
         "cleared: the test fails the same way under spawn when state.NEITHER reaches the child",
@@ -270,12 +270,12 @@ def test_two_causes_that_are_needed_together(session):
             assert ask("both") is True
     """
     found = {"test_both": [("SM301", "state.DEBUG", "cause"), ("SM301", "state.OTHER", "cause")]}
-    outcome = made(session, tests, found, test_b=TESTS).run("test_a.py", "--tb=short")
+    outcome = made(session, tests, found, test_b=TESTS).run("test_a.py", "--tb=short", "-vv")
     assert outcome.names == {"test_both[fork]": "passed", "test_both[spawn]": "failed"}
     assert [said for _, _, said in sections(outcome)] == [
         "confirmed together: the test passes under spawn when state.DEBUG and state.OTHER reach the child",
     ]
-    assert "SM301 made-up: 1 leg of 1 test (spawn)" in outcome.lines
+    assert "SM301 made-up, 1 test needs fork (confirmed together)" in outcome.lines
 
 
 PATCHES = """
@@ -313,7 +313,7 @@ def test_a_patch_that_no_code_was_seen_to_read_is_told_only_if_it_is_confirmed(s
     below, _, summary = outcome.out.partition("= start methods =")
     assert said in " ".join(below.split())
     assert below.count("- SM303 patch-lost (confirmed under spawn) -") == 5
-    assert "SM303 patch-lost, 5 tests fail (confirmed)" in summary
+    assert "SM303 patch-lost, 5 tests need fork (confirmed)" in summary
     assert f"  test_a.py:14: {path}" in summary
     assert summary.count("SM303") == 1
     assert "time." not in summary
@@ -440,7 +440,7 @@ def test_what_a_child_cannot_start_is_neither_confirmed_nor_cleared(session):
 
 def test_closures_are_confirmed_by_value(session):
     """And what cannot be sent by value either is neither confirmed nor cleared."""
-    outcome = session.file(test_a=CLOSURES).run("--tb=short")
+    outcome = session.file(test_a=CLOSURES).run("--tb=short", "-vv")
     assert {name for name, result in outcome.names.items() if result == "passed"} == {
         "test_function[fork]",
         "test_class[fork]",
@@ -506,7 +506,7 @@ def test_nobody_notices_the_extra_runs(session):
 
 
 def test_the_same_below_xdist(session):
-    outcome = session.file(test_a=CLOSURES).run("--tb=short", where="xdist")
+    outcome = session.file(test_a=CLOSURES).run("--tb=short", "-vv", where="xdist")
     assert len(sections(outcome)) == 3
     assert outcome.out.count("FAILED test_a.py::test_function[spawn]") == 1
 
@@ -518,7 +518,7 @@ def test_last_failed_remembers_the_first_run(session):
 
 
 def test_the_session_stops_at_the_first_failure_and_tells_what_was_confirmed(session):
-    outcome = session.file(test_a=CLOSURES).run("--tb=short", "-x", "--start-methods=spawn")
+    outcome = session.file(test_a=CLOSURES).run("--tb=short", "-vv", "-x", "--start-methods=spawn")
     assert outcome.names == {"test_function[spawn]": "failed"}
     assert [each[0] for each in sections(outcome)] == ["test_function[spawn]"]
     assert any("stopping after 1 failures" in line for line in outcome.lines)
@@ -740,7 +740,7 @@ HANGING = """
 def test_a_hang_is_confirmed_within_the_legs_limit(session):
     """What is not over in time is confirmed by none, and clears nothing."""
     found = {"test_hang": [("SM301", "state.NEITHER", "cause"), ("SM301", "state.DEBUG", "cause")]}
-    outcome = made(session, HANGING, found, waiting=WAIT).run("--tb=short", "--durations=1", "--durations-min=0")
+    outcome = made(session, HANGING, found, waiting=WAIT).run("--tb=short", "-vv", "--durations=1", "--durations-min=0")
     assert outcome.names == {"test_hang[fork]": "passed", "test_hang[spawn]": "failed"}
     assert [said for _, _, said in sections(outcome)] == [
         "confirmed: the test passes under spawn when state.DEBUG reaches the child",
@@ -767,7 +767,7 @@ def test_what_is_found_is_confirmed(session, name):
     """Nothing made up: the test passes under fork, fails under spawn, and its first finding is the one."""
     code, path = REAL[name]
     session.file(state=STATE, work=WORK, test_a=TESTS)
-    outcome = session.run("--start-methods=fork,spawn", "--tb=short", "-k", name)
+    outcome = session.run("--start-methods=fork,spawn", "--tb=short", "-vv", "-k", name)
     assert outcome.names == {f"{name}[fork]": "passed", f"{name}[spawn]": "failed"}
     said = f"confirmed: the test passes under spawn when {path} reaches the child"
     assert sections(outcome)[:1] == [(f"{name}[spawn]", code, said)]

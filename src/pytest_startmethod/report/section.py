@@ -46,8 +46,8 @@ def lines(told: groups.Told, *, root: str, method: str, verbose: bool = False, w
     found += [line(text) for text in wrapped(_why_fork(told.finding, method))]
     for evidence in dict.fromkeys(text for each in told.findings for text in _evidence(each, shown)):
         found += [line(text) for text in wrapped(evidence)]
-    if verbose and told.finding.confirmed:
-        found += styled(wrapped(told.finding.experiment(method)), "confirmed", "good")
+    for each in told.findings if verbose else ():
+        found += styled(wrapped(each.experiment(method)), "confirmed", "good")
     for fix in dict.fromkeys(each.masked().fix for each in told.findings if each.fix):
         found += styled(wrapped(f"fix: {fix}"), "fix:", "fix")
     for each in told.consequences:

@@ -33,9 +33,6 @@ _MARKUP: Final = {
 }
 """By `Line` style: the words of pytest's terminal writer."""
 
-_KEPT: Final = (": in the child", ": what the child reads", ": flaky")
-"""Sections of ours that are shown as they are in the report."""
-
 _FAILURES: Final = ("failed", "error")
 
 
@@ -252,7 +249,9 @@ class _Tail:
 
     def replaces(self, title: str) -> bool:
         """Return whether a section of the report is one that this takes the place of."""
-        return title.startswith(f"start method {self.leg.method}: ") and not title.endswith(_KEPT)
+        before, _, rest = title.partition(f"start method {self.leg.method}: ")
+        known = {f"{each.code} {each.name}" for each in self.leg.findings}
+        return not before and (rest in known or re.match(r"SM\d{3} ", rest) is not None)
 
     @property
     def codes(self) -> str:

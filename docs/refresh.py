@@ -142,7 +142,7 @@ def normal(lines: Iterable[str]) -> list[str]:
     for line in lines:
         text = re.sub(r"\b0x[0-9a-f]+\b", "0x...", line.rstrip())
         text = re.sub(r"\b\d+\.\d+ ?s\b", "TIMEs", text)
-        text = re.sub(r"\bpid \d+", "pid N", text)
+        text = re.sub(r"\b(pid|child) \d+", r"\1 N", text)
         text = re.sub(r"\bProcess-\d+", "Process-N", text)
         text = re.sub(r"={3,}(.* in TIMEs.*?)=+$", r"===\1===", text)  # the time's width moves the rule's end
         if OWN_MESSAGES and (text.startswith("E  ") or re.match(r"\S+\.py:\d+: \w+Error", text)):

@@ -53,6 +53,8 @@ class Frame:
         self.file = os.path.abspath(code.co_filename)
         self.stack: list[Symbol] = []
         self.inner: list[types.CodeType] = []
+        self.iterated: dict[int, Symbol] = {}
+        """What comprehensions and generator expressions in this function run over, by their code."""
         module = namespace.get("__name__")
         self.module = module if type(module) is str else ""
         self.named = module_of(sys.modules.get(self.module)) is namespace
@@ -103,7 +105,8 @@ class Frame:
         self.search.seen.add(key)
         cells = {**self.cells, **{n: s for n, s in self.locals.items() if n in code.co_freevars}}
         name = getattr(code, "co_qualname", f"{self.function}.<locals>.{code.co_name}")
-        Frame(self.search, code, self.namespace, name, {}, cells, self.depth, self.receiver).run()
+        names = {".0": self.iterated.get(id(code))}
+        Frame(self.search, code, self.namespace, name, names, cells, self.depth, self.receiver).run()
 
     def pop(self, count: int = 1) -> list[Symbol]:
         """Take values from the stack: the one on top is the last."""
@@ -181,6 +184,11 @@ class Frame:
         if type(value) is types.CodeType:
             self.inner.append(value)
         self.push(Constant(value))
+
+    def _do_make_function(self, taken: int) -> None:
+        """Make a function of code on the stack: a comprehension is called with what it runs over."""
+        code = [each for each in self.pop(taken) if isinstance(each, Constant) and type(each.value) is types.CodeType]
+        self.push(code[0] if code else None)
 
     def _do_build_class(self, _value: Any) -> None:
         self.push(_BUILD_CLASS)
@@ -290,7 +298,7 @@ class Frame:
             (constant,) = self.pop()
             names = constant.value if isinstance(constant, Constant) and type(constant.value) is tuple else ()
         args = self.pop(count)
-        callee = next((each for each in self.pop(slots) if each is not NULL), None)
+        callee, *more = [each for each in self.pop(slots) if each is not NULL] or [None]
         positional = args[: len(args) - len(names)]
         keywords = dict(zip(names, args[len(positional) :], strict=False))
         if isinstance(callee, Ref) and callee.module == "builtins":
@@ -303,6 +311,8 @@ class Frame:
                 self.push(found[0])
                 return
         self.use(args)
+        if isinstance(callee, Constant) and type(callee.value) is types.CodeType:
+            self.iterated[id(callee.value)] = next(iter([*more, *positional]), None)  # 3.11: in the second slot
         if callee is _BUILD_CLASS:
             self.search.subclassed(positional[2:], self.depth)
         if isinstance(callee, Bound) and isinstance(callee.symbol, Ref):

@@ -173,7 +173,7 @@ def _iterates(_arg: int, _value: Any, effect: int) -> Parts:
 
 
 def _makes(_arg: int, _value: Any, effect: int) -> Parts:
-    return (("other", (1 - effect, 1)),)
+    return (("make_function", 1 - effect),)
 
 
 def _rotates(count: int) -> Callable[[int, Any, int], Parts]:

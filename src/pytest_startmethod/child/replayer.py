@@ -88,43 +88,48 @@ def _take(carried: dict[str, Any], target: Any, name: str) -> None:
         if old is not _NONE:
             delattr(target, name)
         return
-    new, how = pickle.loads(carried["data"]), carried["how"]
-    if how == "context variable":
-        read(target, name).set(new)
-        return
-    if how == "thread-local":
-        vars(read(target, name)).update(new)
-        return
-    if how == "virtual subclasses":
-        for each in new:
-            target.register(each)
-        return
-    if how == "implementations":
-        for cls, function in new.items():
-            target.register(cls, function)
-        return
-    if how == "function":
-        function = read(target, name)
-        function.__dict__.update(new[0])
-        function.__code__ = new[1]
-        return
+    new = pickle.loads(carried["data"])
     if name == "__closure__":
         for cell, other in zip(target.__closure__, new, strict=True):
             cell.cell_contents = other.cell_contents
-        return
-    if type(old) is type(new) is dict and carried["module"] in sys.stdlib_module_names:
+    elif carried["how"] in _WAYS:
+        _WAYS[carried["how"]](target, name, new)
+    elif type(old) is type(new) is dict and carried["module"] in sys.stdlib_module_names:
         old.clear()  # sqlite3 and pickle hold these tables themselves
         old.update(new)
-        return
-    set_value(target, name, new)
-    if old is _NONE:
-        return
-    # who imported the name from there has the old object
+    else:
+        set_value(target, name, new)
+        if old is not _NONE:
+            _set_aliases(carried, old, new)
+
+
+def _set_aliases(carried: dict[str, Any], old: Any, new: Any) -> None:
+    """Exchange the old object in the modules that imported its name."""
     for module_name, alias in carried.get("aliases", ()):
         names = getattr(sys.modules.get(module_name), "__dict__", {})
         if names.get(alias, _NONE) is old:
             names[alias] = new
 
+
+def _exchange_function(target: Any, name: str, new: Any) -> None:
+    function = read(target, name)
+    function.__dict__.update(new[0])
+    function.__code__ = new[1]
+
+
+def _register(target: Any, name: str, new: Any) -> None:
+    for entry in new.items() if isinstance(new, dict) else ((each,) for each in new):
+        target.register(*entry)
+
+
+_WAYS: dict[str, Callable[[Any, str, Any], Any]] = {
+    "context variable": lambda target, name, new: read(target, name).set(new),
+    "thread-local": lambda target, name, new: vars(read(target, name)).update(new),
+    "virtual subclasses": _register,
+    "implementations": _register,
+    "function": _exchange_function,
+}
+"""How a value is put in place that is not simply set."""
 
 _NONE = object()
 

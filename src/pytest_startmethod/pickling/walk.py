@@ -249,6 +249,33 @@ class _Walker:
         )  # fmt: skip
 
 
+def _known_arguments(t: type, args: tuple[Any, ...]) -> list[tuple[Step, Any]] | None:
+    """Return the arguments that rebuild a method, a partial, an exception or a container; None for anything else."""
+    mro = _mro(t)
+    if t is types.MethodType or t is types.BuiltinMethodType or t.__name__ == "method-wrapper":
+        return [(("attribute", "__self__"), args[0])]
+    if t is functools.partial:
+        return _partial(args)
+    if BaseException in mro:
+        if BaseExceptionGroup_ in mro and len(args) == 2:
+            return [(("attribute", "exceptions"), args[1])]
+        return [(_under("args", i), each) for i, each in enumerate(args)]
+    if tuple in mro and len(args) == 1 and type(args[0]) is tuple:
+        args = args[0]
+    if tuple in mro:
+        fields = _lookup(t, "_fields")
+        if type(fields) is tuple and len(fields) == len(args) and all(type(f) is str for f in fields):
+            return [(("attribute", f), each) for f, each in zip(fields, args, strict=True)]
+        return [(("item", i), each) for i, each in enumerate(args)]
+    if len(args) == 1 and type(args[0]) is list and (set in mro or frozenset in mro):
+        return [(("element", None), each) for each in args[0]]
+    if len(args) == 1 and type(args[0]) is dict and dict in mro:
+        return [*_items(args[0])]
+    if collections.defaultdict in mro and len(args) == 1:
+        return [(("attribute", "default_factory"), args[0])]
+    return None
+
+
 class Held:
     """What an object visibly holds, so that a part of its reduction can be named as the user knows it."""
 
@@ -283,31 +310,14 @@ class Held:
 
         With `constructor` they are those of the object's own class, or of a builtin like ``iter``.
         """
-        t = type(self.obj)
         if not args or all(type(each) in _ATOMS for each in args):
             return []
-        mro = _mro(t)
-        if t is types.MethodType or t is types.BuiltinMethodType or t.__name__ == "method-wrapper":
-            return [(("attribute", "__self__"), args[0])]
-        if t is functools.partial:
-            return _partial(args)
-        if BaseException in mro:
-            if BaseExceptionGroup_ in mro and len(args) == 2:
-                return [(("attribute", "exceptions"), args[1])]
-            return [(_under("args", i), each) for i, each in enumerate(args)]
-        if tuple in mro and len(args) == 1 and type(args[0]) is tuple:
-            args = args[0]
-        if tuple in mro:
-            fields = _lookup(t, "_fields")
-            if type(fields) is tuple and len(fields) == len(args) and all(type(f) is str for f in fields):
-                return [(("attribute", f), each) for f, each in zip(fields, args, strict=True)]
-            return [(("item", i), each) for i, each in enumerate(args)]
-        if len(args) == 1 and type(args[0]) is list and (set in mro or frozenset in mro):
-            return [(("element", None), each) for each in args[0]]
-        if len(args) == 1 and type(args[0]) is dict and dict in mro:
-            return [*_items(args[0])]
-        if collections.defaultdict in mro and len(args) == 1:
-            return [(("attribute", "default_factory"), args[0])]
+        known = _known_arguments(type(self.obj), args)
+        return self._unknown_arguments(args, constructor) if known is None else known
+
+    def _unknown_arguments(self, args: tuple[Any, ...], constructor: bool) -> list[tuple[Step, Any]]:
+        """Return the arguments of a class that is no builtin, by the attributes that hold them."""
+        t = type(self.obj)
         out: list[tuple[Step, Any]] = []
         for i, each in enumerate(args):
             if each is t:

@@ -21,7 +21,7 @@ posix = pytest.mark.skipif(not mp.has_forkserver(), reason="no forkserver on thi
 
 @pytest.fixture(autouse=True)
 def patient(monkeypatch):
-    """A server that is asked to end may still be importing pytest, on a busy machine."""
+    """Wait for a server that is asked to end while it is still importing pytest, on a busy machine."""
     monkeypatch.setattr("pytest_startmethod.activation.servers._STOP_SECONDS", 120.0)
 
 

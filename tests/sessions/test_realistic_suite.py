@@ -14,12 +14,12 @@ pytestmark = [
 ]
 
 SHOP = {
-    "pyproject.toml": '''
+    "pyproject.toml": """
         [tool.pytest.ini_options]
         pythonpath = ["src"]
         testpaths = ["tests"]
         filterwarnings = ["ignore::ResourceWarning"]
-    ''',
+    """,
     "src/shop/__init__.py": "",
     "src/shop/settings.py": '''
         """Settings of the shop, changed by deployments and tests."""
@@ -111,7 +111,7 @@ SHOP = {
             with multiprocessing.Pool(1) as pool:
                 return pool.map(function, values)
     ''',
-    "tests/test_service.py": '''
+    "tests/test_service.py": """
         import pytest
         from shop.service import Service
         from support import answer
@@ -148,8 +148,8 @@ SHOP = {
                 queue.put(PRICES["cake"] - discount)
 
             assert answer(send) == 3
-    ''',
-    "tests/test_tasks.py": '''
+    """,
+    "tests/test_tasks.py": """
         import pytest
         from shop.service import Service
         from support import mapped
@@ -191,8 +191,8 @@ SHOP = {
                     self.name = name
 
             assert mapped(len, [[Offer("tea")], [Offer("jam")]]) == [1, 1]
-    ''',
-    "tests/test_convert.py": '''
+    """,
+    "tests/test_convert.py": """
         import pytest
         from shop import service, settings
         from support import answer
@@ -205,8 +205,8 @@ SHOP = {
             monkeypatch.setattr(settings, "CURRENCY", currency)
             monkeypatch.setattr(settings, "RATES", {currency: rate, "EUR": 1.0})
             assert answer(service.send_converted, 10) == 10 * rate
-    ''',
-    "tests/test_registry.py": '''
+    """,
+    "tests/test_registry.py": """
         import pytest
         from shop import handlers, registry
         from support import answer
@@ -228,8 +228,8 @@ SHOP = {
 
         def test_describe():
             assert answer(registry.send_dispatched, "describe", 4) == "value 4"
-    ''',
-    "tests/test_plain.py": '''
+    """,
+    "tests/test_plain.py": """
         import multiprocessing
 
         import pytest
@@ -254,7 +254,7 @@ SHOP = {
             process.start()
             process.join(30)
             assert queue.get() == 10
-    ''',
+    """,
 }
 
 

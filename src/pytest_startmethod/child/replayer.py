@@ -117,7 +117,7 @@ def _exchange_function(target: Any, name: str, new: Any) -> None:
     function.__code__ = new[1]
 
 
-def _register(target: Any, name: str, new: Any) -> None:
+def _register(target: Any, _name: str, new: Any) -> None:
     for entry in new.items() if isinstance(new, dict) else ((each,) for each in new):
         target.register(*entry)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from .._compat import pytest as pytest_compat
+from .._compat import pytest_silent
 from .legs import LEG
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def run_silently(
     Raises what ends a session: ``KeyboardInterrupt``, ``pytest.exit.Exception``.
     """
     with _as_leg(item, leg, before, stash):
-        return pytest_compat.run_silently(item)
+        return pytest_silent.run_silently(item)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ import pytest
 
 from .._compat import multiprocessing as mp
 from .._compat import pytest as pytest_compat
+from .._compat import pytest_silent
 from ..activation import contexts
 from ..model import methods
 from ..model.leg import Leg
@@ -303,7 +304,7 @@ class Discovery:
                 shared = method
             following = legs[number + 1] if number + 1 < len(legs) else None
             nextitem = following[0] if following is not None and following[2] == method else None
-            pytest_compat.set_running_for_xdist(item)
+            pytest_silent.set_running_for_xdist(item)
             again.run(item, self._leg(item, method), before, nextitem=nextitem, stash={DISCOVERED: True})
             if self.session.shouldfail or self.session.shouldstop:
                 break

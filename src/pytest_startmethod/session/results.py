@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from .._compat import pytest as pytest_compat
+from .._compat import pytest_silent
 from ..model import methods
 
 if TYPE_CHECKING:
@@ -101,8 +102,8 @@ class Results:
         if last is not None:
             self._data[nodeid] = last.startmethod = result  # type: ignore[attr-defined]
             last.user_properties[:] = [*(each for each in last.user_properties if tuple(each) not in old), *new]
-        pytest_compat.replace_in_junit(self.config, texts, old, new)
-        pytest_compat.replace_in_pytest_html(self.config, nodeid, texts)
+        pytest_silent.replace_in_junit(self.config, texts, old, new)
+        pytest_silent.replace_in_pytest_html(self.config, nodeid, texts)
 
     @property
     def verified_line(self) -> str | None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .._compat import cpython
+from .._compat import cpython, pytest_silent
 from .._compat import multiprocessing as mp
 from .._compat import pytest as pytest_compat
 from ..activation import clock
@@ -412,7 +412,7 @@ class Running:
         state = item.stash.get(STATE, None)
         if state is not None and call.excinfo is not None:
             cpython.collect_before_parsing()
-        raised = pytest_compat.raised(item, call)
+        raised = pytest_silent.raised(item, call)
         report = yield
         if self.discovery is not None and (state is None or state.watched):
             state = self.discovery.state_of(item, call, report)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from .._compat import pytest as pytest_compat
+from .._compat import pytest_silent
 from ..activation import clock
 from ..activation.debugger import is_debugging
 from ..model import methods
@@ -269,7 +270,7 @@ def _why_not(waiting: Waiting) -> str | None:
         return "the test raised nothing; a hook made its report a failure"
     if "start_method_script" in getattr(waiting.item, "fixturenames", ()):
         return "no experiment reaches the processes of a script"
-    recording = pytest_compat.recording_fixture(waiting.item)
+    recording = pytest_silent.recording_fixture(waiting.item)
     return None if recording is None else f"the fixture {recording} would record the extra runs"
 
 

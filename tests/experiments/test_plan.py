@@ -321,3 +321,14 @@ def test_a_hidden_finding_is_reported_only_if_it_is_confirmed():
     verified = Verifier().verify(leg(hidden=(hidden,)), World("json.default"))
     assert [(each.path, each.confirmed) for each in verified.findings] == [("json.default", True)]
     assert Verifier().verify(leg(hidden=(hidden,)), World("else")).findings == ()
+
+
+def test_legs_without_a_finding_are_alike_only_if_the_same_functions_fail():
+    hidden = finding("SM303", "json.default")
+    verifier, run = Verifier(), World("json.default")
+    one = leg(hidden=(hidden,), touched=frozenset([("test_a.py", "test_one")]))
+    assert [each.confirmed for each in verifier.verify(one, run).findings] == [True]
+    assert [each.confirmed for each in verifier.verify(one, run).findings] == [True]
+    other = leg(touched=frozenset([("test_a.py", "test_other")]))
+    assert verifier.verify(other, run).findings == ()
+    assert verifier.legs == 2

@@ -46,8 +46,11 @@ class LegToVerify:
 
     @property
     def causes(self) -> tuple[object, ...]:
-        """What legs have in common that fail for the same reasons, the first reason first."""
-        return tuple(each.key for each in self.findings) or self.failures
+        """What legs have in common that fail for the same reasons, the first reason first.
+
+        Without any reason, the same words are not enough: they must come from the same functions.
+        """
+        return tuple(each.key for each in self.findings) or (*self.failures, self.touched)
 
     @property
     def alike(self) -> tuple[object, object]:

@@ -150,12 +150,17 @@ def test_a_copy_moves_no_position_in_a_file_and_holds_no_pipe_open(tmp_path):
 
 
 def test_a_handler_for_children_is_not_called_for_a_copy(tmp_path):
-    called = []
-    before = signal.signal(signal.SIGCHLD, lambda *_: called.append(1))
-    try:
-        assert answer(lambda: 1, tmp_path) == 1
-        assert called == []
-        subprocess.run(["true"], check=True)
-        assert called
-    finally:
-        signal.signal(signal.SIGCHLD, before)
+    """Where one thread runs: a signal that is blocked in one thread is delivered to another (xdist's workers)."""
+    code = """
+import signal, subprocess, sys, time
+from pytest_startmethod.pickling import copies
+
+called = []
+signal.signal(signal.SIGCHLD, lambda *_: called.append(1))
+copies.in_copy(lambda: 1, sys.argv[1], 20.0)
+assert copies.answer_of(sys.argv[1], time.monotonic() + 20.0) == 1
+assert called == []
+subprocess.run(["true"], check=True)
+assert called
+"""
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "answer")], check=True)

@@ -523,7 +523,8 @@ def test_a_suite_that_starts_nothing_hears_of_it_in_one_line(session: Session) -
     session.file(test_a="def test_a(): pass")
     line = "--start-methods-discover: no unmarked test started a process by the default start method"
     assert line in session.run(DISCOVER).lines
-    assert "start method" not in session.run(DISCOVER, "-q").out
+    assert line in session.run(DISCOVER, "-q").lines
+    assert "start method" not in session.run(DISCOVER, "-qq").out
     assert "had no effect" not in session.run(DISCOVER, "--start-methods=all").out
 
 

@@ -113,7 +113,7 @@ def answer(connection: Connection, ask: Ask, case: pickling_cases.Case) -> None:
 def row(name: str, ask: Ask) -> str:
     """Ask about each case; return the line of the table."""
     fork = multiprocessing.get_context("fork")
-    right = path = line = errors = asked = bad = 0
+    right = path = line = errors = asked = bad = marked = 0
     took = []
     for case in pickling_cases.CASES.values():
         ours, theirs = fork.Pipe()
@@ -135,8 +135,9 @@ def row(name: str, ask: Ask) -> str:
         if case.codes:
             bad += 1
             path += said is not None and any(each in said for each in case.paths)
+            marked += bool(case.lines)
             line += said is not None and any(f"{pickling_cases.FILE}:{number}" in said for number in case.lines)
-    cells = [f"{right}/{asked}", f"{path}/{bad}", f"{line}/{bad}", str(errors)]
+    cells = [f"{right}/{asked}", f"{path}/{bad}", f"{line}/{marked}", str(errors)]
     times = [f"{statistics.median(took):.2f} ms", f"{max(took):.0f} ms"]
     return f"{name:14}" + "".join(f"{cell:>9}" for cell in cells) + "".join(f"{each:>12}" for each in times)
 

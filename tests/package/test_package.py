@@ -61,7 +61,7 @@ def test_metadata_names_what_is_supported(installed):
     assert metadata["Requires-Python"] == ">=3.10"
     needed = {line for line in installed.requires if "extra" not in line}
     assert needed == {"pytest>=8.4", "pluggy>=1.5", "cloudpickle>=3.0"}
-    assert set(metadata.get_all("Provides-Extra")) == {"html", "test"}
+    assert set(metadata.get_all("Provides-Extra")) == {"docs", "html", "test"}
     assert metadata["License-Expression"] == "MIT"
 
 

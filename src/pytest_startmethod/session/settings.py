@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
 from ..model import methods as selection
 from .options import DISCOVER, PRECHECK, USER_CODE, VACUOUS, VERIFY, flag
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from ..model.backends import Backend
 
+
+_T = TypeVar("_T")
 
 MOST_SECONDS = 1e9
 """The longest limit, three decades: the timers of an operating system overflow somewhere above."""
@@ -294,17 +296,22 @@ def _xfail(
 _KEYWORDS = ("vacuous", "timeout", "xfail", "reason", "strict")
 
 
+def _is_a(value: object, kind: type[_T]) -> TypeGuard[_T]:
+    """Return what ``isinstance`` would, without asking the object for its ``__class__``, which may be code."""
+    return issubclass(type(value), kind)
+
+
 def _named(arg: object, backends: Callable[[], Collection[str]]) -> Named:
     valid = f"(valid: {', '.join(selection.ORDER)})"
     marks: tuple[Any, ...] = ()
     id_: object = None
     # What pytest.param returns is a named tuple of a private type.
-    if isinstance(arg, tuple) and getattr(type(arg), "_fields", None) == ("values", "marks", "id"):
+    if _is_a(arg, tuple) and getattr(type(arg), "_fields", None) == ("values", "marks", "id"):
         values, marks, id_ = arg
         if len(values) != 1:
             raise SettingsError(f"pytest.param takes one start method here, not {len(values)} values {valid}")
         arg = values[0]
-    if not isinstance(arg, str):
+    if not _is_a(arg, str):
         raise SettingsError(
             f"a start method is given by its name, not by an object of type {type(arg).__name__} {valid}"
         )
@@ -315,18 +322,18 @@ def _named(arg: object, backends: Callable[[], Collection[str]]) -> Named:
 
 
 def _vacuous(value: object) -> str | None:
-    if value is None or (isinstance(value, str) and value in VACUOUS):
+    if value is None or (_is_a(value, str) and value in VACUOUS):
         return value
-    text = repr(value) if isinstance(value, str) else f"an object of type {type(value).__name__}"
+    text = repr(value) if _is_a(value, str) else f"an object of type {type(value).__name__}"
     raise SettingsError(f"vacuous: {text} is not valid (valid: {', '.join(VACUOUS)})")
 
 
 def _timeout(value: object) -> float | None:
     if value is None:
         return None
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MOST_SECONDS:
+    if (_is_a(value, int) or _is_a(value, float)) and not _is_a(value, bool) and 0 <= value <= MOST_SECONDS:
         return float(value)
-    if isinstance(value, int) and abs(value) > MOST_SECONDS:  # its digits may be more than Python would print
+    if _is_a(value, int) and abs(value) > MOST_SECONDS:  # its digits may be more than Python would print
         text = f"a number {'above' if value > 0 else 'below minus'} {MOST_SECONDS:.0f}"
     else:
         text = repr(value) if type(value) in (str, int, float, bool) else f"an object of type {type(value).__name__}"

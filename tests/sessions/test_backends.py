@@ -295,9 +295,11 @@ def test_what_dill_cannot_pickle_is_found_in_the_closure(session):
         """
     )
     out = session.run("-k", "spawn")
-    at = out.lines.index("---------- start method multiprocess:spawn: SM103 unpicklable-object -----------")
-    assert out.lines[at + 1 : at + 4] == [
-        "  test_a.py:7: target.numbers",
+    at = out.lines.index("--------------------------- SM103 unpicklable-object ---------------------------")
+    assert out.lines[at + 1 : at + 6] == [
+        "  test_a.py:7",
+        "  7 | numbers = (n for n in range(3))",
+        "    | ^^^^^^^ target.numbers",
         "  `target.numbers` is a generator, which no other process can have: TypeError:",
         "  cannot pickle 'generator' object.",
     ]

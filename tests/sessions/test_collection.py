@@ -56,6 +56,7 @@ def test_a_leg_knows_its_test_and_place(session):
             "line": 3,
             "vacuous": "fail",
             "timeout": 3.0,
+            "planned": ["spawn"],
         },
         **{
             f"test_a.py::TestB::test_b[{id_}-{n}]": {
@@ -66,6 +67,7 @@ def test_a_leg_knows_its_test_and_place(session):
                 "line": 8,
                 "vacuous": "ignore",
                 "timeout": None,
+                "planned": ["fork", "spawn"],
             }
             for id_, method in [("fork", "fork"), ("slow", "spawn")]
             for n in ("1", "x-y")

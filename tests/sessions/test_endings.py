@@ -105,7 +105,7 @@ HANG = """
 
 def test_hang_ends_at_its_limit_and_is_told(alone, where):
     """The leg fails, the session goes on, parent and child say where they stood, the child is gone."""
-    outcome = alone.file(test_a=HANG).run("--start-methods-timeout=2", where=where)
+    outcome = alone.file(test_a=HANG).run("--start-methods-timeout=2", "-v", where=where)
     legs = ["test_a[fork]", "test_a[spawn]", "test_a[forkserver]"]
     assert outcome.names == {**dict.fromkeys(legs, "failed"), "test_b": "passed"}
     for method in ("fork", "spawn", "forkserver"):

@@ -307,7 +307,7 @@ def test_what_dill_cannot_pickle_is_found_in_the_closure(session):
     assert "dill" not in "".join(line for line in out.lines if line.startswith("test_a.py") or ".py:" in line)
     if "fork" in METHODS:
         out = session.run("-k", "fork")
-        assert "SM103 unpicklable-object: predicted for spawn and forkserver, 1 test" in out.lines
+        assert "SM103 unpicklable-object, predicted for spawn and forkserver: 1 test" in out.lines
         assert "  test_a.py:7: target.numbers" in out.lines
 
 

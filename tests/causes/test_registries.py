@@ -302,7 +302,7 @@ def test_a_database_in_memory_is_another_one_in_each_child(session: Any) -> None
             raise LookupError("no such table: users")
         """,
     )
-    session.run("--tb=short", REPORT)
+    session.run("--tb=short", REPORT, where="subprocess")  # else its connections are left to this process
     found = [each for each in findings(session) if "is a connection of sqlite3" in each["message"]]
     assert [(each["code"], each["path"], each["file"], each["line"]) for each in found] == [
         ("SM301", "work.DB", "work.py", 14),

@@ -121,7 +121,7 @@ PLACES = [
 def test_the_method_lasts_as_long_as_the_leg_and_no_longer(session, events):
     """Fixtures of all scopes see it, unmarked tests do not, and afterwards everything is as it was."""
     before = [getattr(owner, name) for owner, name in PLACES]
-    default = multiprocessing.get_start_method()
+    default = multiprocessing.get_all_start_methods()[0]  # whatever a session in this process set before
     session.file(
         test_a="""
         import multiprocessing, pytest

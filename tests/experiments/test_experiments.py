@@ -561,7 +561,7 @@ def test_with_x_the_failing_test_tears_everything_down_itself(session):
         ({"start_methods_verify": "true"}, ["--no-start-methods-verify"], 1),
         ({}, ["--no-start-methods-verify", "--start-methods-verify"], 2),
         ({}, ["--start-methods-verify", "test_a.py"], 2),
-        ({}, ["--start-methods-verify=30"], 2),
+        ({}, ["--start-methods-verify=3000"], 2),
         ({}, ["--start-methods-verify=0"], 1),
         ({"start_methods_verify": "0"}, [], 1),
     ],

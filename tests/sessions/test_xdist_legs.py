@@ -43,7 +43,7 @@ def test_every_distribution(session, dist):
 def test_a_worker_that_is_named_with_tx(session):
     """Workers need not be counted with ``-n``."""
     session.plugin("xdist.plugin").file(test_a="def test_a(): pass")
-    outcome = session.run("--tx", "popen", "--dist=load", "--start-methods=fork")
+    outcome = session.run("--tx", "popen", "--dist=load", "--start-methods=fork", where="subprocess")
     line = (
         "--start-methods=fork had no effect: no test is marked with @pytest.mark.startmethods "
         "(--start-methods-discover finds the tests that start processes)"

@@ -98,6 +98,10 @@ class Outcome:
         return [nodeid.partition("::")[2] for nodeid in self.items]
 
 
+# What changes pytest's output or ours, and belongs to the machine that runs this suite: a CI service sets these.
+HOST_SETTINGS = ("PYTEST_ADDOPTS", "CI", "BUILD_NUMBER", "GITHUB_", "NO_COLOR", "FORCE_COLOR", "PY_COLORS", "COLUMNS")
+
+
 @contextlib.contextmanager
 def _undone_afterwards(patch: pytest.MonkeyPatch) -> Iterator[None]:
     """Undo what a session in this process leaves set: an interpreter of its own would have taken it along."""
@@ -126,7 +130,9 @@ class Session:
         self.plugins = ["pytest_startmethod.plugin", "session_record"]
         monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
         monkeypatch.setenv("SESSION_RECORD", str(self.record))
-        monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+        for name in list(os.environ):
+            if name.startswith(HOST_SETTINGS):
+                monkeypatch.delenv(name)
         path = [str(SOURCE), str(HERE), os.environ.get("PYTHONPATH", "")]
         monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, path)))
         for entry in path[:2]:

@@ -167,7 +167,7 @@ class _Xdist:
             output["startmethod_count"] = self.config.stash.get(COUNT, 0)
 
     @pytest.hookimpl(optionalhook=True)
-    def pytest_testnodedown(self, node: Any) -> None:
+    def pytest_testnodedown(self, node: object) -> None:
         """Take a worker's number, which is the same for all, and what its experiments said."""
         output = getattr(node, "workeroutput", {})
         self.config.stash[COUNT] = output.get("startmethod_count", self.config.stash.get(COUNT, 0))

@@ -58,7 +58,7 @@ def spawning_popen() -> Any:
     return _module("context").get_spawning_popen()
 
 
-def set_spawning_popen(popen: Any) -> None:
+def set_spawning_popen(popen: object) -> None:
     """Say that a process is being pickled for `popen`, or no longer (None). See `spawning_popen`."""
     _module("context").set_spawning_popen(popen)
 
@@ -107,7 +107,7 @@ def newobj_functions() -> tuple[Any, Any]:
 # -- multiprocessing's own objects -----------------------------------------------------------------------------------
 
 
-def made_by_fork(semlock: Any) -> bool:
+def made_by_fork(semlock: object) -> bool:
     """Return whether a multiprocessing lock was made by a fork context, so that no spawned child can open it.
 
     Such a semaphore is unlinked at once and `_semlock.name` is None (3.10 to 3.15). 3.11.7 and later also have
@@ -168,11 +168,11 @@ def inherited_forms() -> dict[type, Reducer]:
     return forms
 
 
-def _lock_form(obj: Any) -> tuple[Any, ...]:
+def _lock_form(obj: object) -> tuple[Any, ...]:
     return newobj_functions()[0], (type(obj),), (0, 0, 1, None)
 
 
-def _constant(value: Any) -> Reducer:
+def _constant(value: object) -> Reducer:
     return lambda _obj: value
 
 
@@ -359,7 +359,7 @@ def getsignal(number: int) -> Any:
     return _signal.getsignal(number)
 
 
-def setsignal(number: int, handler: Any) -> Any:
+def setsignal(number: int, handler: object) -> Any:
     """Set the handler of a signal and return the one before. See `getsignal`."""
     return _signal.signal(number, handler)
 

@@ -114,7 +114,7 @@ class Package:
         """Return the fields that say which server process is in use; all None: none is."""
         return {name: value for name, value in self.server.__dict__.items() if name.startswith(_FORKSERVER_FIELDS)}
 
-    def set_server_state(self, state: Mapping[str, Any] | None) -> None:
+    def set_server_state(self, state: Mapping[str, object] | None) -> None:
         """Use the server that `state` of `server_state` describes; None: none, the next start makes one."""
         self.server.__dict__.update(state if state is not None else dict.fromkeys(self.server_state()))
 
@@ -177,17 +177,17 @@ def qualified_method(context: Any) -> str | None:
     return method if method is None or package == STDLIB.name else f"{package}:{method}"
 
 
-def executor_method(executor: Any) -> str | None:
+def executor_method(executor: object) -> str | None:
     """Return the start method of a ProcessPoolExecutor."""
     return qualified_method(getattr(executor, "_mp_context", None))
 
 
-def pool_method(pool: Any) -> str | None:
+def pool_method(pool: object) -> str | None:
     """Return the start method of a Pool."""
     return qualified_method(getattr(pool, "_ctx", None))
 
 
-def pool_context(pool: Any) -> Any:
+def pool_context(pool: object) -> Any:
     """Return the context of a Pool or executor."""
     return getattr(pool, "_ctx", None) or getattr(pool, "_mp_context", None)
 
@@ -228,16 +228,16 @@ def worker_initializer(target: Any, args: tuple[Any, ...]) -> tuple[Any, tuple[A
     return None
 
 
-def is_pool_worker(target: Any) -> bool:
+def is_pool_worker(target: object) -> bool:
     """Return whether `target` is what a Pool hands to its processes."""
     return _name(target) in (("multiprocessing.pool", "worker"), ("multiprocess.pool", "worker"))
 
 
-def _name(target: Any) -> tuple[str | None, str | None]:
+def _name(target: object) -> tuple[str | None, str | None]:
     return getattr(target, "__module__", None), getattr(target, "__qualname__", None)
 
 
-def is_manager_server(target: Any) -> bool:
+def is_manager_server(target: object) -> bool:
     """Return whether `target` is what ``BaseManager.start`` hands to its process."""
     return getattr(target, "__qualname__", None) == "BaseManager._run_server"
 
@@ -259,7 +259,7 @@ def is_running(popen: Any) -> bool:
     return True
 
 
-def method_of_popen(popen: Any) -> str | None:
+def method_of_popen(popen: object) -> str | None:
     """Return the method of a Popen object (``Popen.method``)."""
     return getattr(popen, "method", None)
 
@@ -277,7 +277,7 @@ def server_alive_fd(state: Mapping[str, Any]) -> int | None:
     return state["_forkserver_alive_fd"]  # type: ignore[no-any-return]
 
 
-def server_socket(state: Mapping[str, Any]) -> str | None:
+def server_socket(state: Mapping[str, object]) -> str | None:
     """Return the path of the server's socket, or None where it lies in the abstract namespace."""
     address = state["_forkserver_address"]
     return address if isinstance(address, str) and not address.startswith("\0") else None
@@ -300,7 +300,7 @@ def submissions(module: str) -> Iterator[tuple[type[Any], str, Callable[[Any], s
         yield names.Pool, name, pool_method
 
 
-def is_thread_pool(pool: Any) -> bool:
+def is_thread_pool(pool: object) -> bool:
     """Return whether `pool` runs its tasks in threads: ThreadPool is a subclass of Pool."""
     return any(cls.__name__ == "ThreadPool" and cls.__module__.endswith(".pool") for cls in type(pool).__mro__)
 
@@ -313,7 +313,7 @@ def in_pool_thread() -> bool:
     return "(_handle_workers)" in threading.current_thread().name
 
 
-def unwrap_chunk(function: Any) -> Any:
+def unwrap_chunk(function: object) -> Any:
     """Return the user's function behind the partial that ``ProcessPoolExecutor.map`` submits."""
     import functools
 

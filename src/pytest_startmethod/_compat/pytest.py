@@ -48,7 +48,7 @@ def resolves_to(definitions: Sequence[Any], name: str, function: Callable[..., A
     return False
 
 
-def add_to_closure(node: pytest.Item, name: str, function: Callable[..., Any]) -> None:
+def add_to_closure(node: pytest.Item, name: str, function: Callable[..., object]) -> None:
     """Make `node` need the fixture `name`, and of that name only the one made from `function`.
 
     A ``usefixtures`` mark would do the same in public, and would have to sit on the user's function or class,
@@ -62,7 +62,7 @@ def add_to_closure(node: pytest.Item, name: str, function: Callable[..., Any]) -
     object.__setattr__(info, "initialnames", (name, *info.initialnames))
 
 
-def make_indirect(node: pytest.Item, name: str, function: Callable[..., Any]) -> None:
+def make_indirect(node: pytest.Item, name: str, function: Callable[..., object]) -> None:
     """Let a request for `name` in `node` reach the fixture made from `function`, and nothing else.
 
     Where the test parametrizes `name` directly, pytest has put a function-scoped stand-in for the fixture there,
@@ -238,7 +238,7 @@ def hide_frames(item: pytest.Item, hidden: Callable[[str], bool]) -> None:
     if original is None or "_traceback_filter" in vars(item):
         return
 
-    def filtered(excinfo: Any) -> Any:
+    def filtered(excinfo: object) -> Any:
         traceback = original(excinfo)
         kept = traceback.filter(lambda entry: not hidden(str(entry.path)))
         return kept if kept else traceback
@@ -273,7 +273,7 @@ def entries(report: Any) -> Sequence[Any]:
     return found
 
 
-def raised_at(report: Any) -> tuple[str, int] | None:
+def raised_at(report: object) -> tuple[str, int] | None:
     """Return file and line of the last entry that a failed report's traceback shows (``ReprEntry.reprfileloc``)."""
     places = [getattr(entry, "reprfileloc", None) for entry in entries(report)[-1:]]
     return next(((each.path, each.lineno) for each in places if each is not None), None)
@@ -305,7 +305,7 @@ class Tail(Protocol):
     def replaces(self, title: str) -> bool:
         """Return whether it takes the place of the section `title`."""
 
-    def __call__(self, writer: Any) -> None:
+    def __call__(self, writer: object) -> None:
         """Write it to a terminal writer."""
 
 
@@ -493,7 +493,7 @@ def restore_item(item: Any, state: ItemState) -> None:
     item._report_sections.clear()
 
 
-def rename(item: Any, nodeid: str, location: tuple[str, int | None, str]) -> None:
+def rename(item: object, nodeid: str, location: tuple[str, int | None, str]) -> None:
     """Give `item` another node id, and the location that failures are titled by; its name stays.
 
     ``Node._id`` or ``_nodeid``, and the cached property ``Item.location``. When they go: nothing tells legs apart.
@@ -525,7 +525,7 @@ def forget_captured(config: pytest.Config) -> None:
 
 
 @contextlib.contextmanager
-def hypothesis_may_run_again(item: Any) -> Iterator[None]:
+def hypothesis_may_run_again(item: object) -> Iterator[None]:
     """Let Hypothesis accept that a method of a class is called with another instance than the first.
 
     It does so itself for parametrized tests, by the same attribute, ``_hypothesis_internal_use_settings``: see

@@ -48,20 +48,20 @@ def _watched_class(package: Package) -> Any:
         getattr(original, name).__code__ for name in ("get_start_method", "set_start_method", "get_context")
     )
 
-    def get_actual(self: Any) -> BaseContext | None:
+    def get_actual(self: object) -> BaseContext | None:
         caller, own = sys._getframe(1), self.__dict__
         if caller.f_code is asking and own.get(_LISTENER) is not None:
             own[_LISTENER].method_asked(caller.f_back)
         return own["_actual_context"]  # type: ignore[no-any-return]
 
-    def set_actual(self: Any, value: BaseContext | None) -> None:
+    def set_actual(self: object, value: BaseContext | None) -> None:
         caller, own = sys._getframe(1), self.__dict__
         own["_actual_context"] = value
         if caller.f_code is not lazy and caller.f_code is not asking and own.get(_LISTENER) is not None:
             through = caller.f_code is setting
             own[_LISTENER].method_set(method_of(value), caller.f_back if through else caller)
 
-    def get_context(self: Any, method: str | None = None) -> BaseContext:
+    def get_context(self: object, method: str | None = None) -> BaseContext:
         # What `original` does, without the property: nobody sets or asks for anything here.
         if method is not None:
             return original.get_context(self, method)  # type: ignore[no-any-return]
@@ -223,7 +223,7 @@ def class_by_default(cls: type[Any]) -> bool:
     return cls._start_method is None or getattr(cls, _TWIN, False)
 
 
-def pool_by_default(pool: Any) -> bool:
+def pool_by_default(pool: object) -> bool:
     """Return whether a Pool or executor starts its processes as the default context says."""
     context = pool_context(pool)
     return context is STDLIB.default_context or _TWIN in getattr(context, "__dict__", ())

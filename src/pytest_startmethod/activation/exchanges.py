@@ -86,7 +86,7 @@ class Span:
         self._done: list[_Exchange] = []
         self._then: list[tuple[str, Callable[[], None]]] = []
 
-    def put(self, owner: Any, name: str, wrap: Callable[[Any], Any]) -> None:
+    def put(self, owner: object, name: str, wrap: Callable[[Any], object]) -> None:
         """Replace ``owner.name`` by ``wrap(original)``.
 
         Where somebody has wrapped a wrapper that we made in the same way, that one still does its work.
@@ -141,7 +141,7 @@ def _key(wrap: Any) -> object:
     return wrap.__code__, *(_held(cell.cell_contents) for cell in wrap.__closure__ or ()), wrap.__defaults__
 
 
-def _held(value: Any) -> object:
+def _held(value: object) -> object:
     if type(value) in (MethodType, FunctionType):
         return _key(value)
     return value if type(value) in (str, Package) else id(value)

@@ -77,7 +77,7 @@ class PatchLog:
         self._loaded = None
         self._active.clear()
 
-    def _note(self, holder: Any, targets: Iterator[str], place: Place | None, by: str) -> None:
+    def _note(self, holder: object, targets: Iterator[str], place: Place | None, by: str) -> None:
         if os.getpid() != self._pid:
             return
         for target in targets:
@@ -88,10 +88,10 @@ class PatchLog:
             if len(active) < _MOST and patched not in active:
                 active.append(patched)
 
-    def _setting(self, original: Callable[..., Any], method: str) -> Callable[..., Any]:
+    def _setting(self, original: Callable[..., object], method: str) -> Callable[..., Any]:
         targets = _TARGETS[method]
 
-        def wrapper(monkeypatch: Any, /, *args: Any, **kwargs: Any) -> Any:
+        def wrapper(monkeypatch: object, /, *args: object, **kwargs: object) -> Any:
             __tracebackhide__ = True
             result = original(monkeypatch, *args, **kwargs)
             with suppress(Exception):
@@ -101,9 +101,9 @@ class PatchLog:
         return _like(wrapper, original)
 
     def _entering(
-        self, original: Callable[[Any], Any], targets: Callable[[Any], Iterator[str]], by: str
+        self, original: Callable[[Any], object], targets: Callable[[Any], Iterator[str]], by: str
     ) -> Callable[[Any], Any]:
-        def wrapper(patcher: Any) -> Any:
+        def wrapper(patcher: object) -> Any:
             __tracebackhide__ = True
             result = original(patcher)
             with suppress(Exception):
@@ -112,8 +112,8 @@ class PatchLog:
 
         return _like(wrapper, original)
 
-    def _undoing(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapper(holder: Any, *args: Any) -> Any:
+    def _undoing(self, original: Callable[..., object]) -> Callable[..., Any]:
+        def wrapper(holder: object, *args: object) -> Any:
             __tracebackhide__ = True
             self._active.pop(id(holder), None)
             return original(holder, *args)
@@ -121,7 +121,7 @@ class PatchLog:
         return _like(wrapper, original)
 
 
-def _like(wrapper: Callable[..., Any], original: Callable[..., Any]) -> Callable[..., Any]:
+def _like(wrapper: Callable[..., object], original: Callable[..., object]) -> Callable[..., Any]:
     wrapper.__name__, wrapper.__qualname__ = original.__name__, original.__qualname__
     wrapper.__doc__ = original.__doc__
     wrapper.__wrapped__ = original  # type: ignore[attr-defined]
@@ -137,7 +137,7 @@ def _set_names(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[str]:
     yield target if type(target) is str else f"{dotted(target)}.{rest[0]}"
 
 
-def _set_keys(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[str]:
+def _set_keys(args: tuple[object, ...], kwargs: dict[str, Any]) -> Iterator[str]:
     mapping, key = (*args, *(kwargs[key] for key in ("dic", "name") if key in kwargs))[:2]
     yield f"{dotted(mapping)}[{_key(key)}]"
 

@@ -53,7 +53,7 @@ class ForkServers:
     def watch(self, original: Callable[[Any], None]) -> Callable[[Any], None]:
         """Wrap ``ForkServer.ensure_running``: at a leg's first use, a stale server makes room for a new one."""
 
-        def ensure_running(server: Any) -> None:
+        def ensure_running(server: object) -> None:
             if os.getpid() != self._pid:
                 return original(server)
             if self._theirs is not None:
@@ -71,7 +71,7 @@ class ForkServers:
 
         return ensure_running
 
-    def _running(self, original: Callable[[Any], None], server: Any) -> None:
+    def _running(self, original: Callable[[Any], None], server: object) -> None:
         """Start the server if it is not running, and note the environment that a new one keeps."""
         before, environment = _which(self.package.server_state()), cpython.environment()
         original(server)
@@ -101,7 +101,7 @@ class ForkServers:
             RealTime.sleep(0.005)
 
 
-def _which(state: Mapping[str, Any]) -> object:
+def _which(state: Mapping[str, object]) -> object:
     """Return what tells a server from another one; billiard keeps no pid."""
     return mp.server_pid(state), mp.server_alive_fd(state)
 

@@ -20,8 +20,8 @@ from .explain import explain as explain_evidence
 
 def explain(
     target: object,
-    args: tuple[Any, ...] | list[Any] = (),
-    kwargs: Mapping[str, Any] | None = None,
+    args: tuple[object, ...] | list[Any] = (),
+    kwargs: Mapping[str, object] | None = None,
     *,
     method: str = "spawn",
     task: bool = False,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
 from ..child import copied
 from ..child.differences import differences, short
@@ -80,7 +79,7 @@ def differing(evidence: Evidence) -> list[Finding]:
     return found
 
 
-def _lacks(path: str, ours: Any, cls: str, method: str, place: Place | None) -> Finding:
+def _lacks(path: str, ours: object, cls: str, method: str, place: Place | None) -> Finding:
     holder, _, name = sent.path_of(path).rpartition(".")
     message = (
         f"`{holder}` arrives without its attribute `{name}` ({short(ours)} in the parent): {cls} is pickled by "

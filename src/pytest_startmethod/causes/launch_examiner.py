@@ -84,7 +84,7 @@ class LaunchExaminer:
             self._precheck(record, launch, process, package)
 
     def submitted(
-        self, task: Task, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], caller: FrameType
+        self, task: Task, function: object, args: tuple[object, ...], kwargs: dict[str, Any], caller: FrameType
     ) -> None:
         """Look at what a task reads (`model.examiner.Examiner`)."""
         if self.observe is not None and task.method in methods.ORDER:
@@ -94,8 +94,8 @@ class LaunchExaminer:
         self,
         record: LegRecord,
         task: Task,
-        function: Any,
-        args: tuple[Any, ...],
+        function: object,
+        args: tuple[object, ...],
         kwargs: dict[str, Any],
         caller: FrameType,
     ) -> None:
@@ -123,7 +123,7 @@ class LaunchExaminer:
         """Look at a process after it was pickled (`model.examiner.Examiner`)."""
         launch.changed = tuple(sent.changes(before))
 
-    def not_pickled(self, record: LegRecord, obj: Any, error: Exception, package: mp.Package) -> Failure | None:
+    def not_pickled(self, record: LegRecord, obj: object, error: Exception, package: mp.Package) -> Failure | None:
         """Return the failure of a start or send (`model.examiner.Examiner`)."""
         if getattr(self._local, "pickling", False):
             return None
@@ -194,7 +194,14 @@ class LaunchExaminer:
     # -- after a failure ---------------------------------------------------------------------------------------------
 
     def _diagnose(
-        self, record: LegRecord, failure: Failure, obj: Any, error: Exception | None, *, task: bool, package: mp.Package
+        self,
+        record: LegRecord,
+        failure: Failure,
+        obj: object,
+        error: Exception | None,
+        *,
+        task: bool,
+        package: mp.Package,
     ) -> None:
         """Find out why `obj` did not pickle: now if no code of the user's runs for it, else in a copy."""
         with self._pickling(package):
@@ -295,7 +302,7 @@ def _predict(reference: Callable[[], BaseProcess | None], package: str, loads: b
     return [each.as_dict() for each in found]
 
 
-def _as_dicts(function: Callable[..., tuple[Finding, ...]], *args: Any, **kwargs: Any) -> list[dict[str, Any]]:
+def _as_dicts(function: Callable[..., tuple[Finding, ...]], *args: object, **kwargs: object) -> list[dict[str, Any]]:
     return [each.as_dict() for each in function(*args, **kwargs)]
 
 
@@ -321,7 +328,7 @@ def _alike(record: LegRecord, launch: Launch) -> Iterator[Launch]:
             yield each
 
 
-def _sent_at(record: LegRecord, obj: Any) -> Place | None:
+def _sent_at(record: LegRecord, obj: object) -> Place | None:
     """Return the line that sends `obj`; of a task, which a thread of the pool sends, the line that submitted it."""
     call = dry_run.as_call(obj)
     if not isinstance(call, dry_run.Call):

@@ -399,7 +399,7 @@ def _mangled(cls: type, name: str) -> Any:
     return None
 
 
-def _look_up(module: Any, name: str) -> Any:
+def _look_up(module: object, name: str) -> Any:
     """Return what `name` leads to, through instance and class dictionaries only."""
     value = module
     for part in name.split("."):
@@ -488,7 +488,7 @@ def _loading_raised(what: Unloaded, frames: list[Frame], parent: Parent) -> Find
     )
 
 
-def _state_without_setter(cls: Any) -> bool:
+def _state_without_setter(cls: object) -> bool:
     """Return whether a class makes its state itself and leaves it to pickle to set."""
     if not issubclass(type(cls), type):
         return False

@@ -103,7 +103,7 @@ def where_defined(obj: object) -> str:
     return kinds.describe(obj) + where
 
 
-def other_file(obj: Any, module: str, name: str) -> str | None:
+def other_file(obj: object, module: str, name: str) -> str | None:
     """Return the file of the module that has `module`'s name now, if `obj` was defined in another file under it.
 
     Two ``conftest.py``, or two test files of one name in folders without ``__init__.py``.

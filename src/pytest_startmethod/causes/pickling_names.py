@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import types
-from typing import Any
 
 from ..model.finding import Finding
 from ..source import kinds, places
@@ -103,7 +102,7 @@ def hoist(
 
 def shadowed(
     subject: Subject,
-    obj: Any,
+    obj: object,
     name: str,
     module: str,
     definition: places.Definition | None,

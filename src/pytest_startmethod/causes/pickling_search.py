@@ -77,7 +77,7 @@ def by_value(leaves: Sequence[Leaf], mode: Mode, budget: int) -> Iterator[Leaf]:
                     todo.append((replace(below, chain=chain, root=leaf.root), depth + 1))
 
 
-def _taken_along(obj: Any) -> Iterator[tuple[Step, Any]]:
+def _taken_along(obj: object) -> Iterator[tuple[Step, Any]]:
     """Yield what a function or class that travels by value takes along, as far as it is its own."""
     function = places.users_function(obj)
     if isinstance(function, types.FunctionType):

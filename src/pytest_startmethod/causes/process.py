@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from ..child import process_state
 from ..child.differences import differences, short
@@ -53,7 +53,7 @@ def _weighed(found: _Found, context: Context) -> Ranked:
     return Ranked(finding, Weight(level == "note", not is_touched(where, context), False, True, True, depth))
 
 
-def _differs(subject: str, ours: Any, theirs: Any) -> tuple[str, Sequence[Fact]]:
+def _differs(subject: str, ours: object, theirs: object) -> tuple[str, Sequence[Fact]]:
     """Return the sentence and the facts that something is set differently."""
     mine, other = short(ours), short(theirs)
     verb = "are" if subject.startswith(("the handlers of", "the filters of")) else "is"

@@ -304,7 +304,7 @@ def _registers(each: Difference) -> bool:
     return each.ours != ["!"] and any(part[0] in ("f", "c", "M", "p") for part in parts)
 
 
-def _kinds(node: Any, depth: int = 4) -> set[str]:
+def _kinds(node: object, depth: int = 4) -> set[str]:
     if not isinstance(node, list) or not node or depth < 0:
         return set()
     own = {node[0]} if isinstance(node[0], str) and len(node) == 2 else set()

@@ -100,7 +100,7 @@ def _sentinels(look: Mapping[str, Any], modules: Iterable[str]) -> dict[int, str
     return found
 
 
-def _token(part: Any) -> str | None:
+def _token(part: object) -> str | None:
     """Return what a lock, a connection or a queue of multiprocessing leads to, the same in every process."""
     kind = type(part)
     tops = {cls.__module__.partition(".")[0] for cls in type.mro(kind)} if kind is not type else set()

@@ -12,7 +12,7 @@ Parts = Iterator[tuple[Any, Any, "str | None"]]
 """Both sides of each part, and the step to it; None for it: no part says more than the whole."""
 
 
-def differences(ours: Any, theirs: Any, path: str = "", limit: int = 20) -> list[tuple[str, Any, Any]]:
+def differences(ours: object, theirs: object, path: str = "", limit: int = 20) -> list[tuple[str, Any, Any]]:
     """Return where two descriptions differ: the path within the value, and both parts."""
     found: list[tuple[str, Any, Any]] = []
     for each in _differ(ours, theirs, path, 0):
@@ -88,7 +88,7 @@ _WITHIN: dict[str, Callable[[Any, Any], Parts]] = {
 }  # fmt: skip
 
 
-def short(node: Any, limit: int = SHOWN) -> str:
+def short(node: object, limit: int = SHOWN) -> str:
     """Return a description as a short text."""
     text = _short(node, 0)
     return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -64,7 +64,7 @@ def take_over() -> None:
 # -- events ----------------------------------------------------------------------------------------------------------
 
 
-def report(phase: str, error: BaseException | None, **more: Any) -> None:
+def report(phase: str, error: BaseException | None, **more: object) -> None:
     """Write an event of `phase` with what `error` is; never raises an Exception."""
     try:
         take_over()
@@ -253,17 +253,17 @@ def message(error: BaseException) -> str:
         return "<its __str__ raised>"
 
 
-def type_name(value: Any) -> str:
+def type_name(value: object) -> str:
     """Return the dotted name of an object's type, short for builtins."""
     cls = type(value)
     return f"{cls.__module__}.{cls.__qualname__}".removeprefix("builtins.")[:200]
 
 
-def _clip(value: Any) -> str | None:
+def _clip(value: object) -> str | None:
     return None if value is None else str(value)[:TEXT]
 
 
-def describe(function: Any) -> dict[str, Any] | None:
+def describe(function: object) -> dict[str, Any] | None:
     """Return name, file and line of a callable."""
     while type(function) is partial:
         function = function.func
@@ -300,7 +300,7 @@ def report_result(error: BaseException, value: Any) -> None:
         pass
 
 
-def _bad_part(value: Any) -> tuple[str, Any]:
+def _bad_part(value: object) -> tuple[str, Any]:
     """Return the deepest part of `value` that cannot be pickled, and its path: by pickling the parts alone."""
     dump, path = dumps(), ""
     end, budget = time.monotonic() + 0.5, 300

@@ -125,7 +125,7 @@ def _load(
 
 
 def _trace(
-    question: Mapping[str, Any], payload: bytes, exception: Callable[[BaseException], dict[str, Any]]
+    question: Mapping[str, object], payload: bytes, exception: Callable[[BaseException], dict[str, Any]]
 ) -> dict[str, Any]:
     tracing = _Tracing(io.BytesIO(payload), buffers=_prepare(question))
     tracing.exception = exception
@@ -252,7 +252,7 @@ def _holds_broken(value: Any, depth: int = 5) -> bool:
     return bool(depth) and type(state) is dict and any(_holds_broken(each, depth - 1) for each in state.values())
 
 
-def _names(obj: Any) -> tuple[str, str] | None:
+def _names(obj: object) -> tuple[str, str] | None:
     """Return module and qualified name of a class or function, or of an object's class."""
     if not isinstance(type(obj), type) or type(obj) is _Broken:
         return None

@@ -23,7 +23,7 @@ _kept: dict[str, float] = {}
 """Seconds that the import of each module took that is kept from question to question."""
 
 
-def answer(question: Mapping[str, Any], look: Mapping[str, Any], ambient: Mapping[str, Any]) -> dict[str, Any]:
+def answer(question: Mapping[str, object], look: Mapping[str, object], ambient: Mapping[str, object]) -> dict[str, Any]:
     """Return descriptions of what the question asks for; ``{"trouble": ...}`` if that fails.
 
     It runs in a fork, so nothing here outlives it.

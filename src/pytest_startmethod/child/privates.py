@@ -31,7 +31,7 @@ def _module(name: str) -> Any:
     return sys.modules[full]
 
 
-def stdlib_name(name: Any) -> Any:
+def stdlib_name(name: object) -> Any:
     """Return what multiprocessing calls a module of the package that this child belongs to."""
     package = facts.get("package", "multiprocessing")
     if package == "multiprocessing" or type(name) is not str or not name.startswith(f"{package}."):

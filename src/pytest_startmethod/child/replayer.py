@@ -103,7 +103,7 @@ def _take(carried: dict[str, Any], target: Any, name: str) -> None:
             _set_aliases(carried, old, new)
 
 
-def _set_aliases(carried: dict[str, Any], old: Any, new: Any) -> None:
+def _set_aliases(carried: dict[str, Any], old: object, new: object) -> None:
     """Exchange the old object in the modules that imported its name."""
     for module_name, alias in carried.get("aliases", ()):
         names = getattr(sys.modules.get(module_name), "__dict__", {})
@@ -155,15 +155,15 @@ def own_value(owner: Any, name: str, default: Any = None) -> Any:
     return default
 
 
-def _names(owner: Any) -> Any:
+def _names(owner: object) -> Any:
     return object.__getattribute__(owner, "__dict__")
 
 
-def _is_class(value: Any) -> bool:
+def _is_class(value: object) -> bool:
     return type in type.mro(type(value)) if type(value) is not type else True
 
 
-def read(owner: Any, name: str) -> Any:
+def read(owner: object, name: str) -> Any:
     """Return ``owner.name``, without running code of the owner where that is possible."""
     found = own_value(owner, name, _NONE)
     if found is _NONE or (_is_class(owner) and hasattr(type(found), "__get__")):
@@ -171,7 +171,7 @@ def read(owner: Any, name: str) -> Any:
     return found
 
 
-def set_value(owner: Any, name: str, value: Any) -> None:
+def set_value(owner: object, name: str, value: object) -> None:
     """Bind ``owner.name``, even if the class or instance refuses assignments."""
     try:
         setattr(owner, name, value)
@@ -184,7 +184,7 @@ def make_instance(cls: type) -> Any:
     return object.__new__(cls)
 
 
-def set_state(instance: Any, state: dict[str, Any]) -> None:
+def set_state(instance: object, state: dict[str, Any]) -> None:
     """Fill an instance that `make_instance` returned."""
     object.__getattribute__(instance, "__dict__").update(state)
 

@@ -140,7 +140,7 @@ def watch_bootstrap(
 ) -> Callable[..., int]:
     """Wrap ``BaseProcess._bootstrap``, through which every child goes once it has its process object."""
 
-    def _bootstrap(process: Any, *args: Any, **kwargs: Any) -> int:
+    def _bootstrap(process: object, *args: object, **kwargs: object) -> int:
         watched: Watched | Line | None = None
         try:
             errand = handover.errand
@@ -169,7 +169,7 @@ def watch_bootstrap(
     return _bootstrap
 
 
-def _begin(process: Any, own: dict[str, Any]) -> Watched | None:
+def _begin(process: object, own: dict[str, Any]) -> Watched | None:
     """Watch what this child is about to run."""
     if sys.excepthook is _excepthook:
         sys.excepthook = facts["excepthook"]  # from here on `_bootstrap` itself handles what is raised
@@ -178,7 +178,7 @@ def _begin(process: Any, own: dict[str, Any]) -> Watched | None:
     return watch_run(process, own)
 
 
-def _begin_forked(line: Line, process: Any, own: dict[str, Any]) -> Line:
+def _begin_forked(line: Line, process: object, own: dict[str, Any]) -> Line:
     """Take over, in a forked child, what its parent made for it.
 
     After a fork each object that is touched costs a fault, unless it lies beside another one: so the steps of
@@ -200,7 +200,7 @@ def _begin_forked(line: Line, process: Any, own: dict[str, Any]) -> Line:
     return line
 
 
-def _begin_late(process: Any, own: dict[str, Any], directory: str, package: str) -> Watched | None:
+def _begin_late(process: object, own: dict[str, Any], directory: str, package: str) -> Watched | None:
     """Watch a forked child for which nothing was made before."""
     handover.line = None  # it was for another one
     starter = own.get("_parent_pid", os.getppid())  # not getppid(): the parent may be gone by now
@@ -265,18 +265,18 @@ class Watched:
     """What it had as ``run`` of its own."""
     returned: bool
 
-    def __init__(self, process: Any, before: Any) -> None:
+    def __init__(self, process: object, before: object) -> None:
         self.process = process
         self.before = before
         self.returned = False
 
 
-def can_be_watched(process: Any) -> bool:
+def can_be_watched(process: object) -> bool:
     """Say whether ``process.run`` is a plain method."""
     return type(getattr(type(process), "run", None)) is FunctionType
 
 
-def watch_run(process: Any, own: dict[str, Any]) -> Watched | None:
+def watch_run(process: object, own: dict[str, Any]) -> Watched | None:
     """Note what ``process.run`` raises. The instance's attribute is gone before the user's code runs."""
     if not can_be_watched(process):
         return None
@@ -330,7 +330,7 @@ def _excepthook(cls: type[BaseException], error: BaseException, tb: TracebackTyp
 # -- workers of pools and executors ----------------------------------------------------------------------------------
 
 
-def is_worker(target: Any) -> bool:
+def is_worker(target: object) -> bool:
     """Say whether a process's target may be that of a pool's or an executor's worker."""
     return type(target) is FunctionType and target.__name__ in WORKER_NAMES
 
@@ -364,7 +364,7 @@ def _watch_worker(own: dict[str, Any]) -> None:
 def _watch_encoding_error(original: Callable[..., None]) -> Callable[..., None]:
     """Wrap ``MaybeEncodingError.__init__``, which a Pool's worker calls when a result does not pickle."""
 
-    def __init__(self: Any, exc: BaseException, value: Any) -> None:  # noqa: N807 - it replaces one
+    def __init__(self: object, exc: BaseException, value: object) -> None:  # noqa: N807 - it replaces one
         report_result(exc, value)
         original(self, exc, value)
 
@@ -374,7 +374,7 @@ def _watch_encoding_error(original: Callable[..., None]) -> Callable[..., None]:
 def _watch_exception(original: Callable[..., None]) -> Callable[..., None]:
     """Wrap ``_ExceptionWithTraceback.__init__``, which an executor's worker calls for every exception."""
 
-    def __init__(self: Any, exc: BaseException, tb: TracebackType | None) -> None:  # noqa: N807 - it replaces one
+    def __init__(self: object, exc: BaseException, tb: TracebackType | None) -> None:  # noqa: N807 - it replaces one
         for value in unsent(tb):
             report_result(exc, value)
         original(self, exc, tb)

@@ -46,7 +46,7 @@ _mro = type.__dict__["__mro__"].__get__
 _namespace_of_type = type.__dict__["__dict__"].__get__
 
 
-def module_of(module: Any) -> dict[str, Any]:
+def module_of(module: object) -> dict[str, Any]:
     """Return a module's namespace; an empty one if it is none."""
     return instance_namespace(module) if module is not None else {}
 
@@ -89,7 +89,7 @@ def class_attribute(cls: type, name: str, after: type | None = None) -> tuple[An
     return None, MISSING
 
 
-def class_name(cls: Any) -> tuple[str, str]:
+def class_name(cls: object) -> tuple[str, str]:
     """Return module and qualified name of a class."""
     module = _namespace_of_type(cls).get("__module__") if issubclass(type(cls), type) else None
     if type(module) is not str:
@@ -98,7 +98,7 @@ def class_name(cls: Any) -> tuple[str, str]:
     return (module if type(module) is str else ""), (name if type(name) is str else "")
 
 
-def public_name(cls: Any) -> tuple[str, str]:
+def public_name(cls: object) -> tuple[str, str]:
     """Return module and qualified name of a class, by way of the public module that has it where its own is private.
 
     ``pathlib._local.Path`` is written ``pathlib.Path``.
@@ -207,7 +207,7 @@ _OPAQUE_MODULES = frozenset({
 _MOCKS = ("unittest.mock", "mock.mock", "mock")
 
 
-def is_mock(value: Any) -> bool:
+def is_mock(value: object) -> bool:
     """Return whether a value is a mock object, by its type."""
     return any(
         cls.__module__ in _MOCKS and cls.__name__ in ("NonCallableMock", "CallableMixin", "Base", "_SentinelObject")
@@ -215,7 +215,7 @@ def is_mock(value: Any) -> bool:
     )
 
 
-def describe(value: Any, budget: int = BUDGET) -> list[Any]:
+def describe(value: object, budget: int = BUDGET) -> list[Any]:
     """Return the description of a value."""
     return _Describer(budget).node(value, 0)
 
@@ -250,7 +250,7 @@ class _Describer:
         except Exception:
             return ["?", _type(kind)]
 
-    def composed(self, value: Any, kind: type, depth: int) -> list[Any]:
+    def composed(self, value: object, kind: type, depth: int) -> list[Any]:
         builtin = _BUILTIN.get(kind)
         if builtin is not None:
             return builtin(self, value, kind, depth)
@@ -292,11 +292,11 @@ class _Describer:
             return self.sequence(value, kind, depth)
         return None
 
-    def held(self, value: Any, kind: type, depth: int) -> list[Any] | None:
+    def held(self, value: object, kind: type, depth: int) -> list[Any] | None:
         held = _held(value, *class_name(kind))
         return None if held is MISSING else ["(", _type(kind), self.parts(held, depth)]
 
-    def opaque(self, value: Any, kind: type, depth: int) -> list[Any] | None:
+    def opaque(self, value: object, kind: type, depth: int) -> list[Any] | None:
         """Return the description of what has no content that could be compared, or only that of this thread."""
         module, name = class_name(kind)
         if name == "ContextVar" and module in ("_contextvars", "contextvars", "builtins"):

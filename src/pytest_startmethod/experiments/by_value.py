@@ -53,7 +53,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     classes_by_value: ClassVar[bool] = True
     """Whether classes with an importable name go by value, too."""
 
-    def reducer_override(self, obj: Any) -> Any:
+    def reducer_override(self, obj: object) -> Any:
         """Reduce functions, classes and mocks; leave the rest to the dispatch table."""
         kind = type(obj)
         if kind is not type and type not in type.mro(kind):
@@ -158,15 +158,15 @@ class SendingByValue:
 
         return dump
 
-    def _dumps(self, original: Callable[..., Any]) -> staticmethod[..., Any]:
-        def dumps(obj: Any, protocol: int | None = None) -> Any:
+    def _dumps(self, original: Callable[..., object]) -> staticmethod[..., Any]:
+        def dumps(obj: object, protocol: int | None = None) -> Any:
             __tracebackhide__ = True
             data = self._pickled(obj, protocol)
             return original(obj, protocol) if data is None else data
 
         return staticmethod(dumps)
 
-    def _pickled(self, obj: Any, protocol: int | None) -> memoryview | None:
+    def _pickled(self, obj: object, protocol: int | None) -> memoryview | None:
         """Return `obj` pickled, or None if it cannot be."""
         for modules in self._tried:
             with suppress(Exception), taken_by_value(modules), mp.descriptors_of_start():
@@ -175,7 +175,7 @@ class SendingByValue:
         return None
 
 
-def _dumped(obj: Any, protocol: int | None) -> memoryview:
+def _dumped(obj: object, protocol: int | None) -> memoryview:
     buffer = io.BytesIO()
     Pickler(buffer, protocol).dump(obj)
     return buffer.getbuffer()
@@ -188,7 +188,7 @@ def send_results_by_value() -> None:
     """
     original = mp.STDLIB.pickler_class.dumps
 
-    def dumps(obj: Any, protocol: int | None = None) -> Any:
+    def dumps(obj: object, protocol: int | None = None) -> Any:
         try:
             return original(obj, protocol)
         except Exception:

@@ -192,7 +192,7 @@ _BOUND = (int, str, bytes, bool, float, tuple, types.NoneType, frozenset, types.
           types.BuiltinFunctionType, types.ModuleType)  # fmt: skip
 
 
-def _aliases(value: Any, module: str, name: str) -> list[tuple[str, str]]:
+def _aliases(value: object, module: str, name: str) -> list[tuple[str, str]]:
     """Return where else modules hold `value`: who imported by name what was changed in place.
 
     What cannot be changed in place, and what stands in for something else, was bound to each name by itself.
@@ -212,7 +212,7 @@ def _aliases(value: Any, module: str, name: str) -> list[tuple[str, str]]:
     return found[:50]
 
 
-def dumped(value: Any) -> bytes:
+def dumped(value: object) -> bytes:
     """Return `value` pickled for a child; functions of the user's go by value, classes by name where they have one.
 
     Raises what pickling raises, and NotSentError for what is too large.
@@ -234,7 +234,7 @@ def dumped(value: Any) -> bytes:
     raise error
 
 
-def _made_at_run_time(module: Any) -> bool:
+def _made_at_run_time(module: object) -> bool:
     return type(module) is types.ModuleType and module.__spec__ is None and module.__name__ != "__main__"
 
 

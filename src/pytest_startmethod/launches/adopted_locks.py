@@ -23,21 +23,21 @@ _MADE_BY_NAME = "_pytest_startmethod_pinned"
 def watch_creation(original: Callable[..., None], package: mp.Package) -> Callable[..., None]:
     """Wrap ``SemLock.__init__``: note whether the user asked a context for the lock by its name."""
 
-    def __init__(lock: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807 - it replaces one
+    def __init__(lock: object, *args: object, **kwargs: object) -> None:  # noqa: N807 - it replaces one
         original(lock, *args, **kwargs)
         lock.__dict__[_MADE_BY_NAME] = not package.made_by_default_context(sys._getframe(1))
 
     return __init__
 
 
-def adopt(original: Callable[[Any], Any], native: str, package: mp.Package) -> Callable[[Any], Any]:
+def adopt(original: Callable[[Any], object], native: str, package: mp.Package) -> Callable[[Any], Any]:
     """Wrap ``SemLock.__getstate__``: a lock of the default context becomes one that a child can have.
 
     `native` is the interpreter's own default: a lock from before the first leg is one of the default context's if it
     is a fork lock and fork is the default.
     """
 
-    def __getstate__(lock: Any) -> Any:  # noqa: N807 - it replaces one
+    def __getstate__(lock: object) -> Any:  # noqa: N807 - it replaces one
         with suppress(Exception):  # CPython's own error says what is wrong
             pinned = lock.__dict__.get(_MADE_BY_NAME, native != "fork")
             # while a leg runs, its method is the default

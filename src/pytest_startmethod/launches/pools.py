@@ -33,18 +33,18 @@ class Pools:
         self._lock = threading.RLock()  # a job that is failed has its result noted
         """The pools' own threads and the user's come here at the same time."""
 
-    def of(self, queue: Any) -> WatchedPool:
+    def of(self, queue: object) -> WatchedPool:
         """Return what is known of the pool whose workers read `queue`."""
         with self._lock:
             return self._watched.setdefault(queue, WatchedPool())
 
-    def submitted(self, pool: Any) -> None:
+    def submitted(self, pool: object) -> None:
         """Note the pool behind a queue, which is given a task."""
         watched = self.of(mp.pool_queue(pool))
         if watched.pool() is None:
             watched.pool = weakref.ref(pool)
 
-    def result(self, job: Any, outcome: tuple[bool, Any]) -> None:
+    def result(self, job: object, outcome: tuple[bool, object]) -> None:
         """Note that a result arrived: workers do run tasks."""
         if isinstance(outcome[1], WorkersDiedError):
             return

@@ -29,11 +29,11 @@ class FailedWaits:
             if hasattr(os, name):
                 span.put(os, name, functools.partial(self.watch, name))
 
-    def watch(self, name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    def watch(self, name: str, original: Callable[..., object]) -> Callable[..., Any]:
         """Return what stands for a function of `os`."""
 
         @functools.wraps(original)
-        def wait(*args: Any, **kwargs: Any) -> Any:
+        def wait(*args: object, **kwargs: object) -> Any:
             __tracebackhide__ = True
             try:
                 return original(*args, **kwargs)
@@ -43,7 +43,7 @@ class FailedWaits:
 
         return wait
 
-    def _note(self, name: str, args: tuple[Any, ...]) -> None:
+    def _note(self, name: str, args: tuple[object, ...]) -> None:
         pid = args[_WAITS[name]] if len(args) > _WAITS[name] else 0
         if type(pid) is int and pid > 0 and len(self.calls) < _MOST:
             self.calls.append(NotAChild(name, pid, calling_place(sys._getframe(2))))

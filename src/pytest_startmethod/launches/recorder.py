@@ -179,7 +179,7 @@ class Recorder:
         self.of_fixtures += of_legs
         self.by_fixture.clear()
 
-    def _guarded(self, function: Callable[..., _T], *args: Any) -> _T | None:
+    def _guarded(self, function: Callable[..., _T], *args: object) -> _T | None:
         """Call a function of ours inside the user's code: its failure is noted and goes no further."""
         try:
             return function(*args)
@@ -298,8 +298,8 @@ class Recorder:
         self,
         record: LegRecord,
         task: Task,
-        function: Any,
-        args: tuple[Any, ...],
+        function: object,
+        args: tuple[object, ...],
         kwargs: dict[str, Any],
         caller: FrameType,
     ) -> None:
@@ -307,8 +307,8 @@ class Recorder:
             self._guarded(self.examiner.submitted, task, function, args, kwargs, caller)
         record.tasks.append(task)
 
-    def _wrap_result(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        def _set(job: Any, i: int, outcome: tuple[bool, Any]) -> None:
+    def _wrap_result(self, original: Callable[..., object]) -> Callable[..., Any]:
+        def _set(job: object, i: int, outcome: tuple[bool, object]) -> None:
             if self._listening() is not None:
                 self._guarded(self.pools.result, job, outcome)
             original(job, i, outcome)
@@ -345,8 +345,8 @@ class Recorder:
         if before and self.examiner is not None:
             self._guarded(self.examiner.sent, launch, before)
 
-    def _wrap_dump(self, original: Callable[[Any, Any], Any], package: mp.Package) -> Callable[[Any, Any], Any]:
-        def dump(pickler: Any, obj: Any) -> Any:
+    def _wrap_dump(self, original: Callable[[Any, Any], object], package: mp.Package) -> Callable[[Any, Any], Any]:
+        def dump(pickler: object, obj: object) -> Any:
             __tracebackhide__ = True
             try:
                 return original(pickler, obj)
@@ -358,7 +358,7 @@ class Recorder:
 
         return dump
 
-    def _not_pickled(self, record: LegRecord, obj: Any, error: Exception, package: mp.Package) -> Failure | None:
+    def _not_pickled(self, record: LegRecord, obj: object, error: Exception, package: mp.Package) -> Failure | None:
         if failure_of(error) is not None:
             return None
         failure: Failure | None = Failure(one_line(error))
@@ -371,9 +371,9 @@ class Recorder:
     # -- tasks -------------------------------------------------------------------------------------------------------
 
     def _wrap_submit(
-        self, original: Callable[..., Any], name: str, method_of: Callable[[Any], str | None]
+        self, original: Callable[..., object], name: str, method_of: Callable[[Any], str | None]
     ) -> Callable[..., Any]:
-        def submit(pool: Any, /, *args: Any, **kwargs: Any) -> Any:
+        def submit(pool: object, /, *args: object, **kwargs: object) -> Any:
             __tracebackhide__ = True
             record = self._opened()
             if record is not None:
@@ -388,10 +388,10 @@ class Recorder:
     def _submitted(
         self,
         record: LegRecord,
-        pool: Any,
+        pool: object,
         name: str,
         method_of: Callable[[Any], str | None],
-        args: tuple[Any, ...],
+        args: tuple[object, ...],
         kwargs: dict[str, Any],
     ) -> None:
         function = args[0] if args else kwargs.get("func", kwargs.get("fn"))

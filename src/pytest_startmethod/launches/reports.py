@@ -40,7 +40,7 @@ class _InParent:
 
     __slots__ = ("_function", "_original", "_pid")
 
-    def __init__(self, function: Callable[..., Any], original: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., object], original: Callable[..., object]) -> None:
         self._function = function
         self._original = original
         self._pid = os.getpid()
@@ -115,10 +115,10 @@ class ReportDirectory:
         """Wrap ``popen_fork.Popen._launch``: forked children report here."""
         return lines.watch_launch(original, self._lines, package)
 
-    def watch_loads(self, original: Callable[..., Any]) -> _InParent:
+    def watch_loads(self, original: Callable[..., object]) -> _InParent:
         """Wrap ``ForkingPickler.loads``, through which the parent receives: what it cannot load is noted."""
 
-        def loads(*args: Any, **kwargs: Any) -> Any:
+        def loads(*args: object, **kwargs: object) -> Any:
             __tracebackhide__ = True
             try:
                 return original(*args, **kwargs)
@@ -394,7 +394,7 @@ def raised_from(values: Mapping[str, Any]) -> Raised:
     )
 
 
-def work_from(values: Mapping[str, Any] | None) -> Work | None:
+def work_from(values: Mapping[str, object] | None) -> Work | None:
     """Return the function that `child` made `values` of."""
     if values is None:
         return None

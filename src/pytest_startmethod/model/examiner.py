@@ -20,7 +20,7 @@ class Examiner(Protocol):
         """Look at a process of `package` that `caller` is about to start, and complete `launch`."""
 
     def submitted(
-        self, task: Task, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], caller: FrameType
+        self, task: Task, function: object, args: tuple[object, ...], kwargs: dict[str, Any], caller: FrameType
     ) -> None:
         """Look at a task, or an initializer, that a pool or executor was given, and complete `task`."""
 
@@ -28,8 +28,8 @@ class Examiner(Protocol):
         self,
         record: LegRecord,
         task: Task,
-        function: Any,
-        args: tuple[Any, ...],
+        function: object,
+        args: tuple[object, ...],
         kwargs: dict[str, Any],
         caller: FrameType,
     ) -> None:
@@ -41,7 +41,7 @@ class Examiner(Protocol):
     def sent(self, launch: Launch, before: object) -> None:
         """Look at a process that multiprocessing has pickled."""
 
-    def not_pickled(self, record: LegRecord, obj: Any, error: Exception, package: Package) -> Failure | None:
+    def not_pickled(self, record: LegRecord, obj: object, error: Exception, package: Package) -> Failure | None:
         """Return the failure of a start or send; None where this thread pickles for the examiner itself.
 
         A failure like one that the leg has met before is that one again.

@@ -51,7 +51,7 @@ class Number:
     index: int
 
 
-def key_text(key: Any, index: int) -> str:
+def key_text(key: object, index: int) -> str:
     """Return a dictionary's key as it is written in a path."""
     if type(key) in _KEYS:
         text = repr(key)

@@ -53,7 +53,7 @@ def _threads() -> int:
         return threading.active_count()
 
 
-def in_copy(work: Callable[[], Any], path: str, seconds: float) -> None:
+def in_copy(work: Callable[[], object], path: str, seconds: float) -> None:
     """Run `work` in a copy for at most `seconds`, and write what it returns to `path` as JSON, whole or not at all.
 
     Returns at once. What `work` raises becomes an answer of null. Raises OSError if there is no process to be had.
@@ -89,7 +89,7 @@ def _unheard_exit() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _run(work: Callable[[], Any], path: str, seconds: float) -> None:
+def _run(work: Callable[[], object], path: str, seconds: float) -> None:
     os.setsid()
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM])

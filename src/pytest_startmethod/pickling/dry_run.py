@@ -152,7 +152,7 @@ class _SmallSink(Sink):
 
     __slots__ = ()
 
-    def write(self, data: Any) -> int:
+    def write(self, data: object) -> int:
         if self.size > _MOST_BYTES:
             raise UserCodeError
         return super().write(data)
@@ -262,7 +262,7 @@ FORK_LOCK = (
 )
 
 
-def _lock(obj: Any) -> Any:
+def _lock(obj: object) -> Any:
     """Refuse what 3.10 lets through: the child would crash on it. Elsewhere a lock is a few numbers and a name."""
     if cpython.spawning_popen() is None:
         return obj.__reduce_ex__(PROTOCOL)  # which refuses: it is not being inherited
@@ -271,7 +271,7 @@ def _lock(obj: Any) -> Any:
     return object, ()
 
 
-def _allowed_lock(obj: Any) -> Any:
+def _allowed_lock(obj: object) -> Any:
     return obj.__reduce_ex__(PROTOCOL) if cpython.spawning_popen() is None else (object, ())
 
 

@@ -111,19 +111,19 @@ class _Machine:
     def _indexed(self, items: list[_Node], start: int = 0) -> list[tuple[str, _Node]]:
         return [(f"[{index}]", item) for index, item in enumerate(items, start)]
 
-    def _mark(self, _number: int, _arg: Any) -> None:
+    def _mark(self, _number: int, _arg: object) -> None:
         self.marks.append(len(self.stack))
 
-    def _pop(self, _number: int, _arg: Any) -> None:
+    def _pop(self, _number: int, _arg: object) -> None:
         self.stack.pop()
 
-    def _pop_mark(self, _number: int, _arg: Any) -> None:
+    def _pop_mark(self, _number: int, _arg: object) -> None:
         self._items()
 
-    def _dup(self, _number: int, _arg: Any) -> None:
+    def _dup(self, _number: int, _arg: object) -> None:
         self.stack.append(self.stack[-1])
 
-    def _memoize(self, _number: int, _arg: Any) -> None:
+    def _memoize(self, _number: int, _arg: object) -> None:
         self.memo[len(self.memo)] = self.stack[-1]
 
     def _put(self, _number: int, arg: Any) -> None:
@@ -136,52 +136,52 @@ class _Machine:
 
     _binget = _long_binget = _get
 
-    def _none(self, _number: int, _arg: Any) -> None:
+    def _none(self, _number: int, _arg: object) -> None:
         self.stack.append(_Node(None, "constant"))
 
-    def _newtrue(self, _number: int, _arg: Any) -> None:
+    def _newtrue(self, _number: int, _arg: object) -> None:
         self.stack.append(_Node(True))
 
-    def _newfalse(self, _number: int, _arg: Any) -> None:
+    def _newfalse(self, _number: int, _arg: object) -> None:
         self.stack.append(_Node(False))
 
-    def _empty_list(self, number: int, _arg: Any) -> None:
+    def _empty_list(self, number: int, _arg: object) -> None:
         self._push(number, "list")
 
-    def _empty_dict(self, number: int, _arg: Any) -> None:
+    def _empty_dict(self, number: int, _arg: object) -> None:
         self._push(number, "dict")
 
-    def _empty_set(self, number: int, _arg: Any) -> None:
+    def _empty_set(self, number: int, _arg: object) -> None:
         self._push(number, "set")
 
-    def _empty_tuple(self, number: int, _arg: Any) -> None:
+    def _empty_tuple(self, number: int, _arg: object) -> None:
         self._push(number, "tuple")
 
-    def _tuple(self, number: int, _arg: Any) -> None:
+    def _tuple(self, number: int, _arg: object) -> None:
         self._push(number, "tuple", self._indexed(self._items()))
 
-    def _list(self, number: int, _arg: Any) -> None:
+    def _list(self, number: int, _arg: object) -> None:
         self._push(number, "list", self._indexed(self._items()))
 
-    def _dict(self, number: int, _arg: Any) -> None:
+    def _dict(self, number: int, _arg: object) -> None:
         items = self._items()
         self._push(number, "dict")
         self._set(number, items)
 
-    def _frozenset(self, number: int, _arg: Any) -> None:
+    def _frozenset(self, number: int, _arg: object) -> None:
         self._push(number, "set", [("{element}", item) for item in self._items()])
 
     def _some(self, number: int, count: int) -> None:
         items, self.stack[-count:] = self.stack[-count:], []
         self._push(number, "tuple", self._indexed(items))
 
-    def _tuple1(self, number: int, _arg: Any) -> None:
+    def _tuple1(self, number: int, _arg: object) -> None:
         self._some(number, 1)
 
-    def _tuple2(self, number: int, _arg: Any) -> None:
+    def _tuple2(self, number: int, _arg: object) -> None:
         self._some(number, 2)
 
-    def _tuple3(self, number: int, _arg: Any) -> None:
+    def _tuple3(self, number: int, _arg: object) -> None:
         self._some(number, 3)
 
     def _extend(self, number: int, items: list[_Node]) -> None:
@@ -190,14 +190,14 @@ class _Machine:
         holder.length += len(items)
         holder.numbers.append(number)
 
-    def _append(self, number: int, _arg: Any) -> None:
+    def _append(self, number: int, _arg: object) -> None:
         item = self.stack.pop()
         self._extend(number, [item])
 
-    def _appends(self, number: int, _arg: Any) -> None:
+    def _appends(self, number: int, _arg: object) -> None:
         self._extend(number, self._items())
 
-    def _additems(self, number: int, _arg: Any) -> None:
+    def _additems(self, number: int, _arg: object) -> None:
         items = self._items()
         self.stack[-1].parts += [("{element}", item) for item in items]
         self.stack[-1].numbers.append(number)
@@ -213,17 +213,17 @@ class _Machine:
             holder.length += 1
         holder.numbers.append(number)
 
-    def _setitem(self, number: int, _arg: Any) -> None:
+    def _setitem(self, number: int, _arg: object) -> None:
         items, self.stack[-2:] = self.stack[-2:], []
         self._set(number, items)
 
-    def _setitems(self, number: int, _arg: Any) -> None:
+    def _setitems(self, number: int, _arg: object) -> None:
         self._set(number, self._items())
 
-    def _global(self, number: int, arg: Any) -> None:
+    def _global(self, number: int, arg: object) -> None:
         self.stack.append(_Node(tuple(str(arg).split(" ", 1)), "global", [number]))
 
-    def _stack_global(self, number: int, _arg: Any) -> None:
+    def _stack_global(self, number: int, _arg: object) -> None:
         module, name = (node.value for node in self.stack[-2:])
         self.stack[-2:] = [_Node((module, name), "global", [number])]
 
@@ -246,18 +246,18 @@ class _Machine:
             parts += [(f"{{argument {step[1:-1]}}}", part) for step, part in kwargs.parts]
         self.stack.append(_Node(None, "object", [number], parts, 0, function))
 
-    def _reduce(self, number: int, _arg: Any) -> None:
+    def _reduce(self, number: int, _arg: object) -> None:
         args, function = self.stack.pop(), self.stack.pop()
         self._call(number, function, args)
 
-    def _newobj(self, number: int, _arg: Any) -> None:
+    def _newobj(self, number: int, _arg: object) -> None:
         self._reduce(number, _arg)
 
-    def _newobj_ex(self, number: int, _arg: Any) -> None:
+    def _newobj_ex(self, number: int, _arg: object) -> None:
         kwargs, args, cls = self.stack.pop(), self.stack.pop(), self.stack.pop()
         self._call(number, cls, args, kwargs)
 
-    def _build(self, number: int, _arg: Any) -> None:
+    def _build(self, number: int, _arg: object) -> None:
         state, obj = self.stack.pop(), self.stack[-1]
         obj.numbers.append(number)
         if state.kind == "dict":
@@ -275,7 +275,7 @@ _PARTIALS = {("functools", "partial"), ("multiprocessing.reduction", "_rebuild_p
 """What a partial is made again with: by pickle, and by ForkingPickler (3.10 to 3.15)."""
 
 
-def _steps_of(name: Any, count: int) -> list[str]:
+def _steps_of(name: object, count: int) -> list[str]:
     """Return the steps to the arguments that a class is called with, where they are known to be parts of the object."""
     module, qualname = name if type(name) is tuple else ("", "")
     cls: Any = values.resolve(sys.modules.get(module), str(qualname).split(".")) if module else None

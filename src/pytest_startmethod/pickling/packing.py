@@ -100,6 +100,6 @@ def _dispatch_table(allow: bool) -> dict[type, Callable[[Any], Any]]:
     return table
 
 
-def _in_form(inert: Callable[[Any], Any], form: Callable[[Any], Any], obj: Any) -> Any:
+def _in_form(inert: Callable[[Any], object], form: Callable[[Any], object], obj: object) -> Any:
     inert(obj)  # which refuses what multiprocessing refuses
     return form(obj)

@@ -18,19 +18,19 @@ _PICKLING: Final = ("__getstate__", "__reduce__", "__reduce_ex__", "__getnewargs
 _PARTS: Final = ("target", "args", "kwargs")
 
 
-def parts(process: Any) -> Iterator[tuple[Any, str]]:
+def parts(process: object) -> Iterator[tuple[Any, str]]:
     """Yield what a process takes along, each object with its path: ``args[0].lock``."""
     for obj, path in copied.parts(_parts(process), values.instance_namespace):
         yield obj, path_of(path)
 
 
-def _parts(process: Any) -> dict[str, Any]:
+def _parts(process: object) -> dict[str, Any]:
     """Return target, arguments and keyword arguments of a process object, by these names."""
     own = values.instance_namespace(process)
     return {name: own.get(f"_{name}") for name in _PARTS}
 
 
-def account(process: Any) -> dict[str, Any]:
+def account(process: object) -> dict[str, Any]:
     """Return an account of what a process takes along, to be compared with one of the copy (`copied.lost`)."""
     taken, look = _parts(process), vars(values)
     every = list(copied.parts(taken, values.instance_namespace))
@@ -39,7 +39,7 @@ def account(process: Any) -> dict[str, Any]:
     return {**copied.account(taken, look, modules), "modules": modules, "methods": methods}
 
 
-def _method(obj: Any) -> tuple[str, str, Place | None] | None:
+def _method(obj: object) -> tuple[str, str, Place | None] | None:
     """Return class, pickling method and its place for an object that is not pickled by object's own method."""
     cls = type(obj)
     for name in _PICKLING:
@@ -60,7 +60,7 @@ class _Before:
     held: dict[str, tuple[Any, list[Any]]]
 
 
-def before(process: Any) -> list[_Before]:
+def before(process: object) -> list[_Before]:
     """Return what each object with a pickling method of the user's holds, to be given to `changes`."""
     found = []
     for obj, path in parts(process):
@@ -119,7 +119,7 @@ def _changed(each: _Before, name: str, ours: str, after: str | None) -> Changed:
     )
 
 
-def _place(function: Any) -> Place | None:
+def _place(function: object) -> Place | None:
     """Return the first line of a function, whose source is not read while a process starts."""
     code = getattr(function, "__code__", None)
     return None if code is None else Place(os.path.abspath(code.co_filename), code.co_firstlineno, code.co_name)

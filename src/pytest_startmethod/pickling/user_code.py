@@ -33,7 +33,7 @@ _ACTING: Final = frozenset({"logging", "itertools"})
 _CONTAINERS: Final = {"items": dict, "__iter__": list}
 
 
-def runs_user_code(obj: object, table: Mapping[type, Callable[[Any], Any]]) -> bool:
+def runs_user_code(obj: object, table: Mapping[type, Callable[[Any], object]]) -> bool:
     """Return whether pickling `obj` itself, without what it holds, may call code outside the standard library.
 
     `table` is the pickler's dispatch table; its entries are trusted if their function is the standard library's or
@@ -70,7 +70,7 @@ def hook_of(cls: type) -> tuple[str, Any] | None:
     return None
 
 
-def _trusted(value: Any) -> bool:
+def _trusted(value: object) -> bool:
     """Return whether calling `value` runs the standard library's or this package's code only."""
     if type(value) is types.FunctionType:
         return owner(value.__code__.co_filename) in ("stdlib", "ours")
@@ -80,7 +80,7 @@ def _trusted(value: Any) -> bool:
     return value is object or (isinstance(value, type) and _is_stdlib(value))
 
 
-def _is_plain(value: Any) -> bool:
+def _is_plain(value: object) -> bool:
     return type(value) is types.GetSetDescriptorType  # the instance dictionary that a class statement gives
 
 

@@ -53,7 +53,7 @@ class Session:
 def build(
     results: Iterable[LegResult],
     session: Session,
-    fixed: Iterable[Mapping[str, Any]] = (),
+    fixed: Iterable[Mapping[str, object]] = (),
     failures: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Return the report of `results`, whatever their order.
@@ -85,7 +85,7 @@ def build(
     }
 
 
-def not_exercised(legs: Iterable[LegResult], fixed: Iterable[Mapping[str, Any]], root: str) -> list[dict[str, Any]]:
+def not_exercised(legs: Iterable[LegResult], fixed: Iterable[Mapping[str, object]], root: str) -> list[dict[str, Any]]:
     """Return the tests that started processes which no start method of a leg reaches, each with what and where."""
     found = {}
     for test, each in [*((leg.test, each) for leg in legs for each in leg.foreign), *((e["test"], e) for e in fixed)]:
@@ -98,7 +98,7 @@ def not_exercised(legs: Iterable[LegResult], fixed: Iterable[Mapping[str, Any]],
 # -- what other reports ask of a group -------------------------------------------------------------------------------
 
 
-def level(entry: Mapping[str, Any]) -> str:
+def level(entry: Mapping[str, object]) -> str:
     """Return how serious an entry of ``groups`` or ``unexplained`` is: ``error``, ``warning`` or ``notice``."""
     if entry.get("level") == "note" or entry.get("vacuous"):
         return "notice"

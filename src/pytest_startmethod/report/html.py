@@ -88,7 +88,7 @@ def view(model: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _blank(each: Mapping[str, Any]) -> dict[str, Any]:
+def _blank(each: Mapping[str, object]) -> dict[str, Any]:
     """Return an entry of ``unexplained`` with the keys of a group."""
     keys = ("file", "line", "url", "confirmed", "part_of")
     texts = {"code": "", "name": "no cause found", "level": "cause", "path": "", "fix": ""}

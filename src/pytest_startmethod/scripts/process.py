@@ -103,7 +103,7 @@ def _module_code(name: str, namespace: dict[str, Any]) -> Any:
     return code
 
 
-def _without_us(hook: Callable[..., Any]) -> Callable[..., Any]:
+def _without_us(hook: Callable[..., object]) -> Callable[..., Any]:
     """Wrap the excepthook in force so that our frames are not printed."""
 
     def excepthook(cls: type[BaseException], error: BaseException, tb: TracebackType | None) -> None:

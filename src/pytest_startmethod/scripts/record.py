@@ -241,7 +241,7 @@ def _server_prefix(directory: str) -> str:
 def _watch_server(original: Callable[..., int], prefix: str) -> Callable[..., int]:
     """Wrap ``util.spawnv_passfds``: the forkserver runs `prefix` first."""
 
-    def spawnv_passfds(path: Any, args: Any, passfds: Any) -> int:
+    def spawnv_passfds(path: object, args: object, passfds: object) -> int:
         return original(path, cpython.with_server_prefix(args, prefix), passfds)
 
     return spawnv_passfds

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import pytest
 
@@ -29,7 +28,7 @@ def known(config: pytest.Config) -> dict[str, Backend]:
     return found
 
 
-def _checked(backends: Any) -> Iterable[Backend]:
+def _checked(backends: object) -> Iterable[Backend]:
     backends = [backends] if isinstance(backends, Backend) else backends
     if not isinstance(backends, (list, tuple)) or not all(isinstance(each, Backend) for each in backends):
         raise BackendError(

@@ -197,7 +197,7 @@ def expand_report(collector: pytest.Collector, report: pytest.CollectReport) -> 
         report.outcome, report.longrepr, report.result = "failed", str(error), []
 
 
-def _expand_testcase(collector: pytest.Collector, collected: Sequence[Any]) -> list[Any]:
+def _expand_testcase(collector: pytest.Collector, collected: Sequence[object]) -> list[Any]:
     """Return what a ``unittest.TestCase`` class collects: its unmarked tests as they are, and legs of the others.
 
     The legs of one method have a class collector of their own, so that everything of class scope,

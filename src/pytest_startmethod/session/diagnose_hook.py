@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..model import codes
 from ..model.failed_leg import FailedLeg
@@ -48,7 +48,7 @@ def ask(item: pytest.Item, failure: FailedLeg) -> tuple[tuple[Finding, ...], lis
     return tuple(found), troubles
 
 
-def _checked(returned: Any) -> Iterator[Finding]:
+def _checked(returned: object) -> Iterator[Finding]:
     returned = () if returned is None else (returned,) if isinstance(returned, Finding) else returned
     if not isinstance(returned, Sequence) or isinstance(returned, str):
         raise TypeError(f"it returns a list of Finding, not an object of type {type(returned).__name__}")
@@ -70,7 +70,7 @@ def _checked(returned: Any) -> Iterator[Finding]:
         )
 
 
-def _trouble(function: Any, error: BaseException) -> str:
+def _trouble(function: object, error: BaseException) -> str:
     code = getattr(function, "__code__", None)
     steps = traceback.extract_tb(error.__traceback__)
     inside = [step for step in steps if code is not None and step.filename == code.co_filename]

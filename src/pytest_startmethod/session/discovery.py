@@ -524,7 +524,7 @@ class _Controller:
             self.session.testscollected += 1
 
     @pytest.hookimpl(optionalhook=True)
-    def pytest_testnodedown(self, node: Any) -> None:
+    def pytest_testnodedown(self, node: object) -> None:
         """Take what a worker knows of its files."""
         self.told.whole.update(getattr(node, "workeroutput", {}).get(_OUTPUT, {}))
 

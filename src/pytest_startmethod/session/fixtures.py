@@ -31,7 +31,7 @@ def start_method_value(request: pytest.FixtureRequest) -> Any:
     return _outside_a_leg(request)
 
 
-def _without_backend(value: Any) -> Any:
+def _without_backend(value: object) -> Any:
     """Return what a package's own ``get_context`` takes: ``spawn`` of ``multiprocess:spawn``."""
     if type(value) is str and ":" in value:
         from ..model import methods

@@ -220,7 +220,7 @@ def _failure(report: Any) -> object:
     )
 
 
-def _is_deep(report: Any) -> bool:
+def _is_deep(report: object) -> bool:
     """Return whether a failure was raised below the test's own function."""
     return len(pytest_compat.entries(report)) > 1
 

@@ -9,7 +9,6 @@ import types
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from types import CodeType, FrameType
-from typing import Any
 
 from ..child.values import class_name, module_of
 from ..model.place import Place
@@ -125,7 +124,7 @@ class UserCode:
         return cls(frozenset(named) | _own_packages(root))
 
     @classmethod
-    def of_target(cls, target: Any) -> UserCode:
+    def of_target(cls, target: object) -> UserCode:
         """Return the rule for one callable: its own top-level package is the user's."""
         for _ in range(10):
             if type(target) is functools.partial:

@@ -41,7 +41,7 @@ def describe(value: Any) -> str:
     return f"<{kind.__module__}.{kind.__qualname__}>"
 
 
-def describe_arguments(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[str, ...]:
+def describe_arguments(args: Sequence[object], kwargs: Mapping[str, object]) -> tuple[str, ...]:
     """Return a text for each argument of a call: ``1``, ``key=<list of length 2>``."""
     return (*map(describe, args), *(f"{name}={describe(value)}" for name, value in kwargs.items()))
 

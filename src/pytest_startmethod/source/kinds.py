@@ -10,7 +10,6 @@ import sys
 import types
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ..child.values import public_name
 from ..model.walk import Step
@@ -354,7 +353,7 @@ def _is_container(t: type) -> bool:
     return any(cls in _mro(t) for cls in (dict, list, tuple, set, frozenset, BaseException))
 
 
-def actionable(root: object, chain: Sequence[tuple[Step, Any]], leaf: object) -> int:
+def actionable(root: object, chain: Sequence[tuple[Step, object]], leaf: object) -> int:
     """Return the number of the entry of `chain` to name, -1 for `root`: the leaf's, or the outermost resource's.
 
     The leaf's own if it is the user's function or class, or if nothing but the user's objects and plain containers

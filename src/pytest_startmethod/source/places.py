@@ -31,7 +31,7 @@ class Definition:
 # -- definitions -----------------------------------------------------------------------------------------------------
 
 
-def function_definition(func: Any) -> Definition | None:
+def function_definition(func: object) -> Definition | None:
     """Return where `func` is defined: what it wraps, if it is a wrapper object without code of its own."""
     code = code_of(users_function(func))
     return None if code is None else _code_definition(code)
@@ -49,7 +49,7 @@ def _code_definition(code: types.CodeType) -> Definition | None:
     return Definition(Place(file, node.lineno, name), decorators)
 
 
-def users_function(func: Any) -> Any:
+def users_function(func: object) -> Any:
     """Return the user's function that a library's decorator wraps (``functools.wraps``), or `func` itself."""
     inner = func
     for _ in range(20):
@@ -63,7 +63,7 @@ def users_function(func: Any) -> Any:
     return func
 
 
-def maker_of(obj: Any) -> Definition | None:
+def maker_of(obj: object) -> Definition | None:
     """Return where the function is defined that a generator, coroutine, frame or code object belongs to."""
     code = None
     for name in ("gi_code", "cr_code", "ag_code", "f_code"):
@@ -162,7 +162,7 @@ def module_rebindings(file: str, name: str, after: int) -> list[Place]:
 # -- where something was set -----------------------------------------------------------------------------------------
 
 
-def attribute_places(obj: Any, attribute: str, value: Any, extra: Iterable[str] = ()) -> list[Place]:
+def attribute_places(obj: object, attribute: str, value: object, extra: Iterable[str] = ()) -> list[Place]:
     """Return where `obj`'s `attribute` was set to `value`, as far as the source can tell; several when it cannot.
 
     Looked for in the files of its classes, in those of the functions that are running, and in `extra`. An assignment
@@ -226,7 +226,7 @@ def _means_another(store: Store, classes: dict[str, type]) -> bool:
     return False
 
 
-def _plainly_other(node: ast.expr | None, value: Any) -> bool:
+def _plainly_other(node: ast.expr | None, value: object) -> bool:
     """Return whether the source sets something that is certainly not `value`: a constant, a literal of another type."""
     if isinstance(node, ast.Constant):
         return type(node.value) is not type(value)
@@ -248,7 +248,7 @@ def _with(store: Store, everything: list[Store]) -> list[Store]:
     return [s for s in everything if (s.place.file, s.place.function, s.receiver, s.kind) == here]
 
 
-def _best(stores: list[Store], everything: list[Store], own: set[str], value: Any) -> list[Store]:
+def _best(stores: list[Store], everything: list[Store], own: set[str], value: object) -> list[Store]:
     """Put first what fits best: running code, a call of the value's type, code that sets more of the object."""
     running = running_functions()
 
@@ -266,7 +266,7 @@ def _best(stores: list[Store], everything: list[Store], own: set[str], value: An
     return ordered
 
 
-def item_places(held: Any, key: Any, value: Any, extra: Iterable[str] = ()) -> list[Place]:
+def item_places(held: object, key: object, value: object, extra: Iterable[str] = ()) -> list[Place]:
     """Return where the running code, or `extra`, puts `value` under the constant `key` of the dictionary `held`.
 
     Code that also gives keys which the dictionary does not have made another one; what gives most of its keys is best.
@@ -284,7 +284,7 @@ def item_places(held: Any, key: Any, value: Any, extra: Iterable[str] = ()) -> l
     return [place for *rank, place in found if tuple(rank) == best]
 
 
-def names_in_callers(value: Any) -> list[tuple[str, Place]]:
+def names_in_callers(value: object) -> list[tuple[str, Place]]:
     """Return the local variables of running user functions that hold `value`, each with where it was bound."""
     found: list[tuple[str, Place]] = []
     for frame in _user_frames():

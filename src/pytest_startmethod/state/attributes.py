@@ -59,12 +59,12 @@ class Attributes(ABC):
         """Follow a call of a function."""
 
     @abstractmethod
-    def uses(self, value: Any, symbol: Symbol, depth: int) -> None:
+    def uses(self, value: object, symbol: Symbol, depth: int) -> None:
         """Follow what a name leads to."""
 
     # whose
 
-    def users_module(self, name: Any) -> bool:
+    def users_module(self, name: object) -> bool:
         """Return whether a module's file is the user's."""
         file = module_of(sys.modules.get(name)).get("__file__") if type(name) is str else None
         return type(file) is str and self.is_user(file)
@@ -73,7 +73,7 @@ class Attributes(ABC):
         """Return whether a class, or one of its bases, is the user's."""
         return any(self.users_module(class_name(owner)[0]) for owner in type.__dict__["__mro__"].__get__(cls))
 
-    def library(self, module: Any, where: Where | None) -> None:
+    def library(self, module: object, where: Where | None) -> None:
         """Note that the user's code uses a module of somebody else's."""
         if type(module) is str and where is not None and not self.users_module(module):
             self.out.libraries.setdefault(module.partition(".")[0], where)
@@ -111,7 +111,7 @@ class Attributes(ABC):
             self.out.touched.setdefault(module, where)
         return read
 
-    def ref(self, module: str, names: tuple[str, ...], value: Any, where: Where, depth: int) -> Ref:
+    def ref(self, module: str, names: tuple[str, ...], value: object, where: Where, depth: int) -> Ref:
         """Return the symbol of a module's, or a class's, name."""
         read = self.note(module, names, (), where, depth)
         ref = Ref(module, names, (), value, read)
@@ -201,7 +201,7 @@ class Attributes(ABC):
             symbol.read.whole = True
         return result if isinstance(result, Bound) else Bound(symbol, name, result)
 
-    def deeper(self, symbol: Ref, step: Step, value: Any, where: Where, depth: int) -> Ref:
+    def deeper(self, symbol: Ref, step: Step, value: object, where: Where, depth: int) -> Ref:
         """Return the symbol of a part of what `symbol` leads to."""
         symbol.read.refined = True
         steps = (*symbol.steps, step)
@@ -273,7 +273,7 @@ class Attributes(ABC):
             if type(getter) is types.FunctionType and self.users_class(owner):
                 self.bound_call(getter, [Live(value, ""), receiver, as_class], {}, depth)
 
-    def item(self, symbol: Symbol, key: Any, where: Where, depth: int) -> Symbol:
+    def item(self, symbol: Symbol, key: object, where: Where, depth: int) -> Symbol:
         """Return the symbol of ``symbol[key]`` and note what was read."""
         symbol = unbound(symbol)
         if isinstance(symbol, Space):
@@ -315,7 +315,7 @@ class Attributes(ABC):
         name = name if type(name) is str else ""
         return Ref(name, (), (), module, Read(name, (), (), where, refined=True))
 
-    def logger(self, value: Any, name: str, where: Where) -> None:
+    def logger(self, value: object, name: str, where: Where) -> None:
         """Note that a logger is used, and by which attribute its configuration is read."""
         text = instance_namespace(value).get("name")
         if type(text) is str:

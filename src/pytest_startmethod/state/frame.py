@@ -134,7 +134,7 @@ class Frame:
 
     # variables
 
-    def _do_nothing(self, _value: Any) -> None:
+    def _do_nothing(self, _value: object) -> None:
         pass
 
     def _do_global(self, name: str) -> None:
@@ -179,7 +179,7 @@ class Frame:
         else:
             self.search.write(Write("", (name,), self.where, True))
 
-    def _do_constant(self, value: Any) -> None:
+    def _do_constant(self, value: object) -> None:
         """Load a constant; the code of an inner function is followed afterwards."""
         if type(value) is types.CodeType:
             self.inner.append(value)
@@ -190,10 +190,10 @@ class Frame:
         code = [each for each in self.pop(taken) if isinstance(each, Constant) and type(each.value) is types.CodeType]
         self.push(code[0] if code else None)
 
-    def _do_build_class(self, _value: Any) -> None:
+    def _do_build_class(self, _value: object) -> None:
         self.push(_BUILD_CLASS)
 
-    def _do_null(self, _value: Any) -> None:
+    def _do_null(self, _value: object) -> None:
         self.push(NULL)
 
     def _do_store_global(self, name: str) -> None:
@@ -231,7 +231,7 @@ class Frame:
         found = self._super()
         self.push(self.search.attr(found, name, self.where, self.depth) if found is not None else None)
 
-    def _do_item(self, _value: Any) -> None:
+    def _do_item(self, _value: object) -> None:
         container, key = self.pop(2)
         found: Symbol = None
         for each in [key.value] if isinstance(key, Constant) else texts_of(key)[:_MOST_TEXTS]:
@@ -266,10 +266,10 @@ class Frame:
         else:
             self.search.changes(owner, self.where)
 
-    def _do_store_item(self, _value: Any) -> None:
+    def _do_store_item(self, _value: object) -> None:
         self._change(self.pop(3))
 
-    def _do_delete_item(self, _value: Any) -> None:
+    def _do_delete_item(self, _value: object) -> None:
         self._change(self.pop(2))
 
     def _change(self, parts: list[Symbol]) -> None:
@@ -404,7 +404,7 @@ class Frame:
         texts = tuple(each for each in parts if type(each) is str)
         self.stack += [Each(texts) if texts else None, *[None] * (pushed - 1)]
 
-    def _do_next(self, _value: Any) -> None:
+    def _do_next(self, _value: object) -> None:
         """Get the next value of an iterator, which from 3.15 on may lie below an index."""
         self.push(next((each for each in reversed(self.stack[-2:]) if isinstance(each, Each)), None))
 

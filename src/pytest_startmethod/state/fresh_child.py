@@ -163,7 +163,7 @@ class Loader:
                 process.kill()
         process.wait()
 
-    def _ask(self, payload: Payload, **more: Any) -> Mapping[str, Any]:
+    def _ask(self, payload: Payload, **more: object) -> Mapping[str, Any]:
         self._start()
         # running the main module again has effects of its own: only for what refers to it
         main = self._main if b"__main__" in payload.data else {}

@@ -47,7 +47,7 @@ class ByCode(Generic[T]):
         self._size = size
         self._kept: dict[int, tuple[weakref.ref[types.CodeType], dict[Any, T]]] = {}
 
-    def of(self, code: types.CodeType, key: Any, make: Callable[[], T]) -> T:
+    def of(self, code: types.CodeType, key: object, make: Callable[[], T]) -> T:
         """Return the value for `code` and `key`, from `make` if there is none yet."""
         number = id(code)
         found = self._kept.get(number)
@@ -168,11 +168,11 @@ def _taken(name: str, effect: int) -> tuple[int, int]:
     return taken, max(0, taken + effect)
 
 
-def _iterates(_arg: int, _value: Any, effect: int) -> Parts:
+def _iterates(_arg: int, _value: object, effect: int) -> Parts:
     return (("iterate", 1 + effect),)
 
 
-def _makes(_arg: int, _value: Any, effect: int) -> Parts:
+def _makes(_arg: int, _value: object, effect: int) -> Parts:
     return (("make_function", 1 - effect),)
 
 

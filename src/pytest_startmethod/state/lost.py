@@ -20,7 +20,7 @@ _MOST_FUNCTIONS: Final = 100
 
 
 def lost_writes(
-    writes: Iterable[Write], function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any],
+    writes: Iterable[Write], function: object, args: tuple[object, ...], kwargs: Mapping[str, object],
     frame: types.FrameType, user: UserCode,
 ) -> Iterable[Lost]:  # fmt: skip
     """Yield what the child changes of `writes` and the running functions of the user's read afterwards."""
@@ -48,7 +48,7 @@ def lost_writes(
                     yield Lost(write, tuple(places[:4]), name)
 
 
-def _captured(function: Any) -> dict[str, Any]:
+def _captured(function: object) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for _ in range(10):
         if type(function) is functools.partial:
@@ -63,7 +63,7 @@ def _captured(function: Any) -> dict[str, Any]:
     return found
 
 
-def _shares(value: Any) -> bool:
+def _shares(value: object) -> bool:
     """Return whether a change in the child may reach the parent: a file, a socket, shared memory."""
     for cls in type.__dict__["__mro__"].__get__(type(value)):
         top = class_name(cls)[0].partition(".")[0]

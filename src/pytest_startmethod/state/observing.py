@@ -58,9 +58,9 @@ _OF_IMPORT: Final = frozenset(
 
 
 def observe(
-    obj: Any,
-    args: tuple[Any, ...] = (),
-    kwargs: Mapping[str, Any] | None = None,
+    obj: object,
+    args: tuple[object, ...] = (),
+    kwargs: Mapping[str, object] | None = None,
     *,
     method: str,
     user: UserCode | None = None,
@@ -228,7 +228,7 @@ def _primitives(observed: Observed, found: Iterable[Read]) -> None:
             )
 
 
-def _shadows(value: Any) -> Iterable[str]:
+def _shadows(value: object) -> Iterable[str]:
     kind = type(value)
     if value is MISSING or kind.__module__ == "builtins" or issubclass(kind, type):
         return
@@ -239,7 +239,7 @@ def _shadows(value: Any) -> Iterable[str]:
             yield name
 
 
-def _is_constant_of_sys(name: str, value: Any) -> bool:
+def _is_constant_of_sys(name: str, value: object) -> bool:
     """Return whether a name of `sys` is comparable; most of the rest differs between any two processes."""
     if name in ("stdin", "stdout", "stderr"):  # those of the harness are left out
         return True
@@ -248,7 +248,7 @@ def _is_constant_of_sys(name: str, value: Any) -> bool:
     return type(value) in (bool, int, str) or name == "version_info"
 
 
-def _name(function: Any) -> str:
+def _name(function: object) -> str:
     from ..source.describing import describe_callable
 
     return describe_callable(function)
@@ -302,19 +302,19 @@ def _open_descriptor(number: int) -> str | None:
     return next((text for test, text in _KINDS if test(mode)), "a descriptor")
 
 
-def _classes_modules(values: Iterable[Any]) -> list[str]:
+def _classes_modules(values: Iterable[object]) -> list[str]:
     names = [class_name(type(value))[0] for value in values]
     return [
         name for name in names if name in sys.modules and name != "builtins" and not name.startswith("multiprocessing")
     ]
 
 
-def _is_users_module(module: Any, user: UserCode) -> bool:
+def _is_users_module(module: object, user: UserCode) -> bool:
     file = module_of(module).get("__file__")
     return type(file) is str and user(file)
 
 
-def _is_code(value: Any) -> bool:
+def _is_code(value: object) -> bool:
     return type(value) in (
         types.FunctionType, types.BuiltinFunctionType, types.ModuleType, classmethod, staticmethod, property,
         types.MethodDescriptorType, types.WrapperDescriptorType, types.GetSetDescriptorType, types.MemberDescriptorType,
@@ -322,7 +322,7 @@ def _is_code(value: Any) -> bool:
     ) or issubclass(type(value), type) or callable_kind(value)  # fmt: skip
 
 
-def callable_kind(value: Any) -> bool:
+def callable_kind(value: object) -> bool:
     """Return whether a value of a library is a callable other than a function (a ufunc, one of Cython's)."""
     return type(value).__name__ in ("ufunc", "cython_function_or_method", "fused_cython_function", "_lru_cache_wrapper",
                                     "functools.partial", "_ArrayFunctionDispatcher", "method-wrapper")  # fmt: skip
@@ -361,7 +361,7 @@ def _is_ours(value: Any) -> bool:
     return type(raw) is types.FunctionType and owner(raw.__code__.co_filename) == "ours"
 
 
-def _is_harness(value: Any) -> bool:
+def _is_harness(value: object) -> bool:
     """Return whether a value belongs to pytest and is there only because tests run in this process."""
     if type(value) is types.FunctionType:
         return owner(value.__code__.co_filename) in ("runner", "ours")
@@ -370,11 +370,11 @@ def _is_harness(value: Any) -> bool:
     return module.partition(".")[0] in ("_pytest", "pytest", "pluggy", "xdist", "execnet", "pytest_startmethod")
 
 
-def _of_class(module: Any, names: Sequence[str]) -> bool:
+def _of_class(module: object, names: Sequence[str]) -> bool:
     return len(names) > 1 and issubclass(type(resolve(module, names[:-1])), type)
 
 
-def is_primitive(value: Any) -> bool:
+def is_primitive(value: object) -> bool:
     """Return whether a value is a lock, queue, event or shared memory of multiprocessing or a package like it."""
     module, name = class_name(type(value))
     top, _, rest = module.partition(".")

@@ -51,12 +51,12 @@ _SIGNALS: Final = ("signal.getsignal", "signal.raise_signal", "os.kill", "signal
 
 
 def of(
-    function: Any,
-    args: tuple[Any, ...] = (),
-    kwargs: Mapping[str, Any] | None = None,
+    function: object,
+    args: tuple[object, ...] = (),
+    kwargs: Mapping[str, object] | None = None,
     *,
     is_user: Callable[[str], bool],
-    extra: Iterable[Any] = (),
+    extra: Iterable[object] = (),
     limit: int = MAX_FUNCTIONS,
 ) -> Reads:
     """Return what a call ``function(*args, **kwargs)`` would read and write. `is_user` says whose code a file is.
@@ -83,7 +83,7 @@ class Search(Attributes):
         self.kept: list[Any] = []
         """What ids in `seen` and `variants` stand for."""
 
-    def run(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], extra: Iterable[Any]) -> Reads:
+    def run(self, function: object, args: tuple[object, ...], kwargs: dict[str, Any], extra: Iterable[object]) -> Reads:
         """Follow the call, and what it leads to, until nothing new is found."""
         symbols: list[Symbol] = [Live(value, f"args[{index}]") for index, value in enumerate(args)]
         named: dict[str, Symbol] = {name: Live(value, f"kwargs[{name!r}]") for name, value in kwargs.items()}
@@ -151,12 +151,12 @@ class Search(Attributes):
                 self.alive(cls, Live(each, path))
                 todo += [(part, f"{path}.{name}", depth + 1) for name, part in instance_namespace(each).items()]
 
-    def root(self, module: Any) -> None:
+    def root(self, module: object) -> None:
         """Note a module that a child imports in order to load what it is given."""
         if type(module) is str and module in sys.modules and not module.startswith("multiprocessing"):
             self.out.roots.append(module)
 
-    def alive(self, cls: type, symbol: Any) -> None:
+    def alive(self, cls: type, symbol: object) -> None:
         """Record that the code has objects of `cls`, and follow the methods that run without being named."""
         if cls in self.live or not self.users_class(cls):
             if cls in self.live and isinstance(self.live[cls], Instance):
@@ -201,7 +201,7 @@ class Search(Attributes):
     # functions
 
     def function(
-        self, func: types.FunctionType, receiver: Any, depth: int, bound: Mapping[str, Any] | None = None
+        self, func: types.FunctionType, receiver: object, depth: int, bound: Mapping[str, object] | None = None
     ) -> None:
         """Queue a function to be followed, unless it has been with the same kind of arguments."""
         code = func.__code__
@@ -226,7 +226,7 @@ class Search(Attributes):
         self.out.functions += 1
         self.queue.append(lambda: self.enter(func, receiver, depth, dict(bound or {})))
 
-    def kind_of(self, symbol: Any) -> Any:
+    def kind_of(self, symbol: object) -> Any:
         """Return what makes two calls of one function worth following separately."""
         if isinstance(symbol, Ref):
             return symbol.module, symbol.names, str(symbol.steps)

@@ -252,6 +252,44 @@ def test_alarm_serves_where_there_is_no_other_timer(monkeypatch):
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
+@pytest.fixture
+def thread_clock(monkeypatch):
+    """Return a clock with the timer of Windows."""
+    monkeypatch.setattr(timers.ThreadTimer, "number", signal.SIGTERM if sys.platform == "win32" else signal.SIGUSR2)
+    monkeypatch.setattr(timers, "_NOTICED_SECONDS", 0.05)
+    monkeypatch.setattr(limits, "TIMERS", (timers.ThreadTimer,))
+    made = Clock()
+    yield made
+    made.close()
+    assert signal.getsignal(timers.ThreadTimer.number) == signal.SIG_DFL
+
+
+def test_thread_interrupts_code_that_runs(thread_clock):
+    """Without timers a thread simulates the signal, and no other thread is seen."""
+    before = threading.active_count()
+    assert thread_clock.start(0.05, expire)
+    assert threading.active_count() == before
+    with pytest.raises(Expired):
+        WAITS["loop"]()
+
+
+def test_thread_lets_go_what_waits_for_a_child(thread_clock):
+    """A simulated signal reaches no thread that waits in C: what it waits for is ended by the thread."""
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    thread_clock.unblock = process.kill
+    with process:
+        assert thread_clock.start(0.05, expire)
+        with pytest.raises(Expired):
+            process.wait()
+
+
+def test_stopped_thread_interrupts_nobody(thread_clock):
+    """Nothing comes after the end."""
+    assert thread_clock.start(0.05, expire)
+    thread_clock.stop()
+    assert not threading.Event().wait(0.15)
+
+
 def test_no_timer_is_no_limit_and_says_why(monkeypatch):
     """Where none can be made, the call goes on without."""
     monkeypatch.setattr(limits, "TIMERS", (fail_to_make,))

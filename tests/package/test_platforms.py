@@ -74,7 +74,6 @@ WORK = """
     def sleep(): time.sleep(600)
 """
 
-NO_LIMIT = "pytest-startmethod: legs run without a time limit: "
 
 CODES = {
     "test_lambda": "SM101",
@@ -95,7 +94,7 @@ def test_legs_are_run_and_explained(session, monkeypatch, platform, methods):
     outcome = session.file(work=WORK, test_a=SUITE).run(
         "--start-methods-report=r.json", "--start-methods-report=r.html", "-p", "no:faulthandler"
     )
-    troubles = [line for line in outcome.lines if "pytest-startmethod: " in line and NO_LIMIT not in line]
+    troubles = [line for line in outcome.lines if "pytest-startmethod: " in line]
     assert not troubles, outcome.out
     assert "INTERNALERROR" not in outcome.out
     report = json.loads((session.path / "r.json").read_text())
@@ -112,11 +111,57 @@ def test_legs_are_run_and_explained(session, monkeypatch, platform, methods):
     assert (session.path / "r.html").stat().st_size > 0
 
 
-def test_a_limit_that_cannot_be_kept_is_no_error(session, monkeypatch):
-    """Windows has no timers that interrupt: a leg with a limit runs as if it had none, and the summary says so."""
+HANGS = """
+    import multiprocessing, threading
+    import pytest
+
+    def wait(): threading.Event().wait()
+
+    @pytest.mark.startmethods
+    def test_waits():
+        process = multiprocessing.Process(target=wait)
+        process.start()
+        process.join()
+
+    @pytest.mark.startmethods
+    def test_computes():
+        while True: pass
+"""
+
+
+def test_a_limit_is_kept_without_signals(session, monkeypatch):
+    """Windows has no timer that sends a signal: a thread ends the child that a leg waits for, and the leg fails."""
     monkeypatch.setenv("OTHER_PLATFORM", "win32")
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=":")
     session.plugins.insert(0, "other_platform")
-    outcome = session.file(work=WORK, test_a=SUITE).run("--start-methods-timeout=60", "-k", "test_passes")
-    assert outcome.names == {"test_passes[spawn]": "passed"}, outcome.out
-    assert sum(NO_LIMIT in line for line in outcome.lines) == 1, outcome.out
+    outcome = session.file(test_a=HANGS).run("--start-methods-timeout=2", "--no-start-methods-verify")
+    assert outcome.names == {"test_waits[spawn]": "failed", "test_computes[spawn]": "failed"}, outcome.out
+    for name in ("waits", "computes"):
+        leg = f"test_a.py::test_{name}[spawn]"
+        assert f"Failed: the leg {leg} was not over after 2 s (--start-methods-timeout)" in outcome.out, outcome.out
+    assert "pytest-startmethod: " not in outcome.out.partition("short test summary")[0], outcome.out
+
+
+UNREACHABLE = """
+    import threading
+    import pytest
+
+    @pytest.mark.startmethods
+    def test_waits():
+        lock = threading.Lock()
+        lock.acquire()
+        threading.Timer(4.0, lock.release).start()
+        lock.acquire()
+"""
+
+
+def test_a_wait_that_no_thread_can_end_is_shown(session, monkeypatch):
+    """Where the main thread waits for a lock, the terminal says so while it waits."""
+    monkeypatch.setenv("OTHER_PLATFORM", "win32")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=":")
+    session.plugins.insert(0, "other_platform")
+    outcome = session.file(test_a=UNREACHABLE).run("--start-methods-timeout=1", "--no-start-methods-verify")
+    text = "test_a.py::test_waits[spawn] was not over after 1 s, and waits where it cannot be interrupted:"
+    at = outcome.lines.index(text)
+    assert outcome.lines[at + 1].endswith("test_a.py:9 in test_waits"), outcome.out
+    assert outcome.names == {"test_waits[spawn]": "failed"}, outcome.out

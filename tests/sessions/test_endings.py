@@ -717,3 +717,68 @@ def test_cache_that_is_made_at_first_use_is_no_lost_write(alone):
     outcome = alone.run()
     assert "assert 0 == 1" in outcome.out
     assert "SM308" not in outcome.out
+
+
+KIDS = """
+    import multiprocessing, os
+    import pytest
+
+    VALUE = 1
+
+    def read(): assert VALUE == 2
+
+    def kids():
+        me, found = str(os.getpid()), []
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                with open(f"/proc/{pid}/stat") as status, open(f"/proc/{pid}/cmdline") as command:
+                    if status.read().rpartition(")")[2].split()[1] == me:
+                        found.append(command.read())
+            except OSError:
+                continue
+        return found
+
+    @pytest.mark.startmethods
+    def test_reads(monkeypatch):
+        monkeypatch.setattr("test_a.VALUE", 2)
+        process = multiprocessing.Process(target=read)
+        process.start()
+        process.join()
+        assert process.exitcode == 0
+
+    def test_unmarked(): assert kids() == []
+
+    @pytest.mark.startmethods("fork")
+    def test_fork():
+        process = multiprocessing.Process(target=os.getpid)
+        process.start()
+        process.join()
+        assert kids() == []
+
+    @pytest.fixture(scope="session")
+    def lock(mp_context): return mp_context.Lock()
+
+    @pytest.mark.startmethods("spawn")
+    def test_lock(lock): assert lock.acquire()
+
+    held = []
+
+    @pytest.mark.startmethods("spawn")
+    def test_keeps(mp_context): held.append(mp_context.Lock())
+
+    def test_tracked():
+        assert len(kids()) == 1
+        assert held[0].acquire()
+"""
+
+
+def test_tests_do_not_see_our_children(alone):
+    """After the legs pytest has the children that it had: the forkserver, fresh children and an idle tracker are gone.
+
+    A tracker that has something to remove stays.
+    """
+    outcome = alone.file(test_a=KIDS).run()
+    failed = {"test_reads[spawn]", "test_reads[forkserver]"}
+    assert {name for name, outcome in outcome.names.items() if outcome == "failed"} == failed, outcome.out
+    assert outcome.out.count("(confirmed under ") == 2, outcome.out
+    assert len(outcome.names) == 8

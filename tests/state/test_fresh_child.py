@@ -348,9 +348,11 @@ def test_no_process_is_left(parts: Any, what: str) -> None:
         group = loader._process and loader._process.pid
         assert loader.predict(payload) is not None
     assert _children() == before
-    if group is not None:
-        with pytest.raises(ProcessLookupError):
+    while group is not None:  # until process 1 has reaped the orphan
+        try:
             os.killpg(group, 0)
+        except ProcessLookupError:
+            break
 
 
 def test_a_broken_interpreter_gives_no_prediction(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -309,6 +309,28 @@ def tracker_pid() -> int | None:
     return getattr(getattr(module, "_resource_tracker", None), "_pid", None)
 
 
+def tracker() -> tuple[types.ModuleType, Any]:
+    """Return the loaded module of the resource tracker, and the tracker, whose `_send` registers and unregisters.
+
+    `_resource_tracker` and `_send` (3.10 to 3.15); when the latter goes: `register` and `unregister`, which modules
+    bind when they are imported.
+    """
+    module: Any = sys.modules["multiprocessing.resource_tracker"]
+    return module, module._resource_tracker
+
+
+def forget_tracker() -> int | None:
+    """Let multiprocessing start a new resource tracker at the next use, and return the pid of the old one.
+
+    `_lock`, `_pid` and `_fd` (3.10 to 3.15); when they go: None, and the tracker runs until the session ends.
+    """
+    _, found = tracker()
+    with found._lock:
+        pid: int | None = found._pid
+        found._pid = found._fd = None
+    return pid
+
+
 def temporary_directory_of(process: multiprocessing.process.BaseProcess) -> str | None:
     """Return multiprocessing's own temporary directory in `process` if it has made one, without making it.
 

@@ -514,14 +514,13 @@ def renew_instance(item: Any) -> None:
         item._obj = types.MethodType(function.__func__, item._instance)
 
 
-def forget_captured(config: pytest.Config) -> None:
-    """Drop what was written to captured descriptors since pytest last read them (``CaptureManager``).
-
-    When it goes: pytest shows the last words of an ended child with the next test, or after its summary.
-    """
-    manager: Any = config.pluginmanager.getplugin("capturemanager")
-    if manager is not None and manager.is_globally_capturing():
-        manager.read_global_capture()
+def write_past_capture(config: pytest.Config, lines: list[str]) -> None:
+    """Write to the terminal in the middle of a test (``CaptureManager``). When it goes: only with ``-s``."""
+    terminal: Any = config.pluginmanager.get_plugin("terminalreporter")
+    if terminal is not None:
+        with config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+            terminal.write_line("\n".join(["", *lines]))
+            terminal.flush()
 
 
 @contextlib.contextmanager

@@ -202,3 +202,13 @@ def replace_in_junit(
                         properties.remove(each)
                 for name, value in new:
                     properties.append(type(case)("property", name=str(name), value=str(value)))
+
+
+def forget_captured(config: pytest.Config) -> None:
+    """Drop what was written to captured descriptors since pytest last read them (``CaptureManager``).
+
+    When it goes: pytest shows the last words of an ended child with the next test, or after its summary.
+    """
+    manager: Any = config.pluginmanager.getplugin("capturemanager")
+    if manager is not None and manager.is_globally_capturing():
+        manager.read_global_capture()

@@ -78,7 +78,9 @@ class Clock:
         self._pid: int | None = None
         self._timer: Timer | None = None
         self._expire: Callable[[], None] | None = None
-        self._runs = self._is_brief = False
+        self._runs = self._is_brief = self._was_heard = False
+        self.unblock: Callable[[], object] = lambda: None
+        """Called in another thread when the main thread waits where no signal reaches it (Windows)."""
 
     def start(self, seconds: float, expire: Callable[[], None]) -> bool:
         """Call `expire` in the main thread after `seconds`, and again while `stop` is not called.
@@ -110,6 +112,7 @@ class Clock:
             except (OSError, AttributeError, ImportError) as trouble:
                 self.trouble = self.trouble or f"{type(trouble).__name__}: {trouble}"
                 continue
+            timer.late = self._late
             handler = cpython.getsignal(timer.number)
             if handler is self._handler or handler in (signal.SIG_DFL, signal.SIG_IGN):
                 if handler is not self._handler:  # a fork has it, too
@@ -146,6 +149,12 @@ class Clock:
 
     def _rung(self, _signal: int, _frame: FrameType | None) -> None:
         if self._runs and self._expire is not None:
+            self._was_heard = True
             self._expire()
         elif self._timer is not None:
             self._timer.stop()
+
+    def _late(self) -> None:
+        heard, self._was_heard = self._was_heard, False
+        if self._runs and not heard:
+            self.unblock()

@@ -1,4 +1,4 @@
-"""The forkserver that legs use: never one that holds what an earlier leg had."""
+"""The forkserver that legs use, never one that holds what an earlier leg had, and the resource tracker they start."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from .._compat import cpython
 from .._compat import multiprocessing as mp
 from .._compat.cpython import RealTime
 from ..child.descriptors import Descriptor
+from .exchanges import Span
 
 _STOP_SECONDS = 5.0
 
@@ -90,15 +91,79 @@ class ForkServers:
             self._retired.append((pid, mp.server_socket(state)))
         self._retired = [each for each in self._retired if not _reap(*each)]
 
-    def close(self) -> None:
+    def close(self, seconds: float = _STOP_SECONDS) -> None:
         """End our servers; one whose children outlive the session is left to end with them."""
         if self._ours is not None:
             self._retire(self._ours)
             self._ours = None
-        deadline = RealTime.now() + _STOP_SECONDS
-        while self._retired and RealTime.now() < deadline:
-            self._retired = [each for each in self._retired if not _reap(*each)]
-            RealTime.sleep(0.005)
+        self._retired = _await_ends(self._retired, seconds)
+
+
+class Tracker:
+    """The resource tracker (`multiprocessing.resource_tracker`) that legs start.
+
+    It ends after the legs if nothing that they registered is left: a test that is no leg may list pytest's children.
+    """
+
+    def __init__(self) -> None:
+        self._alive: Descriptor | None = None
+        """Its closing ends the tracker. None: no leg has used one, or one ran before."""
+        self._registered: set[tuple[object, ...]] = set()
+        self._retired: list[tuple[int, str | None]] = []
+
+    def listen(self, span: Span) -> None:
+        """Note what is registered during `span`, unless a tracker runs already."""
+
+        def listen() -> None:
+            module, tracker = cpython.tracker()
+            span.put(type(tracker), "_send", self._watch_messages)
+            span.put(module, "getfd", self._watch_use)
+
+        self._alive = None
+        self._registered.clear()
+        if cpython.tracker_pid() is None:
+            span.when_loaded("multiprocessing.resource_tracker", listen)
+
+    def _watch_use(self, original: Callable[[], int]) -> Callable[[], int]:
+        def getfd() -> int:
+            number = original()
+            self._note(number)
+            return number
+
+        return getfd
+
+    def _watch_messages(self, original: Callable[..., None]) -> Callable[..., None]:
+        def _send(tracker: Any, command: str, *resource: object) -> None:
+            original(tracker, command, *resource)
+            self._note(tracker._fd)
+            (self._registered.add if command == "REGISTER" else self._registered.discard)(resource)
+
+        return _send
+
+    def _note(self, number: int) -> None:
+        if self._alive is None or self._alive.number != number:
+            self._alive = Descriptor(number, move=False)
+
+    def close(self, seconds: float = _STOP_SECONDS) -> None:
+        """End the tracker, if all that it was started for is gone."""
+        alive, self._alive = self._alive, None
+        if alive is not None and alive.is_open() and not self._registered:
+            pid = cpython.forget_tracker()
+            alive.close()
+            if pid is not None:
+                self._retired.append((pid, None))
+        self._retired = _await_ends(self._retired, seconds)
+
+
+def _await_ends(processes: list[tuple[int, str | None]], seconds: float) -> list[tuple[int, str | None]]:
+    """Reap children of ours that are about to end, and return those that have not after `seconds`."""
+    deadline = RealTime.now() + seconds
+    while left := [each for each in processes if not _reap(*each)]:
+        if RealTime.now() >= deadline:
+            break
+        processes = left
+        RealTime.sleep(0.002)
+    return left
 
 
 def _which(state: Mapping[str, object]) -> object:

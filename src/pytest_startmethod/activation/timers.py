@@ -1,18 +1,22 @@
-"""Timers that send a signal to this process, from the best to the least, and without a thread.
+"""Timers that send a signal to this process, from the best to the least.
 
-A helper thread would make every fork of the leg a fork with threads, which Python 3.12 warns of.
+Where processes can be forked none has a thread: every fork of the leg would be one with threads, and 3.12 warns of it.
 """
 
 from __future__ import annotations
 
+import _thread
 import signal
 import struct
 import sys
+import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, Protocol
 
 _CLOCK_MONOTONIC: Final = 1
 _SIGEV_SIGNAL: Final = 0
+_NOTICED_SECONDS: Final = 1.0
 
 
 class Timer(Protocol):
@@ -22,6 +26,8 @@ class Timer(Protocol):
     """The signal that it sends."""
     shared: bool
     """Whether tests and other plugins use the signal, too."""
+    late: Callable[[], object] | None
+    """Called in a thread when the signal may not have reached the main thread; only `ThreadTimer` does that."""
 
     def start(self, first: float, every: float) -> None:
         """Send the signal after `first` seconds, then every `every` seconds. Raises OSError."""
@@ -42,6 +48,7 @@ class PosixTimer:
 
     number: int = signal.SIGRTMIN + 7 if sys.platform == "linux" else 0
     shared = False
+    late: Callable[[], object] | None = None
 
     def __init__(self) -> None:
         import ctypes
@@ -86,12 +93,11 @@ class PosixTimer:
 class AlarmTimer:
     """The process's one ``setitimer``, whose SIGALRM belongs to whoever has a handler for it."""
 
-    number: int = getattr(signal, "SIGALRM", 0)
+    number: int = signal.SIGALRM if sys.platform != "win32" else 0
     shared = True
+    late: Callable[[], object] | None = None
 
     def __init__(self) -> None:
-        if not self.number:
-            raise AttributeError("signals cannot interrupt a call on this platform")
         if any(signal.getitimer(signal.ITIMER_REAL)):
             raise OSError("the timer of SIGALRM is in use")
 
@@ -107,8 +113,48 @@ class AlarmTimer:
         """Do nothing: it is nobody's to give back."""
 
 
+class ThreadTimer:
+    """A thread that simulates a signal (``_thread.interrupt_main``), for Windows, where no timer sends one.
+
+    The main thread notices when it next runs Python code. While it waits in C for a lock or sleeps, it does not, so
+    `late` is called after `_NOTICED_SECONDS`, in the thread. `threading` does not list the thread.
+    """
+
+    number: int = signal.SIGTERM  # no other process can send it on Windows
+    shared = False
+
+    def __init__(self) -> None:
+        self.late: Callable[[], object] | None = None
+        self._stopped = threading.Event()
+
+    def start(self, first: float, every: float) -> None:
+        """Simulate the signal after `first` seconds, then every `every` seconds."""
+        self.stop()
+        self._stopped = threading.Event()
+        _thread.start_new_thread(partial(self._run, self._stopped), (first, every))
+
+    def _run(self, stopped: threading.Event, first: float, every: float) -> None:
+        wait = min(first, threading.TIMEOUT_MAX)
+        while not stopped.wait(wait):
+            _thread.interrupt_main(signal.Signals(self.number))
+            if not stopped.wait(_NOTICED_SECONDS) and self.late is not None:
+                self.late()
+            wait = every
+
+    def stop(self) -> None:
+        """Let the thread end."""
+        self._stopped.set()
+
+    def delete(self) -> None:
+        """Do nothing: the thread ends by itself."""
+
+
 def _split(seconds: float) -> tuple[int, int]:
     return int(seconds), int(seconds % 1 * 1_000_000_000)
 
 
-TIMERS: tuple[Callable[[], Timer], ...] = (PosixTimer, AlarmTimer) if sys.platform == "linux" else (AlarmTimer,)
+TIMERS: tuple[Callable[[], Timer], ...] = (AlarmTimer,)
+if sys.platform == "linux":
+    TIMERS = (PosixTimer, AlarmTimer)
+elif sys.platform == "win32":
+    TIMERS = (ThreadTimer,)

@@ -25,7 +25,7 @@ from ..activation.default_method import Activation
 from ..activation.exchanges import Exchanges, Span
 from ..activation.main_module import main_is_pytest, unguarded_runner, without_main
 from ..activation.patch_log import PatchLog
-from ..activation.servers import ForkServers
+from ..activation.servers import ForkServers, Tracker
 from ..causes.launch_examiner import LaunchExaminer
 from ..launches import adopted_locks, leftovers
 from ..launches.recorder import Recorder
@@ -47,7 +47,8 @@ if TYPE_CHECKING:
     from .settings import Settings
     from .show import Annotator
 
-_SHOWN_CHILDREN = 3
+_HELPERS_SECONDS = 0.5
+"""So long the next test waits for the end of a forkserver or resource tracker that somebody may still use."""
 
 
 class Running:
@@ -61,6 +62,7 @@ class Running:
         self.comparison = Comparison(str(config.rootpath), settings.user_code)
         self.recorder = Recorder(self.exchanges)
         self.servers = ForkServers()
+        self._tracker = Tracker()
         self._others: dict[mp.Package, ForkServers] = {}
         """By package: those of other backends that legs ran under."""
         self._available: dict[str, bool] = {}
@@ -169,7 +171,7 @@ class Running:
                 if record.launches:  # the leg was interrupted: a finished one has said so, and forgotten them
                     left = leftovers.end(record.launches)
                     if left or trial is not None:
-                        pytest_compat.forget_captured(self.config)
+                        pytest_silent.forget_captured(self.config)
                 activation.exit()
                 spawn.set_executable(executable)  # no leg depends on the leg before it
                 for servers in (self.servers, *self._others.values()):
@@ -188,6 +190,7 @@ class Running:
             self._exchanged = self.exchanges.span("legs")
             if self.recorder.install():
                 self._exchanged.when_undone(self.recorder.uninstall)
+            self._tracker.listen(self._exchanged)
             self._replace(self._exchanged, mp.STDLIB)
             # Each start needs these: importing them is not to be part of the time of the test that comes first.
             from ..state import observing  # noqa: F401
@@ -197,6 +200,15 @@ class Running:
         if self._exchanged is not None:
             self._exchanged.undo()
             self._exchanged = None
+            if not any(each.alive for launches in self.recorder.by_fixture.values() for each in launches):
+                self._end_helpers(_HELPERS_SECONDS)
+
+    def _end_helpers(self, seconds: float) -> None:
+        """End the processes that multiprocessing keeps for itself, which tests that are no legs would see."""
+        if mp.has_forkserver():
+            for servers in (self.servers, *self._others.values()):
+                servers.close(seconds)
+            self._tracker.close(seconds)
 
     def _replace(self, span: Span, package: mp.Package) -> None:
         """Replace what `package` starts processes with, for a span."""
@@ -338,6 +350,7 @@ class Running:
             self._clock.start(left - min(0.5, left / 10), partial(self._look, item, state, theirs))
         else:
             seconds = clock.limit_of(chosen, self.finished.get(state.leg.test, []))
+            self._clock.unblock = partial(self._unblock, item, state, seconds)
             begun = self._clock.start(seconds, partial(self._expire, item, state, seconds, phase))
             trouble = self._clock.trouble
             if chosen and not begun and trouble is not None:
@@ -364,6 +377,18 @@ class Running:
             state.hanging = Hanging(seconds, stacks.own(), children, started)
         except Exception as trouble:
             self.recorder.troubles.append(f"{type(trouble).__name__} in Running._look: {trouble}")
+
+    def _unblock(self, item: pytest.Item, state: LegState, seconds: float) -> None:
+        """End the children that the main thread may wait for; if there are none, show once where it waits."""
+        known = state.hanging is not None
+        self._look(item, state, seconds)
+        if leftovers.end(state.record.launches, grace=0.0) or known or state.hanging is None:
+            return
+        lines = [f"{state.leg.nodeid} was not over after {seconds:g} s, and waits where it cannot be interrupted:"]
+        for file, line, function in next(each.frames for each in state.hanging.parent if each.main):
+            if owner(file) != "installed":
+                lines.append(f"  {file}:{line} in {function}")
+        pytest_compat.write_past_capture(self.config, lines)
 
     def _note_once(self, trouble: str) -> None:
         if trouble not in self.recorder.troubles:
@@ -468,9 +493,7 @@ class Running:
         self.recorder.forget_fixtures()
         leftovers.end_all(self.recorder.of_fixtures)
         self.comparison.close()
-        if mp.has_forkserver():
-            for servers in (self.servers, *self._others.values()):
-                servers.close()
+        self._end_helpers(5.0)
         if self.reports is not None:
             if cpython.temporary_directory_of(current_process()) == self.reports.path:
                 cpython.set_temporary_directory(current_process(), None)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from .._compat import pytest as pytest_compat
+from .._compat import pytest_silent
 from ..causes.launch_examiner import collect_predictions
 from ..launches import foreign, leftovers
 from ..model import methods
@@ -175,7 +176,7 @@ class Annotator:
         root = str(self._config.rootpath)
         left = leftovers.end(state.record.launches)
         if left:  # their last words are no words of the next test
-            pytest_compat.forget_captured(self._config)
+            pytest_silent.forget_captured(self._config)
         state.notes += [relative(each, root) for each in leftovers.sentences(left, state.leg.nodeid)]
 
     def _examine_passed(self, report: pytest.TestReport, state: LegState, evidence: Evidence) -> None:

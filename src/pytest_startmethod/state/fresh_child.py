@@ -44,6 +44,8 @@ import marshal, os, struct, sys
 if sys.platform == "win32":
     import msvcrt
     msvcrt.setmode(0, os.O_BINARY)
+elif os.fork():  # the user's code may list pytest's children: this one is an orphan
+    os._exit(0)
 def block():
     data, size = b"", struct.unpack("!Q", os.read(0, 8))[0]
     while len(data) < size:
@@ -67,8 +69,8 @@ _MAIN = ("init_main_from_name", "init_main_from_path")
 class Loader:
     """A fresh child that answers what would load and which values it has. Use it as a context manager.
 
-    It sees what a child started now would see: ``spawn.get_preparation_data`` is asked. Its process and all that it
-    started are gone when the context ends.
+    It sees what a child started now would see: ``spawn.get_preparation_data`` is asked. Its process is
+    an orphan; it and all that it started are gone when the context ends.
     """
 
     def __init__(self, *, seconds: float = SECONDS, method: str = "spawn") -> None:
@@ -116,7 +118,7 @@ class Loader:
     def open(self) -> None:
         """Start the child's process, if there is none, and do not wait for it. Raises nothing."""
         try:
-            if self._process is None or self._process.poll() is not None:
+            if not self._is_running():
                 self._launch()
         except (OSError, ValueError, subprocess.SubprocessError):
             self.close()
@@ -162,6 +164,18 @@ class Loader:
             else:
                 process.kill()
         process.wait()
+        if hasattr(os, "killpg"):  # pytest may be process 1 of a container, which adopts orphans
+            cpython.wait_for(-process.pid)
+
+    def _is_running(self) -> bool:
+        if self._process is None:
+            return False
+        if not hasattr(select, "poll"):  # Windows
+            return self._process.poll() is None
+        assert self._process.stdout is not None
+        poll = select.poll()
+        poll.register(self._process.stdout, 0)  # tells of POLLHUP: nobody has the other end
+        return not poll.poll(0)
 
     def _ask(self, payload: Payload, **more: object) -> Mapping[str, Any]:
         self._start()
@@ -174,7 +188,7 @@ class Loader:
         return answer
 
     def _start(self) -> None:
-        if self._process is None or self._process.poll() is not None:
+        if not self._is_running():
             self._launch()
         self._greet()
         self._await()
@@ -206,8 +220,11 @@ class Loader:
 
     def _await(self) -> None:
         if not self._ready:
+            assert self._process is not None
             self._receive()
             self._ready = True
+            if hasattr(os, "fork"):
+                self._process.wait()  # it has forked and ended
 
     def _send(self, data: bytes) -> None:
         assert self._process is not None

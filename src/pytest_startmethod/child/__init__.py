@@ -1,1 +1,1 @@
-"""What runs in a child process: standard library only."""
+"""Code that runs in child processes. Imports the standard library only."""

@@ -1,7 +1,7 @@
-"""An object as it was sent beside the copy that arrives: what a copy by pickle lacks or has anew.
+"""Compare an object with its unpickled copy, to find what pickling lost or replaced.
 
-`account` runs where each of the two is, in a copy of the parent or in a fresh child, and makes builtins; `lost`
-compares two accounts. Loaded by its path, with the standard library only; nothing of the objects' code is run.
+`account` describes the object on either side, in the parent or in a fresh child, as builtins; `lost` compares two
+accounts. The child loads this file by path, with the standard library only. No code of the objects is run.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from typing import Any
 
 MOST = 300
-"""No more objects are looked at, while a process starts: 1 ms."""
+"""Limit on the objects inspected; it costs about 1 ms per process start."""
 _BUDGET = 300
 _ATOMS = (int, float, complex, str, bytes, bool, type(None), type(Ellipsis), type(NotImplemented), types.ModuleType,
           types.FunctionType, types.BuiltinFunctionType, range, slice)  # fmt: skip
 
 
 def account(obj: Any, look: Mapping[str, Any], modules: Iterable[str] | None = None) -> dict[str, Any]:
-    """Return an object's description, its parts that are a module's own, and what its shared parts lead to.
+    """Return an object's description, its sentinels, and the kernel objects behind its shared parts.
 
-    `look` is the namespace of `values`. Paths are as `values.differences` has them. A part that is a module's own is
-    one without content whose identity is all that it has: a sentinel. It is looked for in `modules`; None: in all.
+    `look` is the namespace of `values`. Paths are those of `values.differences`. A sentinel is a module global without
+    content, known only by its identity; it is searched for in `modules`, or in all modules if None.
     """
     own: dict[str, str] = {}
     shared: dict[str, str] = {}
@@ -46,10 +46,10 @@ def lost(
     arrived: Mapping[str, Any],
     differences: Callable[[Any, Any], Iterable[tuple[str, Any, Any]]],
 ) -> list[tuple[str, str, Any, Any]]:
-    """Return what the copy has otherwise: kind, path, and the descriptions or texts of both sides.
+    """Return the differences of the copy: kind, path, and the descriptions or texts of both sides.
 
-    The kind is ``"lacks"`` (an attribute or a key that is not there), ``"differs"``, ``"identity"`` (a sentinel that
-    is another object in the copy) or ``"new"`` (a lock, pipe or queue that leads to another one).
+    The kind is ``"lacks"`` (a missing attribute or key), ``"differs"``, ``"identity"`` (a sentinel that became another
+    object) or ``"new"`` (a lock, pipe or queue that is no longer connected to the original).
     """
     found: list[tuple[str, str, Any, Any]] = []
     for path, name in sent["own"].items():
@@ -67,7 +67,7 @@ def lost(
 
 
 def parts(obj: Any, namespace_of: Callable[[Any], dict[str, Any]]) -> Iterator[tuple[Any, str]]:
-    """Yield an object and what it holds, nearest first, each once, with its path."""
+    """Yield an object and its parts with their paths, breadth first and each once."""
     todo, seen = deque([(obj, "")]), set[int]()
     while todo and len(seen) < MOST:
         part, path = todo.popleft()
@@ -87,7 +87,7 @@ def parts(obj: Any, namespace_of: Callable[[Any], dict[str, Any]]) -> Iterator[t
 
 
 def _sentinels(look: Mapping[str, Any], modules: Iterable[str]) -> dict[int, str]:
-    """Return the dotted names of module globals that have no content, by identity: ``UNSET = object()``."""
+    """Return the dotted names of module globals without content, such as ``UNSET = object()``, by id."""
     found: dict[int, str] = {}
     for name, module in [(each, sys.modules.get(each)) for each in list(modules)]:
         for variable, value in list(look["module_of"](module).items()):
@@ -101,7 +101,7 @@ def _sentinels(look: Mapping[str, Any], modules: Iterable[str]) -> dict[int, str
 
 
 def _token(part: object) -> str | None:
-    """Return what a lock, a connection or a queue of multiprocessing leads to, the same in every process."""
+    """Return an identifier, the same in every process, of the semaphore or descriptor in a multiprocessing object."""
     kind = type(part)
     tops = {cls.__module__.partition(".")[0] for cls in type.mro(kind)} if kind is not type else set()
     if "multiprocessing" not in tops and "_multiprocessing" not in tops:

@@ -1,4 +1,4 @@
-"""Descriptors of ours among the user's: out of their way, and never taken for one that the user has opened since."""
+"""Our file descriptors: kept out of the user's way, and not confused with the user's when a number is reused."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ except ImportError:
     pass
 
 _HIGHEST, _ROOM = 4_000, 64
-"""The kernel keeps a table as long as the highest number, and a fork copies it."""
+"""Highest descriptor number, and room left above ours: the table that a fork copies grows with the highest number."""
 
 
 class Descriptor:
-    """A descriptor that this process opened, with a high number and close-on-exec; `close` leaves alone what it is not.
+    """An open descriptor of ours, with a high number and close-on-exec.
 
-    Code under test may close it (a double ``os.close``, ``os.closerange``) and get its number for a file of its own.
+    Code under test may close it (a double ``os.close``, ``os.closerange``) and reuse its number for a file of its own.
+    `close` then leaves that file open.
     """
 
     __slots__ = ("_identity", "number")
@@ -27,11 +28,11 @@ class Descriptor:
         self._identity = _identity(self.number)
 
     def is_open(self) -> bool:
-        """Return whether the number still stands for what was opened."""
+        """Return whether the number still refers to the file we opened."""
         return self._identity is not None and _identity(self.number) == self._identity
 
     def close(self) -> None:
-        """Close it, if it is still open."""
+        """Close the descriptor if it is still ours."""
         if self.is_open():
             os.close(self.number)
         self._identity = None
@@ -46,7 +47,7 @@ def _identity(number: int) -> tuple[int, int] | None:
 
 
 def _moved(number: int) -> int:
-    """Return a copy of a descriptor with a high number, and close the original; that itself where there is none."""
+    """Move a descriptor to a high number and return it; return the original number if that is impossible."""
     try:
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         limit = _HIGHEST if limit == resource.RLIM_INFINITY else min(limit, _HIGHEST)

@@ -1,4 +1,4 @@
-"""Two descriptions of `values` side by side, and a description as a short text."""
+"""Compare two descriptions of `values`, and render a description as short text."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 from .values import SHOWN
 
 Parts = Iterator[tuple[Any, Any, "str | None"]]
-"""Both sides of each part, and the step to it; None for it: no part says more than the whole."""
+"""Both sides of each part and the step to it. A step of None means: report the whole."""
 
 
 def differences(ours: object, theirs: object, path: str = "", limit: int = 20) -> list[tuple[str, Any, Any]]:
-    """Return where two descriptions differ: the path within the value, and both parts."""
+    """Return the differences between two descriptions: the path within the value, and both parts."""
     found: list[tuple[str, Any, Any]] = []
     for each in _differ(ours, theirs, path, 0):
         found.append(each)
@@ -31,7 +31,7 @@ def _differ(a: Any, b: Any, path: str, depth: int) -> Iterator[tuple[str, Any, A
         yield path, a, b
         return
     for x, y, step in within(a, b):
-        if step is None:  # no part of it says more
+        if step is None:  # its parts say no more than the whole
             yield path, a, b
         else:
             yield from _differ(x, y, path + step, depth + 1)
@@ -84,7 +84,7 @@ _WITHIN: dict[str, Callable[[Any, Any], Parts]] = {
     "(": _in_sequence, "{": _in_mapping, "<": _in_set, "o": _in_object, "p": _in_partial, "M": _in_method,
     "d": lambda a, b: iter([(a[2], b[2], "")]),
     "v": lambda a, b: iter([(a[1], b[1], "")]),
-    "^": lambda _a, _b: iter(()),  # what it refers to is compared where it stands
+    "^": lambda _a, _b: iter(()),  # its target is compared where it was described
 }  # fmt: skip
 
 

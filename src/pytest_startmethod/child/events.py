@@ -1,4 +1,4 @@
-"""Write down what went wrong in this process, as one JSON file that is complete or absent."""
+"""Record what went wrong in this process, as JSON files written atomically."""
 
 # ruff: noqa: SIM105 - a child does not import contextlib for this
 
@@ -26,34 +26,34 @@ if TYPE_CHECKING:
     from .line import Line
 
 TEXT = 2_000
-"""No text of an event is longer."""
+"""Maximum length of a text in an event."""
 FRAMES = 40
 EXCEPTIONS = 4
 
 
 class Handover:
-    """What a process hands to the child that it forks next: one object, since each that is written to costs a fork."""
+    """What a process hands to its next forked child. A single object, since every page written costs the fork time."""
 
     __slots__ = ("errand", "forks", "line", "parent", "writing_end")
 
     def __init__(self) -> None:
         self.line: Line | None = None
-        """What the child reports through, which its parent has made."""
+        """What the child reports through, prepared by the parent."""
         self.writing_end: Descriptor | None = None
-        """The parent's end of the life line, which a fork inherits and must not keep."""
+        """The parent's writing end of the life line. A fork inherits it and must close it."""
         self.parent = 0
-        """The pid of the process that opened it."""
+        """Pid of the process that opened the writing end."""
         self.errand: tuple[Callable[[], Any], Callable[[], None]] | None = None
-        """A reference to a process object, and what its child does before anything of the user's runs in it."""
+        """Reference to a process object, and what its child must do before any user code."""
         self.forks = False
-        """Whether the next fork is that of a process object."""
+        """Whether the next fork starts a process object."""
 
 
 handover = Handover()
 
 
 def take_over() -> None:
-    """Know of this process what its parent has noted in the line that it lent, if this is a forked child."""
+    """In a forked child, adopt the facts that the parent left in its `Line`."""
     line = handover.line
     if line is not None and line.process is not None:
         facts.clear()
@@ -65,7 +65,7 @@ def take_over() -> None:
 
 
 def report(phase: str, error: BaseException | None, **more: object) -> None:
-    """Write an event of `phase` with what `error` is; never raises an Exception."""
+    """Write an event about `error` in `phase`. Never raises an Exception."""
     try:
         take_over()
         event = {
@@ -101,7 +101,7 @@ def _cwd() -> str | None:
 
 
 def write(event: dict[str, Any], suffix: str = "json") -> None:
-    """Write one event to the line or the directory of this process."""
+    """Write one event to the report directory."""
     import json
 
     data = json.JSONEncoder(separators=(",", ":")).encode(event).encode("ascii")  # the test may have patched json.dumps
@@ -125,7 +125,7 @@ def write(event: dict[str, Any], suffix: str = "json") -> None:
 
 
 def room_for(size: int) -> bool:
-    """Say whether a file of `size` bytes is allowed. A larger one may raise SIGXFSZ, which ends the process."""
+    """Return whether a file of `size` bytes is allowed. Exceeding the limit may raise SIGXFSZ, killing the process."""
     if sys.platform == "win32":
         return True
     soft = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
@@ -133,7 +133,7 @@ def room_for(size: int) -> bool:
 
 
 def chain(error: BaseException | None) -> list[BaseException]:
-    """Return `error` and what it was raised from or while handling, as a traceback shows them; newest first."""
+    """Return `error` and the exceptions it was raised from or during, as in a traceback; newest first."""
     found: list[BaseException] = []
     while error is not None and len(found) < EXCEPTIONS and not any(error is each for each in found):
         found.append(error)
@@ -180,7 +180,7 @@ def _frame(frame: FrameType, line: int) -> list[Any]:
 
 
 def _asserted(frame: FrameType, line: int) -> tuple[str, list[list[str]]]:
-    """Return the source of the failed ``assert`` and the values of the names in it that can be shown safely."""
+    """Return the source of the failed ``assert``, and the values of its names that can be shown safely."""
     import ast
     import linecache
     import textwrap
@@ -204,7 +204,7 @@ def _asserted(frame: FrameType, line: int) -> tuple[str, list[list[str]]]:
 
 
 def _value(node: Any, frame: FrameType) -> Any:
-    """Return the value of a name or of an attribute that lies in an instance's own dictionary; runs no code."""
+    """Return the value of a name, or of an attribute in an instance's ``__dict__``. Runs no user code."""
     if type(node).__name__ == "Name":
         for scope in (frame.f_locals, frame.f_globals):
             if node.id in scope:
@@ -223,7 +223,7 @@ _MISSING = object()
 
 
 def short_text(value: Any, depth: int = 0) -> str | None:
-    """Return a short text for a value made of builtins; None for anything else, since its repr is the user's."""
+    """Return a short text for a value made of builtins, or None: any other repr would be user code."""
     cls = type(value)
     if cls is int and value.bit_length() > 200:
         return f"<int of {value.bit_length()} bits>"
@@ -246,7 +246,7 @@ def short_text(value: Any, depth: int = 0) -> str | None:
 
 
 def message(error: BaseException) -> str:
-    """Return an exception's text, cut."""
+    """Return an exception's text, truncated."""
     try:
         return str(error)[:TEXT]
     except Exception:
@@ -254,7 +254,7 @@ def message(error: BaseException) -> str:
 
 
 def type_name(value: object) -> str:
-    """Return the dotted name of an object's type, short for builtins."""
+    """Return the dotted name of an object's type, unqualified for builtins."""
     cls = type(value)
     return f"{cls.__module__}.{cls.__qualname__}".removeprefix("builtins.")[:200]
 
@@ -264,7 +264,7 @@ def _clip(value: object) -> str | None:
 
 
 def describe(function: object) -> dict[str, Any] | None:
-    """Return name, file and line of a callable."""
+    """Return a callable's name, file and line."""
     while type(function) is partial:
         function = function.func
     function = getattr(function, "__func__", function) if type(function).__name__ == "method" else function
@@ -278,11 +278,11 @@ def describe(function: object) -> dict[str, Any] | None:
     }
 
 
-# -- results that cannot be sent ---------------------------------------------------------------------------------------
+# -- results that cannot be pickled ------------------------------------------------------------------------------------
 
 
 def report_result(error: BaseException, value: Any) -> None:
-    """Report that `value`, a task's result or exception, could not be pickled: `error` says why."""
+    """Report that pickling `value`, a task's result or exception, failed with `error`."""
     try:
         value = getattr(value, "exc", value) if type(value).__name__.endswith("ExceptionWithTraceback") else value
         raised = isinstance(value, BaseException)
@@ -301,7 +301,7 @@ def report_result(error: BaseException, value: Any) -> None:
 
 
 def _bad_part(value: object) -> tuple[str, Any]:
-    """Return the deepest part of `value` that cannot be pickled, and its path: by pickling the parts alone."""
+    """Return the path to the deepest part of `value` that cannot be pickled, and the part."""
     dump, path = dumps(), ""
     end, budget = time.monotonic() + 0.5, 300
     while True:

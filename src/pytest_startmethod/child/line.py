@@ -1,7 +1,7 @@
-"""What a forked child takes over from its parent: its life line, a file for its stacks, and facts.
+"""What a forked child takes over from its parent: life line, stack file and facts.
 
-After a fork each page that is written to costs a fault, in parent and child, and counting a reference is a write. So
-the parent prepares everything before the fork, in one object that the child finds as a whole.
+After a fork every page written costs a page fault, in parent and child, and even counting a reference writes. So the
+parent prepares everything before the fork, in one object that the child adopts as a whole.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .descriptors import Descriptor
 
 
 class Line:
-    """What one child at a time takes over (`child._begin_forked`): its life line, a file for its stacks, and facts."""
+    """What the next child takes over (`child._begin_forked`): life line, stack file and facts."""
 
     __slots__ = (
         "_held",
@@ -42,20 +42,20 @@ class Line:
     )
 
     identity: tuple[int, ...]
-    """That of the process object, by which the child knows that the line is its own; no other one has this tuple."""
+    """The process object's ``_identity``, a unique tuple by which the child recognizes its line."""
     before: Any
-    """What the process object has as ``run`` of its own."""
+    """The process object's own ``run`` attribute, if it has one."""
     runs: bool
-    """Whether what it runs can be watched."""
+    """Whether the child's ``run`` can be watched."""
     is_worker: bool
-    """Whether the child is a worker of a pool or an executor."""
+    """Whether the child is a worker of a pool or executor."""
     pid: int | None
-    """The child's, which may be over."""
+    """Pid of the child, which may have ended."""
 
     def __init__(self, path: str, directory: str, *, kept: bool) -> None:
         self.path = path
         self.kept = kept
-        """Whether it is to serve other children after this one."""
+        """Whether to reuse the line for later children."""
         self.facts: dict[str, Any] = {
             "directory": directory,
             "method": "fork",
@@ -65,11 +65,11 @@ class Line:
         }
         self.run = reporter.unseen_run(self)
         self.returned = False
-        """Whether `run` has, in the child."""
+        """Whether `run` has returned, in the child."""
         self.process: Any = None
         """The process object, in the child."""
         self.cls: type[Any] | None = None
-        """The class of the child's process object and the code of its target: what `is_worker` and `runs` hold for."""
+        """Class of the process object and code of its target, to which `is_worker` and `runs` apply."""
         self.code: CodeType | None = None
         self.life: Descriptor | None = None
         self.hold: Callable[[int], object] | None = None
@@ -88,16 +88,16 @@ class Line:
         self.steps = tuple(steps)
 
     def is_whole(self) -> bool:
-        """Return whether nobody has closed a descriptor of it, so that a child may use the numbers."""
+        """Return whether all descriptors are still open, so that a child may use them."""
         return all(each is None or each.is_open() for each in (self.life, self.stack, self._held))
 
     def is_written(self) -> bool:
-        """Return whether the child has written stacks: parent and child have one position in the file."""
+        """Return whether the child has written stacks. Parent and child share the file position."""
         stack = self.stack
         return stack is not None and stack.is_open() and os.lseek(stack.number, 0, os.SEEK_CUR) > reporter.HEADER
 
     def close(self) -> None:
-        """Close what the parent has of it."""
+        """Close the parent's descriptors."""
         for descriptor in (self.life, self.stack):
             if descriptor is not None:
                 descriptor.close()

@@ -1,8 +1,8 @@
-"""The fresh child's side: answers whether bytes load, in a fork for each question, which leaves no trace.
+"""Unpickle payloads in a fresh child, each in a fork of its own that leaves no trace.
 
-Like `reporter`, it is loaded by its path, with the standard library only; see `state.fresh_child` for the parent's
-side. A question is two blocks on standard input, JSON and the pickled bytes; an answer is one block of JSON on what was
-standard output. Whatever the user's modules print goes nowhere.
+Like `reporter`, this file is loaded by path, with the standard library only; `state.fresh_child` is the parent's side.
+A request is two blocks on standard input, JSON and the pickled bytes. The answer is one block of JSON on the original
+standard output. Output of the user's modules is discarded.
 """
 
 # ruff: noqa: SIM105
@@ -19,15 +19,15 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 LIMIT = 20
-"""No more failures than that are looked for."""
+"""Limit on the failures to find."""
 
 
 def main(
     exception: Callable[[BaseException], dict[str, Any]], modules: Mapping[str, Mapping[str, Any]] | None = None
 ) -> None:
-    """Answer questions until standard input ends. `exception` turns an exception into builtins.
+    """Answer requests until standard input ends. `exception` converts an exception to builtins.
 
-    `modules` holds what else was sent, for questions about values: see `observer`.
+    `modules` maps names to the other modules sent along, for questions about values: see `observer`.
     """
     requests, answers = os.dup(0), os.dup(1)
     null = os.open(os.devnull, os.O_RDWR)
@@ -62,7 +62,7 @@ def main(
 
 
 def _in_fork(work: Callable[[], dict[str, Any]], seconds: float) -> dict[str, Any]:
-    """Return what `work` returns in a fork of this process; without fork, in this process itself."""
+    """Return the result of `work`, run in a fork or, on platforms without fork, in this process."""
     if not hasattr(os, "fork"):
         return work()
     receive, send = os.pipe()
@@ -73,7 +73,7 @@ def _in_fork(work: Callable[[], dict[str, Any]], seconds: float) -> dict[str, An
 
             os.close(receive)
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            signal.alarm(int(seconds) + 1)  # nothing outlives the session, whatever becomes of it
+            signal.alarm(int(seconds) + 1)  # a hung fork must not outlive the session
             write_block(send, json.dumps(work()).encode())
         finally:
             os._exit(0)
@@ -90,12 +90,12 @@ def _in_fork(work: Callable[[], dict[str, Any]], seconds: float) -> dict[str, An
 
 
 def _prepare(question: Mapping[str, Any]) -> list[Any]:
-    """Do what ``spawn._main`` does before it unpickles; return zero pages in the place of large buffers."""
+    """Do what ``spawn._main`` does before unpickling. Return zeroed memory in place of large buffers."""
     import mmap
     import multiprocessing.process
     import multiprocessing.spawn
 
-    # Until this goes, proxies do not call their manager, and nothing may start a process.
+    # While this is set, proxies do not call their manager and no process can be started.
     multiprocessing.process.current_process()._inheriting = True  # type: ignore[attr-defined]
     multiprocessing.spawn.prepare(question["main"])
     return [mmap.mmap(-1, size) if size else bytearray() for size in question["buffers"]]
@@ -132,12 +132,12 @@ def _trace(
     try:
         tracing.load()
     except BaseException:
-        pass  # it went on after the first failure, as nothing else does
+        pass  # unlike a plain load, it has continued after the first failure
     return {"broken": tracing.broken}
 
 
 class _StandIn:
-    """Has the shape of a lock, a connection, a socket or shared memory that this process was not given."""
+    """Stands in for a lock, connection, socket or shared memory that this process did not inherit."""
 
     buffer = bytearray()
 
@@ -163,7 +163,7 @@ class _StandIn:
 
 
 def _arena(size: int, *_descriptor: object) -> Any:
-    """Stand for ``heap.rebuild_arena``: memory of that size, which is shared with nobody."""
+    """Replace ``heap.rebuild_arena``: private memory of the same size."""
     arena = _StandIn()
     arena.size, arena.buffer = size, bytearray(size)  # type: ignore[attr-defined]
     return arena
@@ -175,12 +175,12 @@ _INHERITED = {
     "reduction": (("_rebuild_socket", "rebuild_socket"), "sockets"),
     "heap": (("rebuild_arena",), "shared memory"),
 }
-"""By module of multiprocessing: what hands over a descriptor or a semaphore, which only the real child is given."""
+"""Reduce functions, by multiprocessing module, whose descriptors or semaphores only a real child inherits."""
 _PACKAGES = ("multiprocessing", "multiprocess", "billiard")
 
 
 def _stand_in(module: str, name: str) -> str | None:
-    """Return what a global of a pickle makes that cannot be had here, in a word; None if it can."""
+    """Return what a pickled global creates that only a real child inherits, in a word or two; else None."""
     package, _, rest = module.partition(".")
     if package in _PACKAGES and rest in _INHERITED and name in _INHERITED[rest][0]:
         return _INHERITED[rest][1]
@@ -188,7 +188,7 @@ def _stand_in(module: str, name: str) -> str | None:
 
 
 class _Loading(pickle.Unpickler):
-    """Loads what a process is sent, with stand-ins for what only the real child inherits."""
+    """Loads a process's payload, with stand-ins for what only a real child inherits."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -203,7 +203,7 @@ class _Loading(pickle.Unpickler):
 
 
 class _Broken:
-    """Stands for what did not load, so that the rest can be tried."""
+    """Replaces an object that did not load, so that loading can continue."""
 
     def __call__(self, *_args: object, **_kwargs: object) -> _Broken:
         return self
@@ -213,7 +213,7 @@ class _Broken:
 
 
 class _Tracing(pickle._Unpickler):
-    """Python's own unpickler, which has had this form since 3.0: an operation that raises is noted and passed over."""
+    """Python's own unpickler, unchanged in structure since 3.0, that records a failing operation and carries on."""
 
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {}
     stack: list[Any]
@@ -232,7 +232,7 @@ class _Tracing(pickle._Unpickler):
         return _StandIn if _stand_in(module, name) else super().find_class(module, name)
 
     def note(self, error: BaseException, operands: list[Any], names: tuple[str, str] | None) -> None:
-        """Note a failure that does not come from an earlier one."""
+        """Record a failure unless it is the consequence of an earlier one."""
         if len(self.broken) >= LIMIT or any(map(_holds_broken, operands)):
             return
         self.broken.append({"number": self.number, "error": self.exception(error), "global": names})
@@ -264,12 +264,12 @@ def _names(obj: object) -> tuple[str, str] | None:
 
 _OPERANDS = {"REDUCE": 2, "NEWOBJ": 2, "NEWOBJ_EX": 3, "STACK_GLOBAL": 2, "GLOBAL": 0, "BUILD": 2}
 _LEAVES_NOTHING = {"NEWOBJ", "NEWOBJ_EX", "STACK_GLOBAL", "GLOBAL"}
-"""What has taken its operands off the stack when it fails."""
+"""Opcodes that have already popped their operands when they fail."""
 _COLLECTIONS = ("APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS")
 
 
 def _traced(name: str, original: Callable[[Any], None]) -> Callable[[Any], None]:
-    """Wrap one operation of the unpickler: what it raises is noted, and the stack is left as if it had worked."""
+    """Wrap an operation of the unpickler: record what it raises and leave the stack as if it had succeeded."""
 
     def operation(self: _Tracing) -> None:
         self.number += 1
@@ -324,7 +324,7 @@ _fill()
 
 
 def read_block(descriptor: int) -> bytes | None:
-    """Return one block; None at the end of the file."""
+    """Return one block, or None at the end of the file."""
     header = _read(descriptor, 8)
     return None if header is None else _read(descriptor, struct.unpack("!Q", header)[0])
 

@@ -1,6 +1,6 @@
-"""The fresh child's side: looks the names up that the parent's code reads, in a process that was just started.
+"""Look up, in a fresh child, the names that the parent's code reads.
 
-Like `loader`, which runs it, it is loaded by its path, with the standard library only.
+Run by `loader`. Like it, this file is loaded by path, with the standard library only.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 _INSTALLED = (os.sep + "site-packages" + os.sep, os.sep + "dist-packages" + os.sep)
 _RARELY = 100_000_000
 _kept: dict[str, float] = {}
-"""Seconds that the import of each module took that is kept from question to question."""
+"""Import time in seconds of each module kept between questions."""
 
 
 def answer(question: Mapping[str, object], look: Mapping[str, object], ambient: Mapping[str, object]) -> dict[str, Any]:
-    """Return descriptions of what the question asks for; ``{"trouble": ...}`` if that fails.
+    """Return the descriptions that the question asks for, or ``{"trouble": ...}`` on failure.
 
-    It runs in a fork, so nothing here outlives it.
+    Runs in a fork, so nothing here outlives it.
     """
     try:
         return _answer(question, look, ambient)
@@ -42,7 +42,7 @@ def _answer(question: Mapping[str, Any], look: Mapping[str, Any], ambient: Mappi
 
     multiprocessing.process.current_process()._inheriting = True  # type: ignore[attr-defined]
     threshold = gc.get_threshold()
-    gc.set_threshold(_RARELY)  # a collection would copy every page that the fork shares
+    gc.set_threshold(_RARELY)  # a collection would copy every page shared with the fork
     before = set(sys.modules)
     os.environ.clear()
     os.environ.update(question["environ"])
@@ -55,7 +55,7 @@ def _answer(question: Mapping[str, Any], look: Mapping[str, Any], ambient: Mappi
         took[name] = time.perf_counter() - begin
     values: dict[int, list[Any]] = {}
     ordered = sorted(range(len(question["bindings"])), key=lambda n: question["bindings"][n][0] not in sys.modules)
-    for number in ordered:  # what the target's own modules import first: another import may change it
+    for number in ordered:  # modules that the target itself imports come first: another import may change them
         module, names, every = question["bindings"][number]
         found = sys.modules.get(module) or _import(module, broken)
         nodes = []
@@ -80,7 +80,7 @@ def _answer(question: Mapping[str, Any], look: Mapping[str, Any], ambient: Mappi
 
 
 def keep(names: list[str]) -> None:
-    """Import what is nobody's own code, so that the next question need not."""
+    """Import installed modules in advance, to save the import in later questions."""
     for name in names:
         begin = time.perf_counter()
         try:

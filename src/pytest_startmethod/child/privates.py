@@ -1,4 +1,4 @@
-"""Private names of CPython that a child touches, read in 3.10 to 3.15."""
+"""Private names of CPython used in child processes, checked against 3.10 to 3.15."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 facts: dict[str, Any] = {}
-"""What is known of this process: pid, directory, method, process (its name), starter (a pid), package, count."""
+"""Facts about this process: pid, directory, method, process (its name), starter (a pid), package, count."""
 
 POOL_WORKER = ("multiprocessing.pool", "worker")
 EXECUTOR_WORKER = ("concurrent.futures.process", "_process_worker")
@@ -32,7 +32,7 @@ def _module(name: str) -> Any:
 
 
 def stdlib_name(name: object) -> Any:
-    """Return what multiprocessing calls a module of the package that this child belongs to."""
+    """Map a module name of this child's package to multiprocessing's name for it."""
     package = facts.get("package", "multiprocessing")
     if package == "multiprocessing" or type(name) is not str or not name.startswith(f"{package}."):
         return name
@@ -40,27 +40,27 @@ def stdlib_name(name: object) -> Any:
 
 
 def process_class() -> Any:
-    """Return the class whose `_bootstrap` runs every process object. When it goes: what then calls `run`."""
+    """Return the class whose `_bootstrap` runs every process object. If it goes: look for whatever calls `run`."""
     return _module("process").BaseProcess
 
 
 def spawn_module() -> Any:
-    """Return the module whose `get_preparation_data` the Popen classes call as an attribute."""
+    """Return the module whose `get_preparation_data` the Popen classes look up at each call."""
     return _module("spawn")
 
 
 def dumps() -> Callable[[Any], Any]:
-    """Return how results are pickled."""
+    """Return the function that pickles results."""
     dumps: Callable[[Any], Any] = _module("reduction").ForkingPickler.dumps
     return dumps
 
 
 def starting_method(frame: FrameType | None) -> str | None:
-    """Return the method of the Popen class that asks for preparation data: the module on the stack tells."""
+    """Return the start method that is asking for preparation data, from the Popen module on the stack."""
     for _ in range(10):
         if frame is None:
             return None
-        # the last part of the name: a package other than multiprocessing has the same
+        # only the last part of the name, which packages derived from multiprocessing share
         method = _STARTERS.get("multiprocessing." + frame.f_globals.get("__name__", "").rpartition(".")[2])
         if method is not None:
             return method
@@ -75,7 +75,7 @@ def _frames(tb: TracebackType | None) -> Iterator[tuple[str, str]]:
 
 
 def loading_phase(tb: TracebackType | None) -> str:
-    """Return where a child failed before it ran: ``spawn._main`` calls ``prepare`` and unpickles the process."""
+    """Return the phase in which a child failed before running: ``spawn._main`` calls ``prepare``, then unpickles."""
     frames = list(_frames(tb))
     if ("multiprocessing.spawn", "prepare") in frames or ("multiprocessing.spawn", "_main") not in frames:
         return "start-up"
@@ -83,7 +83,7 @@ def loading_phase(tb: TracebackType | None) -> str:
 
 
 def worker_phase(phase: str, tb: TracebackType | None) -> tuple[str]:
-    """Return the phase, told apart from a worker that could not load its task: `get` of its queue raised."""
+    """Return the phase. A worker whose queue's `get` raised was unpickling a task."""
     frames = list(_frames(tb))
     for index, frame in enumerate(frames[:-1]):
         if frame in _WORKERS and frames[index + 1] in (("multiprocessing.queues", "get"),):
@@ -92,7 +92,7 @@ def worker_phase(phase: str, tb: TracebackType | None) -> tuple[str]:
 
 
 def job(tb: TracebackType | None) -> int | None:
-    """Return the number of the Pool's job whose task could not be loaded: what ``SimpleQueue.get`` had received.
+    """Return the Pool job of a task that did not load, read from the bytes in ``SimpleQueue.get``.
 
     A Pool sends ``(job, i, function, args, kwargs)``.
     """
@@ -108,7 +108,7 @@ def job(tb: TracebackType | None) -> int | None:
 
 
 def current_task() -> Any:
-    """Return the user's function that the worker runs now: locals of the worker's frame tell."""
+    """Return the user function that the worker is running, read from the worker frame's locals."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         name = (stdlib_name(frame.f_globals.get("__name__")), frame.f_code.co_name)
@@ -127,7 +127,7 @@ def current_task() -> Any:
 
 
 def unsent(tb: TracebackType | None) -> tuple[Any, ...]:
-    """Return the value that ``concurrent.futures.process._sendback_result`` could not send, if that raised."""
+    """Return the value that ``concurrent.futures.process._sendback_result`` failed to send, if it is what raised."""
     if tb is None or tb.tb_frame.f_code.co_name != "_sendback_result":
         return ()
     names = tb.tb_frame.f_locals

@@ -1,8 +1,8 @@
-"""What a process has beside the values of its modules: logging, signal handlers, locale, decimal context, filters.
+"""Process-wide state apart from module globals: logging, signal handlers, locale, decimal context, warnings filters.
 
-Used here and in the fresh child, which loads this file by its path, with the standard library only. Each is described
-as `values` describes values; `describe` is given, since the child cannot import it. State that a library keeps in a
-module of its own is found by a second look instead (`causes.second_look`).
+Used in the parent and in the fresh child, which loads this file by path, with the standard library only. State is
+described as in `values`; `describe` is passed in, since the child cannot import it. State that a library keeps in its
+own modules is found by `causes.second_look`.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ SETTINGS = {
     "threading.stack_size": "threading.stack_size()",
     "tracemalloc.is_tracing": "tracemalloc.start()",
 }
-"""Functions that are called without arguments and say how the process is set, each with what sets it."""
+"""Functions without arguments that return a process-wide setting, with the function that sets it."""
 
 
 def observe(
     describe: Callable[[Any], list[Any]], modules: Iterable[str], loggers: Iterable[str], signals: Iterable[str]
 ) -> dict[str, Any]:
-    """Return descriptions by name: of what belongs to `modules`, of loggers and of signal handlers by their names."""
+    """Return descriptions by name: the state used by `modules`, the named loggers and the named signal handlers."""
     found: dict[str, Any] = {}
     for name in modules:
         try:
@@ -82,7 +82,7 @@ def locales() -> dict[str, str]:
 
 
 def filters() -> list[str]:
-    """Return the warnings filters as texts."""
+    """Return the warnings filters as text."""
     import warnings
 
     out = []
@@ -98,9 +98,9 @@ def filters() -> list[str]:
 
 
 def logger(name: str) -> dict[str, Any]:
-    """Return what decides about a record of the logger: level, what is disabled, and the handlers up to the root.
+    """Return what decides the fate of a logger's records: level, disabled flags, and handlers up to the root.
 
-    A logger that nobody has made yet is not made: it would have what its nearest ancestor has.
+    A logger that does not exist is not created. It would inherit from its nearest ancestor.
     """
     import logging
 
@@ -127,7 +127,7 @@ def logger(name: str) -> dict[str, Any]:
 
 
 def existing_logger(name: str) -> Any:
-    """Return the logger of this name if somebody has made it; the root for an empty name."""
+    """Return the logger of this name if it exists; the root for an empty name."""
     import logging
 
     known = logging.root.manager.loggerDict.get(name) if name and name != "root" else logging.root
@@ -135,7 +135,7 @@ def existing_logger(name: str) -> Any:
 
 
 def level_names() -> dict[int, str]:
-    """Return the names of the levels below 100 that have one."""
+    """Return the names of the named levels below 100."""
     import logging
 
     names = {level: logging.getLevelName(level) for level in range(100)}
@@ -143,14 +143,14 @@ def level_names() -> dict[int, str]:
 
 
 def loop_policy() -> str:
-    """Return the name of the event loop policy's class."""
+    """Return the class name of the event loop policy."""
     import asyncio
 
     return type(asyncio.get_event_loop_policy()).__name__
 
 
 def mime_types() -> dict[str, str]:
-    """Return the types by file suffix."""
+    """Return the MIME types by file suffix."""
     import mimetypes
 
     if not mimetypes.inited:
@@ -159,14 +159,14 @@ def mime_types() -> dict[str, str]:
 
 
 def pandas_options() -> Any:
-    """Return all options of pandas, as nested dictionaries."""
+    """Return all pandas options as nested dictionaries."""
     import importlib
 
     return object.__getattribute__(importlib.import_module("pandas").options, "d")
 
 
 def setting(name: str) -> Any:
-    """Return what a function of `SETTINGS` returns. Raises LookupError if another function stands in its place."""
+    """Return the result of a function in `SETTINGS`. Raises LookupError if the function has been replaced."""
     import importlib
 
     home, _, function = name.rpartition(".")
@@ -198,10 +198,10 @@ _LOOKS: dict[str, Callable[[], Any]] = {
 
 
 def looks_at(name: str) -> bool:
-    """Return whether there is something to compare for a module, or for a function that reads a setting.
+    """Return whether reading a module's state, or calling a function that reads a setting, is possible and harmless.
 
-    The directory for temporary files has once it was chosen or set, since to choose it writes files; the types of
-    files once they were read; event loop policies up to 3.13, since to ask for one warns from 3.14 on.
+    The temporary directory is read only once it has been chosen, since choosing it writes files; MIME types only once
+    loaded; event loop policies only up to 3.13, since reading one warns from 3.14 on.
     """
     if name == "tempfile":
         return getattr(sys.modules.get(name), "tempdir", None) is not None

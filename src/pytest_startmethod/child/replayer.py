@@ -1,7 +1,7 @@
-"""The child's side of an experiment: sets what the parent sent along, before the process object is loaded.
+"""Apply, in the child of an experiment, values sent by the parent before the process object is loaded.
 
-`reporter` calls `apply` in a spawn or forkserver child once ``spawn.prepare`` has set the parent's ``sys.path``. It
-runs in experiments only. What cannot be loaded or set leaves the child as it is, and is reported to the parent.
+`reporter` calls `apply` in a spawn or forkserver child after ``spawn.prepare`` has set the parent's ``sys.path``. What
+cannot be loaded or set is left unchanged in the child and reported to the parent.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from . import process_state, values
 from .differences import differences
 
 ABSENT = "absent"
-"""Stands for the bytes where the parent has no such binding."""
+"""Marks, in place of the bytes, a binding that the parent does not have."""
 
 
 def apply(carried: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Set every carried value; return for each its path, what kept it from being set or None, and what `_load` says."""
+    """Set every value sent. Return for each its path, the error or None, and the result of `_load`."""
     outcomes = []
     for each in carried:
         error, said = each.get("error"), {}
@@ -33,16 +33,16 @@ def apply(carried: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
                     _APPLY[each["kind"]](each)
             except KeyboardInterrupt:
                 raise
-            except BaseException as trouble:  # importing the user's module may do anything
+            except BaseException as trouble:  # importing the user's module may raise anything
                 error = f"{type(trouble).__name__}: {_text(trouble)}"
         outcomes.append({"path": each["path"], "error": error, **said})
     return outcomes
 
 
 def _load(carried: dict[str, Any]) -> bool:
-    """Import and load all that setting the value would, and leave the child its own: the control of an experiment.
+    """Do the imports and loading that setting the value needs, without setting it: the control of an experiment.
 
-    Return whether those imports gave the child the parent's value: a registry that what it holds registers itself in.
+    Return whether the imports alone produced the parent's value, as in a registry whose entries register themselves.
     """
     if "module" not in carried:
         if type(carried["data"]) is bytes:
@@ -79,7 +79,7 @@ def _binding(carried: dict[str, Any]) -> None:
     _take(carried, target, name)
     after = values.describe(values.resolve(module, carried["names"]))
     if differences(carried["node"], after) and not differences(before, after):
-        raise RuntimeError("it keeps the value that it has")  # a class by its name, for one: nothing was tried
+        raise RuntimeError("it keeps the value that it has")  # such as a class pickled by name
 
 
 def _take(carried: dict[str, Any], target: Any, name: str) -> None:
@@ -95,7 +95,7 @@ def _take(carried: dict[str, Any], target: Any, name: str) -> None:
     elif carried["how"] in _WAYS:
         _WAYS[carried["how"]](target, name, new)
     elif type(old) is type(new) is dict and carried["module"] in sys.stdlib_module_names:
-        old.clear()  # sqlite3 and pickle hold these tables themselves
+        old.clear()  # sqlite3 and pickle hold references to these tables
         old.update(new)
     else:
         set_value(target, name, new)
@@ -104,7 +104,7 @@ def _take(carried: dict[str, Any], target: Any, name: str) -> None:
 
 
 def _set_aliases(carried: dict[str, Any], old: object, new: object) -> None:
-    """Exchange the old object in the modules that imported its name."""
+    """Replace the old object in modules that imported it by name."""
     for module_name, alias in carried.get("aliases", ()):
         names = getattr(sys.modules.get(module_name), "__dict__", {})
         if names.get(alias, _NONE) is old:
@@ -129,13 +129,13 @@ _WAYS: dict[str, Callable[[Any, str, Any], Any]] = {
     "implementations": _register,
     "function": _exchange_function,
 }
-"""How a value is put in place that is not simply set."""
+"""Special ways of putting a value in place, where a plain assignment is not enough."""
 
 _NONE = object()
 
 
 def own_value(owner: Any, name: str, default: Any = None) -> Any:
-    """Return what `owner` itself holds under `name`, without calling a descriptor or any code of its own."""
+    """Return what `owner` itself holds under `name`, without invoking descriptors or other code of its own."""
     kind = type(owner)
     try:
         names = type.__getattribute__(owner, "__dict__") if _is_class(owner) else _names(owner)
@@ -164,7 +164,7 @@ def _is_class(value: object) -> bool:
 
 
 def read(owner: object, name: str) -> Any:
-    """Return ``owner.name``, without running code of the owner where that is possible."""
+    """Return ``owner.name``, if possible without running the owner's code."""
     found = own_value(owner, name, _NONE)
     if found is _NONE or (_is_class(owner) and hasattr(type(found), "__get__")):
         return getattr(owner, name)
@@ -172,7 +172,7 @@ def read(owner: object, name: str) -> Any:
 
 
 def set_value(owner: object, name: str, value: object) -> None:
-    """Bind ``owner.name``, even if the class or instance refuses assignments."""
+    """Set ``owner.name``, even if the class or instance refuses assignments."""
     try:
         setattr(owner, name, value)
     except Exception:
@@ -180,20 +180,20 @@ def set_value(owner: object, name: str, value: object) -> None:
 
 
 def make_instance(cls: type) -> Any:
-    """Return a bare instance: the class of a mock would refuse."""
+    """Create an instance without calling the class: a mock's would refuse."""
     return object.__new__(cls)
 
 
 def set_state(instance: object, state: dict[str, Any]) -> None:
-    """Fill an instance that `make_instance` returned."""
+    """Set the state of an instance created by `make_instance`."""
     object.__getattribute__(instance, "__dict__").update(state)
 
 
 class Gone:
-    """Stands for the dead target of a weak reference."""
+    """Replaces the dead referent of a weak reference."""
 
 
-# -- what is not a binding -------------------------------------------------------------------------------------------
+# -- process-wide state ------------------------------------------------------------------------------------------------
 
 
 def _setting(carried: dict[str, Any]) -> None:
@@ -246,7 +246,7 @@ def _logging(carried: dict[str, Any]) -> None:
         logger.handlers[:] = state.pop("handlers")
         logger.filters[:] = state.pop("filters")
         vars(logger).update(state)
-        logger.setLevel(state["level"])  # forgets what was cached of levels
+        logger.setLevel(state["level"])  # clears the cache of enabled levels
 
 
 def _random(carried: dict[str, Any]) -> None:
@@ -274,7 +274,7 @@ def _warnings(carried: dict[str, Any]) -> None:
     import warnings
 
     filters: Any = warnings.filters
-    warnings.resetwarnings()  # tells the module that they changed, too
+    warnings.resetwarnings()  # also tells the module that the filters have changed
     filters[:] = pickle.loads(carried["data"])
 
 

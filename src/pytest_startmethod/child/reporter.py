@@ -1,9 +1,9 @@
-"""What runs in every child of a leg: it writes down how the child failed, and is otherwise not there.
+"""Runs in every child of a leg. It records how the child failed and otherwise leaves no trace.
 
 A spawn or forkserver child loads this file, `events` and `privates` as one code object from the parent's directory
-(`launches.reports.compiled`), before it knows where the parent's modules are, and pays for their import: they need the
-standard library only and import the rest when something has failed. Nothing here may raise into the child, write to
-its standard streams or stand in its tracebacks. A crash leaves a ``.stack`` file, which faulthandler writes.
+(`launches.reports.compiled`). It does so before ``sys.path`` is set, and pays for the imports: so they import only the
+standard library, and most of it only after a failure. Nothing here may raise into the child, write to its standard
+streams or appear in its tracebacks. Crashes are recorded by faulthandler in a ``.stack`` file.
 """
 
 # ruff: noqa: SIM105 - a child does not import contextlib for this
@@ -47,11 +47,11 @@ if TYPE_CHECKING:
     from .line import Line
 
 COMPILED = "child.pyc"
-"""The name of the code in the directory: compiling it takes ten times as long as all that it does."""
+"""File name of the compiled code: compiling takes ten times as long as everything it does."""
 REPLAYED = "replayed"
-"""The suffix of the file in which a child says what it took over in an experiment."""
+"""Suffix of the file in which an experiment's child lists the values it applied."""
 KEY = "pytest_startmethod"
-"""The key in the preparation data. ``multiprocessing.spawn.prepare`` passes over keys that it does not know."""
+"""Key in the preparation data; ``multiprocessing.spawn.prepare`` ignores unknown keys."""
 _SOURCE = """
 try:
     from importlib.machinery import SourcelessFileLoader
@@ -63,11 +63,11 @@ except Exception:
 """
 
 carried: Callable[[], list[dict[str, Any]]] | None = None
-"""Gives what an experiment sends along with every start (see `replay`); None: there is no experiment."""
+"""Returns what an experiment sends along with every start (see `replay`); None outside experiments."""
 
 
 class Stowaway:
-    """Travels in the preparation data; unpickling it installs this module in the child, or does nothing."""
+    """Travels in the preparation data. Unpickling it installs this module in the child, or does nothing."""
 
     __slots__ = ("names",)
 
@@ -84,8 +84,8 @@ class Stowaway:
         }
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Names nothing that the child would have to import: its sys.path is not set yet.
-        # What an experiment sends is pickled here and not before: a lock or a queue is only while a process starts.
+        # Refers only to builtins: the child's sys.path is not set yet, so it cannot import anything else.
+        # The experiment's values are pickled here because locks and queues can be pickled only while a process starts.
         return exec, (_SOURCE, {**self.names, "carried": carried() if carried is not None else None})
 
 
@@ -97,9 +97,9 @@ def install(
     sent: list[dict[str, Any]] | None = None,
     package: str = "multiprocessing",
 ) -> None:
-    """Watch this spawn or forkserver child, which is about to unpickle its process object, and its own children.
+    """Watch this spawn or forkserver child, before it unpickles its process object, and its own children.
 
-    `package` is multiprocessing, or one that is made of its source.
+    `package` is multiprocessing or a package derived from it.
     """
     facts.update(pid=os.getpid(), directory=directory, method=method, process=process, starter=starter)
     facts["package"] = package
@@ -110,7 +110,7 @@ def install(
     sys.excepthook = _excepthook
     if sent is not None:
         global carried
-        carried = partial(list, sent)  # its own children get the same
+        carried = partial(list, sent)  # its own children get the same values
         spawn.prepare = _replay_after(spawn.prepare, sent)
     for step in (_hold_life_line, _catch_crashes):
         try:
@@ -138,7 +138,7 @@ def watch_preparation(
 def watch_bootstrap(
     original: Callable[..., int], directory: str, package: str = "multiprocessing"
 ) -> Callable[..., int]:
-    """Wrap ``BaseProcess._bootstrap``, through which every child goes once it has its process object."""
+    """Wrap ``BaseProcess._bootstrap``, which every child calls on its process object."""
 
     def _bootstrap(process: object, *args: object, **kwargs: object) -> int:
         watched: Watched | Line | None = None
@@ -153,11 +153,11 @@ def watch_bootstrap(
             own: dict[str, Any] = object.__getattribute__(process, "__dict__")
             line = handover.line
             if line is not None and line.identity is own.get("_identity"):
-                if line.process is None:  # where two listen, the first one begins
+                if line.process is None:  # with two wrappers, the outer one starts
                     watched = _begin_forked(line, process, own)
             elif facts.get("pid") == os.getpid():
                 watched = _begin(process, own)
-            else:  # forked by a child, or by a parent that could make nothing before
+            else:  # forked by a child, or by a parent that could not prepare a line
                 watched = _begin_late(process, own, directory, package)
         except Exception:
             pass
@@ -170,25 +170,24 @@ def watch_bootstrap(
 
 
 def _begin(process: object, own: dict[str, Any]) -> Watched | None:
-    """Watch what this child is about to run."""
+    """Watch the ``run`` of this child."""
     if sys.excepthook is _excepthook:
-        sys.excepthook = facts["excepthook"]  # from here on `_bootstrap` itself handles what is raised
+        sys.excepthook = facts["excepthook"]  # from here on `_bootstrap` handles exceptions
     facts["process"] = str(own.get("_name"))
     _watch_worker(own)
     return watch_run(process, own)
 
 
 def _begin_forked(line: Line, process: object, own: dict[str, Any]) -> Line:
-    """Take over, in a forked child, what its parent made for it.
+    """Take over, in a forked child, what its parent prepared.
 
-    After a fork each object that is touched costs a fault, unless it lies beside another one: so the steps of
-    `_begin_late` are calls that the parent has made ready, and what is known of this child is read when there is
-    something to report (`take_over`).
+    After a fork every page touched costs a page fault. So the steps of `_begin_late` are callables prepared by the
+    parent, and the facts about this child are read only when there is something to report (`take_over`).
     """
     line.process = process
     try:
         if line.hold is not None:
-            # A fork has inherited the writing end: it is a writer, too, and is told when it lets go as the last one.
+            # A fork inherits the writing end: it too is a writer, and gets the signal if it is the last to close it.
             line.hold(os.getpid())
     finally:
         for step in line.steps:
@@ -201,9 +200,9 @@ def _begin_forked(line: Line, process: object, own: dict[str, Any]) -> Line:
 
 
 def _begin_late(process: object, own: dict[str, Any], directory: str, package: str) -> Watched | None:
-    """Watch a forked child for which nothing was made before."""
-    handover.line = None  # it was for another one
-    starter = own.get("_parent_pid", os.getppid())  # not getppid(): the parent may be gone by now
+    """Watch a forked child for which the parent prepared nothing."""
+    handover.line = None  # it belongs to another process
+    starter = own.get("_parent_pid", os.getppid())  # not getppid(): the parent may have died
     facts.clear()
     facts.update(pid=os.getpid(), directory=directory, method="fork", starter=starter, package=package)
     for step in (_hold_life_line, _let_go, _catch_crashes):
@@ -215,7 +214,7 @@ def _begin_late(process: object, own: dict[str, Any], directory: str, package: s
 
 
 def _replay_after(original: Callable[[dict[str, Any]], None], sent: list[dict[str, Any]]) -> Callable[..., None]:
-    """Wrap ``spawn.prepare``: once the child has the parent's ``sys.path``, it takes over what was sent along."""
+    """Wrap ``spawn.prepare`` to apply the experiment's values once ``sys.path`` is set."""
 
     def prepare(data: dict[str, Any]) -> None:
         original(data)
@@ -233,7 +232,7 @@ def _replay_after(original: Callable[[dict[str, Any]], None], sent: list[dict[st
     return prepare
 
 
-# -- what is raised, without standing in its traceback ----------------------------------------------------------------
+# -- raising without a frame of ours in the traceback ------------------------------------------------------------------
 
 
 def _nothing() -> Generator[None, None, None]:
@@ -247,10 +246,10 @@ for _ in _finished:
 
 
 def _unseen(function: Callable[[Any], Any], arg: Any) -> Callable[[], None]:
-    """Return what calls ``function(arg)``, once, and raises the exception in the tuple that it returns.
+    """Return a callable that runs ``function(arg)`` once and raises the exception in the tuple it returns.
 
-    A Python function that lets an exception through stands in its traceback, which the child prints. So the call goes
-    through C alone: `max` calls `key` with the exception, and a finished generator throws what it is given.
+    A Python function through which an exception passes appears in the traceback that the child prints. So the call goes
+    through C only: `max` calls `key` with the exception, and a finished generator throws it.
     """
     return partial(max, chain.from_iterable(map(function, (arg,))), key=_finished.throw, default=None)
 
@@ -262,7 +261,7 @@ class Watched:
 
     process: Any
     before: Any
-    """What it had as ``run`` of its own."""
+    """The process object's own ``run`` attribute, if it has one."""
     returned: bool
 
     def __init__(self, process: object, before: object) -> None:
@@ -272,12 +271,12 @@ class Watched:
 
 
 def can_be_watched(process: object) -> bool:
-    """Say whether ``process.run`` is a plain method."""
+    """Return whether ``process.run`` is a plain method."""
     return type(getattr(type(process), "run", None)) is FunctionType
 
 
 def watch_run(process: object, own: dict[str, Any]) -> Watched | None:
-    """Note what ``process.run`` raises. The instance's attribute is gone before the user's code runs."""
+    """Report what ``process.run`` raises. The instance attribute is removed before user code runs."""
     if not can_be_watched(process):
         return None
     watched = Watched(process, own.get("run"))
@@ -286,7 +285,7 @@ def watch_run(process: object, own: dict[str, Any]) -> Watched | None:
 
 
 def unseen_run(watched: Watched | Line) -> Callable[[], None]:
-    """Return what stands for ``run`` of a process object; good for one call."""
+    """Return a replacement for the ``run`` of a process object, good for one call."""
     return _unseen(_run, watched)
 
 
@@ -306,7 +305,7 @@ def _run(watched: Watched | Line) -> tuple[BaseException, ...]:
 
 
 def _raised(error: BaseException, phase: str, **more: Any) -> tuple[BaseException, ...]:
-    """Report what a watched call raised and return it without our frame, for `_unseen`."""
+    """Report what a watched call raised, and return it without our frame, for `_unseen`."""
     take_over()
     tb = error.__traceback__
     if tb is not None:
@@ -331,12 +330,12 @@ def _excepthook(cls: type[BaseException], error: BaseException, tb: TracebackTyp
 
 
 def is_worker(target: object) -> bool:
-    """Say whether a process's target may be that of a pool's or an executor's worker."""
+    """Return whether a process's target looks like the worker of a pool or executor."""
     return type(target) is FunctionType and target.__name__ in WORKER_NAMES
 
 
 def _watch_worker(own: dict[str, Any]) -> None:
-    """Note results that cannot be sent, and an executor's initializer, whose exception goes to a log only."""
+    """Report results that cannot be pickled, and exceptions of an executor's initializer, which are only logged."""
     target: Any = own.get("_target")
     if not is_worker(target):
         return
@@ -362,7 +361,7 @@ def _watch_worker(own: dict[str, Any]) -> None:
 
 
 def _watch_encoding_error(original: Callable[..., None]) -> Callable[..., None]:
-    """Wrap ``MaybeEncodingError.__init__``, which a Pool's worker calls when a result does not pickle."""
+    """Wrap ``MaybeEncodingError.__init__``, called by a Pool's worker when a result does not pickle."""
 
     def __init__(self: object, exc: BaseException, value: object) -> None:  # noqa: N807 - it replaces one
         report_result(exc, value)
@@ -372,7 +371,7 @@ def _watch_encoding_error(original: Callable[..., None]) -> Callable[..., None]:
 
 
 def _watch_exception(original: Callable[..., None]) -> Callable[..., None]:
-    """Wrap ``_ExceptionWithTraceback.__init__``, which an executor's worker calls for every exception."""
+    """Wrap ``_ExceptionWithTraceback.__init__``, called by an executor's worker for every exception."""
 
     def __init__(self: object, exc: BaseException, tb: TracebackType | None) -> None:  # noqa: N807 - it replaces one
         for value in unsent(tb):
@@ -386,44 +385,44 @@ def _watch_exception(original: Callable[..., None]) -> Callable[..., None]:
 
 
 def _catch_crashes() -> None:
-    """Let faulthandler write into a file of ours, unless this fresh interpreter was told to use it elsewhere.
+    """Direct faulthandler to our file, unless it was enabled by the user in a fresh interpreter.
 
-    A fork inherits pytest's, which writes among pytest's own output.
+    In a fork, the inherited handler is pytest's, which would write into pytest's own output.
     """
     fresh = facts["method"] != "fork"
     if not (fresh and faulthandler.is_enabled()) and room_for(1_000_000):
         path = f"{facts['directory']}{os.sep}{facts['pid']}.stack"
-        new = f"{path}.new"  # who finds the file may send the signal: the handler comes first
+        new = f"{path}.new"  # a reader of the file may send the signal at once, so install the handler first
         for step in writes_of(open_stack(new, facts["method"], facts["starter"]).number):
             step()
         os.rename(new, path)
 
 
 HEADER = 32
-"""The length of the first line of a file for stacks."""
+"""Length of the first line of a stack file."""
 
 
 def open_stack(path: str, method: str, starter: int) -> Descriptor:
-    """Open a file for stacks; its first line says whose they are."""
+    """Open a stack file. Its first line holds the start method and the starter's pid."""
     descriptor = Descriptor(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
     os.write(descriptor.number, f"{method} {starter}".ljust(HEADER - 1).encode() + b"\n")
     return descriptor
 
 
 def writes_of(descriptor: int) -> tuple[Callable[[], object], ...]:
-    """Return the calls by which a process writes its stacks into a file of `open_stack`."""
+    """Return the calls that make a process write its stacks into a file from `open_stack`."""
     enable = partial(faulthandler.enable, descriptor)
     if STACK_SIGNAL is None:
         return (enable,)
     return enable, partial(faulthandler.register, STACK_SIGNAL, descriptor, True)
 
 
-# -- the parent's end ------------------------------------------------------------------------------------------------
+# -- the life line -----------------------------------------------------------------------------------------------------
 
 LIFE_LINE = "alive"
-"""The name of a FIFO in the directory whose writing end only the parent has."""
+"""Name of a FIFO in the directory. Only the parent holds its writing end."""
 STACK_SIGNAL: int | None = signal.SIGRTMIN + 8 if sys.platform == "linux" else getattr(signal, "SIGINFO", None)
-"""On this signal a child writes its stacks into its ``.stack`` file; where nothing is registered, it may end it."""
+"""Signal on which a child dumps its stacks to its ``.stack`` file. Without a handler it may kill the child."""
 
 
 def _let_go() -> None:
@@ -432,10 +431,10 @@ def _let_go() -> None:
 
 
 def open_life_line(directory: str) -> Descriptor | None:
-    """Return a reading end whose owner the kernel ends when the parent is gone, however it went: no thread, no polling.
+    """Return a reading end that makes the kernel kill its owner when the parent is gone, without threads or polling.
 
-    A FIFO whose last writer closes it sends the owner of a reading end the signal of its choice (fcntl(2), F_SETSIG;
-    Linux only). Nothing inherits that: not a fork, whose pid is another, nor what is executed.
+    When the last writer of a FIFO closes it, the kernel sends the owner of a reading end a signal of its choice
+    (fcntl(2), F_SETSIG; Linux only). Ownership is not inherited, neither by forks nor by executed programs.
     """
     if sys.platform != "linux":
         return None
@@ -446,12 +445,12 @@ def open_life_line(directory: str) -> Descriptor | None:
 
 
 def hold_of(descriptor: Descriptor) -> Callable[[int], object]:
-    """Return the call by which a process, given its pid, becomes the owner of a life line."""
+    """Return the call that makes a process, given its pid, the owner of a life line."""
     return partial(fcntl.fcntl, descriptor.number, fcntl.F_SETOWN)
 
 
 def _hold_life_line() -> None:
-    """Let the kernel end this process when its parent is gone."""
+    """Make the kernel kill this process when its parent is gone."""
     pid = facts["pid"]
     try:
         descriptor = open_life_line(facts["directory"])
@@ -470,11 +469,11 @@ def _hold_life_line() -> None:
 
 
 _EXITING = 0x4
-"""``PF_EXITING`` of Linux: set before a process closes its files; only later does it become a zombie."""
+"""Linux's ``PF_EXITING``: set before a process closes its files, while it becomes a zombie only later."""
 
 
 def _is_gone(pid: int) -> bool:
-    """Say whether a process has ended or is about to, though it may not have been waited for."""
+    """Return whether a process has ended or is ending, even if nobody has waited for it."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
             state, _, _, _, _, _, flags, *_ = file.read().rpartition(")")[2].split()

@@ -1,12 +1,12 @@
-"""A value as builtins, without running any of its own code.
+"""Describe values as builtins, without running their code.
 
-Used here and in the fresh child, which loads this file by its path, with the standard library only. A description is a
-nested list that JSON can hold; its first item is the kind:
+Used in the parent and in the fresh child, which loads this file by path, with the standard library only. A description
+is a nested list that JSON can hold. Its first item is the kind:
 
 ``=`` a plain value, ``(`` a sequence, ``<`` a set, ``{`` a mapping, ``o`` an object, ``f`` a function, ``b`` a
 built-in, ``c`` a class, ``m`` a module, ``K`` a mock, ``L`` a logger, ``l`` a cache, ``p`` a partial, ``d`` a
-descriptor, ``M`` a method, ``a`` an array, ``v`` a context variable, ``?`` what is known by its type only, ``^`` an
-object described before, ``-`` what exceeds the budget and equals everything, ``!`` nothing: there is no such thing.
+descriptor, ``M`` a method, ``a`` an array, ``v`` a context variable, ``?`` a value known only by its type, ``^`` an
+object described earlier, ``-`` a value beyond the budget, equal to anything, ``!`` a missing value.
 """
 
 # ruff: noqa: SIM105
@@ -30,7 +30,7 @@ DEPTH = 10
 TEXT = 300
 SHOWN = 60
 _PART = 1 << 16
-"""Of what is large, so much at either end is looked at: nothing is copied that grows with the user's data."""
+"""Bytes read from either end of a large value, so that nothing is copied in proportion to the user's data."""
 
 
 class _Missing:
@@ -38,28 +38,28 @@ class _Missing:
 
 
 MISSING: Any = _Missing()
-"""In the place of what is not there."""
+"""Stands for a missing value."""
 
-# -- looking, without running anything ---------------------------------------------------------------------------------
+# -- lookup without running user code ----------------------------------------------------------------------------------
 
 _mro = type.__dict__["__mro__"].__get__
 _namespace_of_type = type.__dict__["__dict__"].__get__
 
 
 def module_of(module: object) -> dict[str, Any]:
-    """Return a module's namespace; an empty one if it is none."""
+    """Return a module's namespace, or an empty one if it is not a module."""
     return instance_namespace(module) if module is not None else {}
 
 
 def instance_namespace(obj: Any) -> dict[str, Any]:
-    """Return what an instance holds itself: its ``__dict__`` and its slots."""
+    """Return an instance's own attributes: its ``__dict__`` and slots."""
     found: dict[str, Any] = {}
     try:
         own = object.__getattribute__(obj, "__dict__")
         if type(own) is dict:
             found = own
     except Exception:
-        if _local in _mro(type(obj)):  # what this thread has
+        if _local in _mro(type(obj)):  # this thread's attributes
             found = _local.__getattribute__(obj, "__dict__")
     slots = {}
     for cls in _mro(type(obj)):
@@ -75,9 +75,9 @@ def instance_namespace(obj: Any) -> dict[str, Any]:
 
 
 def class_attribute(cls: type, name: str, after: type | None = None) -> tuple[Any, Any]:
-    """Return the class in the order of resolution that has `name`, and the raw value; (None, MISSING) if none has.
+    """Return the class in the MRO that defines `name`, and the raw value; (None, MISSING) if none does.
 
-    With `after`, only classes behind that one are asked.
+    With `after`, search only the classes behind that one.
     """
     order = _mro(cls)
     if after is not None and after in order:
@@ -90,7 +90,7 @@ def class_attribute(cls: type, name: str, after: type | None = None) -> tuple[An
 
 
 def class_name(cls: object) -> tuple[str, str]:
-    """Return module and qualified name of a class."""
+    """Return a class's module and qualified name."""
     module = _namespace_of_type(cls).get("__module__") if issubclass(type(cls), type) else None
     if type(module) is not str:
         module = type.__dict__["__module__"].__get__(cls) if issubclass(type(cls), type) else ""
@@ -99,9 +99,9 @@ def class_name(cls: object) -> tuple[str, str]:
 
 
 def public_name(cls: object) -> tuple[str, str]:
-    """Return module and qualified name of a class, by way of the public module that has it where its own is private.
+    """Return a class's module and qualified name, preferring a public module that re-exports it.
 
-    ``pathlib._local.Path`` is written ``pathlib.Path``.
+    ``pathlib._local.Path`` becomes ``pathlib.Path``.
     """
     module, name = class_name(cls)
     parts = module.split(".")
@@ -113,27 +113,27 @@ def public_name(cls: object) -> tuple[str, str]:
 
 
 def subclasses(cls: type) -> list[type]:
-    """Return the direct subclasses of a class, by name."""
+    """Return the direct subclasses of a class, sorted by name."""
     return sorted(type.__subclasses__(cls), key=class_name)
 
 
 def virtual_subclasses(cls: type) -> list[type]:
-    """Return the classes that were registered with an ABC, by name; empty for other classes."""
+    """Return the classes registered with an ABC, sorted by name; empty for other classes."""
     if class_attribute(cls, "_abc_impl")[0] is None:
         return []
     try:
-        registry = sys.modules["_abc"]._get_dump(cls)[0]  # weak references; else: keep `ABCMeta.register`'s calls
+        registry = sys.modules["_abc"]._get_dump(cls)[0]  # weak references; if it goes: wrap `ABCMeta.register`
         return sorted((each for each in (one() for one in registry) if each is not None), key=class_name)
     except Exception:
         return []
 
 
 VIRTUAL = "_abc_registry"
-"""What `resolve` calls the classes that were registered with an ABC, after the attribute of ``_py_abc.ABCMeta``."""
+"""Name by which `resolve` finds the classes registered with an ABC, after the attribute of ``_py_abc.ABCMeta``."""
 
 
 def resolve(module: Any, names: Sequence[str], steps: Iterable[Sequence[Any]] = ()) -> Any:
-    """Return what a dotted name and the steps from there lead to, or MISSING."""
+    """Return the value at a dotted name followed by steps, or MISSING."""
     value = module
     for name in names:
         value = _attribute(value, name)
@@ -174,12 +174,12 @@ def _attribute(value: Any, name: str) -> Any:
 
 
 def _captured(function: types.FunctionType) -> dict[str, Any]:
-    """Return the variables that a function took from the function around it."""
+    """Return a function's captured variables."""
     found = {}
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or ()):  # noqa: B905 - of one length
         try:
             found[name] = cell.cell_contents
-        except ValueError:  # not set yet
+        except ValueError:  # empty cell
             pass
     return found
 
@@ -203,12 +203,12 @@ _OPAQUE_MODULES = frozenset({
     "_contextvars", "ctypes", "_ctypes", "random", "_random", "itertools", "multiprocess", "billiard", "_asyncio",
     "_multiprocessing", "select", "_hashlib", "torch", "sched", "signal",
 })  # fmt: skip
-"""Values of these have no content to compare: they are described by their type."""
+"""Modules whose values have no comparable content: they are described by type only."""
 _MOCKS = ("unittest.mock", "mock.mock", "mock")
 
 
 def is_mock(value: object) -> bool:
-    """Return whether a value is a mock object, by its type."""
+    """Return whether a value's type is that of a mock."""
     return any(
         cls.__module__ in _MOCKS and cls.__name__ in ("NonCallableMock", "CallableMixin", "Base", "_SentinelObject")
         for cls in _mro(type(value))
@@ -231,7 +231,7 @@ class _Describer:
         if value is MISSING:
             return ["!"]
         if kind in _PLAIN:
-            long = kind is int and value.bit_length() > 1_000  # repr() refuses some, and takes long for others
+            long = kind is int and value.bit_length() > 1_000  # repr() refuses some of these and is slow for others
             return ["=", kind.__name__, f"an int of {value.bit_length()} bits" if long else repr(value)]
         if kind in (str, bytes):
             return _text(value)
@@ -276,7 +276,7 @@ class _Describer:
         return ["M", self.node(value.__func__, depth + 1), self.node(value.__self__, depth + 1)]
 
     def library(self, value: Any, kind: type, depth: int) -> list[Any] | None:
-        """Return the description of what the standard library makes of other things."""
+        """Return the description of a standard library wrapper around other values."""
         module, name = class_name(kind)
         if name == "_lru_cache_wrapper":
             wrapped = object.__getattribute__(value, "__dict__").get("__wrapped__")
@@ -297,7 +297,7 @@ class _Describer:
         return None if held is MISSING else ["(", _type(kind), self.parts(held, depth)]
 
     def opaque(self, value: object, kind: type, depth: int) -> list[Any] | None:
-        """Return the description of what has no content that could be compared, or only that of this thread."""
+        """Return the description of a value whose content cannot be compared, or only this thread's part of it."""
         module, name = class_name(kind)
         if name == "ContextVar" and module in ("_contextvars", "contextvars", "builtins"):
             return ["v", self.node(_context_value(value), depth + 1)]
@@ -307,7 +307,7 @@ class _Describer:
         return ["?", _type(kind)] if hidden else None
 
     def content(self, value: Any, kind: type, depth: int) -> list[Any] | None:
-        """Return what an instance holds as the container or the plain value that its class extends."""
+        """Return the content of an instance whose class extends a container or plain type."""
         if issubclass(kind, dict):
             return self.mapping(value, dict, depth)
         base = next((each for each in (list, tuple, set, frozenset) if issubclass(kind, each)), None)
@@ -374,7 +374,7 @@ def _text(value: Any) -> list[Any]:
 
 
 def _named(value: Any, kind: type) -> list[Any] | None:
-    """Return the description of a value that its name identifies."""
+    """Return the description of a value identified by its name."""
     if kind is types.FunctionType:
         code = value.__code__
         inner = value.__dict__.get("__wrapped__")
@@ -425,7 +425,7 @@ def _has_no_default(variable: Any) -> bool:
 
 
 def _held(value: Any, module: str, name: str) -> Any:
-    """Return what is in a queue of threads or a weak collection, and whether an event is set; MISSING for the rest."""
+    """Return the items of a thread queue or weak collection, or whether an event is set; MISSING for anything else."""
     if module == "queue" and name in ("Queue", "LifoQueue", "PriorityQueue"):
         return list(value.queue)
     if (module, name) == ("threading", "Event"):
@@ -438,7 +438,7 @@ def _held(value: Any, module: str, name: str) -> Any:
 
 
 def _generator_state(value: Any, kind: type, _depth: int) -> list[Any] | None:
-    """Return the description of a generator of random numbers: a digest of its state."""
+    """Return the description of a random number generator: a digest of its state."""
     module, name = class_name(kind)
     if (module, name) == ("random", "Random"):
         state = repr(class_attribute(kind.__mro__[1], "getstate")[1](value))
@@ -456,7 +456,7 @@ def _generator_state(value: Any, kind: type, _depth: int) -> list[Any] | None:
 
 
 def _array(value: Any, kind: type, _depth: int) -> list[Any] | None:
-    """Return the description of an array or a table of numbers: type, shape, and a digest of a part of its bytes."""
+    """Return the description of an array or data frame: type, shape, and a digest of part of its bytes."""
     top = kind.__module__.partition(".")[0] if type(kind.__module__) is str else ""
     if top == "numpy":
         numpy = sys.modules["numpy"]
@@ -485,7 +485,7 @@ def _array(value: Any, kind: type, _depth: int) -> list[Any] | None:
 
 
 def _digest(array: Any) -> str:
-    """Return a digest of the first and the last 64 KiB of an array, which is never copied as a whole."""
+    """Return a digest of the first and last 64 KiB of an array, without copying all of it."""
     try:
         numpy = sys.modules.get("numpy")
         if numpy is not None and isinstance(array, numpy.ndarray):
@@ -493,7 +493,7 @@ def _digest(array: Any) -> str:
                 return ""
             if array.flags.c_contiguous:
                 view = memoryview(array.reshape(-1).view(numpy.uint8))
-            else:  # whatever the layout: elements in order, as many as the part has room for
+            else:  # any layout: elements in order, as many as fit the part
                 count = _PART // max(1, array.dtype.itemsize)
                 ends = [array.flat[:count]] if array.size <= count else [array.flat[:count], array.flat[-count:]]
                 view = memoryview(b"".join(each.tobytes() for each in ends))

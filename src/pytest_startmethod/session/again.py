@@ -1,4 +1,4 @@
-"""Run an item again after the session's last test: as another leg, or silently for an experiment."""
+"""Re-run an item after the session's last test: as another leg, or silently for an experiment."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def run(
     nextitem: pytest.Item | None = None,
     stash: Mapping[pytest.StashKey[Any], object] | None = None,
 ) -> None:
-    """Run `item` as `leg`, through ``pytest_runtest_protocol`` as any test, with that leg's node id.
+    """Run `item` as `leg`, with the leg's node id, through ``pytest_runtest_protocol`` like any test.
 
-    `before` is what the item was like before its first run: marks, properties and attributes that a run adds are not
-    there in the next one. Afterwards the item is as it was. `stash`: what else its stash has meanwhile.
+    `before` is the item's state before its first run, so that marks, properties and attributes added by one run are
+    absent from the next. `stash` holds extra entries for the item's stash. The item is restored afterwards.
     """
     with _as_leg(item, leg, before, stash or {}):
         item.config.hook.pytest_runtest_protocol(item=item, nextitem=nextitem)
@@ -36,9 +36,9 @@ def run(
 def run_silently(
     item: pytest.Item, leg: Leg, before: pytest_compat.ItemState, stash: Mapping[pytest.StashKey[Any], object]
 ) -> list[pytest.TestReport]:
-    """Run `item` as `leg` and return its reports, of which nobody else learns; everything is torn down afterwards.
+    """Run `item` as `leg`, tear everything down, and return its reports without publishing them.
 
-    Raises what ends a session: ``KeyboardInterrupt``, ``pytest.exit.Exception``.
+    Exceptions that end a session propagate: ``KeyboardInterrupt``, ``pytest.exit.Exception``.
     """
     with _as_leg(item, leg, before, stash):
         return pytest_silent.run_silently(item)
@@ -48,7 +48,7 @@ def run_silently(
 def _as_leg(
     item: pytest.Item, leg: Leg, before: pytest_compat.ItemState, stash: Mapping[pytest.StashKey[Any], object]
 ) -> Iterator[None]:
-    """Make `item` what it was before its first run, with the name of `leg`; then what it was before this one."""
+    """Reset `item` to its state before the first run and rename it to `leg`; restore it on exit."""
     nodeid, location = item.nodeid, item.location
     after = pytest_compat.item_state(item)
     pytest_compat.restore_item(item, before)
@@ -65,7 +65,7 @@ def _as_leg(
 
 
 def _renamed(name: str, nodeid: str, other: str) -> str:
-    """Return `name`, which ends as `nodeid` does, with the end that `other` has."""
+    """Return `name`, which ends like `nodeid`, with the ending of `other` instead."""
     shared = next((i for i, (a, b) in enumerate(zip(nodeid, other, strict=False)) if a != b), len(nodeid))
     end = nodeid[shared:]
     return name[: len(name) - len(end)] + other[shared:] if name.endswith(end) else name

@@ -1,4 +1,4 @@
-"""Which backends a session has: those that its plugins return."""
+"""The session's backends, collected from ``pytest_startmethod_backends``."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ..model.backends import STDLIB, Backend
 
 
 class BackendError(ValueError):
-    """A hook returned what is no backend; the message is one line for the user."""
+    """A hook returned something other than a backend. The message is one line, addressed to the user."""
 
 
 def known(config: pytest.Config) -> dict[str, Backend]:
-    """Return every backend by its name: those that ``pytest_startmethod_backends`` returns, ours first.
+    """Return all backends by name. On a duplicate name, the plugin's own come first.
 
     Raises:
         BackendError: an implementation returned something else.
@@ -42,7 +42,7 @@ def _checked(backends: object) -> Iterable[Backend]:
 
 
 def of(config: pytest.Config, method: str) -> Backend:
-    """Return the backend of a start method that was found valid."""
+    """Return the backend of a valid start method."""
     name, _ = methods.split(method)
     return known(config)[name] if name else STDLIB
 
@@ -63,5 +63,5 @@ def unavailable_reason(config: pytest.Config, method: str) -> str | None:
 
 
 def missing_reason(method: str, backend: Backend) -> str:
-    """Return why a leg under `method` cannot run where its package is missing."""
+    """Return the reason why a leg under `method` cannot run when its package is missing."""
     return f"start method {method} needs the package {backend.package}, which is not installed"

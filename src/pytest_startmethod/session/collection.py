@@ -1,4 +1,4 @@
-"""Turn marked tests into legs: one item for each start method, with what the marker says of it in the stash."""
+"""Turn marked tests into legs: one item per start method, with the marker's settings in its stash."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ if TYPE_CHECKING:
 NAME: Final = "start_method"
 
 SETTINGS = pytest.StashKey[Settings]()
-"""The run's options, in ``config.stash`` once `settings_of` was asked."""
+"""The run's options, in ``config.stash`` after the first `settings_of` call."""
 
 RUNNING = pytest.StashKey["Running"]()
-"""What runs the legs, in ``config.stash`` once there is one."""
+"""The hooks that run legs, in ``config.stash`` once registered."""
 
 _INDICES: Final[dict[object, int]] = {method: index for index, method in enumerate(methods.ORDER)}
-"""Of a method among the parameters of a session; those of backends are added as they come."""
+"""Index of a method among the session's parameters. Backends' methods are appended when first used."""
 _SCOPES: Final = ("function", "class", "module", "package", "session")
 
 
 _NOTHING_LEFT: Final = object()
-"""The parameter of a test that has no leg; a test's own parameter may have any value, and often None."""
+"""The parameter of a test without legs. A sentinel, since a test's own parameter may be any value, even None."""
 
 _NO_LEG = pytest.StashKey[bool]()
-"""Set on an item that is rightly no leg, though marked: a skip that says why."""
+"""Set on a marked item that is deliberately not a leg, only a skip with a reason."""
 
 
 def settings_of(config: pytest.Config) -> Settings:
     """Return the run's options.
 
     Raises:
-        pytest.UsageError: one of them is not valid; told to the user in one line.
+        pytest.UsageError: an option is invalid; the message is one line.
 
     """
     if SETTINGS not in config.stash:
@@ -59,10 +59,10 @@ def settings_of(config: pytest.Config) -> Settings:
 
 
 def marker_of(node: pytest.Item) -> Marker | None:
-    """Return what the closest marker of `node` says, or None where there is none.
+    """Return the settings of the closest marker of `node`, or None if it has none.
 
     Raises:
-        pytest.Collector.CollectError: the marker cannot be meant; names the test and what would be valid.
+        pytest.Collector.CollectError: the marker is invalid; the message names the test and the valid values.
 
     """
     mark = _closest(node)
@@ -75,7 +75,7 @@ def marker_of(node: pytest.Item) -> Marker | None:
 
 
 def refuse_misspelt(node: pytest.Item) -> None:
-    """Refuse the package's own name as a marker: the test would run once, and nobody would notice.
+    """Reject the package's name used as a marker: the test would silently run only once.
 
     Raises:
         pytest.Collector.CollectError: the test has that marker.
@@ -90,11 +90,11 @@ def _closest(node: pytest.Item) -> pytest.Mark | None:
         closest: pytest.Mark = mark
         if not isinstance(owner, pytest.Class):
             return closest
-        # pytest lists the marks of a class from the farthest base on: the class's own would come last.
+        # pytest lists a class's marks from the farthest base on, so the class's own would come last.
         for cls in owner.obj.__mro__:
             marks = cls.__dict__.get("pytestmark", ())
             for own in marks if isinstance(marks, list) else [marks]:
-                # A list may hold both marks and what decorates with them.
+                # `pytestmark` may hold both marks and mark decorators.
                 found = getattr(own, "mark", own)
                 if isinstance(found, pytest.Mark) and found.name == MARKER:
                     return found
@@ -103,13 +103,13 @@ def _closest(node: pytest.Item) -> pytest.Mark | None:
 
 
 def _opted_in(node: pytest.Item) -> bool:
-    """Return whether `node` needs our ``start_method`` fixture, directly or through another fixture."""
+    """Return whether `node` uses our ``start_method`` fixture, directly or through another fixture."""
     definitions = pytest_compat.names_in_closure(node).get(NAME, ())
     return pytest_compat.resolves_to(definitions, NAME, start_method_value)
 
 
 def _needs_our_context(node: pytest.Item) -> bool:
-    """Return whether `node` needs our ``mp_context``, whatever ``start_method`` is there."""
+    """Return whether `node` uses our ``mp_context``, whichever ``start_method`` it has."""
     definitions = pytest_compat.names_in_closure(node).get("mp_context", ())
     return pytest_compat.resolves_to(definitions, "mp_context", mp_context_value)
 
@@ -117,7 +117,7 @@ def _needs_our_context(node: pytest.Item) -> bool:
 def _scope(node: pytest.Item) -> str:
     """Return the widest scope of the fixtures of `node` that depend on the start method.
 
-    pytest keeps the user's order of tests for ``function``, and groups tests by method for a wider one.
+    For ``function``, pytest keeps the order of the tests; for wider scopes it groups the tests by method.
     """
     closure = pytest_compat.names_in_closure(node)
     ours = (start_method_value, mp_context_value)
@@ -125,7 +125,7 @@ def _scope(node: pytest.Item) -> str:
 
     def depends(name: str) -> bool:
         if name not in dependent:
-            dependent[name] = False  # while looking: a fixture may request the one it overrides
+            dependent[name] = False  # preliminary: a fixture may request the one it overrides
             dependent[name] = any(depends(arg) for found in closure.get(name, ()) for arg in found.argnames)
         return dependent[name]
 
@@ -140,7 +140,7 @@ def _scope(node: pytest.Item) -> str:
 
 
 def _params(marker: Marker | None, settings: Settings) -> list[Any]:
-    """Return the ``pytest.param`` values of a test's start methods, never empty: a skip where none is left."""
+    """Return the ``pytest.param`` values of a test's start methods; if none is left, a single skip."""
     marker = marker or Marker()
     names = [named.method for named in marker.methods]
     params = []
@@ -156,11 +156,11 @@ def _params(marker: Marker | None, settings: Settings) -> list[Any]:
 def parametrize(metafunc: pytest.Metafunc) -> None:
     """Make legs of a marked test function, or of one that requests ``start_method``.
 
-    Runs after every other ``pytest_generate_tests``: a test that parametrizes ``start_method`` itself keeps
-    its own values, wherever it does so.
+    Runs after every other ``pytest_generate_tests``, so that a test that parametrizes ``start_method`` itself keeps
+    its own values.
 
     Raises:
-        pytest.Collector.CollectError: the marker cannot be meant.
+        pytest.Collector.CollectError: the marker is invalid.
 
     """
     node = metafunc.definition
@@ -170,11 +170,11 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
         return
     if any(NAME in call.params for call in pytest_compat.callspecs(metafunc)):
         if pytest_compat.is_direct(metafunc, NAME):
-            # The same values, and fixtures of any scope may depend on them.
+            # Same values, but fixtures of any scope may now depend on them.
             pytest_compat.make_indirect(node, NAME, start_method_value)
         return
     if not opted_in and (marker is None or NAME in metafunc.fixturenames):
-        return  # a fixture of the user's own: `report_left_out` says so
+        return  # a user-defined fixture; `report_left_out` warns about it
     if not opted_in:
         pytest_compat.add_to_closure(node, NAME, start_method_value)
     _add_parameter(metafunc, node, _params(marker, settings_of(metafunc.config)))
@@ -188,7 +188,7 @@ def _add_parameter(metafunc: pytest.Metafunc, node: pytest.Item, params: list[An
 
 
 def expand_report(collector: pytest.Collector, report: pytest.CollectReport) -> None:
-    """Put the legs of a ``unittest.TestCase`` class in place of its marked tests, if there are any."""
+    """Replace the marked tests of a ``unittest.TestCase`` class by their legs."""
     if not pytest_compat.is_testcase(collector):
         return
     try:
@@ -198,13 +198,13 @@ def expand_report(collector: pytest.Collector, report: pytest.CollectReport) -> 
 
 
 def _expand_testcase(collector: pytest.Collector, collected: Sequence[object]) -> list[Any]:
-    """Return what a ``unittest.TestCase`` class collects: its unmarked tests as they are, and legs of the others.
+    """Return what a ``unittest.TestCase`` class collects: unmarked tests unchanged, and legs of the others.
 
-    The legs of one method have a class collector of their own, so that everything of class scope,
-    ``setUpClass`` first, is done once for each method.
+    The legs of each method have a class collector of their own, so that class-scoped setup such as ``setUpClass`` runs
+    once per method.
 
     Raises:
-        pytest.Collector.CollectError: a marker cannot be meant.
+        pytest.Collector.CollectError: a marker is invalid.
 
     """
     settings = settings_of(collector.config)
@@ -246,13 +246,12 @@ def _testcase_legs(collector: pytest.Collector, method: str, params: dict[str, l
 
 
 def stash_legs(config: pytest.Config, items: Sequence[pytest.Item]) -> int:
-    """Put the `Leg` of every item that is one into its stash, and make ready to run them.
+    """Stash the `Leg` of every item that is one, prepare to run them, and return the number of items that concern us.
 
-    `items` are those that are marked or need a fixture named ``start_method``.
-    Returns how many of them have to do with us.
+    `items` are those that are marked or request a fixture named ``start_method``.
 
     Raises:
-        pytest.UsageError: a marker that was added after collection cannot be meant.
+        pytest.UsageError: a marker added after collection is invalid.
 
     """
     settings = settings_of(config)
@@ -271,7 +270,7 @@ def stash_legs(config: pytest.Config, items: Sequence[pytest.Item]) -> int:
 
 
 def _plan(items: Sequence[pytest.Item]) -> None:
-    """Note in each leg which legs its test has."""
+    """Record in each leg the methods of all legs of its test."""
     planned: dict[str, list[str]] = {}
     for item in items:
         if LEG in item.stash:
@@ -283,9 +282,9 @@ def _plan(items: Sequence[pytest.Item]) -> None:
 
 
 def register_running(config: pytest.Config, settings: Settings, temporary: str | None = None) -> Running:
-    """Register the hooks that run legs; once for each session, and not before there is a leg.
+    """Register the hooks that run legs, once per session and only when there is a leg.
 
-    `temporary` is where temporary files lie if a test may have redirected that by now.
+    `temporary` is the temporary directory to use if a test may have redirected it by now.
     """
     if RUNNING in config.stash:
         return config.stash[RUNNING]
@@ -293,14 +292,14 @@ def register_running(config: pytest.Config, settings: Settings, temporary: str |
 
     manager = config.pluginmanager
     hooks = config.stash[RUNNING] = running.Running(config, settings, temporary)
-    if not settings.discover:  # there most tests are no legs, and `discovery` registers the hooks where one is
+    if not settings.discover:  # with discovery few tests are legs, and `discovery` registers the hooks for each
         manager.register(hooks, "startmethod-running")
     register_summary(config)
     return hooks
 
 
 def register_summary(config: pytest.Config) -> Results | None:
-    """Register what gathers the legs' reports, and return it; None on a worker of xdist."""
+    """Register what collects the legs' results, and return it; None on an xdist worker."""
     if hasattr(config, "workerinput"):
         return None
     manager = config.pluginmanager
@@ -317,12 +316,12 @@ def register_summary(config: pytest.Config) -> Results | None:
 
 
 def header(config: pytest.Config) -> list[str]:
-    """Return the lines of the header."""
+    """Return the header lines."""
     return header_lines(methods.default(), settings_of(config).methods)
 
 
 def register_files(config: pytest.Config) -> None:
-    """Register what writes the report files; the workers of xdist write none."""
+    """Register the writer of the report files, except on xdist workers."""
     from . import report_files
 
     results = register_summary(config)
@@ -331,7 +330,7 @@ def register_files(config: pytest.Config) -> None:
 
 
 def _make_leg(item: pytest.Item, callspec: Any, settings: Settings) -> bool:
-    """Stash the leg of an item that has a parameter ``start_method``; return whether it is one."""
+    """Stash the leg of an item with a ``start_method`` parameter; return whether it is one."""
     marker = marker_of(item)
     ours = _opted_in(item)
     if marker is None and not ours:
@@ -344,7 +343,7 @@ def _make_leg(item: pytest.Item, callspec: Any, settings: Settings) -> bool:
         return False
     marker = marker or Marker()
     named = marker.named(method)
-    # The marks of a leg that the user parametrized himself; ours has them.
+    # Our own legs already carry their marks; those parametrized by the user do not.
     for mark in named.marks:
         if getattr(mark, "mark", mark) not in callspec.marks:
             item.add_marker(mark)
@@ -367,15 +366,15 @@ def _skip_unless_selected(item: pytest.Item, method: str, settings: Settings) ->
     if reason is not None:
         item.add_marker(pytest.mark.skip(reason=reason))
     elif settings.selection != methods.ALL and method not in methods.selected(settings.selection):
-        # Only where the test has parameters of its own: ours are chosen from the selected ones.
+        # Only for tests with their own parameters: ours are chosen from the selected methods.
         reason = methods.unselected_reason(method, settings.selection, settings.source)
         item.add_marker(pytest.mark.skip(reason=reason))
 
 
 def _without_method(nodeid: str, parts: Sequence[str], ids: Sequence[object]) -> str:
-    """Return a leg's node id without the part that stands for its method.
+    """Return a leg's node id without the method's part.
 
-    `parts` are the ids of its ``parametrize`` calls, `ids` what the method may be called in them.
+    `parts` are the ids of its ``parametrize`` calls, `ids` the possible ids of the method.
     A user's own ``parametrize("start_method,x", ...)`` has both in one part: ``spawn-1``.
     """
     suffix = f"[{'-'.join(parts)}]"
@@ -391,7 +390,7 @@ def _without_method(nodeid: str, parts: Sequence[str], ids: Sequence[object]) ->
 
 
 def report_left_out(items: Sequence[pytest.Item]) -> None:
-    """Warn of every one of the marked `items` that is no leg, once for each reason and file: it runs, and only once.
+    """Warn about marked items that are not legs and so run only once; one warning per reason and file.
 
     Raises:
         pytest.UsageError: the warning is an error in this run.
@@ -407,7 +406,7 @@ def report_left_out(items: Sequence[pytest.Item]) -> None:
         text = f"{first.nodeid}{more} is marked {MARKER} and runs only once: {why}"
         file, line, _ = first.location
         try:
-            # not `Item.warn`: it wants every item to have a line
+            # not `Item.warn`, which requires every item to have a line
             warnings.warn_explicit(StartMethodWarning(text), None, file, (line or 0) + 1)
         except StartMethodWarning as warning:
             raise pytest.UsageError(str(warning)) from None

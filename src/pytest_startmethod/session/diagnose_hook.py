@@ -1,4 +1,4 @@
-"""What ``pytest_startmethod_diagnose`` is told of a failed leg, and how its implementations are asked."""
+"""Calling the ``pytest_startmethod_diagnose`` hook for a failed leg."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 def exception_name(error: BaseException) -> str:
-    """Return the name of an exception's type as `FailedLeg` has it."""
+    """Return the name of an exception's type in the form used by `FailedLeg`."""
     cls = type(error)
     return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
 
 
 def exception_text(error: BaseException) -> str:
-    """Return an exception's text; it is the user's own code that makes it."""
+    """Return ``str(error)``, which is user code and may itself raise."""
     try:
         return str(error)
     except Exception:
@@ -30,9 +30,9 @@ def exception_text(error: BaseException) -> str:
 
 
 def ask(item: pytest.Item, failure: FailedLeg) -> tuple[tuple[Finding, ...], list[str]]:
-    """Return the findings of all implementations, and a line for each that is broken.
+    """Return the findings of all implementations, and one line for each broken implementation.
 
-    One by one, so that a broken one costs nobody else's findings.
+    Implementations are called one by one, so that a broken one does not cost the findings of the others.
     """
     found: list[Finding] = []
     troubles: list[str] = []
@@ -43,7 +43,7 @@ def ask(item: pytest.Item, failure: FailedLeg) -> tuple[tuple[Finding, ...], lis
             found += _checked(returned)
         except (KeyboardInterrupt, SystemExit):
             raise
-        except BaseException as error:  # pytest.fail() and pytest.skip() are no Exceptions
+        except BaseException as error:  # pytest.fail() and pytest.skip() raise BaseException subclasses
             troubles.append(_trouble(implementation.function, error))
     return tuple(found), troubles
 
@@ -57,7 +57,7 @@ def _checked(returned: object) -> Iterator[Finding]:
             raise TypeError(f"it returned a list with an object of type {type(each).__name__}, which is no Finding")
         if each.level not in ("cause", "note"):
             raise ValueError(f"the level of {each.code} is {each.level!r} (valid: cause, note)")
-        # it crosses processes, and whatever is no builtin would end a session of xdist
+        # findings cross processes: a non-builtin value would crash an xdist session
         for field in fields(each):
             value = getattr(each, field.name)
             parts = value if field.name in ("evidence", "together") and isinstance(value, (tuple, list)) else [value]
@@ -83,10 +83,10 @@ def _trouble(function: object, error: BaseException) -> str:
 
 
 def ranked(ours: Sequence[Finding], theirs: Sequence[Finding]) -> tuple[Finding, ...]:
-    """Return all findings: what kept a process from being pickled, the hooks' causes, our other ones, the notes.
+    """Return all findings in order: pickling failures, causes from hooks, our other causes, notes.
 
-    A payload that does not pickle explains a failure whatever else is wrong; of what pickles, who knows the framework
-    knows more than the child's exception says.
+    A payload that does not pickle explains the failure whatever else is wrong. Otherwise the plugin of a framework
+    knows more than our reading of the child's exception.
     """
 
     def place(finding: Finding, hooked: bool) -> int:

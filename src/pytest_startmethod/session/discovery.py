@@ -1,8 +1,8 @@
-"""``--start-methods-discover``: watches unmarked tests, and runs those that start processes under the other methods.
+"""``--start-methods-discover``: watch unmarked tests, and re-run those that start processes under the other methods.
 
-An unmarked test runs once, as always. Recording begins when it starts its first process or hands out its first task.
-If it did so through the default context, that run counts as the leg of the method that it used, and after the
-session's last test it runs again under every other selected method.
+An unmarked test runs once, as always. Recording begins when it starts its first process or submits its first task.
+If it used the default context, that run counts as the leg of the method it used, and the test runs again under every
+other selected method after the session's last test.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from . import again, collection, options, second_pass
 from .legs import DISCOVERED, LEG, STATE, LegState
 from .results import FOREIGN
 
-# The rest is imported when the first process starts: most suites start none, and there may be 30 ms of it.
+# The rest is imported when the first process starts: most suites start none, and the imports may take 30 ms.
 if TYPE_CHECKING:
     from ..activation.exchanges import Span
     from ..launches.recorder import Recorder
@@ -49,14 +49,14 @@ _IN_USE = frozenset(
         "billiard.process",
     ]
 )
-"""Modules that are imported by who means to start processes."""
+"""Modules whose presence suggests that the suite starts processes."""
 
 _OUTPUT = "startmethod_whole"
-"""Where a worker of xdist tells its controller what `Discovery.whole_files` returns."""
+"""``workeroutput`` key for the result of `Discovery.whole_files`."""
 
 
 def start(config: pytest.Config, settings: Settings) -> None:
-    """Make a session discover; does nothing in one that only collects."""
+    """Enable discovery for a session, unless it only collects."""
     if config.getoption("collectonly"):
         return
     manager = config.pluginmanager
@@ -72,19 +72,19 @@ def start(config: pytest.Config, settings: Settings) -> None:
 
 
 class _Starter:
-    """Registers what watches the tests, once the plugins that the session brings with it are there."""
+    """Registers `Discovery` after the session's own plugins have been loaded."""
 
     def __init__(self, settings: Settings, told: Told | None) -> None:
         self.settings = settings
         self.told = told
         self.partly: set[str] = set()
-        """Files of which a test was deselected."""
+        """Files with deselected tests."""
         self.picked: dict[tuple[str, str], set[str]] = {}
-        """By file and function: the ids of legs that the command line asks for, without the file."""
+        """Ids of legs given on the command line, without the file, by file and function."""
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection(self, session: pytest.Session) -> None:
-        """Collect the test of a leg whose id is given, as in a copied ``test_a.py::test_x[spawn]``."""
+        """Collect the test of a leg whose id was given, such as a copied ``test_a.py::test_x[spawn]``."""
         config = session.config
         given = list(config.args)
         functions = {found["function"] for arg in given if (found := _LEG_ID.fullmatch(arg))} - set(given)
@@ -98,7 +98,7 @@ class _Starter:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Keep what was asked for: the tests of these legs, and tests that have such an id themselves."""
+        """Keep the tests of the legs asked for, and tests that have such an id themselves."""
         missing = {(file, name) for (file, _), names in self.picked.items() for name in names}
         kept = []
         for item in items:
@@ -112,13 +112,13 @@ class _Starter:
         items[:] = kept
 
     def pytest_deselected(self, items: list[pytest.Item]) -> None:
-        """Note the files of which not all tests run."""
-        # testmon deselects stand-ins that have no node id
+        """Record the files with deselected tests."""
+        # testmon deselects stand-ins without a node id
         self.partly.update(_file(each.nodeid) for each in items if hasattr(each, "nodeid"))
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Begin to watch."""
+        """Start watching."""
         config = session.config
         discovery = Discovery(session, self.settings, self.told)
         discovery.partly, discovery.picked = self.partly, self.picked
@@ -126,42 +126,42 @@ class _Starter:
 
 
 class Discovery:
-    """Watches the unmarked tests of a session, and runs them again."""
+    """Watches a session's unmarked tests and re-runs them as legs."""
 
     running: Running
     recorder: Recorder
     _watched: Span
     _hooks: Hooks
     _of_legs: ReportDirectory | None
-    """Where the children of legs report."""
+    """Where children of legs report."""
     _of_watched: ReportDirectory | None
-    """Where those of unmarked tests do."""
+    """Where children of unmarked tests report."""
 
     def __init__(self, session: pytest.Session, settings: Settings, told: Told | None) -> None:
         self.session = session
         self.settings = settings
         self.told = told
-        """Who is told of it here; on a worker of xdist nobody."""
+        """Reports discoveries at the end; None on an xdist worker."""
         available = mp.available()
         self._methods = [method for method in settings.methods if method in available]
         self._temporary = tempfile.gettempdir()
-        """Where it is before a test redirects it, perhaps to a directory that goes with the test."""
+        """The temporary directory before a test redirects it, perhaps to one it removes."""
         self._begun = False
         self._hooked = False
         self._item: pytest.Item | None = None
-        """The unmarked test that runs."""
+        """The unmarked test that is running."""
         self._since = 0.0
-        """When it began, as `time.time` says."""
+        """When it began, in `time.time` seconds."""
         self._method: str | None = None
-        """The method of the first process that it started through the default context, or that its code asked for."""
+        """Method of its first process started through the default context, or the method its code asked for."""
         self._skipped = False
         self._to_run: list[tuple[pytest.Item, str, pytest_compat.ItemState]] = []
-        """What was discovered: with the method that it used, and what the item was like before."""
+        """Discovered tests, with the method they used and their state before the run."""
         self._files: set[str] = set()
-        """Where something was discovered."""
+        """Files with discovered tests."""
         self._second_pass = second_pass.of(session.config, settings)
         self.partly: set[str] = set()
-        """Files of which a test was deselected."""
+        """Files with deselected tests."""
         self.picked: dict[tuple[str, str], set[str]] = {}
         """See `_Starter.picked`."""
         if collection.RUNNING in session.config.stash or not _IN_USE.isdisjoint(sys.modules):
@@ -171,7 +171,7 @@ class Discovery:
         session.config.add_cleanup(contexts.tell_apart(self.method_asked))
 
     def _begin(self) -> None:
-        """Listen to what is started from now on."""
+        """Start recording launches."""
         from .running import Hooks
 
         self.running = collection.register_running(self.session.config, self.settings, self._temporary)
@@ -186,7 +186,7 @@ class Discovery:
         self._begun = True
 
     def _await_first_start(self) -> None:
-        """Begin when the first process starts."""
+        """Call `_begin` when the first process starts."""
         from ..launches import foreign
 
         original, pid = BaseProcess.start, os.getpid()
@@ -212,12 +212,12 @@ class Discovery:
         if not self._begun:
             self._begin()
 
-    # Registered last and first in turn: the runs that follow are within nobody else's wrapper, such as a time limit.
+    # Registered last, called first: the later runs are outside other plugins' wrappers, such as a time limit.
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(
         self, item: pytest.Item, nextitem: pytest.Item | None
     ) -> Generator[None, object, object]:
-        """Watch a test that is no leg, and put off what is to run after the session."""
+        """Watch a test that is not a leg, and queue what must run at the end of the session."""
         if LEG in item.stash:
             with self.hooked():
                 return (yield from self.running.pytest_runtest_protocol(item, nextitem))
@@ -243,7 +243,7 @@ class Discovery:
 
     @contextmanager
     def hooked(self) -> Iterator[None]:
-        """Let `Running` see the phases of what runs within."""
+        """Register the hooks of `Running` in the body."""
         self._hook()
         try:
             yield
@@ -251,7 +251,7 @@ class Discovery:
             self._unhook()
 
     def _hook(self) -> None:
-        """Let `Running` see the phases of the test: one that starts nothing does not pay for it."""
+        """Register the hooks of `Running`; a test that starts nothing does not pay for them."""
         if not self._hooked:
             self.session.config.pluginmanager.register(self._hooks, "startmethod-leg")
             self._hooked = True
@@ -274,10 +274,10 @@ class Discovery:
         if STATE in item.stash:
             del item.stash[STATE]
 
-    # Innermost: what others do when the loop is over, such as measuring coverage, comes after the legs.
+    # Innermost: other plugins' work at the end of the loop, such as saving coverage, comes after the legs.
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
-        """Run the legs after the session's last test, when everything is torn down; not after ``-x`` or Ctrl-C."""
+        """Run the legs after the session's last test and teardown, but not after ``-x`` or Ctrl-C."""
         result = yield
         if not (session.shouldfail or session.shouldstop):
             self._run_legs()
@@ -288,7 +288,7 @@ class Discovery:
         return result
 
     def _run_legs(self) -> None:
-        """Run what was discovered under the other methods, all legs of a method in a row: they share wider fixtures."""
+        """Run the discovered tests under the other methods, grouped by method so that they share wider fixtures."""
         legs = [
             (item, before, other)
             for other in self._methods
@@ -328,7 +328,7 @@ class Discovery:
     # -- while an unmarked test runs ---------------------------------------------------------------------------------
 
     def open(self) -> LegRecord | None:
-        """Return a record for the test that runs, if it is one that is watched (`launches.Watcher`)."""
+        """Return a record for the running test if it is watched (`launches.Watcher`)."""
         if self._item is None:
             return None
         from ..model.leg_record import LegRecord
@@ -337,14 +337,14 @@ class Discovery:
         return LegRecord(self._item.nodeid, "", self.settings.precheck != "off", watched=True)
 
     def fixture(self, frame: FrameType) -> Fixture | None:
-        """Return the fixture that starts something (`launches.Watcher`)."""
+        """Return the fixture being set up, if any (`launches.Watcher`)."""
         from ..model.launch import Fixture
 
         found = pytest_compat.fixture_being_set_up(frame)
         return None if found is None else Fixture.of(found)
 
     def by_default(self, method: str) -> None:
-        """Look at the rest of the test, and let its children report (`launches.Watcher`)."""
+        """Watch the rest of the test, and let its children report (`launches.Watcher`)."""
         if self._method is not None or self._item is None:
             return
         self._method = method
@@ -356,7 +356,7 @@ class Discovery:
             reports.listen(self._watched, mp.STDLIB)
 
     def method_asked(self, caller: FrameType | None) -> None:
-        """Take a test that comes to code which refuses some methods as one that leaves the method to others."""
+        """Treat a test that reaches a start-method check as one that depends on the default method."""
         if self._item is None or self._method is not None or caller is None or mp.in_pool_thread():
             return
         from ..model.place import Place
@@ -370,7 +370,7 @@ class Discovery:
             self.by_default(mp.method_of(mp.STDLIB.set_context()) or mp.STDLIB.interpreter_default())
 
     def _look_at_fixtures(self, item: pytest.Item) -> None:
-        """Take a process that a wider fixture of `item` started for an earlier test, and that still serves, as its."""
+        """Attribute processes of wider-scoped fixtures that are still running to `item` as well."""
         names = item.fixturenames  # type: ignore[attr-defined]
         for fixture, launches in self.recorder.by_fixture.items():
             if fixture.name in names and item.nodeid.startswith(fixture.base):
@@ -379,7 +379,7 @@ class Discovery:
                         self.by_default(launch.method)
 
     def state_of(self, item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport) -> LegState | None:
-        """Return what is known of an unmarked test that has started something; None of any other."""
+        """Return the state of an unmarked test that has started something, else None."""
         if item is not self._item:
             return None
         record = self.recorder.record
@@ -397,12 +397,12 @@ class Discovery:
         record = record or LegRecord(item.nodeid, self._method, precheck=False, watched=True)
         leg, reports = self._leg(item, self._method, item.nodeid), self.running.reports
         state = LegState(leg, Activation(self._method), record, reports, watched=True)
-        state.duration = max(0.0, call.start - self._since)  # of the set-up, which nobody saw
+        state.duration = max(0.0, call.start - self._since)  # the setup, which was not watched
         item.stash[STATE] = state
         return state
 
     def _tell_foreign(self, report: pytest.TestReport, record: LegRecord) -> None:
-        """Let the report of a test that becomes no leg say what it started past the default context."""
+        """Attach what a test that will not become a leg started outside the default context to its report."""
         from ..launches import foreign
 
         pinned = foreign.pinned((launch for launch in record.launches if launch.pinned), "")
@@ -410,12 +410,12 @@ class Discovery:
         if found:
             setattr(report, FOREIGN, found)
 
-    # -- what the markers need to know -------------------------------------------------------------------------------
+    # -- input of the markers ----------------------------------------------------------------------------------------
 
     def whole_files(self) -> dict[str, int]:
-        """Return how many test functions the files have in which something was discovered.
+        """Return the number of test functions of each file with discovered tests.
 
-        Those of which a part was selected are left out.
+        Files that were only selected in part are left out.
         """
         functions: dict[str, set[str]] = {file: set() for file in self._files - self.partly}
         for item in self.session.items if functions else ():
@@ -432,7 +432,7 @@ class Discovery:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:
-        """End what the legs left, and tell the controller of xdist what only a worker knows."""
+        """Clean up after the legs, and send the worker's data to the xdist controller."""
         if self._begun:
             self.running.pytest_sessionfinish()
         output: dict[str, Any] | None = getattr(self.session.config, "workeroutput", None)
@@ -448,7 +448,7 @@ def _name(nodeid: str) -> str:
 
 
 def _names(item: pytest.Item) -> list[str]:
-    """Return the ids of a test and of the legs that it may have, without the file."""
+    """Return the ids of a test and of its possible legs, without the file."""
     legs = [pytest_compat.nodeid_with(item, method) for method in methods.ORDER]
     return [_name(each) for each in (item.nodeid, *legs)]
 
@@ -458,17 +458,17 @@ def _file(nodeid: str) -> str:
 
 
 class Told:
-    """Says at the end what was discovered, where the terminal is: in the controller of xdist, or the only process."""
+    """Reports discoveries at the end, in the process with the terminal: the xdist controller or the only one."""
 
     def __init__(self, config: pytest.Config, settings: Settings) -> None:
         self.config = config
         self.settings = settings
         self.whole: dict[str, int] = {}
-        """See `Discovery.whole_files`; of all workers."""
+        """Result of `Discovery.whole_files`, merged over all workers."""
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Let ``--lf`` and ``--sw`` know a leg by the test that it belongs to."""
+        """Make ``--lf`` and ``--sw`` treat a failing leg as a failure of its test."""
         test = getattr(report, "startmethod_of", None)
         if test is not None and report.failed:
             pytest_compat.blame(self.config, report, test)
@@ -479,7 +479,7 @@ class Told:
 
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
-        """Write what to paste where, unless the user asked for quiet."""
+        """Write the markers to paste, unless the user asked for quiet."""
         if terminalreporter.verbosity < -1:
             return
         from . import markers
@@ -505,7 +505,7 @@ class Told:
 
 
 class _Controller:
-    """Counts the legs of workers of xdist, and passes on to `Told` what else these send."""
+    """Counts the legs of xdist workers, and passes their data to `Told`."""
 
     def __init__(self, told: Told) -> None:
         self.told = told
@@ -513,19 +513,19 @@ class _Controller:
         self._counted: set[str] = set()
 
     def pytest_sessionstart(self, session: pytest.Session) -> None:
-        """Note the session, which gets more tests."""
+        """Keep the session: its test count grows as legs are discovered."""
         self.session = session
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Count a leg before the terminal reports the progress."""
+        """Count a leg before the terminal reports progress."""
         if hasattr(report, "startmethod_of") and report.nodeid not in self._counted and self.session is not None:
             self._counted.add(report.nodeid)
             self.session.testscollected += 1
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: object) -> None:
-        """Take what a worker knows of its files."""
+        """Collect the worker's data."""
         self.told.whole.update(getattr(node, "workeroutput", {}).get(_OUTPUT, {}))
 
 

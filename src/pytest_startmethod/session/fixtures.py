@@ -1,7 +1,7 @@
 """The fixtures ``start_method``, ``mp_context`` and ``start_method_script``.
 
-They are values only: the leg, not a fixture, makes its method the default. pytest imports this module at every start,
-so what only a leg needs is imported in the functions.
+The fixtures only return values: the method becomes the default through the leg, not through a fixture. pytest imports
+this module at every start, so the functions import what only a leg needs.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ def start_method_value(request: pytest.FixtureRequest) -> Any:
 
     Requesting this fixture, or one that does, has the effect of @pytest.mark.startmethods.
     """
-    # A test's own `parametrize("start_method", ...)` may have other values too.
+    # A test's own `parametrize("start_method", ...)` may contain other values.
     if hasattr(request, "param"):
         return _without_backend(request.param)
     return _outside_a_leg(request)
 
 
 def _without_backend(value: object) -> Any:
-    """Return what a package's own ``get_context`` takes: ``spawn`` of ``multiprocess:spawn``."""
+    """Return the name that the package's own ``get_context`` takes: ``spawn`` for ``multiprocess:spawn``."""
     if type(value) is str and ":" in value:
         from ..model import methods
 
@@ -97,7 +97,7 @@ def _script_path(
 
 
 def _note_script(item: pytest.Item, result: ScriptRun) -> None:
-    """Count the script's processes as started by the leg, and its findings as a failure of the leg."""
+    """Count the script's processes as started by the leg, and turn its findings into a failure of the leg."""
     from ..model.launch import Failure
     from .legs import STATE
 
@@ -110,7 +110,7 @@ def _note_script(item: pytest.Item, result: ScriptRun) -> None:
 
 
 def _outside_a_leg(request: pytest.FixtureRequest) -> str:
-    # Requested at run time (`request.getfixturevalue`), or by an item that cannot be run more than once.
+    # requested at run time (`request.getfixturevalue`), or by an item that cannot run more than once
     import multiprocessing
 
     from .._compat import pytest as pytest_compat
@@ -118,7 +118,7 @@ def _outside_a_leg(request: pytest.FixtureRequest) -> str:
     from ..model.warning import StartMethodWarning
 
     nodeid = pytest_compat.requesting_item(request).nodeid
-    # allow_none: asking must not fix the method for the rest of the run.
+    # allow_none: the call must not fix the method for the rest of the run
     method = multiprocessing.get_start_method(allow_none=True) or methods.default()
     warnings.warn(
         StartMethodWarning(

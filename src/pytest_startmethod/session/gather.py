@@ -1,4 +1,4 @@
-"""Gather, once for each phase, what is known of a leg: the evidence from which `causes` explains it."""
+"""Collect the evidence of a leg's phase, from which `causes` explains it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..model.methods import base
 from ..model.place import Place
 from ..source.callers import owner
 
-# What only a failure needs is imported by it: a fork copies the page tables of all that is loaded.
+# Imports needed only for a failure are deferred: a fork copies the page tables of everything loaded.
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -40,7 +40,7 @@ _MOST_COPIES = 3
 
 
 class Gatherer:
-    """Knows everybody who has evidence, and how the calls of a test's other legs ended."""
+    """Collects evidence from all its sources, and remembers how the calls of a test's other legs ended."""
 
     def __init__(self, config: pytest.Config, recorder: Recorder, comparison: Comparison, servers: ForkServers) -> None:
         self._config = config
@@ -49,12 +49,12 @@ class Gatherer:
         self._servers = servers
         self.waits = FailedWaits()
         self._calls: dict[str, dict[str, CallEnd]] = {}
-        """By test and method."""
+        """Call outcomes by test, then by method."""
 
     def evidence(
         self, item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport, state: LegState
     ) -> Evidence:
-        """Return what is known of a phase. Of one that failed, also what children reported and fresh ones have."""
+        """Return the evidence of a phase. A failure adds the children's reports and what fresh children contain."""
         record, excinfo = state.record, call.excinfo
         if record.failures:
             collect_diagnoses(record)
@@ -85,7 +85,7 @@ class Gatherer:
         state: LegState,
         evidence: Evidence,
     ) -> Evidence:
-        """Return the evidence of a phase that failed."""
+        """Add the evidence that only a failed phase has."""
         from ..source import waits
 
         error = call.excinfo.value if call.excinfo is not None else None
@@ -114,7 +114,7 @@ class Gatherer:
             return evidence
 
     def _asked(self, evidence: Evidence) -> Evidence:
-        """Return the evidence with what the forkserver and fresh children say."""
+        """Add what the forkserver and fresh children report."""
         from ..causes import state as state_causes
 
         if base(evidence.method) != "fork":
@@ -129,7 +129,7 @@ class Gatherer:
         return replace(evidence, seen=seen, unloaded=unloaded, copied=self._copied(evidence.launches))
 
     def _copied(self, launches: Sequence[Launch]) -> Sequence[tuple[Launch, Mapping[str, Any]]]:
-        """Return what a fresh child gets of the arguments of launches; of launches alike once."""
+        """Return what arrives of the launches' arguments in a fresh child, once per group of similar launches."""
         alike = {(each.target, each.args, each.place): each for each in launches if each.account and each.payload}
         found = []
         for each in list(alike.values())[:_MOST_COPIES]:
@@ -141,7 +141,7 @@ class Gatherer:
         return found
 
     def note_call(self, call: pytest.CallInfo[None], report: pytest.TestReport, state: LegState) -> None:
-        """Record how the call of a leg ended, for the test's other legs."""
+        """Record how a leg's call ended, for the test's other legs."""
         events: set[tuple[str, str]] = set()
         if base(state.leg.method) == "fork" and report.passed:
             record = state.record
@@ -153,7 +153,7 @@ class Gatherer:
         self._calls.setdefault(state.leg.test, {})[state.leg.method] = end
 
     def inherited(self, item: pytest.Item, leg: Leg) -> list[Launch]:
-        """Return what the leg's wider fixtures launched in earlier legs."""
+        """Return the launches that the leg's wider-scoped fixtures made during earlier legs."""
         names = set(getattr(item, "fixturenames", ()))
         return [
             launch
@@ -165,13 +165,13 @@ class Gatherer:
 
 
 def touched(evidence: Evidence) -> set[tuple[str, str]]:
-    """Return file and function of each frame of the tracebacks of the leg and of its children."""
+    """Return file and function of each frame in the tracebacks of the leg and its children."""
     every = [*evidence.raised, *evidence.remote, *(raised for each in evidence.reports for raised in each.raised)]
     return {(frame.file, frame.function.rpartition(".")[2]) for raised in every for frame in raised.frames}
 
 
 def _unloaded(launches: Sequence[Launch], reports: Sequence[ChildReport]) -> dict[int, Sequence[Unloaded]]:
-    """Ask a fresh child which objects of launches that could not be loaded it cannot load, and by which paths."""
+    """Return, by pid, what a fresh child cannot load of each payload that a child failed to unpickle."""
     from ..state import fresh_child
 
     failed = {each.pid for each in reports if each.phase == "unpickling" and not each.task and each.error is not None}
@@ -183,7 +183,7 @@ def _unloaded(launches: Sequence[Launch], reports: Sequence[ChildReport]) -> dic
 
 
 def _raised(error: BaseException) -> Raised:
-    """Return an exception with all of its frames."""
+    """Return an exception with all its frames."""
     return replace(
         raised_from(exception_as_dict(error)),
         frames=tuple(
@@ -197,7 +197,7 @@ _REMOTE_FRAME = re.compile(r'^  File "(?P<file>[^"]+)", line (?P<line>\d+), in (
 
 
 def _remote(error: BaseException | None) -> tuple[Raised, ...]:
-    """Return what a task raised, where pool or executor sent the traceback along as text (``RemoteTraceback``)."""
+    """Return what a task raised, parsed from the traceback text that pools and executors send (``RemoteTraceback``)."""
     cause = error.__cause__ if error is not None else None
     if error is None or type(cause).__name__ not in ("RemoteTraceback", "_RemoteTraceback"):
         return ()
@@ -206,12 +206,12 @@ def _remote(error: BaseException | None) -> tuple[Raised, ...]:
 
 
 def _failed_with(call: pytest.CallInfo[None]) -> object:
-    """Return the type of what a phase failed with, and the user's line; equal for failures that are alike."""
+    """Return a failure's exception type and user line, as a value that is equal for similar failures."""
     return None if call.excinfo is None else (call.excinfo.typename, _raised_at(call.excinfo.tb))
 
 
 def _raised_elsewhere(call: pytest.CallInfo[None]) -> bool:
-    """Return whether a failure is no assertion, and no line of the user's raised it: ``pytest.fail()`` is one."""
+    """Return whether a failure is neither an assertion nor raised by user code, such as ``pytest.fail()``."""
     if call.excinfo is None or isinstance(call.excinfo.value, AssertionError):
         return False
     owners = [owner(frame.f_code.co_filename) for frame, _ in traceback.walk_tb(call.excinfo.tb)]

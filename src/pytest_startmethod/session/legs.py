@@ -1,4 +1,4 @@
-"""What a leg is, and what is known of one while it runs."""
+"""The state of a leg while it runs."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ if TYPE_CHECKING:
 
 
 LEG = pytest.StashKey[Leg]()
-"""An item's `Leg`; only items that are one have it."""
+"""The item's `Leg`; absent on items that are not legs."""
 
 DISCOVERED = pytest.StashKey[bool]()
-"""Set on an item while it runs again as a leg that `discovery` made."""
+"""Set on an item that is re-run as a leg created by `discovery`."""
 
 STATE = pytest.StashKey["LegState"]()
-"""What is known of a leg while it runs; gone when it is over."""
+"""The state of a running leg; removed when it ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A run of a leg for an experiment."""
+    """One run of a leg for an experiment."""
 
     seconds: float
-    """The most that its call may take."""
+    """Time limit of the call phase."""
     examine: Callable[[pytest.Item, pytest.CallInfo[None], pytest.TestReport, LegState], None]
-    """Called for each phase that fails."""
+    """Called for each failing phase."""
 
 
 class LegState:
-    """One running leg: everything that the hooks around it share."""
+    """The state of a running leg, shared by the hooks around it."""
 
     def __init__(
         self,
@@ -58,9 +58,9 @@ class LegState:
         self.activation = activation
         self.record = record
         self.reports = reports
-        """Where its children report, if there is a place for it."""
+        """Directory where the leg's children report, or None if it could not be created."""
         self.watched = watched
-        """An unmarked test's first run, in which nothing is changed: not the method, no limit, nothing is ended."""
+        """Whether this is an unmarked test's first run: only observed, with its own method, no limit, nothing ended."""
         self.discovered = discovered
         self.warned = 0
         self.outcomes: list[tuple[str, str]] = []
@@ -71,31 +71,31 @@ class LegState:
         self.findings: list[Finding] = []
         self.predictions: tuple[Finding, ...] = ()
         self.hanging: Hanging | None = None
-        """Where everybody stood when the time limit was reached."""
+        """Stacks of the parent and its children when the time limit was reached."""
         self.children: set[object] = set()
-        """What children raised, as far as it stands below a failure."""
+        """Keys of the children's errors already shown below a failure."""
         self.notes: list[str] = []
-        """What the summary must say because a warning could not."""
+        """Lines for the summary that could not be issued as warnings."""
         self.debugged = False
         self.trial: Trial | None = None
-        """Set while the leg runs again for an experiment."""
+        """Set during an experiment."""
         self.shown: list[tuple[pytest.TestReport, tuple[Finding, ...]]] = []
-        """The failures of the last run, and the findings that stand below each."""
+        """The failing reports of the last run, each with the findings shown below it."""
         self.touched: set[tuple[str, str]] = set()
-        """File and function of each frame of the tracebacks of these failures, those of the children, too."""
+        """File and function of each frame in the tracebacks of these failures and of the children."""
         self.observed: list[Observed] = []
-        """What the code of their launches and tasks reads."""
+        """Reads observed in the launches and tasks of failing phases."""
         self.not_pickled = False
-        """Whether one of them comes from a start that could not pickle."""
+        """Whether a failure is due to a payload that did not pickle."""
         self.failures: list[tuple[str, ...]] = []
-        """How each of them failed, in a form that can be compared with another run's."""
+        """Each failure in a form that can be compared between runs."""
         self.reported_only = False
-        """Whether one of them is a failure by a hook's word only: the phase itself raised nothing."""
+        """Whether a hook turned a phase that raised nothing into a failure."""
         self.finished: LegResult | None = None
-        """The last run's result, once it is over."""
+        """Result of the last finished run."""
 
     def count(self, report: pytest.TestReport) -> None:
-        """Take a report's phase, outcome and duration."""
+        """Record a report's phase, outcome and duration."""
         outcome: str = report.outcome
         if hasattr(report, "wasxfail"):
             outcome = "xfailed" if report.skipped else "xpassed"
@@ -103,7 +103,7 @@ class LegState:
         self.duration += report.duration
 
     def start_anew(self) -> None:
-        """Forget a run that is over: pytest-rerunfailures runs the leg again within the same span."""
+        """Reset after a finished run: pytest-rerunfailures repeats a leg within one protocol call."""
         for each in (self.outcomes, self.findings, self.children, self.record):
             each.clear()
         self.duration, self.message, self.vacuous, self.hanging, self.predictions = 0.0, None, None, None, ()

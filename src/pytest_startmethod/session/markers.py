@@ -1,4 +1,4 @@
-"""The markers that make legs of what was discovered, as text to paste. Plain data in, plain text out."""
+"""Markers, as text to paste, that turn discovered tests into legs. Plain data in, plain text out."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ _BAD = ("failed", "error")
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One test function of the user's, all its parameter sets together."""
+    """One test function to mark, with all its parameter sets."""
 
     file: str
     name: str
-    """``test_a``, ``TestIt::test_a``."""
+    """``test_a`` or ``TestIt::test_a``."""
     line: int
     failing: tuple[str, ...] = ()
-    """Methods under which it fails, though not under its own."""
+    """Methods under which it fails, excluding its own."""
     reason: str = ""
     strict: bool = True
-    """Whether all its parameter sets fail under each of these methods."""
+    """Whether every parameter set fails under each of these methods."""
 
     @property
     def what(self) -> tuple[object, ...]:
-        """What its marker says."""
+        """The content of the marker."""
         return self.failing, self.reason, self.strict
 
 
 def wanted(results: Iterable[LegResult], *, discovered: bool = True) -> tuple[list[Wanted], int]:
-    """Return the functions to mark, and how many are left out because they fail under their own method, too.
+    """Return the functions to mark, and the number left out because they also fail under their own method.
 
-    `discovered`: those without a marker; else those with one that fail under another method than fork. A test whose
-    other legs started nothing with their method is left out: a marker would not change that.
+    With `discovered`, unmarked functions; otherwise marked ones that fail under a method other than fork. Tests whose
+    other legs started no process under their method are left out: a marker would not change that.
     """
     functions: dict[tuple[str, str], list[LegResult]] = {}
     for leg in in_order(results):
@@ -68,7 +68,7 @@ def _reason(leg: LegResult) -> str:
 def marker(test: Wanted, methods: tuple[str, ...], *, every: bool) -> str:
     """Return the source of a test's marker, without the ``@``.
 
-    `methods` are those that were tried; `every`: these are all that there are.
+    `methods` are the methods tried; `every` means that these are all the platform has.
     """
     given = [] if every else [repr_of(method) for method in methods]
     if test.failing:
@@ -78,16 +78,16 @@ def marker(test: Wanted, methods: tuple[str, ...], *, every: bool) -> str:
 
 
 def repr_of(text: str) -> str:
-    """Return a string literal with double quotes."""
+    """Return a double-quoted string literal."""
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def lines(
     results: Iterable[LegResult], whole: Mapping[str, int], methods: tuple[str, ...], *, every: bool, verbose: bool
 ) -> list[str]:
-    """Return what to paste, file by file.
+    """Return what to paste, grouped by file.
 
-    `whole`: how many test functions a file has, for files of which all were collected and none deselected.
+    `whole` maps a file to its number of test functions if all were collected and none was deselected.
     """
     found, broken = wanted(results)
     files: dict[str, list[Wanted]] = {}
@@ -98,7 +98,7 @@ def lines(
         text += ["", file] if text else [file]
         plain = [each for each in functions if not each.failing]
         module = bool(plain) and len(functions) == whole.get(file)
-        if module:  # what fails has a marker of its own, and the closest one wins
+        if module:  # failing tests get a marker of their own, and the closest one wins
             only = f"  # all {len(functions)} tests start processes" if len(functions) > 1 else ""
             text.append(f"    pytestmark = {marker(plain[0], methods, every=every)}{only}")
         listed = [each for each in functions if each.failing or not module]
@@ -111,7 +111,7 @@ def lines(
 
 
 def xfail_lines(results: Iterable[LegResult], methods: tuple[str, ...], *, every: bool) -> list[str]:
-    """Return the markers that expect what fails in a marked suite, file by file."""
+    """Return the xfail markers for the failures of a marked suite, grouped by file."""
     files: dict[str, list[Wanted]] = {}
     for each in wanted(results, discovered=False)[0]:
         files.setdefault(each.file, []).append(each)
@@ -123,7 +123,7 @@ def xfail_lines(results: Iterable[LegResult], methods: tuple[str, ...], *, every
 
 
 def _marked(tests: Iterable[Wanted], methods: tuple[str, ...], *, every: bool, verbose: bool) -> list[str]:
-    """Return each different marker once, with the tests that it belongs above."""
+    """Return each distinct marker once, with the tests it belongs to."""
     groups: dict[tuple[object, ...], list[Wanted]] = {}
     for each in tests:
         groups.setdefault(each.what, []).append(each)

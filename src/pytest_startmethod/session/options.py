@@ -1,6 +1,6 @@
-"""The options and the marker as they are declared to pytest; `settings` interprets them.
+"""Declarations of the options and the marker; `settings` interprets them.
 
-Apart from `settings`, since a run without marked tests and options needs nothing else.
+Kept separate because a run without marked tests and options needs nothing else.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 MARKER: Final = "startmethods"
 MISSPELT: Final = "startmethod"
-"""The package's own name, which is easily taken for the marker's."""
+"""The package's own name, easily mistaken for the marker's."""
 MARKER_HELP: Final = (
     "startmethods(*methods, vacuous=None, timeout=None, xfail=(), reason='', strict=None): run the test once under "
     "each of these multiprocessing start methods (fork, spawn, forkserver; without names, under each selected one). A "
@@ -55,10 +55,10 @@ OPTIONS: Final = {
         "once",
     ),
 }
-"""Ini key -> metavar and help. The option is the same word with dashes."""
+"""Metavar and help by ini key. The option is the same name with dashes."""
 
 LISTS: Final = frozenset({"start_methods_report"})
-"""Those that may be given more than once; in an ini file, one value a line."""
+"""Repeatable options; in an ini file, one value per line."""
 DISCOVER: Final = "start_methods_discover"
 DISCOVER_HELP: Final = (
     "also watch unmarked tests, and run those that start processes through the interpreter's default start method "
@@ -78,7 +78,7 @@ def flag(key: str) -> str:
 
 
 def add_options(parser: pytest.Parser) -> None:
-    """Declare the options and their ini keys; a command-line default is always None, so that the ini key counts."""
+    """Declare the options and ini keys. Command-line defaults are None, so that an ini value is not hidden."""
     group = parser.getgroup("startmethod", "multiprocessing start methods")
     for key, (metavar, text) in OPTIONS.items():
         if key in LISTS:
@@ -97,10 +97,10 @@ def add_options(parser: pytest.Parser) -> None:
 
 
 class _FlagOrSeconds(argparse.Action):
-    """An option that works as a flag and takes ``=SECONDS``.
+    """A flag that also accepts ``=SECONDS``.
 
-    argparse gives an optional value whatever follows the flag, such as a test file: that is put back where argparse
-    itself puts what it does not know (``_UNRECOGNIZED_ARGS_ATTR``), and pytest takes it from there.
+    argparse would take whatever follows the flag, such as a test file, as its value. Such a word is put where argparse
+    keeps unknown arguments (``_UNRECOGNIZED_ARGS_ATTR``), from where pytest picks it up.
     """
 
     metavar = "SECONDS"
@@ -120,12 +120,12 @@ def any_given(config: pytest.Config) -> bool:
         if config.getini(VERIFY) is not None or config.getini(USER_CODE):
             return True
         return any(config.getoption(key) is not None or config.getini(key) for key in (*OPTIONS, DISCOVER))
-    except Exception:  # ValueError, TypeError or, from 9.2 on, UsageError: not a truth value
+    except Exception:  # not a boolean: ValueError, TypeError or, from 9.2 on, UsageError
         return True
 
 
 def is_on(config: pytest.Config, key: str) -> bool:
-    """Return whether an ini key is on; an invalid value is reported later."""
+    """Return whether a boolean ini key is on. Invalid values are reported later."""
     try:
         return bool(config.getini(key))
     except Exception:  # as in any_given
@@ -133,7 +133,7 @@ def is_on(config: pytest.Config, key: str) -> bool:
 
 
 def header_lines(default: str, methods: tuple[str, ...]) -> list[str]:
-    """Return the header: the methods that run here, and the defaults elsewhere."""
+    """Return the header: the methods run here, and the defaults on other platforms."""
     return [
         f"start methods: {', '.join(methods)} (the default here: {default})",
         "  elsewhere: spawn (macOS, Windows), forkserver (Linux, Python 3.14+)",
@@ -141,7 +141,7 @@ def header_lines(default: str, methods: tuple[str, ...]) -> list[str]:
 
 
 def unused_line(config: pytest.Config) -> str | None:
-    """Return the line on a ``--start-methods`` in a run without a marked test, or None if it was not given."""
+    """Return the message for a ``--start-methods`` without a marked test, or None if the option was not given."""
     text = config.getoption("start_methods")
     if text is None or config.getoption(DISCOVER) or config.getini(DISCOVER):
         return None
@@ -152,9 +152,9 @@ def unused_line(config: pytest.Config) -> str | None:
 
 
 def marked(nodes: Iterable[pytest.Item]) -> list[pytest.Item]:
-    """Return the marked ones of `nodes`, by themselves or by a node above them.
+    """Return the nodes that carry the marker or inherit it from a parent.
 
-    Thousands may be unmarked, so a parent is asked once for all neighbours that share it.
+    Thousands may be unmarked, so each parent is looked up once for its children.
     """
     found = []
     parent: object = None
@@ -169,5 +169,5 @@ def marked(nodes: Iterable[pytest.Item]) -> list[pytest.Item]:
 
 
 def requesting(nodes: Iterable[pytest.Item]) -> list[pytest.Item]:
-    """Return the ones of `nodes` that request a fixture or parameter named ``start_method``."""
+    """Return the nodes that request a fixture or parameter named ``start_method``."""
     return [node for node in nodes if "start_method" in getattr(node, "fixturenames", ())]

@@ -1,4 +1,4 @@
-"""``--start-methods-report``: which files, and how they are written."""
+"""``--start-methods-report``: choose the report files and write them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ SUFFIXES: Final = (".json", ".html", ".md", ".sarif")
 
 
 def checked(text: str, base: Path) -> str:
-    """Return the absolute path of a report that can be written.
+    """Return the absolute path of a report file.
 
     Raises:
-        ValueError: it cannot; the message names the path and what is wrong with it.
+        ValueError: the file cannot be written; the message names the path and the problem.
 
     """
     path = Path(os.path.normpath(base / os.path.expanduser(os.path.expandvars(text))))
@@ -39,10 +39,10 @@ def checked(text: str, base: Path) -> str:
 
 
 def write(path: str, text: str) -> None:
-    """Write a file that others see whole or not at all.
+    """Write a file atomically.
 
     Raises:
-        OSError: it could not be written; what was there before is there still.
+        OSError: the file could not be written; any previous content is intact.
 
     """
     target = Path(path)
@@ -56,7 +56,7 @@ def write(path: str, text: str) -> None:
 
 
 def render(path: str, model: dict[str, Any]) -> str:
-    """Return the text of the report that `path` names by its suffix."""
+    """Return the report in the format given by the suffix of `path`."""
     suffix = Path(path).suffix.lower()
     if suffix in (".md", ".html"):
         from ..report.links import Links
@@ -77,12 +77,12 @@ def render(path: str, model: dict[str, Any]) -> str:
 
 
 def needs_jinja(path: str) -> bool:
-    """Say whether a report needs what is not there: Jinja2, which the extra ``html`` brings."""
+    """Return whether a report needs Jinja2 (the ``html`` extra) and it is not installed."""
     return Path(path).suffix.lower() == ".html" and importlib.util.find_spec("jinja2") is None
 
 
 class Files:
-    """Writes the reports when the session is over, however it ends. Only the controller of xdist has one."""
+    """Writes the reports when the session ends, however it ends. With xdist, only on the controller."""
 
     def __init__(self, config: pytest.Config, settings: Settings, results: Results) -> None:
         self.config = config
@@ -90,24 +90,24 @@ class Files:
         self.results = results
         self.started = False
         self.lines: list[str] = []
-        """What to print at the end."""
+        """Lines to print at the end."""
 
     def pytest_sessionstart(self) -> None:
-        """Remember that there is a session to report on."""
+        """Note that there is a session to report on."""
         self.started = not self.config.getoption("collectonly")
 
-    # First, so that the file is there when the summary says so.
+    # first, so that the file exists when the summary names it
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, exitstatus: int | pytest.ExitCode) -> None:
-        """Write what is known."""
+        """Write the reports."""
         self._write(int(exitstatus))
 
     def pytest_unconfigure(self) -> None:
-        """Write what is known, if the session came to no end."""
+        """Write the reports if the session did not finish."""
         self._write(int(pytest.ExitCode.INTERNAL_ERROR))
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Say where the reports are."""
+        """Print where the reports are."""
         for line in self.lines:
             terminalreporter.write_line(line, red=" was not written: " in line)
 

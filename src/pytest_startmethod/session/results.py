@@ -1,4 +1,4 @@
-"""The results of a session's legs, taken from the reports: the same with xdist and without."""
+"""Results of the session's legs, read from the test reports: the same with and without xdist."""
 
 from __future__ import annotations
 
@@ -21,58 +21,58 @@ if TYPE_CHECKING:
     from .settings import Settings
 
 ATTRIBUTE = "startmethod"
-"""Where a test report carries its leg's result, as builtins: the controller of xdist sees nothing else."""
+"""Report attribute with the leg's result as builtins; an xdist controller receives nothing else."""
 
 BELOW = "startmethod_below"
-"""Where the report of a failed phase names the findings below it, as lists of their `Finding.key`."""
+"""Report attribute with the findings shown below the failure, as lists of their `Finding.key`."""
 
 FOREIGN = "startmethod_foreign"
-"""Where the report of a watched test that is no leg carries what it started past the default context."""
+"""Report attribute of a watched test that is not a leg: what it started outside the default context."""
 
 _LONGEST: Final = 20_000
-"""Characters of a failure that are kept for the reports; the last ones say most."""
+"""Number of characters of a failure kept for the reports, counted from the end, which says most."""
 
 _clock = time.monotonic
 
 
 class Results:
-    """Keeps what the reports say of legs. One for a session; with xdist, on the controller."""
+    """Collects the results of legs from reports. One per session; with xdist, on the controller."""
 
     def __init__(self, config: pytest.Config, settings: Settings) -> None:
         self.config = config
         self.settings = settings
-        # Asked now: from Python 3.14 on a leg would be taken for the interpreter.
+        # Read now: from Python 3.14 on, a leg's method would be mistaken for the interpreter's default.
         self.default = methods.default()
         self.began = _clock()
         self.started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         self._data: dict[str, dict[str, Any]] = {}
-        """Leg results by node id, as the reports had them: the last run of a leg that was run again counts."""
+        """Leg results by node id, as in the reports. A re-run replaces the earlier result."""
         self.fixed: list[dict[str, Any]] = []
-        """Of tests that are no legs: what they started past the default context, and their node id as ``test``."""
+        """What tests that are not legs started outside the default context, with their node id as ``test``."""
         self._failed: dict[str, list[pytest.TestReport]] = {}
-        """Failures by node id, in order, of the last run."""
+        """Failing reports of the last run by node id, in order."""
         self._last: dict[str, pytest.TestReport] = {}
-        """By node id the report that carries a leg's result."""
+        """The report that carries the leg's result, by node id."""
         self._verified: dict[str, float] = {}
-        """What experiments cost."""
+        """Cost of the experiments."""
         self._failures: dict[str, str] = {}
-        """By node id: what pytest prints of a failure, without our findings."""
+        """pytest's text of each failure by node id, without our findings."""
         self._html_header: list[str] | None = None
-        """The cells of the header of pytest-html's table, with one for the legs."""
+        """Header cells of pytest-html's table, including ours."""
 
     def __bool__(self) -> bool:
         return bool(self._data or self.fixed)
 
     @property
     def legs(self) -> list[LegResult]:
-        """The legs' results, in order."""
+        """Results of the legs, in order."""
         from ..model.leg_result import LegResult
         from ..report.verdicts import in_order
 
         return in_order(map(LegResult.from_dict, self._data.values()))
 
     def result(self, nodeid: str) -> LegResult | None:
-        """Return one leg's result, if there is one."""
+        """Return a leg's result, or None."""
         from ..model.leg_result import LegResult
 
         return LegResult.from_dict(self._data[nodeid]) if nodeid in self._data else None
@@ -80,7 +80,7 @@ class Results:
     # -- experiments -------------------------------------------------------------------------------------------------
 
     def amend(self, said: Mapping[str, Any]) -> None:
-        """Put what the experiments of one process said into the reports of its legs, wherever these are held."""
+        """Update the legs' reports with the experiments of one process, everywhere pytest and its plugins keep them."""
         for name in ("verified", "runs", "seconds", "left_out", "interrupted"):
             self._verified[name] = self._verified.get(name, 0) + said[name]
         for leg in said["legs"]:
@@ -107,7 +107,7 @@ class Results:
 
     @property
     def verified_line(self) -> str | None:
-        """What the experiments cost, or None if there were none."""
+        """The cost of the experiments in one line, or None if there were none."""
         from ..report.text import count
 
         said = {name: round(number) for name, number in self._verified.items() if name != "seconds"}
@@ -122,7 +122,7 @@ class Results:
     # -- reports -----------------------------------------------------------------------------------------------------
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Keep a finished leg's result."""
+        """Keep the result of a finished leg."""
         self.fixed += ({**each, "test": report.nodeid} for each in getattr(report, FOREIGN, ()))
         if report.when == "setup":
             self._failures.pop(report.nodeid, None)
@@ -169,7 +169,7 @@ class Results:
     # -- pytest-html -------------------------------------------------------------------------------------------------
 
     def _add_to_pytest_html(self, report: pytest.TestReport) -> None:
-        """Show what does not stand below a failure as an extra of the leg's row."""
+        """Attach findings not shown below a failure to the leg's row as an extra."""
         from ..report import pytest_html
 
         leg = self.result(report.nodeid)
@@ -179,7 +179,7 @@ class Results:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_html_results_table_row(self, report: pytest.TestReport, cells: list[str]) -> None:
-        """Fill a leg's cell of the column."""
+        """Fill the leg's cell in our column."""
         leg = self.result(report.nodeid)
         if self._html_header is not None and leg is not None and cells:
             from ..report import pytest_html

@@ -1,4 +1,4 @@
-"""Run one leg: its method active, its launches recorded, its report annotated."""
+"""Run one leg: activate its method, record its launches, annotate its reports."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from . import backends, second_pass
 from .gather import Gatherer
 from .legs import DISCOVERED, LEG, STATE, LegState, Trial
 
-# What only a failure needs is imported by it: a fork copies the page tables of all that is loaded.
+# Imports needed only for a failure are deferred: a fork copies the page tables of everything loaded.
 if TYPE_CHECKING:
     from .discovery import Discovery
     from .settings import Settings
@@ -58,17 +58,17 @@ class Running:
         self.config = config
         self.settings = settings
         self.exchanges = Exchanges()
-        """All that is replaced while legs run."""
+        """Everything replaced while legs run."""
         self.comparison = Comparison(str(config.rootpath), settings.user_code)
         self.recorder = Recorder(self.exchanges)
         self.servers = ForkServers()
         self._tracker = Tracker()
         self._others: dict[mp.Package, ForkServers] = {}
-        """By package: those of other backends that legs ran under."""
+        """Forkservers of other backends that legs ran under, by package."""
         self._available: dict[str, bool] = {}
-        """By method: whether legs can run under it here."""
+        """Whether legs can run under a method here, by method."""
         self._exchanged: Span | None = None
-        """What is replaced of multiprocessing from a leg until the next item that is none."""
+        """Replacements in multiprocessing that last until the next item that is not a leg."""
         self.reports = _report_directory(self.recorder, temporary)
         directory = self.reports.path if self.reports is not None else None
         loads = settings.precheck == "error"
@@ -88,13 +88,13 @@ class Running:
         self._runner = unguarded_runner()
         """The line of the main module that runs pytest outside a main guard."""
         self.finished: dict[str, list[float]] = {}
-        """By test: how long the calls of its finished legs took."""
+        """Durations of the finished calls, by test."""
         self._warned: set[SetByUser] = set()
         self.discovery: Discovery | None = None
 
     @functools.cached_property
     def annotator(self) -> Annotator:
-        """What annotates the reports of which there is something to tell."""
+        """The annotator of failing and other noteworthy reports."""
         from .show import Annotator
 
         return Annotator(
@@ -103,7 +103,7 @@ class Running:
 
     @property
     def package(self) -> str:
-        """The name of the package whose start method the running leg is about."""
+        """Name of the package whose start method the running leg tests."""
         return mp.STDLIB.name if self._state is None else self._state.activation.package.name
 
     # -- the leg's span ----------------------------------------------------------------------------------------------
@@ -120,7 +120,7 @@ class Running:
             if leg.method not in self._available:
                 self._available[leg.method] = backends.unavailable_reason(self.config, leg.method) is None
             if not self._available[leg.method]:
-                return (yield)  # its skip says so
+                return (yield)  # already marked as skipped
             return (yield from self._run_leg(item, leg))
         finally:
             if nextitem is None or LEG not in nextitem.stash:
@@ -136,7 +136,7 @@ class Running:
 
     @contextmanager
     def _running(self, item: pytest.Item, leg: Leg, trial: Trial | None = None) -> Iterator[LegState]:
-        """Make the leg's method the default and listen; `trial` as in `LegState`."""
+        """Make the leg's method the default and record its launches; `trial` as in `LegState`."""
         backend = backends.of(self.config, leg.method)
         self._give_temporary_directory()
         package = mp.Package(backend.package)
@@ -168,7 +168,7 @@ class Running:
                 activation.enter()
                 yield state
             finally:
-                if record.launches:  # the leg was interrupted: a finished one has said so, and forgotten them
+                if record.launches:  # interrupted: a finished leg has ended and cleared its launches
                     left = leftovers.end(record.launches)
                     if left or trial is not None:
                         pytest_silent.forget_captured(self.config)
@@ -181,10 +181,10 @@ class Running:
                 del item.stash[STATE]
 
     def _exchange(self) -> None:
-        """Listen to multiprocessing until `_put_back`.
+        """Install our wrappers around multiprocessing; `_put_back` removes them.
 
-        A class that is changed makes the interpreter forget what it knows of its methods, and a fork pays for every
-        page that is written to afterwards: over many legs in a row this is done once.
+        Done once for consecutive legs: changing a class invalidates the interpreter's method caches, and a later fork
+        pays for every page written.
         """
         if self._exchanged is None:
             self._exchanged = self.exchanges.span("legs")
@@ -192,7 +192,7 @@ class Running:
                 self._exchanged.when_undone(self.recorder.uninstall)
             self._tracker.listen(self._exchanged)
             self._replace(self._exchanged, mp.STDLIB)
-            # Each start needs these: importing them is not to be part of the time of the test that comes first.
+            # Every start needs this module; its import must not count towards the first test's time.
             from ..state import observing  # noqa: F401
 
     def _put_back(self) -> None:
@@ -211,7 +211,7 @@ class Running:
             self._tracker.close(seconds)
 
     def _replace(self, span: Span, package: mp.Package) -> None:
-        """Replace what `package` starts processes with, for a span."""
+        """Wrap what `package` uses to start processes, for a span."""
         stdlib = package == mp.STDLIB
         if main_is_pytest() or self._runner is not None:
             span.put(package.spawn, "get_preparation_data", without_main)
@@ -242,9 +242,9 @@ class Running:
 
     @contextmanager
     def run_for_experiment(self, item: pytest.Item, leg: Leg, trial: Trial) -> Iterator[LegState]:
-        """Let `item` run as `leg` within, as in a session of its own; nothing of it stays."""
+        """Run `item` as `leg` in the body, as if in a session of its own, and leave no trace."""
         troubles = len(self.recorder.troubles)
-        self.servers.renew()  # whether a server ran already is something that a test can see
+        self.servers.renew()  # a test can tell whether a server was already running
         self.recorder.forget_fixtures()
         try:
             with self._running(item, leg, trial) as state:
@@ -254,9 +254,10 @@ class Running:
             del self.recorder.troubles[troubles:]
 
     def _give_temporary_directory(self) -> None:
-        """Have a place for multiprocessing's sockets that no test removes, and that goes with the session.
+        """Keep multiprocessing's sockets in a directory that no test removes and that goes with the session.
 
-        It is made at first use, and a test may have redirected ``tempfile.tempdir`` to a directory that it removes.
+        multiprocessing creates it on first use, when a test may have redirected ``tempfile.tempdir`` to a directory
+        that it removes.
         """
         theirs = cpython.temporary_directory_of(current_process())
         if self.reports is None or theirs == self.reports.path:
@@ -266,7 +267,7 @@ class Running:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any]) -> Generator[None, object, object]:
-        """Know whose start it is."""
+        """Remember which fixture is being set up, to attribute launches to it."""
         if self._state is not None:
             self.patched.watch()
         self.recorder.fixtures.append(fixturedef)
@@ -277,7 +278,7 @@ class Running:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
-        """Put the method back if a fixture changed it, and say who changed it."""
+        """Restore the method if a fixture changed it, and warn about the change."""
         state = item.stash.get(STATE, None)
         if state is None or state.watched:
             return (yield)
@@ -299,7 +300,7 @@ class Running:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, object, object]:
-        """Limit the time of a leg's fixtures, too: servers are started there."""
+        """Limit the duration of a leg's fixtures, which may start servers."""
         self._limit(item, "setup")
         try:
             return (yield)
@@ -310,7 +311,7 @@ class Running:
     def pytest_runtest_teardown(
         self, item: pytest.Item, nextitem: pytest.Item | None
     ) -> Generator[None, object, object]:
-        """Limit the time of a leg's end, and tear its method's fixtures down while that is active."""
+        """Limit the duration of a leg's teardown, and finish fixtures of its method while the method is active."""
         errors: list[BaseException] = []
         result: object = None
         self._limit(item, "teardown")
@@ -345,8 +346,8 @@ class Running:
             most = state.trial.seconds
             seconds = min(theirs or most, chosen or most, most)
             self._clock.start(seconds, partial(self._expire, item, state, seconds, phase))
-        elif theirs:  # pytest-timeout's limit rules: only look, shortly before
-            left = pytest_compat.pytest_timeout_left() or theirs  # its clock may run since before the fixtures
+        elif theirs:  # pytest-timeout's own limit applies: only capture the stacks shortly before
+            left = pytest_compat.pytest_timeout_left() or theirs  # its clock may have started before the fixtures
             self._clock.start(left - min(0.5, left / 10), partial(self._look, item, state, theirs))
         else:
             seconds = clock.limit_of(chosen, self.finished.get(state.leg.test, []))
@@ -358,13 +359,13 @@ class Running:
 
     @pytest.hookimpl
     def pytest_enter_pdb(self) -> None:
-        """Stop the clock: from here on a person decides how long it takes."""
+        """Stop the clock: a person is debugging."""
         if self._state is not None:
             self._state.debugged = True
             self._clock.stop()
 
     def _look(self, item: pytest.Item, state: LegState, seconds: float) -> None:
-        """Note where everybody stands; called in the middle of the test, which goes on whatever happens here."""
+        """Capture the stacks of the parent and its children. Runs inside the test, so it must not raise."""
         if state.hanging is not None:
             return
         try:
@@ -397,13 +398,13 @@ class Running:
     def _expire(self, item: pytest.Item, state: LegState, seconds: float, phase: str) -> None:
         chosen = self.settings.timeout if state.leg.timeout is None else state.leg.timeout
         if phase != "call" and chosen is None and not state.record.launches:
-            return  # a fixture may take its time, as long as nobody asked otherwise and no process is in it
+            return  # a fixture may take long unless the user set a limit or it started a process
         self._look(item, state, seconds)
         try:
             leftovers.end(state.record.launches, grace=0.0)
         except Exception as trouble:
             self.recorder.troubles.append(f"{type(trouble).__name__} in Running._expire: {trouble}")
-        if isinstance(sys.exc_info()[1], KeyboardInterrupt):  # it ends the session: an executor waits on its way out
+        if isinstance(sys.exc_info()[1], KeyboardInterrupt):  # the session is ending: an executor waits on its way out
             raise KeyboardInterrupt
         by = "--start-methods-timeout" if state.leg.timeout is None else "timeout= of its marker"
         pytest.fail(clock.over(state.leg.nodeid, seconds, by, phase))
@@ -420,7 +421,7 @@ class Running:
             )
             try:
                 warnings.warn_explicit(StartMethodWarning(text), None, file, line)
-            except StartMethodWarning:  # warnings are errors here, and the outcome is the user's own
+            except StartMethodWarning:  # warnings are errors here, but the outcome is the user's
                 from ..model.finding import relative
 
                 state.notes.append(
@@ -433,7 +434,7 @@ class Running:
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Annotate what failed; at the end of the leg, attach what is known of it."""
+        """Annotate failures; at the end of the leg, attach its result."""
         state = item.stash.get(STATE, None)
         if state is not None and call.excinfo is not None:
             cpython.collect_before_parsing()
@@ -452,7 +453,7 @@ class Running:
             report.startmethod_of = state.leg.test  # type: ignore[attr-defined]
         try:
             if report.when == "teardown":
-                # Else it depends on the garbage collector whether they are known.
+                # Otherwise it depends on the garbage collector whether exit codes are known.
                 self.recorder.note_exits(state.record)
             with nullcontext() if report.passed else clock.alarm_paused():
                 self.annotator.annotate(item, call, report, state)
@@ -480,14 +481,14 @@ class Running:
             state.failures.append(second_pass.failure_of(report, self.children_reports()))
 
     def children_reports(self) -> tuple[ChildReport, ...]:
-        """Return what the children of the running leg have reported."""
+        """Return the reports of the running leg's children."""
         return self.reports.read() if self.reports is not None else ()
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:
-        """End what the legs left: processes of wider fixtures, servers, the directory of the reports."""
+        """Clean up after the legs: processes of wider-scoped fixtures, servers, the report directory."""
         self._put_back()
         self.patched.close()
         self.recorder.forget_fixtures()
@@ -502,9 +503,9 @@ class Running:
 
 
 def _tear_down(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """Finish ``start_method`` and all that depends on it, if the next item runs under another method.
+    """Finish ``start_method`` and its dependents if the next item runs under another method.
 
-    pytest would tear a fixture of wider scope down when the next leg sets up its own: under another method.
+    pytest would tear a wider-scoped fixture down during the next leg's setup, under the wrong method.
     """
     leg = item.stash.get(LEG, None)
     following = nextitem.stash.get(LEG, None) if nextitem is not None else None
@@ -513,7 +514,7 @@ def _tear_down(item: pytest.Item, nextitem: pytest.Item | None) -> None:
 
 
 class Hooks:
-    """`Running` without the hook that spans a leg, which `discovery` calls: to be registered while a leg runs only."""
+    """`Running` without the hook that spans a leg, which `discovery` calls. Registered only while a leg runs."""
 
     def __init__(self, running: Running) -> None:
         for name in dir(running):
@@ -522,7 +523,7 @@ class Hooks:
 
 
 def _report_directory(recorder: Recorder, temporary: str | None) -> ReportDirectory | None:
-    """Make the directory for what children report. What cannot be had is noted, and everything else works."""
+    """Create the directory for the children's reports. On failure, record the problem and carry on without."""
     try:
         directory = ReportDirectory.create(temporary)
     except OSError as trouble:
@@ -546,9 +547,9 @@ _MADE_ALIKE = ("multiprocess", "billiard", "dill")
 
 
 def _below_start(filename: str) -> bool:
-    """Say whether a frame below ``Process.start()`` is ours, CPython's, or that of a package made like it."""
+    """Return whether a frame below ``Process.start()`` belongs to us, CPython, or a similar package."""
     whose = owner(filename)
     if whose == "stdlib":
-        return "multiprocessing" in filename or os.path.basename(filename) == "pickle.py"  # dill's runs in Python
+        return "multiprocessing" in filename or os.path.basename(filename) == "pickle.py"  # dill's is pure Python
     parts = filename.split(os.sep)
     return whose == "ours" or (whose == "installed" and any(each in parts for each in _MADE_ALIKE))

@@ -1,4 +1,4 @@
-"""Experiments on failed legs, once the session's last test and the discovered legs are over and torn down."""
+"""Experiments on failed legs, after all tests and discovered legs have run and been torn down."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ if TYPE_CHECKING:
 
 NAME = "startmethod-second-pass"
 OUTPUT = "startmethod_verified"
-"""The key of ``workeroutput`` under which a worker of xdist sends what its experiments said."""
+"""``workeroutput`` key under which an xdist worker sends the results of its experiments."""
 
 _TRIAL_SECONDS = 10.0
 _TRIAL_TIMES = 10.0
-"""A run takes no longer than these seconds and so many times the longest finished leg of the test."""
+"""Time limit of a run: this many seconds plus this many times the longest finished leg of the test."""
 
 _now = time.monotonic
 
 
 def of(config: pytest.Config, settings: Settings) -> SecondPass:
-    """Return the session's second pass; it is registered at the first call, which must come before the tests."""
+    """Return the session's second pass. The first call registers it, and must precede the tests."""
     found: SecondPass | None = config.pluginmanager.get_plugin(NAME)
     if found is None:
         found = SecondPass(config, settings)
@@ -52,44 +52,44 @@ def of(config: pytest.Config, settings: Settings) -> SecondPass:
 
 @dataclass(slots=True)
 class Waiting:
-    """A failed leg that waits for experiments."""
+    """A failed leg waiting for experiments."""
 
     item: pytest.Item
     leg: Leg
     state: LegState
     before: pytest_compat.ItemState
-    """What the item was like before its first run."""
+    """The item's state before its first run."""
 
 
 class SecondPass:
-    """Verifies failed legs once the tests are over; one in each process that runs tests."""
+    """Verifies failed legs after the tests. One per process that runs tests."""
 
     def __init__(self, config: pytest.Config, settings: Settings) -> None:
         self.config = config
         self.settings = settings
         self.running: Running | None = None
-        """What runs legs; with discovery there is none before the first process starts."""
+        """Runs the legs. With discovery, None until the first process starts."""
         self._waiting: list[Waiting] = []
         self._began = _now()
         self._debugger = bool(config.getoption("usepdb", False))
 
     def may_verify(self, leg: Leg) -> bool:
-        """Return whether experiments could have something to say of `leg` if it fails."""
+        """Return whether experiments could tell anything about `leg` if it fails."""
         if not self.settings.verify or methods.base(leg.method) == "fork":
             return False
-        if ":" in leg.method:  # an experiment sends through multiprocessing's own pickler
+        if ":" in leg.method:  # experiments use multiprocessing's own pickler
             return False
         return not (self._debugger or self.config.getoption("setuponly", False) or is_debugging())
 
     def put_off(self, item: pytest.Item, leg: Leg, state: LegState, before: pytest_compat.ItemState) -> None:
-        """Verify a leg later, if it failed."""
+        """Queue a leg for verification if it failed."""
         if state.shown and state.finished is not None and not state.debugged and state.reports is not None:
             self._waiting.append(Waiting(item, leg, state, before))
 
-    # Outermost: the terminal has written its last line of progress, and pytest-cov has what it measured.
+    # Outermost: the terminal has written its last progress line, and pytest-cov has saved its data.
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtestloop(self) -> Generator[None, object, object]:
-        """Verify failed legs when the tests are over, also after ``-x``; not after Ctrl-C."""
+        """Verify failed legs after the tests, also after ``-x`` but not after Ctrl-C."""
         stopped: BaseException | None = None
         result: object = True
         try:
@@ -98,7 +98,7 @@ class SecondPass:
             stopped = stop
         try:
             self._verify_all()
-        except Exception as trouble:  # the user's session goes on as if there had been no experiments
+        except Exception as trouble:  # the user's session carries on as if there had been no experiments
             terminal: Any = self.config.pluginmanager.get_plugin("terminalreporter")
             if terminal is not None:
                 terminal.write_line(f"pytest-startmethod: {type(trouble).__name__} in an experiment: {trouble}")
@@ -133,7 +133,7 @@ class SecondPass:
         self._tell(amended, verifier, interrupted=interrupted)
 
     def _announce(self, legs: int, seconds: float) -> None:
-        """Say why the session is not over yet."""
+        """Print why the session is not over yet."""
         terminal: Any = self.config.pluginmanager.get_plugin("terminalreporter")
         if terminal is None or terminal.verbosity < 0 or hasattr(self.config, "workerinput"):
             return
@@ -145,7 +145,7 @@ class SecondPass:
         terminal.flush()
 
     def _tell(self, amended: list[dict[str, Any]], verifier: Verifier, *, interrupted: bool) -> None:
-        """Put what was found into the reports that this process holds, or send it to the controller of xdist."""
+        """Amend the reports held by this process, or send the results to the xdist controller."""
         said = {
             "legs": amended,
             "verified": verifier.legs,
@@ -163,7 +163,7 @@ class SecondPass:
             results.amend(said)
 
     def _verify(self, running: Running, verifier: Verifier, waiting: Waiting) -> dict[str, Any] | None:
-        """Verify one leg, and return what is to be said of it."""
+        """Verify one leg and return the amendment to its reports, or None."""
         from ..causes import second_look
         from ..causes import state as state_causes
         from ..experiments import verifying
@@ -204,7 +204,7 @@ class SecondPass:
         left: float,
         is_usual: Callable[[Sequence[str]], bool],
     ) -> plan.Outcome:
-        """Run a leg again with what `attempt` changes; an unchanged run of a leg without a cause is looked at again."""
+        """Re-run a leg as `attempt` says. An unchanged run of an unexplained leg also collects candidate causes."""
         from ..causes import second_look
         from ..experiments.verifying import changed
 
@@ -236,7 +236,7 @@ class SecondPass:
     def _amendment(
         self, running: Running, waiting: Waiting, verified: Verified, note: tuple[str, str] | None
     ) -> dict[str, Any]:
-        """Return what changes in the reports of a leg, as builtins that cross processes."""
+        """Return the changes to a leg's reports, as builtins that cross processes."""
         from ..report.junit import properties
 
         state, root = waiting.state, str(self.config.rootpath)
@@ -265,8 +265,8 @@ class SecondPass:
 
 
 def _why_not(waiting: Waiting) -> str | None:
-    """Return why a leg is not run again, or None."""
-    if waiting.state.reported_only:  # the hooks that made it one are left out of a silent run
+    """Return why a leg cannot be re-run, or None."""
+    if waiting.state.reported_only:  # a silent run leaves out the hooks that made it a failure
         return "the test raised nothing; a hook made its report a failure"
     if "start_method_script" in getattr(waiting.item, "fixturenames", ()):
         return "no experiment reaches the processes of a script"
@@ -279,13 +279,13 @@ def _shown(state: LegState) -> list[Any]:
 
 
 def message_of(report: Any) -> str:
-    """Return the message of a failure."""
+    """Return a failure's message."""
     crash = getattr(report.longrepr, "reprcrash", None)
     return str(crash.message if crash is not None else report.longrepr)
 
 
 def failure_of(report: pytest.TestReport, children: Iterable[ChildReport]) -> tuple[str, ...]:
-    """Return how a phase failed, and what its children raised, in a form that can be compared."""
+    """Return how a phase failed and what its children raised, in a comparable form."""
     from ..experiments import plan
 
     raised = {
@@ -297,9 +297,9 @@ def failure_of(report: pytest.TestReport, children: Iterable[ChildReport]) -> tu
 
 
 def _outcome(reports: Sequence[pytest.TestReport], phases: set[str], children: tuple[ChildReport, ...]) -> plan.Outcome:
-    """Return how a run ended: it passed if its call did, and no phase that the leg fails in failed.
+    """Return how a run ended. It passed if its call passed and no phase failed that fails in the original leg.
 
-    A fixture's teardown may fail only because a conftest's hooks for reports are left out.
+    A fixture's teardown may fail only because a conftest's report hooks are left out.
     """
     from ..experiments import plan
 
@@ -307,6 +307,6 @@ def _outcome(reports: Sequence[pytest.TestReport], phases: set[str], children: t
     failed = next((each for each in counting if each.failed), None)
     if failed is None:
         return plan.Outcome(any(each.when == "call" and each.passed for each in counting))
-    if clock.is_over(message_of(failed)):  # given more time, it might have passed
+    if clock.is_over(message_of(failed)):  # with more time it might have passed
         return plan.Outcome(False, in_time=False)
     return plan.Outcome(False, failure_of(failed, children))

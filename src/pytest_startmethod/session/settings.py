@@ -1,4 +1,4 @@
-"""What the user asked for: options and ini keys as `Settings`, a test's marker as `Marker`."""
+"""The user's configuration: options and ini keys as `Settings`, a test's marker as `Marker`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 MOST_SECONDS = 1e9
-"""The longest limit, three decades: the timers of an operating system overflow somewhere above."""
+"""The longest time limit, about 32 years: operating system timers overflow somewhere above."""
 
 
 class SettingsError(ValueError):
@@ -31,7 +31,7 @@ class Settings:
     """The options of one run."""
 
     selection: str = selection.ALL
-    """``"all"``, ``"default"`` or names joined by commas, see `selection.parse`."""
+    """``"all"``, ``"default"`` or comma-separated names, see `selection.parse`."""
     explicit: bool = False
     """Whether the selection was given on the command line."""
     precheck: str = "report"
@@ -41,32 +41,32 @@ class Settings:
     timeout: float | None = None
     """Seconds, 0 for no limit, or None for ``auto``; a marker may override it."""
     reports: tuple[str, ...] = ()
-    """Files to write a report to, absolute."""
+    """Absolute paths of the report files."""
     discover: bool = False
     """Whether unmarked tests are watched."""
     verify: bool = True
     """Whether experiments confirm the findings of failed legs."""
     verify_seconds: float | None = None
-    """The most that all experiments together may take, or None for as long as the session took, and a minute."""
+    """Time limit for all experiments together, or None for the session's own duration (at least a minute)."""
     user_code: tuple[str, ...] = ()
-    """Installed packages whose code is looked at like the user's."""
+    """Installed packages to treat as the user's own code."""
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """The selected methods, in order. Imports multiprocessing."""
+        """Selected methods, in order. Imports multiprocessing."""
         return selection.selected(self.selection)
 
     @property
     def source(self) -> str:
-        """What made the selection, as messages name it."""
+        """Where the selection comes from, as messages name it."""
         return "--start-methods" if self.explicit else "the ini key start_methods"
 
 
 def from_config(config: pytest.Config) -> Settings:
-    """Return the settings of a run: the command line beats the ini file beats the default.
+    """Return the settings of a run. Command line beats ini file beats default.
 
     Raises:
-        SettingsError: a value is not one of the valid ones; the message names both, and where the value stands.
+        SettingsError: a value is invalid; the message names it, the valid values, and where it was set.
 
     """
 
@@ -99,18 +99,18 @@ def from_config(config: pytest.Config) -> Settings:
 
 
 def _given(config: pytest.Config, key: str) -> tuple[str, str]:
-    """Return the text of an option, empty where it is not given, and where it stands, as messages name it."""
+    """Return an option's text, empty if not given, and where it was set, as messages name it."""
     text = config.getoption(key)
     if text is not None:
         return text, flag(key)
     value = _ini(config, key)
-    if not isinstance(value, str):  # a list in [tool.pytest.ini_options], where pytest checks no type
+    if not isinstance(value, str):  # a list in [tool.pytest.ini_options], where pytest does not check types
         raise SettingsError(f"ini key {key}: expects a string, got {type(value).__name__}: {value!r}")
     return value.strip(), f"ini key {key}"
 
 
 def _given_list(config: pytest.Config, key: str) -> tuple[list[str], str]:
-    """Return the values of an option of `options.LISTS`, and where they stand, as messages name it."""
+    """Return the values of an option in `options.LISTS`, and where they were set, as messages name it."""
     values = config.getoption(key)
     if values is not None:
         return values, flag(key)
@@ -134,7 +134,7 @@ def _backends(config: pytest.Config) -> Mapping[str, Backend]:
 
 
 def _refuse_missing(config: pytest.Config, chosen: str, source: str) -> None:
-    """Refuse a method whose package is not there: nobody selects by accident what is never in ``all``."""
+    """Reject a method whose package is missing: ``all`` never includes one, so it was selected on purpose."""
     for method in chosen.split(",") if ":" in chosen else ():
         name, _ = selection.split(method)
         backend = _backends(config)[name] if name else None
@@ -150,7 +150,7 @@ def _reports(config: pytest.Config) -> tuple[str, ...]:
         return ()
     from . import report_files
 
-    # As pytest's own files: what is typed is relative to where it is typed, what is configured to the root.
+    # Like pytest's own files: command-line paths are relative to the working directory, ini paths to the root.
     base = config.invocation_params.dir if source.startswith("--") else config.rootpath
     try:
         return tuple(dict.fromkeys(report_files.checked(text, base) for text in texts))
@@ -208,7 +208,7 @@ def _limit(text: str, source: str) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """One method that a marker names, with what ``pytest.param`` says of it."""
+    """One method named by a marker, with the extras of ``pytest.param``."""
 
     method: str
     marks: tuple[Any, ...] = ()
@@ -217,7 +217,7 @@ class Named:
 
     @property
     def node_id(self) -> Any:
-        """What stands for the method in node ids."""
+        """The method's part of a node id."""
         return self.method if self.id is None else self.id
 
 
@@ -237,7 +237,7 @@ class Marker:
     """The ``pytest.mark.xfail`` of their legs."""
 
     def named(self, method: str) -> Named:
-        """Return what the marker says of `method`."""
+        """Return the marker's entry for `method`."""
         found = next((named for named in self.methods if named.method == method), Named(method))
         return replace(found, marks=(*found.marks, self.xfail_mark)) if method in self.xfail else found
 
@@ -245,10 +245,10 @@ class Marker:
 def parse_marker(
     args: tuple[object, ...], kwargs: Mapping[str, object], backends: Callable[[], Collection[str]] = tuple
 ) -> Marker:
-    """Return what a marker's arguments say; `backends` gives the names that may stand before a colon.
+    """Parse a marker's arguments; `backends` returns the names allowed before a colon.
 
     Raises:
-        SettingsError: an argument cannot be meant; the message names it and the valid ones, and not the test.
+        SettingsError: an argument is invalid; the message names it and the valid values, but not the test.
 
     """
     for keyword in kwargs:
@@ -297,7 +297,7 @@ _KEYWORDS = ("vacuous", "timeout", "xfail", "reason", "strict")
 
 
 def _is_a(value: object, kind: type[_T]) -> TypeGuard[_T]:
-    """Return what ``isinstance`` would, without asking the object for its ``__class__``, which may be code."""
+    """Return whether `value` is of type `kind`. Unlike ``isinstance``, never reads ``__class__``: it may run code."""
     return issubclass(type(value), kind)
 
 
@@ -305,7 +305,7 @@ def _named(arg: object, backends: Callable[[], Collection[str]]) -> Named:
     valid = f"(valid: {', '.join(selection.ORDER)})"
     marks: tuple[Any, ...] = ()
     id_: object = None
-    # What pytest.param returns is a named tuple of a private type.
+    # pytest.param returns a named tuple of a private type.
     if _is_a(arg, tuple) and getattr(type(arg), "_fields", None) == ("values", "marks", "id"):
         values, marks, id_ = arg
         if len(values) != 1:
@@ -333,7 +333,7 @@ def _timeout(value: object) -> float | None:
         return None
     if (_is_a(value, int) or _is_a(value, float)) and not _is_a(value, bool) and 0 <= value <= MOST_SECONDS:
         return float(value)
-    if _is_a(value, int) and abs(value) > MOST_SECONDS:  # its digits may be more than Python would print
+    if _is_a(value, int) and abs(value) > MOST_SECONDS:  # too many digits for Python to print, possibly
         text = f"a number {'above' if value > 0 else 'below minus'} {MOST_SECONDS:.0f}"
     else:
         text = repr(value) if type(value) in (str, int, float, bool) else f"an object of type {type(value).__name__}"

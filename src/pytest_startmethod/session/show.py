@@ -1,4 +1,4 @@
-"""Show below a failure what failed and why. The outcome stays the user's."""
+"""Show below a failure what failed and why, without changing the outcome."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ..report.text import wrap
 from .gather import Gatherer, touched
 from .results import BELOW
 
-# What only a failure needs is imported by it: a fork copies the page tables of all that is loaded.
+# Imports needed only for a failure are deferred: a fork copies the page tables of everything loaded.
 if TYPE_CHECKING:
     from ..activation.servers import ForkServers
     from ..launches.recorder import Recorder
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 _SHOWN_CHILDREN = 3
 _REPORT_SECONDS = 2.0
 _ERROR_SECONDS = 5.0
-"""How long the end of a leg waits for the pre-checks of its launches."""
+"""How long a leg waits at its end for the pre-checks of its launches."""
 
 
 class Annotator:
-    """Has the evidence of a phase explained, and puts what is found into its report."""
+    """Explains the evidence of a phase and adds the findings to its report."""
 
     def __init__(
         self,
@@ -58,14 +58,14 @@ class Annotator:
         self._runner = runner
         """The line of the main module that runs pytest outside a main guard."""
         self.fork_failed: set[str] = set()
-        """The tests whose leg under fork failed."""
+        """Tests whose fork leg failed."""
         self._finished = finished
-        """By test: how long the calls of its finished legs took."""
+        """Durations of the finished calls, by test."""
 
     def annotate(
         self, item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport, state: LegState
     ) -> None:
-        """Annotate the report of one phase; that of the last one gets what is known of the leg."""
+        """Annotate the report of one phase. The last phase's report also gets the leg's result."""
         if report.when == "setup":
             state.shown.clear()
             state.touched.clear()
@@ -85,7 +85,7 @@ class Annotator:
     def _examine(
         self, item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport, state: LegState
     ) -> None:
-        """Explain why a phase failed or skipped, or what is worth saying of a call that passed."""
+        """Explain why a phase failed or was skipped, or check a call that passed."""
         evidence = self._gatherer.evidence(item, call, report, state)
         if report.failed:
             state.message = state.message or _message(report)
@@ -107,7 +107,7 @@ class Annotator:
             self._examine_passed(report, state, evidence)
 
     def _finish(self, report: pytest.TestReport, state: LegState) -> None:
-        """Put what is known of a leg that is over into its last report."""
+        """Attach the result of a finished leg to its last report."""
         record = state.record
         if not state.watched:
             if not record.is_over():
@@ -125,11 +125,11 @@ class Annotator:
     def diagnose(
         self, item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport, state: LegState
     ) -> tuple[Finding, ...]:
-        """Return why a phase failed, and leave the report as it is."""
+        """Return why a phase failed, without touching the report."""
         return self._ask_hooks(item, call, self._gatherer.evidence(item, call, report, state))
 
     def _ask_hooks(self, item: pytest.Item, call: pytest.CallInfo[None], evidence: Evidence) -> tuple[Finding, ...]:
-        """Explain a failure, and under spawn and forkserver let other plugins add what they know of it."""
+        """Explain a failure. Under spawn and forkserver, add the findings of other plugins' hooks."""
         findings = _explain(evidence)
         if methods.base(evidence.method) == "fork" or not item.ihook.pytest_startmethod_diagnose.get_hookimpls():
             return findings
@@ -156,7 +156,7 @@ class Annotator:
         return unique(diagnose_hook.ranked(findings, theirs))
 
     def _note_runner(self, state: LegState, runner: Place) -> None:
-        """Say of a leg with children what they would do without us; below what it failed of with us."""
+        """Add a finding that the leg's children would re-run pytest without us; it follows the causes of a failure."""
         fork = methods.base(state.leg.method) == "fork"
         if not fork and not state.watched and state.record.launches:
             from ..causes import vacuous
@@ -165,7 +165,7 @@ class Annotator:
             state.findings.insert(place, vacuous.runner(runner))
 
     def _note_socket(self, state: LegState, temporary: str) -> None:
-        """Say if the forkserver of a session without legs would be lost after this test."""
+        """Add a finding if, in a session without legs, this test would break the forkserver for later ones."""
         if state.leg.method == "forkserver":
             from ..causes import forkserver
 
@@ -175,12 +175,12 @@ class Annotator:
     def _end_leftovers(self, state: LegState) -> None:
         root = str(self._config.rootpath)
         left = leftovers.end(state.record.launches)
-        if left:  # their last words are no words of the next test
+        if left:  # their last output must not appear in the next test's report
             pytest_silent.forget_captured(self._config)
         state.notes += [relative(each, root) for each in leftovers.sentences(left, state.leg.nodeid)]
 
     def _examine_passed(self, report: pytest.TestReport, state: LegState, evidence: Evidence) -> None:
-        """Look at a leg that passed: did it test its method, would what it started start elsewhere."""
+        """Check a leg that passed: whether it exercised its method, and whether its launches would work elsewhere."""
         leg = state.leg
         if evidence.failures or any(each.observed and each.observed.primitives for each in _work(evidence)):
             state.findings += _explain(evidence)
@@ -204,14 +204,14 @@ class Annotator:
             self._fail(report, state, said, below)
 
     def _predict(self, state: LegState, seconds: float) -> None:
-        """Note what would keep the processes of a fork leg from starting elsewhere."""
+        """Record what would keep a fork leg's processes from starting under other methods."""
         from ..causes import explain
 
         collect_predictions(state.record, seconds)
         state.predictions = explain.predicted(state.record.launches)
 
     def _fail(self, report: pytest.TestReport, state: LegState, said: Sequence[str], below: Sequence[str] = ()) -> None:
-        """Let a leg that passed fail for what is `said`; the first text of that is its message."""
+        """Turn a passing leg into a failure whose text is `said`, then `below`. The first of `said` is its message."""
         root = str(self._config.rootpath)
         texts = [relative(each, root) for each in said]
         lines = [line for text in texts for line in wrap(text, first="")]
@@ -220,7 +220,7 @@ class Annotator:
         state.message = texts[0]
 
     def _show_children(self, report: pytest.TestReport, state: LegState, evidence: Evidence) -> None:
-        """Put what children raised below the failure, each kind once."""
+        """Add the children's errors below the failure, each kind once."""
         from ..report import tracebacks
 
         full, root = self._config.getoption("fulltrace", False), str(self._config.rootpath)
@@ -235,7 +235,7 @@ class Annotator:
             pytest_compat.add_section(report, f"start method {state.leg.method}: in the child", text)
 
     def _show(self, report: pytest.TestReport, state: LegState, findings: tuple[Finding, ...]) -> None:
-        """Put the findings below the failure that do not stand below an earlier one of this leg."""
+        """Add findings below the failure, except those already below an earlier failure of this leg."""
         new = [each for each in findings if each not in state.findings]
         state.findings += new
         setattr(report, BELOW, [list(each.key) for each in new])
@@ -243,7 +243,7 @@ class Annotator:
             pytest_compat.add_section(report, title, text)
 
     def sections(self, state: LegState, findings: Iterable[Finding]) -> list[tuple[str, str]]:
-        """Return title and text for each finding, for whoever prints the report; the terminal has them from results."""
+        """Return title and text of each finding for other reporters; the terminal renders its own from the results."""
         root, method = str(self._config.rootpath), state.leg.method
         return [
             (_title(each, method), "\n".join(each.section_lines(root, titled=False, method=method)))
@@ -251,7 +251,7 @@ class Annotator:
         ]
 
     def _show_inside(self, report: pytest.TestReport, state: LegState, evidence: Evidence) -> None:
-        """Show at ``-vv`` what the code reads, as one would look it up by hand."""
+        """Add at ``-vv`` what the child's code reads."""
         if self._config.get_verbosity() < 2:
             return
         from ..causes import state as state_causes
@@ -262,8 +262,8 @@ class Annotator:
             pytest_compat.add_section(report, f"start method {state.leg.method}: what the child reads", text)
 
     def result(self, state: LegState) -> LegResult:
-        """Return what is known of a leg that is over."""
-        phases = dict(reversed(state.outcomes))  # the first word of each phase
+        """Return the result of a finished leg."""
+        phases = dict(reversed(state.outcomes))  # the first outcome of each phase
         words = [outcome for _, outcome in state.outcomes]
         if any(when != "call" and outcome == "failed" for when, outcome in state.outcomes):
             outcome = "error" if phases.get("call") != "failed" else "failed"

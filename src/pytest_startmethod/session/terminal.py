@@ -1,4 +1,4 @@
-"""What the terminal shows at the end: failures with their causes, each said once, and the summary."""
+"""Terminal output at the end: failures with their causes, each explained once, and the summary."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _MARKUP: Final = {
     "mark": {"red": True, "bold": True},
     "quiet": {"light": True},
 }
-"""By `Line` style: the words of pytest's terminal writer."""
+"""Markup of pytest's terminal writer by `Line` style."""
 
 _FAILURES: Final = ("failed", "error")
 
@@ -45,30 +45,30 @@ def write(writer: Any, lines: Iterable[Line]) -> None:
 
 
 class Terminal:
-    """Shows failures of legs as `Shown` does, and writes the section ``start methods`` after them.
+    """Prints failures of legs as prepared by `Shown`, then the section ``start methods``.
 
-    The reports stay as they are: the terminal's lists hold copies while it prints failures, and leave out equal
-    failures while it prints the short summary. `Inner` puts the originals back in between, for everybody else.
+    The reports are not modified. The terminal's lists hold copies while it prints failures, and omit duplicates while
+    it prints the short summary. In between, `Inner` restores the originals for other plugins.
     """
 
     def __init__(self, config: pytest.Config, results: Results) -> None:
         self.config = config
         self.results = results
         self._kept: dict[str, list[Any]] = {}
-        """The terminal's own lists."""
+        """The terminal's original lists."""
         self._shown: Shown | None = None
 
-    # First, and so around what the terminal itself does.
+    # Outermost: wraps the terminal's own implementation.
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> Generator[None, object, object]:
-        """Lend the terminal its copies."""
+        """Give the terminal copies to print."""
         stats = terminalreporter.stats
         self._kept = {word: stats[word] for word in _FAILURES if stats.get(word)}
         if self.results and self._kept:
             try:
                 self._shown = Shown(self.results, terminalreporter, self._kept)
                 stats.update(self._shown.copies)
-            except Exception as trouble:  # the reports as they are say the same
+            except Exception as trouble:  # the unmodified reports say the same
                 terminalreporter.write_line(f"pytest-startmethod: {type(trouble).__name__} in Shown: {trouble}")
         try:
             return (yield)
@@ -82,7 +82,7 @@ class Terminal:
                 )
 
     def between(self, reporter: pytest.TerminalReporter, status: int) -> None:
-        """Give the terminal its own reports back, and write the section, or one line at ``-q``."""
+        """Restore the terminal's reports, and write the section, or one line at ``-q``."""
         reporter.stats.update(self._kept)
         if not self.results:
             return
@@ -96,7 +96,7 @@ class Terminal:
                 reporter.write_line(line)
 
     def fold(self, reporter: pytest.TerminalReporter) -> None:
-        """Leave the failures that another one stands for out of the short summary."""
+        """Omit duplicate failures from the short summary."""
         if self._shown is not None and self._shown.folded:
             for word, reports in self._kept.items():
                 reporter.stats[word] = [each for each in reports if id(each) not in self._shown.folded]
@@ -118,7 +118,7 @@ class Terminal:
             reporter.write_line(self.results.verified_line)
 
     def _write_markers(self, reporter: pytest.TerminalReporter, legs: list[LegResult]) -> None:
-        """Write the markers with which a marked suite passes until it is fixed; at ``-v`` only."""
+        """Write, at ``-v``, the xfail markers that make a marked suite pass until it is fixed."""
         from . import markers
 
         settings = self.results.settings
@@ -130,17 +130,17 @@ class Terminal:
 
 
 class Inner:
-    """What happens between the terminal's failures and its short summary."""
+    """Runs between the terminal's failures and its short summary."""
 
     def __init__(self, terminal: Terminal) -> None:
         self.terminal = terminal
 
-    # Last, and so around everything but what the terminal itself does.
+    # Innermost: wraps every implementation except the terminal's own.
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_terminal_summary(
         self, terminalreporter: pytest.TerminalReporter, exitstatus: int | pytest.ExitCode
     ) -> Generator[None, object, object]:
-        """Write the section before those of others."""
+        """Write the section before those of other plugins."""
         self.terminal.between(terminalreporter, int(exitstatus))
         result = yield
         self.terminal.fold(terminalreporter)
@@ -148,7 +148,7 @@ class Inner:
 
 
 def width_of(reporter: Any) -> int:
-    """Return how wide lines may be: as the terminal is, and no wider than can be read."""
+    """Return the line width: that of the terminal, within readable limits."""
     from ..report.text import WIDEST
 
     wide: int = reporter._tw.fullwidth
@@ -156,10 +156,10 @@ def width_of(reporter: Any) -> int:
 
 
 class Shown:
-    """Copies of failed reports for the terminal, with what experiments said since.
+    """Copies of failing reports for the terminal, with the results of experiments.
 
-    Each cause is explained once. Failures of a test that are the same under several methods are one; where another
-    test failed at the same line with the same error and causes, the traceback is left out. At ``-v`` nothing is.
+    Each cause is explained once. The same failure of a test under several methods is shown once. The traceback is left
+    out if another test failed at the same line with the same error and causes. ``-v`` shows everything.
     """
 
     def __init__(self, results: Results, reporter: pytest.TerminalReporter, failures: Mapping[str, list[Any]]) -> None:
@@ -169,11 +169,11 @@ class Shown:
         self.verbosity = reporter.verbosity
         self.width = width_of(reporter)
         self.folded: set[int] = set()
-        """The ids of the reports that another one stands for."""
+        """Ids of the duplicate reports."""
         self._tails: dict[object, _Tail] = {}
-        """By test, phase, failure and findings: what stands below the first such report."""
+        """What is shown below the first report, by test, phase, failure and findings."""
         self._explained: dict[object, str] = {}
-        """By finding: the node id of the failure below which it is explained."""
+        """Node id of the failure below which a finding is explained, by finding."""
         self.copies = {word: [*self._copied(reports)] for word, reports in failures.items()}
 
     def _copied(self, reports: list[Any]) -> Iterator[Any]:
@@ -190,7 +190,7 @@ class Shown:
                 yield pytest_compat.shown_otherwise(report, tail)
 
     def _tail(self, report: Any, leg: LegResult) -> _Tail:
-        """Return what stands below a report, or below the one that stands for it."""
+        """Return what to show below a report, or below the one it duplicates."""
         from ..report import groups
 
         keys = {tuple(each) for each in getattr(report, BELOW)}
@@ -212,7 +212,7 @@ class Shown:
 
 
 def _failure(report: Any) -> object:
-    """Return where and of what a phase died, without what differs from one run to the next."""
+    """Return where and why a phase failed, without details that differ between runs."""
     crash = getattr(report.longrepr, "reprcrash", None)
     message = crash.message if crash is not None else str(report.longrepr)
     return pytest_compat.raised_at(report), re.sub(
@@ -221,25 +221,25 @@ def _failure(report: Any) -> object:
 
 
 def _is_deep(report: object) -> bool:
-    """Return whether a failure was raised below the test's own function."""
+    """Return whether a failure was raised in a function that the test called."""
     return len(pytest_compat.entries(report)) > 1
 
 
 class _Tail:
-    """What the terminal shows below a failure in place of the report's sections."""
+    """Text shown below a failure in place of the report's sections."""
 
     def __init__(self, leg: LegResult, told: list[Told], shown: Shown) -> None:
         self.leg = leg
         self.told = told
         self.shown = shown
         self.like = leg.nodeid
-        """The node id of the failure whose traceback and causes are the same."""
+        """Node id of the failure with the same traceback and causes."""
         self.twins: list[LegResult] = []
-        """The legs of the same test that failed in the same way."""
+        """Legs of the same test that failed in the same way."""
 
     @property
     def line_only(self) -> bool:
-        """Whether the terminal prints one line for a failure, and what follows it."""
+        """Whether the terminal prints failures as single lines."""
         return self.shown.style == "line"
 
     @property
@@ -248,20 +248,20 @@ class _Tail:
         return self.like != self.leg.nodeid
 
     def replaces(self, title: str) -> bool:
-        """Return whether a section of the report is one that this takes the place of."""
+        """Return whether a section of the report is replaced by this text."""
         before, _, rest = title.partition(f"start method {self.leg.method}: ")
         known = {f"{each.code} {each.name}" for each in self.leg.findings}
         return not before and (rest in known or re.match(r"SM\d{3} ", rest) is not None)
 
     @property
     def codes(self) -> str:
-        """The findings' codes and names."""
+        """Codes and names of the findings."""
         from ..report import section
 
         return section.named(self.told)
 
     def __call__(self, writer: Any) -> None:
-        """Write it to a terminal writer."""
+        """Write the text to a terminal writer."""
         from ..report import section
         from ..report.text import line, listed, styled, wrap
 

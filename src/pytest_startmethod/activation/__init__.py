@@ -1,1 +1,1 @@
-"""The start method as the default, and what is replaced for it."""
+"""Making a leg's start method the default, and the replacements that this needs."""

@@ -1,4 +1,4 @@
-"""Interrupt a phase of a leg when its time is over."""
+"""Interrupt a phase of a leg at its time limit."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from .timers import TIMERS, Timer
 AUTO_SECONDS: Final = 60.0
 AUTO_TIMES: Final = 10.0
 _LONGEST: Final = 1e9
-"""Seconds that fit into whatever the kernel counts them in."""
+"""Seconds that fit any kernel representation."""
 _AGAIN_SECONDS: Final = 10.0
-"""What a test does about its end (``finally``, a pool's ``terminate``) may hang in turn: it is ended again."""
+"""Interval of repeated interrupts: the test's own cleanup (``finally``, a pool's ``terminate``) may hang in turn."""
 
 _OVER: Final = " was not over after "
 
 
 def over(leg: str, seconds: float, by: str, phase: str = "call") -> str:
-    """Return what a leg fails with whose time is over; `by` is what set the limit."""
+    """Return the failure message of a leg that exceeded its limit; `by` names where the limit was set."""
     what = {"setup": " of set-up", "teardown": " of tear-down"}.get(phase, "")
     return f"the leg {leg}{_OVER}{seconds:g} s{what} ({by})"
 
 
 def is_over(message: str) -> bool:
-    """Return whether a failure's message is one that `over` returned."""
+    """Return whether a failure's message comes from `over`."""
     return message.removeprefix("Failed: ").startswith("the leg ") and _OVER in message
 
 
 def limit_of(chosen: float | None, finished: list[float]) -> float:
-    """Return the limit of a leg's call in seconds, 0 for none.
+    """Return the time limit of a leg's call in seconds, 0 for none.
 
-    `chosen` is the marker's or the option's, None for ``auto``: a minute, and ten times the longest of the test's
-    `finished` legs, so that a slow test is never cut and a hang never lasts.
+    `chosen` is the marker's or the option's limit. None stands for ``auto``: one minute plus ten times the longest of
+    the test's `finished` legs, so that slow tests are not cut off but hangs end.
     """
     if chosen is not None:
         return chosen
@@ -47,9 +47,9 @@ def limit_of(chosen: float | None, finished: list[float]) -> float:
 
 @contextmanager
 def alarm_paused() -> Iterator[None]:
-    """Stop the clock behind SIGALRM, if one runs: what pytest-timeout gives a test is not for our work after it.
+    """Pause the SIGALRM timer, if one is running, so that our work does not use up pytest-timeout's limit.
 
-    Its handler raises wherever the main thread is; in a hook of ours that would end the session.
+    pytest-timeout's handler raises in the main thread, which would end the session if it were in our hook.
     """
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         yield
@@ -63,29 +63,29 @@ def alarm_paused() -> Iterator[None]:
 
 
 class Clock:
-    """Interrupts the main thread when the time of a call is over; calls that are timed come one after the other.
+    """Interrupts the main thread when a call exceeds its limit. Timed calls do not overlap.
 
-    The handler stays until `close`, since a fork pays for each page that is written to before the next one.
+    The handler stays installed until `close`, since a fork pays for each page written before it.
     """
 
     def __init__(self) -> None:
         self.trouble: str | None = None
-        """Why there is no timer here, once that is known."""
-        self._handler = self._rung  # one object, to be known again
+        """Why no timer is available, if so."""
+        self._handler = self._rung  # bound once, for identity comparisons
         self._previous: Any = None
         self._thread: int | None = None
-        """The main thread of the process that has the handler."""
+        """Main thread of the process in which the handler was installed."""
         self._pid: int | None = None
         self._timer: Timer | None = None
         self._expire: Callable[[], None] | None = None
         self._runs = self._is_brief = self._was_heard = False
         self.unblock: Callable[[], object] = lambda: None
-        """Called in another thread when the main thread waits where no signal reaches it (Windows)."""
+        """Called on another thread when the main thread waits where no signal reaches it (Windows)."""
 
     def start(self, seconds: float, expire: Callable[[], None]) -> bool:
-        """Call `expire` in the main thread after `seconds`, and again while `stop` is not called.
+        """Call `expire` in the main thread after `seconds`, then repeatedly until `stop`.
 
-        Returns whether there is such a clock: only the main thread can be interrupted, and there may be no timer.
+        Returns False if that is impossible: no timer is available, or this is not the main thread.
         """
         if seconds <= 0 or threading.current_thread() is not threading.main_thread():
             return False
@@ -104,7 +104,7 @@ class Clock:
         return True
 
     def _get_ready(self) -> Timer | None:
-        """Make a timer whose signal is free, with our handler, and return it."""
+        """Create a timer whose signal is not in use, and install our handler."""
         self.close()
         for make in TIMERS:
             try:
@@ -115,19 +115,19 @@ class Clock:
             timer.late = self._late
             handler = cpython.getsignal(timer.number)
             if handler is self._handler or handler in (signal.SIG_DFL, signal.SIG_IGN):
-                if handler is not self._handler:  # a fork has it, too
+                if handler is not self._handler:  # a fork inherits the handler
                     self._previous = cpython.setsignal(timer.number, self._handler)
                 self._thread, self._pid, self._timer = threading.get_ident(), os.getpid(), timer
                 return timer
-            timer.delete()  # the signal is somebody else's
+            timer.delete()  # the signal is in use
             break
         return None
 
     def stop(self) -> None:
-        """Call nothing any more.
+        """Stop calling `expire`.
 
-        A timer of a minute or more goes on: the next call has it started anew. Where that comes later, the signal does
-        nothing.
+        Timers of a minute or more keep running, to be reset by the next call. If they fire before that, nothing
+        happens.
         """
         self._runs = False
         if self._timer is not None and self._timer.shared:
@@ -136,7 +136,7 @@ class Clock:
             self._timer.stop()
 
     def close(self) -> None:
-        """Delete the timer, and leave the signal as it was."""
+        """Delete the timer and restore the signal handler."""
         self._expire, self._runs = None, False
         timer, self._timer = self._timer, None
         if timer is None:

@@ -1,8 +1,8 @@
-"""Classes for the default context: one that reports what is set and asked, one that marks what is taken from it.
+"""Classes for the default context: one reports reads and writes of the method, one marks contexts taken from it.
 
-The bound methods in the `multiprocessing` namespace (``multiprocessing.set_start_method``) were made at import, so
-replacing a function on the class or in the module misses whoever imported it by name. The object behind them is always
-the same one, and its class can be exchanged. When ``_actual_context`` goes: wrap the names of `multiprocessing`.
+The functions in the `multiprocessing` namespace (``multiprocessing.set_start_method``) are methods bound at import, so
+replacing them on the class or the module misses code that imported them by name. They are all bound to the same object,
+whose class can be replaced. If ``_actual_context`` goes: wrap the names in `multiprocessing`.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ _ASKED, _BY_USE = "_pytest_startmethod_asked", "_pytest_startmethod_by_use"
 
 
 class ContextListener(Protocol):
-    """What is told of the default context while a leg runs."""
+    """Receives the calls on the default context while a leg runs."""
 
     def method_set(self, method: str | None, caller: FrameType | None) -> None:
-        """Note a call of ``set_start_method``."""
+        """Handle a call of ``set_start_method``."""
 
     def method_asked(self, caller: FrameType | None) -> None:
-        """Note a call of ``get_start_method``."""
+        """Handle a call of ``get_start_method``."""
 
 
-# -- a leg's ---------------------------------------------------------------------------------------------------------
+# -- for legs --------------------------------------------------------------------------------------------------------
 
 
 class _Watched:
-    """The default context while a leg runs."""
+    """Marks the class of the default context while a leg runs."""
 
 
 @functools.cache
 def _watched_class(package: Package) -> Any:
     """Return a subclass of the package's DefaultContext that reports to the listener in the context's namespace.
 
-    Every start asks it, and so does every forked child.
+    Performance matters: every start uses the context, and so does every forked child.
     """
     original = package.module("context").DefaultContext
     asking, setting, lazy = (
@@ -62,7 +62,7 @@ def _watched_class(package: Package) -> Any:
             own[_LISTENER].method_set(method_of(value), caller.f_back if through else caller)
 
     def get_context(self: object, method: str | None = None) -> BaseContext:
-        # What `original` does, without the property: nobody sets or asks for anything here.
+        # What `original` does, without the property: this neither sets nor asks for the method.
         if method is not None:
             return original.get_context(self, method)  # type: ignore[no-any-return]
         own = self.__dict__
@@ -76,21 +76,21 @@ def _watched_class(package: Package) -> Any:
 
 
 def is_watched(cls: type[Any]) -> bool:
-    """Return whether a default context of this class is a leg's."""
+    """Return whether `cls` is the class of a leg's default context."""
     return issubclass(cls, _Watched)
 
 
 def context_state(package: Package = STDLIB) -> dict[str, Any]:
-    """Return what makes a method the default: `_default_context` (used when nothing was set), `_actual_context`.
+    """Return the state that determines the default method: `_default_context` (the fallback) and `_actual_context`.
 
-    Since 3.14 the former is a cached property, absent until somebody needs it.
+    Since 3.14 `_default_context` is a cached property, absent until first used.
     """
     context = package.default_context
     return {"class": type(context), **context.__dict__}
 
 
 def restore_context_state(state: Mapping[str, Any], actual: BaseContext | None, package: Package = STDLIB) -> None:
-    """Put `state` of `context_state` back, with `actual` as the context that user code set."""
+    """Restore a state from `context_state`, with `actual` as the context set by user code."""
     context = package.default_context
     context.__class__ = state["class"]
     own = context.__dict__
@@ -103,9 +103,9 @@ def restore_context_state(state: Mapping[str, Any], actual: BaseContext | None, 
 
 
 def make_default(method: str, listener: ContextListener, package: Package = STDLIB) -> None:
-    """Make `method` the interpreter's default, as if it were built in, and leave the set one unset.
+    """Make `method` the interpreter's default, as if built in, with no method set.
 
-    Pinning it with ``set_start_method`` would make a suite's own ``set_start_method(m)`` raise RuntimeError.
+    Setting it with ``set_start_method`` would make a suite's own ``set_start_method(m)`` raise RuntimeError.
     """
     context = package.default_context
     context.__class__ = _watched_class(package)
@@ -113,14 +113,14 @@ def make_default(method: str, listener: ContextListener, package: Package = STDL
     own.update({"_default_context": package.concrete_context(method), "_actual_context": None, _LISTENER: listener})
 
 
-# -- discovery's -----------------------------------------------------------------------------------------------------
+# -- for discovery ---------------------------------------------------------------------------------------------------
 
 
 class TellingContext(DefaultContext):
-    """The default context of a session that discovers: marks what is taken from it without naming a method.
+    """The default context of a session with discovery. It marks the contexts obtained without naming a method.
 
-    ``get_context()`` returns the same object as ``get_context("fork")``, and a Pool or an executor knows only that
-    object. Here the former returns a twin of it, whose processes are of a class of their own.
+    ``get_context()`` returns the same object as ``get_context("fork")``, and that object is all a Pool or executor
+    knows. Here ``get_context()`` returns a twin of it instead, whose processes have a class of their own.
     """
 
     def _get_actual(self) -> BaseContext | None:
@@ -138,14 +138,14 @@ class TellingContext(DefaultContext):
 
 
 _LAZY = (DefaultContext.get_context.__code__, DefaultContext.get_start_method.__code__)
-"""The code that makes the default method the one that is set, when it is needed first."""
+"""Code that sets the default method when it is first needed."""
 
 _twins: dict[BaseContext, BaseContext] = {}
-"""Context -> twin. Three at most: they are constants, since a module may hold one from its import on."""
+"""Context -> twin. At most three; kept forever, since a module may hold one from its import on."""
 
 
 def twin_of(context: BaseContext) -> BaseContext:
-    """Return a context that does all that `context` does, and is known as what the default context gave."""
+    """Return a context that behaves like `context` and is marked as obtained from the default context."""
     if _TWIN in context.__dict__:
         return context
     if context in _twins:
@@ -154,7 +154,7 @@ def twin_of(context: BaseContext) -> BaseContext:
     process = cls.Process
 
     def __reduce_ex__(self: Any, protocol: Any) -> Any:  # noqa: N807 - it is put into a class
-        # A child knows the real class only.
+        # A child can import only the real class.
         reduced = process.__reduce_ex__(self, protocol)
         if type(self) is not twin_class:
             return reduced
@@ -170,15 +170,15 @@ def twin_of(context: BaseContext) -> BaseContext:
 
 @functools.cache
 def _twin_class(cls: Any) -> Any:
-    """Return the class of a twin of a context of `cls`: a child gets one of `cls`."""
+    """Return the class for twins of contexts of class `cls`; pickling a twin yields a plain `cls`."""
     reduced = object.__new__, (cls,)
     return type(cls.__name__, (cls,), {"__module__": cls.__module__, "__reduce__": lambda _: reduced})
 
 
 def let_twins_be(method: str | None) -> None:
-    """Make what the default context gave start processes with `method`; None: each with its own.
+    """Make twins start processes with `method`, or each with its own if None.
 
-    A module that takes its context when it is imported has another one where another method is the default.
+    Stands in for what a module that takes its context at import would get if another method were the default.
     """
     for own, twin in list(_twins.items()):
         context: Any = own if method is None else STDLIB.concrete_context(method)
@@ -190,7 +190,7 @@ def let_twins_be(method: str | None) -> None:
 
 
 def tell_apart(asked: Callable[[FrameType | None], None] | None = None) -> Callable[[], None]:
-    """Make the default context a `TellingContext`; the function that is returned puts back what was there.
+    """Make the default context a `TellingContext`, and return a function that restores it.
 
     `asked` is called with the frame that calls ``get_start_method``.
     """
@@ -213,17 +213,17 @@ def tell_apart(asked: Callable[[FrameType | None], None] | None = None) -> Calla
 
 
 def fixed_by_use() -> bool:
-    """Return whether the method that is set is known to be nobody's choice."""
+    """Return whether the current method was set by first use, not by a call."""
     context = STDLIB.default_context
     return type(context) is TellingContext and bool(context.__dict__.get(_BY_USE))
 
 
 def class_by_default(cls: type[Any]) -> bool:
-    """Return whether the default context says how processes of `cls` start, and not a context that names its method."""
+    """Return whether processes of `cls` use the default method rather than naming one."""
     return cls._start_method is None or getattr(cls, _TWIN, False)
 
 
 def pool_by_default(pool: object) -> bool:
-    """Return whether a Pool or executor starts its processes as the default context says."""
+    """Return whether a Pool or executor starts its processes with the default method."""
     context = pool_context(pool)
     return context is STDLIB.default_context or _TWIN in getattr(context, "__dict__", ())

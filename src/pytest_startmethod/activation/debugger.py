@@ -1,4 +1,4 @@
-"""Whether somebody is debugging: then a person decides how long a test takes."""
+"""Detect debuggers, under which time limits make no sense."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ _DEBUGGERS = ("bdb", "pdb", "pydevd", "_pydevd_bundle", "pydevd_tracing", "debug
 
 
 def is_debugging() -> bool:
-    """Return whether a debugger traces this process, by ``sys.settrace`` or by ``sys.monitoring`` (PEP 669).
+    """Return whether a debugger traces this process through ``sys.settrace`` or ``sys.monitoring`` (PEP 669).
 
-    debugpy uses the latter from Python 3.12 on, bdb from 3.14 on. Tools say their name; number 0 is the debugger's.
+    debugpy uses the latter from Python 3.12 on, bdb from 3.14 on. Tool ids are named; id 0 is reserved for debuggers.
     """
     tracer = sys.gettrace()
     if tracer is not None:

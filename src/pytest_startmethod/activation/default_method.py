@@ -1,4 +1,4 @@
-"""Make a leg's start method the interpreter's default, and restore what was there."""
+"""Make a leg's start method the interpreter's default, and restore the previous one."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from . import contexts
 
 
 class Activation:
-    """The state of one leg's method: what was there before, and what the user's code did to it since.
+    """The activation of one leg's method, with the changes that user code makes to it.
 
-    `method` is what `package` calls it.
+    `method` is the name that `package` uses.
     """
 
     def __init__(self, method: str, package: Package = STDLIB) -> None:
@@ -26,7 +26,7 @@ class Activation:
         self.asked: list[Place] = []
         self._before = contexts.context_state(package)
         self._actual = self._before["_actual_context"]
-        """What user code set, to be put back at the end."""
+        """The context set by user code, to be restored at the end."""
 
     def enter(self) -> None:
         """Make the method the default."""
@@ -35,32 +35,32 @@ class Activation:
         if set_before not in (None, self.method) and not contexts.is_watched(self._before["class"]):
             files = user_files()
             calls = find_calls(files, "set_start_method")
-            # Without any call nobody chose it: a Lock made at import fixes the interpreter's own method.
+            # Without any call nobody chose it: creating a Lock at import also fixes the interpreter's method.
             if calls or set_before != self.package.interpreter_default():
                 places = find_calls(files, "set_start_method", set_before) or calls
-                place = places[0] if len(places) == 1 else None  # nobody watched: it could be any of several
+                place = places[0] if len(places) == 1 else None  # any of several calls could have set it
                 self.overrides.append(SetByUser(str(set_before), place, wins=False))
         contexts.make_default(self.method, self, self.package)
         if self.package == STDLIB:
             contexts.let_twins_be(self.method)
 
     def enter_call(self) -> None:
-        """Put the method back if a fixture or a hook changed it, and take what is set from here on as the test's."""
+        """Restore the method if a fixture or hook changed it. From here on, changes count as the test's."""
         if method_of(self.package.set_context()) not in (None, self.method):
             contexts.make_default(self.method, self, self.package)
         self.in_call = True
 
     def leave_call(self) -> None:
-        """Take what is set from here on as a fixture's again."""
+        """From here on, count changes as a fixture's."""
         self.in_call = False
 
     def exit(self) -> None:
-        """Put back what was there, or what a fixture has set meanwhile."""
+        """Restore the previous method, or the one that a fixture has set since."""
         contexts.let_twins_be(None)
         contexts.restore_context_state(self._before, self._actual, self.package)
 
     def method_set(self, method: str | None, caller: FrameType | None) -> None:
-        """Note a ``set_start_method`` (`contexts.ContextListener`)."""
+        """Record a ``set_start_method`` (`contexts.ContextListener`)."""
         if not self.in_call:
             unchanged = method in (None, self.method)
             self._actual = self._before["_actual_context"] if unchanged else self.package.set_context()
@@ -68,7 +68,7 @@ class Activation:
             self.overrides.append(SetByUser(str(method), calling_place(caller), wins=self.in_call))
 
     def method_asked(self, caller: FrameType | None) -> None:
-        """Note a ``get_start_method`` (`contexts.ContextListener`)."""
+        """Record a ``get_start_method`` (`contexts.ContextListener`)."""
         place = calling_place(caller) if caller is not None and owner(caller.f_code.co_filename) == "user" else None
         if place is not None and place not in self.asked:
             self.asked.append(place)

@@ -1,4 +1,4 @@
-"""What we replace of other people's classes, modules and objects, in one list, and how it is restored."""
+"""Replace attributes of classes, modules and objects that are not ours, keep track of them, and restore them."""
 
 from __future__ import annotations
 
@@ -12,29 +12,26 @@ from .._compat.multiprocessing import Package
 from .import_hooks import ImportHooks
 
 _MOST = 300
-"""Objects looked at in search of a wrapper of ours below somebody else's."""
+"""Limit on the functions searched for a wrapper of ours below other wrappers."""
 
 
 class Exchanges:
-    """Everything that is replaced in a session. It prints as one line for each attribute that is replaced now.
-
-    What belongs together is replaced and restored together, as a `Span`.
-    """
+    """All current replacements of a session, grouped into `Span` objects. Prints as one line per replacement."""
 
     def __init__(self) -> None:
         self.hooks = ImportHooks()
         self._spans: list[Span] = []
         self._buried: list[_Exchange] = []
-        """Those that somebody has wrapped since, and which could not be undone."""
+        """Replacements that could not be undone because something has wrapped them since."""
 
     def span(self, name: str) -> Span:
-        """Return a new span, empty; `name` says what it is for."""
+        """Return a new, empty span; `name` describes its purpose."""
         span = Span(self, name)
         self._spans.append(span)
         return span
 
     def undo(self) -> None:
-        """Restore everything, the latest first."""
+        """Restore everything, latest first."""
         while self._spans:
             self._spans[-1].undo()
         for each in reversed(self._buried):
@@ -42,28 +39,28 @@ class Exchanges:
         self._buried.clear()
 
     def __repr__(self) -> str:
-        """Return a line for each attribute that is replaced, and for each other change that is to be undone."""
+        """Return one line per replaced attribute or other pending change."""
         return "\n".join(line for span in self._spans for line in span.lines()) or "nothing is exchanged"
 
 
 @dataclass(frozen=True, slots=True)
 class _Exchange:
-    """An attribute that is replaced."""
+    """A replaced attribute."""
 
     owner: Any
     name: str
     stored: Any
-    """What the owner's own namespace held; None: nothing."""
+    """The value in the owner's own namespace, or None if inherited."""
     replacement: Any
     key: object
-    """Equal for wrappers that do the same."""
+    """Equal for equivalent wrappers."""
 
     def is_on_top(self) -> bool:
-        """Return whether nobody has replaced it since."""
+        """Return whether the replacement is still in place."""
         return vars(self.owner).get(self.name) is self.replacement
 
     def undo(self) -> bool:
-        """Restore the original; return False, and do nothing, where somebody has replaced the attribute since."""
+        """Restore the original. If the attribute has been replaced since, do nothing and return False."""
         if not self.is_on_top():
             return False
         if self.stored is None:
@@ -78,7 +75,7 @@ class _Exchange:
 
 
 class Span:
-    """Attributes that are replaced, and other changes that are made, for the same length of time."""
+    """Replacements and other changes that are undone together."""
 
     def __init__(self, exchanges: Exchanges, name: str) -> None:
         self.name = name
@@ -89,14 +86,14 @@ class Span:
     def put(self, owner: object, name: str, wrap: Callable[[Any], object]) -> None:
         """Replace ``owner.name`` by ``wrap(original)``.
 
-        Where somebody has wrapped a wrapper that we made in the same way, that one still does its work.
+        Does nothing if an equivalent wrapper of ours is still in place below somebody else's.
         """
-        # Not what `getattr` returns, which of a classmethod is bound to `owner`; None where it is inherited.
+        # Not the result of `getattr`, which binds a classmethod to `owner`; None if inherited.
         stored, original, key = vars(owner).get(name), getattr(owner, name), _key(wrap)
         buried = self._exchanges._buried
         ours = [each for each in buried if each.owner is owner and each.name == name and each.key == key]
         for each in ours:
-            if each.is_on_top():  # whoever had wrapped it is gone
+            if each.is_on_top():  # the wrapper around it has been removed
                 buried.remove(each)
                 self._done.append(each)
                 return
@@ -107,15 +104,15 @@ class Span:
         self._done.append(_Exchange(owner, name, stored, replacement, key))
 
     def when_loaded(self, module: str, function: Callable[[], None]) -> None:
-        """Call `function` when `module` has been imported, which may be now; never once this is undone."""
+        """Call `function` once `module` is imported, possibly now; never after this span is undone."""
         self._then.append(("", self._exchanges.hooks.when_loaded(module, function)))
 
     def when_undone(self, function: Callable[[], None], what: str = "") -> None:
-        """Call `function` before anything is restored; `what` says which change it takes back."""
+        """Call `function` before anything is restored; `what` describes the change that it undoes."""
         self._then.append((what, function))
 
     def undo(self) -> None:
-        """Restore the originals, the latest first; what somebody else has replaced since is theirs to restore."""
+        """Restore the originals, latest first. Attributes replaced by others since are left to them."""
         exchanges = self._exchanges
         while self._then:
             self._then.pop()[1]()
@@ -127,13 +124,13 @@ class Span:
             exchanges._spans.remove(self)
 
     def lines(self) -> Iterator[str]:
-        """Yield one line for each change."""
+        """Yield one line per change."""
         for each in (*self._done, *(what for what, _ in self._then if what)):
             yield f"{each} ({self.name})"
 
 
 def _key(wrap: Any) -> object:
-    """Return what two wrappings of one attribute have in common if they do the same: code and what it is bound to."""
+    """Return a key that is equal for equivalent wrappings of an attribute: code and bound values."""
     if type(wrap) is partial:
         return (_key(wrap.func), *map(_held, wrap.args), *((name, _held(each)) for name, each in wrap.keywords.items()))
     if type(wrap) is MethodType:
@@ -148,9 +145,9 @@ def _held(value: object) -> object:
 
 
 def chain(function: Any) -> Iterator[Any]:
-    """Yield `function` and the functions that it may call in turn: what it wraps, closes over, or names as a global.
+    """Yield `function` and the functions it may call: those it wraps, closes over, or refers to as globals.
 
-    Looks at plain functions, methods and partials only, and runs nobody's code.
+    Inspects only plain functions, methods and partials, and runs no code.
     """
     todo, seen = [function], set[int]()
     while todo and len(seen) < _MOST:
@@ -170,5 +167,5 @@ def chain(function: Any) -> Iterator[Any]:
             for cell in each.__closure__ or ():
                 try:
                     todo.append(cell.cell_contents)
-                except ValueError:  # it is empty
+                except ValueError:  # empty cell
                     continue

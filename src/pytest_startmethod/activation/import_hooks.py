@@ -1,7 +1,6 @@
 """Call back when a module has been imported, without changing the import.
 
-A module that nobody has imported need not be imported to be listened to: each library that a process has loaded makes
-its forks slower.
+Lets us wrap modules without importing them ourselves: each loaded library makes forks slower.
 """
 
 from __future__ import annotations
@@ -15,18 +14,18 @@ from typing import Any
 
 
 class ImportHooks:
-    """A finder at the head of ``sys.meta_path`` while modules are awaited.
+    """A finder at the head of ``sys.meta_path`` while callbacks are pending.
 
-    It asks the other finders, in their order, and wraps the loader of what they find.
+    It delegates to the other finders, in order, and wraps the loader of an awaited module.
     """
 
     def __init__(self) -> None:
         self.awaited: list[tuple[str, Callable[[], None]]] = []
 
     def when_loaded(self, name: str, function: Callable[[], None]) -> Callable[[], None]:
-        """Call `function` now if the module `name` is loaded, else once it has been imported; return what cancels it.
+        """Call `function` now if the module `name` is loaded, else after its import; return a way to cancel.
 
-        Its exceptions are dropped, since the import is the user's.
+        Exceptions are suppressed, since the import is the user's.
         """
         if name in sys.modules:
             function()
@@ -37,16 +36,16 @@ class ImportHooks:
             sys.meta_path.insert(0, self)
 
         def cancel() -> None:
-            with suppress(ValueError):  # it was called
+            with suppress(ValueError):  # already called
                 self.awaited.remove(entry)
             if not self.awaited:
-                with suppress(ValueError):  # a test may have exchanged the list
+                with suppress(ValueError):  # a test may have replaced the list
                     sys.meta_path.remove(self)
 
         return cancel
 
     def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
-        """Find an awaited module as the finders after this one do."""
+        """Find an awaited module by means of the finders after this one."""
         if not any(name == each for each, _ in self.awaited):
             return None
         for finder in list(sys.meta_path):
@@ -59,7 +58,7 @@ class ImportHooks:
         return None
 
     def loaded(self, name: str) -> None:
-        """Call what awaited `name`."""
+        """Run the callbacks waiting for `name`."""
         for entry in [each for each in self.awaited if each[0] == name]:
             self.awaited.remove(entry)
             with suppress(Exception):
@@ -67,7 +66,7 @@ class ImportHooks:
 
 
 class _Loader:
-    """Stands in for a module's loader until the module is loaded."""
+    """Wraps a module's loader until the module is loaded."""
 
     def __init__(self, loader: Any, hooks: ImportHooks) -> None:
         self._loader = loader

@@ -1,4 +1,4 @@
-"""Keep children from running the parent's main module, which under pytest is pytest."""
+"""Keep children from running the parent's main module, which under pytest is pytest itself."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def main_is_pytest() -> bool:
 
 
 def unguarded_runner() -> Place | None:
-    """Return the line at which the main module, a script of the user's, runs pytest outside a main guard, or None.
+    """Return the line where the main module, a user's script, runs pytest outside a main guard, or None.
 
-    pytest is run by something called `main` or `console_main`: ``sys.exit(pytest.main(sys.argv[1:]))``.
+    Looks for calls of a function named `main` or `console_main`, such as ``sys.exit(pytest.main(sys.argv[1:]))``.
     """
     file = getattr(sys.modules.get("__main__"), "__file__", None)
     if main_is_pytest() or not isinstance(file, str):
@@ -34,10 +34,10 @@ def unguarded_runner() -> Place | None:
 
 
 def without_main(original: Callable[[str], dict[str, Any]]) -> Callable[[str], dict[str, Any]]:
-    """Wrap ``spawn.get_preparation_data`` so that a child does not run the parent's main module.
+    """Wrap ``spawn.get_preparation_data`` so that children do not run the parent's main module.
 
-    Under pytest that module is pytest's entry point, or a script that calls ``pytest.main()``: running it imports all
-    of pytest into every child, or, unguarded, starts the whole session anew.
+    Under pytest that is pytest's entry point or a script that calls ``pytest.main()``. Running it would import all of
+    pytest into every child or, without a main guard, start the whole session again.
     """
 
     def get_preparation_data(name: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the tests put in the place of something else: pytest's monkeypatch, and mock's ``patch`` in all its forms."""
+"""Record what tests patch, with pytest's monkeypatch or any form of mock's ``patch``."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ from ..source.callers import calling_place, owner, place_of
 from .exchanges import Exchanges, Span
 
 _MOST = 2_000
-"""No leg keeps more."""
+"""Limit on the patches recorded per leg."""
 
 
 class PatchLog:
-    """Listens to monkeypatch and mock, from the first leg to the end of the session; never raises into them.
+    """Records monkeypatch and mock from the first leg to the end of the session. Never raises into them.
 
-    What is set stays known until it is undone, since a fixture of wider scope sets it once for many legs.
+    Patches are kept until undone, since a wider-scoped fixture may patch once for many legs.
     """
 
     def __init__(self, monkeypatch: type, exchanges: Exchanges) -> None:
         self._exchanges = exchanges
         self.of_leg: list[Patched] = []
-        """What was in force when the leg began, and what was set since."""
+        """Patches active when the leg began, and those made since."""
         self._monkeypatch = monkeypatch
         self._active: dict[int, list[Patched]] = {}
-        """By identity of the MonkeyPatch or patcher."""
+        """Active patches by id of the MonkeyPatch or patcher."""
         self._wrapped: set[type] = set()
         self._loaded: list[types.ModuleType | None] | None = None
-        """The modules that there were when they were looked for last."""
+        """The modules present at the last search."""
         self._span: Span | None = None
         self._pid = os.getpid()
 
     def begin(self) -> list[Patched]:
-        """Begin a leg; the list that is returned grows while the leg runs."""
+        """Begin a leg, and return its list of patches, which grows while the leg runs."""
         self.watch()
         self.of_leg = [each for active in self._active.values() for each in active]
         return self.of_leg
 
     def watch(self) -> None:
-        """Listen to whatever there is by now: most suites import mock late or never."""
+        """Wrap what has been imported by now: most suites import mock late or never."""
         loaded = [sys.modules.get(name) for name in cpython.MOCK_MODULES]
         if loaded == self._loaded:
             return
@@ -69,7 +69,7 @@ class PatchLog:
                 span.put(dict_patcher, out_of, self._undoing)
 
     def close(self) -> None:
-        """Stop listening."""
+        """Stop recording."""
         if self._span is not None:
             self._span.undo()
             self._span = None
@@ -133,7 +133,7 @@ def _like(wrapper: Callable[..., object], original: Callable[..., object]) -> Ca
 
 def _set_names(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[str]:
     target, *rest = (*args, *(kwargs[key] for key in ("target", "name") if key in kwargs))
-    # setattr("pkg.mod.name", value) and delattr("pkg.mod.name") take the whole as one string
+    # setattr("pkg.mod.name", value) and delattr("pkg.mod.name") take the target as one string
     yield target if type(target) is str else f"{dotted(target)}.{rest[0]}"
 
 
@@ -162,9 +162,9 @@ def _key(key: object) -> str:
 
 
 def dotted(value: Any) -> str:
-    """Return the dotted name of a module, class or function, or of a global or class attribute that holds `value`.
+    """Return the dotted name of a module, class or function, or of a global or class attribute bound to `value`.
 
-    An object that nothing of the kind holds is named by its type, in angle brackets.
+    Other objects are described by their type, in angle brackets.
     """
     kind = type(value)
     if value is os.environ:
@@ -187,7 +187,7 @@ def dotted(value: Any) -> str:
 
 
 def _modules(first: str) -> Iterator[dict[str, Any]]:
-    """Yield the names of the module `first`, then of the user's modules, then of the package that `first` is in."""
+    """Yield the namespace of the module `first`, then those of the user's modules, then of the package of `first`."""
     package = first.partition(".")[0]
     later = []
     for name, module in [(first, sys.modules.get(first)), *sys.modules.items()]:
@@ -202,11 +202,11 @@ def _modules(first: str) -> Iterator[dict[str, Any]]:
     yield from later
 
 
-# -- where it is patched ---------------------------------------------------------------------------------------------
+# -- where it was patched --------------------------------------------------------------------------------------------
 
 
 def _place(frame: FrameType | None) -> Place | None:
-    """Return the user's line that made a patcher begin, or the function that it decorates."""
+    """Return the user's line that started a patcher, or the function it decorates."""
     each = frame
     while each is not None and owner(each.f_code.co_filename) != "user":
         function = cpython.decorated_by_mock(each)
@@ -217,7 +217,7 @@ def _place(frame: FrameType | None) -> Place | None:
 
 
 def _place_of_function(function: Any) -> Place | None:
-    for _ in range(50):  # decorators upon decorators
+    for _ in range(50):  # stacked decorators
         names = getattr(function, "__dict__", {})
         if "__wrapped__" not in names:
             break

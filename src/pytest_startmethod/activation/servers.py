@@ -1,4 +1,4 @@
-"""The forkserver that legs use, never one that holds what an earlier leg had, and the resource tracker they start."""
+"""The forkserver that legs use, free of state from earlier legs, and the resource tracker that legs start."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ _STOP_SECONDS = 5.0
 class ForkServers:
     """The legs' forkserver, restarted whenever it would differ from a freshly started one.
 
-    The user's own server, if there is one, is set aside when a leg needs one, and put back afterwards.
+    A forkserver of the user's own is set aside while a leg needs one, and restored afterwards.
     """
 
     def __init__(self, package: mp.Package = mp.STDLIB) -> None:
         self.package = package
         self._ours: dict[str, Any] | None = None
         self._theirs: dict[str, Any] | None = None
-        """The user's, while ours is in its place: since the leg's first use of one."""
+        """State of the user's server, from the leg's first use of ours to the end of the leg."""
         self._print: Any = None
         self._retired: list[tuple[int, str | None]] = []
         self._pid = os.getpid()
         self._alive: Descriptor | None = None
-        """The descriptor whose closing ends our server."""
+        """The descriptor that ends our server when closed."""
         self.environment: dict[str, str] | None = None
-        """What the server in use was started with."""
+        """Environment in which the current server was started."""
         self.temporary: str | None = None
-        """The temporary directory at the leg's first use of the server, if the user's code or pytest has set one."""
+        """The temporary directory at the leg's first use of the server, if user code or pytest has set one."""
 
     def exit(self) -> None:
-        """End a leg: put the user's server back, and keep ours for the next leg."""
+        """End a leg: restore the user's server, and keep ours for the next leg."""
         self.temporary = None
         if self._theirs is not None:
             self._ours = self.package.server_state()
@@ -48,11 +48,11 @@ class ForkServers:
             self._theirs = None
 
     def renew(self) -> None:
-        """Make the next leg start a server of its own, as the first one did."""
+        """Make the next leg start a new server, as the first one did."""
         self._print = None
 
     def watch(self, original: Callable[[Any], None]) -> Callable[[Any], None]:
-        """Wrap ``ForkServer.ensure_running``: at a leg's first use, a stale server makes room for a new one."""
+        """Wrap ``ForkServer.ensure_running`` to replace a stale server at a leg's first use."""
 
         def ensure_running(server: object) -> None:
             if os.getpid() != self._pid:
@@ -73,7 +73,7 @@ class ForkServers:
         return ensure_running
 
     def _running(self, original: Callable[[Any], None], server: object) -> None:
-        """Start the server if it is not running, and note the environment that a new one keeps."""
+        """Start the server if it is not running, and record the environment of a new one."""
         before, environment = _which(self.package.server_state()), cpython.environment()
         original(server)
         state = self.package.server_state()
@@ -82,17 +82,17 @@ class ForkServers:
             self._alive = None if descriptor is None else Descriptor(descriptor, move=False)
 
     def _retire(self, state: dict[str, Any]) -> None:
-        # The server ends when the last holder of its pipe does: children that are still alive hold it, too, and need
-        # it to hear of their exit. So the pipe is closed here and the server is reaped when the session ends.
+        # The server ends when the last holder of its pipe closes it. Living children hold it too, and need the server
+        # to receive their exit status. So the pipe is closed here, and the server is reaped at the end of the session.
         pid, descriptor = mp.server_pid(state), mp.server_alive_fd(state)
-        if self._alive is not None and self._alive.number == descriptor:  # the code under test may have closed it
+        if self._alive is not None and self._alive.number == descriptor:  # user code may have closed it
             self._alive.close()
         if pid is not None:
             self._retired.append((pid, mp.server_socket(state)))
         self._retired = [each for each in self._retired if not _reap(*each)]
 
     def close(self, seconds: float = _STOP_SECONDS) -> None:
-        """End our servers; one whose children outlive the session is left to end with them."""
+        """End our servers. A server whose children outlive the session ends with them."""
         if self._ours is not None:
             self._retire(self._ours)
             self._ours = None
@@ -102,17 +102,17 @@ class ForkServers:
 class Tracker:
     """The resource tracker (`multiprocessing.resource_tracker`) that legs start.
 
-    It ends after the legs if nothing that they registered is left: a test that is no leg may list pytest's children.
+    It ends after the legs if nothing is left registered, so that other tests do not find it among pytest's children.
     """
 
     def __init__(self) -> None:
         self._alive: Descriptor | None = None
-        """Its closing ends the tracker. None: no leg has used one, or one ran before."""
+        """The descriptor that ends the tracker when closed; None if no leg started one."""
         self._registered: set[tuple[object, ...]] = set()
         self._retired: list[tuple[int, str | None]] = []
 
     def listen(self, span: Span) -> None:
-        """Note what is registered during `span`, unless a tracker runs already."""
+        """Record what is registered during `span`, unless a tracker was already running."""
 
         def listen() -> None:
             module, tracker = cpython.tracker()
@@ -145,7 +145,7 @@ class Tracker:
             self._alive = Descriptor(number, move=False)
 
     def close(self, seconds: float = _STOP_SECONDS) -> None:
-        """End the tracker, if all that it was started for is gone."""
+        """End the tracker if everything registered is gone."""
         alive, self._alive = self._alive, None
         if alive is not None and alive.is_open() and not self._registered:
             pid = cpython.forget_tracker()
@@ -156,7 +156,7 @@ class Tracker:
 
 
 def _await_ends(processes: list[tuple[int, str | None]], seconds: float) -> list[tuple[int, str | None]]:
-    """Reap children of ours that are about to end, and return those that have not after `seconds`."""
+    """Reap children of ours that are about to end, and return those still running after `seconds`."""
     deadline = RealTime.now() + seconds
     while left := [each for each in processes if not _reap(*each)]:
         if RealTime.now() >= deadline:
@@ -167,7 +167,7 @@ def _await_ends(processes: list[tuple[int, str | None]], seconds: float) -> list
 
 
 def _which(state: Mapping[str, object]) -> object:
-    """Return what tells a server from another one; billiard keeps no pid."""
+    """Return an identifier of a server; billiard keeps no pid."""
     return mp.server_pid(state), mp.server_alive_fd(state)
 
 
@@ -180,8 +180,8 @@ def _reap(pid: int, socket_path: str | None) -> bool:
 
 
 def _surroundings(package: mp.Package) -> Any:
-    """Return what a server keeps from the moment it starts: equal values mean that a new one would be the same."""
-    # pytest changes PYTEST_CURRENT_TEST at every phase: with it no server would ever be reused
+    """Return the state that a server keeps from its start. Equal values mean that a new server would be the same."""
+    # without PYTEST_CURRENT_TEST, which pytest changes in every phase, so that servers can be reused
     environment = cpython.environment()
     environment.pop("PYTEST_CURRENT_TEST", None)
     streams: list[tuple[int, int] | None] = []
@@ -193,14 +193,14 @@ def _surroundings(package: mp.Package) -> Any:
             streams.append(None)
     try:
         directory = os.getcwd()
-    except OSError:  # it was removed
+    except OSError:  # the directory was removed
         directory = None
     return environment, directory, list(sys.path), streams, list(package.preload_modules)
 
 
 @contextmanager
 def _preloading(module: str, package: mp.Package) -> Iterator[None]:
-    """Add `module` to what a server started now imports; the user's own list is put back."""
+    """Add `module` to the modules that a new server preloads, then restore the user's list."""
     names = package.preload_modules
     package.set_preload_modules([*names, *([] if module in names else [module])])
     try:

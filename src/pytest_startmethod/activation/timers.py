@@ -1,6 +1,7 @@
-"""Timers that send a signal to this process, from the best to the least.
+"""Timers that send a signal to this process, best first.
 
-Where processes can be forked none has a thread: every fork of the leg would be one with threads, and 3.12 warns of it.
+None uses a thread on platforms with fork: forking would then happen in a multi-threaded process, about which 3.12
+warns.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ _NOTICED_SECONDS: Final = 1.0
 
 
 class Timer(Protocol):
-    """An interval timer. A fork does not inherit it; the kernel prefers the main thread for its signal."""
+    """An interval timer. Forks do not inherit it, and the kernel prefers the main thread for its signal."""
 
     number: int
-    """The signal that it sends."""
+    """The signal sent."""
     shared: bool
-    """Whether tests and other plugins use the signal, too."""
+    """Whether tests and other plugins also use the signal."""
     late: Callable[[], object] | None
-    """Called in a thread when the signal may not have reached the main thread; only `ThreadTimer` does that."""
+    """Called on a thread when the signal may not have reached the main thread; used by `ThreadTimer` only."""
 
     def start(self, first: float, every: float) -> None:
         """Send the signal after `first` seconds, then every `every` seconds. Raises OSError."""
@@ -36,14 +37,14 @@ class Timer(Protocol):
         """Stop sending the signal."""
 
     def delete(self) -> None:
-        """Give the timer back to the kernel."""
+        """Release the timer."""
 
 
 class PosixTimer:
-    """A timer of ``timer_create`` (Linux), with a signal that nobody else uses.
+    """A ``timer_create`` timer (Linux), with a signal that nobody else uses.
 
-    Raises OSError where none can be made (a limit on pending signals, seccomp), AttributeError where no library of C
-    has the function, and ImportError where Python has no ctypes.
+    Raises OSError if it cannot be created (a limit on pending signals, seccomp), AttributeError if the C library lacks
+    the function, and ImportError if Python lacks ctypes.
     """
 
     number: int = signal.SIGRTMIN + 7 if sys.platform == "linux" else 0
@@ -54,13 +55,13 @@ class PosixTimer:
         import ctypes
 
         self._errno = ctypes.get_errno
-        # glibc has it in libc.so since 2.34, and before in librt
+        # in glibc's libc.so since 2.34, before in librt
         libraries = (ctypes.CDLL(name, use_errno=True) for name in (None, "librt.so.1"))
         library: Any = next((each for each in libraries if hasattr(each, "timer_create")), None)
         if library is None:
             raise AttributeError("timer_create")
         self._timer = ctypes.c_void_p()
-        # struct sigevent: value, signal, how; 64 bytes
+        # struct sigevent: value, signal, notify; 64 bytes
         event = ctypes.create_string_buffer(struct.pack("Pii", 0, self.number, _SIGEV_SIGNAL), 64)
         self._checked(library.timer_create(_CLOCK_MONOTONIC, event, ctypes.byref(self._timer)), "timer_create")
         self._set = library.timer_settime
@@ -71,8 +72,8 @@ class PosixTimer:
 
     def start(self, first: float, every: float) -> None:
         """Send the signal after `first` seconds, then every `every` seconds."""
-        if self._seconds != (first, every):  # most calls have the same limit as the one before
-            # struct itimerspec: interval and value, each seconds and nanoseconds
+        if self._seconds != (first, every):  # most calls have the same limit as the previous one
+            # struct itimerspec: interval and value, each in seconds and nanoseconds
             self._spec = self._buffer(struct.pack("4l", *_split(every), *_split(first)), 4 * struct.calcsize("l"))
             self._seconds = first, every
         self._checked(self._set(self._timer, 0, self._spec, None), "timer_settime")
@@ -82,7 +83,7 @@ class PosixTimer:
         self._set(self._timer, 0, self._buffer(4 * struct.calcsize("l")), None)
 
     def delete(self) -> None:
-        """Give the timer back to the kernel."""
+        """Release the timer."""
         self._delete(self._timer)
 
     def _checked(self, result: int, function: str) -> None:
@@ -91,7 +92,7 @@ class PosixTimer:
 
 
 class AlarmTimer:
-    """The process's one ``setitimer``, whose SIGALRM belongs to whoever has a handler for it."""
+    """The process's only ``setitimer`` timer, whose SIGALRM may be in use elsewhere."""
 
     number: int = signal.SIGALRM if sys.platform != "win32" else 0
     shared = True
@@ -110,14 +111,14 @@ class AlarmTimer:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
     def delete(self) -> None:
-        """Do nothing: it is nobody's to give back."""
+        """Do nothing: there is nothing to release."""
 
 
 class ThreadTimer:
     """A thread that simulates a signal (``_thread.interrupt_main``), for Windows, where no timer sends one.
 
-    The main thread notices when it next runs Python code. While it waits in C for a lock or sleeps, it does not, so
-    `late` is called after `_NOTICED_SECONDS`, in the thread. `threading` does not list the thread.
+    The main thread notices it when it next runs Python code, but not while it sleeps or waits for a lock in C. So
+    `late` is called on the thread after `_NOTICED_SECONDS`. The thread is not listed by `threading`.
     """
 
     number: int = signal.SIGTERM  # no other process can send it on Windows
@@ -142,7 +143,7 @@ class ThreadTimer:
             wait = every
 
     def stop(self) -> None:
-        """Let the thread end."""
+        """Stop the thread."""
         self._stopped.set()
 
     def delete(self) -> None:

@@ -1,1 +1,1 @@
-"""Records what a leg starts."""
+"""Recording what a leg starts, and ending what it leaves behind."""

@@ -1,7 +1,7 @@
-"""Processes that no leg's start method has to do with: os.fork, loky, joblib, and packages that are not selected.
+"""Processes started outside the leg's start method: os.fork, loky, joblib, unselected backends.
 
-They are counted, so that the summary can say what was not exercised, and nothing else is done to them. A package is
-looked at only if it is loaded, or while it is being loaded.
+They are only counted, so that the summary can say what was not exercised. Wrappers are installed only in packages that
+are loaded.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 
 def note(record: LegRecord, kind: str, method: str, frame: FrameType | None, *, count: int = 0, tasks: int = 0) -> None:
-    """Count processes or tasks that `frame` led to."""
+    """Count processes or tasks started by `frame`."""
     place = calling_place(frame)
     known = [each for each in record.foreign if (each.kind, each.method) == (kind, method)]
     same = [each for each in known if each.place == place]
     if place is None or (not same and known and not _is_users(frame)):
-        same = known[-1:]  # a thread of the package's own goes on with what a line of the user's began
+        same = known[-1:]  # a thread of the package carries on work begun on a user's line
     if not same:
         same = [Foreign(kind, method, place)]
         record.foreign += same
@@ -46,7 +46,7 @@ def _is_users(frame: FrameType | None) -> bool:
 
 
 def note_process(record: LegRecord, process: Any, method: str, frame: FrameType | None) -> None:
-    """Count a process of multiprocessing's kind that has a start method of its own: loky's."""
+    """Count a multiprocessing process whose class has its own start method, such as loky's."""
     module = next((cls.__module__ for cls in type(process).__mro__ if cls.__dict__.get("_start_method")), "")
     kind = "joblib" if module.startswith("joblib.") else module.partition(".")[0] or method
     note(record, kind, method.partition("_")[0], frame, count=1)
@@ -57,7 +57,7 @@ TORCH: Final = "torch.multiprocessing"
 
 
 def through_torch(target: Any, frame: FrameType | None) -> bool:
-    """Say whether torch started a process of multiprocessing's: its function as target, or on the stack."""
+    """Return whether torch started a multiprocessing process: its function is the target or on the stack."""
     if TORCH not in sys.modules:
         return False
     if (getattr(target, "__module__", None) or "").startswith(TORCH):
@@ -72,7 +72,7 @@ def through_torch(target: Any, frame: FrameType | None) -> bool:
 
 
 def pinned(launches: Iterable[Launch], method: str) -> list[Foreign]:
-    """Return the launches under another method than the leg's, gathered by line."""
+    """Return the launches under a method other than the leg's, grouped by line."""
     found: dict[object, Foreign] = {}
     for launch in launches:
         if launch.method != method:
@@ -84,7 +84,7 @@ def pinned(launches: Iterable[Launch], method: str) -> list[Foreign]:
     return list(found.values())
 
 
-# -- what each kind is called, and what to do about it ---------------------------------------------------------------
+# -- names and fixes -------------------------------------------------------------------------------------------------
 
 _FIXES: Final = {
     "os.fork": "start the process through multiprocessing: os.fork has no other start method",
@@ -98,7 +98,7 @@ _FIXES: Final = {
 
 
 def fix(kind: str, method: str) -> str:
-    """Return what to do so that the start method is exercised."""
+    """Return how to make these processes use the start method."""
     if kind in _FIXES:
         return _FIXES[kind]
     name = method if ":" in method else f"{kind}:{method}"
@@ -106,16 +106,16 @@ def fix(kind: str, method: str) -> str:
 
 
 _REUSED: Final = {"joblib": "joblib's loky", "loky": "loky"}
-"""Who keeps its processes from one test to the next: how many a test starts depends on those before it."""
+"""Packages that reuse processes between tests, so that the number a test starts depends on earlier tests."""
 
 
 def is_reused(kind: str) -> bool:
-    """Say whether numbers of processes and tasks differ from run to run."""
+    """Return whether the numbers of processes and tasks vary between runs."""
     return kind in _REUSED
 
 
 def told(kind: str, method: str, count: int) -> str:
-    """Return what was used: ``8 processes of os.fork``, ``tasks given to loky``."""
+    """Describe what was used: ``8 processes of os.fork``, ``tasks given to loky``."""
     if kind in _REUSED:
         return f"tasks given to {_REUSED[kind]}"
     number = processes(count)
@@ -125,7 +125,7 @@ def told(kind: str, method: str, count: int) -> str:
 
 
 def processes(number: int) -> str:
-    """Return ``1 process``, ``2 processes``."""
+    """Return ``1 process`` or ``2 processes``."""
     return f"{number} process{'es' * (number != 1)}"
 
 
@@ -145,16 +145,16 @@ _OWN_FORKS: Final = (
     "execnet",
     "pytest_startmethod",
 )
-"""Whose ``os.fork`` is not the user's: it is counted as what it is for, or a runner's."""
+"""Packages whose ``os.fork`` calls are not the user's."""
 
 _watch: Watch | None = None
 _registered = False
 _waiting: Callable[[], None] | None = None
-"""Begins to listen, at the first fork."""
+"""Called at the first user fork, to start listening."""
 
 
 class Watch:
-    """What is exchanged and listened to while one leg runs."""
+    """Wrappers and the fork hook installed while a leg runs."""
 
     def __init__(
         self,
@@ -167,7 +167,7 @@ class Watch:
         self.span = span
 
     def begin(self) -> None:
-        """Listen to what is loaded, and to what will be."""
+        """Start watching modules already loaded and those loaded later."""
         global _watch
         for name in _SUBJECTS:
             self.span.when_loaded(name, partial(self.guarded, self._loaded, name))
@@ -175,39 +175,39 @@ class Watch:
         _watch = self
 
     def end(self) -> None:
-        """Listen no more."""
+        """Stop watching."""
         global _watch
         _watch = None
 
     def _loaded(self, name: str) -> None:
-        """Listen to a module that is there now."""
+        """Wrap the class of a module that has been loaded."""
         package, attribute, method, wrapper = _SUBJECTS[name]
         cls = getattr(sys.modules[name], attribute, None)
         if isinstance(cls, type):
             self.span.put(cls, method, partial(wrapper, self, package))
 
     def forked(self, frame: FrameType) -> None:
-        """Count an ``os.fork`` of the user's."""
+        """Count an ``os.fork`` of user code."""
         name = frame.f_globals.get("__name__") or ""
         record = self.listening() if _is_users_fork(frame) else None
         if record is not None and not name.startswith(f"{record.package}."):
             note(record, "os.fork", "fork", frame, count=1)
 
     def process(self, package: str, process: Any, frame: FrameType) -> None:
-        """Count a process of a package that is not selected."""
+        """Count a process of an unselected package."""
         record = self.listening()
         if record is not None and record.package != package:
             note(record, package, f"{package}:{mp.Package(package).process_method(process)}", frame, count=1)
 
     def task(self, package: str, frame: FrameType) -> None:
-        """Count a task that an executor of loky's was given."""
+        """Count a task submitted to a loky executor."""
         record = self.listening()
         if record is not None:
             note(record, package, "loky", frame, tasks=1)
 
 
 def await_fork(begin: Callable[[], None]) -> Callable[[], None]:
-    """Call `begin` when the user's code forks and nobody listens yet; the function returned calls that off."""
+    """Call `begin` when user code forks and nothing is watching yet. Return a function that cancels this."""
     global _waiting
     pid = os.getpid()
     _waiting = lambda: begin() if os.getpid() == pid else None  # noqa: E731
@@ -223,13 +223,13 @@ def await_fork(begin: Callable[[], None]) -> Callable[[], None]:
 def _register() -> None:
     global _registered
     if not _registered and hasattr(os, "register_at_fork"):
-        os.register_at_fork(before=_before_fork)  # for good: there is no way back, and it does nothing unasked
+        os.register_at_fork(before=_before_fork)  # permanent: there is no way to unregister
         _registered = True
 
 
 def _before_fork() -> None:
     global _waiting
-    if handover.forks:  # multiprocessing's: most are, and each costs it time
+    if handover.forks:  # of multiprocessing, as most forks are; return early, since it costs time
         handover.forks = False
         return
     frame = sys._getframe(1)
@@ -272,4 +272,4 @@ _SUBJECTS: Final[dict[str, tuple[str, str, str, Callable[[Watch, str, Callable[.
     "loky.process_executor": ("loky", "ProcessPoolExecutor", "submit", _submit_wrapper),
     "joblib.externals.loky.process_executor": ("joblib", "ProcessPoolExecutor", "submit", _submit_wrapper),
 }
-"""Module -> package, class, method and wrapper. loky's processes are multiprocessing's and are heard there."""
+"""Module -> package, class, method, wrapper. loky's processes go through multiprocessing, where they are recorded."""

@@ -1,4 +1,4 @@
-"""End what a leg leaves running, and report what it was."""
+"""End and report the processes that a leg leaves running."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ from .._compat.cpython import RealTime
 from ..model.launch import Launch
 
 GRACE_SECONDS = 0.5
-"""A child that is about to end is no leftover."""
+"""Time for a child that is about to exit, so that it does not count as a leftover."""
 TERMINATE_SECONDS = 1.0
 
 
 def alive(launches: Iterable[Launch]) -> list[Launch]:
-    """Return the launches whose process runs and belongs to no fixture wider than the test."""
+    """Return the launches whose process is alive and does not belong to a wider-scoped fixture."""
     return [each for each in launches if (each.fixture is None or each.fixture.scope == "function") and each.alive]
 
 
 def end(launches: Iterable[Launch], grace: float = GRACE_SECONDS) -> list[Launch]:
-    """End the processes that still run when their leg is over, and return their launches."""
+    """End the processes that outlive their leg, and return their launches."""
     launches = list(launches)
-    # a pool that was given up goes on replacing its workers, and none may be alive just now
+    # a pool given up keeps replacing its workers, even if none is alive right now
     _terminate(each.pool.pool() for each in launches if each.pool is not None and each.pool.given_up)
     left = alive(launches)
     return end_all(left, grace) if left else []
 
 
 class _Hurry:
-    """Whether Ctrl-C was pressed while children are being ended."""
+    """Records whether Ctrl-C was pressed while children are being ended."""
 
     def __init__(self) -> None:
         self.asked = False
 
     def ask(self, _signal: int, _frame: FrameType | None) -> None:
-        """Note a SIGINT."""
+        """Handle a SIGINT."""
         self.asked = True
 
 
 @contextlib.contextmanager
 def hurried_by_interrupts() -> Iterator[_Hurry]:
-    """Let Ctrl-C shorten the waits within, and raise it afterwards, unless an earlier one already ends the session."""
+    """Let Ctrl-C cut the waits in the body short, then raise it unless KeyboardInterrupt is already propagating."""
     hurry = _Hurry()
     before = cpython.getsignal(signal.SIGINT)
     if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
@@ -65,17 +65,17 @@ def hurried_by_interrupts() -> Iterator[_Hurry]:
 
 
 def end_all(candidates: list[Launch], grace: float = GRACE_SECONDS) -> list[Launch]:
-    """End the processes of `candidates`, whoever they belong to, and return the launches of those that still ran."""
+    """End the processes of `candidates` regardless of their owner, and return the launches that were still running."""
     with hurried_by_interrupts() as hurry:
         _wait(candidates, grace, hurry)
         left = [launch for launch in candidates if launch.alive]
-        _terminate(each.pool.pool() for each in left if each.pool is not None)  # or it would replace what is ended here
+        _terminate(each.pool.pool() for each in left if each.pool is not None)  # or it would replace its workers
         for signal_name, seconds in (("terminate", TERMINATE_SECONDS), ("kill", TERMINATE_SECONDS)):
             remaining = [launch for launch in left if launch.alive]
             for launch in remaining:
                 with contextlib.suppress(OSError, AttributeError):
                     popen = launch.popen()
-                    if signal_name == "kill" and not hasattr(popen, "kill"):  # billiard's
+                    if signal_name == "kill" and not hasattr(popen, "kill"):  # billiard
                         os.kill(popen.pid, signal.SIGKILL)
                     else:
                         getattr(popen, signal_name)()
@@ -93,9 +93,9 @@ _STEP_SECONDS = 0.2
 
 
 def _wait(launches: list[Launch], seconds: float, hurry: _Hurry) -> None:
-    """Wait until all of the processes are gone, but no longer than `seconds`, and not once somebody is in a hurry.
+    """Wait until all processes have exited, `seconds` have passed or Ctrl-C was pressed.
 
-    ``multiprocessing.connection.wait`` never returns while a test has frozen ``time.monotonic``.
+    ``multiprocessing.connection.wait`` would never return while a test has frozen ``time.monotonic``.
     """
     end = RealTime.now() + seconds
     while not hurry.asked:
@@ -107,19 +107,19 @@ def _wait(launches: list[Launch], seconds: float, hurry: _Hurry) -> None:
 
 
 def _wait_for_one(popens: Sequence[Any], seconds: float) -> None:
-    """Wait until one of the processes has ended, but no longer than `seconds`."""
-    if not hasattr(select, "poll"):  # Windows, whose sentinels are no descriptors
+    """Wait until one of the processes has exited or `seconds` have passed."""
+    if not hasattr(select, "poll"):  # Windows: sentinels are not descriptors
         popens[0].wait(seconds / len(popens))
         return
     poll = select.poll()
     for popen in popens:
         poll.register(popen.sentinel, select.POLLIN)
-    if any(event & select.POLLNVAL for _, event in poll.poll(seconds * 1000)):  # somebody closed it
+    if any(event & select.POLLNVAL for _, event in poll.poll(seconds * 1000)):  # the sentinel was closed
         RealTime.sleep(0.005)
 
 
 def sentences(left: Iterable[Launch], leg: str) -> list[str]:
-    """Return which children outlived their leg, one sentence for those of one line."""
+    """Describe the children that outlived their leg, one sentence per target and line."""
     groups: dict[object, list[Launch]] = {}
     for launch in left:
         groups.setdefault((launch.target, launch.place), []).append(launch)

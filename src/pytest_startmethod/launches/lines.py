@@ -1,4 +1,4 @@
-"""The lines that the children of one process take over, made before the fork and used again."""
+"""Reusable `Line` objects for the forked children of one process, prepared before the fork."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ..child.events import handover, take_over
 from ..child.line import Line
 
 _KEPT_LINES = 8
-"""So many lines stay open for children that come later; a process may open a few hundred files in all."""
+"""Lines kept open for later children, out of the few hundred files that a process may open."""
 
 
 def watch_launch(original: Callable[[Any, Any], None], lines: Lines, package: str) -> Callable[[Any, Any], None]:
-    """Wrap ``popen_fork.Popen._launch``, which forks and has the child call ``BaseProcess._bootstrap``."""
+    """Wrap ``popen_fork.Popen._launch``, which forks and makes the child call ``BaseProcess._bootstrap``."""
 
     def _launch(popen: Any, process: Any) -> None:
         line: Line | None = None
@@ -33,14 +33,14 @@ def watch_launch(original: Callable[[Any, Any], None], lines: Lines, package: st
                 line.cls, line.code = cls, code
                 line.is_worker, line.runs = reporter.is_worker(target), reporter.can_be_watched(process)
             handover.line, handover.forks = line, True
-        except Exception:  # then the child makes its own
+        except Exception:  # the child then creates its own
             handover.line = None
         try:
             original(popen, process)  # does not return in the child
             if line is not None:
                 line.pid = popen.pid
         finally:
-            handover.line = handover.errand = None  # for the child alone
+            handover.line = handover.errand = None  # they are for the child only
             if line is not None and (line.pid is None or not line.kept):
                 lines.part_with(line)
 
@@ -51,20 +51,20 @@ _numbers = count()
 
 
 class Lines:
-    """The lines of the children that one process forks; a few serve one child after the other."""
+    """The lines for the children that one process forks. Some serve several children in turn."""
 
     def __init__(self, directory: str) -> None:
         self.directory = directory
         self.used: list[Line] = []
-        """Those that are kept and that a child has, which may be over."""
+        """Kept lines taken by a child, which may have exited."""
         self._spare: list[Line] = []
         self._pid = os.getpid()
 
     def take(self) -> Line:
-        """Return a line for the child that is about to be forked."""
+        """Return a line for the child about to be forked."""
         pid = os.getpid()
         line: Line | None = None
-        while line is None and pid == self._pid and self._spare:  # a child has copies of its parent's
+        while line is None and pid == self._pid and self._spare:  # a forked child's are its parent's
             line = self._whole(self._spare.pop())
         if line is None:
             take_over()
@@ -76,7 +76,7 @@ class Lines:
         return line
 
     def prepare(self) -> None:
-        """Open all lines that are kept, so that none is opened while a test counts its descriptors."""
+        """Open all kept lines in advance, so that none is opened while a test counts its descriptors."""
         if self._pid == os.getpid():
             self._spare[:] = [each for each in self._spare if self._whole(each) is not None]
             while len(self._spare) + len(self.used) < _KEPT_LINES:
@@ -86,7 +86,7 @@ class Lines:
 
     @staticmethod
     def _whole(line: Line) -> Line | None:
-        """Return `line` if its descriptors are open, else what is left of it is closed."""
+        """Return `line` if its descriptors are open; otherwise close the rest and return None."""
         if line.is_whole():
             return line
         line.close()
@@ -95,7 +95,7 @@ class Lines:
         return None
 
     def part_with(self, line: Line) -> None:
-        """Leave a line to the child alone, whose pid is the name of the file from now on; without one there is none."""
+        """Hand a line over to its child and rename its file after the child's pid; without a child, remove the file."""
         if line.kept:
             self.used.remove(line)
         with suppress(OSError):
@@ -108,14 +108,14 @@ class Lines:
                 os.rename(line.path, f"{self.directory}{os.sep}{line.pid}.stack")
 
     def of(self, pid: int) -> Line | None:
-        """Return the line of a child that still has one, or None."""
+        """Return the line still assigned to a child, or None."""
         for line in self.used:
             if line.pid == pid:
                 return line
         return None
 
     def free(self, line: Line) -> None:
-        """Let the line of a child that is over serve another one, or forget what was written."""
+        """Reuse the line of a child that has exited, or discard it if stacks were written to it."""
         self.used.remove(line)
         if line.is_written():
             line.close()
@@ -125,7 +125,7 @@ class Lines:
             self._spare.append(line)
 
     def close(self) -> None:
-        """Close all of them."""
+        """Close all lines."""
         for line in (*self._spare, *self.used):
             line.close()
         self._spare.clear()

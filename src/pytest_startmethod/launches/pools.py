@@ -1,7 +1,7 @@
-"""Notice a Pool whose workers die before they can run a task, and end the wait for what can never come.
+"""Detect a Pool whose workers die before running a task, and fail its pending jobs.
 
-A Pool replaces its dead workers for ever and forgets the task that a dead one had taken: ``map``, ``apply`` and the
-others never return. (ProcessPoolExecutor gives up by itself and raises BrokenProcessPool.)
+A Pool keeps replacing dead workers and loses the tasks they had taken, so that ``map``, ``apply`` and the others never
+return. (ProcessPoolExecutor gives up by itself and raises BrokenProcessPool.)
 """
 
 from __future__ import annotations
@@ -15,37 +15,37 @@ from .._compat import multiprocessing as mp
 from ..model.launch import WatchedPool
 
 EXTRA_DEATHS = 2
-"""Every worker of the pool died, and so many of those that took their place: it will not get better."""
+"""Deaths, beyond one per worker of the pool, after which it is given up."""
 
 
 class WorkersDiedError(RuntimeError):
-    """The workers of a Pool die before they run a task, so that its results can never come."""
+    """The workers of a Pool die before running a task, so that its results can never arrive."""
 
 
 class Pools:
-    """The pools of a session, by the queue that their workers read.
+    """The session's pools, by the queue that their workers read.
 
-    Everything is called from where the pool's own threads and the user's pass anyway; there is no thread of ours.
+    All methods are called on threads of the pool or the user; there is no thread of ours.
     """
 
     def __init__(self) -> None:
         self._watched: weakref.WeakKeyDictionary[Any, WatchedPool] = weakref.WeakKeyDictionary()
-        self._lock = threading.RLock()  # a job that is failed has its result noted
-        """The pools' own threads and the user's come here at the same time."""
+        self._lock = threading.RLock()  # reentrant: failing a job records its result
+        """Guards against concurrent calls from the pools' threads and the user's."""
 
     def of(self, queue: object) -> WatchedPool:
-        """Return what is known of the pool whose workers read `queue`."""
+        """Return the state of the pool whose workers read `queue`."""
         with self._lock:
             return self._watched.setdefault(queue, WatchedPool())
 
     def submitted(self, pool: object) -> None:
-        """Note the pool behind a queue, which is given a task."""
+        """Remember the pool to which a task is submitted."""
         watched = self.of(mp.pool_queue(pool))
         if watched.pool() is None:
             watched.pool = weakref.ref(pool)
 
     def result(self, job: object, outcome: tuple[bool, object]) -> None:
-        """Note that a result arrived: workers do run tasks."""
+        """Record the arrival of a result, which shows that workers do run tasks."""
         if isinstance(outcome[1], WorkersDiedError):
             return
         cache = mp.job_cache(job)
@@ -58,10 +58,10 @@ class Pools:
                 watched.exits.clear()
 
     def worker_starting(self, watched: WatchedPool, why: Callable[[], str], lost: Callable[[], set[int]]) -> None:
-        """Look at the pool whose worker is about to start: in its own thread, in the place of one that died.
+        """Fail the pool's jobs if they cannot finish. Called on the pool's thread before it replaces a dead worker.
 
-        `why` says what the dead workers' reports tell; `lost` returns the numbers of the jobs whose tasks no worker
-        could load.
+        `why` returns the error that the dead workers reported; `lost` returns the numbers of the jobs whose tasks no
+        worker could unpickle.
         """
         pool = watched.pool()
         if pool is None or not watched.exits:

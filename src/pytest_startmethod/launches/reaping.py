@@ -1,4 +1,4 @@
-"""Waits for children that are none: ``os.waitpid`` on what the forkserver started, whether or not that is caught."""
+"""Detect waits for processes that are not children, such as ``os.waitpid`` on a process of the forkserver."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ..model.server import NotAChild
 from ..source.callers import calling_place
 
 _WAITS = {"waitpid": 0, "wait4": 0, "waitid": 1}
-"""Functions of `os`, and which of their arguments is the pid."""
+"""Functions of `os`, with the index of their pid argument."""
 _MOST = 20
 
 
 class FailedWaits:
-    """Notes each wait that fails since the process is no child of this one (ECHILD)."""
+    """Records each wait that fails with ECHILD, even if the error is caught."""
 
     def __init__(self) -> None:
         self.calls: list[NotAChild] = []
@@ -30,7 +30,7 @@ class FailedWaits:
                 span.put(os, name, functools.partial(self.watch, name))
 
     def watch(self, name: str, original: Callable[..., object]) -> Callable[..., Any]:
-        """Return what stands for a function of `os`."""
+        """Return a wrapper for a function of `os`."""
 
         @functools.wraps(original)
         def wait(*args: object, **kwargs: object) -> Any:

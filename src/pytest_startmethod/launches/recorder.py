@@ -1,4 +1,4 @@
-"""Record every process that a leg starts, every task it hands to a pool, and every start that fails."""
+"""Record every process that a leg starts, every task it submits to a pool, and every start that fails."""
 
 from __future__ import annotations
 
@@ -31,27 +31,27 @@ from .pools import Pools
 
 _T = TypeVar("_T")
 _KEPT_BYTES = 1_000_000
-"""A larger payload is not kept."""
+"""Limit on the size of kept payloads."""
 
 
 class Started(weakref.ref[BaseProcess]):
-    """A process that runs or has run; its exit code is noted when its object goes, or at the end of the leg.
+    """A started process. Its exit code is recorded when the process object is collected, or at the end of the leg.
 
-    The Popen object closes its descriptors when it goes, so it must not outlive its process object by us.
+    Holds no reference that would outlive the process object: the Popen object closes its descriptors when collected.
     """
 
     __slots__ = ("held", "launch")
 
     launch: Launch
     held: Any
-    """The Popen object while the process object lives, then None."""
+    """The Popen object until the process object is collected or the exit code is known, then None."""
 
     def popen(self) -> Any:
-        """Return the Popen object as long as the process object lives, else None."""
+        """Return the Popen object, or None if the process object has been collected."""
         return self.held
 
     def gone(self) -> None:
-        """Know that the process object is no more."""
+        """Record the end of the process when its object is collected."""
         popen, self.held = self.held, None
         if popen is not None and self.launch.exit_code is None:
             self._over(popen, popen.returncode)
@@ -59,7 +59,7 @@ class Started(weakref.ref[BaseProcess]):
                 self.launch.pool.exited(popen.returncode)
 
     def note_exit(self) -> None:
-        """Know how the process ended, if it has."""
+        """Record the exit code if the process has ended."""
         popen = self.held
         if popen is not None and (code := popen.poll()) is not None:
             self.held = None
@@ -70,42 +70,42 @@ class Started(weakref.ref[BaseProcess]):
 
 
 class Watcher(Protocol):
-    """Watches the tests that are no legs."""
+    """Watches tests that are not legs."""
 
     def open(self) -> LegRecord | None:
-        """Return the record of the test that runs, which starts its first process or hands out its first task."""
+        """Return the record of the running test, at its first process or task."""
 
     def fixture(self, frame: FrameType) -> Fixture | None:
-        """Return the fixture that is being set up where `frame` is called from."""
+        """Return the fixture being set up above `frame` in the stack."""
 
     def by_default(self, method: str) -> None:
-        """Hear that the test starts a process or hands out a task through the default context, under `method`."""
+        """Note that the test starts a process or submits a task through the default context, under `method`."""
 
 
 class Recorder:
-    """Listens to starts and submissions while a leg runs. One a session; never raises into the user's code."""
+    """Records starts and submissions while a leg runs. One per session; never raises into user code."""
 
     def __init__(self, exchanges: Exchanges, examiner: Examiner | None = None) -> None:
         self._exchanges = exchanges
         self.record: LegRecord | None = None
         self.fixtures: list[Any] = []
-        """The definitions of the fixtures that are being set up, the innermost last."""
+        """Definitions of the fixtures being set up, innermost last."""
         self.by_fixture: dict[Fixture, list[Launch]] = {}
-        """Launches of fixtures wider than a function: later legs live with them."""
+        """Launches by fixtures wider than a function; they also affect later legs."""
         self.of_fixtures: list[Launch] = []
-        """Launches of such fixtures that are gone, in legs: what of them still runs is ended with the session."""
+        """Launches by such fixtures, in legs, after teardown. Those still running are ended with the session."""
         self.examiner = examiner
-        """Looks at what is started and submitted; None: nobody does."""
+        """Examines what is started and submitted, if set."""
         self.pools = Pools()
         self.dead_workers: Callable[[], str] = lambda: "nothing is known of why"
-        """Says why the workers of a pool died."""
+        """Returns why the workers of a pool died."""
         self.lost_jobs: Callable[[], set[int]] = set
-        """Returns the numbers of the pool jobs whose tasks no worker could load."""
+        """Returns the numbers of the pool jobs whose tasks no worker could unpickle."""
         self.troubles: list[str] = []
-        """What went wrong in our own code."""
+        """Errors in our own code."""
         self.watcher: Watcher | None = None
         self.told: Callable[[LegRecord, Launch], None] | None = None
-        """Hears of each process that has started."""
+        """Called for each process after its start."""
         self._installed: Span | None = None
         self._pid = os.getpid()
         self._local = threading.local()
@@ -116,7 +116,7 @@ class Recorder:
     def leg(
         self, nodeid: str, method: str, *, precheck: bool, backend: Backend = backends.STDLIB
     ) -> Iterator[LegRecord]:
-        """Listen for the length of a leg: to multiprocessing, and to `backend` if `method` is another package's."""
+        """Record during a leg: multiprocessing, and the package of `backend` if `method` belongs to another one."""
         record = self.record = LegRecord(nodeid, method, precheck, package=backend.package)
         installed = self.install()
         own = self._exchanges.span(f"recording {backend.package}")
@@ -131,12 +131,12 @@ class Recorder:
             self.close(record)
 
     def close(self, record: LegRecord) -> None:
-        """Listen to `record` no longer."""
+        """Stop recording to `record`."""
         self.record = None
         self.note_exits(record)
 
     def install(self) -> bool:
-        """Listen from now on, for `watcher` also to what is no leg, until `uninstall`; return whether that is new."""
+        """Install the wrappers, also for `watcher`, until `uninstall`. Return False if they already were."""
         if self._installed is not None:
             return False
         self._installed = span = self._exchanges.span("recording")
@@ -168,19 +168,19 @@ class Recorder:
             span.put(cls, "_set", self._wrap_result)
 
     def note_exits(self, record: LegRecord) -> None:
-        """Know how the processes that are over ended, also those that nobody joined."""
+        """Record the exit codes of processes that have ended, including those that nobody joined."""
         for started in record.started:
             if started.held is not None:
                 self._guarded(started.note_exit)
 
     def forget_fixtures(self) -> None:
-        """Know that all fixtures have been torn down."""
+        """Forget the fixtures after all have been torn down."""
         of_legs = (each for launches in self.by_fixture.values() for each in launches if each.pinned is None)
         self.of_fixtures += of_legs
         self.by_fixture.clear()
 
     def _guarded(self, function: Callable[..., _T], *args: object) -> _T | None:
-        """Call a function of ours inside the user's code: its failure is noted and goes no further."""
+        """Call our own code from within user code. An error is recorded and suppressed."""
         try:
             return function(*args)
         except Exception as trouble:
@@ -188,11 +188,11 @@ class Recorder:
             return None
 
     def _listening(self) -> LegRecord | None:
-        """Return the record of the leg that runs in this process, if one does."""
-        return self.record if os.getpid() == self._pid else None  # a forked child has our wrappers, too
+        """Return the record of the running leg, or None in other processes."""
+        return self.record if os.getpid() == self._pid else None  # a forked child inherits our wrappers
 
     def _opened(self) -> LegRecord | None:
-        """Return the record of the leg or watched test that starts something now."""
+        """Return the record of the running leg or watched test, opening one for the latter if needed."""
         if self.record is None and self.watcher is not None and os.getpid() == self._pid and not mp.in_pool_thread():
             self.record = self._guarded(self.watcher.open)
         return self._listening()
@@ -203,7 +203,7 @@ class Recorder:
         def start(process: BaseProcess) -> None:
             __tracebackhide__ = True
             record = self._opened()
-            if record is None or getattr(self._local, "starting", None) is process:  # a wrapper of ours stands above
+            if record is None or getattr(self._local, "starting", None) is process:  # already recorded further out
                 return original(process)
             started = self._guarded(self._open, record, process, backend, sys._getframe(1))
             self._local.starting, self._local.launch = process, started and started.launch
@@ -215,7 +215,7 @@ class Recorder:
                 raise
             finally:
                 self._local.starting = self._local.launch = None
-            # Little and without a call: the child has begun, and both pay for each page that either writes to.
+            # Few statements and no calls: the child has started, and both pay for each page that either writes to.
             if started is not None:
                 popen = started.held = process.__dict__.get(mp.POPEN)
                 started.launch.pid = None if popen is None else popen.pid
@@ -243,9 +243,9 @@ class Recorder:
         target, args, kwargs = mp.process_work(process)
         thread = threading.current_thread()
         method = mp.Package(backend.package).process_method(process)
-        if not self.fixtures and is_plugins(caller):  # it measures or isolates the test
+        if not self.fixtures and is_plugins(caller):  # a plugin's own process, for measuring or isolating the test
             return None
-        if method not in methods.ORDER:  # loky's processes are multiprocessing's, with a method of their own
+        if method not in methods.ORDER:  # a loky process, which is multiprocessing's with a method of its own
             foreign.note_process(record, process, method, caller)
             return None
         launch = Launch(
@@ -276,7 +276,7 @@ class Recorder:
     def _look(
         self, record: LegRecord, launch: Launch, process: BaseProcess, backend: Backend, caller: FrameType
     ) -> None:
-        """Note whose worker a process is, and have it examined."""
+        """Record which pool or executor a process works for, and have it examined."""
         target, args, _ = mp.process_work(process)
         worker = mp.worker_initializer(target, args)
         launch.is_worker = worker is not None
@@ -286,7 +286,7 @@ class Recorder:
             executor = getattr(target, "__module__", None) == "concurrent.futures.process"
             owner = "ProcessPoolExecutor" if executor else "Pool"
             task = Task(launch.method, owner, "initializer", describe_callable(worker[0]), launch.place)
-            if task not in record.tasks:  # each worker has the same
+            if task not in record.tasks:  # all workers share the initializer
                 self._examine_task(record, task, *worker, {}, caller)
         if self.examiner is not None:
             package = mp.Package(backend.package)
@@ -329,18 +329,18 @@ class Recorder:
     # -- pickling ----------------------------------------------------------------------------------------------------
 
     def _sending(self, process: BaseProcess) -> object:
-        """Have a process examined before multiprocessing pickles it."""
+        """Examine a process before multiprocessing pickles it."""
         launch = getattr(self._local, "launch", None)
         if self.examiner is None or launch is None or self._local.starting is not process or not self._listening():
             return None
         return self._guarded(self.examiner.sending, launch, process)
 
     def _sent(self, process: BaseProcess, before: object, payload: Payload | None) -> None:
-        """Note the bytes that a child is sent, and have the process examined again."""
+        """Record the bytes sent to a child, and examine the process again."""
         launch = getattr(self._local, "launch", None)
         if launch is None or self._local.starting is not process or not self._listening():
             return
-        if not launch.is_worker:  # theirs are multiprocessing's own; what matters is the tasks
+        if not launch.is_worker:  # a worker's payload is multiprocessing's own; only its tasks matter
             launch.payload = payload
         if before and self.examiner is not None:
             self._guarded(self.examiner.sent, launch, before)
@@ -414,10 +414,10 @@ class Recorder:
 
 
 def failure_of(error: BaseException | None) -> Failure | None:
-    """Return the failed start or send that `error`, its cause or its context comes from.
+    """Return the recorded failure of a start or send from which `error`, its cause or its context originates.
 
-    The wrapper that an exception went through has it as a local variable: its frame stands in the traceback. Nothing
-    is hung on the exception itself, where the user could see it.
+    It is a local variable of the wrapper whose frame is in the traceback: nothing is attached to the exception itself,
+    where the user could see it.
     """
     seen: set[int] = set()
     todo = [error]

@@ -1,4 +1,4 @@
-"""The parent's side of `child`: the directory where children leave their reports, and the reports themselves."""
+"""The parent's side of `child`: the directory for the children's reports, and reading them."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     from ..activation.exchanges import Span
 
 _LARGEST = 1_000_000
-"""No event is that large; whatever is was not written by `child`."""
+"""Maximum size of an event. Larger files were not written by `child`."""
 _READING = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in ("O_NONBLOCK", "O_NOFOLLOW", "O_CLOEXEC", "O_BINARY"))
-"""What a child has put there may be a FIFO, or a link to a device without an end."""
+"""Flags that guard against what a child may have put in place of a file, such as a FIFO or a link to a device."""
 
 
 class _InParent:
-    """A class's attribute that is `function` in this process, and what it was in those that are forked from it."""
+    """A class attribute that is `function` in this process and `original` in its forks."""
 
     __slots__ = ("_function", "_original", "_pid")
 
@@ -50,44 +50,44 @@ class _InParent:
 
 
 class ReportDirectory:
-    """A directory that only this user can read, for the reports of the children of one leg or of a session."""
+    """A directory, readable only by this user, for the reports of the children of one leg or of a session."""
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.unreturned: list[Unreturned] = []
         self._lines = lines.Lines(path)
         self._left: list[str] = []
-        """The names in the directory after it was cleared, if all of them stay."""
+        """Names left in the directory by the last `clear`, if none of them needs another look."""
         self._pid = os.getpid()
 
     @classmethod
     def create(cls, parent: str | None = None) -> ReportDirectory:
-        """Make the directory, in `parent` if given. Raises OSError if there is no place for it."""
-        # named as multiprocessing names its own: it can be that, too, and no path in it is longer than the user's
+        """Create the directory, in `parent` if given. Raises OSError if that fails."""
+        # named like multiprocessing's own, for which it may serve, so that no path in it is longer than the user's
         directory = cls(tempfile.mkdtemp(prefix="pymp-", dir=parent))
-        with contextlib.suppress(OSError, SyntaxError):  # then children compile it
+        with contextlib.suppress(OSError, SyntaxError):  # children then compile the code themselves
             code = compiled(reporter.__file__)
             with open(os.path.join(directory.path, reporter.COMPILED), "wb") as file:
                 file.write(code)
         return directory
 
     def hold_life_line(self) -> None:
-        """Make every child that reports here end with this process, and the directory go, however this one ends.
+        """Make every child that reports here end with this process, however it ends, and remove the directory then.
 
-        Raises OSError where there is no FIFO or no shell: what has been done by then holds.
+        Raises OSError where there is no FIFO or no shell; what was set up before the error stays in effect.
         """
         if sys.platform != "linux":
             return
         path = os.path.join(self.path, reporter.LIFE_LINE)
         if not os.path.exists(path):
             os.mkfifo(path, 0o600)
-        # for reading, too: opening for writing alone waits for a reader
+        # O_RDWR: opening for writing only would wait for a reader
         descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         handover.writing_end, handover.parent = Descriptor(descriptor), os.getpid()
         _remove_at_the_end(self.path, path)
 
     def prepare(self) -> None:
-        """Open what forked children need before a test may count descriptors, and again what a test has closed."""
+        """Reopen what forked children need and a test may have closed, before a test can count its descriptors."""
         lost = handover.writing_end is not None and not handover.writing_end.is_open()
         if lost and handover.parent == self._pid == os.getpid():
             with contextlib.suppress(OSError):
@@ -96,7 +96,7 @@ class ReportDirectory:
             self._lines.prepare()
 
     def within(self) -> ReportDirectory | None:
-        """Return a directory in this one whose children do not end with this process: they are not ours to end."""
+        """Return a subdirectory for children that must be allowed to outlive this process."""
         try:
             path = tempfile.mkdtemp(dir=self.path)
             with contextlib.suppress(OSError):
@@ -108,15 +108,15 @@ class ReportDirectory:
     def watch_preparation(
         self, original: Callable[[str], dict[str, Any]], package: str
     ) -> Callable[[str], dict[str, Any]]:
-        """Wrap ``spawn.get_preparation_data``: spawn and forkserver children report here."""
+        """Wrap ``spawn.get_preparation_data`` so that spawn and forkserver children report here."""
         return reporter.watch_preparation(original, self.path, package)
 
     def watch_launch(self, original: Callable[[Any, Any], None], package: str) -> Callable[[Any, Any], None]:
-        """Wrap ``popen_fork.Popen._launch``: forked children report here."""
+        """Wrap ``popen_fork.Popen._launch`` so that forked children report here."""
         return lines.watch_launch(original, self._lines, package)
 
     def watch_loads(self, original: Callable[..., object]) -> _InParent:
-        """Wrap ``ForkingPickler.loads``, through which the parent receives: what it cannot load is noted."""
+        """Wrap ``ForkingPickler.loads`` to record what the parent fails to unpickle."""
 
         def loads(*args: object, **kwargs: object) -> Any:
             __tracebackhide__ = True
@@ -127,10 +127,10 @@ class ReportDirectory:
                     self._not_loaded(error, sys._getframe(1))
                 raise
 
-        return _InParent(loads, original)  # with no frame of ours in a child's traceback
+        return _InParent(loads, original)  # keeps our frame out of a child's traceback
 
     def listen(self, span: Span, package: Package) -> None:
-        """Replace what `package` starts its children through, and what the parent receives through, for a span."""
+        """Wrap the functions through which `package` starts children and receives data, for a span."""
         self.listen_to_starts(span, package)
         receive = functools.partial(self._listen_to_receiving, span, package)
         span.when_loaded(f"{package.name}.connection", receive)
@@ -139,7 +139,7 @@ class ReportDirectory:
         span.put(package.pickler_class, "loads", self.watch_loads)
 
     def listen_to_starts(self, span: Span, package: Package) -> None:
-        """Replace what `package` starts its children through, for a span."""
+        """Wrap the functions through which `package` starts children, for a span."""
         watch_bootstrap = functools.partial(reporter.watch_bootstrap, directory=self.path, package=package.name)
         span.put(package.process_class, "_bootstrap", watch_bootstrap)
         if hasattr(os, "fork"):
@@ -154,21 +154,21 @@ class ReportDirectory:
             self.unreturned.append(Unreturned(replace(raised, frames=frames), cpython.receiver(frame)))
 
     def _stack_of(self, pid: int) -> str:
-        """Return the path of the file in which the child writes its stacks."""
+        """Return the path of the child's stack file."""
         path = os.path.join(self.path, f"{pid}.stack")
-        line = self._lines.of(pid)  # which the child does not use if two threads forked at the same time
+        line = self._lines.of(pid)  # not used by the child if two threads forked at the same time
         return path if line is None or os.path.exists(path) else line.path
 
     def listens(self, pid: int) -> bool:
-        """Return whether the child writes its stacks when it gets the signal, and is not ended by it."""
+        """Return whether the stack signal makes the child write its stacks rather than killing it."""
         return os.path.exists(self._stack_of(pid)) and cpython.catches(pid, reporter.STACK_SIGNAL or 0)
 
     def stack_lines(self, pid: int) -> list[str]:
-        """Return what faulthandler wrote in the child."""
+        """Return faulthandler's output in the child."""
         return (_text(self._stack_of(pid)) or "").splitlines()[1:]
 
     def read(self) -> tuple[ChildReport, ...]:
-        """Return all reports, the oldest first; what cannot be read is passed over."""
+        """Return all readable reports, oldest first."""
         try:
             names = sorted(os.listdir(self.path))
         except OSError:
@@ -179,7 +179,7 @@ class ReportDirectory:
         return tuple(sorted((each for each in reports if each is not None), key=lambda each: each.time))
 
     def replayed(self) -> list[dict[str, Any]]:
-        """Return what the children of an experiment took over: path, and what kept it from being set or None."""
+        """Return what the children of an experiment applied: path, and the error or None."""
         outcomes: list[dict[str, Any]] = []
         with contextlib.suppress(OSError, ValueError, KeyError):
             for name in sorted(os.listdir(self.path)):
@@ -188,7 +188,7 @@ class ReportDirectory:
         return outcomes
 
     def clear(self) -> None:
-        """Forget the reports so far. Children that still run keep their files for a crash."""
+        """Discard the reports so far. Children still running keep their stack files."""
         for line in tuple(self._lines.used):
             if line.pid is not None and (line.is_written() or not cpython.is_running(line.pid)):
                 with contextlib.suppress(OSError):
@@ -216,7 +216,7 @@ class ReportDirectory:
             self._left = names
 
     def remove(self) -> None:
-        """Remove the directory; does nothing in a forked child."""
+        """Remove the directory. Does nothing in a forked child."""
         if os.getpid() != self._pid:
             return
         self._lines.close()
@@ -227,8 +227,8 @@ class ReportDirectory:
             handover.writing_end = None
 
 
-# It is open before the parent goes on: once the last writer is gone, opening would wait for another one, for ever. The
-# code under test may close the writing end while the parent lives: then its directory stays.
+# The shell opens the FIFO before the parent carries on: opening it after the last writer is gone would block forever.
+# User code may close the writing end while the parent lives, so the loop also waits for the parent itself.
 _WAIT_AND_REMOVE = """exec 3< "$2"; (
 read -r line <&3
 while [ -d "$1" ] && kill -0 "$3"; do sleep 1; done
@@ -237,9 +237,9 @@ rm -rf "$1"
 
 
 def _remove_at_the_end(directory: str, life_line: str) -> None:
-    """Leave a shell behind, nobody's child, that removes `directory` when this process and its `life_line` are gone.
+    """Start a detached shell that removes `directory` when `life_line` has no writer and this process has ended.
 
-    Raises OSError where there is no shell, or no process to be had.
+    Raises OSError if the shell or its process cannot be started.
     """
     null = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in (0, 1, 2)]
     command = ["sh", "-c", _WAIT_AND_REMOVE, "sh", directory, life_line, str(os.getpid())]
@@ -247,7 +247,7 @@ def _remove_at_the_end(directory: str, life_line: str) -> None:
 
 
 _BESIDE = {reporter.__file__: (privates, descriptors, events), events.__file__: (privates,)}
-"""The modules that a module of `child` imports from its own package, in the order in which they do."""
+"""The modules of `child` that a module imports from its own package, in import order."""
 _BUNDLE = """
 import sys
 names, made, package = globals(), [], "_pytest_startmethod_child"
@@ -269,10 +269,10 @@ finally:
 
 @functools.lru_cache
 def compiled(file: str) -> bytes:
-    """Return the code of a module of `child` as a ``.pyc`` file has it (PEP 552), with that of the modules it imports.
+    """Return the code of a module of `child` and of those it imports, in the format of a ``.pyc`` file (PEP 552).
 
-    Children may not find one: pytest compiles the plugin's modules elsewhere, and ``PYTHONDONTWRITEBYTECODE`` is common
-    where tests run. Raises OSError or SyntaxError.
+    Children may not find a cached one: pytest writes the plugin's modules elsewhere, and test environments often set
+    ``PYTHONDONTWRITEBYTECODE``. Raises OSError or SyntaxError.
     """
     code = _code(file)[2]
     beside = _BESIDE.get(file)
@@ -286,7 +286,7 @@ def compiled(file: str) -> bytes:
 
 
 def _code(file: str) -> tuple[str, str, CodeType]:
-    """Return a module's name, its file, and its code."""
+    """Return a module's name, file and code."""
     name = os.path.basename(file).partition(".")[0]
     code: CodeType = SourceFileLoader(name, file).get_code(name)  # type: ignore[assignment]
     return name, file, code
@@ -296,13 +296,13 @@ def _code(file: str) -> tuple[str, str, CodeType]:
 
 
 def _pid_in(name: str) -> int:
-    """Return the pid that a file's name says its stacks are of, or 0."""
+    """Return the pid in the name of a stack file, or 0 for other files."""
     pid, _, kind = name.partition(".")
     return int(pid) if kind == "stack" and pid.isdecimal() else 0
 
 
 def _text(path: str) -> str | None:
-    """Return what a regular file of a reasonable size holds, else None; `open` may be the test's own."""
+    """Return the content of a regular file of reasonable size, else None. Avoids `open`, which the test may patch."""
     try:
         descriptor = os.open(path, _READING)
     except OSError:
@@ -329,7 +329,7 @@ def _read_event(path: str) -> ChildReport | None:
 
 
 def _read_stack(path: str, pid: int) -> ChildReport | None:
-    """Return the report of a stack: the first line says who wrote it, the rest is faulthandler's."""
+    """Return the report of a stack file: the first line identifies the child, the rest is faulthandler's output."""
     try:
         header, *stack = (_text(path) or "").splitlines()
         if not any(stack):
@@ -349,7 +349,7 @@ def _read_stack(path: str, pid: int) -> ChildReport | None:
 
 
 def report_from(values: Mapping[str, Any]) -> ChildReport:
-    """Return the report of an event. Raises ValueError, TypeError or KeyError if it is none."""
+    """Return the report of an event. Raises ValueError, TypeError or KeyError if it is not one."""
     work, result = values.get("work"), values.get("result")
     return ChildReport(
         pid=int(values["pid"]),
@@ -382,7 +382,7 @@ def report_from(values: Mapping[str, Any]) -> ChildReport:
 
 
 def raised_from(values: Mapping[str, Any]) -> Raised:
-    """Return the exception that `child` made `values` of."""
+    """Rebuild an exception from the dictionary made by `child`."""
     return Raised(
         type=str(values["type"]),
         message=str(values["message"]),
@@ -395,7 +395,7 @@ def raised_from(values: Mapping[str, Any]) -> Raised:
 
 
 def work_from(values: Mapping[str, object] | None) -> Work | None:
-    """Return the function that `child` made `values` of."""
+    """Rebuild a function's description from the dictionary made by `child`."""
     if values is None:
         return None
     return Work(str(values["name"]), _string(values.get("file")), _number(values.get("line")))

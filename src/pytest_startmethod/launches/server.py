@@ -1,4 +1,4 @@
-"""Look at the forkserver that multiprocessing uses now, and at what a new process would inherit."""
+"""Inspect multiprocessing's current forkserver, and what a new process would inherit."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from .._compat import multiprocessing as mp
 from ..model.server import Server, Surroundings
 
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGCHLD", "SIGTSTP", "SIGALRM")
-"""Signals that programs ignore for their children's sake. SIGPIPE and SIGXFSZ are Python's own."""
+"""Signals that programs ignore on behalf of their children. Python itself ignores SIGPIPE and SIGXFSZ."""
 
 
 def observe() -> Server:
-    """Return what can be seen of the server; runs no code of the user's and imports nothing of multiprocessing."""
+    """Return the state of the server. Runs no user code and imports nothing from multiprocessing."""
     tracker = cpython.tracker_pid()
     if "multiprocessing.forkserver" not in sys.modules or not mp.has_forkserver():
         return Server(tracker=tracker)
@@ -37,7 +37,7 @@ def observe() -> Server:
 
 
 def surroundings() -> Surroundings:
-    """Return what a process that is started now inherits."""
+    """Return what a process started now inherits."""
     loaded = "multiprocessing.forkserver" in sys.modules and mp.has_forkserver()
     ignored = [name for name in _SIGNALS if hasattr(signal, name)]
     ignored = [name for name in ignored if signal.getsignal(getattr(signal, name)) is signal.SIG_IGN]
@@ -46,7 +46,7 @@ def surroundings() -> Surroundings:
 
 
 def _streams(pid: str) -> tuple[tuple[object, str], ...]:
-    """Return what a process's descriptors 0 to 2 lead to, from the kernel; nothing where that is not known."""
+    """Return the targets of a process's descriptors 0 to 2 from the kernel, or nothing if unavailable."""
     found: list[tuple[object, str]] = []
     for number in range(3):
         path = f"/proc/{pid}/fd/{number}"
@@ -59,7 +59,7 @@ def _streams(pid: str) -> tuple[tuple[object, str], ...]:
 
 
 def _is_running(pid: int) -> bool:
-    """Return whether a child of this process has not ended."""
+    """Return whether a child of this process is still running."""
     try:
         return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
     except (OSError, AttributeError):  # AttributeError: macOS before 3.13

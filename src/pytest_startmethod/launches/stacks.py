@@ -1,4 +1,4 @@
-"""The Python stacks of this process and of the children of a leg, at this moment."""
+"""Capture the Python stacks of this process and of a leg's children."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ANSWER_SECONDS = 1.0
 
 
 def own() -> tuple[Stack, ...]:
-    """Return the stacks of all threads of this process, without the frames that look."""
+    """Return the stacks of all threads of this process, without our own frames."""
     names = {thread.ident: thread for thread in threading.enumerate()}
     stacks: list[Stack] = []
     for ident, frame in sys._current_frames().items():
@@ -29,7 +29,7 @@ def own() -> tuple[Stack, ...]:
         ours = os.path.dirname(os.path.abspath(__file__)) + os.sep
         while found and found[0][0].startswith(ours):
             del found[0]
-        # What started pytest is no part of the test, though the script of that name is nobody's but the user's.
+        # Drop the frames that started pytest, although the script among them may be the user's.
         runners = [index for index, (file, _, _) in enumerate(found) if owner(file) == "runner"]
         if runners:
             del found[runners[-1] + 1 :]
@@ -41,11 +41,11 @@ def own() -> tuple[Stack, ...]:
 def of_children(
     launches: Sequence[Launch], directory: ReportDirectory | None
 ) -> list[tuple[Launch, tuple[Stack, ...]]]:
-    """Ask each living child for its stacks, and return what they answered within a second."""
+    """Signal each living child and return the stacks received within a second."""
     alive = [launch for launch in launches if launch.pid is not None and launch.alive]
     if directory is None or reporter.STACK_SIGNAL is None:
         return [(launch, ()) for launch in alive]
-    # A child without a handler would be ended by the signal.
+    # The signal would kill a child without a handler.
     asked = [launch for launch in alive if launch.pid is not None and directory.listens(launch.pid)]
     for launch in asked:
         with contextlib.suppress(OSError):
@@ -55,7 +55,7 @@ def of_children(
     while len(answers) < len(asked) and RealTime.now() < end:
         for launch in asked:
             lines = directory.stack_lines(launch.pid or 0)
-            # The main thread is written last, and its last frame is the interpreter's entry: no more comes after it.
+            # faulthandler writes the main thread last, ending with the interpreter's entry frame.
             if launch.pid not in answers and lines and any(line.endswith(" in <module>") for line in lines):
                 answers[launch.pid] = parse(lines)
         RealTime.sleep(0.005)

@@ -20,7 +20,7 @@ pytest.importorskip("jinja2", reason="Jinja2 is not installed: the extra html")
 
 from pytest_startmethod.report import html
 
-NASTY = "</script><img src=x onerror=alert(1)> `a|b` & \"q\" 'q' {{ 7 * 7 }} <!--"
+NASTY = "</script><img src=x onerror=alert(1)> `a|b` & \"q\" 'q' {{ 7919 * 7907 }} <!--"
 
 
 class Page(HTMLParser):
@@ -76,8 +76,8 @@ def test_page_is_whole_and_loads_nothing(source):
     assert len(read.ids) == len(set(read.ids))
     assert "default-src 'none'" in text
     assert sum(tag == "script" for tag, _ in read.tags) == 1
-    assert "{{ 7 * 7 }}" in text
-    assert "49" not in re.sub(r"<style>.*</style>", "", text, flags=re.DOTALL)
+    assert "{{ 7919 * 7907 }}" in text
+    assert str(7919 * 7907) not in text
 
 
 def causes(built):

@@ -112,7 +112,9 @@ def pytest_make_collect_report(
     """Make legs of the marked methods of a ``unittest.TestCase``."""
     report = yield
     nodes: list[Any] = report.result or []
-    if isinstance(collector, pytest.Class) and (options.requesting(nodes) or options.marked(nodes)):
+    if isinstance(collector, pytest.Class) and (
+        options.requesting(nodes) or options.marked(nodes) or options.marked(nodes, options.MISSPELT)
+    ):
         from .session import collection
 
         collection.expand_report(collector, report)

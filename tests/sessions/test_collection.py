@@ -205,6 +205,24 @@ def test_the_packages_own_name_is_no_marker(session):
     assert "test_a.py::test_a: @pytest.mark.startmethod: did you mean startmethods?" in outcome.lines
 
 
+@pytest.mark.parametrize(("on_class", "on_method"), [("@pytest.mark.startmethod", ""), ("", "@pytest.mark.startmethod")])
+@pytest.mark.parametrize("base", ["object", "unittest.TestCase"])
+def test_nor_is_it_one_on_a_class_or_a_method(session, on_class, on_method, base):
+    session.file(
+        test_a=f"""
+        import unittest
+        import pytest
+        {on_class}
+        class TestIt({base}):
+            {on_method}
+            def test_a(self): pass
+        """
+    )
+    outcome = session.run(where="in-process")
+    assert outcome.status == pytest.ExitCode.INTERRUPTED
+    assert "test_a.py::TestIt::test_a: @pytest.mark.startmethod: did you mean startmethods?" in outcome.lines
+
+
 @pytest.mark.parametrize("hook", ["pytest_collectstart", "pytest_make_collect_report"])
 def test_a_marker_that_another_plugin_puts_on_a_collector_counts(session, hook):
     """Real suites are run so: a plugin marks whole modules."""

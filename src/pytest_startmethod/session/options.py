@@ -151,8 +151,8 @@ def unused_line(config: pytest.Config) -> str | None:
     )
 
 
-def marked(nodes: Iterable[pytest.Item]) -> list[pytest.Item]:
-    """Return the nodes that carry the marker or inherit it from a parent.
+def marked(nodes: Iterable[pytest.Item], name: str = MARKER) -> list[pytest.Item]:
+    """Return the nodes that carry the marker `name` or inherit it from a parent.
 
     Thousands may be unmarked, so each parent is looked up once for its children.
     """
@@ -162,8 +162,8 @@ def marked(nodes: Iterable[pytest.Item]) -> list[pytest.Item]:
     for node in nodes:
         if node.parent is not parent:
             parent = node.parent
-            above = node.parent is not None and node.parent.get_closest_marker(MARKER) is not None
-        if above or (node.own_markers and any(mark.name == MARKER for mark in node.own_markers)):
+            above = node.parent is not None and node.parent.get_closest_marker(name) is not None
+        if above or (node.own_markers and any(mark.name == name for mark in node.own_markers)):
             found.append(node)
     return found
 

@@ -123,7 +123,7 @@ def docs(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def benchmarks(session: nox.Session) -> None:
-    """Print what the plug-in costs, beside what it may cost."""
+    """Print what the plugin costs, next to its budget."""
     session.install(".")
     for name in session.posargs or ("startup", "collection", "launches", "discovery"):
         session.run("python", f"benchmarks/{name}.py")

@@ -16,6 +16,6 @@ def on_config(config: Any) -> Any:
     return config
 
 
-def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:
+def on_page_content(html: str, page: Any, config: Any, **_: Any) -> str:
     """Let the README's addresses, which are absolute for the package index, lead to this build's own files."""
     return html.replace(RAW, "").replace(config.site_url, "") if page.is_homepage else html

@@ -205,7 +205,9 @@ def test_the_packages_own_name_is_no_marker(session):
     assert "test_a.py::test_a: @pytest.mark.startmethod: did you mean startmethods?" in outcome.lines
 
 
-@pytest.mark.parametrize(("on_class", "on_method"), [("@pytest.mark.startmethod", ""), ("", "@pytest.mark.startmethod")])
+@pytest.mark.parametrize(
+    ("on_class", "on_method"), [("@pytest.mark.startmethod", ""), ("", "@pytest.mark.startmethod")]
+)
 @pytest.mark.parametrize("base", ["object", "unittest.TestCase"])
 def test_nor_is_it_one_on_a_class_or_a_method(session, on_class, on_method, base):
     session.file(

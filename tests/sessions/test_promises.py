@@ -9,6 +9,8 @@ import multiprocessing.reduction
 import multiprocessing.spawn
 import os
 import re
+import select
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -260,10 +262,39 @@ def test_a_forkserver_is_as_good_as_new(session):
 # -- 7. Nothing is left behind -----------------------------------------------------------------------------------------
 
 
+def processes_of(directory):
+    """Return the processes with `directory` in their environment or arguments: children, servers, trackers, shells."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if str(directory).encode() in (folder / "environ").read_bytes() + (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+        except OSError:
+            pass  # it has ended, or is somebody else's
+    return found
+
+
+def ends_by_itself(pid):
+    """Return whether a process ends within ten seconds."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([descriptor], [], [], 10)[0])
+    finally:
+        os.close(descriptor)
+
+
+ENDS = {"time-out": 1, "crash": 1, "interrupt": 2, "kill": -signal.SIGKILL}
+"""How a session ends -> its exit status."""
+
+
 @pytest.mark.own_interpreter
-@pytest.mark.parametrize("end", ["time-out", "interrupt", "crash"])
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="asks Linux which processes there are")
+@pytest.mark.parametrize("end", ENDS)
 def test_nothing_is_left_behind(session, events, monkeypatch, tmp_path_factory, end):
-    """No process that a leg started and no temporary file, however the leg ended."""
+    """No process and no file, however the legs and the session ended."""
     temporary = tmp_path_factory.mktemp("t")
     monkeypatch.setenv("TMPDIR", str(temporary))
     session.file(
@@ -278,7 +309,7 @@ def test_nothing_is_left_behind(session, events, monkeypatch, tmp_path_factory, 
             os._exit(9)
         """,
         test_a=f"""
-        import multiprocessing, os
+        import multiprocessing, os, signal
         import pytest, work
         from events import log
 
@@ -289,19 +320,24 @@ def test_nothing_is_left_behind(session, events, monkeypatch, tmp_path_factory, 
             process.start()
             log(queue.get())
             if {end!r} == "interrupt":
-                raise KeyboardInterrupt
+                signal.raise_signal(signal.SIGINT)
+            if {end!r} == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
             if {end!r} == "crash":
                 with multiprocessing.Pool(1) as pool:
                     pool.apply_async(work.crash).get()
             process.join()
         """,
-    ).run("--start-methods-timeout=2", "--no-start-methods-verify")
-    pids = [pid for (pid,) in events()]
-    assert pids
-    for pid in pids:
-        with pytest.raises(ProcessLookupError):
-            os.kill(pid, 0)
-    assert [path.name for path in temporary.iterdir() if path.name.startswith("pymp-")] == []
+    )
+    files = {path.name for path in session.path.iterdir()}
+    outcome = session.run("--start-methods-timeout=2", "--no-start-methods-verify")
+    assert outcome.status == ENDS[end], outcome.out
+    assert len(events()) == (3 if ENDS[end] == 1 else 1)
+    pids = {*(pid for (pid,) in events()), *processes_of(temporary)}
+    assert [pid for pid in pids if not ends_by_itself(pid)] == []
+    assert [path.name for path in temporary.iterdir()] == []
+    pytesters = {"stdout", "stderr", "runpytest-0", "runpytest-current"}
+    assert {path.name for path in session.path.iterdir()} - files - pytesters <= {"events.jsonl", "__pycache__"}
 
 
 # -- 8. A pre-check has no side effect ---------------------------------------------------------------------------------
@@ -466,6 +502,77 @@ def test_nobody_notices(session, events):
     seen = events()
     assert len(seen) == 6
     assert seen[:3] == seen[3:]
+
+
+SEEN_BY_OTHERS = """
+    import multiprocessing, os, warnings
+    import pytest, work
+
+    def run(target, *args):
+        process = multiprocessing.Process(target=target, args=args)
+        process.start()
+        process.join()
+        return process.exitcode
+
+    def test_passes():
+        assert run(work.leave, 0) == 0
+
+    def test_fails():
+        assert run(work.leave, 3) == 0
+
+    def test_warns():
+        warnings.warn("of the test", RuntimeWarning)
+        assert run(work.write, "written.txt") == 0
+
+    @pytest.mark.xfail(reason="expected")
+    def test_xfails():
+        assert run(work.leave, 4) == 0
+
+    def test_skips():
+        pytest.skip("not here")
+
+    @pytest.fixture
+    def broken():
+        raise LookupError("no fixture")
+
+    def test_has_no_fixture(broken): pass
+
+    def test_prints(capfd):
+        print("of the parent")
+        assert run(work.say, "of the child") == 0
+        assert sorted(capfd.readouterr().out.split()) == sorted("of the parent of the child".split())
+"""
+
+
+@pytest.mark.own_interpreter
+@pytest.mark.parametrize(
+    "options", [[], ["--start-methods-discover", "--start-methods=default"]], ids=["unused", "watched"]
+)
+def test_unmarked_tests_come_out_the_same(session, options):
+    """Outcomes, exceptions, warnings, what is printed and the files are those of a session without the plugin."""
+    session.file(
+        work="""
+        import os, sys
+
+        def leave(status): sys.exit(status)
+        def say(text): os.write(1, text.encode())
+        def write(name): open(name, "w").close()
+        """,
+        test_a=SEEN_BY_OTHERS,
+    )
+    seen = []
+    for plugins, chosen in (["session_record"], []), (session.plugins, options):
+        session.plugins = plugins
+        outcome = session.run(*chosen)
+        lines = [re.sub(r"\d+\.\d+s|=", "", line) for line in outcome.lines]
+        warned = lines[next(n for n, line in enumerate(lines) if " warnings summary " in line) :]
+        end = next(n for n, line in enumerate(warned) if line.startswith("-- Docs: "))
+        # Below a watched failure stands what its child raised.
+        reasons = [re.sub(r"0x\w+|\n-+ start method (?s:.*)", "", reason) for reason in outcome.reasons.values()]
+        files = {path.name for path in session.path.iterdir() if not path.name.startswith("runpytest-")}
+        seen.append((outcome.status, outcome.results, reasons, warned[:end], lines[-3], files))
+    assert len(seen[0][1]) == 7
+    assert seen[0] == seen[1]
 
 
 # -- 12. Experiments and discovery come after the session --------------------------------------------------------------

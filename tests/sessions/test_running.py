@@ -824,7 +824,7 @@ def test_report_is_the_same_with_xdist(session):
     def summary(outcome):
         start = outcome.lines.index("================================ start methods =================================")
         end = outcome.lines.index("=========================== short test summary info ============================")
-        assert outcome.lines[end - 1].startswith("verified 4 failed legs by 4 runs in ")
+        assert outcome.lines[end - 1].startswith("4 failed legs verified in 4 runs, ")
         return outcome.lines[start : end - 1]
 
     assert summary(session.run("-n", 2, where="xdist")) == summary(session.run())

@@ -58,11 +58,12 @@ def lines(told: groups.Told, *, root: str, method: str, verbose: bool = False, w
     return found
 
 
-def _evidence(finding: Finding, shown: Collection[object]) -> Iterator[str]:
-    """Yield the evidence that is not a source line that is shown already."""
+def _evidence(finding: Finding, shown: Collection[tuple[str | None, int | None]]) -> Iterator[str]:
+    """Yield the evidence, without the source lines that are shown already."""
     said = {str(fact) for fact in finding.facts if fact.place and (fact.place.file, fact.place.line) in shown}
+    places = tuple(f"set at {file}:{number}: " for file, number in shown)
     for text, raw in zip(finding.masked().evidence, finding.evidence, strict=True):
-        if raw not in said:
+        if raw not in said and not raw.startswith(places):
             yield text
 
 

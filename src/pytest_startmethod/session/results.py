@@ -107,16 +107,16 @@ class Results:
 
     @property
     def verified_line(self) -> str | None:
-        """The cost of the experiments in one line, or None if there were none."""
+        """What the experiments cost, or None if there was none to make."""
         from ..report.text import count
 
         said = {name: round(number) for name, number in self._verified.items() if name != "seconds"}
-        if not said.get("verified"):
+        if not said.get("verified") or not (said["runs"] or said["left_out"] or said["interrupted"]):
             return None
         legs, runs = count(said["verified"], "failed leg"), count(said["runs"], "run")
-        line = f"verified {legs} by {runs} in {self._verified['seconds']:.1f} s"
+        line = f"{legs} verified in {runs}, {self._verified['seconds']:.1f} s"
         if said["left_out"]:
-            line += f"; {said['left_out']} more not, for lack of time (--start-methods-verify=SECONDS)"
+            line += f"; {said['left_out']} more left out for lack of time (--start-methods-verify=SECONDS)"
         return f"{line}; interrupted" if said["interrupted"] else line
 
     # -- reports -----------------------------------------------------------------------------------------------------

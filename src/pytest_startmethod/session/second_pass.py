@@ -140,7 +140,7 @@ class SecondPass:
         terminal.ensure_newline()
         what = "1 failed leg" if legs == 1 else f"{legs} failed legs"
         terminal.write_line(
-            f"start methods: verifying {what} (at most {seconds:.0f} s; --no-start-methods-verify: not)"
+            f"start methods: verifying {what} (at most {seconds:.0f} s; --no-start-methods-verify skips this)"
         )
         terminal.flush()
 

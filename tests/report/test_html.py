@@ -123,7 +123,7 @@ def test_finding_has_parent_and_child_side_by_side(source):
     parent, child, neither = shown["In the parent"], shown["In the child"], shown[""]
     assert [(each["label"], each["file"], each["line"]) for each in parent["places"]] == [
         ("the process is started here", "cache.py", 13),
-        ("this is about; line 3: defined here", "cache.py", 6),
+        ("the line in question; line 3: defined here", "cache.py", 6),
     ]
     assert [number for number, meant, _ in parent["places"][1]["lines"] if meant] == [3, 6]
     assert parent["facts"] == ["runs pkg.work(<cache.Cache>)", "started in the fixture 'server'"]

@@ -29,7 +29,7 @@ _WORDS: Final = ("passed", "failed", "error", "skipped", "xfailed", "xpassed", "
 _UNEXPLAINED: Final = "legs that failed where another method passed, and nothing was found that explains it"
 _PARENTS: Final = ("SM1", "SM307")
 """Beginnings of codes whose place is in the parent, if no fact says otherwise."""
-_HERE_ALONE: Final = "this is about"
+_HERE_ALONE: Final = "the line in question"
 _HERE: Final = ("set", "made", "read", "written", "started", "raised", "defined")
 """Labels of facts that read better with ``here`` above their line of source."""
 

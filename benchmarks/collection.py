@@ -1,8 +1,8 @@
-"""What the plug-in costs the collection of tests that do not use it.
+"""What the plugin costs the collection of tests that do not use it.
 
     python benchmarks/collection.py [--tests 10000] [--repeat 7]
 
-Runs in an environment where the plug-in is installed. Collects the same unmarked tests, in 100 files, with the plug-in
+Runs in an environment where the plugin is installed. Collects the same unmarked tests, in 100 files, with the plugin
 and without it (`-p no:startmethod`), in turn; the least CPU time of the whole command is compared,
 on a machine that does nothing else.
 """

@@ -2,7 +2,7 @@
 
     python benchmarks/discovery.py [--tests 2000] [--repeat 9]
 
-Runs in an environment where the plug-in is installed. Runs the same trivial tests, in 20 files, with the option and
+Runs in an environment where the plugin is installed. Runs the same trivial tests, in 20 files, with the option and
 without it, in turn, each in a session of its own; the least CPU time of the run (collection and start-up apart, which
 `collection.py` and `startup.py` measure) is compared, and that of the whole command, on a machine that does nothing
 else.

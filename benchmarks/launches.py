@@ -2,8 +2,8 @@
 
     python benchmarks/launches.py [--tests 20] [--repeat 5]
 
-Runs in an environment where the plug-in is installed. Both suites are generated, do the same work, and are run in turn
-(A B A B) through the `pytest` script; the hand-written one without the plug-in. Each test starts one to three
+Runs in an environment where the plugin is installed. Both suites are generated, do the same work, and are run in turn
+(A B A B) through the `pytest` script; the hand-written one without the plugin. Each test starts one to three
 processes at once and joins them. Two places of the target: a module of a package that imports nothing, and the test
 module itself, which imports pytest. A leg's time is set-up, call and tear-down; its median is over all tests and
 repetitions, so that starting the forkserver once is not in it, but is in the time of all legs.
@@ -124,15 +124,15 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=5)
     options = parser.parse_args()
     print(f"Python {sys.version.split()[0]}, {options.tests} tests of 1 to 3 processes, {options.repeat} repetitions")
-    print(f"{'target in':12} {'method':11}{'by hand':>12}{'plug-in':>12}{'ratio':>8}{'target':>9}{'all legs':>11}")
+    print(f"{'target in':12} {'method':11}{'by hand':>12}{'plugin':>12}{'ratio':>8}{'target':>9}{'all legs':>11}")
     with tempfile.TemporaryDirectory() as temporary:
         for place in ("package", "test module"):
             folder = Path(temporary, place.replace(" ", "_"))
             suites = {
                 "by hand": (generate(folder / "by_hand", BY_HAND, in_package=place == "package", tests=options.tests)),
-                "plug-in": (generate(folder / "plugin", MARKED, in_package=place == "package", tests=options.tests)),
+                "plugin": (generate(folder / "plugin", MARKED, in_package=place == "package", tests=options.tests)),
             }
-            extra = {"by hand": ["-p", "no:startmethod"], "plug-in": []}
+            extra = {"by hand": ["-p", "no:startmethod"], "plugin": []}
             for name, suite in suites.items():  # fills the caches of bytecode
                 run(suite, *extra[name], "-k", "test_0")
             legs = {(name, method): [] for name in suites for method in METHODS}

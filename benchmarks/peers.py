@@ -1,13 +1,14 @@
 """What other tools say of the same calls: verdict, path, line and fix, and what each costs.
 
     python benchmarks/peers.py              # dill and ray are asked if they are installed
+    python benchmarks/peers.py ray          # only this peer
 
 The cases are `tests/zoo/pickling_cases.py`: calls with a known answer, of which some do not pickle. A peer has the
 verdict if it says so of exactly those; the path if it names the attribute, index or cell that leads to the object; the
 line if it names the file and line where that is made. It has ten seconds for a case. Peers:
 
-- the interpreter: `ForkingPickler.dumps`, with the notes that Python 3.14 adds to the exception;
-- dill: `dill.detect.errors` and `badobjects`;
+- interpreter: `ForkingPickler.dumps`, with the notes that Python 3.14 adds to the exception;
+- dill.detect: `dill.detect.errors` and `badobjects`;
 - ray: `inspect_serializability`, which pickles by value;
 - this plugin: `explain`.
 """
@@ -84,7 +85,8 @@ def main() -> None:
     modules = {"dill.detect": "dill", "ray": "ray"}
     print(f"Python {sys.version.split()[0]}, {len(pickling_cases.CASES)} cases")
     print(f"{'':14}{'verdict':>9}{'path':>9}{'line':>9}{'errors':>9}{'median':>12}{'longest':>12}")
-    for name, ask in PEERS.items():
+    for name in sys.argv[1:] or PEERS:
+        ask = PEERS[name]
         if name in modules:
             try:
                 __import__(modules[name])

@@ -51,8 +51,8 @@ OPTIONS: Final = {
     ),
     "start_methods_report": (
         "PATH",
-        "write a report of all legs at the end of the session: .json, .html or .md by suffix; may be given more than "
-        "once",
+        "write a report of all legs at the end of the session, as its suffix says: .json, .html, .md or .sarif; may be "
+        "given more than once",
     ),
 }
 """Metavar and help by ini key. The option is the same name with dashes."""
@@ -61,13 +61,13 @@ LISTS: Final = frozenset({"start_methods_report"})
 """Repeatable options; in an ini file, one value per line."""
 DISCOVER: Final = "start_methods_discover"
 DISCOVER_HELP: Final = (
-    "also watch unmarked tests, and run those that start processes through the interpreter's default start method "
-    "again under the other methods, after the session"
+    "also watch unmarked tests, and after the session run those that started processes through the interpreter's "
+    "default start method again under the other methods"
 )
 VERIFY: Final = "start_methods_verify"
 VERIFY_HELP: Final = (
     "after the session, run failed legs again without their causes, to confirm the findings (default); =SECONDS limits "
-    "all these runs together (default: 60, or the session's own time if that is longer)",
+    "the total time of these runs (default: 60, or the session's own time if that is longer)",
     "do not run failed legs again",
 )
 
@@ -89,7 +89,9 @@ def add_options(parser: pytest.Parser) -> None:
         parser.addini(key, f"The default of {flag(key)}.", default="")
     group.addoption(flag(DISCOVER), action="store_true", default=None, dest=DISCOVER, help=DISCOVER_HELP)
     parser.addini(DISCOVER, f"The default of {flag(DISCOVER)}.", type="bool", default=False)
-    group.addoption(flag(VERIFY), action=_FlagOrSeconds, nargs="?", default=None, dest=VERIFY, help=VERIFY_HELP[0])
+    group.addoption(
+        flag(VERIFY), action=_FlagOrSeconds, nargs="?", default=None, metavar="SECONDS", dest=VERIFY, help=VERIFY_HELP[0]
+    )
     no = f"--no-{flag(VERIFY)[2:]}"
     group.addoption(no, action="store_const", const="false", default=None, dest=VERIFY, help=VERIFY_HELP[1])
     parser.addini(VERIFY, f"The default of {flag(VERIFY)}: true, false, or a number of seconds.", default=None)
@@ -102,8 +104,6 @@ class _FlagOrSeconds(argparse.Action):
     argparse would take whatever follows the flag, such as a test file, as its value. Such a word is put where argparse
     keeps unknown arguments (``_UNRECOGNIZED_ARGS_ATTR``), from where pytest picks it up.
     """
-
-    metavar = "SECONDS"
 
     def __call__(self, _parser: object, namespace: argparse.Namespace, values: object, _option: object = None) -> None:
         """Store the seconds as text, or ``"true"``."""

@@ -90,7 +90,13 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption(flag(DISCOVER), action="store_true", default=None, dest=DISCOVER, help=DISCOVER_HELP)
     parser.addini(DISCOVER, f"The default of {flag(DISCOVER)}.", type="bool", default=False)
     group.addoption(
-        flag(VERIFY), action=_FlagOrSeconds, nargs="?", default=None, metavar="SECONDS", dest=VERIFY, help=VERIFY_HELP[0]
+        flag(VERIFY),
+        action=_FlagOrSeconds,
+        nargs="?",
+        default=None,
+        metavar="SECONDS",
+        dest=VERIFY,
+        help=VERIFY_HELP[0],
     )
     no = f"--no-{flag(VERIFY)[2:]}"
     group.addoption(no, action="store_const", const="false", default=None, dest=VERIFY, help=VERIFY_HELP[1])

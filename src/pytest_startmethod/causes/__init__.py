@@ -1,1 +1,1 @@
-"""From evidence to findings."""
+"""Rules that turn evidence into findings."""

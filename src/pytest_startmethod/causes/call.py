@@ -1,4 +1,4 @@
-"""Explain a call that has not been made: the public ``pytest_startmethod.explain``."""
+"""Diagnose a call before it is made: the public ``pytest_startmethod.explain``."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def explain(
     method: str = "spawn",
     task: bool = False,
 ) -> list[Finding]:
-    """Return why ``Process(target=target, args=args, kwargs=kwargs)`` would fail under `method`.
+    r"""Return why ``Process(target=target, args=args, kwargs=kwargs)`` would fail under `method`.
 
-    That is: why it would not pickle; else why a fresh child could not load it; else what the code reads that a fresh
-    child has differently. Empty under fork, and where none of these is found. Fresh children are started only for a
-    call that pickles (about 0.2 s). With `task`, the same for a task of a pool or executor.
+    Reports why the call would not pickle; else why a fresh child could not load it; else which state the code reads
+    that differs in a fresh child. Empty under fork, or if nothing is found. Starts fresh children (about 0.2 s) only if
+    the call pickles. With `task`, the call is a task of a pool or executor.
 
     Raises:
-        ValueError: `method` is no start method.
+        ValueError: `method` is not a start method.
 
     """
     if method not in ORDER:
@@ -47,7 +47,7 @@ def explain(
 
 
 def _looked_up(call: Call, evidence: Evidence, task: bool) -> Evidence:
-    """Return the evidence with what fresh children say of the call."""
+    """Return the evidence, completed with the answers of fresh children."""
     from ..state import observing, reads
 
     method = evidence.method
@@ -75,7 +75,7 @@ def explain_loading(
     method: str = "spawn",
     loader: fresh_child.Loader | None = None,
 ) -> tuple[Finding, ...]:
-    """Return why `obj`, which pickles, would not load in a child: SM201 to SM203. Nothing if it does, or is not known.
+    """Return why `obj`, which pickles, would not load in a child (SM201 to SM203). Empty if it loads, or if unknown.
 
     `obj`, `task` and `allow_fork_primitives` are as for `pickling.diagnose`.
     """

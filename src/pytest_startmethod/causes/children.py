@@ -1,4 +1,4 @@
-"""SM402, SM404, SM405, SM407 and SM408: how children end, and what the test sees of it."""
+"""SM402, SM404, SM405, SM407 and SM408: how children end, and how the test notices."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .loading import load_finding
 
 
 def not_returned(evidence: Evidence) -> Iterator[Finding]:
-    """Yield what kept results from coming back, and processes of children from starting."""
+    """Yield why results did not come back, and why children could not start processes."""
     for report in evidence.reports:
         if report.phase == "result" and report.result is not None:
             yield _result_not_sent(report)
@@ -31,7 +31,7 @@ def not_returned(evidence: Evidence) -> Iterator[Finding]:
 
 
 def crashes(evidence: Evidence) -> Iterator[Finding]:
-    """Yield which children ended without Python's doing (SM404)."""
+    """Yield the children that crashed or exited outside Python's control (SM404)."""
     by_pid = {each.pid: each for each in evidence.launches if each.pid is not None and not each.in_script}
     for each in by_pid.values():
         server_ended = evidence.server is not None and not evidence.server.running
@@ -50,9 +50,9 @@ _LOCAL = re.compile(r"Can't (?:pickle|get) local object (?:'(?P<a>[^']+)'|<(?P<k
 
 
 def failed_start(report: ChildReport) -> Finding | None:
-    """Return the finding for a process that a child of the leg could not start; None if it is about something else.
+    """Return the finding for a process that a child of the leg failed to start, or None.
 
-    What the child's arguments were is not known here, only what pickle said of them.
+    The child's arguments are not available here, only pickle's error message.
     """
     error = report.error
     if error is None or report.phase != "run" or report.method is None:
@@ -80,14 +80,14 @@ def failed_start(report: ChildReport) -> Finding | None:
 # -- SM404 -----------------------------------------------------------------------------------------------------------
 
 _ENDED_ON_PURPOSE = {"SIGTERM", "SIGINT", "SIGHUP"}
-"""What ``terminate()``, a Pool at its end, and Ctrl-C send."""
+"""Sent by ``terminate()``, by a Pool that shuts down, and by Ctrl-C or a closed terminal."""
 _STACK_LINE = re.compile(r'\s*File "(?P<file>[^"]+)", line (?P<line>\d+) in (?P<function>.+)')
 
 
 def crash(launch: Launch, reports: Sequence[ChildReport], server_ended: bool = True) -> Finding | None:
-    """Return the finding for a child that ended without Python's doing; None if it ended in an ordinary way.
+    """Return the finding for a child that crashed or exited outside Python's control, or None.
 
-    `server_ended`: whether the forkserver is known to be gone. 255 is what multiprocessing says then.
+    `server_ended` says that the forkserver is known to be gone: multiprocessing then reports exit code 255.
     """
     code = launch.exit_code
     if code == 0 or any(report.phase not in ("crash", "stack") for report in reports):
@@ -114,7 +114,7 @@ def crash(launch: Launch, reports: Sequence[ChildReport], server_ended: bool = T
         fix = "look for who ends the forkserver: a signal to the process group, or a loop over all child processes"
         return finding_at("SM404", "", launch.place, message, started, fix)
     message = f"{who} ended with exit code {code} and no exception: os._exit({code}) or native code ended it"
-    if code == 1:  # which Python itself returns for an exception that nobody could report
+    if code == 1:  # also Python's own exit code after an exception that it could not report
         message = (
             f"{who} ended with exit code 1 and reported nothing: an interrupt, os._exit(1) or native code ended it"
         )
@@ -123,7 +123,7 @@ def crash(launch: Launch, reports: Sequence[ChildReport], server_ended: bool = T
 
 
 def _crashed(who: str, method: str | None, stack: Sequence[str], started: Place | None) -> Finding:
-    """Return the finding for a crash whose exit code nobody knows: faulthandler tells."""
+    """Return the finding for a crash with an unknown exit code, from faulthandler's output."""
     place, lines = _user_line(stack)
     title, facts = (lines[0], lines[1:]) if lines else ("a fatal error", ())
     message = f"{who} crashed: {title.removeprefix('Fatal Python error: ')}"
@@ -139,7 +139,7 @@ def _crash_fix(method: str | None, place: Place | None) -> str:
 
 
 def _in_child(frame: re.Match[str]) -> bool:
-    """Return whether a line is the child's own: below ``_bootstrap`` a fork shows what its parent was doing."""
+    """Return whether a frame is the child's own. Below ``_bootstrap``, a forked child's stack is its parent's."""
     return frame["function"] != "_bootstrap"
 
 
@@ -151,7 +151,7 @@ def _signal_name(number: int) -> str:
 
 
 def _user_line(stack: Sequence[str]) -> tuple[Place | None, tuple[str, ...]]:
-    """Return the innermost line of the user's in faulthandler's text, and the lines that are worth showing."""
+    """Return the user's innermost line in faulthandler's output, and the lines worth showing."""
     found = list(itertools.takewhile(_in_child, filter(None, map(_STACK_LINE.match, stack))))
     shown = [f"{m['file']}:{m['line']} in {m['function']}" for m in found if owner(m["file"]) in ("user", "installed")]
     place = next((Place(m["file"], int(m["line"])) for m in found if owner(m["file"]) == "user"), None)
@@ -193,7 +193,7 @@ _AFTER = {
 
 
 def result_not_loaded(message: Unreturned, parent: Parent | None = None) -> Finding:
-    """Return the finding for what a child sent and the parent could not load."""
+    """Return the finding for a message from a child that the parent could not load."""
     inner = load_finding(Unloaded(message.raised), parent or Parent())
     what = "a message of a child" if message.receiver is None else f"what a task gave its {message.receiver}"
     after = () if message.receiver is None else (_AFTER[message.receiver],)
@@ -206,7 +206,7 @@ def result_not_loaded(message: Unreturned, parent: Parent | None = None) -> Find
 
 
 def failed_elsewhere(evidence: Evidence) -> list[Finding]:
-    """Say which start failed, where the test died of something else (SM408)."""
+    """Return the starts that failed while the test died of a different error (SM408)."""
     if evidence.failure is not None:
         return []
     found = []
@@ -225,22 +225,23 @@ def failed_elsewhere(evidence: Evidence) -> list[Finding]:
 
 
 def _tells(text: str, error: str) -> bool:
-    """Return whether a failure says of itself that it is `error`: testtools and others make an exception of the text.
+    """Return whether a failure's text already contains `error`.
 
-    ``"PicklingError: ..."`` stands there as ``"_pickle.PicklingError: ..."``.
+    testtools and others turn the exception into text, in which ``"PicklingError: ..."`` is ``"_pickle.PicklingError:
+    ..."``.
     """
     return error in text
 
 
 def pools_given_up(evidence: Evidence) -> list[Finding]:
-    """Say that a Pool's workers died before they could run a task (SM402)."""
-    # the first worker of each: it was started where the user made the pool, the others in a thread of the pool's own
+    """Return the Pools whose workers died before running a task (SM402)."""
+    # The first worker of each pool was started where the user made the pool; the others, in a thread of the pool.
     pools: dict[int, tuple[Launch, str]] = {}
     for launch in evidence.launches:
         if launch.pool is not None and launch.pool.given_up:
             pools.setdefault(id(launch.pool), (launch, launch.pool.given_up))
         elif launch.pool is not None and launch.pool.exits and evidence.error == "ZeroDivisionError":
-            # Pool.map divides by the number of its workers: when all have died and none is replaced yet, that is 0
+            # Pool.map divides by its number of workers, which is 0 if all have died and none has been replaced yet.
             text = "the workers of this Pool die before running a task, and there was none just then to share the work"
             pools.setdefault(id(launch.pool), (launch, text))
     fix = "make sure that a worker can import the task's module and run the initializer: see the cause above"
@@ -248,7 +249,7 @@ def pools_given_up(evidence: Evidence) -> list[Finding]:
 
 
 def held_by_threads(evidence: Evidence) -> list[Finding]:
-    """Say that a forked child that hangs waits for a lock that another thread may have held (SM405)."""
+    """Return the finding for a hanging forked child that waits for a lock another thread may have held (SM405)."""
     names = sorted({name for launch in evidence.launches for name in launch.threads})
     if base(evidence.method) != "fork" or evidence.hanging is None or not names:
         return []

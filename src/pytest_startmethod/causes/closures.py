@@ -1,4 +1,4 @@
-"""What a function closes over, and whether that would pickle."""
+"""The variables that a function closes over, and whether they pickle."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .pickling_subject import leaf_text
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A captured variable, and whether it would itself pickle."""
+    """A captured variable, and whether it pickles."""
 
     name: str
     value: Any
@@ -26,7 +26,7 @@ class Cell:
     detail: str
 
     def text(self) -> str:
-        """Return the variable, its value, and whether that pickles."""
+        """Return the variable, its value and whether it pickles, as text."""
         if not self.set:
             return f"{self.name} = (not set yet)"
         if self.itself:
@@ -35,7 +35,7 @@ class Cell:
         return f"{self.name} = {kinds.describe(self.value)} {verdict}"
 
     def advice(self) -> str:
-        """Return what to do about a value that does not pickle."""
+        """Return how to replace a value that does not pickle."""
         if kinds.is_testcase(self.value):
             return "pass what the function needs of it as arguments"
         if type(self.value) is types.FunctionType:
@@ -49,7 +49,7 @@ class Cell:
 
 
 def cells_of(func: types.FunctionType, mode: Mode, obj: object) -> list[Cell]:
-    """Return what `func` closes over; itself and `obj` are not looked into."""
+    """Return the variables that `func` closes over. `func` itself and `obj` are not examined."""
     out = []
     for name, cell in zip(func.__code__.co_freevars, func.__closure__ or (), strict=False):
         filled, value = cpython.cell_value(cell)
@@ -77,12 +77,12 @@ def _first_leaf(value: object, mode: Mode) -> str:
 
 
 def cells_text(cells: list[Cell], title: str = "closes over") -> list[str]:
-    """Return the line of evidence about captured variables."""
+    """Return the evidence line that lists captured variables."""
     return [f"{title}: {', '.join(cell.text() for cell in cells)}"] if cells else []
 
 
 def wrapped_variable(obj: object, cells: list[Cell]) -> str | None:
-    """Return the variable that holds the function whose name in its module leads to `obj`: a decorator's argument."""
+    """Return the captured variable that holds the function which `obj` decorates, and whose name now leads to `obj`."""
     for cell in cells:
         if callable(cell.value) and cell.set:
             there, other = look_up(text_attribute(cell.value, "__module__"), qualname(cell.value))
@@ -92,7 +92,7 @@ def wrapped_variable(obj: object, cells: list[Cell]) -> str | None:
 
 
 def innermost(obj: Any) -> types.FunctionType | None:
-    """Return the Python function behind a wrapper object (`lru_cache`, a method, a staticmethod)."""
+    """Return the Python function behind a wrapper (`lru_cache`, method, staticmethod), or None."""
     for _ in range(20):
         if type(obj) is types.FunctionType:
             return obj

@@ -1,4 +1,4 @@
-"""Many objects of one container that do not pickle for one reason: one thing to say, not thirty."""
+"""Merge findings about many objects in one container that fail to pickle for the same reason."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from ..model.finding import Finding
 from ..model.walk import Leaf, Step, path_text
 
 Group = list[tuple[Leaf, int]]
-"""The leaves inside one object to name, each with that object's number in the leaf's chain."""
+"""The leaves inside one reported object, each with the object's index in the leaf's chain."""
 
 _MANY = 4
-"""Fewer are reported one by one."""
+"""Fewer objects than this are reported one by one."""
 _SHOWN = 4
 _INSIDE = ("item", "element", "key")
 _ARGUMENTS = tuple((("attribute", name),) for name in ("args", "kwargs", "_args", "_kwargs"))
-"""What was passed one by one."""
+"""Containers of separate arguments, which are never merged."""
 
 
 def gathered(groups: Sequence[Group]) -> list[list[Group]]:
-    """Return the groups, those together that hang alike in the entries of one container; in order."""
+    """Return the groups in order, merging those at the same position in the entries of one container."""
     found: dict[object, list[Group]] = {}
     for group in groups:
         found.setdefault(_alike(group), []).append(group)
@@ -30,7 +30,7 @@ def gathered(groups: Sequence[Group]) -> list[list[Group]]:
 
 
 def container_of(group: Group) -> tuple[Step, ...] | None:
-    """Return the steps to the innermost container around an object, or None if it lies in none."""
+    """Return the steps to the innermost container around the object, or None if there is none."""
     leaf, at = group[0]
     steps = [step for step, _ in leaf.chain[: at + 1]]
     last = next((n for n in reversed(range(len(steps))) if steps[n][0] in _INSIDE), None)
@@ -38,7 +38,7 @@ def container_of(group: Group) -> tuple[Step, ...] | None:
 
 
 def counted(finding: Finding, path: str, groups: Sequence[Group]) -> Finding:
-    """Return the finding about the first of `groups` as the one about all, at the container's `path`."""
+    """Return the first group's finding, reworded to cover all `groups`, at the container's `path`."""
     depth = len(container_of(groups[0]) or ())
     names = [path_text("", [step for step, _ in leaf.chain[depth : depth + 1]]) for leaf, _ in (g[0] for g in groups)]
     shown, more = ", ".join(names[:_SHOWN]), len(names) - _SHOWN
@@ -49,7 +49,7 @@ def counted(finding: Finding, path: str, groups: Sequence[Group]) -> Finding:
 
 
 def _alike(group: Group) -> Hashable:
-    """Return what groups have equal whose objects hang alike in one container."""
+    """Return a key shared by groups at the same position in the entries of one container."""
     leaf, at = group[0]
     inside = container_of(group)
     if inside is None or inside in _ARGUMENTS:

@@ -1,4 +1,4 @@
-"""What the rules on state know of the leg, and how they name places."""
+"""The facts about the leg that the state rules share, and their wording of places."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ from ..model.patched import Patched
 from ..model.place import Place
 
 _MAX_OBSERVED = 6
-"""The code of no more launches and tasks of a leg is compared."""
+"""At most this many launches and tasks of a leg have their code compared."""
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What else is known of the leg."""
+    """Facts about the leg, apart from what its code reads."""
 
     patches: Sequence[Patched] = ()
-    """What was patched while it ran."""
+    """Patches applied while it ran."""
     touched: frozenset[tuple[str, str]] = frozenset()
-    """File and function of each frame of the tracebacks of parent and children."""
+    """File and function of each traceback frame, in the parent and the children."""
     lines: frozenset[tuple[str, int]] = frozenset()
-    """File and line of each of the parent's frames."""
+    """File and line of each frame of the parent's tracebacks."""
     raised: frozenset[tuple[str, int]] = frozenset()
     """File and line of each frame of the children's tracebacks."""
     failed: bool = True
     passed_under_fork: bool | None = None
     environ: Mapping[str, str] | None = None
-    """What a forkserver child has, where it is not what the parent has."""
+    """A forkserver child's environment; None under other methods."""
     tests: tuple[str, ...] = ()
-    """The test's own files: where something was set is looked for there first."""
+    """The test's own files, searched first for the line that set something."""
     initialized: frozenset[tuple[str, tuple[str, ...]]] = frozenset()
-    """Names that an initializer sets in each worker."""
+    """Module and names of the globals that an initializer sets in each worker."""
     compares: bool = True
-    """Whether values that differ can be the reason: not where the test passes or fails the same way without that."""
+    """Whether differing values can explain the failure; see `compares`."""
     elsewhere: bool = False
-    """Whether the failure was raised in code of others, and is no assertion."""
+    """Whether the failure was raised in third-party code and is not an assertion."""
     errors: frozenset[str] = frozenset()
-    """The types of what the leg and its children raised."""
+    """The exception types raised by the leg and its children."""
 
 
 def observed_in(evidence: Evidence) -> list[Observed]:
-    """Return what is known of the code of the leg's children, once for each function and line that started it."""
+    """Return what the code of the leg's children reads, once for each function and starting line."""
     every = [each.observed for each in evidence.launches if each.error is None]
     every += [each.observed for each in evidence.tasks if each.how != "initializer"]
     every += [each.later for each in evidence.tasks if each.how != "initializer"]
@@ -58,9 +58,9 @@ def observed_in(evidence: Evidence) -> list[Observed]:
 
 
 def compares(evidence: Evidence) -> bool:
-    """Return whether values that differ can be the reason of the failure.
+    """Return whether differing values can explain the failure.
 
-    Not where the leg under fork failed alike, or a child under spawn, which has the same values, passed.
+    Not if the fork leg failed in the same way, or if spawn, whose children have the same values, passed.
     """
     fork, spawn = evidence.others.get("fork"), evidence.others.get("spawn")
     alike = fork is not None and fork.outcome == "failed" and fork.failed_with == evidence.failed_with
@@ -69,7 +69,7 @@ def compares(evidence: Evidence) -> bool:
 
 
 def context_of(evidence: Evidence) -> Context:
-    """Return what the evidence says of the leg."""
+    """Return the leg's context."""
     fork = evidence.others.get("fork")
     raised_there = [*evidence.remote, *(raised for each in evidence.reports for raised in each.raised)]
     theirs = [frame for raised in raised_there for frame in raised.frames]
@@ -90,7 +90,7 @@ def context_of(evidence: Evidence) -> Context:
 
 
 def initialized(evidence: Evidence) -> frozenset[tuple[str, tuple[str, ...]]]:
-    """Return the names that initializers of the leg's pools set in each worker."""
+    """Return module and names of the globals that the initializers of the leg's pools set."""
     tasks = [each.observed for each in evidence.tasks if each.how == "initializer" and each.observed is not None]
     return frozenset((write.module, write.names) for each in tasks for write in each.writes if write.rebinds)
 
@@ -99,28 +99,28 @@ def initialized(evidence: Evidence) -> frozenset[tuple[str, tuple[str, ...]]]:
 
 
 def best_place(read: Read, context: Context) -> Where:
-    """Return the place that a traceback names, if one does: its line, or else its function."""
+    """Return the read that is in a traceback, by line or else by function; the first read if none is."""
     places = [read.where, *read.also]
     exact = [each for each in places if (each.file, each.line) in context.raised]
     return next(iter([*exact, *(each for each in places if is_touched(each, context))]), read.where)
 
 
 def is_touched(where: Where, context: Context) -> bool:
-    """Return whether a function stands in a traceback. 3.10 has no qualified names there."""
+    """Return whether the function is in a traceback. Python 3.10's frames have no qualified names."""
     name = where.function.rpartition(".")[2]
     return any(file == where.file and function.rpartition(".")[2] == name for file, function in context.touched)
 
 
 def reader(where: Where) -> str:
-    """Return the name of the function, without those that it is nested in."""
+    """Return the function's name without its enclosing functions."""
     return where.function.rpartition("<locals>.")[2]
 
 
 def place_of(where: Where) -> Place:
-    """Return the line of an instruction."""
+    """Return the instruction's place."""
     return Place(where.file, where.line, where.function)
 
 
 def at(label: str, where: Where, about: str = "") -> Fact:
-    """Return what the child's code does at a line."""
+    """Return a fact about a line of the child's code."""
     return source_fact("child", label, place_of(where), about)

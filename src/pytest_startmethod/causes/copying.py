@@ -1,4 +1,4 @@
-"""SM108 and SM204: pickling changed the parent's own object, or what arrived in the child is not what was sent."""
+"""SM108 and SM204: pickling changed the parent's own object, or the child's copy differs from the original."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..source import places
 
 
 def changed(evidence: Evidence) -> list[Finding]:
-    """Return what the failing test reads and pickling took from the parent's objects (SM108); notes for the rest."""
+    """Return attributes that pickling changed in the parent (SM108): causes if the failure mentions them, or notes."""
     if base(evidence.method) == "fork":
         return []
     words = _words(evidence)
@@ -25,7 +25,7 @@ def changed(evidence: Evidence) -> list[Finding]:
 
 
 def taken(changes: Iterable[Changed]) -> tuple[Finding, ...]:
-    """Return what pickling takes from the parent's objects altogether, whatever reads it."""
+    """Return the parent's attributes that pickling deletes."""
     return tuple(_changed(each, frozenset([each.attribute])) for each in changes if each.after is None)
 
 
@@ -55,7 +55,7 @@ def _changed(each: Changed, words: frozenset[str]) -> Finding:
 
 
 def _stores(each: Changed) -> list[Place]:
-    """Return the lines of the pickling method that name the attribute, as text or as an attribute."""
+    """Return the lines of the pickling method that mention the attribute, as a string or by access."""
     if each.place is None:
         return []
     file, name = each.place.file, each.place.function
@@ -64,7 +64,7 @@ def _stores(each: Changed) -> list[Place]:
 
 
 def differing(evidence: Evidence) -> list[Finding]:
-    """Return in what the copy that a child got is not what was sent (SM204)."""
+    """Return how the copies that children received differ from the originals (SM204)."""
     words = _words(evidence)
     found = []
     for launch, arrived in evidence.copied:
@@ -117,7 +117,7 @@ def _other(path: str, name: str) -> Finding:
 
 
 def _method(launch: Launch, path: str) -> tuple[str, str, Place | None]:
-    """Return class, pickling method and its place of the object that holds the part at `path`."""
+    """Return the class, pickling method and its place for the object that holds the part at `path`."""
     assert launch.account is not None
     methods: Mapping[str, tuple[str, str, Place | None]] = launch.account["methods"]
     holders = [each for each in methods if path.startswith(each)]
@@ -125,7 +125,7 @@ def _method(launch: Launch, path: str) -> tuple[str, str, Place | None]:
 
 
 def _words(evidence: Evidence) -> frozenset[str]:
-    """Return the words of the leg's failure, of its children's errors, and of the lines in their tracebacks."""
+    """Return the words in the leg's failure, its children's errors, and the source lines of their tracebacks."""
     return frozenset(re.findall(r"\w+", " ".join(_texts(evidence))))
 
 

@@ -1,4 +1,4 @@
-"""The one diagnosis: from the evidence of a leg, a script or a call to its findings. Pure."""
+"""The single entry point of diagnosis: a leg's, script's or call's evidence in, findings out. Pure."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from .ranking import keeps_from_running, linked, merged
 
 
 def explain(evidence: Evidence) -> tuple[Finding, ...]:
-    """Return why a phase failed or skipped, the best supported cause first; nothing if that is not known.
+    """Return why a phase failed or skipped, best supported cause first; empty if unknown.
 
-    Of a phase that passed: what kept processes from starting all the same, and what its children did not share.
+    For a phase that passed: why processes failed to start anyway, and what its children did not share.
     """
     if evidence.outcome == "passed":
         starts, sends = _not_pickled(evidence)
@@ -54,7 +54,7 @@ def explain(evidence: Evidence) -> tuple[Finding, ...]:
 
 
 def without_common(evidence: Evidence) -> Evidence:
-    """Return the evidence without what happened in the fork leg, too, which passed: that explains nothing."""
+    """Return the evidence without events that also occurred in a passing fork leg: those cannot explain the failure."""
     fork = evidence.others.get("fork")
     if fork is None or fork.outcome != "passed" or not fork.events or evidence.method == "fork":
         return evidence
@@ -76,9 +76,10 @@ def without_common(evidence: Evidence) -> Evidence:
 
 
 def _not_pickled(evidence: Evidence) -> tuple[list[Finding], list[Finding]]:
-    """Return why processes and tasks could not be sent, first what the leg died of; then the same of messages.
+    """Return why processes and tasks could not be sent, and why messages could not.
 
-    A message that a queue's own thread could not pickle keeps nobody from running.
+    The error that ended the leg comes first. A message that a queue's feeder thread could not pickle does not keep
+    anything from running.
     """
     first = [evidence.failure] if evidence.failure is not None else []
     every = [finding for each in (*first, *evidence.failures) for finding in each.findings]
@@ -96,5 +97,5 @@ def _not_pickled(evidence: Evidence) -> tuple[list[Finding], list[Finding]]:
 
 
 def predicted(launches: Iterable[Launch]) -> tuple[Finding, ...]:
-    """Return why what a fork leg started could not start under spawn, where the code leaves that to the leg."""
+    """Return why a fork leg's processes could not start under spawn, except where the code itself asks for fork."""
     return unique(finding for each in launches if not vacuous.pinned_fork(each) for finding in each.predicted)

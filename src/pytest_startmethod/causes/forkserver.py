@@ -1,4 +1,4 @@
-"""SM601 to SM604: what is peculiar to the forkserver method."""
+"""SM601 to SM604: problems specific to the forkserver method."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from ..source.callers import owner, user_files
 from ..source.index import find_names, source_of
 
 _SOCKET_NAME = len("/pymp-xxxxxxxx/listener-xxxxxxxx")
-"""What multiprocessing appends to the temporary directory (``util.get_temp_dir``, ``connection.arbitrary_address``)."""
+"""The part that multiprocessing appends to the temporary directory (``util.get_temp_dir``, ``arbitrary_address``)."""
 
 _PATH_LIMIT = 107 if sys.platform == "linux" else 103
 """The longest path of a socket: ``sun_path`` without its terminator."""
 
 _STEPS = 3
-"""How many calls within a file are followed from the failing function to what looks at processes."""
+"""How many calls deep to search, within the failing function's file, for code that inspects processes."""
 
 
 def findings(evidence: Evidence) -> list[Finding]:
-    """Return what the failure of a leg owes to the forkserver and to multiprocessing's other helper process."""
+    """Return how the forkserver or the resource tracker caused the leg's failure."""
     server = evidence.server
     if evidence.outcome != "failed" or server is None:
         return []
@@ -42,7 +42,7 @@ def findings(evidence: Evidence) -> list[Finding]:
 
 
 def _socket(evidence: Evidence, server: Server) -> Finding | None:
-    """Explain a server that could not be reached, or not be started, by where its socket should be."""
+    """Explain a server that could not be started or reached, by the location of its socket."""
     for error in evidence.raised:
         if any(_in_forkserver(frame) for frame in error.frames):
             found = _socket_error(f"{error.type}: {error.message}", evidence.raised_at, server)
@@ -96,10 +96,10 @@ def _socket_lost(place: Place | None, server: Server) -> Finding:
 
 
 def socket_at_risk(launches: Iterable[Launch], temporary: str | None) -> Finding | None:
-    """Return the note on a leg that started the server while the temporary directory was one that is gone now.
+    """Return the note on a leg that used the forkserver while the temporary directory was one that is gone now.
 
-    Legs have a directory for sockets that outlives them, and a server of their own. In any other session the first
-    such test has the server for all.
+    Legs themselves are safe: their server's socket is in a directory that outlives them. Without them, the first such
+    test would start the server that all later tests use.
     """
     places = [each.place for each in launches if each.method == "forkserver"]
     if not places or temporary is None or os.path.exists(temporary):
@@ -114,11 +114,11 @@ def socket_at_risk(launches: Iterable[Launch], temporary: str | None) -> Finding
 
 
 def _redirections() -> list[Place]:
-    """Return where the user's code assigns ``tempfile.tempdir``, a few."""
+    """Return up to three places where the user's code redirects ``tempfile.tempdir``."""
     files = user_files()
     found = find_names(files, "NestedTempfile")
     for place in find_names(files, "tempdir"):
-        # an assignment or a monkeypatch, but not one that takes it back
+        # an assignment or a monkeypatch, but not a reset to None
         if re.search(
             r"\btempfile\b.*\btempdir\b[\"']?\s*[=,](?!=)(?!\s*None\b)", linecache.getline(place.file, place.line)
         ):
@@ -144,7 +144,7 @@ def _path_too_long(place: Place | None, server: Server) -> Finding:
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """A way in which code looks at processes."""
+    """Why a way of inspecting processes differs under forkserver, and the portable alternative."""
 
     says: str
     instead: str
@@ -175,7 +175,7 @@ _ABOUT_PROCESSES = re.compile(r"(?i)pid|child|proc|reap|\bps\b")
 
 
 def _helper(evidence: Evidence, server: Server) -> Finding | None:
-    """Explain a failure that names a helper process of multiprocessing among the children."""
+    """Explain a failure that mentions the pid of one of multiprocessing's helper processes."""
     if base(evidence.method) == "fork" or evidence.raised_at is None or not evidence.raised:
         return None
     if _ABOUT_PROCESSES.search(evidence.text) is None:  # any number may be a pid by chance
@@ -212,7 +212,7 @@ def _process_tree(evidence: Evidence, server: Server) -> Finding | None:
 
 
 def _not_a_child(waited: NotAChild) -> Finding:
-    """Explain an ``os.waitpid`` that failed, whether or not its exception was swallowed."""
+    """Explain a failed ``os.waitpid``, even if its exception was swallowed."""
     message = (
         f"os.{waited.function}() waits for children of this process, and process {waited.pid} is none: the forkserver "
         "started it and waits for it"
@@ -223,7 +223,7 @@ def _not_a_child(waited: NotAChild) -> Finding:
 
 
 def _looks_at_processes(place: Place, error: Raised, launches: Sequence[Launch], server: Server) -> Finding | None:
-    """Explain a failed assertion of code that looks at the process tree."""
+    """Explain a failed assertion in code that inspects the process tree."""
     for look, name in _looks(place, launches):
         view = _VIEWS[name]
         evidence = [f"{look.file}:{look.line}: {linecache.getline(look.file, look.line).strip()}"]
@@ -242,7 +242,7 @@ _LOOKS = re.compile(r"\b(getppid|SIGCHLD|RUSAGE_CHILDREN)\b|\.(children|ppid)\("
 
 
 def _looks(place: Place, launches: Sequence[Launch]) -> Iterator[tuple[Place, str]]:
-    """Yield where the failing function looks at processes, or what it calls in its file, or what it started."""
+    """Yield the places that inspect processes: in the failing function, its callees in the same file, and targets."""
     source = source_of(place.file)
     functions = {name.rpartition(".")[2]: node for node, name, _ in source.index.functions if hasattr(node, "name")}
     inside = [name for name, node in functions.items() if node.lineno <= place.line <= (node.end_lineno or 0)]
@@ -267,7 +267,7 @@ _STREAMS = ("stdin", "stdout", "stderr")
 
 
 def stale(evidence: Evidence) -> list[Finding]:
-    """Return what children of the server inherited from it, and would have had otherwise from the parent."""
+    """Return the streams and ignored signals that children have from the forkserver and not from the parent (SM604)."""
     server, spawn = evidence.server, evidence.others.get("spawn")
     if server is None or evidence.method != "forkserver" or (spawn is not None and spawn.outcome == "failed"):
         return []
@@ -278,7 +278,7 @@ def stale(evidence: Evidence) -> list[Finding]:
         if mine is None:
             continue
         if mine.server is None:
-            first = mine  # which starts the server
+            first = mine  # this launch starts the server
             continue
         pairs = enumerate(zip(mine.streams, server.surroundings.streams, strict=False))
         differing = [(number, ours[1], theirs[1]) for number, (ours, theirs) in pairs if ours[0] != theirs[0]]
@@ -308,7 +308,7 @@ def _stale_streams(launch: Launch, differing: Sequence[tuple[int, str, str]]) ->
 
 
 def _file(name: str) -> str:
-    """Return what a descriptor leads to, in words: capture's temporary files have no name any more."""
+    """Return what a descriptor refers to, in words. Capture's temporary files have no name any more."""
     return "a temporary file" if name.endswith(" (deleted)") else name
 
 

@@ -1,4 +1,4 @@
-"""SM403: what a call that never ends waits for, from the stacks of the parent and its children."""
+"""SM403: what a hanging call waits for, from the stacks of the parent and its children."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ..source.callers import owner
 
 
 def findings(evidence: Evidence) -> list[Finding]:
-    """Return what the call of a leg waited for when its time was over."""
+    """Return what the leg's call was waiting for at its time limit."""
     return [] if evidence.hanging is None else [explain(evidence.hanging, evidence.method)]
 
 
 def waiting_for_locks(hanging: Hanging) -> list[str]:
-    """Return the sentences on children that wait for a lock of threading, of logging, or of C."""
+    """Describe the children that wait for a lock, of threading, logging or C code."""
     return [
         _child(launch, stacks)[0]
         for launch, stacks in hanging.children
@@ -29,14 +29,14 @@ def waiting_for_locks(hanging: Hanging) -> list[str]:
 
 
 def user_place(stack: Stack) -> Place | None:
-    """Return the user's innermost line on a stack."""
+    """Return the user's innermost line on the stack, or None."""
     for file, line, function in stack.frames:
         if owner(file) == "user":
             return Place(os.path.abspath(file), line, function)
     return None
 
 
-# Module file and functions of the standard library, innermost match first, and what a thread in them waits for.
+# Standard library file, its functions, and what a thread inside them waits for. The first match wins.
 _WAITS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     (
         "multiprocessing/queues.py",
@@ -69,7 +69,7 @@ _WAITS: tuple[tuple[str, tuple[str, ...], str], ...] = (
 
 
 def waits_for(stack: Stack) -> str | None:
-    """Return what a stack waits for, if its frames above the user's innermost line tell; None if not."""
+    """Return what the stack waits for, judging by the frames above the user's innermost line; None if unknown."""
     above = []
     for file, line, function in stack.frames:
         if owner(file) not in ("stdlib", "ours"):
@@ -81,7 +81,7 @@ def waits_for(stack: Stack) -> str | None:
             path = file.replace(os.sep, "/")
             if function.rpartition(".")[2] in functions and f"/{part}" in path and owner(file) != "user":
                 return what
-    if above and owner(above[0][0]) == "user":  # a lock of C has no frame of its own
+    if above and owner(above[0][0]) == "user":  # acquiring a lock implemented in C adds no frame
         source = linecache.getline(*above[0][:2]).strip()
         if ".acquire(" in source or (source.startswith("with ") and "lock" in source.lower()):
             return "a lock"
@@ -91,7 +91,7 @@ def waits_for(stack: Stack) -> str | None:
 
 
 def explain(hanging: Hanging, method: str) -> Finding:
-    """Return the finding for a call that took longer than its limit."""
+    """Return the finding for a call that exceeded its time limit."""
     parent = next((stack for stack in hanging.parent if stack.main), None)
     place = user_place(parent) if parent is not None else None
     what = waits_for(parent) if parent is not None else None
@@ -122,7 +122,7 @@ def explain(hanging: Hanging, method: str) -> Finding:
 
 
 def _child(launch: Launch, stacks: Sequence[Stack]) -> tuple[str, str]:
-    """Return a sentence on a child that was alive, and what to do about it, if that is known."""
+    """Describe a live child; also return a fix, or "" if none is known."""
     named = f"child {launch.pid} ({launch.target})"
     main = next((stack for stack in stacks if stack.main), None)
     if main is None:

@@ -1,4 +1,4 @@
-"""SM409: nothing is lost, the test gave up while the child was still importing."""
+"""SM409: the test gave up while the child was still importing."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from ..model.place import Place
 from .context import observed_in
 
 _SHARE = 0.5
-"""An import that takes less of the test's patience explains nothing."""
+"""An import that takes a smaller share of the test's time-out explains nothing."""
 _LEAST = 0.1
-"""Seconds; a shorter import explains nothing either."""
+"""Seconds. A shorter import explains nothing either."""
 _SHOWN = 3
 
 
 def findings(evidence: Evidence) -> tuple[list[Finding], bool]:
-    """Return that the child needs longer to import than the test waits, and whether that alone explains the failure.
+    """Return the finding that the child's imports outlast the test's wait, and whether that alone explains the failure.
 
-    The seconds are those of a fresh child that was asked after the failure. A child that raised was not late.
+    The times are from a fresh child that was asked after the failure. A child that raised was not late.
     """
     if base(evidence.method) == "fork" or evidence.patience is None or evidence.outcome != "failed":
         return [], False
@@ -41,13 +41,13 @@ def findings(evidence: Evidence) -> tuple[list[Finding], bool]:
 
 
 def _started_before(place: Place, evidence: Evidence) -> bool:
-    """Return whether a process of the leg was started above a line of the same file."""
+    """Return whether the leg started a process on an earlier line of the same file."""
     starts = [each.place for each in evidence.launches if each.place is not None]
     return any(each.file == place.file and each.line < place.line for each in starts)
 
 
 def _seconds(seen: Sequence[Seen]) -> dict[str, float]:
-    """Return the shortest time that a fresh child needed for each import."""
+    """Return each import's shortest time, in seconds, in any fresh child."""
     every = [each.took for each in seen]
     return {name: min(took[name] for took in every if name in took) for name in (every[0] if every else ())}
 

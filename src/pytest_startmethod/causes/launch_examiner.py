@@ -1,8 +1,9 @@
-"""Examine launches and tasks inside the user's calls: do they pickle, what does their code read.
+"""Examine launches and tasks as the user makes them: whether they pickle, and what their code reads.
 
-Nothing of the user's runs here that multiprocessing would not run itself. What has to run the pickling code of the
-user's classes, or would take long, is left to a forked copy: of the child under fork, which makes it before anything
-else, and of this process after a failure. Copies answer in files, which are read when a phase of the leg ends.
+In the user's process this runs none of the user's code that multiprocessing would not run itself. Whatever must call
+the user's pickling methods, or could take long, runs in a forked copy: of the child under fork, made before the child
+does anything else, or of this process after a failure. Copies write their answers to files, which are read at the end
+of a phase.
 """
 
 from __future__ import annotations
@@ -37,11 +38,11 @@ from ..source.describing import describe_callable, one_line
 
 _OBSERVED_ALIKE = 2
 _OBSERVING_SECONDS = 0.1
-"""So long the code of all launches and tasks of a leg is followed, beyond the first two of a kind."""
+"""Time per leg for analysing code, beyond the first two launches or tasks of a kind."""
 _REPEATING_SECONDS = 0.3
-"""So long values are looked at again where code was followed before."""
+"""Time per leg for re-reading values whose code has been analysed before."""
 _MOST_COPIES: Final = 20
-"""So many launches of a leg are looked at in a copy; launches alike count once."""
+"""Launches per leg that are examined in a copy. Identical launches count once."""
 _COPY_SECONDS: Final = 20.0
 _DIAGNOSIS_SECONDS: Final = 10.0
 _RAN_AGAIN = "its pickling methods were called once more, to find this"
@@ -49,7 +50,7 @@ _clock = time.monotonic
 
 
 class LaunchExaminer:
-    """The examiner of legs and scripts (`model.examiner.Examiner`)."""
+    """Examines the launches and tasks of legs and scripts; implements `model.examiner.Examiner`."""
 
     def __init__(
         self,
@@ -59,11 +60,11 @@ class LaunchExaminer:
         loads: bool = False,
     ) -> None:
         self.observe = observe
-        """Looks at what the code of a launch or a task reads; None: nothing is looked at."""
+        """Finds out what the code of a launch or task reads; None turns this off."""
         self._directory = directory
-        """Where copies answer; None: no copies are made."""
+        """Directory for the answers of copies; None means that no copies are made."""
         self._loads = loads
-        """Whether a pre-check also asks whether what pickles would load."""
+        """Whether the pre-check also tests that a payload loads."""
         self._numbers = itertools.count()
         self._local = threading.local()
 
@@ -72,7 +73,7 @@ class LaunchExaminer:
     def starting(
         self, record: LegRecord, launch: Launch, process: BaseProcess, package: mp.Package, caller: FrameType
     ) -> None:
-        """Look at a process that is about to start (`model.examiner.Examiner`)."""
+        """Examine a process that is about to start."""
         own = package == mp.STDLIB
         target, _, _ = mp.process_work(process)
         if own and not launch.is_worker and not mp.is_manager_server(target):
@@ -86,7 +87,7 @@ class LaunchExaminer:
     def submitted(
         self, task: Task, function: object, args: tuple[object, ...], kwargs: dict[str, Any], caller: FrameType
     ) -> None:
-        """Look at what a task reads (`model.examiner.Examiner`)."""
+        """Examine what a task reads."""
         if self.observe is not None and task.method in methods.ORDER:
             task.observed = self.observe(function, args, kwargs, method=task.method, frame=caller)
 
@@ -99,7 +100,7 @@ class LaunchExaminer:
         kwargs: dict[str, Any],
         caller: FrameType,
     ) -> None:
-        """Look again at what a task like an earlier one reads (`model.examiner.Examiner`)."""
+        """Examine a repeated task again: its values may differ from the first one's."""
         if task.observed is None or task.method == "fork" or task.how == "initializer":
             return
         start = time.perf_counter()
@@ -113,22 +114,22 @@ class LaunchExaminer:
         task.later = later if later is not None and later.print != task.observed.print else None
 
     def sending(self, launch: Launch, process: BaseProcess) -> object:
-        """Look at a process before it is pickled (`model.examiner.Examiner`)."""
+        """Record the state of a process before it is pickled."""
         if launch.is_worker or launch.method not in methods.ORDER:
             return None
         launch.account = sent.account(process)
         return sent.before(process)
 
     def sent(self, launch: Launch, before: Any) -> None:
-        """Look at a process after it was pickled (`model.examiner.Examiner`)."""
+        """Record what pickling changed in a process."""
         launch.changed = tuple(sent.changes(before))
 
     def not_pickled(self, record: LegRecord, obj: object, error: Exception, package: mp.Package) -> Failure | None:
-        """Return the failure of a start or send (`model.examiner.Examiner`)."""
+        """Diagnose a failed start or send."""
         if getattr(self._local, "pickling", False):
             return None
         spawning = package.is_spawning()
-        # a start is placed where that fails
+        # a failed start gets its place from the launch
         place = None if spawning else _sent_at(record, obj)
         key = _likeness(obj, error, place or calling_place(sys._getframe(1)))
         if key in record.alike:
@@ -146,7 +147,7 @@ class LaunchExaminer:
         alike = sum(each.observed is not None for each in _alike(record, launch))
         known = next((each.observed for each in _alike(record, launch) if each.observed is not None), None)
         start = time.perf_counter()
-        if alike >= _OBSERVED_ALIKE and record.observing > _OBSERVING_SECONDS:  # many processes of one line
+        if alike >= _OBSERVED_ALIKE and record.observing > _OBSERVING_SECONDS:  # many processes from one line
             if known is None or launch.method == "fork" or record.observing > _REPEATING_SECONDS:
                 return None
             observed: Observed | None = _again(known)
@@ -203,7 +204,7 @@ class LaunchExaminer:
         task: bool,
         package: mp.Package,
     ) -> None:
-        """Find out why `obj` did not pickle: now if no code of the user's runs for it, else in a copy."""
+        """Diagnose why `obj` did not pickle: at once if that runs no user code, otherwise in a copy."""
         with self._pickling(package):
             try:
                 dry_run.dry_run(obj, task=task, user_code=False)
@@ -226,7 +227,7 @@ class LaunchExaminer:
         failure.findings = placed(found, failure.place)
 
     def _look_for_fork_locks(self, record: LegRecord, launch: Launch, process: BaseProcess) -> None:
-        """Note what 3.10 pickles, loads and then crashes on: a lock that only a forked child can have."""
+        """Report locks made by a fork context, which Python 3.10 pickles and loads, and then crashes on."""
         classes = cpython.lock_classes()
         if any(type(each) in classes and cpython.made_by_fork(each) for each, _ in sent.parts(process)):
             failure = Failure(dry_run.FORK_LOCK, place=launch.place)
@@ -238,7 +239,7 @@ class LaunchExaminer:
 
     @contextmanager
     def _pickling(self, package: mp.Package) -> Iterator[None]:
-        """Pickle as `package` does. What the recorder's wrappers notice meanwhile is our own doing."""
+        """Pickle as `package` does, and make our wrappers ignore it."""
         self._local.pickling = True
         try:
             with cpython.pickling_as(package.name):
@@ -254,7 +255,7 @@ def _again(observed: Observed) -> Observed:
 
 
 def collect_predictions(record: LegRecord, seconds: float = 1.0) -> None:
-    """Take what the copies of forked children have found so far, and wait no longer than `seconds` for the rest.
+    """Collect predictions from the copies of forked children, waiting at most `seconds`.
 
     A child that ended before it could make its copy is not waited for.
     """
@@ -268,7 +269,7 @@ def collect_predictions(record: LegRecord, seconds: float = 1.0) -> None:
 
 
 def collect_diagnoses(record: LegRecord) -> None:
-    """Take what copies of this process have found out about failures; waits at most 10 s."""
+    """Collect diagnoses from copies of this process, waiting at most 10 s."""
     until = _clock() + _DIAGNOSIS_SECONDS
     for each in [each for each in record.pending if each.launch is None]:
         _take(record, each, until)
@@ -282,14 +283,14 @@ def _take(record: LegRecord, pending: Pending, until: float) -> None:
 
 
 def _predict(reference: Callable[[], BaseProcess | None], package: str, loads: bool) -> list[dict[str, Any]]:
-    """Return why a process would not start under spawn; in a copy of the child that runs it."""
+    """Return why a process would not start under spawn. Runs in a copy of the child."""
     process = reference()
     assert process is not None
     with cpython.pickling_as(package):
         seen = sent.before(process)
         error = dry_run.dry_run(process, allow_fork_primitives=True).error
         changes = tuple(sent.changes(seen))
-        sent.restore(seen)  # the search for the place asks the same methods again
+        sent.restore(seen)  # the search for the place calls the same methods again
         if error is not None:
             return _as_dicts(_why_not, process, error, allow=True)
         from . import copying
@@ -313,7 +314,7 @@ def _why_not(obj: object, error: Exception | None, *, task: bool = False, allow:
 
 
 def _likeness(obj: Any, error: Exception, place: Place | None) -> object:
-    """Return what failures have in common that are one to the user: code, line, and the error but for addresses."""
+    """Return a key shared by failures that look the same to the user: code, line, and the error without addresses."""
     call = dry_run.as_call(obj)
     target = call.target if isinstance(call, dry_run.Call) else None
     if cpython.is_process(obj):
@@ -329,7 +330,7 @@ def _alike(record: LegRecord, launch: Launch) -> Iterator[Launch]:
 
 
 def _sent_at(record: LegRecord, obj: object) -> Place | None:
-    """Return the line that sends `obj`; of a task, which a thread of the pool sends, the line that submitted it."""
+    """Return the line that sends `obj`. For a task, which a pool's thread sends, that is where it was submitted."""
     call = dry_run.as_call(obj)
     if not isinstance(call, dry_run.Call):
         return calling_place(sys._getframe(1))

@@ -1,4 +1,4 @@
-"""SM201 to SM203: what pickles in the parent and does not load in a child."""
+"""SM201 to SM203: objects that pickle in the parent and do not load in a child."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from ..source.index import source_of
 
 
 def findings(evidence: Evidence) -> Iterator[Finding]:
-    """Yield why children could not be started up, or could not load what they were sent.
+    """Yield why children failed during start-up, or could not load what they were sent.
 
-    Where a fresh child was asked, too (`Evidence.unloaded`), its answer says by which path the object travels.
+    If a fresh child was asked as well (`Evidence.unloaded`), its answer supplies the object's path.
     """
     by_pid = {each.pid: each for each in evidence.launches if each.pid is not None}
     told: set[object] = set()
@@ -33,7 +33,7 @@ def findings(evidence: Evidence) -> Iterator[Finding]:
         if report.phase not in ("start-up", "unpickling") or error is None:
             continue
         key = (error.type, error.message, report.task, launch and launch.target)
-        if key not in told:  # a pool starts one worker after the other, and all fail alike
+        if key not in told:  # a pool keeps starting workers that all fail alike
             told.add(key)
             every = _better(unloaded(report, launch, evidence.tasks), evidence.unloaded.get(report.pid, ()))
             yield from (load_finding(each, evidence.parent) for each in every)
@@ -44,7 +44,7 @@ def findings(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _imports_that_raised(evidence: Evidence) -> Iterator[Finding]:
-    """Yield modules that a child's function imports, which raise there and have been imported in the parent."""
+    """Yield modules that raise when a child's function imports them, although the parent has imported them."""
     if base(evidence.method) == "fork":
         return
     ran = [(each.raised, each.method) for each in evidence.reports if each.phase == "run" and each.method != "fork"]
@@ -52,7 +52,7 @@ def _imports_that_raised(evidence: Evidence) -> Iterator[Finding]:
         for raised in every:
             frames = _own_frames(raised)
             modules = [n for n, frame in enumerate(frames) if frame.function == "<module>"]
-            # what is imported by a line of a function, rather than run as the child's main module
+            # imported inside a function, rather than run as the child's main module
             module = _imported(frames[modules[-1]].file, evidence.parent) if modules and modules[0] > 0 else None
             if module is not None:
                 what = Unloaded(raised, method=method or "spawn", path=module)
@@ -60,14 +60,15 @@ def _imports_that_raised(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _imported(file: str, parent: Parent) -> str | None:
-    """Return the name of the parent's module that is made of `file`."""
+    """Return the name of the parent's module that was loaded from `file`."""
     return next((name for name in list(parent.modules) if _module_file(name, parent) == file), None)
 
 
 def unloaded(report: ChildReport, launch: Launch | None, tasks: Iterable[Task] = ()) -> Unloaded:
-    """Return what `report`, which is about start-up or unpickling and has an exception, says.
+    """Return the failed load that `report`, about start-up or unpickling, describes.
 
-    A worker that could not load a task knows no more than that: of `tasks` one may come from the module it missed.
+    A worker that could not load a task reports nothing about the task. Its target is looked up in `tasks`, by the
+    module that was not found.
     """
     if report.error is None:
         raise ValueError("the report has no exception")
@@ -87,7 +88,7 @@ def unloaded(report: ChildReport, launch: Launch | None, tasks: Iterable[Task] =
 
 
 def _better(told: Unloaded, predicted: Sequence[Unloaded]) -> list[Unloaded]:
-    """Return `predicted`, which has paths, if it is about the same exception."""
+    """Return `predicted`, which has paths, if it is about the same type of exception."""
     if not any(each.raised.type == told.raised.type for each in predicted):
         return [told]
     return [
@@ -99,7 +100,7 @@ def _better(told: Unloaded, predicted: Sequence[Unloaded]) -> list[Unloaded]:
             target=told.target,
             place=told.place,
             sys_path=told.sys_path,
-            facts=() if each.raised.message == told.raised.message else each.facts,  # the child's own word is no guess
+            facts=() if each.raised.message == told.raised.message else each.facts,  # the child's message is certain
         )
         for each in predicted
     ]
@@ -115,7 +116,7 @@ _NO_ARGUMENT = re.compile(r"(?P<cls>[\w.<>]+)\.(?P<method>__init__|__new__)\(\) 
 
 
 def load_finding(what: Unloaded, parent: Parent) -> Finding:
-    """Return the finding for something that did not load: SM201, SM202 or SM203."""
+    """Return the finding for a failed load: SM201, SM202 or SM203."""
     raised = what.raised
     frames = _own_frames(raised)
     if any(each.function == "<module>" for each in frames):
@@ -135,7 +136,7 @@ def load_finding(what: Unloaded, parent: Parent) -> Finding:
 
 
 def _own_frames(raised: Raised) -> list[Frame]:
-    """Return the frames of the user's code and of installed packages."""
+    """Return the frames in the user's code and in installed packages."""
     return [each for each in raised.frames if owner(each.file) in ("user", "installed")]
 
 
@@ -158,7 +159,7 @@ def _missing_module(what: Unloaded, missing: str, parent: Parent) -> Finding:
 def _module_wanted(what: Unloaded, missing: str, parent: Parent) -> tuple[str, str | None]:
     """Return the module whose import failed because `missing` was not found, and its file in the parent.
 
-    Only the first package that is not found is named in the exception: ``tests`` of ``tests.test_locks``.
+    The exception names only the first missing package: ``tests`` for ``tests.test_locks``.
     """
     wanted = []
     if what.global_name is not None:
@@ -221,7 +222,7 @@ def _why_not_importable(name: str, file: str | None, what: Unloaded, parent: Par
 
 
 def _why_not_on_path(name: str, file: str, root: str, ini: str, parent: Parent) -> tuple[str, str]:
-    """Return the same for a module whose directory is not on ``sys.path``; `ini` is the setting that puts it there."""
+    """Return reason and fix for a module whose directory is not on ``sys.path``. `ini` is the setting that adds it."""
     relative = _relative_entry(root, parent)
     if relative is not None:
         return (
@@ -253,23 +254,23 @@ def _why_not_on_path(name: str, file: str, root: str, ini: str, parent: Parent) 
 
 
 def _found_by_path(name: str, parent: Parent) -> bool:
-    """Return whether the import system's search of ``sys.path`` found a module: a load by path leaves no cache."""
+    """Return whether a search of ``sys.path`` found the module: a module loaded by path has no cache file."""
     spec = getattr(parent.modules.get(name), "__spec__", None)
     return getattr(spec, "cached", None) is not None and getattr(spec, "origin", None) is not None
 
 
 def _import_root(name: str, file: str) -> str | None:
-    """Return the directory from which `file` would be imported as `name`; None if none would."""
+    """Return the ``sys.path`` entry under which `file` is importable as `name`, or None."""
     path = os.path.dirname(file) if os.path.basename(file) == "__init__.py" else os.path.splitext(file)[0]
     for part in reversed(name.split(".")):
         path, tail = os.path.split(path)
-        if tail.partition(".")[0] != part:  # an extension module has its ABI in its name
+        if tail.partition(".")[0] != part:  # an extension module's file name includes its ABI
             return None
     return path
 
 
 def _relative_entry(root: str, parent: Parent) -> str | None:
-    """Return the relative entry of the parent's ``sys.path`` that may have led to `root`."""
+    """Return the relative entry of the parent's ``sys.path`` that may have led to `root`, or None."""
     for entry in parent.sys_path:
         if (
             entry
@@ -292,7 +293,7 @@ _CONTEXT_SET = "context has already been set"
 
 
 def _importing(frames: Sequence[Frame]) -> Frame:
-    """Return the innermost line of a module's own code: the user's, if there is one."""
+    """Return the innermost frame of module-level code: the user's if there is one."""
     modules = [each for each in frames if each.function == "<module>"]
     return next((each for each in reversed(modules) if owner(each.file) == "user"), modules[-1])
 
@@ -344,7 +345,7 @@ def _missing_name(what: Unloaded, module: str, name: str, parent: Parent) -> Fin
 
 
 def _why_not_there(module: str, name: str, file: str | None, place: Place | None) -> tuple[str, str, Place | None]:
-    """Return why the child's module lacks what the parent's has, the fix, and the line to look at."""
+    """Return why a name is missing from the child's module, the fix, and the line to look at."""
     first = name.partition(".")[0]
     guard, bindings = _bindings(file, first) if file is not None else (None, [])
     if guard is not None:
@@ -360,7 +361,7 @@ def _why_not_there(module: str, name: str, file: str | None, place: Place | None
 
 
 def _bindings(file: str, name: str) -> tuple[int | None, list[int]]:
-    """Return the line of the condition under which `file` binds `name` at its top level, and where else it does."""
+    """Return the line of the condition under which `file`'s top level binds `name`, and its unconditional lines."""
     guards, lines = [], []
     for statement in source_of(file).tree.body:
         bound = [node for node in ast.walk(statement) if _binds(node, name)]
@@ -400,7 +401,7 @@ def _mangled(cls: type, name: str) -> Any:
 
 
 def _look_up(module: object, name: str) -> Any:
-    """Return what `name` leads to, through instance and class dictionaries only."""
+    """Return the object that a dotted name leads to, or None. Reads instance and class dictionaries only."""
     value = module
     for part in name.split("."):
         try:
@@ -422,7 +423,7 @@ def _defined_at(obj: Any) -> Place | None:
 
 
 def _class_named(qualname: str, what: Unloaded, parent: Parent) -> type | None:
-    """Return the one class of that qualified name: of the module that is known, of the target's, or of the user's."""
+    """Return the class of that qualified name: from the known module, the target's, or the only match in user code."""
     modules = [] if what.global_name is None else [what.global_name[0]]
     if what.target is not None:
         modules += [what.target[: at.start()] for at in re.finditer(r"\.", what.target)][::-1]
@@ -489,7 +490,7 @@ def _loading_raised(what: Unloaded, frames: list[Frame], parent: Parent) -> Find
 
 
 def _state_without_setter(cls: object) -> bool:
-    """Return whether a class makes its state itself and leaves it to pickle to set."""
+    """Return whether a class defines ``__getstate__`` but no ``__setstate__``."""
     if not issubclass(type(cls), type):
         return False
     names = [type.__getattribute__(each, "__dict__") for each in type.__dict__["__mro__"].__get__(cls)[:-1]]
@@ -497,7 +498,7 @@ def _state_without_setter(cls: object) -> bool:
 
 
 def _loading_method(frames: list[Frame]) -> tuple[Frame, str] | None:
-    """Return the user's function that the unpickler called: the outermost frame of it, and its name."""
+    """Return the frame and name of the user's function that the unpickler called, or None."""
     for frame in frames:
         if frame.function != "<module>":
             return frame, _qualified(frame)
@@ -505,7 +506,7 @@ def _loading_method(frames: list[Frame]) -> tuple[Frame, str] | None:
 
 
 def _qualified(frame: Frame) -> str:
-    """Return a function's name with its class: 3.10 has no qualified names in its frames."""
+    """Return a function's name with its class. Python 3.10's frames have no qualified names."""
     if "." in frame.function:
         return frame.function.removeprefix("<locals>.")
     owner_class = ""
@@ -516,9 +517,9 @@ def _qualified(frame: Frame) -> str:
 
 
 def _function_at(frame: Frame) -> Place:
-    """Return the line of the ``def`` that `frame` is in, or the frame's own."""
+    """Return the line of the ``def`` around `frame`, or the frame's own line."""
     found = frame.line
-    for node in ast.walk(source_of(frame.file).tree):  # breadth first: the last one that matches is the innermost
+    for node in ast.walk(source_of(frame.file).tree):  # breadth first: the last match is the innermost
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and (
             node.lineno <= frame.line <= (node.end_lineno or 0)
         ):

@@ -1,4 +1,4 @@
-"""SM401 and SM202 of scripts: a fresh child has the main module under another name, or not at all. Pure."""
+"""SM401 and SM202 in scripts: a fresh child has the main module under another name, or not at all. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..source.index import source_of
 
 GUARD = 'if __name__ == "__main__":'
 
-# spawn._check_not_importing_main and DefaultContext.set_start_method; the words are those of 3.10 to 3.15
+# From spawn._check_not_importing_main and DefaultContext.set_start_method; unchanged from 3.10 to 3.15.
 _STARTED = "An attempt has been made to start a new process before the current process has finished"
 _SET = "context has already been set"
 
@@ -29,10 +29,10 @@ _REMOTE_FRAME = re.compile(r'  File "(.+)", line (\d+), in (.+)\n')
 
 
 def find(reports: Iterable[ChildReport], script: str) -> Finding | None:
-    """Return SM401 for the first child that may not start processes while it imports the script, or None.
+    """Return SM401 for the first child that died because importing the script starts processes, or None.
 
-    `script` is the absolute path of the main module. Only what ended a child counts: where the script's own code
-    handles the refusal, nothing is wrong with it.
+    `script` is the absolute path of the main module. Only exceptions that ended a child count: a script may handle the
+    refusal itself.
     """
     for report in reports:
         if report.phase != "start-up" or report.method == "fork":
@@ -48,10 +48,10 @@ def find(reports: Iterable[ChildReport], script: str) -> Finding | None:
 def findings(
     reports: Sequence[ChildReport], raised: Sequence[Raised], script: str, module: str | None = None
 ) -> list[Finding]:
-    """Return what went wrong because a child's main module is not the parent's.
+    """Return the failures caused by a child's main module differing from the parent's.
 
-    `raised` is the script's own exception and what it was raised from, among it the text of a remote traceback;
-    `module` the name by which ``python -m`` found the script.
+    `raised` is the script's own exception and its causes, including the text of a remote traceback; `module` is the
+    name given to ``python -m``.
     """
     source = _Script(script)
     found: list[Finding | None] = [find(reports, script)]
@@ -70,7 +70,7 @@ def findings(
 
 
 class _Script:
-    """The source of a main module, and its main guard."""
+    """The source of a main module and its main guard."""
 
     def __init__(self, path: str) -> None:
         source = source_of(path)
@@ -85,7 +85,7 @@ class _Script:
         return next((each for each in self.body if isinstance(each, ast.If) and _is_guard(each)), None)
 
     def statement(self, line: int) -> int | None:
-        """Return the index of the top-level statement that has `line`."""
+        """Return the index of the top-level statement at `line`."""
         return next((n for n, each in enumerate(self.body) if _first(each) <= line <= _last(each)), None)
 
     def line(self, number: int) -> str:
@@ -93,11 +93,11 @@ class _Script:
         return self.lines[number - 1].strip() if 0 < number <= len(self.lines) else ""
 
     def defines(self, name: str) -> int | None:
-        """Return the first line at which the module's top level binds `name`, guarded or not."""
+        """Return the first line that binds `name` at the module's top level, guarded or not."""
         return next((line for each, line in self._bound if each == name), None)
 
     def only_guarded(self, name: str) -> int | None:
-        """Return the line that binds a global under the main guard, or in a function, if no other line does."""
+        """Return the line that binds a global under the main guard or in a function, if no unguarded line does."""
         lines = [line for each, line in self._bound if each == name]
         if all(_is_guard(self.body[self.statement(line) or 0]) for line in lines):
             return min([*lines, *self._in_functions(name)], default=None)
@@ -118,7 +118,7 @@ class _Script:
 
 
 def _refused(error: Raised) -> str | None:
-    """Return what the child tried and may not do while it imports, or None if `error` is about something else."""
+    """Return what the child is not allowed to do during import, or None for any other error."""
     if error.type != "RuntimeError":
         return None
     text = " ".join(error.message.split())
@@ -130,7 +130,7 @@ def _is_module(frame: Frame) -> bool:
 
 
 def _refusal(what: str, error: Raised, frames: Sequence[Frame], script: str) -> Finding:
-    """Return the finding for `frames`: the innermost line of a module's own code, and what it called."""
+    """Return SM401 for `frames`: the innermost frame of module-level code, and the frames it called."""
     top = frames[0]
     act = [each for each in frames if owner(each.file) == "user"][-1]
     line = top.line if act.file != top.file else act.line
@@ -177,7 +177,7 @@ def _fix_elsewhere(top: Frame, script: str) -> str:
 
 
 def _fix(script: _Script, line: int) -> str:
-    """Return the lines to add and to indent, for the statement of the script that `line` is in."""
+    """Return which lines to guard and indent, for the script's statement at `line`."""
     start = script.statement(line)
     if start is None:
         return f"put `{GUARD}` above line {line} and indent what follows below it"
@@ -193,7 +193,7 @@ def _fix(script: _Script, line: int) -> str:
 
 
 def _runs(body: Sequence[ast.stmt]) -> list[tuple[int, int]]:
-    """Return first and last line of each stretch of statements that children do not need."""
+    """Return first and last line of each run of statements that children do not need."""
     runs: list[tuple[int, int]] = []
     together = False
     for each in body:
@@ -228,7 +228,7 @@ def _is_guard(statement: ast.stmt) -> bool:
 
 
 def _indentation(source: Iterable[str]) -> str:
-    """Return the file's own indentation in words: that of its first indented line."""
+    """Return the file's indentation in words, from its first indented line."""
     for line in source:
         text = line.lstrip(" \t")
         width = len(line) - len(text)
@@ -241,7 +241,7 @@ def _indentation(source: Iterable[str]) -> str:
 
 
 def _never_loaded(error: Raised, script: _Script, module: str | None) -> Finding | None:
-    """Return SM202 for a name of a package's ``__main__.py``: spawn._fixup_main_from_name leaves that module out."""
+    """Return SM202 for a name in a package's ``__main__.py``, which spawn._fixup_main_from_name does not load."""
     missing = _NO_ATTRIBUTE.search(error.message) if error.type == "AttributeError" else None
     if missing is None or module is None or not module.endswith(".__main__"):
         return None
@@ -258,7 +258,7 @@ def _never_loaded(error: Raised, script: _Script, module: str | None) -> Finding
 
 
 def _in_a_function(error: Raised, frames: Sequence[Frame], script: _Script) -> Iterator[Finding]:
-    """Yield SM202 for a name that a child's function misses, or looks for under the parent's name of the module."""
+    """Yield SM202 for a name that a child's function cannot find, or expects under the parent's module name."""
     frame = next((each for each in reversed(frames) if each.file == script.path and each.function != "<module>"), None)
     missing = _NO_NAME.search(error.message) if error.type == "NameError" else None
     bound = script.only_guarded(missing[1]) if missing else None
@@ -293,6 +293,6 @@ def _line(frame: Frame) -> str:
 
 
 def _remote_frames(raised: Sequence[Raised]) -> list[Frame]:
-    """Return the frames that a task's exception had in the worker: pools send their text along."""
+    """Return the worker's frames of a task's exception, parsed from the traceback text that pools send."""
     texts: Mapping[str, str] = {each.type.rpartition(".")[2].lstrip("_"): each.message for each in raised}
     return [Frame(f, int(n), name, "") for f, n, name in _REMOTE_FRAME.findall(texts.get("RemoteTraceback", ""))]

@@ -1,4 +1,4 @@
-"""Names of functions and classes: what they say, what they lead to, and who else is called so."""
+"""Names of functions and classes: what an object claims, and what the name really leads to."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..source.callers import owner
 
 
 def qualname(obj: object) -> str:
-    """Return the qualified name that an object says it has, or that of its type."""
+    """Return the object's qualified name, or that of its type."""
     for name in ("__qualname__", "__name__"):
         text = text_attribute(obj, name)
         if text:
@@ -23,7 +23,7 @@ def qualname(obj: object) -> str:
 
 
 def text_attribute(obj: object, name: str) -> str:
-    """Return an attribute that is a str, without running code of the object's; empty if it is none."""
+    """Return a str attribute without running the object's code, or "" if there is none."""
     try:
         value = (type if isinstance(obj, type) else object).__getattribute__(obj, name)
     except Exception:
@@ -32,17 +32,17 @@ def text_attribute(obj: object, name: str) -> str:
 
 
 def short(name: str) -> str:
-    """Return a qualified name without the functions around it."""
+    """Return a qualified name without its enclosing functions."""
     return name.rpartition("<locals>.")[2] or name
 
 
 def enclosing(name: str) -> str:
-    """Return the function around a local name, without the ``<locals>`` on the way."""
+    """Return the enclosing function of a local name, without any ``<locals>``."""
     return name.rpartition(".<locals>.")[0].replace(".<locals>", "") or "a function"
 
 
 def look_up(module: str, name: str) -> tuple[bool, Any]:
-    """Return whether `name` exists in `module`, and what it leads to."""
+    """Return whether the dotted `name` exists in `module`, and its value."""
     if module not in sys.modules:
         return False, None
     value: Any = sys.modules[module]
@@ -62,7 +62,7 @@ def look_up(module: str, name: str) -> tuple[bool, Any]:
 
 
 def bound_to(obj: object) -> list[str]:
-    """Return at most three module-level names that lead to `obj`: the user's, or anybody's where those have none."""
+    """Return at most three module-level names bound to `obj`, in user code if possible, otherwise anywhere."""
     every = {name: namespace for name, module in list(sys.modules.items()) if (namespace := _namespace(module))}
     users = {
         name: namespace
@@ -90,26 +90,26 @@ def _namespace(module: object) -> dict[Any, Any]:
 
 
 def decorators(definition: places.Definition | None) -> list[str]:
-    """Return a line of evidence for each decorator."""
+    """Return one evidence line for each decorator."""
     if definition is None:
         return []
     return [f"decorated at {each.file}:{each.line}: {each.source}" for each in definition.decorators]
 
 
 def where_defined(obj: object) -> str:
-    """Return what an object is, and where it is defined."""
+    """Describe an object and where it is defined."""
     definition = places.class_definition(obj) if isinstance(obj, type) else places.function_definition(obj)
     where = f", defined at {definition.place.file}:{definition.place.line}" if definition else ""
     return kinds.describe(obj) + where
 
 
 def other_file(obj: object, module: str, name: str) -> str | None:
-    """Return the file of the module that has `module`'s name now, if `obj` was defined in another file under it.
+    """Return the file that now has the name `module`, if `obj` was defined in a different file of that name.
 
-    Two ``conftest.py``, or two test files of one name in folders without ``__init__.py``.
+    Happens with two ``conftest.py``, or same-named test files in folders without ``__init__.py``.
     """
     code = obj.__code__ if type(obj) is types.FunctionType else None
-    if code is None or code.co_name != name.rpartition(".")[2]:  # a wrapper has only borrowed the name
+    if code is None or code.co_name != name.rpartition(".")[2]:  # a wrapper that copied the name
         return None
     file = places.module_file(module)
     if file is None or not os.path.isfile(file) or not os.path.isfile(code.co_filename):
@@ -118,10 +118,10 @@ def other_file(obj: object, module: str, name: str) -> str | None:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Return names in backticks, joined for a sentence."""
+    """Return the names in backticks, joined as in a sentence."""
     return joined([f"`{name}`" for name in names])
 
 
 def joined(names: Sequence[str]) -> str:
-    """Return names joined for a sentence."""
+    """Return the names joined as in a sentence: "a, b and c"."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

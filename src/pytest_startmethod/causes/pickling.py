@@ -1,4 +1,4 @@
-"""SM101 to SM107: from the leaves of a walk to findings that say what, where, and what to do."""
+"""SM101 to SM107: turn unpicklable leaves into findings with place, evidence and fix."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def diagnose(
     method: str = "spawn",
     budget: int = 1_000_000,
 ) -> tuple[Finding, ...]:
-    """Return why `obj` does not pickle: one finding for each cause, nearest first; nothing if it does.
+    """Return why `obj` does not pickle, one finding per cause, nearest first; empty if it does.
 
-    `obj` is a process about to start, a pool's or executor's task as it lies in the queue, or any payload; `task` and
-    `allow_fork_primitives` are as for `dry_run.dry_run`. `error` is what the interpreter raised, if it did. `budget`
-    is the number of objects to look at. What is found is the interpreter's error alone where the place is not.
+    `obj` is a process about to start, a task as a pool or executor queues it, or any payload. `error` is the
+    interpreter's exception, if known; `budget` limits the number of objects visited. `task` and `allow_fork_primitives`
+    are as for `dry_run.dry_run`. If the place cannot be found, the finding is the interpreter's error alone.
     """
     try:
         return _diagnose(obj, error, Mode(task, allow_fork_primitives, method), budget)
@@ -84,14 +84,14 @@ def _importance(finding: Finding) -> bool:
 
 
 def _grouped(root: object, leaves: Sequence[Leaf]) -> list[list[tuple[Leaf, int]]]:
-    """Gather the leaves by the object to name; each with its entry's number in the leaf's chain."""
+    """Group the leaves by the object to report; each with that object's index in its chain."""
     groups: dict[int, list[tuple[Leaf, int]]] = {}
     for leaf in leaves:
         top = None if isinstance(root, Call) or cpython.is_process(root) else root
         at = kinds.actionable(top, leaf.chain, leaf.obj)
         obj = leaf.chain[at][1] if at >= 0 else leaf.root
         groups.setdefault(id(obj), []).append((leaf, at))
-    # What lies inside an object that cannot be pickled in any case is part of why, and nothing to mend by itself.
+    # Leaves inside an object that is unpicklable anyway belong to its explanation, and need no fix of their own.
     whole = {key for key, ((leaf, at), *_) in groups.items() if 0 <= at < len(leaf.chain) - 1}
     for key in list(groups):
         leaf, at = groups[key][0]
@@ -103,7 +103,7 @@ def _grouped(root: object, leaves: Sequence[Leaf]) -> list[list[tuple[Leaf, int]
 
 
 def finding_of(subject: Subject) -> Finding:
-    """Return the finding about a subject."""
+    """Return the finding for a subject."""
     obj, leaf = subject.obj, subject.leaf
     if not subject.is_leaf or kinds.judged_whole(obj):
         return resource(subject)
@@ -124,7 +124,7 @@ def finding_of(subject: Subject) -> Finding:
 
 
 def _placeless(error: BaseException, facts: Sequence[str]) -> Finding:
-    """Return the honest finding: pickling fails, and the walk cannot say where."""
+    """Return a finding without a place: pickling fails, but the walk did not find where."""
     code = "SM103" if isinstance(error, (TypeError, AttributeError)) or "ickl" in type(error).__name__ else "SM105"
     notes = [str(note) for note in getattr(error, "__notes__", ())][:8]
     message = f"pickling failed with {one_line(error)}. The place could not be found."
@@ -148,7 +148,7 @@ def _too_deep(root: object, error: BaseException, found: Walk) -> Finding:
 
 
 def _repeating(root: object, steps: Sequence[Step]) -> str | None:
-    """Return the path down to where it starts to repeat itself, written twice: ``args[0].nxt.nxt...``."""
+    """Return the path as far as its first repetition, written twice: ``args[0].nxt.nxt...``; None if it has none."""
     for start in range(min(len(steps), 12)):
         for period in range(1, 5):
             group = list(steps[start : start + period])

@@ -1,4 +1,4 @@
-"""SM101, SM102, SM104: functions and classes that a child cannot import by their names."""
+"""SM101, SM102, SM104: functions and classes that a child cannot import by name."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from .pickling_subject import Subject
 
 
 def by_name(subject: Subject) -> Finding:
-    """Write about what pickles by name and cannot be found by it: a function, or what poses as one."""
+    """Report a function (or look-alike) that pickle cannot find under its own name."""
     obj = subject.obj
     name, module = subject.leaf.name or qualname(obj), text_attribute(obj, "__module__")
     definition = places.function_definition(obj)
     if definition is None and subject.leaf.name is not None and kinds.is_users(type(obj)):
-        # which its own reduction returned
+        # the name came from its own __reduce__
         definition = places.function_definition(class_attribute(type(obj), "__reduce_ex__", "__reduce__"))
     bound = bound_to(obj)
     code = places.code_of(places.users_function(obj))
     lambda_ = code is not None and code.co_name == "<lambda>"
     evidence = decorators(definition)
     if "<locals>" not in name and not lambda_ and not all(map(str.isidentifier, name.split("."))):
-        return unpicklable(subject)  # a ufunc: it says a name that nothing can have
+        return unpicklable(subject)  # a ufunc, whose name is not an identifier
     if "<locals>" not in name and not lambda_:
         return shadowed(subject, obj, name, module, definition, bound, evidence)
     func = innermost(places.users_function(obj))
@@ -109,7 +109,7 @@ def shadowed(
     bound: list[str],
     evidence: list[str],
 ) -> Finding:
-    """Report a name that is no local one and does not lead back to the object (SM104)."""
+    """Report a module-level name that does not lead back to the object (SM104)."""
     place = definition.place if definition else places.named_place(module, name)
     there, other = look_up(module, name)
     evidence = list(evidence)
@@ -151,8 +151,8 @@ def shadowed(
 
 
 def _of_its_own(subject: Subject, name: str, other: object, evidence: list[str]) -> str:
-    """Return what to do about a function whose name leads to `other`."""
-    if any(held is other for _, held in subject.chain):  # the wrapper object that was passed
+    """Return the fix for a function whose name leads to `other`."""
+    if any(held is other for _, held in subject.chain):  # `other` is the wrapper that was passed
         return (
             f"`{short(name)}` is itself what holds the function: give `{type(other).__name__}` a __reduce__ that "
             f"returns its name, {name!r}, or keep the function under a name of its own and wrap that one"
@@ -216,7 +216,7 @@ def class_in_function(
     for value in list(type.__getattribute__(cls, "__dict__").values()):
         func = innermost(value)
         if func is None or not func.__qualname__.startswith(f"{name}.") or func.__code__.co_name != func.__name__:
-            continue  # put there by somebody else, or a decorator's
+            continue  # assigned from outside, or wrapped by a decorator
         for cell in cells_of(func, subject.mode, value):
             if cell.name != "__class__" and cell.value is not cls:
                 cells.setdefault(cell.name, cell)

@@ -1,4 +1,4 @@
-"""SM103, SM105, SM106: objects that no other process can have, and reductions that fail."""
+"""SM103, SM105, SM106: objects tied to their process, and reductions that fail."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 
 def unpicklable(subject: Subject) -> Finding:
-    """Report an object that no other process can have (SM103)."""
+    """Report an object that cannot be sent to another process (SM103)."""
     kind = kinds.kind_of(subject.obj)
     error = one_line(subject.leaf.error)
     message = f"`{subject.name()}` is {noun_of(subject.obj)}, which no other process can have: {error}."
@@ -31,27 +31,27 @@ def unpicklable(subject: Subject) -> Finding:
 
 
 def resource(subject: Subject) -> Finding:
-    """Write about a resource around one or more leaves, or an object that is judged as a whole."""
+    """Report a resource that contains leaves, or an object that is judged as a whole."""
     kind = kinds.kind_of(subject.obj)
     inner = [(leaf, at) for leaf, at in subject.group if len(leaf.chain) > at + 1]
     place, evidence = subject.set_at()
     if kinds.is_testcase(subject.obj):
         return testcase(subject)
     module = text_attribute(type(subject.obj), "__module__")
-    shared = module.startswith("multiprocessing.") and module != "multiprocessing.pool"  # a result holds its pool
+    shared = module.startswith("multiprocessing.") and module != "multiprocessing.pool"  # an AsyncResult holds its pool
     if shared and any(is_foreign(leaf.error) for leaf, _ in inner):
         return foreign_primitive(subject)
     fixture = _fixture_name(subject.obj) if kind is kinds._FIXTURE else None
     noun = noun_of(subject.obj) if fixture is None else f"the fixture `{fixture}`, {noun_of(subject.obj)}"
     message = f"`{subject.name()}` is {noun}, which belongs to this process and cannot be pickled."
     because = subject.because(inner) if kind is not kinds._FIXTURE else []
-    bound = bound_to(subject.obj) if kind is kinds._MOCK else []  # a patch: it says which
+    bound = bound_to(subject.obj) if kind is kinds._MOCK else []  # names the patched attribute
     evidence = [*evidence, *([f"bound to: {', '.join(bound)}"] if bound else [])]
     return subject.make("SM103", place, message, [*evidence, *because], keep_out(subject, kind))
 
 
 def testcase(subject: Subject) -> Finding:
-    """Report the running TestCase, or a method of it."""
+    """Report the running TestCase, or one of its methods."""
     case = subject.obj
     cls = kinds.type_name(type(case))
     kind = kinds.kind_of(case)
@@ -78,7 +78,7 @@ def testcase(subject: Subject) -> Finding:
     hidden = ("_outcome", "_cleanups", "_subtest", "_type_equality_funcs", "_testcase")
     mine = {k: v for k, v in attributes(case) if k not in hidden}
     for leaf in search(mine, subject.mode.task, subject.mode.allow, 100_000).leaves[:4]:
-        if leaf.obj is case:  # pytest puts the test's own method into the instance
+        if leaf.obj is case:  # pytest stores the test's own method in the instance
             continue
         steps = [step for step, _ in leaf.chain]
         where = path_text("", [("attribute", steps[0][1]), *steps[1:]]) if steps else ""
@@ -87,7 +87,7 @@ def testcase(subject: Subject) -> Finding:
 
 
 def keep_out(subject: Subject, kind: kinds.Kind | None) -> str:
-    """Return what to do about an object that cannot cross: what fits its kind, and its owner's `__getstate__`."""
+    """Return the fix for an object that cannot be sent: by its kind, and through its owner's ``__getstate__``."""
     instead = kind.instead if kind and kind.instead else ""
     if not instead:
         instead = (
@@ -118,7 +118,7 @@ def raised_by(subject: Subject, method: _Method) -> Finding:
 
 
 def raised_fix(subject: Subject, name: str) -> str:
-    """Return what to do about a pickling method that raised."""
+    """Return the fix for a pickling method that raised."""
     error = subject.leaf.error
     short = name.rpartition(".")[2]
     if short in ("__getattr__", "__getattribute__"):
@@ -139,7 +139,7 @@ def raised_fix(subject: Subject, name: str) -> str:
 
 
 def invalid_reduction(subject: Subject) -> Finding:
-    """Report a pickling method that returned what pickle cannot use."""
+    """Report a pickling method with an invalid return value."""
     t = type(subject.obj)
     name, func = reduction_method(t)
     definition = places.function_definition(func) if func is not None else None
@@ -167,7 +167,7 @@ def invalid_reduction(subject: Subject) -> Finding:
 
 
 def foreign_primitive(subject: Subject) -> Finding:
-    """Report a primitive of a fork context, or one that was sent in another way than by a start (SM106)."""
+    """Report a primitive that a fork context made, or that was not sent by starting a process (SM106)."""
     leaf = next((each for each, _ in subject.group if is_foreign(each.error)), subject.leaf)
     kind = kinds.kind_of(subject.obj)
     noun = kind.noun if kind else "shared memory"
@@ -209,11 +209,11 @@ _NEWARGS = {
     "__getnewargs_ex__": "a pair, the tuple of its arguments and the dictionary of its keyword arguments",
 }
 _FACTORIES = {"Synchronized": "Value", "SynchronizedArray": "Array", "SynchronizedString": "Array"}
-"""What the user calls to make an object of multiprocessing's classes of other names."""
+"""The public factories of multiprocessing classes with a different name."""
 
 
 def raising_method(error: BaseException) -> _Method | None:
-    """Return the method of the user's (or a library's) that a reduction's exception came out of, if any."""
+    """Return the method of the user's or a library's code that raised during reduction, or None."""
     entries = [
         (frame, line)
         for frame, line in traceback.walk_tb(error.__traceback__)
@@ -243,7 +243,7 @@ def reduction_method(t: type) -> tuple[str, Any]:
 
 
 def class_attribute(cls: type, *names: str) -> Any:
-    """Return the first of the attributes that a class of the user's defines."""
+    """Return the first of the named attributes that a user's class or its bases define, or None."""
     for each in type.__dict__["__mro__"].__get__(cls)[:-1]:
         for name in names:
             if name in type.__getattribute__(each, "__dict__"):
@@ -252,7 +252,7 @@ def class_attribute(cls: type, *names: str) -> Any:
 
 
 def is_foreign(error: BaseException) -> bool:
-    """Return whether multiprocessing itself refused an object: made by a fork context, or not shared by inheritance."""
+    """Return whether multiprocessing refused an object: made by a fork context, or not shared by inheritance."""
     if not isinstance(error, (RuntimeError, ValueError)):
         return False
     text = str(error)
@@ -260,7 +260,7 @@ def is_foreign(error: BaseException) -> bool:
 
 
 def _fixture_name(obj: object) -> str | None:
-    """Return the name that a test knows one of pytest's objects by."""
+    """Return the fixture name by which a test requests one of pytest's objects, or None."""
     held = dict(attributes(obj))
     request = held.get("request", obj)
     fixture = dict(attributes(request)).get("_fixturedef")

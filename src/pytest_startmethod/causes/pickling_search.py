@@ -1,4 +1,4 @@
-"""Walk what would be pickled, under the conditions of a start or of a task, and name the paths in it."""
+"""Walk a payload under the conditions of a start or of a task, and format the paths in it."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ _MAX_DEPTH = 5
 
 @dataclass(frozen=True, slots=True)
 class Mode:
-    """The conditions under which something is pickled: in a task, with fork's primitives allowed, for a method."""
+    """How a payload is pickled: as a task or not, with fork primitives allowed or not, for which method."""
 
     task: bool
     allow: bool
     method: str
 
     def error_of(self, obj: object) -> BaseException | None:
-        """Return what pickling `obj` raises, or None."""
+        """Return the exception that pickling `obj` raises, or None."""
         return dry_run.dry_run(obj, task=self.task, allow_fork_primitives=self.allow).error
 
 
 def search(root: object, task: bool, allow: bool, budget: int) -> Walk:
-    """Walk `root` with the reducers and under the conditions of a dry run."""
+    """Walk `root` with the reducers and conditions of a dry run."""
     table: Any = dry_run.dispatch_table(allow_fork_primitives=allow)
     cls = cpython.forking_pickler()
     override = None
-    if not cpython.stock_pickler(cls):  # the user put another in its place: cloudpickle's, dill's
+    if not cpython.stock_pickler(cls):  # replaced by the user, with cloudpickle's or dill's
         users = cls(Sink())
         table = getattr(users, "dispatch_table", table)
         override = getattr(users, "reducer_override", None)
@@ -57,13 +57,13 @@ def search(root: object, task: bool, allow: bool, budget: int) -> Walk:
 
 
 def by_value(leaves: Sequence[Leaf], mode: Mode, budget: int) -> Iterator[Leaf]:
-    """Yield the leaves of a pickler that lets functions and classes travel by value, as dill and cloudpickle do.
+    """Yield the leaves for a pickler that sends functions and classes by value, as dill and cloudpickle do.
 
-    The walk asks the C pickler, which finds fault with every function without a name. This one is asked itself: what
-    it pickles is no leaf, and a function that it does not is one for what it takes along.
+    The walk uses the C pickler, which rejects every function without an importable name. Here the replacement itself is
+    asked: whatever it pickles is not a leaf, and a function that it rejects is searched for the reason.
     """
     todo = [(leaf, 0) for leaf in leaves]
-    for leaf, depth in todo:  # grows meanwhile
+    for leaf, depth in todo:  # grows during the loop
         error = mode.error_of(leaf.obj)
         if error is None:
             continue
@@ -78,7 +78,7 @@ def by_value(leaves: Sequence[Leaf], mode: Mode, budget: int) -> Iterator[Leaf]:
 
 
 def _taken_along(obj: object) -> Iterator[tuple[Step, Any]]:
-    """Yield what a function or class that travels by value takes along, as far as it is its own."""
+    """Yield the parts that are pickled along with a function or class sent by value."""
     function = places.users_function(obj)
     if isinstance(function, types.FunctionType):
         for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
@@ -98,7 +98,7 @@ def _taken_along(obj: object) -> Iterator[tuple[Step, Any]]:
 
 
 def path_of(root: object, steps: Sequence[Step]) -> str:
-    """Return the path from what the user passed: ``target``, ``args[0].lock``, ``initargs[0]``, ``object``."""
+    """Return the path starting from what the user passed: ``target``, ``args[0].lock``, ``initargs[0]``, ``object``."""
     texts = list(steps)
     if isinstance(root, Call) and texts:
         (_, name), rest = texts[0], texts[1:]

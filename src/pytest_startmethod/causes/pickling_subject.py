@@ -1,4 +1,4 @@
-"""The object that a finding about pickling is about: its path, its name in a sentence, where it was set."""
+"""The object that a pickling finding reports: its path, its name in a sentence, and where it was set."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .pickling_search import Mode, path_of
 
 
 class Subject:
-    """One object: a leaf, or a resource with the leaves inside it."""
+    """The reported object: a leaf, or a resource that contains leaves."""
 
     def __init__(self, root: object, group: list[tuple[Leaf, int]], mode: Mode) -> None:
         self.root = root
@@ -47,7 +47,7 @@ class Subject:
         )
 
     def name(self) -> str:
-        """Return how to call the object in a sentence: ``Holder.resource``, or its path."""
+        """Return the object's name for a sentence: ``Holder.resource``, or its path."""
         if self.steps and self.steps[-1][0] == "attribute" and not str(self.steps[-1][1]).startswith("__"):
             parent = self.chain[-2][1] if len(self.chain) > 1 else self.leaf.root
             if not isinstance(parent, (Call, types.MethodType)) and kinds.is_users(type(parent)):
@@ -55,7 +55,7 @@ class Subject:
         return self.path
 
     def because(self, inner: list[tuple[Leaf, int]]) -> list[str]:
-        """Return a line for each part that keeps a resource from being pickled."""
+        """Return an evidence line for each part that keeps the resource from pickling."""
         if not inner:
             return [f"because: {one_line(self.leaf.error)}"]
         lines = []
@@ -69,7 +69,7 @@ class Subject:
         return lines
 
     def passes(self, value: object) -> bool:
-        """Return whether `value` is an argument already."""
+        """Return whether `value` is already passed as an argument."""
         root = self.root
         own = vars(root) if isinstance(root, Call) else dict(attributes(root)) if cpython.is_process(root) else {}
         args = own.get("args", own.get("_args")) or ()
@@ -90,7 +90,7 @@ class Subject:
         return None
 
     def holder_class(self) -> type | None:
-        """Return the innermost class of the user's that holds the object."""
+        """Return the user's innermost class that holds the object, or None."""
         for i in range(len(self.chain) - 1, -1, -1):
             parent = self.chain[i - 1][1] if i else self.leaf.root
             t = type(parent)
@@ -99,7 +99,7 @@ class Subject:
         return None
 
     def set_at(self) -> tuple[Place | None, list[str]]:
-        """Return where the source put the object where it is, with the other candidates as evidence."""
+        """Return the line that set the object, and the evidence, including other candidates."""
         extra = self.files()
         found: list[Place] = []
         said = "set at"
@@ -142,7 +142,7 @@ class Subject:
         return (found[0] if found else None), evidence
 
     def files(self) -> list[str]:
-        """Return the files that may say where something was set: those of the target and of the user's classes."""
+        """Return the files to search for assignments: the target's and those of the user's classes."""
         root = self.root
         target = root.target if isinstance(root, Call) else None
         if cpython.is_process(root):
@@ -159,7 +159,7 @@ class Subject:
 
 
 def leaf_text(leaf: Leaf) -> str:
-    """Return what a leaf is, in a few words."""
+    """Describe a leaf in a few words."""
     obj = leaf.obj
     if leaf.kind == "name":
         what = "a class" if isinstance(obj, type) else "a function"
@@ -169,7 +169,7 @@ def leaf_text(leaf: Leaf) -> str:
 
 
 def noun_of(obj: object) -> str:
-    """Return what an object is: its kind, and its type unless the kind says it."""
+    """Describe an object by its kind, adding its type unless the kind implies it."""
     kind, name = kinds.kind_of(obj), type_text(obj)
     if kind is None:
         return f"{with_article(name)} object"
@@ -187,7 +187,7 @@ def with_article(noun: str) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """Return type and message of an exception, without addresses."""
+    """Return an exception's type and message, without addresses."""
     try:
         text = re.sub(r" at 0x[0-9a-fA-F]+", "", " ".join(str(error).split()))
     except Exception:

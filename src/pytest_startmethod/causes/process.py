@@ -1,4 +1,4 @@
-"""SM304 to SM306: state of the process itself that a fresh child does not have."""
+"""SM304 to SM306, SM309: process-wide state that a fresh child lacks."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ _LOOKS = (
 
 
 def settings(observed: Observed, seen: Sequence[Seen], context: Context) -> list[Ranked]:
-    """Return what the code asks of the process and a fresh child has differently."""
+    """Return the process-wide settings that the code reads and that differ in a fresh child."""
     found = [*_loggers(observed, seen), *_handlers(observed, seen), *_read(observed, seen), *_imports(observed, seen)]
     return [_weighed(each, context) for each in (*found, *_generators(observed))]
 
 
 _Found = tuple[str, Literal["cause", "note"], str, Where, str, Sequence[Fact], str, int]
-"""Code, level, path, place, message, facts, fix, and how far back it stands among causes of its kind."""
+"""Code, level, path, place, message, facts, fix, and rank among causes of its kind (0 first)."""
 
 
 def _weighed(found: _Found, context: Context) -> Ranked:
@@ -54,7 +54,7 @@ def _weighed(found: _Found, context: Context) -> Ranked:
 
 
 def _differs(subject: str, ours: object, theirs: object) -> tuple[str, Sequence[Fact]]:
-    """Return the sentence and the facts that something is set differently."""
+    """Return the sentence and the facts for a setting that differs."""
     mine, other = short(ours), short(theirs)
     verb = "are" if subject.startswith(("the handlers of", "the filters of")) else "is"
     return f"{subject} {verb} {mine} in the parent and {other} in a fresh child", values(subject, mine, other)
@@ -83,7 +83,7 @@ def _handlers(observed: Observed, seen: Sequence[Seen]) -> Iterator[_Found]:
 
 
 def _read(observed: Observed, seen: Sequence[Seen]) -> Iterator[_Found]:
-    """Yield settings that functions of the standard library, numpy and pandas depend on."""
+    """Yield differing settings that functions of the standard library, numpy and pandas depend on."""
     looks = {name: (text, fix) for name, text, fix in _LOOKS}
     for name, setter in process_state.SETTINGS.items():
         looks[name] = f"{name}()", f"call {setter} in the child too: in a pool's initializer, or first in the target"
@@ -114,7 +114,7 @@ def only_the_parents(observed: Observed, seen: Sequence[Seen]) -> set[str]:
 
 
 def _imports(observed: Observed, seen: Sequence[Seen]) -> Iterator[_Found]:
-    """Yield modules that the code imports and that only one of the two processes has."""
+    """Yield modules that the code imports and only one of the two processes has."""
     absent = only_the_parents(observed, seen)
     for name, where in observed.imports.items():
         path = f"sys.modules[{name!r}]"
@@ -129,10 +129,10 @@ def _imports(observed: Observed, seen: Sequence[Seen]) -> Iterator[_Found]:
 
 
 def environment(observed: Observed, context: Context) -> list[Ranked]:
-    """Return what the forkserver's environment has otherwise (SM304).
+    """Return the environment variables that differ in the forkserver (SM304).
 
-    Where no variable that the code reads by name differs, those that the test itself has set: the code may pass on a
-    copy of all, or run a program that reads one.
+    If no variable that the code reads by name differs, return those that the test itself set: the code may copy the
+    whole environment, or run a program that reads it.
     """
     if observed.method != "forkserver" or context.environ is None:
         return []
@@ -175,9 +175,10 @@ def _stale(observed: Observed, context: Context, name: str, place: Place | None,
 
 
 def hash_seed(observed: Observed, context: Context) -> list[Ranked]:
-    """Return the first call of ``hash()`` by the child's code: hashes of text differ between interpreters (SM306).
+    """Return the first call of ``hash()`` by the child's code: text hashes differ between interpreters (SM306).
 
-    Python's documentation of ``PYTHONHASHSEED``. A ``__hash__`` that calls it is for use within one process.
+    See ``PYTHONHASHSEED`` in Python's documentation. Calls inside a ``__hash__`` do not count: its result is meant for
+    one process.
     """
     fixed = observed.environ.get("PYTHONHASHSEED", "random").isdecimal() or not sys.flags.hash_randomization
     if fixed or not (context.failed and context.compares) or context.passed_under_fork is False:
@@ -204,14 +205,14 @@ def hash_seed(observed: Observed, context: Context) -> list[Ranked]:
 
 
 def _level(context: Context) -> Literal["cause", "note"]:
-    """Return whether the failure looks like that of a key that is not found, or of values that differ."""
+    """Return "cause" if the failure looks like a missing key or differing values."""
     return "cause" if context.errors & {"KeyError", "AssertionError"} else "note"
 
 
 def exit_handlers(observed: Observed, context: Context) -> list[Ranked]:
-    """Return the handlers that modules of the child register with `atexit` when they are imported (SM309).
+    """Return handlers that the child's modules register with `atexit` when imported (SM309).
 
-    A spawned child ends as an interpreter does; a forked one, and one of the forkserver, ends by ``os._exit``.
+    Only a spawned child exits like an interpreter; children of fork and forkserver exit through ``os._exit``.
     """
     if observed.method != "spawn" or not context.passed_under_fork or not (context.failed and context.compares):
         return []
@@ -237,7 +238,7 @@ def exit_handlers(observed: Observed, context: Context) -> list[Ranked]:
 
 
 def _registered(file: str) -> Iterator[tuple[Place, str]]:
-    """Yield what a file registers with `atexit` at its own level, as a call or as a decorator."""
+    """Yield the `atexit` handlers that a file registers at module level, by call or decorator."""
     index = source_of(file).index
     for call in index.calls:
         if not call.in_function and dotted(call.node.func) == "atexit.register" and call.node.args:

@@ -1,4 +1,4 @@
-"""The order of findings: causes before notes, the best supported first."""
+"""Order findings: causes before notes, best supported first."""
 
 from __future__ import annotations
 
@@ -10,43 +10,43 @@ from ..model.finding import Finding
 
 @dataclass(frozen=True, slots=True, order=True)
 class Weight:
-    """How well a finding on state is supported; the smallest first."""
+    """How well a state finding is supported. The smallest weight comes first."""
 
     note: bool = False
-    """Whether it can explain no failure."""
+    """It cannot explain a failure."""
     untouched: bool = False
-    """Whether the place is in no function of a traceback."""
+    """Its place is not in a function of a traceback."""
     guessed: bool = False
-    """Whether the code is only guessed to read it."""
+    """The code may not actually read it."""
     unset: bool = False
-    """Whether nothing is known to have set it, in a test or by patching."""
+    """Neither a patch nor the test is known to have set it."""
     elsewhere: bool = False
-    """Whether it was set outside the test's own files."""
+    """It was set outside the test's own files."""
     depth: int = 0
-    """How many functions lie between the target and the one that reads it."""
+    """Number of calls from the target to the function that reads it."""
 
     @property
     def doubtful(self) -> bool:
-        """Whether any better cause makes it a note."""
+        """Whether it becomes a note if there is a better cause."""
         return self.untouched and self.guessed
 
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """A finding with its weight."""
+    """A finding and its weight."""
 
     finding: Finding
     weight: Weight
 
 
 def causes_first(findings: Iterable[Finding]) -> list[Finding]:
-    """Return the causes, then the notes, each kept in order."""
+    """Return the causes, then the notes, in their original order."""
     every = list(findings)
     return [each for each in every if each.level == "cause"] + [each for each in every if each.level == "note"]
 
 
 def keeps_from_running(finding: Finding) -> bool:
-    """Return whether it keeps a child from reaching the user's code, or its result from coming back."""
+    """Return whether it keeps a child from running the user's code, or a result from coming back."""
     return finding.level == "cause" and (finding.code.startswith(("SM1", "SM2")) or finding.code == "SM407")
 
 
@@ -56,11 +56,11 @@ _FOLLOWS = {
     "SM404": ("SM106",),
     "SM408": ("SM1",),
 }
-"""By the code of a consequence: how the codes begin of causes that it can follow from."""
+"""Code of a consequence, and prefixes of the codes that it can follow from."""
 
 
 def linked(findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    """Return `findings`, consequences with the first cause that they can follow from."""
+    """Return `findings`, each consequence linked to the first cause that explains it."""
     causes = [each for each in findings if each.level == "cause"]
 
     def link(finding: Finding) -> Finding:
@@ -76,7 +76,7 @@ def linked(findings: Sequence[Finding]) -> tuple[Finding, ...]:
 
 
 def merged(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Return `findings` with those of one place and one message as one: the others' paths are its evidence."""
+    """Merge findings that differ only in their path; the other paths become evidence."""
     kept: dict[object, list[Finding]] = {}
     for each in findings:
         kept.setdefault((each.code, each.level, each.file, each.line, each.message, each.fix), []).append(each)

@@ -1,7 +1,7 @@
-"""SM306 where an exception says what a fresh process does not have: a codec, an adapter, an open descriptor.
+"""SM306, from exceptions: a codec, an sqlite3 adapter or an open descriptor that a fresh child lacks.
 
-No name that code reads leads there, and the interpreter itself looks it up: only the exception tells what was looked
-for. Pure, but for asking the parent's registries.
+The interpreter looks these up internally, so reading the code cannot find them: only the exception names what was
+missing. Pure, apart from querying the parent's registries.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _BAD_DESCRIPTOR = f"[Errno {errno.EBADF}]"
 @dataclass(frozen=True, slots=True)
 class _Registry:
     errors: tuple[str, ...]
-    """Types of the exception, without their modules."""
+    """Exception types, without their modules."""
     message: re.Pattern[str]
-    """Its message, with the name that was looked for."""
+    """The exception's message; its group is the missing name."""
     knows: Callable[[str], bool]
-    """Says whether the parent has it. May raise anything."""
+    """Return whether the parent has the name. May raise anything."""
     path: str
     what: str
     setter: str
@@ -54,7 +54,7 @@ _REGISTRIES = (
         lambda name: bool(codecs.lookup_error(name)),
         "codecs.lookup_error({name!r})", "the codecs' error handler {name!r}", "codecs.register_error()",
     ),
-    _Registry(  # without the name of the type up to 3.10
+    _Registry(  # 3.10's message lacks the type's name
         ("ProgrammingError", "InterfaceError"),
         re.compile(r"Error binding parameter .*: type '([^']+)' is not supported"), _adapts,
         "sqlite3.adapters", "an adapter for {name}", "sqlite3.register_adapter()",
@@ -63,8 +63,8 @@ _REGISTRIES = (
 
 
 def findings(evidence: Evidence) -> list[Finding]:
-    """Return what children of a leg missed that the parent has, by the exceptions that they raised."""
-    if base(evidence.method) == "fork":  # a forked child has all of it
+    """Return what a leg's children lack and the parent has, judging by the exceptions raised."""
+    if base(evidence.method) == "fork":  # a forked child has everything
         return []
     errors = [*(raised for each in evidence.reports for raised in each.raised), *evidence.raised[:1]]
     every = [each.observed for each in evidence.launches] + [each.observed for each in evidence.tasks]
@@ -72,14 +72,14 @@ def findings(evidence: Evidence) -> list[Finding]:
 
 
 def missing(errors: Iterable[Raised], observed: Iterable[Observed] = ()) -> list[Finding]:
-    """Return what the parent has of what `errors` say is missing."""
+    """Return what `errors` report as missing and the parent has."""
     found: dict[str, Finding] = {}
     observed = list(observed)
     descriptors = {each.path: each for one in observed for each in one.descriptors}
     databases = {each.path: each for one in observed for each in one.databases}
     for error in errors:
         if error.type == "OSError" and error.message.startswith(_BAD_DESCRIPTOR):
-            # Any number may be that of a descriptor by chance, of a log file most likely.
+            # Any number may equal a descriptor by chance, most likely that of a log file.
             likely = sorted(descriptors.values(), key=lambda each: each.kind not in ("a pipe", "a socket"))
             if likely:
                 found.setdefault(likely[0].path, _not_inherited(likely, error))
@@ -98,7 +98,7 @@ def missing(errors: Iterable[Raised], observed: Iterable[Observed] = ()) -> list
 
 
 def _not_inherited(likely: Sequence[Descriptor], error: Raised) -> Finding:
-    """PEP 446: since 3.4 nothing that is executed inherits a descriptor that it is not given."""
+    """Report a descriptor that the child does not have: since PEP 446, executed programs inherit none by default."""
     descriptor, *others = likely
     place, evidence = _reading(error)
     evidence += tuple(f"or {each.path}: {each.number}, the number of {each.kind}" for each in others[:3])
@@ -111,7 +111,7 @@ def _not_inherited(likely: Sequence[Descriptor], error: Raised) -> Finding:
         "open it in the child"
     )
     travels = descriptor.path.startswith(("args", "kwargs", "target"))
-    path = descriptor.path if travels else f"descriptor {descriptor.number}"  # the number is there, in each child
+    path = descriptor.path if travels else f"descriptor {descriptor.number}"  # the value is the same in each child
     return finding_at("SM306", path, place, message, evidence, fix)
 
 
@@ -128,7 +128,7 @@ def _another_database(binding: Binding, table: str, error: Raised) -> Finding:
 
 
 def _reading(error: Raised) -> tuple[Place | None, tuple[str, ...]]:
-    """Return the user's line that raised, and the evidence for it."""
+    """Return the user's line that raised, and its evidence line."""
     own = [each for each in error.frames if owner(each.file) == "user"]
     if not own:
         return None, ()
@@ -139,7 +139,7 @@ def _finding(registry: _Registry, name: str, error: Raised) -> Finding | None:
     try:
         if not registry.knows(name):
             return None
-    except Exception:  # a search function is the user's
+    except Exception:  # codecs calls the user's search functions
         return None
     place, evidence = _reading(error)
     what = registry.what.format(name=name)

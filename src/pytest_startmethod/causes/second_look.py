@@ -1,8 +1,8 @@
-"""A second look at a leg without a cause: state that only libraries read, and values that each process makes anew.
+"""Second look at a leg without a cause: state that only libraries read, and values made anew in each process.
 
-The installed packages that the user's functions use, and those whose frames stand in a child's traceback, are looked
-at like the user's code while the leg is run once more. What differs is a candidate: it is reported only if an
-experiment confirms it, or if the child's exception names it.
+Reruns the leg while analysing installed packages like user code: those that the user's functions use, and those in a
+child's traceback. Each difference is a candidate, reported only if an experiment confirms it or the child's exception
+names it.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ _NEVER: Final = frozenset(
      "importlib", "pytest", "_pytest", "pluggy", "unittest", "pytest_startmethod", "runpy", "contextlib", "functools",
      "abc", "typing", "dataclasses", "enum", "types", "traceback", "linecache", "gc", "signal")
 )  # fmt: skip
-"""Packages whose state belongs to each process, or is looked at already."""
+"""Packages whose state is per process by nature, or is already examined elsewhere."""
 _MOST: Final = 8
 _SYMPTOMS: Final = frozenset(("SM203", "SM402", "SM403", "SM404", "SM405", "SM407", "SM408", "SM409"))
-"""Causes behind which another may stand: a library may have raised because its state is missing."""
+"""Causes that may have a deeper cause: a library may have raised because its state is missing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a second look is to take as the user's code."""
+    """What a second look treats as user code."""
 
     packages: frozenset[str] = frozenset()
     lines: Mapping[str, Where] = field(default_factory=dict)
@@ -42,10 +42,10 @@ class Look:
 
 
 def look_at(observed: Iterable[Observed], files: Iterable[str], findings: Iterable[Finding]) -> Look | None:
-    """Return what to look at again, given what the leg's code reads and the files of its tracebacks.
+    """Return what to examine again, given what the leg's code reads and the files of its tracebacks.
 
-    None where the leg has a cause already. Behind a function that an installed package put in the place of another
-    (a fake clock) lies that package's own state.
+    None if the leg already has a cause. Exception: if an installed package has replaced a function (a fake clock), that
+    package's state is examined anyway.
     """
     every = list(observed)
     lines: dict[str, Where] = {}
@@ -63,10 +63,10 @@ def look_at(observed: Iterable[Observed], files: Iterable[str], findings: Iterab
 
 
 def candidates(evidence: Evidence, look: Look) -> list[Finding]:
-    """Return what differs between the parent and a fresh child, the likeliest first.
+    """Return the differences between parent and fresh child, likeliest first.
 
-    All are notes, for the user's code was not seen to read them; what the child's exception or its traceback names is
-    a cause.
+    They are notes, because the user's code was not seen to read them, unless the child's exception or traceback points
+    at one.
     """
     context, found = context_of(evidence), dict[str, tuple[tuple[object, ...], Finding]]()
     said = _said(evidence.reports)
@@ -98,12 +98,12 @@ def _candidate(
 
 
 def _of_c(each: Difference) -> bool:
-    """Return whether the child has a method of a class written in C there, which cannot be set: its class differs."""
+    """Return whether the child's value is a method of a C class: it cannot be set, so the class itself differs."""
     return each.binding.of_class and "b" in (each.theirs[0], each.theirs[-1][0] if each.theirs[0] == "d" else "")
 
 
 def _on_the_way(each: Difference, context: Context) -> bool:
-    """Return whether a child's traceback goes through a line that reads it, a cache aside."""
+    """Return whether a child's traceback contains a line that reads it. Caches do not count."""
     places = (each.binding.read.where, *each.binding.read.also)
     cache = each.ours[0] == "l" or "cache" in each.binding.path.lower() or each.varies
     return not cache and any((where.file, where.line) in context.raised for where in places)
@@ -114,6 +114,6 @@ def _said(reports: Iterable[ChildReport]) -> str:
 
 
 def _names(each: Difference, said: str) -> bool:
-    """Return whether what a child raised names the part that differs: the key that it lacks, or the name itself."""
+    """Return whether a child's exception mentions what differs: the missing key, or the name itself."""
     words = [each.binding.names[-1], *re.findall(r"\['([^']+)'\]", each.inner)]
     return any(len(word) > 3 and re.search(rf"(?<!\w){re.escape(word)}(?!\w)", said) for word in words)

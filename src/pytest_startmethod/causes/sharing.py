@@ -14,17 +14,17 @@ from .ranking import Ranked, Weight
 
 
 _LOADING = ("__setstate__", "__init__", "__new__", "__setattr__", "__post_init__")
-"""Methods that a child calls to make an object which the parent has already."""
+"""Methods that a child calls to rebuild an object sent by the parent."""
 
 
 def primitives(observed: Observed, context: Context) -> list[Ranked]:
-    """Return multiprocessing's objects that each fresh child makes anew at import (SM307)."""
+    """Return multiprocessing objects that each fresh child makes anew at import (SM307)."""
     found = []
     if observed.method == "fork":
         return []
     for binding in observed.primitives:
         if any(w.rebinds and (w.module, w.names) == (binding.module, binding.names) for w in observed.writes):
-            continue  # an initializer gives it to each worker
+            continue  # an initializer passes it to each worker
         if (binding.module, binding.names) in context.initialized or not context.compares:
             continue
         place = made_at_import(binding.module, binding.names)
@@ -51,13 +51,13 @@ def primitives(observed: Observed, context: Context) -> list[Ranked]:
 
 
 def lost(observed: Observed, context: Context) -> list[Ranked]:
-    """Return what the child changes and the parent goes on to read (SM308)."""
+    """Return what the child changes and the parent reads afterwards (SM308)."""
     if not context.failed or context.passed_under_fork:
         return []
     found = []
     for each in observed.lost:
         if not each.write.module and each.write.where.function.rpartition(".")[2] in _LOADING:
-            continue  # an argument is being loaded: nothing is changed
+            continue  # unpickling an argument changes nothing
         read = _read_before_failing(each, context)
         if read is None:
             continue
@@ -80,9 +80,10 @@ def lost(observed: Observed, context: Context) -> list[Ranked]:
 
 
 def _read_before_failing(each: Lost, context: Context) -> Where | None:
-    """Return the read that the failure may come from: on a failing line if there is one, else not after it.
+    """Return the read that may have caused the failure: one on a failing line if possible, otherwise one before it.
 
-    What only the writer itself reads (``if _cache is None: _cache = ...``) is made anew where it is missing.
+    Ignores reads by the writer itself (``if _cache is None: _cache = ...``): it recreates the value where that is
+    missing.
     """
     exact = [r for r in each.reads if (r.file, r.line) in context.lines]
     if exact:
@@ -91,7 +92,7 @@ def _read_before_failing(each: Lost, context: Context) -> Where | None:
     reads = [r for r in each.reads if (r.file, r.function) != writer]
     if not context.lines:
         return reads[0] if reads else None
-    if context.elsewhere:  # a time-out or a refused connection does not come of a value that was read in passing
+    if context.elsewhere:  # a time-out or a refused connection is not caused by a value read on the way
         return None
     last: dict[str, int] = {}
     for file, line in context.lines:

@@ -1,7 +1,7 @@
-"""From what the code reads, and what a fresh child has there, to findings: SM301 to SM308.
+"""SM301 to SM303, and the ranking of all state findings (SM301 to SM309).
 
-A cause may explain a failure: another value of something that the code only reads. A note never does: what the code
-writes itself, caches, the state of random generators, warnings filters.
+A cause may explain a failure: a value that the code only reads differs in a fresh child. A note never does: values that
+the code writes itself, caches, random generators, warnings filters.
 """
 
 from __future__ import annotations
@@ -41,31 +41,32 @@ _MAX_FINDINGS = 12
 
 
 def findings(evidence: Evidence) -> list[Finding]:
-    """Return what the children of a failed leg have otherwise than the parent; causes before notes."""
+    """Return the state that differs in the children of a failed leg, causes before notes."""
     context, seen = context_of(evidence), {id(observed): seen for observed, seen in evidence.seen}
     found = [each for one in observed_in(evidence) for each in explain(one, seen.get(id(one), ()), context)]
     return causes_first(found)
 
 
 def to_ask(evidence: Evidence) -> list[Observed]:
-    """Return whose values fresh children should be asked for; none where that cannot be the reason of the failure.
+    """Return the code whose values fresh children should be asked for.
 
-    That is where the leg under fork failed alike, or a child under spawn, which has the same values, passed.
+    None if differing values cannot explain the failure: the fork leg failed in the same way, or spawn, whose children
+    have the same values, passed.
     """
     if evidence.failure is not None and evidence.failure.findings:
         return []
-    wanted = evidence.patience is not None  # how long it takes to import
+    wanted = evidence.patience is not None  # the time that its imports take
     return [each for each in observed_in(evidence) if wanted or each.reads_state] if compares(evidence) else []
 
 
 def unshared_in(evidence: Evidence) -> list[Finding]:
-    """Return notes on what each child of a leg that passed had of its own (SM307)."""
+    """Return notes on what the children of a passing leg did not share (SM307)."""
     context = Context(failed=False, initialized=initialized(evidence))
     return [found for each in observed_in(evidence) if each.primitives for found in unshared(each, context)]
 
 
 def explain(observed: Observed, seen: Sequence[Seen], context: Context | None = None) -> list[Finding]:
-    """Return what a child of this launch has otherwise, the most likely reason of a failure first."""
+    """Return the state that differs in a child of this launch, the most likely cause first."""
     context = context or Context()
     ranked: list[Ranked] = []
     unreadable = {root for each in seen for root in each.broken} & set(observed.roots)
@@ -75,7 +76,7 @@ def explain(observed: Observed, seen: Sequence[Seen], context: Context | None = 
             known = (each.binding.module, each.binding.names)
             if known in context.initialized or (not context.failed and _fills(each, observed)):
                 continue
-            if each.binding.module not in absent:  # else so is all that is in it
+            if each.binding.module not in absent:  # a missing module makes all its contents differ
                 ranked.append(value(each, observed, context))
         ranked += process.settings(observed, seen, context)
     ranked += process.environment(observed, context)
@@ -88,7 +89,7 @@ def explain(observed: Observed, seen: Sequence[Seen], context: Context | None = 
 
 
 def _without_guesses(ranked: Sequence[Ranked]) -> Iterable[Finding]:
-    """Yield the findings; a value that the code may only be guessed to read is a note where there is a better cause."""
+    """Yield the findings. Doubtful causes become notes if there is a better cause."""
     better = any(each.finding.level == "cause" and not each.weight.doubtful for each in ranked)
     notes = []
     for each in ranked:
@@ -102,12 +103,12 @@ def _without_guesses(ranked: Sequence[Ranked]) -> Iterable[Finding]:
 
 
 def unshared(observed: Observed, context: Context) -> list[Finding]:
-    """Return notes on multiprocessing's objects that each child of a leg that passed has made for itself."""
+    """Return notes on multiprocessing objects that each child of a passing leg made for itself."""
     return [each.finding for each in sharing.primitives(observed, context)]
 
 
 def unseen_patches(patches: Iterable[Any]) -> list[Finding]:
-    """Return what was patched as findings that only an experiment can support, the last that was patched first."""
+    """Return the patches, latest first, as findings that only an experiment can confirm."""
     found = {}
     for each in reversed(list(patches)):
         if each.target.startswith(("<", "os.environ")) or "[" in each.target:
@@ -131,7 +132,7 @@ def _patch_fix(what: str, path: str) -> str:
 
 
 def _fills(each: Difference, observed: Observed) -> bool:
-    """Return whether it is a container that the code fills by itself: a cache."""
+    """Return whether the code itself fills the container: a cache."""
     mine = [w for w in observed.writes if (w.module, w.names) == (each.binding.module, each.binding.names)]
     return any(not write.rebinds for write in mine) and each.binding.node[0] in "({<o"
 
@@ -144,7 +145,7 @@ def _unique(findings: Iterable[Finding]) -> list[Finding]:
 
 
 def _merged(found: Iterable[Difference]) -> list[Difference]:
-    """Return one difference for each binding: the one that is read nearest to the target."""
+    """Return one difference per binding: the one read nearest to the target."""
     best: dict[str, Difference] = {}
     for each in found:
         known = best.get(each.binding.path)
@@ -160,13 +161,13 @@ def _merged(found: Iterable[Difference]) -> list[Difference]:
 # -- values ------------------------------------------------------------------------------------------------------------
 
 _MEMO = re.compile(r"(?i)(?:hash|cache|memo)[a-z]*(?:\[[^.]*)?$")
-"""How a value is called that code keeps for itself: what it computes once is no other value."""
+"""Names of memoised values: computing them anew gives the same result."""
 _GENERATORS = ("random.Random", "numpy.random._generator.Generator", "numpy.random.mtrand.RandomState")
 _CODE = ("f", "b", "c", "d", "M", "K", "p")
 
 
 def value(each: Difference, observed: Observed, context: Context) -> Ranked:
-    """Return the finding that a value differs, with its weight."""
+    """Return the finding for a value that differs, with its weight."""
     binding, read = each.binding, each.binding.read
     patch = next((p for p in context.patches if _patches(p, each)), None)
     set_at = _setters(each, context)
@@ -206,7 +207,7 @@ def value(each: Difference, observed: Observed, context: Context) -> Ranked:
 
 
 def _reads(each: Difference, where: Where) -> str:
-    """Return who reads it, and which attribute where the object computes that: ``settings.FEATURE``."""
+    """Return which function reads the value, and through which computed attribute: ``settings.FEATURE``."""
     name = each.binding.names[-1]
     found = re.search(rf"\b{re.escape(name)}\.([A-Za-z_]\w*)(?!\w*\()", place_of(where).source)
     if found is None or found[1] in each.inner or each.inner == "" or found[1] in vars(type):
@@ -217,7 +218,7 @@ def _reads(each: Difference, where: Where) -> str:
 def _facts(
     each: Difference, what: str, where: Where, written: Write | None, set_by: Sequence[Setter | Patched]
 ) -> list[str | Fact]:
-    """Return both values, where it is read and written, and what set it."""
+    """Return facts: both values, where it is read and written, and what set it."""
     binding, read = each.binding, each.binding.read
     found: list[str | Fact] = [*values(what, short(each.ours), short(each.theirs)), at("read", where)]
     if read.inner is not None and (read.inner.file, read.inner.line) != (where.file, where.line):
@@ -233,7 +234,7 @@ def _facts(
 
 
 def replacing(node: list[Any], module: str) -> str:
-    """Return the installed package whose function or class, by its description, stands in another one's module."""
+    """Return the installed package that owns the described function or class, if not `module`'s own; else ""."""
     file = ""
     if node[0] == "f":
         file = str(node[2])
@@ -247,7 +248,7 @@ def replacing(node: list[Any], module: str) -> str:
 
 
 def _patches(patch: Any, each: Difference) -> bool:
-    """Return whether a recorded patch is of this binding, or of what lies within its value."""
+    """Return whether a recorded patch is for this binding, or for a part of its value."""
     target = str(patch.target)
     path = each.binding.path
     return target == path or target.startswith((path + ".", path + "["))
@@ -267,7 +268,7 @@ def _code(each: Difference, by: str | None) -> tuple[str, str]:
     own = all(kind == "attr" for kind, _ in binding.steps) and each.inner == "".join(
         f".{key}" for _, key in binding.steps
     )
-    # a function set on an object hides its class's method, which a fresh child has
+    # a function set on an instance hides the method of its class, which a fresh child has
     hides = each.inner.startswith(".") and each.inner[1:] in binding.shadows
     own = own or hides
     swapped = each.ours[0] in _CODE and own and (each.ours[0] == "K" or each.theirs[0] in _CODE or hides)
@@ -321,7 +322,7 @@ def _kind(code: str, by: str | None) -> str:
 
 
 def _patched_in_source(found: list[Setter], context: Context) -> str | None:
-    """Return what patches the binding by the source alone: a like-named attribute in some other file is no sign."""
+    """Return how the source patches the binding, or None. Same-named attributes in unrelated files do not count."""
     if not found or found[0].by == "assignment":
         return None
     first = found[0]
@@ -329,7 +330,7 @@ def _patched_in_source(found: list[Setter], context: Context) -> str | None:
 
 
 def _setters(each: Difference, context: Context) -> list[Setter]:
-    """Return where the source sets it, other than at the import of its module: the test's own files first."""
+    """Return the lines that set it after the import of its module, the test's own files first."""
     binding = each.binding
     inner = re.findall(r"[.']([A-Za-z_]\w*)(?=[.'\[]|$)", each.inner)
     return _nearest(setters(binding.module, binding.names, inner, context.tests), context)
@@ -338,7 +339,7 @@ def _setters(each: Difference, context: Context) -> list[Setter]:
 def _nearest(found: list[Setter], context: Context) -> list[Setter]:
     """Return the setters in functions of the traceback, else those in the test's own files, else all.
 
-    What another test patches is undone.
+    Patches by other tests are left out: they have been undone.
     """
     running = {(file, function.rpartition(".")[2]) for file, function in context.touched}
     found = [s for s in found if s.by == "assignment" or not s.place.function.rpartition(".")[2].startswith("test")
@@ -352,7 +353,7 @@ def _nearest(found: list[Setter], context: Context) -> list[Setter]:
 
 
 def look_inside(evidence: Evidence) -> list[str]:
-    """Return what the code of a leg's children reads, and where parent and fresh child differ."""
+    """Return the lines on what a leg's children read, and where parent and fresh child differ."""
     lines: list[str] = []
     seen = {id(observed): seen for observed, seen in evidence.seen}
     for each in observed_in(evidence):
@@ -362,7 +363,7 @@ def look_inside(evidence: Evidence) -> list[str]:
 
 
 def _inside(observed: Observed, seen: Sequence[Seen]) -> list[str]:
-    """Return what the code reads as one would look it up by hand, and the two namespaces where they differ."""
+    """Return the lines for one launch: what its code reads, and the values that differ."""
     lines = [f"what {observed.target} reads:"]
     differing = {id(each.binding) for each in observing.compare(observed, seen)} if seen else set()
     known: set[Any] = set()

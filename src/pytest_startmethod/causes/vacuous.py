@@ -1,4 +1,4 @@
-"""SM501 to SM504: legs that say nothing of their start method, and code that refuses some methods."""
+"""SM501 to SM504: passing legs that did not exercise their start method, and code that refuses some methods."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _CLASSES = {
 
 
 def vacuous(evidence: Evidence) -> Finding | None:
-    """Return why a leg that passed says nothing about its method; None if it started a process with it."""
+    """Return why a passing leg did not exercise its method; None if it started a process with it."""
     if evidence.outcome != "passed":
         return None
     every = [*evidence.launches, *evidence.inherited]
@@ -93,7 +93,7 @@ def _pinned(evidence: Evidence, others: Sequence[Launch]) -> Finding:
 
 
 def _pins(launch: Launch, files: list[str]) -> list[Place]:
-    """Return where `files` choose the context of `launch`."""
+    """Return the lines in `files` that choose the launch's context."""
     method = base(launch.method)
     found = find_calls(files, "get_context", method)
     for name in _CLASSES[method]:
@@ -123,7 +123,7 @@ _CHECK_FIX = "make the code work without the check, or name the supported method
 
 
 def declared_fork_only(evidence: Evidence) -> list[Finding]:
-    """Return SM504 if the phase ended at a check of the start method that refuses."""
+    """Return SM504 if the phase ended in code that checks the start method and refuses it."""
     if base(evidence.method) == "fork" or evidence.raised_at is None:
         return []
     check = method_check(evidence.raised_at, refusing=True)
@@ -140,9 +140,9 @@ def _note(code: str, path: str, place: Place | None, message: str, fix: str, evi
 
 
 def pinned_fork(launch: Launch) -> bool:
-    """Return whether the code asks for fork: it does so under every method.
+    """Return whether the code itself asks for fork, and so would under every method.
 
-    The context of the mp_context fixture has a method of its own, too, and so have the workers of every pool.
+    The mp_context fixture's launches carry an explicit method too, so the source is searched; pool workers never count.
     """
     if not launch.own_method or launch.is_worker:
         return False

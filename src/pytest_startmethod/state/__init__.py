@@ -1,1 +1,1 @@
-"""What code reads, and what parent and child have there."""
+"""What code reads, and which values parent and child have for it."""

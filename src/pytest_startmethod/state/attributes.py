@@ -1,4 +1,4 @@
-"""Where an attribute or an item of a symbol leads, and what is read on the way."""
+"""Resolve attributes and items of symbols, and record what is read on the way."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ..model.observed import Read, Reads, Step, Where, Write
 from .symbols import Bound, Constant, Each, Instance, Live, Ref, Space, Super, Symbol, unbound
 
 GUESSED: Final = 1_000
-"""A `Read.depth` from here on: the way to it leads through an object that nothing is known of."""
+"""A `Read.depth` of this or more means that the read goes through an object of unknown class."""
 CONTAINERS: Final = frozenset({"dict", "list", "set", "OrderedDict", "defaultdict", "deque", "Counter", "bytearray"})
 _BINDS: Final = (types.FunctionType, classmethod, staticmethod, property)
 _LOOKED_AT: Final = frozenset({*SETTINGS, "logging.getLevelName"})
@@ -34,17 +34,17 @@ _LOGGING: Final = ("getEffectiveLevel", "isEnabledFor", "level", "handlers", "ha
 
 
 class Attributes(ABC):
-    """Resolves attributes and items, and notes them in `out`; `Search` follows the functions that it comes to."""
+    """Resolves attributes and items, and records the reads in `out`. `Search` follows the functions it finds."""
 
     def __init__(self, is_user: Callable[[str], bool]) -> None:
         self.is_user = is_user
         self.out = Reads()
         self.reads: list[Read] = []
         self.unknown: dict[str, tuple[Where, int]] = {}
-        """Attributes of objects that nothing is known of."""
+        """Attributes of unknown objects, each with its first place and depth."""
         self.written: set[Any] = set()
         self.homes: dict[int, tuple[str, tuple[str, ...]]] = {}
-        """Where functions are found that have captured something, by their identity."""
+        """Module and names of functions with captured variables, by the function's ``id``."""
 
     @abstractmethod
     def function(
@@ -60,7 +60,7 @@ class Attributes(ABC):
 
     @abstractmethod
     def uses(self, value: object, symbol: Symbol, depth: int) -> None:
-        """Follow what a name leads to."""
+        """Follow the value of a name."""
 
     # whose
 
@@ -74,7 +74,7 @@ class Attributes(ABC):
         return any(self.users_module(class_name(owner)[0]) for owner in type.__dict__["__mro__"].__get__(cls))
 
     def library(self, module: object, where: Where | None) -> None:
-        """Note that the user's code uses a module of somebody else's."""
+        """Record that the user's code uses a third-party module."""
         if type(module) is str and where is not None and not self.users_module(module):
             self.out.libraries.setdefault(module.partition(".")[0], where)
 
@@ -89,7 +89,7 @@ class Attributes(ABC):
         depth: int,
         inner: Where | None = None,
     ) -> Read:
-        """Note a read, and the settings of the process that its module depends on."""
+        """Record a read, and the process-wide settings that its module depends on."""
         read = Read(module, names, steps, where, inner if inner != where else None, depth=depth)
         self.reads.append(read)
         self.library(module, where)
@@ -112,14 +112,14 @@ class Attributes(ABC):
         return read
 
     def ref(self, module: str, names: tuple[str, ...], value: object, where: Where, depth: int) -> Ref:
-        """Return the symbol of a module's, or a class's, name."""
+        """Return the symbol of a name in a module or class, and record the read."""
         read = self.note(module, names, (), where, depth)
         ref = Ref(module, names, (), value, read)
         self.uses(value, ref, depth)
         return ref
 
     def attr(self, symbol: Symbol, name: str, where: Where, depth: int) -> Symbol:
-        """Return the symbol of ``symbol.name`` and note what was read."""
+        """Return the symbol of ``symbol.name``, and record what is read."""
         symbol = unbound(symbol)
         if isinstance(symbol, Super):
             return self.class_attr(symbol.cls, name, symbol.receiver, where, depth, after=symbol.owner)
@@ -133,7 +133,7 @@ class Attributes(ABC):
             self.unknown.setdefault(name, (where, depth))
             return None
         value = symbol.value
-        if issubclass(type(value), type):  # which class stands there is read, too: datetime.datetime may be a fake
+        if issubclass(type(value), type):  # the class itself may be replaced: datetime.datetime by a fake
             return self.class_attr(value, name, symbol, where, depth)
         if not issubclass(type(value), types.ModuleType):
             return self.object_attr(symbol, name, where, depth)
@@ -142,7 +142,7 @@ class Attributes(ABC):
         return Space(symbol) if name == "__dict__" else self.module_attr(symbol, name, where, depth)
 
     def module_attr(self, symbol: Ref, name: str, where: Where, depth: int) -> Symbol:
-        """Return the symbol of a module's name; a ``__getattr__`` that answers for it is followed."""
+        """Return the symbol of a name in a module, following the module's ``__getattr__`` if the name is missing."""
         namespace = module_of(symbol.value)
         module = namespace.get("__name__")
         if type(module) is not str or sys.modules.get(module) is not symbol.value:
@@ -154,7 +154,7 @@ class Attributes(ABC):
         return self.ref(module, (name,), namespace.get(name, MISSING), where, depth)
 
     def computed(self, cls: type, receiver: Symbol, name: str, depth: int) -> bool:
-        """Follow the user's hooks that answer for an attribute that is nowhere; return whether there are any."""
+        """Follow the user's hooks that compute a missing attribute; return whether there are any."""
         found = False
         for hook in ("__getattribute__", "__getattr__"):
             owner, function = class_attribute(cls, hook)
@@ -164,14 +164,14 @@ class Attributes(ABC):
         return found
 
     def replaced(self, cls: type, name: str) -> bool:
-        """Return whether an attribute of a library's class is a mock, or a function of the user's."""
+        """Return whether a mock or a user's function has replaced an attribute of a library's class."""
         value = class_attribute(cls, name)[1]
         raw = value.__func__ if type(value) in (staticmethod, classmethod) else value
         raw = raw.fget if type(raw) is property else raw
         return is_mock(raw) or (type(raw) is types.FunctionType and self.is_user(raw.__code__.co_filename))
 
     def object_attr(self, symbol: Ref | Live, name: str, where: Where, depth: int) -> Symbol:
-        """Return the symbol of an attribute of an instance: its own, its class's, or what a hook computes."""
+        """Return the symbol of an instance's attribute: its own, its class's, or one that a hook computes."""
         value, kind = symbol.value, type(symbol.value)
         if kind.__name__ in ("Logger", "RootLogger") and kind.__module__ == "logging":
             self.logger(value, name, where)
@@ -197,12 +197,12 @@ class Attributes(ABC):
         if kind.__name__ in ("function", "partial"):
             return None
         result = self.class_attr(kind, name, symbol, where, depth)
-        if isinstance(symbol, Ref) and type(found) not in _BINDS:  # a descriptor's answer may come from all of it
+        if isinstance(symbol, Ref) and type(found) not in _BINDS:  # a descriptor may read the whole object
             symbol.read.whole = True
         return result if isinstance(result, Bound) else Bound(symbol, name, result)
 
     def deeper(self, symbol: Ref, step: Step, value: object, where: Where, depth: int) -> Ref:
-        """Return the symbol of a part of what `symbol` leads to."""
+        """Return the symbol of a part of `symbol`'s value, and record the read."""
         symbol.read.refined = True
         steps = (*symbol.steps, step)
         read = self.note(symbol.module, symbol.names, steps, symbol.read.where, min(depth, symbol.read.depth), where)
@@ -214,7 +214,7 @@ class Attributes(ABC):
     def class_attr(
         self, cls: type, name: str, receiver: Symbol, where: Where, depth: int, after: type | None = None
     ) -> Symbol:
-        """Return the symbol of an attribute that is looked up on a class; `receiver` is what it binds to."""
+        """Return the symbol of an attribute looked up on a class, bound to `receiver`."""
         owner, value = class_attribute(cls, name, after)
         if owner is None:
             return None if after is not None else self.absent(cls, name, receiver, where, depth)
@@ -238,11 +238,11 @@ class Attributes(ABC):
         return ref
 
     def absent(self, cls: type, name: str, receiver: Symbol, where: Where, depth: int) -> Symbol:
-        """Follow what answers for an attribute that a class has not: the instance, a hook, the metaclass."""
+        """Follow whatever provides an attribute that a class lacks: the instance, a hook, the metaclass."""
         of_class = isinstance(receiver, (Ref, Live)) and receiver.value is cls
         if isinstance(receiver, Instance) or not of_class:
             self.computed(cls, receiver, name, depth)
-            return None  # or set by the instance itself
+            return None  # or the instance has set it
         meta = type(cls)
         module, qualname = public_name(cls)
         if name == "__subclasses__":
@@ -254,7 +254,7 @@ class Attributes(ABC):
         return self.ref(module, (*qualname.split("."), name), MISSING, where, depth)
 
     def bind(self, value: Any, receiver: Symbol, as_class: Symbol, depth: int) -> None:
-        """Follow what an attribute of a class runs when it is looked up or called."""
+        """Follow the code that runs when a class attribute is looked up or called."""
         kind = type(value)
         if kind is types.FunctionType:
             self.function(value, receiver, depth + 1)
@@ -269,12 +269,12 @@ class Attributes(ABC):
             if type(func) is types.FunctionType:
                 self.function(func, receiver, depth + 1)
         elif not issubclass(kind, type):
-            owner, getter = class_attribute(kind, "__get__")  # a descriptor of the user's
+            owner, getter = class_attribute(kind, "__get__")  # a user's descriptor
             if type(getter) is types.FunctionType and self.users_class(owner):
                 self.bound_call(getter, [Live(value, ""), receiver, as_class], {}, depth)
 
     def item(self, symbol: Symbol, key: object, where: Where, depth: int) -> Symbol:
-        """Return the symbol of ``symbol[key]`` and note what was read."""
+        """Return the symbol of ``symbol[key]``, and record what is read."""
         symbol = unbound(symbol)
         if isinstance(symbol, Space):
             return self.attr(symbol.symbol, key, where, depth) if type(key) is str else None
@@ -297,7 +297,7 @@ class Attributes(ABC):
         return self.deeper(symbol, ("item", key), found, where, depth)
 
     def extended(self, cls: type, where: Where, depth: int) -> None:
-        """Note what is added to a class from outside it: the virtual subclasses of an ABC, members of an Enum."""
+        """Record additions to a class from outside: virtual subclasses of an ABC, members of an Enum."""
         registered = virtual_subclasses(cls)
         if registered and any(map(self.users_class, (cls, *registered))):
             name = VIRTUAL
@@ -310,13 +310,13 @@ class Attributes(ABC):
             self.note(module, (*qualname.split("."), name), (), where, depth).whole = True
 
     def module(self, module: types.ModuleType, where: Where) -> Ref:
-        """Return the symbol of a module as such: it is looked into, and not read itself."""
+        """Return the symbol of a module. Only reads of its names count, not this one."""
         name = module_of(module).get("__name__")
         name = name if type(name) is str else ""
         return Ref(name, (), (), module, Read(name, (), (), where, refined=True))
 
     def logger(self, value: object, name: str, where: Where) -> None:
-        """Note that a logger is used, and by which attribute its configuration is read."""
+        """Record the use of a logger, and the attribute that reads its configuration."""
         text = instance_namespace(value).get("name")
         if type(text) is str:
             self.out.loggers.setdefault("" if text == "root" else text, where)
@@ -326,7 +326,7 @@ class Attributes(ABC):
     # writing
 
     def changes(self, symbol: Symbol, where: Where) -> None:
-        """Note that an object is changed in place."""
+        """Record that an object is modified in place."""
         symbol = unbound(symbol)
         if isinstance(symbol, Ref):
             self.write(Write(symbol.module, symbol.names, where, False))
@@ -334,7 +334,7 @@ class Attributes(ABC):
             self.write(Write("", (symbol.origin,), where, False))
 
     def write(self, write: Write) -> None:
-        """Note a write, once for each name."""
+        """Record a write, once per name."""
         key = (write.module, write.names)
         if key not in self.written:
             self.written.add(key)

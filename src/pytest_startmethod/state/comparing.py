@@ -1,4 +1,4 @@
-"""Fresh children that are asked what a real one would have. One a session, since they stay warm."""
+"""Fresh children that report the values a real child would have. They stay warm for the whole session."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..source.callers import UserCode
 
-# What only a failure needs is imported by it: a fork copies the page tables of all that is loaded.
+# Imported only after a failure: a fork copies the page tables of everything that is loaded.
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -20,7 +20,7 @@ _MOST_FUNCTIONS: Final = 2_000
 
 
 class Comparison:
-    """The parent's values, kept at each launch, and fresh children that are asked for theirs after a failure."""
+    """Records the parent's values at each launch, and asks fresh children for theirs after a failure."""
 
     def __init__(self, root: str, packages: tuple[str, ...]) -> None:
         self._root = root
@@ -29,11 +29,11 @@ class Comparison:
         self._limit: int | None = None
         self._child: Loader | None = None
         self._second: Loader | None = None
-        """A second fresh child, to know which values differ from process to process."""
+        """A second fresh child, to tell which values vary between processes."""
 
     @contextmanager
     def widened(self, packages: frozenset[str]) -> Iterator[None]:
-        """Take installed packages as the user's code within, and follow as many functions as may be followed."""
+        """Within the context, treat the installed packages as user code, and follow up to 2,000 functions."""
         before, limit = self._rule(), self._limit
         self._user, self._limit = UserCode(before.packages | packages), _MOST_FUNCTIONS
         try:
@@ -47,7 +47,7 @@ class Comparison:
         return self._user
 
     def observe(self, *args: Any, **kwargs: Any) -> Observed | None:
-        """Return what the code of a launch or task reads and what the parent has there: `observing.observe`."""
+        """Return what the code of a launch or task reads, with the parent's values; see `observing.observe`."""
         from . import observing
 
         if self._limit is not None:
@@ -55,7 +55,7 @@ class Comparison:
         return observing.observe(*args, user=self._rule(), **kwargs)
 
     def ask(self, observed: Observed, environ: Mapping[str, str] | None) -> Sequence[Seen]:
-        """Return what two fresh children have where that code reads; nothing if one gave no answer."""
+        """Return what two fresh children have in place of the observed values; empty if either did not answer."""
         from . import observing
 
         if self._second is None:
@@ -65,7 +65,7 @@ class Comparison:
         return observing.ask(observed, [self.fresh_child(), self._second], environ) or ()
 
     def fresh_child(self) -> Loader:
-        """Return the child that is asked what a real one would see; it lives as long as the session."""
+        """Return the session's fresh child, starting it on first use."""
         if self._child is None:
             from .fresh_child import Loader
 

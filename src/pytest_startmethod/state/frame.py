@@ -1,4 +1,4 @@
-"""Follow the operations of one function with symbols in the place of values."""
+"""Follow the operations of one function, with symbols in place of values."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _OF_BUILTINS: Final[dict[str, tuple[str, ...]]] = {
     "print": ("__str__", "__repr__"),
     "format": ("__format__", "__str__"),
 }
-"""Builtins that call a method of their argument."""
+"""Special methods of the argument that each builtin calls."""
 _MOST_TEXTS: Final = 20
 _BUILD_CLASS: Final = Constant("__build_class__")
 
 
 class Frame:
-    """Follows the operations of one code object; what they read and write goes to its `search`."""
+    """Follows the operations of one code object, and passes reads and writes to its `search`."""
 
     def __init__(
         self, search: Search, code: types.CodeType, namespace: dict[str, Any], function: str, names: dict[str, Symbol],
@@ -54,7 +54,7 @@ class Frame:
         self.stack: list[Symbol] = []
         self.inner: list[types.CodeType] = []
         self.iterated: dict[int, Symbol] = {}
-        """What comprehensions and generator expressions in this function run over, by their code."""
+        """What the function's comprehensions and generator expressions iterate over, by the ``id`` of their code."""
         module = namespace.get("__name__")
         self.module = module if type(module) is str else ""
         self.named = module_of(sys.modules.get(self.module)) is namespace
@@ -62,18 +62,18 @@ class Frame:
         self.keywords: tuple[str, ...] = ()
         self.branched = False
         self.bound: set[tuple[str, str]] = set()
-        """Module and name of what is bound before the first branch."""
+        """Module and name of each binding made before the first branch."""
 
     @property
     def where(self) -> Where:
-        """The instruction that is being followed."""
+        """The place of the current instruction."""
         at = self.at
         if at is None:
             return Where(self.file, self.code.co_firstlineno, self.function, "")
         return Where(self.file, at.line, self.function, at.text, at.offset)
 
     def run(self) -> None:
-        """Follow all operations, each once, with the stack of the first way that leads to it."""
+        """Follow each operation once, with the stack of the first path that reaches it."""
         saved: dict[int, list[Symbol]] = {}
         ended = False
         for operation in operations(self.code):
@@ -109,7 +109,7 @@ class Frame:
         Frame(self.search, code, self.namespace, name, names, cells, self.depth, self.receiver).run()
 
     def pop(self, count: int = 1) -> list[Symbol]:
-        """Take values from the stack: the one on top is the last."""
+        """Pop values from the stack; the top one comes last."""
         if count <= 0:
             return []
         popped = self.stack[-count:]
@@ -117,7 +117,7 @@ class Frame:
         return [None] * (count - len(popped)) + popped
 
     def push(self, symbol: Symbol) -> None:
-        """Put a value on the stack."""
+        """Push a value on the stack."""
         self.stack.append(symbol)
 
     def use(self, symbols: Iterable[Symbol]) -> None:
@@ -127,7 +127,7 @@ class Frame:
                 symbol.read.whole = True
 
     def binds(self, module: str, name: str) -> None:
-        """Note that a module's name is bound here."""
+        """Record that a module's name is bound here."""
         self.search.write(Write(module, (name,), self.where, True))
         if not self.branched:
             self.bound.add((module, name))
@@ -157,18 +157,18 @@ class Frame:
         self.locals[name] = self.pop()[0]
 
     def _do_cell(self, name: str) -> None:
-        """Load a variable that functions share."""
+        """Load a cell variable."""
         symbol = self.cells.get(name, self.locals.get(name))
         if isinstance(symbol, Captured):
             symbol = self.search.captured(symbol, self.where, self.depth)
         self.push(symbol)
 
     def _do_closure(self, name: str) -> None:
-        """Load the cell of such a variable, for a function that is being made."""
+        """Load the cell itself, for a function that is being made."""
         self.push(self.cells.get(name, self.locals.get(name)))
 
     def _do_store_cell(self, name: str) -> None:
-        """Bind a variable that functions share."""
+        """Bind a cell variable."""
         (symbol,) = self.pop()
         if name not in self.cells or name not in self.code.co_freevars:
             self.locals[name] = symbol
@@ -180,13 +180,13 @@ class Frame:
             self.search.write(Write("", (name,), self.where, True))
 
     def _do_constant(self, value: object) -> None:
-        """Load a constant; the code of an inner function is followed afterwards."""
+        """Load a constant; an inner function's code is followed later."""
         if type(value) is types.CodeType:
             self.inner.append(value)
         self.push(Constant(value))
 
     def _do_make_function(self, taken: int) -> None:
-        """Make a function of code on the stack: a comprehension is called with what it runs over."""
+        """Make a function. Its symbol is the code itself, so that a call of a comprehension is recognised."""
         code = [each for each in self.pop(taken) if isinstance(each, Constant) and type(each.value) is types.CodeType]
         self.push(code[0] if code else None)
 
@@ -291,7 +291,7 @@ class Frame:
         self.keywords = names
 
     def _do_call(self, value: tuple[int, int, bool]) -> None:
-        """Call with so many arguments; `value` also says how many slots the callable has, and whether names follow."""
+        """Call a function. `value`: number of arguments, stack slots of the callable, whether keyword names follow."""
         count, slots, named = value
         names, self.keywords = self.keywords, ()
         if named:
@@ -341,7 +341,7 @@ class Frame:
         return (None,) if names else None
 
     def _namespace(self, args: list[Symbol]) -> tuple[Symbol] | None:
-        """Follow ``globals()`` and ``vars(module)``; unless a key follows, all names that the code states are read."""
+        """Follow ``globals()`` or ``vars(module)``. With ``globals()``, globals named by a constant count as read."""
         if args:
             symbol = args[0]
             module = isinstance(symbol, Ref) and issubclass(type(symbol.value), types.ModuleType)
@@ -363,7 +363,7 @@ class Frame:
         return (self._super(),)
 
     def _super(self) -> Super | None:
-        """Return ``super()`` here: the class among the receiver's whose body has this code, and the receiver."""
+        """Return the symbol of ``super()`` here, or None. The code's class is found in the receiver's MRO."""
         receiver = self.receiver
         if isinstance(receiver, Instance):
             cls: Any = receiver.cls
@@ -381,7 +381,7 @@ class Frame:
     # the stack
 
     def _do_pop(self, count: int) -> None:
-        """Drop values: an import, or a result that nobody wants."""
+        """Pop values that nothing uses."""
         self.pop(count)
 
     def _do_copy(self, index: int) -> None:
@@ -396,7 +396,7 @@ class Frame:
             self.stack.insert(len(self.stack) - count, self.stack.pop())
 
     def _do_iterate(self, pushed: int) -> None:
-        """Get an iterator; strings that a loop runs over stay known."""
+        """Get an iterator, remembering the strings of a known iterable."""
         (symbol,) = self.pop()
         self.use([symbol])
         value: Any = symbol.value if isinstance(symbol, (Constant, Ref, Live)) else None
@@ -405,7 +405,7 @@ class Frame:
         self.stack += [Each(texts) if texts else None, *[None] * (pushed - 1)]
 
     def _do_next(self, _value: object) -> None:
-        """Get the next value of an iterator, which from 3.15 on may lie below an index."""
+        """Get an iterator's next value. From 3.15 on, the iterator may lie below an index."""
         self.push(next((each for each in reversed(self.stack[-2:]) if isinstance(each, Each)), None))
 
     def _do_enter(self, value: tuple[int, int]) -> None:
@@ -415,7 +415,7 @@ class Frame:
         self._do_other(value)
 
     def _do_other(self, value: tuple[int, int]) -> None:
-        """Take and push as many values as an instruction without a meaning here does."""
+        """Pop and push the values of an instruction that has no special meaning here."""
         taken, pushed = value
         self.use(self.pop(taken))
         self.stack += [None] * pushed
@@ -428,11 +428,11 @@ _BUILTINS: Final[dict[str, Callable[[Frame, list[Symbol]], tuple[Symbol] | None]
     "getattr": Frame._getattr, "hasattr": Frame._hasattr, "setattr": Frame._setattr, "globals": Frame._namespace,
     "vars": Frame._namespace, "type": Frame._type, "super": Frame._super_call,
 }  # fmt: skip
-"""Builtins that lead to an attribute or a class."""
+"""Builtins that access an attribute or a class."""
 
 
 def _constants(code: types.CodeType, depth: int = 3) -> Iterator[str]:
-    """Yield the strings in code and in the functions inside it."""
+    """Yield the string constants of code and of its inner functions."""
     todo: list[Any] = list(code.co_consts)
     while todo:
         each = todo.pop()

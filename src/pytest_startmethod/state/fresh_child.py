@@ -1,8 +1,8 @@
-"""The parent's side of a fresh child: what would load there, which object would not, and which values it has.
+"""The parent's side of a fresh child: whether a payload loads there, which object does not, and which values it has.
 
-The bytes of a dry run go to a fresh interpreter that is prepared as ``multiprocessing.spawn.prepare`` would and forks
-for each question: nothing is loaded here, no question sees what another did. Where it failed is an operation of the
-pickle; which object that is, the bytes themselves tell.
+A dry run's bytes go to a fresh interpreter, prepared as by ``multiprocessing.spawn.prepare``, which forks for each
+question: nothing is loaded in this process, and no question sees the effects of another. The child reports the failing
+operation of the pickle; the bytes tell which object it belongs to.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from ..pickling.machine import paths
 
 _json = json.JSONEncoder(separators=(",", ":")).encode
 _parsed = json.JSONDecoder().decode
-"""As ``json.dumps`` and ``json.loads``, which the user's test may have patched."""
+"""Used in place of ``json.dumps`` and ``json.loads``, which the user's test may have patched."""
 SECONDS = 10.0
-"""How long one question may take, imports of the user's modules included."""
+"""Time limit for one question, in seconds, including imports of the user's modules."""
 
 
 # -- the fresh child -------------------------------------------------------------------------------------------------
@@ -62,15 +62,15 @@ _FILES = [(module.__name__.rpartition(".")[2], module.__file__ or "")
 _code = functools.lru_cache(reports.compiled)
 _PREPARED = ("name", "sys_path", "sys_argv", "orig_dir", "dir", "start_method")
 CHILD = "Process-1"
-"""The name of the process: code that asks whether it is the main process is answered as in a real child."""
+"""The process's name, so that code which checks for the main process behaves as in a real child."""
 _MAIN = ("init_main_from_name", "init_main_from_path")
 
 
 class Loader:
-    """A fresh child that answers what would load and which values it has. Use it as a context manager.
+    """A fresh child that reports what would load and which values it has. Use it as a context manager.
 
-    It sees what a child started now would see: ``spawn.get_preparation_data`` is asked. Its process is
-    an orphan; it and all that it started are gone when the context ends.
+    It sees what a child started now would see, prepared with ``spawn.get_preparation_data``. Leaving the context ends
+    its process, which is an orphan, and everything that it started.
     """
 
     def __init__(self, *, seconds: float = SECONDS, method: str = "spawn") -> None:
@@ -90,9 +90,9 @@ class Loader:
         self.close()
 
     def predict(self, payload: Payload) -> tuple[Unloaded, ...]:
-        """Return what of `payload` does not load, in the order in which a child comes to it; nothing if all does.
+        """Return the parts of `payload` that do not load, in loading order; empty if everything loads.
 
-        Nothing either if there is no answer: the child crashed, took too long or could not be started.
+        Also empty if there is no answer: the child crashed, timed out or could not be started.
         """
         for _ in range(2):  # without fork, each child answers once
             try:
@@ -104,9 +104,9 @@ class Loader:
         return ()
 
     def account(self, payload: Payload, modules: Sequence[str]) -> dict[str, Any] | None:
-        """Return an account (`child.copied.account`) of what of `payload` arrives; None where it does not load.
+        """Return an account (`child.copied.account`) of `payload` as it arrives, or None if it does not load.
 
-        Sentinels are looked for in `modules`.
+        `modules` are searched for sentinels.
         """
         try:
             answer: dict[str, Any] | None = self._ask(payload, account=list(modules)).get("account")
@@ -116,7 +116,7 @@ class Loader:
         return answer
 
     def open(self) -> None:
-        """Start the child's process, if there is none, and do not wait for it. Raises nothing."""
+        """Start the child's process if there is none, without waiting for it. Never raises."""
         try:
             if not self._is_running():
                 self._launch()
@@ -124,9 +124,10 @@ class Loader:
             self.close()
 
     def begin(self, question: Mapping[str, Any]) -> None:
-        """Send a question about values (see `observer.answer`), so that two can be asked at once; then `finish`.
+        """Send a question about values (see `observer.answer`). `finish` returns the answer.
 
-        With ``question["main"]``, the child has run the parent's main module as a real one would.
+        This way, two children can be asked at once. If ``question["main"]`` is true, the child first runs the parent's
+        main module, as a real one would.
         """
         self.open()
         try:
@@ -139,7 +140,7 @@ class Loader:
             self.close()
 
     def finish(self) -> Mapping[str, Any] | None:
-        """Return the answer to the question that `begin` sent; None if none came."""
+        """Return the answer to the question sent by `begin`, or None."""
         try:
             self._await()
             answer: Mapping[str, Any] = _parsed(self._receive().decode())
@@ -157,7 +158,7 @@ class Loader:
             if pipe is not None:
                 with contextlib.suppress(OSError):
                     pipe.close()
-        # It leads a group of its own: what the user's modules started goes with it.
+        # It leads its own process group, so whatever the user's modules started ends with it.
         with contextlib.suppress(OSError):
             if hasattr(os, "killpg"):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -179,7 +180,7 @@ class Loader:
 
     def _ask(self, payload: Payload, **more: object) -> Mapping[str, Any]:
         self._start()
-        # running the main module again has effects of its own: only for what refers to it
+        # running the main module again has side effects, so do it only for payloads that refer to it
         main = self._main if b"__main__" in payload.data else {}
         question = {"buffers": payload.buffers, "main": main, "seconds": self.seconds, **more}
         self._send(_json(question).encode())
@@ -210,7 +211,7 @@ class Loader:
         )
 
     def _greet(self) -> None:
-        """Send a new child its code and what `multiprocessing` would prepare it with."""
+        """Send a new child its code and multiprocessing's preparation data."""
         if self._greeted:
             return
         self._greeted = True
@@ -236,7 +237,7 @@ class Loader:
         assert self._process.stdout is not None
         descriptor = self._process.stdout.fileno()
         end = time.monotonic() + 2 * self.seconds
-        if sys.platform == "win32":  # no pipe of it can be waited for
+        if sys.platform == "win32":  # pipes cannot be waited for
             timer = threading.Timer(2 * self.seconds, self._process.kill)
             timer.daemon = True
             timer.start()
@@ -288,6 +289,6 @@ def _read(descriptor: int, size: int, end: float) -> bytes:
 
 
 def predict(payload: Payload, *, method: str = "spawn", seconds: float = SECONDS) -> tuple[Unloaded, ...]:
-    """Return what of `payload` a child started now could not load; see `Loader.predict`."""
+    """Return the parts of `payload` that a child started now could not load; see `Loader.predict`."""
     with Loader(seconds=seconds, method=method) as loader:
         return loader.predict(payload)

@@ -1,7 +1,7 @@
-"""Bytecode as a few operations that are alike in every version of CPython, 3.10 to 3.15: all differences end here.
+"""Bytecode as a few operations that are the same for CPython 3.10 to 3.15. All version differences end here.
 
 An instruction that does two things (``LOAD_FAST_LOAD_FAST``, a ``LOAD_GLOBAL`` that also pushes NULL) becomes two
-operations. Read from ``Python/bytecodes.c`` (``ceval.c`` up to 3.11) and the documentation of `dis`.
+operations. Based on ``Python/bytecodes.c`` (``ceval.c`` up to 3.11) and the documentation of `dis`.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One step of code."""
+    """One step of the code."""
 
     op: str
-    """The name of the `Frame` method that follows it, without its ``_do_``."""
+    """The `Frame` method that follows it, without its ``_do_``."""
     value: Any
     text: str
     """The instruction as `dis` prints it."""
     line: int
     offset: int
-    """Where it lies in the code."""
+    """Its offset in the code."""
     target: int | None
     """The offset that it may jump to."""
     ends: bool
-    """Whether the next instruction is not reached from here."""
+    """Whether control never continues to the next instruction."""
     implied: tuple[tuple[int, str], ...] = ()
-    """Methods that it calls without naming them: how deep their object lies on the stack, and the name."""
+    """Special methods that it calls: stack depth of their object (1 is the top), and name."""
 
 
 class ByCode(Generic[T]):
-    """Values by code object, kept no longer than the code itself and no more than `size` of them.
+    """A cache of at most `size` values per code object, dropped with the code.
 
-    By identity: code objects are compared and hashed by all that they hold.
+    Keyed by identity: comparing and hashing code objects takes all their contents into account.
     """
 
     def __init__(self, size: int) -> None:
@@ -48,7 +48,7 @@ class ByCode(Generic[T]):
         self._kept: dict[int, tuple[weakref.ref[types.CodeType], dict[Any, T]]] = {}
 
     def of(self, code: types.CodeType, key: object, make: Callable[[], T]) -> T:
-        """Return the value for `code` and `key`, from `make` if there is none yet."""
+        """Return the value for `code` and `key`, calling `make` on first use."""
         number = id(code)
         found = self._kept.get(number)
         if found is None or found[0]() is not code:
@@ -70,7 +70,7 @@ _decoded: ByCode[list[Operation]] = ByCode(4_000)
 
 
 def operations(code: types.CodeType) -> list[Operation]:
-    """Return the operations of `code` in order."""
+    """Return the operations of `code`, in order."""
     return _decoded.of(code, None, lambda: list(_decode(code)))
 
 
@@ -114,7 +114,7 @@ _SAME: Final = {
     "DELETE_ATTR": "delete_attribute", "STORE_SUBSCR": "store_item", "DELETE_SUBSCR": "delete_item",
     "LOAD_BUILD_CLASS": "build_class", "IMPORT_NAME": "import_name", "IMPORT_FROM": "import_from", "FOR_ITER": "next",
 }  # fmt: skip
-"""Instructions that are one operation with the same argument."""
+"""Instructions that become one operation with the same argument."""
 _NOTHING: Final = frozenset({
     "RESUME", "NOP", "CACHE", "PRECALL", "MAKE_CELL", "COPY_FREE_VARS", "EXTENDED_ARG", "NOT_TAKEN",
     "SETUP_ANNOTATIONS", "GEN_START", "TO_BOOL",
@@ -128,7 +128,7 @@ _PAIRS: Final = {
 _ENTERS: Final = {"BEFORE_WITH", "LOAD_SPECIAL", "SETUP_WITH"}
 _LEAVES_NOTHING: Final = ("POP_", "STORE_", "RETURN", "RAISE", "DELETE", "END_", "LIST_", "SET_", "DICT_", "MAP_",
                           "YIELD", "JUMP", "RERAISE", "SEND")  # fmt: skip
-"""Instructions that take as many values as the stack loses; others take one more and push a result."""
+"""Instructions that pop as many values as the stack loses. Others pop one more, and push a result."""
 
 
 def _operations(each: dis.Instruction, effect: int, code: types.CodeType) -> Parts:
@@ -152,13 +152,13 @@ def _operations(each: dis.Instruction, effect: int, code: types.CodeType) -> Par
 
 
 def _pushes_null(name: str, arg: int) -> bool:
-    """Return whether an instruction also pushes NULL: below a global up to 3.12, else above what it loads."""
+    """Return whether an instruction also pushes NULL: below a global up to 3.12, otherwise above the loaded value."""
     since = {"LOAD_GLOBAL": (3, 11), "LOAD_ATTR": (3, 12), "LOAD_SUPER_ATTR": (3, 12)}.get(name)
     return name == "LOAD_METHOD" or (since is not None and sys.version_info >= since and bool(arg & 1))
 
 
 def _taken(name: str, effect: int) -> tuple[int, int]:
-    """Return how many values an instruction without a meaning here takes from the stack, and how many it pushes."""
+    """Return how many values an instruction without a special meaning pops and pushes."""
     if name in _ENTERS:
         taken = 1
     elif effect < 0 and name.startswith(_LEAVES_NOTHING):

@@ -1,4 +1,4 @@
-"""What the child changes and the parent goes on to read, in a copy of its own."""
+"""Find writes in the child that the parent reads afterwards, in its own copy."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def lost_writes(
     writes: Iterable[Write], function: object, args: tuple[object, ...], kwargs: Mapping[str, object],
     frame: types.FrameType, user: UserCode,
 ) -> Iterable[Lost]:  # fmt: skip
-    """Yield what the child changes of `writes` and the running functions of the user's read afterwards."""
+    """Yield those of the child's `writes` whose targets the user's running functions read afterwards."""
     around = [each for each in frames(frame) if user(each.f_code.co_filename)][:8]
     reads_of: dict[int, list[Read]] = {}
     travelling: dict[str, Any] = {f"args[{n}]": value for n, value in enumerate(args)}
@@ -64,7 +64,7 @@ def _captured(function: object) -> dict[str, Any]:
 
 
 def _shares(value: object) -> bool:
-    """Return whether a change in the child may reach the parent: a file, a socket, shared memory."""
+    """Return whether a change in the child may reach the parent: files, sockets, shared memory."""
     for cls in type.__dict__["__mro__"].__get__(type(value)):
         top = class_name(cls)[0].partition(".")[0]
         if top in ("multiprocessing", "multiprocess", "billiard", "mmap", "ctypes", "_ctypes", "io", "_io", "socket",
@@ -74,9 +74,9 @@ def _shares(value: object) -> bool:
 
 
 def _global_reads(frame: types.FrameType, write: Write, user: UserCode, known: dict[int, list[Read]]) -> list[Where]:
-    """Return where a running function goes on to read what `write` changes, itself or through what it calls.
+    """Return where a running function, or a function it calls, reads the target of `write` afterwards.
 
-    `known` keeps what each frame reads.
+    `known` caches the reads of each frame.
     """
     if id(frame) not in known:
         function = types.FunctionType(
@@ -105,5 +105,5 @@ def _local_reads(frame: types.FrameType, name: str) -> list[Where]:
 
 
 def _follows(frame: types.FrameType, line: int, offset: int) -> bool:
-    """Return whether an instruction of a running function lies behind the one that is running."""
+    """Return whether an instruction comes after the one that the frame is executing."""
     return line > frame.f_lineno or (line == frame.f_lineno and offset > frame.f_lasti)

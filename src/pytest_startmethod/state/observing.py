@@ -1,8 +1,8 @@
-"""Parent and fresh child side by side: what the code reads, as the parent has it at the moment of a launch.
+"""Compare the state that code reads in the parent, at the moment of a launch, with that of a fresh child.
 
-`observe` is called when something is handed to a child and keeps descriptions only. `ask` looks the same names up in
-a fresh interpreter, prepared as the real child is; a second one, started at the same time, tells which values are
-other ones in every process. `compare` returns what is left.
+`observe` is called when something is handed to a child, and keeps descriptions only. `ask` looks up the same names in
+fresh interpreters, prepared like the real child: two of them, to tell which values vary between processes. `compare`
+returns the remaining differences.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ if TYPE_CHECKING:
 
 _MAX_BINDINGS = 5_000
 _LAUNCH_FUNCTIONS = 400
-"""How many functions a launch looks at: each costs a tenth of a millisecond or two, in legs that pass, too."""
+"""Functions to analyse per launch. Each costs 0.1 to 0.2 ms, in passing legs too."""
 _TARGETS_FUNCTIONS = 100
 _NEVER: Final = frozenset(
     {"sys", "_pytest", "pytest", "pluggy", "pytest_startmethod", "_frozen_importlib", "os.environ"}
 )
-"""Modules whose own data differs between any two processes, or that no child has."""
+"""Modules whose data differs between any two processes, or that no child has."""
 _OF_IMPORT: Final = frozenset(
     {"__name__", "__package__", "__spec__", "__loader__", "__file__", "__cached__", "__path__", "__builtins__"}
 )
-"""What the import itself gives a module."""
+"""Module attributes that the import system sets."""
 
 
 # -- the parent --------------------------------------------------------------------------------------------------------
@@ -67,11 +67,10 @@ def observe(
     frame: types.FrameType | None = None,
     limit: int = _LAUNCH_FUNCTIONS,
 ) -> Observed | None:
-    """Return what the child's code reads, and the parent's values; None where nothing is known of that code.
+    """Return what the child's code reads and the parent's values, or None if the code is unknown.
 
-    `obj` is a process that was not started yet, or a callable with `args` and `kwargs`. With `frame`, the functions of
-    the user's that are running there are searched for what they read of that afterwards. Nothing of the user's is
-    kept or run.
+    `obj` is a process that was not started yet, or a callable with `args` and `kwargs`. With `frame`, also search the
+    user's running functions for later reads of what the child writes. Keeps no user object and runs no user code.
     """
     user = user or UserCode()
     work = _Work.of(obj, args, kwargs or {})
@@ -101,7 +100,7 @@ def observe(
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """What a child will run, and what travels with it."""
+    """The code that a child will run, and the objects sent along."""
 
     function: Any
     args: tuple[Any, ...]
@@ -110,7 +109,7 @@ class _Work:
 
     @classmethod
     def of(cls, obj: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Work | None:
-        """Return the work of a process that was not started yet, or of a callable."""
+        """Return the work of a process that was not started yet, or of a callable; None if unknown."""
         if not cpython.is_process(obj):
             return None if obj is None else cls(obj, args, kwargs, [])
         target, args, kwargs = mp.process_work(obj)
@@ -126,7 +125,7 @@ class _Work:
 
 
 def _process(observed: Observed, work: _Work, user: UserCode) -> None:
-    """Add what the parent has beside the values of modules, and how a fresh child is to be prepared."""
+    """Add state outside modules, and the data to prepare a fresh child with."""
     observed.roots += [name for name in _classes_modules(work.extra) if name not in observed.roots]
     observed.blocked = frozenset(n for n in observed.imports if n in sys.modules and sys.modules[n] is None)
     observed.imports = {n: w for n, w in observed.imports.items() if _only_here(n) or n in observed.blocked}
@@ -139,7 +138,7 @@ def _process(observed: Observed, work: _Work, user: UserCode) -> None:
 
 
 def _look(observed: Observed) -> None:
-    """Describe the settings, the environment and the search path that the parent has now."""
+    """Record the parent's current settings, environment and search path."""
     looked = [name for name in observed.touched if process_state.looks_at(name)]
     observed.ambient = process_state.observe(describe, looked, observed.loggers, observed.signals)
     observed.environ = dict(os.environ)
@@ -147,7 +146,7 @@ def _look(observed: Observed) -> None:
 
 
 def again(observed: Observed) -> Observed:
-    """Return `observed` with the values that the parent has now; the code is not followed again."""
+    """Return `observed` with the parent's current values, without analysing the code again."""
     bindings = []
     for each in observed.bindings:
         module = sys.modules.get(each.module)
@@ -161,11 +160,11 @@ def again(observed: Observed) -> Observed:
 
 
 _plain: ByCode[Reads] = ByCode(1_000)
-"""What functions without cells read and write that were called with nothing but plain values."""
+"""Cached reads of functions without cells that were called with plain values."""
 
 
 def _reads_under_fork(work: _Work, user: UserCode, limit: int) -> Reads:
-    """Return what the work reads, looked up where that was asked before: under fork a start takes a millisecond."""
+    """Return what the work reads, cached where possible: under fork, a whole start takes only a millisecond."""
     function, given = work.function, [type(each) for each in (*work.args, *work.kwargs.values())]
     plain = type(function) is types.FunctionType and not function.__closure__ and not work.extra
     if not plain or not all(map(_plain_type, given)):
@@ -175,7 +174,7 @@ def _reads_under_fork(work: _Work, user: UserCode, limit: int) -> Reads:
 
 
 def _plain_type(cls: type) -> bool:
-    """Return whether objects of `cls` hold no code of the user's."""
+    """Return whether objects of `cls` cannot hold user code."""
     return cls in (int, float, complex, bool, str, bytes, type(None)) or cls.__module__.startswith("multiprocessing.")
 
 
@@ -201,7 +200,7 @@ def _values(observed: Observed, found: Iterable[Read], user: UserCode) -> None:
         part = resolve(module, read.names, read.steps) if read.steps else value
         if value is MISSING or _is_harness(part):
             if value is MISSING and read.called:
-                continue  # an attribute that a library makes by itself
+                continue  # an attribute that a library creates on demand
             if value is not MISSING:
                 continue
         of_class = _of_class(module, read.names)
@@ -217,7 +216,7 @@ def _values(observed: Observed, found: Iterable[Read], user: UserCode) -> None:
 
 
 def _primitives(observed: Observed, found: Iterable[Read]) -> None:
-    """Add multiprocessing's objects that the target's own installed package reads; the rest of it is not compared."""
+    """Add multiprocessing objects that the target's own installed package reads. Its other state is not compared."""
     for read in found:
         part = resolve(sys.modules.get(read.module), read.names, read.steps) if read.names else MISSING
         if is_primitive(part):
@@ -240,8 +239,8 @@ def _shadows(value: object) -> Iterable[str]:
 
 
 def _is_constant_of_sys(name: str, value: object) -> bool:
-    """Return whether a name of `sys` is comparable; most of the rest differs between any two processes."""
-    if name in ("stdin", "stdout", "stderr"):  # those of the harness are left out
+    """Return whether an attribute of `sys` is comparable. Most differ between any two processes."""
+    if name in ("stdin", "stdout", "stderr"):  # the test runner's are left out elsewhere
         return True
     if name in ("executable", "_base_executable", "dont_write_bytecode", "ps1", "ps2"):
         return False
@@ -261,7 +260,7 @@ _MOST_NUMBERS: Final = 200
 
 
 def _descriptors(observed: Observed, given: Mapping[str, Any]) -> Iterable[Descriptor]:
-    """Yield the numbers of open descriptors among what is `given` to the child, and among the state that it reads."""
+    """Yield open descriptors whose numbers are among the `given` arguments or the state that the child reads."""
     todo, seen = deque((value, path, 0) for path, value in given.items()), 0
     for binding in observed.bindings:
         if binding.node[:2] == ["=", "int"]:
@@ -292,7 +291,7 @@ def _descriptors(observed: Observed, given: Mapping[str, Any]) -> Iterable[Descr
 
 
 def _open_descriptor(number: int) -> str | None:
-    """Return what kind of descriptor is open under a number, apart from the standard streams; None if none is."""
+    """Return the kind of descriptor that is open under a number, or None. Standard streams do not count."""
     if not 2 < number < 65_536 or os.name == "nt":
         return None
     try:
@@ -323,13 +322,13 @@ def _is_code(value: object) -> bool:
 
 
 def callable_kind(value: object) -> bool:
-    """Return whether a value of a library is a callable other than a function (a ufunc, one of Cython's)."""
+    """Return whether a library's value is a callable other than a function, such as a ufunc or a Cython function."""
     return type(value).__name__ in ("ufunc", "cython_function_or_method", "fused_cython_function", "_lru_cache_wrapper",
                                     "functools.partial", "_ArrayFunctionDispatcher", "method-wrapper")  # fmt: skip
 
 
 def _is_rebound(value: Any, module: str, users: bool, user: UserCode) -> bool:
-    """Return whether a mock, or a function or class of somebody else's, stands in a library's module."""
+    """Return whether a mock, or a function or class from elsewhere, has replaced the module's own value."""
     if is_mock(value):
         return True
     raw = value.__func__ if type(value) in (staticmethod, classmethod) else value
@@ -351,7 +350,7 @@ def _is_rebound(value: Any, module: str, users: bool, user: UserCode) -> bool:
 
 
 def _is_package(module: str, file: str) -> bool:
-    """Return whether a module lies in the same installed package as a file, whatever it is called there."""
+    """Return whether a module and a file belong to the same installed package, whatever the module's name."""
     home = module_of(sys.modules.get(module)).get("__file__")
     return type(home) is str and package_of(home) == package_of(file)
 
@@ -362,7 +361,7 @@ def _is_ours(value: Any) -> bool:
 
 
 def _is_harness(value: object) -> bool:
-    """Return whether a value belongs to pytest and is there only because tests run in this process."""
+    """Return whether a value belongs to the test runner and exists only because tests run in this process."""
     if type(value) is types.FunctionType:
         return owner(value.__code__.co_filename) in ("runner", "ours")
     kind = value if issubclass(type(value), type) else type(value)
@@ -375,7 +374,7 @@ def _of_class(module: object, names: Sequence[str]) -> bool:
 
 
 def is_primitive(value: object) -> bool:
-    """Return whether a value is a lock, queue, event or shared memory of multiprocessing or a package like it."""
+    """Return whether a value is a lock, queue, connection or shared value of multiprocessing or a similar package."""
     module, name = class_name(type(value))
     top, _, rest = module.partition(".")
     if top not in ("multiprocessing", "multiprocess", "billiard"):
@@ -386,7 +385,7 @@ def is_primitive(value: object) -> bool:
 
 
 def _only_here(name: str) -> bool:
-    """Return whether a module may be one that only this process has: nothing was loaded from a file."""
+    """Return whether a module may exist in this process only, because it was not loaded from a file."""
     module = sys.modules.get(name)
     if module is None:
         return False
@@ -411,7 +410,7 @@ def _preparation() -> dict[str, Any]:
 
 
 def _heavy(roots: Iterable[str], user: UserCode) -> list[str]:
-    """Return the installed modules that the roots, and the user's modules that they hold, have imported."""
+    """Return the installed modules imported by the roots, directly or through other user modules."""
     todo, seen, found = list(roots), set[str](), dict[str, None]()
     while todo and len(seen) < 200:
         name = todo.pop()
@@ -442,7 +441,7 @@ def _heavy(roots: Iterable[str], user: UserCode) -> list[str]:
 
 
 def server_environment() -> dict[str, str] | None:
-    """Return the environment that the running forkserver was started with, from the kernel; None if unknown."""
+    """Return the environment with which the running forkserver was started, from ``/proc``; None if unknown."""
     pid = mp.server_pid(mp.STDLIB.server_state()) if mp.has_forkserver() else None
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
@@ -454,9 +453,9 @@ def server_environment() -> dict[str, str] | None:
 
 
 def ask(observed: Observed, loaders: Sequence[Loader], environ: Mapping[str, str] | None = None) -> list[Seen] | None:
-    """Return what each of the fresh children has; None if one gave no answer.
+    """Return the values of each fresh child, or None if one did not answer.
 
-    `environ` is the environment that the real child has, if it is not the parent's at the launch.
+    `environ` is the real child's environment, if it differs from the parent's at the launch.
     """
     groups: dict[tuple[str, tuple[str, ...]], list[Any]] = {}
     for binding in observed.bindings:
@@ -480,7 +479,7 @@ def ask(observed: Observed, loaders: Sequence[Loader], environ: Mapping[str, str
     for loader in loaders:
         loader.begin(question)
     found: list[Seen] = []
-    for answer in [loader.finish() for loader in loaders]:  # each is read, so that none is taken for the next
+    for answer in [loader.finish() for loader in loaders]:  # read every answer, so that none is left in a pipe
         if answer is None or "values" not in answer:
             return None
         nodes = {id(b): node for each, row in zip(groups.values(), answer["values"], strict=True)
@@ -491,9 +490,9 @@ def ask(observed: Observed, loaders: Sequence[Loader], environ: Mapping[str, str
 
 
 def compare(observed: Observed, seen: Sequence[Seen], *, varying: bool = False) -> list[Difference]:
-    """Return where the parent's values differ from those of every fresh child.
+    """Return the parent's values that differ from those of every fresh child.
 
-    With `varying` also what differs between two fresh children: run ids, ports, start times.
+    With `varying`, also include values that vary between fresh children: run ids, ports, start times.
     """
     found = []
     first, *rest = seen
@@ -507,7 +506,7 @@ def compare(observed: Observed, seen: Sequence[Seen], *, varying: bool = False) 
         varies = varying and not kept
         kept = every if varies else kept
         if kept:
-            kept.sort(key=lambda each: each[1][0] != "=")  # a plain value says more than what holds it
+            kept.sort(key=lambda each: each[1][0] != "=")  # a plain value is clearer than the object that holds it
             path, ours, other = kept[0]
             start = binding.inner
             others = tuple(start + each[0] for each in kept[1:])
@@ -516,7 +515,7 @@ def compare(observed: Observed, seen: Sequence[Seen], *, varying: bool = False) 
 
 
 def around_differs(observed: Observed, seen: Sequence[Seen], name: str) -> tuple[Any, Any] | None:
-    """Return both descriptions of an ambient value that differs, if it is the same in every fresh child."""
+    """Return the parent's and the child's description of a setting that differs, if all fresh children agree."""
     if name not in observed.ambient or name not in seen[0].ambient:
         return None
     ours, theirs = observed.ambient[name], seen[0].ambient[name]

@@ -1,10 +1,10 @@
-"""What code reads and writes beyond its own variables, by its bytecode: nothing of it is run.
+"""Find what code reads and writes beyond its own variables, from its bytecode and without running it.
 
-From the functions, objects and classes that a child is given, through all functions of the user's that they lead to.
-Each function is followed with symbols in the place of values (`frame`): a symbol knows the live object that a global
-or an attribute of a module, class or object leads to at this moment, so that ``pkg.settings.DEBUG`` is known with all
-that stands before it, and so is the class of ``self``. A name that is computed (``globals()[prefix + key]``) is not
-seen. An attribute of an unknown object counts as one of every class that the code uses.
+Starts from the functions, objects and classes that a child is given, and visits every user function that they lead to.
+Each is followed with symbols in place of values (`frame`): a symbol knows the live object that a global or an attribute
+of a module, class or object currently refers to, so that ``pkg.settings.DEBUG`` resolves completely, and so does the
+class of ``self``. A computed name (``globals()[prefix + key]``) is not found. An attribute of an unknown object counts
+as one of every class that the code uses.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MAX_FUNCTIONS: Final = 2_000
 _MAX_PARTS = 200
 _MAX_PLACES = 20
 _MAX_VARIANTS = 8
-"""With how many different strings as arguments a function is followed."""
+"""How many variants of a function, by its constant arguments, are followed."""
 _CHANGES: Final = frozenset({
     "append", "extend", "insert", "remove", "pop", "clear", "sort", "reverse", "add", "discard", "update",
     "setdefault", "popitem", "appendleft", "extendleft", "popleft", "rotate", "difference_update",
@@ -59,16 +59,16 @@ def of(
     extra: Iterable[object] = (),
     limit: int = MAX_FUNCTIONS,
 ) -> Reads:
-    """Return what a call ``function(*args, **kwargs)`` would read and write. `is_user` says whose code a file is.
+    """Return what a call ``function(*args, **kwargs)`` would read and write.
 
-    `extra` are objects that travel along, a process's own attributes for one. No more than `limit` functions are
-    looked at, those first that the fewest calls lead to.
+    `is_user` tells whether a file is user code. `extra` are objects pickled along, such as a process's own attributes.
+    At most `limit` functions are analysed, in order of distance from the call.
     """
     return Search(is_user, limit).run(function, args, dict(kwargs or {}), extra)
 
 
 class Search(Attributes):
-    """Follows code from one call on; `frame.Frame` follows each function."""
+    """Follows code starting from one call; `frame.Frame` follows each function."""
 
     def __init__(self, is_user: Callable[[str], bool], limit: int) -> None:
         super().__init__(is_user)
@@ -76,15 +76,15 @@ class Search(Attributes):
         self.queue: deque[Callable[[], None]] = deque()
         self.seen: set[Any] = set()
         self.live: dict[type, Any] = {}
-        """Classes of the user's that the code has objects of, each with a symbol for such an object."""
+        """The user's classes that the code has instances of, each with a symbol for such an instance."""
         self.done: set[tuple[type, str]] = set()
         self.variants: dict[int, int] = {}
-        """With how many sets of constants each function, by its code, has been followed."""
+        """How many sets of constant arguments each function was followed with, by the ``id`` of its code."""
         self.kept: list[Any] = []
-        """What ids in `seen` and `variants` stand for."""
+        """Keeps alive the objects whose ids are in `seen` and `variants`."""
 
     def run(self, function: object, args: tuple[object, ...], kwargs: dict[str, Any], extra: Iterable[object]) -> Reads:
-        """Follow the call, and what it leads to, until nothing new is found."""
+        """Follow the call, and everything it leads to, until nothing new is found."""
         symbols: list[Symbol] = [Live(value, f"args[{index}]") for index, value in enumerate(args)]
         named: dict[str, Symbol] = {name: Live(value, f"kwargs[{name!r}]") for name, value in kwargs.items()}
         self.travels(function, "target")
@@ -100,7 +100,7 @@ class Search(Attributes):
                 self.queue.popleft()()
             if self.out.functions >= self.limit or not self.match():
                 break
-        # What is left over refers to this search, and keeps what the code was called with until cycles are collected.
+        # The rest refers back to this search, and would keep the call's arguments alive until cycles are collected.
         for each_ in (self.queue, self.kept, self.live, self.unknown):
             each_.clear()
         kept: dict[Any, Read] = {}
@@ -152,12 +152,12 @@ class Search(Attributes):
                 todo += [(part, f"{path}.{name}", depth + 1) for name, part in instance_namespace(each).items()]
 
     def root(self, module: object) -> None:
-        """Note a module that a child imports in order to load what it is given."""
+        """Record a module that a child imports to load its payload."""
         if type(module) is str and module in sys.modules and not module.startswith("multiprocessing"):
             self.out.roots.append(module)
 
     def alive(self, cls: type, symbol: object) -> None:
-        """Record that the code has objects of `cls`, and follow the methods that run without being named."""
+        """Record that the code has instances of `cls`, and follow its special methods, which run implicitly."""
         if cls in self.live or not self.users_class(cls):
             if cls in self.live and isinstance(self.live[cls], Instance):
                 self.live[cls] = symbol
@@ -171,12 +171,12 @@ class Search(Attributes):
                 if not (name.startswith("__") and name.endswith("__") and type(raw) is types.FunctionType):
                     continue
                 if name in _SUBCLASSES or (issubclass(cls, type) and name in _MAKES):
-                    continue  # they run when a class is made, which imports do
+                    continue  # they run when a class is created, at import
                 makes = name in _MAKES
                 self.function(raw, Live(cls, "") if raw is not value else Instance(cls) if makes else symbol, GUESSED)
 
     def subclassed(self, bases: Iterable[Symbol], depth: int) -> None:
-        """Follow what runs when the code makes a subclass: ``__init_subclass__``, and the metaclass's methods."""
+        """Follow the code that runs when a subclass is created: ``__init_subclass__`` and the metaclass's methods."""
         for symbol in map(unbound, bases):
             base: Any = symbol.value if isinstance(symbol, (Ref, Live)) else None
             if not issubclass(type(base), type) or not self.users_class(base):
@@ -188,7 +188,7 @@ class Search(Attributes):
                     self.bound_call(raw, [Live(base if value is hook else type(base), "")], {}, depth)
 
     def match(self) -> bool:
-        """Look attributes of unknown objects up in the classes that the code uses; return whether that led on."""
+        """Look up attributes of unknown objects in the classes in use; return whether that queued new functions."""
         before = len(self.done)
         for cls, symbol in list(self.live.items()):
             for name, (where, depth) in list(self.unknown.items()):
@@ -203,7 +203,7 @@ class Search(Attributes):
     def function(
         self, func: types.FunctionType, receiver: object, depth: int, bound: Mapping[str, object] | None = None
     ) -> None:
-        """Queue a function to be followed, unless it has been with the same kind of arguments."""
+        """Queue a function to be followed, unless it was followed with equivalent arguments."""
         code = func.__code__
         constants = [n for n, s in (bound or {}).items() if isinstance(s, (Constant, Each))]
         if constants:
@@ -211,7 +211,7 @@ class Search(Attributes):
             if self.variants[id(code)] > _MAX_VARIANTS:
                 bound = {n: s for n, s in (bound or {}).items() if n not in constants}
         symbols = tuple(sorted((n, self.kind_of(s)) for n, s in (bound or {}).items()))
-        # a decorator's functions share their code and differ in what they captured
+        # functions made by a decorator share their code, but not their captured variables
         key = (id(code), id(func) if func.__closure__ else None, self.kind_of(receiver), symbols)
         if key in self.seen:
             return
@@ -220,14 +220,14 @@ class Search(Attributes):
         if not self.is_user(code.co_filename):
             if code.co_filename.startswith("<") and self.users_module(func.__module__):  # a dataclass's __init__
                 self.defaults(func, depth)
-            for inner in _inside(func):  # a library's decorator
+            for inner in _inside(func):  # wrapped by a library's decorator
                 self.function(inner, receiver, depth)
             return
         self.out.functions += 1
         self.queue.append(lambda: self.enter(func, receiver, depth, dict(bound or {})))
 
     def kind_of(self, symbol: object) -> Any:
-        """Return what makes two calls of one function worth following separately."""
+        """Return a key under which two symbols are equivalent for following a function."""
         if isinstance(symbol, Ref):
             return symbol.module, symbol.names, str(symbol.steps)
         if isinstance(symbol, (Constant, Each)):
@@ -237,7 +237,7 @@ class Search(Attributes):
         return id(symbol.cls) if isinstance(symbol, Instance) else None
 
     def enter(self, func: types.FunctionType, receiver: Any, depth: int, bound: dict[str, Any]) -> None:
-        """Follow the operations of a function, with symbols for its parameters and cells."""
+        """Follow a function's operations, with symbols for its parameters and cells."""
         code = func.__code__
         if receiver is not None and code.co_argcount:
             bound.setdefault(code.co_varnames[0], receiver)
@@ -259,7 +259,7 @@ class Search(Attributes):
         Frame(self, code, func.__globals__, qualified, bound, cells, depth, receiver).run()
 
     def defaults(self, func: types.FunctionType, depth: int) -> None:
-        """Note that a function's default values are read."""
+        """Record that a function's default values are read."""
         for name in ("__defaults__", "__kwdefaults__"):
             value = getattr(func, name)
             parts = list(value.values()) if type(value) is dict else list(value or ())
@@ -278,7 +278,7 @@ class Search(Attributes):
                     self.note(func.__module__, names, (), where, depth).whole = True
 
     def uses(self, value: Any, symbol: Symbol, depth: int) -> None:
-        """Follow what a name leads to: functions and classes, also in containers."""
+        """Follow the functions and classes that a name's value is or contains."""
         cls = type(value)
         if cls in _ATOMS or cls is property:
             return
@@ -306,7 +306,7 @@ class Search(Attributes):
             self.uses(part, None, depth)
 
     def holds(self, container: Any, depth: int) -> None:
-        """Follow the functions and classes in a container, and the classes of its objects."""
+        """Follow the functions and classes in a container, and the classes of its other items."""
         parts = list(container.values()) if issubclass(type(container), dict) else list(container)
         for part in parts[:_MAX_PARTS]:
             kind = type(part)
@@ -320,7 +320,7 @@ class Search(Attributes):
     def call(
         self, callee: Symbol, args: list[Symbol], kwargs: Mapping[str, Symbol], depth: int, where: Where | None = None
     ) -> Symbol:
-        """Follow a call with symbols for its arguments, and return a symbol for what it returns."""
+        """Follow a call with symbols for its arguments, and return the symbol of its result."""
         if isinstance(callee, Bound):
             result = self.method(callee, args, where, depth)
             if result is not None:
@@ -365,7 +365,7 @@ class Search(Attributes):
     def construct(
         self, cls: type, args: list[Symbol], kwargs: Mapping[str, Symbol], depth: int, where: Where | None
     ) -> Instance | None:
-        """Follow what makes an instance: the metaclass's ``__call__``, ``__new__`` and ``__init__``."""
+        """Follow the creation of an instance: the metaclass's ``__call__``, ``__new__`` and ``__init__``."""
         users = self.users_class(cls)
         if users:
             self.alive(cls, Instance(cls))
@@ -384,7 +384,7 @@ class Search(Attributes):
         return Instance(cls) if class_name(cls)[0] != "builtins" else None
 
     def special(self, symbol: Symbol, name: str, where: Where | None, depth: int) -> None:
-        """Note that an operator or a builtin calls a method of an object whose class is the user's."""
+        """Record that an operator or builtin calls a special method, if the object's class is the user's."""
         symbol = unbound(symbol)
         if where is None or not isinstance(symbol, (Instance, Live, Ref)):
             return
@@ -396,7 +396,7 @@ class Search(Attributes):
             self.class_attr(cls, name, symbol, where, depth)
 
     def captured(self, held: Captured, where: Where, depth: int) -> Ref:
-        """Return the symbol of a variable that a function captured, and note that it is read."""
+        """Return the symbol of a captured variable, and record that it is read."""
         names: tuple[str, ...] = (*held.names, "__closure__")
         steps: tuple[Step, ...] = (("item", held.variable),)
         ref = Ref(held.module, names, steps, held.value, self.note(held.module, names, steps, where, depth))
@@ -406,7 +406,7 @@ class Search(Attributes):
     def bound_call(
         self, func: types.FunctionType, args: list[Symbol], kwargs: Mapping[str, Symbol], depth: int
     ) -> None:
-        """Follow a call of a function, with symbols for those of its arguments that are known."""
+        """Follow a call of a function, with symbols for its known arguments."""
         for _ in range(10):
             wrapped = func.__dict__.get("__wrapped__")
             if type(wrapped) is not types.FunctionType or self.is_user(func.__code__.co_filename):
@@ -420,7 +420,7 @@ class Search(Attributes):
         self.function(func, None, depth + 1, kept)
 
     def method(self, callee: Bound, args: list[Symbol], where: Where | None, depth: int) -> Symbol:
-        """Follow a call of a builtin's method: what changes its object, and ``get``."""
+        """Follow a call of a builtin type's method: mutators and ``get``."""
         owner, texts = callee.owner, texts_of(args[0]) if args else ()
         if where is None:
             return None
@@ -444,7 +444,7 @@ class Search(Attributes):
         return None
 
     def known(self, callee: Ref, args: list[Symbol], where: Where | None) -> Symbol:
-        """Follow calls of functions whose meaning is known."""
+        """Follow calls of functions with a known meaning."""
         name = f"{callee.module}.{'.'.join(callee.names)}"
         texts = texts_of(args[0]) if args else ()
         if where is None:
@@ -470,7 +470,7 @@ class Search(Attributes):
 
 
 def _wrapped(value: Any) -> Iterable[Any]:
-    """Return what a partial, a static method or a cache of the standard library's calls."""
+    """Return what a partial, a static or class method or an `lru_cache` wraps."""
     kind = type(value)
     if kind is functools.partial:
         return (value.func, *value.args, *value.keywords.values())

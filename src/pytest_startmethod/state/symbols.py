@@ -1,4 +1,4 @@
-"""What stands for a value while code is followed: the live object that it is, as far as that is known."""
+"""Symbols that stand for values while code is followed, with the live object where it is known."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..model.observed import Read, Step
 
 @dataclass(slots=True, eq=False)
 class Ref:
-    """What a dotted name leads to."""
+    """The value of a dotted name, in a module or class."""
 
     module: str
     names: tuple[str, ...]
@@ -21,11 +21,11 @@ class Ref:
 
 @dataclass(slots=True, eq=False)
 class Live:
-    """An object that travels with the target: an argument, a part of one, or what is in a cell."""
+    """An object sent along with the target: an argument, a part of one, or a cell's contents."""
 
     value: Any
     origin: str
-    """``"args[0]"``, or the variable's name; empty where it has none."""
+    """``"args[0]"`` or the variable's name; empty if it has neither."""
 
 
 @dataclass(slots=True, eq=False)
@@ -46,14 +46,14 @@ class Bound:
 
 @dataclass(slots=True, eq=False)
 class Constant:
-    """A value that the code itself states."""
+    """A constant in the code."""
 
     value: Any
 
 
 @dataclass(slots=True, eq=False)
 class Each:
-    """One of several strings: what a loop over them binds."""
+    """One of several strings: the loop variable of a loop over them."""
 
     texts: tuple[str, ...]
 
@@ -67,7 +67,7 @@ class Space:
 
 @dataclass(slots=True, eq=False)
 class Captured:
-    """A variable that a function with a name of its own took from the function around it."""
+    """A variable that an importable function has captured."""
 
     module: str
     names: tuple[str, ...]
@@ -86,16 +86,16 @@ class Super:
 
 Symbol = Ref | Live | Instance | Bound | Constant | Each | Space | Captured | Super | None
 NULL = Constant(None)
-"""What CPython pushes beside a callable that is no method."""
+"""Pushed by CPython next to a callable that is not a method."""
 
 
 def unbound(symbol: Symbol) -> Symbol:
-    """Return what an attribute is, without its receiver."""
+    """Return the symbol without its receiver."""
     return symbol.symbol if isinstance(symbol, Bound) else symbol
 
 
 def texts_of(symbol: Symbol) -> tuple[str, ...]:
-    """Return the strings that a symbol may be: a constant, a module's or an argument's value, a loop's."""
+    """Return the strings that a symbol may stand for: a constant, a known value, or a loop's strings."""
     symbol = unbound(symbol)
     if isinstance(symbol, Each):
         return symbol.texts

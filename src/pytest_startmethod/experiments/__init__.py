@@ -1,1 +1,1 @@
-"""Confirms or clears findings by running a leg again."""
+"""Confirm or clear findings by running a leg again."""

@@ -1,4 +1,4 @@
-"""Sends functions and classes as code in place of their names, and pickles what pickle refuses."""
+"""Pickle functions and classes by value instead of by name, and objects that pickle refuses."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _NONE = object()
 
 
 def is_mock_class(cls: type) -> bool:
-    """Return whether `cls` is the class of a mock, of ``unittest.mock`` or of the package ``mock``."""
+    """Return whether `cls` is a mock class, of ``unittest.mock`` or of the package ``mock``."""
     return any(
         base.__name__ == "NonCallableMock" and base.__module__ in ("unittest.mock", "mock.mock", "mock")
         for base in type.mro(cls)[:-1]
@@ -44,14 +44,14 @@ def _weak(reference: Any) -> tuple[Any, ...]:
 
 
 class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-    """Pickles as cloudpickle does, and what multiprocessing can send besides."""
+    """Pickles like cloudpickle, and also whatever multiprocessing itself can send."""
 
-    # A class attribute: the C pickler does not ask the instance.
+    # A class attribute, because the C pickler ignores the instance's.
     dispatch_table: ClassVar[Any] = ChainMap(
         cpython.extra_reducers(), cloudpickle.Pickler.dispatch_table, copyreg.dispatch_table
     )
     classes_by_value: ClassVar[bool] = True
-    """Whether classes with an importable name go by value, too."""
+    """Whether classes with an importable name are sent by value, too."""
 
     def reducer_override(self, obj: object) -> Any:
         """Reduce functions, classes and mocks; leave the rest to the dispatch table."""
@@ -67,7 +67,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
 
 class StatePickler(Pickler):
-    """Pickles state: classes go by name, and locks and their like as new ones, as the child would make them."""
+    """Pickles state: classes by name, and locks, thread-locals and weak references as new objects."""
 
     dispatch_table: ClassVar[Any] = ChainMap(
         {
@@ -82,7 +82,7 @@ class StatePickler(Pickler):
 
 
 def is_importable(cls: Any) -> bool:
-    """Return whether a class or function is what its module holds under its name."""
+    """Return whether a class or function can be imported under its name."""
     found: Any = sys.modules.get(getattr(cls, "__module__", None) or "")
     if found is None or cls.__module__ == "__main__":
         return False
@@ -92,7 +92,7 @@ def is_importable(cls: Any) -> bool:
 
 
 def user_modules() -> list[types.ModuleType]:
-    """Return the imported modules that are the user's, apart from pytest's main module."""
+    """Return the user's imported modules, except the main module."""
     found = []
     for name, module in list(sys.modules.items()):
         if type(module) is types.ModuleType and module.__name__ == name and name not in ("__main__", "__mp_main__"):
@@ -107,7 +107,7 @@ _registry = threading.RLock()
 
 @contextmanager
 def taken_by_value(modules: Iterable[types.ModuleType]) -> Iterator[None]:
-    """Let cloudpickle take the functions and classes of `modules` by value."""
+    """Within the context, let cloudpickle pickle the functions and classes of `modules` by value."""
     with _registry:
         known = cloudpickle.list_registry_pickle_by_value()
         mine = [module for module in modules if module.__name__ not in known and module.__name__ in sys.modules]
@@ -122,16 +122,16 @@ def taken_by_value(modules: Iterable[types.ModuleType]) -> Iterator[None]:
 
 
 class SendingByValue:
-    """A context in which functions and classes cross as code, with their cells and the globals that they read.
+    """A context that sends functions and classes by value, with their cells and the globals that they read.
 
-    Those with an importable name do so only with `whole`, or if the rest cannot be pickled otherwise.
+    Those with an importable name are sent by name, unless `whole` is set or the payload cannot be pickled otherwise.
     """
 
     def __init__(self, *, whole: bool = False) -> None:
         modules = user_modules()
         self._tried = (modules, []) if whole else ([], modules)
         self.gave_up = False
-        """Whether something could not be sent this way and was left to multiprocessing."""
+        """Whether an object could not be pickled this way, and was left to multiprocessing."""
         self._exchanges = Exchanges()
 
     def __enter__(self) -> SendingByValue:
@@ -167,7 +167,7 @@ class SendingByValue:
         return staticmethod(dumps)
 
     def _pickled(self, obj: object, protocol: int | None) -> memoryview | None:
-        """Return `obj` pickled, or None if it cannot be."""
+        """Return the pickled `obj`, or None."""
         for modules in self._tried:
             with suppress(Exception), taken_by_value(modules), mp.descriptors_of_start():
                 return _dumped(obj, protocol)
@@ -182,9 +182,9 @@ def _dumped(obj: object, protocol: int | None) -> memoryview:
 
 
 def send_results_by_value() -> None:
-    """Send this child's results by value if they have no importable name; called in the child.
+    """Let this child send results without an importable name by value. Called in the child.
 
-    The parent knows the classes again that it has sent.
+    The parent recognises the classes that it sent.
     """
     original = mp.STDLIB.pickler_class.dumps
 

@@ -1,4 +1,4 @@
-"""Keeps coverage.py from counting what experiments run, in this process and in its children."""
+"""Keep coverage.py from measuring experiments, in this process and in its children."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from .._compat import multiprocessing as mp
 from ..activation.exchanges import Exchanges
 
 _OF_CHILDREN = ("COVERAGE_PROCESS_", "COV_CORE_")
-"""Variables by which coverage.py and pytest-cov make child processes measure themselves."""
+"""Environment variables that make child processes of coverage.py and pytest-cov measure themselves."""
 
 
 @contextmanager
 def suspended() -> Iterator[None]:
-    """Measure nothing for a while; does nothing where coverage.py is not in use."""
+    """Pause coverage measurement within the context, if there is any."""
     module: Any = sys.modules.get("coverage")
     current = getattr(getattr(module, "Coverage", None), "current", None)
     measuring = current() if current is not None else None
@@ -36,7 +36,7 @@ def suspended() -> Iterator[None]:
 
 
 def _without_stowaway(original: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
-    """Leave out what ``concurrency = multiprocessing`` adds to the data that a spawn child is prepared with."""
+    """Drop the entry that ``concurrency = multiprocessing`` adds to a spawn child's preparation data."""
 
     def get_preparation_data(name: str) -> dict[str, Any]:
         data = original(name)

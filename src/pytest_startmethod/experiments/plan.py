@@ -1,8 +1,8 @@
-"""Which runs of a failed leg confirm or clear its findings, in what order, and what their outcomes mean. Pure.
+"""Plan which reruns of a failed leg confirm or clear its findings, and interpret their outcomes. Pure.
 
-`search` is a generator: it yields each `Attempt`, is sent the `Outcome` of that run, and returns a `Conclusion`. It
-runs nothing itself. The order is delta debugging (Zeller and Hildebrandt, 2002): all candidates at once, then halves
-until the smallest sufficient set is known, then a control.
+`search` is a generator: it yields each `Attempt`, is sent the `Outcome` of that run, and returns a `Conclusion`. The
+order is delta debugging (Zeller and Hildebrandt, 2002): all candidates at once, then halves until the smallest
+sufficient set is known, then a control.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from typing import Final
 from ..model.finding import Finding
 
 MOST_RUNS: Final = 6
-"""No leg is run again more often than this."""
+"""The most reruns of one leg."""
 
 
 @dataclass(frozen=True, slots=True)
 class ByValue:
-    """Functions and classes cross as code, with what they read, where a child could not import them by name."""
+    """Send functions and classes that a child could not import by name as code, with the globals they read."""
 
     whole: bool = False
-    """Also those of the user's that have an importable name: each start then has its own copy of their globals."""
+    """Also the user's importable ones. Each start then has its own copy of their globals."""
 
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """The child takes over the parent's value of one binding."""
+    """Give the child the parent's value of one binding."""
 
     path: str
     """``"pkg.settings.DEBUG"``, ``"os.environ['HOME']"``, ``"logging.root"``."""
@@ -40,18 +40,18 @@ Experiment = ByValue | Replay
 _NAMELESS: Final = ("SM101", "SM102")
 _NOT_FOUND: Final = ("SM104", "SM201", "SM202")
 _STAYING: Final = ("SM103", "SM105", "SM106", "SM107")
-"""Nothing makes these cross: a start that has one fails, whatever else crosses."""
+"""Causes that no experiment can remove: a start with one of them fails anyway."""
 _REPLAYED: Final = ("SM301", "SM302", "SM303", "SM304", "SM305", "SM306", "SM307")
 STRUCTURAL: Final = ("SM307",)
-"""Findings that a flaky leg keeps: an unshared lock is what makes races."""
+"""Findings that explain a flaky leg: unshared locks cause races."""
 
 
 def experiment_of(finding: Finding) -> Experiment | None:
-    """Return the experiment that removes the cause which `finding` names, or None if there is none."""
+    """Return the experiment that removes the finding's cause, or None."""
     if finding.code in _NAMELESS and not finding.path:
-        return None  # a start of the child's own: nothing that the parent sends is in it
+        return None  # the child's own start, which contains nothing sent by the parent
     if finding.code == "SM201" and finding.path in sys.modules:
-        return None  # an import within a function: it fails whatever is sent
+        return None  # an import inside a function fails whatever is sent
     if finding.code in (*_NAMELESS, *_NOT_FOUND):
         return ByValue(whole=finding.code in _NOT_FOUND)
     if finding.code in _REPLAYED and finding.path:
@@ -66,16 +66,16 @@ class Candidate:
     experiment: Experiment
     findings: tuple[Finding, ...]
     hidden: bool = False
-    """Its findings are reported only if they are confirmed."""
+    """Whether its findings are reported only if confirmed."""
 
 
 def candidates(
     findings: Iterable[Finding], hidden: Iterable[Finding] = (), touched: Collection[tuple[str, str]] = ()
 ) -> list[Candidate]:
-    """Return what can be tried: causes that the failing tracebacks touched, other causes, notes, `hidden` findings.
+    """Return the candidates: causes in the failing tracebacks, other causes, notes, `hidden` findings.
 
-    `touched` holds file and function of each frame of those tracebacks. Findings with the same experiment share one
-    candidate. While something cannot be pickled at all, sending functions by value proves nothing.
+    `touched` holds file and function of each frame of those tracebacks. Findings with the same experiment share a
+    candidate. If a payload cannot be pickled at all, sending functions by value proves nothing and is left out.
     """
     findings = list(findings)
     files = {file for file, _ in touched}
@@ -105,9 +105,9 @@ class Attempt:
     """One more run of the leg."""
 
     experiments: tuple[Experiment, ...] = ()
-    """The causes that are removed; empty: the leg runs as it is."""
+    """The causes to remove; empty for an unchanged run."""
     control: bool = False
-    """The child does everything that a replay does, and keeps its own values."""
+    """Whether the child only goes through the motions of a replay, and keeps its own values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,48 +116,48 @@ class Outcome:
 
     passed: bool
     failure: tuple[str, ...] = ()
-    """What failed, see `failure`; empty if nothing did, or if the test was skipped."""
+    """The failure, see `failure`; empty if the test passed or was skipped."""
     unsent: frozenset[Experiment] = frozenset()
     """The experiments that did not reach every child."""
     in_time: bool = True
     met: tuple[Finding, ...] = ()
-    """The diagnosis of a failure that is not the leg's usual one."""
+    """The diagnosis of a failure other than the usual one."""
     imported: frozenset[Experiment] = frozenset()
-    """Of a control: where importing what the parent's value holds gave the child that value."""
+    """In a control: the replays whose value the child also got by importing."""
     more: tuple[Finding, ...] = ()
-    """What a second look at an unchanged run found; notes are reported only if they are confirmed."""
+    """Findings of a second look at an unchanged run; notes are reported only if confirmed."""
 
 
 @dataclass(slots=True)
 class Conclusion:
-    """What the runs say."""
+    """The conclusion from all runs."""
 
     flaky: bool = False
     confirmed: tuple[Candidate, ...] = ()
-    """The smallest set known to be enough: without any of these the test fails, with all of them it passes."""
+    """The smallest sufficient set: with all of these removed the test passes, and it fails if any one remains."""
     cleared: tuple[Candidate, ...] = ()
-    """With all of these out of the way, the test fails the same way."""
+    """Removing all of these did not change the failure."""
     needless: tuple[Candidate, ...] = ()
-    """The test passes with these, and also if the child keeps its own values."""
+    """The test passes with these, but also if the child keeps its own values."""
     necessary: Candidate | None = None
-    """With this out of the way, the test fails in another way."""
+    """Removing this made the test fail differently."""
     met: tuple[Finding, ...] = ()
-    """The diagnosis of that other failure."""
+    """The diagnosis of that different failure."""
     more: tuple[Finding, ...] = ()
-    """Causes that a second look at the unchanged run found."""
+    """Causes from a second look at the unchanged run."""
     runs: int = 0
 
 
 @dataclass(slots=True)
 class Failures:
-    """How a leg fails if nothing is changed; knows which tokens vary from run to run."""
+    """The failures of unchanged runs, and which of their tokens vary from run to run."""
 
     _texts: list[list[list[str]]] = field(default_factory=list)
     _varying: set[tuple[int, int]] = field(default_factory=set)
-    """Line and token."""
+    """Indices of line and token."""
 
     def add(self, failure: Sequence[str]) -> None:
-        """Take one more failure of an unchanged run: where it differs from an earlier one of its shape, it varies."""
+        """Add the failure of an unchanged run. Tokens that differ from an earlier failure of the same shape vary."""
         new = [_TOKEN.findall(line) for line in failure]
         for old in self._texts:
             if _shape(old) == _shape(new):
@@ -165,7 +165,7 @@ class Failures:
         self._texts.append(new)
 
     def __contains__(self, failure: Sequence[str]) -> bool:
-        """Return whether `failure` is one of these, apart from the tokens that vary."""
+        """Return whether `failure` is one of these, ignoring tokens that vary."""
         new = [_TOKEN.findall(line) for line in failure]
         return bool(new) and any(
             _shape(old) == _shape(new) and self._varying.issuperset(self._differing(old, new)) for old in self._texts
@@ -185,7 +185,7 @@ def _shape(text: list[list[str]]) -> list[int]:
 
 
 class SpentError(Exception):
-    """The leg has had all of its runs, or one was cut off: threads and locks may be left for the next."""
+    """No run is left, or one was cut off: its threads and locks could disturb the next."""
 
 
 Runs = Generator[Attempt, Outcome, None]
@@ -200,7 +200,7 @@ class _Search:
     hangs: bool = False
 
     def run(self, these: Sequence[Candidate] = (), *, control: bool = False) -> Generator[Attempt, Outcome, Outcome]:
-        """Make one run, unless none is left; the last one is kept for a control."""
+        """Make a run, unless none is left. The last one is reserved for a control."""
         if self.conclusion.runs >= MOST_RUNS - (not control):
             raise SpentError
         self.conclusion.runs += 1
@@ -210,7 +210,7 @@ class _Search:
         return outcome
 
     def all_at_once(self, every: list[Candidate]) -> Runs:
-        """Try all of `every`; if that is enough, find the smallest part that is."""
+        """Try all of `every`; if that makes the test pass, find the smallest sufficient part."""
         outcome = yield from self.run(every)
         sent = [each for each in every if each.experiment not in outcome.unsent]
         if outcome.passed:
@@ -224,7 +224,7 @@ class _Search:
             yield from self.follow(every, outcome)
 
     def confirm(self, enough: list[Candidate]) -> Runs:
-        """Confirm the smallest part of a set that is enough, unless the test passes without its values, too."""
+        """Confirm the smallest sufficient part of `enough`, unless the test also passes in a control."""
         if not enough:
             return
         smallest = yield from self.smallest(enough, [])
@@ -236,10 +236,10 @@ class _Search:
         self.conclusion.confirmed = tuple(smallest)
 
     def smallest(self, some: list[Candidate], beside: list[Candidate]) -> Generator[Attempt, Outcome, list[Candidate]]:
-        """Return the smallest part of `some` that is enough together with `beside`; all of it if no run is left."""
+        """Return the smallest part of `some` that suffices together with `beside`; all of it if no run is left."""
         if len(some) < 2:
             return some
-        middle = len(some) // 2 if beside or len(some) > MOST_RUNS else 1  # the ranking is right more often than not
+        middle = len(some) // 2 if beside or len(some) > MOST_RUNS else 1  # the first is the likeliest
         halves = some[:middle], some[middle:]
         for half in halves:
             if (yield from self.enough([*half, *beside])):
@@ -248,7 +248,7 @@ class _Search:
         return [*first, *(yield from self.smallest(halves[1], [*first, *beside]))]
 
     def enough(self, these: list[Candidate]) -> Generator[Attempt, Outcome, bool]:
-        """Return whether the test passes with `these`; False if no run is left to tell."""
+        """Return whether the test passes with `these`; False if no run is left."""
         try:
             outcome = yield from self.run(these)
         except SpentError:
@@ -258,7 +258,7 @@ class _Search:
         return outcome.passed and not outcome.unsent
 
     def follow(self, every: list[Candidate], outcome: Outcome) -> Runs:
-        """Follow a leg that fails in another way with `every` out of the way: a second cause was behind the first."""
+        """Handle a different failure with `every` removed: the first cause hid a second one."""
         if len(every) > 1:
             alone = yield from self.run(every[:1])
             if alone.passed or not alone.failure or alone.failure in self.usual:
@@ -275,9 +275,9 @@ class _Search:
 def search(
     found: Sequence[Candidate], usual: Failures, *, not_pickled: bool = False
 ) -> Generator[Attempt, Outcome, Conclusion]:
-    """Yield the runs to make for a leg that failed as `usual` says, and return what their outcomes say.
+    """Yield the runs to make for a leg with the failures `usual`, and return the conclusion.
 
-    `not_pickled`: a start failed in pickling. That is no flake, so the leg is not run as it is.
+    `not_pickled` says that a start failed in pickling. Such a failure is never flaky, so the unchanged run is skipped.
     """
     state = _Search(usual)
     try:
@@ -301,7 +301,7 @@ def search(
 
 
 def failure(phase: str, message: str) -> str:
-    """Return what failed in a form that is the same in every run: without addresses, pids and temporary paths."""
+    """Return a failure in a form that is equal in every run: without addresses, pids and temporary paths."""
     line = next((line for line in message.splitlines() if line.strip()), "")
     for pattern, stands_for in _VARYING:
         line = pattern.sub(stands_for, line)
@@ -318,9 +318,9 @@ _VARYING: Final = (
 
 
 def settle(findings: Iterable[Finding], said: Conclusion) -> tuple[Finding, ...]:
-    """Return `findings` with what the runs said: confirmed ones first, cleared ones last, otherwise in order.
+    """Return `findings` updated by the conclusion: confirmed ones first, cleared ones last, otherwise in order.
 
-    A note that is confirmed becomes a cause. Causes that are only enough together become one finding.
+    A confirmed note becomes a cause. Causes that are only sufficient together become one finding.
     """
     findings = list(findings)
     if said.flaky:
@@ -353,7 +353,7 @@ _NEEDLESS: Final = "the test also passes if the child imports the module early a
 
 
 def _together(these: Sequence[Finding]) -> Finding:
-    """Return one finding for causes of which none is enough alone."""
+    """Merge causes that are only sufficient together."""
     first = these[0]
     return replace(
         first,

@@ -1,4 +1,4 @@
-"""Captures the parent's value of a binding, to be set in every fresh child before it loads its process object.
+"""Capture the parent's value of a binding, to set it in every fresh child before that loads its process object.
 
 The child's side is `child.replayer`.
 """
@@ -24,18 +24,17 @@ from .by_value import StatePickler, is_importable, is_mock_class, taken_by_value
 
 _NONE = object()
 _MOST_BYTES = 200_000_000
-"""No experiment sends more."""
+"""The largest pickle that an experiment sends."""
 
 
 class NotSentError(Exception):
-    """What an experiment would send does not exist, or cannot be sent."""
+    """The value to send does not exist, or cannot be sent."""
 
 
 class Replaying:
-    """A context in which every child takes over the parent's values of the bindings `paths`, as of its start.
+    """A context that gives every child the parent's values of the bindings `paths`, as of its start.
 
-    As a `control`, the child does everything for that but to set them: it imports the modules, loads the values, and
-    keeps its own.
+    In a `control`, the child imports the modules and loads the values, but keeps its own.
     """
 
     def __init__(self, paths: Iterable[str], *, control: bool = False) -> None:
@@ -66,13 +65,14 @@ _SPECIAL = re.compile(
 
 
 def capture(path: str) -> dict[str, Any]:
-    """Return what a child needs to have the parent's present value of the binding `path`, as builtins.
+    r"""Return the data, made of builtins, from which a child can set the binding `path` to the parent's current value.
 
     `path` is a dotted name, ``os.environ['NAME']``, ``logging.getLogger('name')``, ``logging.root``,
     ``sys.modules['name']``, ``random``, ``decimal``, ``locale``, ``warnings.filters`` or ``signal.SIGNAME``.
 
     Raises:
-        NotSentError: there is no such binding, or its value cannot be sent; whatever pickling it raised, too.
+        NotSentError: There is no such binding, or its value cannot be sent.
+        Exception: Whatever pickling the value raised.
 
     """
     special = _SPECIAL.fullmatch(path)
@@ -176,9 +176,9 @@ def _binding(path: str) -> dict[str, Any]:
 
 
 def split(path: str) -> tuple[types.ModuleType, list[str]]:
-    """Return the module in a dotted name, the longest that is imported, and the names that remain.
+    """Return the longest imported module in a dotted name, and the remaining names.
 
-    What follows a bracket is inside the value of the binding. Raises NotSentError if no module is imported.
+    Ignores brackets, which refer to parts of the value. Raises NotSentError if no module is imported.
     """
     parts = path.partition("[")[0].split(".")
     for end in range(len(parts), 0, -1):
@@ -193,9 +193,9 @@ _BOUND = (int, str, bytes, bool, float, tuple, types.NoneType, frozenset, types.
 
 
 def _aliases(value: object, module: str, name: str) -> list[tuple[str, str]]:
-    """Return where else modules hold `value`: who imported by name what was changed in place.
+    """Return the module-level aliases of `value`, which see changes made to it in place.
 
-    What cannot be changed in place, and what stands in for something else, was bound to each name by itself.
+    Immutable values and stand-ins (mocks, classes) have none: each of their names was bound separately.
     """
     kind = type(value)
     if kind in _BOUND or type in type.mro(kind) or is_mock_class(kind):
@@ -213,9 +213,9 @@ def _aliases(value: object, module: str, name: str) -> list[tuple[str, str]]:
 
 
 def dumped(value: object) -> bytes:
-    """Return `value` pickled for a child; functions of the user's go by value, classes by name where they have one.
+    """Return `value` pickled for a child: the user's functions by value, importable classes by name.
 
-    Raises what pickling raises, and NotSentError for what is too large.
+    Raises whatever pickling raised, and NotSentError if the pickle is too large.
     """
     error: Exception | None = None
     injected = [module for module in list(sys.modules.values()) if _made_at_run_time(module)]
@@ -239,7 +239,7 @@ def _made_at_run_time(module: object) -> bool:
 
 
 def _test_modules() -> list[types.ModuleType]:
-    """Return the modules that pytest imported: a child may not find them, and what they replace things with is here."""
+    """Return the modules that pytest imported: a child may not find them, and patches take replacements from them."""
     return [
         module
         for module in user_modules()
@@ -250,12 +250,12 @@ def _test_modules() -> list[types.ModuleType]:
 
 
 def _logging(path: str, name: str) -> dict[str, Any]:
-    """Return the configuration of a logger and of those above it: a record passes through all of them."""
+    """Return the configuration of a logger and its ancestors, all of which handle its records."""
     found = []
     logger: Any = logging.getLogger(name or None)
     while logger is not None:
         state = {each: vars(logger)[each] for each in ("level", "propagate", "disabled", "filters")}
-        # those that pytest captures with are not the user's
+        # pytest's capturing handlers are not the user's
         own = [each for each in logger.handlers if not type(each).__module__.startswith("_pytest.")]
         state["handlers"] = [_to_be_sent(each) for each in own]
         found.append(("" if logger is logging.root else logger.name, state))
@@ -264,7 +264,7 @@ def _logging(path: str, name: str) -> dict[str, Any]:
 
 
 def _to_be_sent(handler: logging.Handler) -> logging.Handler:
-    """Return a handler as it can be sent: one that writes to a file opens it again, and keeps what is in it."""
+    """Return a handler that can be sent. A file handler's copy reopens the file and appends."""
     if not issubclass(type(handler), logging.FileHandler):
         return handler
     twin: Any = object.__new__(type(handler))

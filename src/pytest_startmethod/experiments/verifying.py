@@ -1,4 +1,4 @@
-"""Runs failed legs again, within a budget, to confirm or clear what their findings say."""
+"""Rerun failed legs, within a time budget, to confirm or clear their findings."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from .by_value import SendingByValue
 
 LEGS_OF_ONE_CAUSE = 3
-"""No more legs than these are run again for one cause, and none once a leg with the same findings is settled."""
+"""The most legs to rerun for one cause. Legs with the same findings as a settled one are not rerun at all."""
 FEWEST_SECONDS = 60.0
-"""All runs together take no longer than this, or than the session before them if that took longer."""
+"""The least time budget, in seconds. A session that took longer has its own duration as budget."""
 RACE = "failed once and passed when it was run again: a race, for which the unshared object is reason enough"
 FLAKY = "failed once and passed when it was run again; not diagnosed"
 
@@ -29,32 +29,32 @@ _now = time.monotonic
 
 @dataclass(slots=True)
 class LegToVerify:
-    """A failed leg, as far as experiments are concerned."""
+    """The facts about a failed leg that experiments need."""
 
     method: str
     findings: tuple[Finding, ...]
     failures: tuple[tuple[str, ...], ...]
-    """Each failure as `plan.failure` puts it, with those of its children."""
+    """Failures in the form of `plan.failure`, including the children's."""
     touched: frozenset[tuple[str, str]] = frozenset()
-    """File and function of each frame of the failing tracebacks, the children's included."""
+    """File and function of each frame of the failing tracebacks, including the children's."""
     not_pickled: bool = False
-    """Whether a start failed in pickling: that is no flake."""
+    """Whether a start failed in pickling, which is never flaky."""
     hidden: tuple[Finding, ...] = ()
-    """What no code was seen to read: reported only if an experiment confirms it."""
+    """Findings without a known read, reported only if an experiment confirms them."""
     seconds: float = 0.0
-    """How long the leg took."""
+    """The leg's duration."""
 
     @property
     def causes(self) -> tuple[object, ...]:
-        """What legs have in common that fail for the same reasons, the first reason first.
+        """A key shared by legs that fail for the same reasons, the first reason first.
 
-        Without any reason, the same words are not enough: they must come from the same functions.
+        Without findings, failures must match in their tracebacks' functions as well as in their words.
         """
         return tuple(each.key for each in self.findings) or (*self.failures, self.touched)
 
     @property
     def alike(self) -> tuple[object, object]:
-        """What legs have in common that have the same causes, and those that also fail with the same words."""
+        """Keys shared by legs with the same causes, and by those that also fail with the same words."""
         messages = tuple(_without_numbers(each.message) for each in self.findings)
         words = _without_numbers(" ".join(word for each in self.failures for word in each))
         return (self.method, self.causes, messages), (self.method, self.causes, messages, words)
@@ -66,36 +66,36 @@ def _without_numbers(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What the runs of a leg say."""
+    """A leg's findings after its reruns."""
 
     findings: tuple[Finding, ...]
     flaky: bool = False
 
 
 Run = Callable[[Attempt, float, Callable[[Sequence[str]], bool]], Outcome]
-"""Runs the leg again: what to change, the most seconds, and whether a failure is a usual one."""
+"""Reruns the leg. Arguments: the attempt, a time limit in seconds, and a test for usual failures."""
 
 
 @dataclass(slots=True)
 class Verifier:
-    """Decides which legs are run again and how often. One a session, since one cause can break hundreds of legs."""
+    """Decides which legs to rerun and how often. One per session, since one cause can break hundreds of legs."""
 
     seconds: float = FEWEST_SECONDS
-    """The budget."""
+    """The time budget."""
     runs: int = 0
     spent: float = 0.0
-    """Seconds."""
+    """Time spent, in seconds."""
     legs: int = 0
-    """How many legs were run again."""
+    """Number of legs that were rerun."""
     left_out: int = 0
-    """How many were not, since the budget was spent."""
+    """Number of legs that were not, because the budget was spent."""
     _tried: dict[object, int] = field(default_factory=dict)
-    """How many legs were run again, by method and first cause."""
+    """Number of legs that were rerun, by method and first cause."""
     _settled: dict[object, tuple[Finding, ...]] = field(default_factory=dict)
-    """What experiments said of legs, by method and causes."""
+    """Settled findings, by method and causes."""
 
     def verify(self, leg: LegToVerify, run: Run) -> Verified:
-        """Return the leg's findings, confirmed or cleared as far as the runs tell."""
+        """Return the leg's findings, confirmed or cleared where the runs allow it."""
         first = (leg.method, *leg.causes[:1])
         for alike in leg.alike:
             if alike in self._settled:
@@ -117,7 +117,7 @@ class Verifier:
         by_cause, by_failure = leg.alike
         if any(each.confirmed for each in settled):
             self._settled[by_cause] = settled
-        elif any(each.confirmed is False for each in settled):  # that holds for this failure only
+        elif any(each.confirmed is False for each in settled):  # valid for this failure only
             self._settled[by_failure] = settled
         return Verified(settled, conclusion.flaky)
 
@@ -144,7 +144,7 @@ class Verifier:
 
 
 def _same(leg: LegToVerify, settled: Sequence[Finding]) -> tuple[Finding, ...]:
-    """Return the findings of a leg that fails for the same reasons as one that is settled."""
+    """Apply settled findings to a leg that fails for the same reasons."""
     own = {each.key: each for each in (*leg.hidden, *leg.findings)}
     return tuple(
         each
@@ -157,7 +157,7 @@ def _same(leg: LegToVerify, settled: Sequence[Finding]) -> tuple[Finding, ...]:
 
 @dataclass(slots=True)
 class Changes:
-    """What the children of an attempt say of its changes; ask before the reports are cleared."""
+    """How an attempt's changes worked, according to the children's reports. Query it before those are cleared."""
 
     _attempt: Attempt
     _reports: ReportDirectory
@@ -168,7 +168,7 @@ class Changes:
         taken = [each for each in self._reports.replayed() if each["path"]]
         wrong = {each["path"] for each in taken if each["error"]}
         missed = [e for e in self._attempt.experiments if type(e) is Replay and (e.path in wrong or not taken)]
-        # A child that still cannot load what it is sent shows that the cause was not removed.
+        # A child that still cannot load its payload shows that the cause was not removed.
         gave_up = self._sending is not None and (
             self._sending.gave_up or any(each.phase == "unpickling" for each in self._reports.read())
         )
@@ -176,7 +176,7 @@ class Changes:
         return frozenset([*missed, *(by_value if gave_up else ())])
 
     def imported(self) -> frozenset[plan.Experiment]:
-        """Return the replays whose value every child of a control has by an import."""
+        """Return the replays whose value every child of a control got by an import."""
         by: dict[str, list[bool]] = {}
         for each in self._reports.replayed():
             by.setdefault(each["path"], []).append(each.get("imported", False))
@@ -185,7 +185,7 @@ class Changes:
 
 @contextmanager
 def changed(attempt: Attempt, reports: ReportDirectory) -> Iterator[Changes]:
-    """Make the changes of an attempt for all starts within."""
+    """Apply an attempt's changes to all starts within the context."""
     from .by_value import SendingByValue
     from .replay import Replaying
 

@@ -1,4 +1,4 @@
-"""From reports to findings, and the child's traceback as text. Nothing is started."""
+"""Reports become findings, and the child's traceback becomes text. No process is started."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from pytest_startmethod.report.tracebacks import traceback_lines
 
 
 def findings(reports, launches=(), parent=None, predicted=(), **more):
-    """Return what a failed leg with these children is explained by."""
+    """Return the findings of a failed leg with these children."""
     unloaded = {each.pid: predicted for each in launches if predicted}
     parent = parent or Parent()
     return explain(
@@ -77,7 +77,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def test_importlib_mode_is_named_with_the_setting_that_helps(project: Path) -> None:
-    """Only ``tests`` is missed; the finding is about the module that the target comes from."""
+    """The exception names only ``tests``; the finding names the target's module."""
     file = project / "tests" / "test_locks.py"
     modules = {"tests": types.ModuleType("tests"), "tests.test_locks": module_at("tests.test_locks", file)}
     parent = Parent(modules, ("/usr/lib",), str(project), "importlib")
@@ -97,7 +97,7 @@ def test_importlib_mode_is_named_with_the_setting_that_helps(project: Path) -> N
 
 
 def test_a_module_loaded_by_its_path_is_not_importable(project: Path) -> None:
-    """`spec_from_file_location` gives the parent a module that sys.path does not lead to."""
+    """A module loaded with `spec_from_file_location` is not on the child's sys.path."""
     file = project / "tests" / "test_locks.py"
     parent = Parent({"test_locks": module_at("test_locks", file)}, (), str(project), "prepend")
     finding = load_finding(Unloaded(missing("test_locks"), task=True), parent)
@@ -123,7 +123,7 @@ def test_a_module_loaded_by_its_path_is_not_importable(project: Path) -> None:
     ],
 )
 def test_every_other_reason_has_its_own_words(project: Path, made: str, reason: str) -> None:
-    """No file, never imported, another name, sys.path changed since, file removed, import hook."""
+    """Each reason has its message: no file, never imported, wrong name, changed sys.path, deleted file, import hook."""
     file, root = project / "tests" / "test_locks.py", project / "tests"
     gone = root / "gone.py"
     name = {"other name": "plugin", "gone": "gone"}.get(made, "test_locks")
@@ -141,7 +141,7 @@ def imports(file: Path, *frames: Frame) -> tuple[Frame, ...]:
 
 
 def test_an_import_that_raises_is_blamed_on_the_line_that_does(tmp_path: Path) -> None:
-    """`set_start_method` at module level runs again in the child that has its method already."""
+    """`set_start_method` at module level runs again in the child, whose method is already set."""
     file = tmp_path / "test_pool.py"
     line = Frame(str(file), 4, "<module>", 'mp.set_start_method("spawn")')
     inside = Frame(multiprocessing.context.__file__, 247, "set_start_method", "raise RuntimeError")
@@ -158,7 +158,7 @@ def test_an_import_that_raises_is_blamed_on_the_line_that_does(tmp_path: Path) -
 
 
 def test_an_import_that_starts_processes_is_told_so(tmp_path: Path) -> None:
-    """CPython's long text is not repeated."""
+    """The message does not repeat CPython's long text."""
     file = tmp_path / "jobs.py"
     text = "\n        An attempt has been made to start a new process before the\n        current process has finished"
     raised = Raised("RuntimeError", text, imports(file, Frame(str(file), 3, "<module>", "pool = Pool()")))
@@ -172,7 +172,7 @@ def test_an_import_that_starts_processes_is_told_so(tmp_path: Path) -> None:
 
 
 def test_import_that_a_library_refuses_points_at_the_users_line(tmp_path: Path) -> None:
-    """What the parent did before (``django.setup()`` in a conftest.py) is to be done in the child; no file is moved."""
+    """The fix is to repeat the parent's setup (``django.setup()`` in a conftest.py), not to move a file."""
     file, models = str(tmp_path / "mailer.py"), f"{tmp_path}{os.sep}site-packages{os.sep}lib{os.sep}models.py"
     frames = imports(
         Path(file), Frame(file, 3, "<module>", "import lib.models"), Frame(models, 5, "<module>", "check()")
@@ -191,7 +191,7 @@ RAISING = (Frame("/p/work.py", 9, "run", "import models"), Frame("/p/models.py",
 
 @pytest.mark.parametrize("how", ["process", "task"])
 def test_import_within_a_function_that_raises_in_the_child(how) -> None:
-    """SM201 with the child's own exception, of a process by its report, of a task by the traceback that was sent."""
+    """A failed import is SM201, from a process's report or from the traceback that a task sends back."""
     raised = Raised("RuntimeError", "not set up", RAISING)
     parent = Parent({"models": module_at("models", Path("/p/models.py"))})
     reports, remote = ([report("run", raised)], ()) if how == "process" else ([], (raised,))
@@ -212,14 +212,14 @@ def test_import_within_a_function_that_raises_in_the_child(how) -> None:
     ids=["no import", "the parent has not imported it", "the main module", "fork"],
 )
 def test_other_exceptions_of_a_function_are_no_import(frames, modules, method) -> None:
-    """What the user's function raises is its own affair."""
+    """An exception from the user's own function is not an import problem."""
     parent = Parent({name: module_at(name, Path(f"/p/{name}.py")) for name in modules})
     given = Evidence("", method, "failed", remote=(Raised("RuntimeError", "no", frames),), parent=parent)
     assert explain(given) == ()
 
 
 def test_directory_that_was_on_sys_path_for_a_while(project: Path) -> None:
-    """A module that the import system found there, which it cannot find again, was not loaded by its path."""
+    """A module imported from a directory that has since left sys.path was not loaded by its path."""
     (project / "tests" / "for_a_while.py").write_text("")
     root = str(project / "tests")
     sys.path.insert(0, root)
@@ -258,7 +258,7 @@ if os.environ.get("PARENT"):
     ],
 )
 def test_a_name_under_a_condition_is_found_in_the_source(tmp_path: Path, text: str) -> None:
-    """All the words that CPython has for it lead to the same finding."""
+    """All of CPython's wordings lead to the same finding."""
     file = tmp_path / "jobs.py"
     file.write_text(GUARDED)
     finding = load_finding(Unloaded(Raised("AttributeError", text)), Parent({"jobs": module_at("jobs", file)}))
@@ -287,7 +287,7 @@ def test_a_name_that_the_source_does_not_have_was_added_at_run_time(tmp_path: Pa
 
 
 def test_main_of_the_child_is_another_module() -> None:
-    """``__mp_main__`` is the child's name for it."""
+    """The child knows its main module as ``__mp_main__``."""
     text = "Can't get attribute 'work' on <module '__mp_main__' from '/p/x.py'>"
     finding = load_finding(Unloaded(Raised("AttributeError", text)), Parent({}))
     assert finding.message == (
@@ -305,7 +305,7 @@ class Keeper:
 
 
 def test_a_private_method_is_looked_up_by_the_wrong_name() -> None:
-    """The finding stands at the method's ``def``."""
+    """The finding points at the method's ``def``."""
     raised = Raised("AttributeError", "'Keeper' object has no attribute '__secret'", name="__secret")
     what = Unloaded(raised, path="target", target=f"{__name__}.Keeper.__secret")
     finding = load_finding(what, Parent({__name__: sys.modules[__name__]}))
@@ -340,7 +340,7 @@ def loads(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("function", ["Record.__setstate__", "__setstate__"])
 def test_the_method_that_raises_is_named_by_its_def(loads: Path, function: str) -> None:
-    """3.10 says its name without the class, which the source tells."""
+    """3.10 reports the name without its class; the source supplies it."""
     raised = Raised("KeyError", "'version'", (Frame(str(loads), 4, function, 'self.version = state["version"]'),))
     finding = load_finding(Unloaded(raised, path="args[0]"), Parent({}))
     assert (finding.code, finding.name, finding.line) == ("SM203", "unpickling-raised", 3)
@@ -354,7 +354,7 @@ def test_the_method_that_raises_is_named_by_its_def(loads: Path, function: str) 
 
 
 def test_a_greedy_getattr_calls_itself(loads: Path) -> None:
-    """The object is empty while it loads."""
+    """``__getattr__`` recurses on an object that has no attributes yet."""
     raised = Raised(
         "RecursionError", "maximum recursion depth exceeded", (Frame(str(loads), 7, "Record.__getattr__", ""),)
     )
@@ -383,7 +383,7 @@ MINE = Parent({__name__: sys.modules[__name__]})
 
 
 def test_an_exception_that_needs_more_arguments_than_its_args_hold() -> None:
-    """The finding stands at the constructor; the class is known by its name."""
+    """The finding points at the constructor; the class is found by name."""
     raised = Raised("TypeError", "NeedsError.__init__() missing 1 required positional argument: 'text'")
     finding = load_finding(Unloaded(raised, global_name=(__name__, "NeedsError")), MINE)
     assert (finding.code, finding.file, finding.line) == (
@@ -402,7 +402,7 @@ def test_an_exception_that_needs_more_arguments_than_its_args_hold() -> None:
 
 
 def test_new_with_arguments_wants_getnewargs() -> None:
-    """The default reduction calls ``__new__`` with the class alone."""
+    """The default reduction calls ``__new__`` with the class only."""
     raised = Raised("TypeError", "Made.__new__() missing 1 required positional argument: 'name'")
     finding = load_finding(Unloaded(raised, global_name=(__name__, "Made")), MINE)
     assert finding.line == Made.__new__.__code__.co_firstlineno
@@ -410,7 +410,7 @@ def test_new_with_arguments_wants_getnewargs() -> None:
 
 
 def test_what_is_not_understood_is_said_in_the_interpreters_words() -> None:
-    """No frame of the user's, no known form: no guess."""
+    """Without a user frame or a known message, the finding quotes the interpreter."""
     finding = load_finding(Unloaded(Raised("ValueError", "truncated"), global_name=("x.y", "Z")), Parent({}))
     assert finding.message == "the spawn child could not load x.y.Z: ValueError: truncated"
 
@@ -419,7 +419,7 @@ def test_what_is_not_understood_is_said_in_the_interpreters_words() -> None:
 
 
 def test_a_signal_is_named_with_the_line_it_struck() -> None:
-    """The native stack leads to the user's line."""
+    """The user's line comes from the native stack."""
     context = multiprocessing.context.__file__
     stack = ("Fatal Python error: Segmentation fault", "", 'Current thread 0x1 (most recent call first):',
              f'  File "{context}", line 3 in string_at', '  File "/p/work.py", line 12 in read')  # fmt: skip
@@ -446,7 +446,7 @@ CRASH = (
 
 
 def test_a_crash_without_an_exit_code_is_told_by_its_stack() -> None:
-    """The parent may not have waited; a grandchild's code it never gets. A fork's stack goes on with its parent's."""
+    """No exit code: the parent did not wait, or it is a grandchild. Frames of a fork's parent do not count."""
     (finding,) = findings([report("crash", stack=CRASH, method="fork")], [launch(method="fork")])
     assert finding.message == "the fork child work.run (pid 7) crashed: Aborted"
     assert (finding.file, finding.line) == ("/p/work.py", 12)
@@ -457,7 +457,7 @@ def test_a_crash_without_an_exit_code_is_told_by_its_stack() -> None:
 
 
 def test_a_crash_is_shown_by_the_users_frames_of_the_child() -> None:
-    """With `full` as faulthandler wrote it."""
+    """With `full`, faulthandler's text is shown unchanged."""
     crashed = report("crash", stack=CRASH, process=None)
     assert traceback_lines(crashed, "/p") == [
         "a child (pid 7, spawn) crashed:",
@@ -469,7 +469,7 @@ def test_a_crash_is_shown_by_the_users_frames_of_the_child() -> None:
 
 
 def test_an_exit_code_without_an_exception_is_os_exit() -> None:
-    """Nothing was reported: Python did not end the child."""
+    """A non-zero exit code without a report means that Python did not end the child."""
     (finding,) = findings([], [launch(exit_code=7)])
     assert finding.message == (
         "the spawn child work.run (pid 7) ended with exit code 7 and no exception: os._exit(7) or native code ended it"
@@ -478,7 +478,7 @@ def test_an_exit_code_without_an_exception_is_os_exit() -> None:
 
 
 def test_exit_code_of_an_interrupt() -> None:
-    """A child that an interrupt ended has Python's own exit code 1, and nobody knows of an exception."""
+    """An interrupted child exits with Python's own code 1 and reports no exception."""
     (finding,) = findings([], [launch(exit_code=1)])
     assert finding.message == (
         "the spawn child work.run (pid 7) ended with exit code 1 and reported nothing: an interrupt, os._exit(1) or "
@@ -487,13 +487,13 @@ def test_exit_code_of_an_interrupt() -> None:
 
 
 def test_255_of_a_child_whose_server_lives_is_its_own() -> None:
-    """``os._exit(255)``."""
+    """The child called ``os._exit(255)``."""
     (finding,) = findings([], [launch(method="forkserver", exit_code=255)], server=Server(1, running=True))
     assert "ended with exit code 255 and no exception: os._exit(255)" in finding.message
 
 
 def test_a_lost_forkserver_leaves_255() -> None:
-    """That code is not the child's own."""
+    """Exit code 255 is multiprocessing's, not the child's."""
     (finding,) = findings([], [launch(method="forkserver", exit_code=255)], server=Server(1))
     assert finding.message == (
         "the forkserver child work.run (pid 7) has no exit code: the forkserver process that it came from has ended"
@@ -501,7 +501,7 @@ def test_a_lost_forkserver_leaves_255() -> None:
 
 
 def test_sigkill_is_a_note() -> None:
-    """Tests kill children on purpose."""
+    """Tests kill children on purpose, so SIGKILL is not a cause."""
     (finding,) = findings([], [launch(exit_code=-9)])
     assert finding.level == "note"
     assert finding.fix == ("look for who kills it: Process.kill(), a supervisor, or the kernel when memory runs out")
@@ -509,24 +509,24 @@ def test_sigkill_is_a_note() -> None:
 
 @pytest.mark.parametrize("code", [None, 0, -15, -2])
 def test_an_ordinary_end_is_no_finding(code: int | None) -> None:
-    """A child still alive, one that ended well, one that was terminated."""
+    """A child that is alive, exited with 0 or was terminated has no finding."""
     assert findings([], [launch(exit_code=code)]) == ()
 
 
 def test_what_the_users_function_raised_is_no_finding() -> None:
-    """The traceback says it; the exit code follows from it."""
+    """The traceback explains the failure, and the exit code follows from it."""
     assert findings([report("run", Raised("ValueError", "bad"))], [launch(exit_code=1)]) == ()
     assert findings([report("run", Raised("SystemExit", "3"), exit_code=3)], [launch(exit_code=3)]) == ()
 
 
 def test_workers_that_fail_alike_are_one_finding() -> None:
-    """A pool replaces them for ever."""
+    """A pool replaces failing workers forever; all share one finding."""
     reports = [report("unpickling", missing("gone"), pid=pid, task=True) for pid in range(5)]
     assert len(findings(reports, [launch(pid=pid, exit_code=1) for pid in range(5)], Parent({}))) == 1
 
 
 def test_a_prediction_adds_the_path() -> None:
-    """It counts only when it is about the same exception."""
+    """A fresh child's answer adds the path if its exception has the same type."""
     told = report("unpickling", Raised("KeyError", "'version'"))
     same = Unloaded(Raised("KeyError", "'version'"), path="args[0].x")
     other = Unloaded(Raised("ValueError", "?"), path="args[1]")
@@ -540,7 +540,7 @@ def test_a_prediction_adds_the_path() -> None:
 
 
 def test_a_result_that_does_not_pickle_is_shown_by_its_part() -> None:
-    """The part is a function: the fix is about functions."""
+    """The unpicklable part is a function, and so is the fix about functions."""
     part = Work("work.give.<locals>.<lambda>", "/p/work.py", 4)
     result = Result("dict", "['a'][1]", "function", False, "", part)
     raised = Raised("AttributeError", "Can't pickle local object")
@@ -555,7 +555,7 @@ def test_a_result_that_does_not_pickle_is_shown_by_its_part() -> None:
 
 
 def test_an_exception_that_does_not_pickle_is_a_result_too() -> None:
-    """Its own message is not lost."""
+    """The finding quotes the message of an exception that does not pickle."""
     result = Result("ValueError", ".args[1]", "_thread.lock", True, "bad", None)
     (finding,) = findings([report("result", result=result, work=Work("work.give", "/p/work.py", 3))])
     assert finding.path == "exception.args[1]"
@@ -579,7 +579,7 @@ def test_an_exception_that_does_not_pickle_is_a_result_too() -> None:
 def test_what_the_parent_cannot_load_is_said_with_what_becomes_of_it(
     receiver: Any, what: str, after: tuple[str, ...]
 ) -> None:
-    """An exception class with required arguments pickles in the child, and only the parent fails."""
+    """An exception with required arguments pickles in the child and fails in the parent."""
     raised = Raised("TypeError", "NeedsError.__init__() missing 1 required positional argument: 'text'")
     (finding,) = findings([], [], MINE, unreturned=[Unreturned(raised, receiver)])
     assert (finding.code, finding.path, finding.file) == ("SM407", "result", __file__)
@@ -601,7 +601,7 @@ FRAMES = (
 
 
 def test_the_childs_traceback_is_the_users_frames(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With `full` it is all of them; files are relative to the root."""
+    """With `full`, all frames are shown; files are relative to the root."""
     monkeypatch.setattr(tracebacks, "owner", lambda file: "stdlib" if "/usr/lib/" in file else "user")
     raised = Raised("ValueError", "bad\nworse", FRAMES, omitted=2)
     lines = traceback_lines(report("run", raised, Raised("KeyError", "'k'")), "/p")
@@ -624,7 +624,7 @@ def test_the_childs_traceback_is_the_users_frames(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_bare_assertion_says_that_it_is_not_rewritten(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The values that can be had stand below it."""
+    """The values that are available follow the bare assertion."""
     monkeypatch.setattr(tracebacks, "owner", lambda file: "stdlib" if "/usr/lib/" in file else "user")
     raised = Raised(
         "AssertionError", "", FRAMES, statement="assert count == len(data)", values=(("count", "3"), ("data", "[1]"))
@@ -649,13 +649,13 @@ def test_a_bare_assertion_says_that_it_is_not_rewritten(monkeypatch: pytest.Monk
     ],
 )
 def test_the_first_line_says_when_it_was(values: dict[str, Any], line: str) -> None:
-    """Each phase has its words."""
+    """Each phase has its own wording."""
     phase = values.pop("phase")
     assert traceback_lines(report(phase, missing("x"), **values))[0] == line
 
 
 def test_what_did_not_load_needs_no_frame_of_multiprocessing() -> None:
-    """In a function that ran, the last frame of the standard library is better than none."""
+    """A function's traceback shows the last standard library frame if there is no user frame."""
     raised = Raised("KeyError", "'k'", (Frame(multiprocessing.context.__file__, 3, "_main", "load()"),))
     assert traceback_lines(report("unpickling", raised))[1:] == ["  KeyError: 'k'"]
     assert traceback_lines(report("run", raised))[1:] == [
@@ -666,7 +666,7 @@ def test_what_did_not_load_needs_no_frame_of_multiprocessing() -> None:
 
 
 def test_a_long_message_is_wrapped_unless_all_is_wanted() -> None:
-    """A section has eighty columns."""
+    """A section is 80 columns wide."""
     raised = Raised("TypeError", "Record.__init__() missing 1 required positional argument: 'description'")
     assert traceback_lines(report("unpickling", raised))[1:] == [
         "  TypeError: Record.__init__() missing 1 required positional argument:",
@@ -676,7 +676,7 @@ def test_a_long_message_is_wrapped_unless_all_is_wanted() -> None:
 
 
 def test_an_exit_without_exception_is_one_line() -> None:
-    """What a finalizer raised is not known."""
+    """A finalizer's exception is not reported, so one line is all there is."""
     assert traceback_lines(report("exit", exit_code=1)) == [
         "SpawnProcess-1 (pid 7, spawn) ended with exit code 1 while exiting"
     ]
@@ -686,7 +686,7 @@ def test_an_exit_without_exception_is_one_line() -> None:
 
 
 def test_what_cannot_be_read_is_passed_over() -> None:
-    """Corrupt, truncated, foreign, half-written and empty files do no harm, and the directory goes away."""
+    """Corrupt, truncated, foreign, half-written and empty files are skipped, and the directory is removed."""
     directory = ReportDirectory.create()
     path = Path(directory.path)
     assert path.stat().st_mode & 0o777 == 0o700
@@ -705,7 +705,7 @@ def test_what_cannot_be_read_is_passed_over() -> None:
     assert found == {(1, "run", None), (14, "stack", 3), (15, "crash", 3)}
     directory.clear()
     assert directory.read() == ()
-    assert (path / f"{os.getpid()}.stack").exists()  # of a child that still runs
+    assert (path / f"{os.getpid()}.stack").exists()  # written by a running child
     directory.remove()
     assert not path.exists()
     assert directory.read() == ()
@@ -715,7 +715,7 @@ def test_what_cannot_be_read_is_passed_over() -> None:
 
 
 def test_task_of_a_missing_package_is_told_by_its_module(project: Path) -> None:
-    """The exception names the package only; the task that was handed in names the module."""
+    """The exception names only the package; the submitted task names the module."""
     names = {"tests": "__init__.py", "tests.test_locks": "test_locks.py", "tests.test_a": "test_a.py"}
     modules = {name: module_at(name, project / "tests" / file) for name, file in names.items()}
     parent = Parent(modules=modules, sys_path=(), rootdir=str(project), import_mode="importlib")
@@ -726,7 +726,7 @@ def test_task_of_a_missing_package_is_told_by_its_module(project: Path) -> None:
 
 
 def test_relative_entry_of_sys_path_is_named(project: Path) -> None:
-    """An entry that led to the module from another working directory."""
+    """A relative entry found the module from a different working directory."""
     root = project / "lib"
     parent = Parent(modules={"rel": module_at("rel", root / "rel.py")}, sys_path=("lib",), rootdir="/elsewhere")
     (found,) = findings([report("unpickling", missing("rel"))], [launch(target="rel.go")], parent)
@@ -738,7 +738,7 @@ def test_relative_entry_of_sys_path_is_named(project: Path) -> None:
 
 
 def test_module_outside_of_the_project_gets_no_ini_setting(project: Path) -> None:
-    """A test wrote it somewhere and loaded it by its path."""
+    """A module that a test generated and loaded by path is outside the project."""
     parent = Parent(modules={"x": module_at("x", project / "x.py")}, sys_path=(), rootdir="/elsewhere")
     (found,) = findings([report("unpickling", missing("x"))], [launch(target="x.go")], parent)
     assert found.fix == (
@@ -751,7 +751,7 @@ def test_module_outside_of_the_project_gets_no_ini_setting(project: Path) -> Non
 
 
 def test_primitive_that_is_gone_is_told() -> None:
-    """The parent had dropped the Queue before the child could open its semaphores."""
+    """The parent dropped the Queue before the child opened its semaphores."""
     frame = Frame(multiprocessing.synchronize.__file__, 115, "SemLock.__setstate__", "")
     raised = Raised("FileNotFoundError", "[Errno 2] No such file or directory", (frame,))
     (found,) = findings([report("unpickling", raised)], [launch()], Parent(modules={}))
@@ -794,7 +794,7 @@ def test_primitive_that_is_gone_is_told() -> None:
     ],
 )
 def test_start_that_fails_in_a_child_is_told(type_: str, said: str, code: str | None, fix: str) -> None:
-    """Its own start of a process has the causes that the parent's has."""
+    """A child's own failing start has the same codes as a parent's."""
     frames = (
         Frame("/p/work.py", 3, "nested", "process.start()"),
         Frame(multiprocessing.popen_fork.__file__, 19, "Popen._launch", ""),
@@ -806,4 +806,4 @@ def test_start_that_fails_in_a_child_is_told(type_: str, said: str, code: str | 
     for each in found:
         text = f"the spawn child SpawnProcess-1 (pid 7) could not start a process of its own: {type_}: {said}"
         assert each.message == text
-        assert each.path == ""  # which of its arguments it is, pickle does not say
+        assert each.path == ""  # pickle does not say which argument it is

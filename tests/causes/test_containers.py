@@ -1,4 +1,4 @@
-"""Many entries of one container that do not pickle alike are one finding, with a count."""
+"""Entries of one container that fail to pickle for the same reason are one finding, with a count."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def found(*args):
 
 
 def test_table_of_lambdas():
-    """The container's path, the first few keys and how many there are."""
+    """The finding has the container's path, the first few keys and the number of entries."""
     (finding,) = explain(use, (Client(dict(LAMBDAS)),))
     assert (finding.code, finding.path) == ("SM101", "args[0].callbacks")
     assert finding.evidence[0] == (
@@ -39,7 +39,7 @@ def test_table_of_lambdas():
 
 
 def test_what_lies_alike_within_the_entries():
-    """Jobs of a list that each hold a lock."""
+    """Jobs in a list that each hold a lock are one finding."""
     (finding,) = explain(use, ([Job() for _ in range(6)],))
     assert (finding.code, finding.path) == ("SM103", "args[0]")
     assert finding.evidence[0].startswith(
@@ -57,11 +57,11 @@ def test_what_lies_alike_within_the_entries():
     ids=["few", "arguments of their own", "one object many times"],
 )
 def test_others_stay_apart(args, paths):
-    """Each of a few, each argument, and an object that is only there many times."""
+    """A few entries, separate arguments, and one object held many times are not merged."""
     assert [path for _, path in found(*args)] == paths
 
 
 def test_two_reasons_are_two_findings():
-    """Locks and lambdas of one list."""
+    """Locks and lambdas in one list are two findings."""
     mixed = [*(threading.Lock() for _ in range(4)), *list(LAMBDAS.values())[:4]]
     assert sorted(found(mixed)) == [("SM101", "args[0]"), ("SM103", "args[0]")]

@@ -1,4 +1,4 @@
-"""Pickling changes the parent's object (SM108), or what arrives is not what was sent (SM204)."""
+"""Pickling changes the parent's object (SM108), or the copy that arrives differs (SM204)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ UNSET = object()
 
 
 class Blanks:
-    """Empties itself while it is pickled."""
+    """Empties itself when pickled."""
 
     def __init__(self):
         self.connections, self.name = {"a": 1}, "n"
@@ -41,7 +41,7 @@ class Copies(Blanks):
 
 
 class Caches(Blanks):
-    """Remembers its state, which is new to it."""
+    """Caches its state in a new attribute when pickled."""
 
     def __getstate__(self):
         self.cached = {**self.__dict__, "connections": {}}
@@ -60,7 +60,7 @@ def work(*args):
 
 
 def launched(*args):
-    """Return a launch whose process has been pickled, as `start` does."""
+    """Return a launch whose process was pickled as by `start`."""
     process = SPAWN.Process(target=work, args=args)
     launch = Launch("spawn", "work", (), None, None, None, "t")
     launch.account = sent.account(process)
@@ -83,7 +83,7 @@ def findings(text, *args, method="spawn"):
     ids=["replaced", "removed, in containers"],
 )
 def test_what_pickling_takes_from_the_parent_is_told(args, path, after):
-    """The line is that of the method which names the attribute."""
+    """The finding points at the line of the pickling method that names the attribute."""
     (found,) = findings("assert registry.connections == {'a': 1}", *args)
     assert (found.code, found.level, found.path) == ("SM108", "cause", path)
     assert f"`connections`, which was {{'a': 1}}, {after}." in found.message
@@ -92,25 +92,25 @@ def test_what_pickling_takes_from_the_parent_is_told(args, path, after):
 
 
 def test_a_method_of_the_class_that_reads_the_attribute_is_enough():
-    """The test need not name it."""
+    """The test itself need not mention the attribute."""
     (found,) = findings("assert 0 == 1  where 0 = count()", Blanks())
     assert found.level == "cause"
 
 
 def test_what_the_failure_does_not_read_is_a_note():
-    """A buffer that is flushed when its object is pickled fails nobody."""
+    """A buffer flushed by pickling does not explain an unrelated failure."""
     (found,) = findings("assert answer == 3", Blanks())
     assert found.level == "note"
 
 
 @pytest.mark.parametrize("arg", [Copies(), Caches()], ids=["a copy is changed", "something is added"])
 def test_an_object_that_keeps_what_it_had_is_silent(arg):
-    """Neither changes what the parent can see of it."""
+    """Pickling methods that restore or copy the state have no finding."""
     assert findings("connections cached", arg) == []
 
 
 def test_nothing_is_pickled_under_fork():
-    """There it explains nothing."""
+    """Changes by pickling explain nothing under fork."""
     assert findings("connections", Blanks(), method="fork") == []
 
 
@@ -144,7 +144,7 @@ def launched_with(arg):
 
 
 def test_an_attribute_that_the_inherited_method_leaves_out():
-    """It is told where the failure names it, with the method that pickles."""
+    """SM204 names the inherited pickling method, if the failure mentions the attribute."""
     queue, copy = Counted(), Counted.__new__(Counted)
     vars(copy).update({name: value for name, value in vars(queue).items() if name != "limit"})
     (found,) = differing(queue, copy, "AttributeError: 'Counted' object has no attribute 'limit'")
@@ -155,7 +155,7 @@ def test_an_attribute_that_the_inherited_method_leaves_out():
 
 
 def test_a_sentinel_is_told_by_its_name():
-    """Its copy is another object than the module has."""
+    """The copy of a sentinel is not the module's object."""
     (found,) = differing(SimpleNamespaceOf(UNSET), SimpleNamespaceOf(object()))
     assert (found.code, found.path) == ("SM204", "args[0].result")
     assert f"`{__name__}.UNSET`" in found.message
@@ -167,12 +167,12 @@ class SimpleNamespaceOf:
 
 
 def test_a_sentinel_that_pickles_by_name_is_silent():
-    """The child has the module's own."""
+    """A sentinel pickled by name is the child's own."""
     assert differing(SimpleNamespaceOf(UNSET), SimpleNamespaceOf(UNSET)) == []
 
 
 def test_a_lock_that_unpickling_makes_anew():
-    """Parent and child wait for different ones."""
+    """Parent and child hold different locks."""
     (found,) = differing(Renews(), Renews())
     assert (found.code, found.path) == ("SM204", "args[0].lock")
     assert "makes a new one" in found.message
@@ -183,7 +183,7 @@ def test_a_lock_that_unpickling_makes_anew():
 
 
 def test_a_difference_is_told_where_nothing_else_is_a_cause():
-    """`explain` puts it after what the failure itself names."""
+    """`explain` reports SM204 only if there is no other cause."""
     launch = launched(Blanks())
     given = Evidence("t", "spawn", "failed", launches=[launch], text="connections")
     assert [each.code for each in explain.explain(given)] == ["SM108"]
@@ -192,7 +192,7 @@ def test_a_difference_is_told_where_nothing_else_is_a_cause():
 
 
 def test_objects_get_back_what_they_held():
-    """So that a copy of the process can pickle them again."""
+    """Objects are restored, so that a copy of the process can pickle them again."""
     obj = Drops()
     seen = sent.before(SPAWN.Process(target=work, args=(obj,)))
     pickle.dumps(obj)

@@ -1,4 +1,4 @@
-"""What is peculiar to the forkserver is explained where it is certain, and only there."""
+"""Forkserver problems are explained where they are certain, and only there."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def test_socket_lost():
-    """SM601: the server of a script lay in a directory that is gone; the finding says which, and who redirected."""
+    """SM601 names the removed directory that held the server's socket, and who redirected the temporary directory."""
     script = EXAMPLES / "redirecting_script.py"
     run = running.run(script, method="forkserver")
     assert run.returncode == 1
@@ -63,7 +63,7 @@ def test_socket_not_needed(method):
 
 @pytest.mark.skipif(sys.version_info >= (3, 14), reason="Python takes /tmp then")
 def test_path_too_long(tmp_path):
-    """SM602: the finding says how long the directory is and how long it may be."""
+    """SM602 says how long the directory is and how long it may be."""
     directory = tmp_path / ("x" * 100)
     directory.mkdir()
     script = tmp_path / "script.py"
@@ -102,7 +102,7 @@ def run(tmp_path, text, method):
 
 
 def test_waits_for_a_child_of_the_server(tmp_path):
-    """SM603: `os.waitpid` fails for what the server started, and the finding names the process."""
+    """SM603: `os.waitpid` fails for a process that the server started, and the finding names it."""
     result = run(tmp_path, WAIT, "forkserver")
     (finding,) = result.findings
     assert (finding.code, finding.path, finding.line) == ("SM603", "os.waitpid", 10)
@@ -115,7 +115,7 @@ def test_waits_for_a_child_of_the_server(tmp_path):
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_waits_for_another(tmp_path, method):
-    """Waiting in vain for a process that the server did not start is another failure."""
+    """Waiting for a process that the server did not start is a different failure."""
     text = WAIT.replace("process.pid", "gone").replace(
         "    process = ",
         "    gone = os.posix_spawn('/bin/true', ['true'], {})\n        os.waitpid(gone, 0)\n        process = ",
@@ -146,7 +146,7 @@ PARENT = """
 
 
 def test_parent_of_a_child_of_the_server(tmp_path):
-    """SM603: what the child says of its parent differs, and the finding names the line that asks."""
+    """SM603: the child's parent is the server, and the finding names the line that asks for it."""
     (finding,) = run(tmp_path, PARENT, "forkserver").findings
     assert (finding.code, finding.path, finding.line) == ("SM603", "getppid", 13)
     assert finding.message == "os.getppid() of the child is the forkserver's pid, not this process's"
@@ -157,12 +157,12 @@ def test_parent_of_a_child_of_the_server(tmp_path):
 
 
 def test_parent_under_the_other_methods(tmp_path):
-    """Under the other methods the same code passes."""
+    """The same code passes under the other methods."""
     for method in ("fork", "spawn"):
         assert run(tmp_path, PARENT, method).check().findings == ()
 
 
-# As psutil tells the direct children of this process.
+# Direct children, as psutil reports them.
 PSUTIL = """
     import os
 
@@ -205,7 +205,7 @@ CHILDREN = """
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks for processes in /proc")
 def test_server_is_a_child(tmp_path):
-    """SM603: the server is one more child, and its number in the failure is pointed at."""
+    """SM603: the server is one more child, and the finding points at its pid in the failure."""
     (tmp_path / "psutil.py").write_text(textwrap.dedent(PSUTIL).lstrip("\n"))
     result = run(tmp_path, CHILDREN, "forkserver")
     (finding,) = result.findings
@@ -259,7 +259,7 @@ LOST = "[Errno 2] No such file or directory"
 
 
 def Seen(raised: tuple[Raised, ...] = (), **server) -> dict:  # noqa: N802
-    """Return what was raised, and what was seen of the server."""
+    """Return the exception and the state of the server."""
     return {"raised": raised, "server": Server(**server)}
 
 
@@ -274,7 +274,7 @@ def codes_of(given: Evidence, seen: dict) -> list[str]:
 
 @pytest.mark.parametrize("function", ["connect_to_new_process", "ensure_running", "ForkServer.ensure_running"])
 def test_lost_socket_from_evidence(function, tmp_path):
-    """A server that cannot be reached or made is SM601 where its place is gone, by exception or by launch."""
+    """SM601: the server cannot be reached or started because its directory is gone, by exception or by launch."""
     seen = Seen(raised("FileNotFoundError", LOST, function), directory=str(tmp_path / "gone"), gone=True)
     assert codes_of(evidence(launches=()), seen) == ["SM601"]
     started = (launch(error=f"FileNotFoundError: {LOST}"),)
@@ -282,7 +282,7 @@ def test_lost_socket_from_evidence(function, tmp_path):
 
 
 def test_socket_that_a_test_would_take_with_it(tmp_path):
-    """The forkserver in a temporary directory that is gone after the test is a note; a leg's own lies elsewhere."""
+    """Using the forkserver in a temporary directory that is removed is a note: a leg's server is elsewhere."""
     found = socket_at_risk([launch(method="fork"), launch()], str(tmp_path / "gone"))
     assert found is not None
     assert (found.code, found.level, found.path) == ("SM601", "note", "tempfile.tempdir")
@@ -312,12 +312,12 @@ def test_socket_that_a_test_would_take_with_it(tmp_path):
     ],
 )
 def test_nothing_certain(given, seen):
-    """Without the whole of the evidence there is no finding."""
+    """Incomplete evidence gives no finding."""
     assert explain(given, seen) == ()
 
 
 def test_assertion_that_has_nothing_to_do_with_it(tmp_path):
-    """A failing test is not explained by what another test in its file looks at, nor by `active_children`."""
+    """Another test's process inspection, or `active_children`, does not explain a failure."""
     path = tmp_path / "test_a.py"
     path.write_text(
         "import os, psutil\n"
@@ -342,7 +342,7 @@ def test_assertion_that_has_nothing_to_do_with_it(tmp_path):
     ],
 )
 def test_other_views(tmp_path, name, says):
-    """What a parent is told of its children is told to the server."""
+    """The kernel tells the server, not the parent, about its children."""
     path = tmp_path / "test_a.py"
     path.write_text(f"import signal\ndef test_a():\n    use(signal.{name})\n    assert seen\n")
     given = evidence(raised_at=Place(str(path), 4))
@@ -361,7 +361,7 @@ HELPERS = {"pid": 4711, "tracker": 815}
     ],
 )
 def test_helper_processes_that_a_failure_names(message, text, who):
-    """SM603: whoever counts or reaps children meets the helpers of multiprocessing, under spawn, too."""
+    """SM603: code that counts or reaps children meets multiprocessing's helpers, under spawn too."""
     given = replace(evidence(method="spawn", launches=()), text=text)
     (found,) = explain(given, Seen(raised("AssertionError", message), **HELPERS))
     assert (found.code, found.path) == ("SM603", "children")
@@ -378,13 +378,13 @@ def test_helper_processes_that_a_failure_names(message, text, who):
     ],
 )
 def test_numbers_that_are_no_helpers(method, message, text):
-    """A number that only looks like a pid, in a test about something else, says nothing."""
+    """A number equal to a pid, in a test about something else, has no finding."""
     given = replace(evidence(method=method, launches=()), text=text)
     assert explain(given, Seen(raised("AssertionError", message), **HELPERS)) == ()
 
 
 def test_wait_for_a_process_that_is_the_servers_child():
-    """SM603 also where the exception was swallowed; not for the pid of another process."""
+    """SM603 also applies to a swallowed exception, but not to another process's pid."""
     waited = NotAChild("waitpid", 7, Place("/x/test_a.py", 9))
     given = evidence(launches=[launch(pid=7)], raised_at=None)
     (found,) = explain(replace(given, not_children=[waited]), Seen())
@@ -407,7 +407,7 @@ OURS, THEIRS = (
 
 
 def test_streams_that_the_server_keeps():
-    """SM604: a descriptor that leads elsewhere in the server than it did in the parent."""
+    """SM604: a descriptor refers to a different file in the server than in the parent."""
     later = replace(OURS, server=12)
     given = evidence(launches=[launch(surroundings=OURS), launch(surroundings=later)], raised_at=None)
     seen = Seen(pid=12, surroundings=Surroundings(THEIRS))
@@ -424,7 +424,7 @@ def test_streams_that_the_server_keeps():
 
 
 def test_signals_that_the_server_does_not_ignore():
-    """SM604: ignored at a later start; not where the start that began the server had it ignored, too."""
+    """SM604: a signal ignored since the server started; not one that was ignored before."""
     later = Surroundings(ignored=frozenset({"SIGINT"}), server=12)
     given = evidence(launches=[launch(surroundings=later)], raised_at=None)
     (found,) = explain(given, Seen())
@@ -437,7 +437,7 @@ def test_signals_that_the_server_does_not_ignore():
 
 
 def test_observing_imports_nothing():
-    """Looking at a leg that never had a server does not import multiprocessing's part for it."""
+    """Observing a leg without a server does not import multiprocessing.forkserver."""
     code = """
         import json, sys
         from pytest_startmethod.model.server import NotAChild, Server, Surroundings

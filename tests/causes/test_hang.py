@@ -1,4 +1,4 @@
-"""What a stack waits for is told by the standard library's own files."""
+"""What a stack waits for is recognised from standard library frames."""
 
 from __future__ import annotations
 
@@ -27,5 +27,5 @@ USER = ("/home/me/project/test_x.py", 9, "test_x")
     ],
 )
 def test_a_users_file_is_not_taken_for_the_librarys(file, function, what):
-    """However much its name is like one."""
+    """A user's file counts as such, whatever its name."""
     assert waits_for(Stack(((file, 5, function), USER))) == what

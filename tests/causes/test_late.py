@@ -1,4 +1,4 @@
-"""A child that only needs longer to import than the test waits has lost nothing (SM409)."""
+"""A child whose imports outlast the test's wait has lost nothing (SM409)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def evidence(took: float, waits: float | None = 0.8, raised: bool = True, **more
 
 
 def test_imports_that_take_longer_than_the_test_waits():
-    """The finding names the module and both times; of two fresh children the faster one counts."""
+    """The finding names the module and both times; the faster of two fresh children counts."""
     (found,) = explain(evidence(1.5))
     assert (found.code, found.path, found.level) == ("SM409", "heavy", "cause")
     assert (found.file, found.line) == ("/p/test_a.py", 9)
@@ -66,5 +66,5 @@ def test_imports_that_take_longer_than_the_test_waits():
     ],
 )
 def test_look_alikes_are_silent(silent):
-    """Nothing is said of a child that was there in time, that failed of itself, or of a failure under fork."""
+    """A child that was in time or failed by itself, and a failure under fork, have no finding."""
     assert explain(silent) == ()

@@ -1,4 +1,4 @@
-"""A fresh child has the script under another name: what its children report in, findings out."""
+"""A fresh child has the script under another name: reports of children in, findings out."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ NO_ARGS = ("NameError", "name 'args' is not defined")
 
 
 def test_name_that_only_the_guard_sets(script):
-    """A process that misses a global is SM202, with the line that reads it and the line under the guard."""
+    """A missing global is SM202, with the line that reads it and the guarded line that sets it."""
     (finding,) = main_module.findings([report(script, *NO_ARGS, (READ, "extract"))], (), script)
     assert (finding.code, finding.path, finding.line) == ("SM202", "__main__.args", READ)
     assert finding.message == (
@@ -76,7 +76,7 @@ def test_name_that_only_the_guard_sets(script):
 
 
 def test_name_that_a_function_of_the_parent_sets(script):
-    """So is a global that only a function sets which the parent has called."""
+    """A global that only a function called by the parent sets is SM202, too."""
     (finding,) = main_module.findings(
         [report(script, "NameError", "name 'verbose' is not defined", (READ, "f"))], (), script
     )
@@ -84,7 +84,7 @@ def test_name_that_a_function_of_the_parent_sets(script):
 
 
 def test_name_that_a_task_misses(script):
-    """The exception of a task arrives in the parent; its frames in the worker are in the text that comes with it."""
+    """A task's exception arrives in the parent with the worker's frames as text."""
     text = f'\n"""\nTraceback (most recent call last):\n  File "{script}", line {READ}, in extract\n    ...\n"""'
     raised = (
         Raised(*NO_ARGS, (Frame(script, 25, "<module>", ""),)),
@@ -94,7 +94,7 @@ def test_name_that_a_task_misses(script):
 
 
 def test_line_outside_the_guard(script):
-    """A child that fails in a line below the guard is SM401, and the fix moves that line into the guard."""
+    """A child that fails in a line after the guard is SM401, and the fix moves that line into the guard."""
     (finding,) = main_module.findings([report(script, *NO_ARGS, (BEHIND, "<module>"), phase="start-up")], (), script)
     assert (finding.code, finding.line) == ("SM401", BEHIND)
     assert finding.message == (
@@ -106,13 +106,13 @@ def test_line_outside_the_guard(script):
 
 
 def test_any_failure_behind_the_guard(script):
-    """What a line below the guard dies of makes no difference; the line is not meant for children."""
+    """Any exception in a line after the guard is SM401: children should not run it."""
     reports = [report(script, "FileNotFoundError", "x.txt", (BEHIND, "<module>"), phase="start-up")]
     assert found(reports, script) == [("SM401", "__main__", BEHIND)]
 
 
 def test_other_name_of_the_main_module(script):
-    """A key made of the main module's name in the parent is not found under the child's."""
+    """A key made from the main module's name in the parent is missing in the child."""
     reports = [report(script, "KeyError", "'__main__.Widget'", (READ, "extract"))]
     (finding,) = main_module.findings(reports, (), script)
     assert (finding.code, finding.path, finding.line) == ("SM202", "__main__.Widget", 8)
@@ -125,7 +125,7 @@ GONE = ("AttributeError", "Can't get attribute 'extract' on <module '__main__' (
 
 
 def test_main_module_of_a_package(script):
-    """Run by `python -m`, a package's main module is never loaded in a child."""
+    """With `python -m`, a child never loads a package's main module."""
     reports = [report(script, *GONE, phase="unpickling")]
     assert found(reports, script, module="shop.__main__") == [("SM202", "__main__.extract", 12)]
 
@@ -133,24 +133,24 @@ def test_main_module_of_a_package(script):
 @pytest.mark.parametrize(
     ("kind", "message", "line", "phase", "method"),
     [
-        ("NameError", "name 'arg' is not defined", READ, "run", "spawn"),  # a slip of the pen
-        ("NameError", "name 'LIMIT' is not defined", READ, "run", "spawn"),  # bound outside the guard, too
-        ("NameError", "name 'args' is not defined", READ, "run", "fork"),  # no fresh child
-        ("KeyError", "'__main__.Gadget'", READ, "run", "spawn"),  # no class of the script
+        ("NameError", "name 'arg' is not defined", READ, "run", "spawn"),  # a typo
+        ("NameError", "name 'LIMIT' is not defined", READ, "run", "spawn"),  # also bound outside the guard
+        ("NameError", "name 'args' is not defined", READ, "run", "fork"),  # not a fresh child
+        ("KeyError", "'__main__.Gadget'", READ, "run", "spawn"),  # not a class of the script
         ("KeyError", "'args'", READ, "run", "spawn"),
         ("_pickle.PicklingError", "Can't pickle <class '__main__.Widget'>: it's not the same", READ, "run", "spawn"),
-        ("ValueError", "no", 5, "start-up", "spawn"),  # above the guard: the child needs that line
-        (*GONE, READ, "unpickling", "spawn"),  # run as a script: another cause
+        ("ValueError", "no", 5, "start-up", "spawn"),  # before the guard, where the child needs it
+        (*GONE, READ, "unpickling", "spawn"),  # run as a script, which has a different cause
     ],
 )
 def test_look_alikes(script, kind, message, line, phase, method):
-    """What has another reason is left to the other causes."""
+    """Failures with other reasons are left to the other rules."""
     name = "<module>" if phase == "start-up" else "extract"
     assert found([report(script, kind, message, (line, name), phase=phase, method=method)], script) == []
 
 
 def test_script_without_a_source(tmp_path):
-    """A script that cannot be parsed any more has no finding, and no error."""
+    """A script that no longer parses has no finding and no error."""
     path = tmp_path / "gone.py"
     path.write_text(textwrap.dedent("def ("))
     reports = [report(str(path), *NO_ARGS, (1, "f")), report(str(path), *NO_ARGS, (1, "<module>"), phase="start-up")]

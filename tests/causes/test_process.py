@@ -1,4 +1,4 @@
-"""State of the process itself: what depends on the interpreter that is started."""
+"""Process-wide state, and what depends on the interpreter's start."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def observed(tmp_path, *names, **environ):
 
 
 def test_hash_of_text(tmp_path):
-    """Keys made by ``hash()`` in the parent are others in the child; a key that is not found makes it a cause."""
+    """Keys made with ``hash()`` in the parent differ in the child; a missing key makes it a cause."""
     (found,) = process.hash_seed(observed(tmp_path, "lookup", "key"), Context(errors=frozenset({"KeyError"})))
     finding = found.finding
     assert (finding.code, finding.path, finding.level, finding.line) == ("SM306", "PYTHONHASHSEED", "cause", 3)
@@ -59,7 +59,7 @@ def test_hash_of_text(tmp_path):
     ids=["__hash__", "a method of that name", "fixed", "passed", "fork fails", "alike"],
 )
 def test_hashes_that_explain_nothing(tmp_path, names, environ, context):
-    """A ``__hash__`` serves one process; a fixed seed is everybody's."""
+    """A ``__hash__`` is meant for one process, and a fixed seed is shared by all."""
     assert process.hash_seed(observed(tmp_path, *names, **environ), context) == []
 
 
@@ -72,7 +72,7 @@ def stale(**given):
 
 
 def test_variable_that_the_test_set_and_nobody_reads_by_name():
-    """SM304: the environment travels as a whole, to a program that the child runs; only what the test set counts."""
+    """SM304: a program run by the child gets the whole environment; only variables that the test set count."""
     (found,) = stale()
     assert (found.code, found.path, found.file, found.line) == ("SM304", "os.environ['ANSWER']", "/p/test_a.py", 5)
     assert found.message == (
@@ -88,7 +88,7 @@ def test_variable_that_the_test_set_and_nobody_reads_by_name():
     ids=["passed", "fork fails", "not set by the test", "the same"],
 )
 def test_environment_that_explains_nothing(given):
-    """Nothing differs that the test set, or the failure is not the server's."""
+    """There is no finding if no variable set by the test differs, or the server is not to blame."""
     assert stale(**given) == []
 
 
@@ -116,7 +116,7 @@ def handlers(tmp_path, method="spawn", **context):
 
 
 def test_exit_handlers_of_the_childs_modules(tmp_path):
-    """SM309: registered at import, by a call or a decorator; not those that a function registers."""
+    """SM309: handlers registered at import, by call or decorator; not those registered by a function."""
     assert handlers(tmp_path) == [("SM309", "clean", 6), ("SM309", "report", 8)]
 
 
@@ -126,5 +126,5 @@ def test_exit_handlers_of_the_childs_modules(tmp_path):
     ids=["a server's child runs none", "passed", "fork is not known to pass", "alike"],
 )
 def test_handlers_that_explain_nothing(tmp_path, given):
-    """Only where the spawned child differs from the forked one, which is known to have passed."""
+    """SM309 requires that the spawned child's leg failed and the forked child's passed."""
     assert handlers(tmp_path, **given) == []

@@ -1,4 +1,4 @@
-"""What the evidence of one leg says: why it failed, and whether it tested its method at all."""
+"""One leg's evidence explains why it failed, and whether it exercised its method at all."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def evidence(outcome="passed", **values):
 
 @pytest.fixture
 def source(tmp_path):
-    """Write a module of the user's and return the place of a line in it."""
+    """Write a user module, and return the place of a line in it."""
 
     def write(text):
         file = tmp_path / "test_module.py"
@@ -49,7 +49,7 @@ def codes(findings):
 
 
 def test_passed_leg_tells_what_it_swallowed():
-    """A leg that passed although a start failed says why that failed; a message that was lost is a note."""
+    """A passing leg reports why a start failed; a lost message is a note."""
     started = launch(found=(finding(),), error="E")
     assert explain.explain(evidence(failures=[Failure("E", (finding(),))], launches=[started])) == (finding(),)
     (lost,) = explain.explain(evidence(failures=[Failure("E", (finding("object"),))]))
@@ -58,7 +58,7 @@ def test_passed_leg_tells_what_it_swallowed():
 
 
 def test_pool_without_workers_is_a_crash_loop():
-    """``Pool.map`` divides by the number of its workers: that there is none says that they die (SM402)."""
+    """``Pool.map`` divides by its number of workers: zero means that they keep dying (SM402)."""
     dying = launch(pool=WatchedPool(exits=[1, 1]), place=Place("/a.py", 7))
     (found,) = explain.explain(evidence("failed", launches=[dying], error="ZeroDivisionError"))
     assert (found.code, found.line) == ("SM402", 7)
@@ -68,12 +68,12 @@ def test_pool_without_workers_is_a_crash_loop():
 
 
 def test_division_by_zero_beside_a_pool_that_works_is_the_users():
-    """A Pool whose workers live has nothing to do with a ZeroDivisionError."""
+    """A ZeroDivisionError is not blamed on a Pool with live workers."""
     assert explain.explain(evidence("failed", launches=[launch(pool=WatchedPool())], error="ZeroDivisionError")) == ()
 
 
 def test_cause_of_the_exception_comes_first():
-    """The failed start that raised leads; others that failed before it follow, each once."""
+    """The failed start that raised comes first, then earlier ones, each once."""
     first, second = replace(finding("args[0]"), line=9), finding("target")
     failures = [Failure("E", (first,)), Failure("E", (second,))]
     launches = [launch(found=(first,)), launch(found=(second,))]
@@ -82,14 +82,14 @@ def test_cause_of_the_exception_comes_first():
 
 
 def test_swallowed_start_explains_a_symptom():
-    """A start that failed elsewhere is the cause of a failure that names something else."""
+    """A start that failed elsewhere explains a failure that names something else."""
     started = launch(found=(finding(),), error="E")
     given = evidence("failed", failures=[Failure("E", (finding(),))], launches=[started], text="E")
     assert explain.explain(given) == (finding(),)
 
 
 def test_findings_of_one_place_and_message_are_one():
-    """The paths of the others are its evidence; another message stays a finding of its own."""
+    """The other paths become evidence; a different message stays a separate finding."""
     every = [finding(f"args[{n}]") for n in range(7)]
     (found,) = explain.explain(evidence("failed", failure=Failure("E", tuple(every))))
     assert (found.path, found.evidence) == ("args[0]", ("the same at args[1], args[2], args[3], args[4] and 2 more",))
@@ -98,7 +98,7 @@ def test_findings_of_one_place_and_message_are_one():
 
 
 def test_consequences_name_their_cause():
-    """A pool whose workers die, a hang and a start that failed elsewhere follow from what kept children from it."""
+    """Dying workers, a hang and a start that failed elsewhere name the cause that they follow from."""
     failed = launch(error="AttributeError: no", found=(finding(),))
     dying = launch(pool=WatchedPool(given_up="the workers die"))
     hanging = Hanging(3, ())
@@ -110,7 +110,7 @@ def test_consequences_name_their_cause():
 
 
 def test_tasks_and_messages_are_pickled_under_every_method():
-    """Nothing is said of fork that is true of processes only."""
+    """Findings on tasks do not claim that fork hides them."""
     task = Task("spawn", "Pool", "map", "mod.work", None, (finding(),))
     (found,) = explain.explain(evidence("failed", tasks=[task], failure=Failure("E", (finding(),))))
     assert found.every_method
@@ -120,7 +120,7 @@ def test_tasks_and_messages_are_pickled_under_every_method():
 
 
 def test_start_that_failed_elsewhere_is_sm408():
-    """The failure names a symptom, and the finding the start; where the failure tells of it, nothing is added."""
+    """SM408 names the start if the failure shows only a symptom; otherwise it adds nothing."""
     failed = launch(error="AttributeError: Can't pickle local object 'f'")
     failed.thread = "Thread-1"
     (found,) = explain.explain(evidence("failed", launches=[failed], error="Empty", text="_queue.Empty"))
@@ -134,7 +134,7 @@ def test_start_that_failed_elsewhere_is_sm408():
 
 
 def test_failed_start_of_a_wider_fixture_explains_a_later_leg():
-    """The fixture's failure counts for legs of the same method only."""
+    """A fixture's failed start counts for legs of the same method only."""
     failed = launch(found=(finding(),), fixture=Fixture("server", "module", ""))
     assert explain.explain(evidence("failed", inherited=[failed])) == (finding(),)
     other = launch("forkserver", found=(finding(),), fixture=Fixture("server", "module", ""))
@@ -142,49 +142,49 @@ def test_failed_start_of_a_wider_fixture_explains_a_later_leg():
 
 
 def test_failure_without_evidence_has_no_finding():
-    """When nothing is known, nothing is said."""
+    """No evidence, no finding."""
     assert explain.explain(evidence("failed", launches=[launch()])) == ()
 
 
 def test_leg_that_started_a_process_with_its_method_is_not_vacuous():
-    """One launch with the method is enough, and a wider fixture's counts."""
+    """One launch with the method suffices, including one by a wider fixture."""
     assert vacuous.vacuous(evidence(launches=[launch("fork"), launch()])) is None
     assert vacuous.vacuous(evidence(inherited=[launch()])) is None
 
 
 def test_start_that_failed_was_a_start():
-    """A leg that expects a start to fail has tested its method."""
+    """A leg that expects a failing start has exercised its method."""
     assert vacuous.vacuous(evidence(launches=[launch(error="PicklingError: no")])) is None
 
 
 @pytest.mark.parametrize("outcome", ["failed", "skipped"])
 def test_only_a_leg_that_passed_is_vacuous(outcome):
-    """A failure or a skip says something."""
+    """A failed or skipped leg is never vacuous."""
     assert vacuous.vacuous(evidence(outcome)) is None
 
 
 def test_no_process_is_sm501():
-    """Nothing started, nothing asked."""
+    """A leg that started no process and asked for no method is SM501."""
     found = vacuous.vacuous(evidence())
     assert (found.code, found.message) == ("SM501", "started no process")
     assert found.fix == "take the marker off this test, or start the process in the test"
 
 
 def test_fixture_without_marker_is_not_told_to_lose_it():
-    """SM501's fix is about what the test has."""
+    """SM501's fix mentions the fixtures if the test has no marker."""
     found = vacuous.vacuous(evidence(marked=False))
     assert found.fix == "request neither start_method nor mp_context, or start the process in the test"
 
 
 def test_tasks_in_somebody_elses_pool_are_told():
-    """SM501 names what the leg did give to a pool."""
+    """SM501 names the tasks that the leg submitted to another test's pool."""
     task = Task("fork", "Pool", "map", "mod.work", Place("/a.py", 9))
     found = vacuous.vacuous(evidence(tasks=[task]))
     assert found.message == "started no process; its tasks ran in processes of another test: mod.work, given at /a.py:9"
 
 
 def test_pinned_context_is_sm502_at_the_line_that_pins(source):
-    """The finding stands where the context is chosen, not where the process starts."""
+    """The finding points at the line that chooses the context, not at the start."""
     place = source(
         """
         import multiprocessing
@@ -202,7 +202,7 @@ def test_pinned_context_is_sm502_at_the_line_that_pins(source):
 
 
 def test_pin_in_another_file_is_evidence_only(source):
-    """Where the launching file chooses no context, the finding stays at the launch."""
+    """The finding stays at the launch if another file chooses the context."""
     found = vacuous.vacuous(evidence(launches=[launch("fork", place=Place("/no/such/file.py", 8))]))
     assert (found.code, found.file, found.line) == ("SM502", "/no/such/file.py", 8)
     assert found.message == "started 1 process with fork at /no/such/file.py:8"
@@ -210,7 +210,7 @@ def test_pin_in_another_file_is_evidence_only(source):
 
 @pytest.mark.parametrize("line", ["from multiprocessing.context import ForkProcess", "context.ForkContext()"])
 def test_pinned_classes_are_found(source, line):
-    """A context's classes pin as its name does."""
+    """A context's classes pin the method as its name does."""
     place = source(f"{line}\nx = ForkProcess\n" if "import" in line else f"x = {line}\n")
     found = vacuous.vacuous(evidence(launches=[launch("fork", place=place(9))]))
     assert found.code == "SM502"
@@ -218,14 +218,14 @@ def test_pinned_classes_are_found(source, line):
 
 
 def test_executor_that_pins_spawn_by_itself_is_found(source):
-    """ProcessPoolExecutor(max_tasks_per_child=...) takes a spawn context (CPython 3.11)."""
+    """ProcessPoolExecutor(max_tasks_per_child=...) uses a spawn context (CPython 3.11)."""
     place = source("pool = ProcessPoolExecutor(max_tasks_per_child=1)\n")
     fork = Evidence("t[fork]", "fork", "passed", launches=[launch("spawn", place=place(7))])
     assert vacuous.vacuous(fork).line == 1
 
 
 def test_set_start_method_in_the_test_is_sm502():
-    """What the test sets itself is why it has another method."""
+    """The test's own set_start_method explains the different method."""
     override = SetByUser("fork", Place("/a.py", 4), wins=True)
     found = vacuous.vacuous(evidence(launches=[launch("fork"), launch("fork")], overrides=[override]))
     assert found.message == "started 2 processes with fork: set_start_method('fork') at /a.py:4"
@@ -233,7 +233,7 @@ def test_set_start_method_in_the_test_is_sm502():
 
 
 def test_wider_fixture_under_another_method_is_sm503():
-    """The fixture, its scope, its method and its line are named."""
+    """The message names the fixture, its scope, its method and its line."""
     earlier = launch("fork", fixture=Fixture("pool", "session", ""), leg="test_a.py::test_x[fork]")
     found = vacuous.vacuous(evidence(inherited=[earlier]))
     assert found.message == (
@@ -243,7 +243,7 @@ def test_wider_fixture_under_another_method_is_sm503():
 
 
 def test_method_check_that_starts_nothing_is_sm504(source):
-    """Code that compares the method and starts nothing declares itself."""
+    """Code that compares the method and starts nothing is SM504."""
     place = source(
         """
         def run():
@@ -260,7 +260,7 @@ def test_method_check_that_starts_nothing_is_sm504(source):
 
 
 def test_asking_without_comparing_declares_nothing(source):
-    """Printing the method is no check."""
+    """Printing the method is not a check."""
     place = source("def run():\n    print(get_start_method())\n")
     assert vacuous.vacuous(evidence(asked=[place(2)])).code == "SM501"
 
@@ -277,7 +277,7 @@ REFUSALS = {
 
 @pytest.mark.parametrize(("body", "raised", "check"), REFUSALS.values(), ids=REFUSALS)
 def test_refusals_are_sm504(source, body, raised, check):
-    """A raise, skip or assert that a comparison with a method's name guards is a declaration."""
+    """A raise, skip or assert guarded by a comparison with a method's name is SM504."""
     place = source(f"def run(method):\n    {body}\n")
     (found,) = explain.explain(evidence("failed", raised_at=place(raised)))
     assert (found.code, found.level, found.line) == ("SM504", "cause", check)
@@ -286,7 +286,7 @@ def test_refusals_are_sm504(source, body, raised, check):
 
 
 def test_skip_by_name_is_a_note(source):
-    """A skip needs no explanation, and is told."""
+    """A skip is only a note."""
     place = source('def test(method):\n    if method == "spawn":\n        pytest.skip("no")\n')
     (found,) = explain.explain(evidence("skipped", raised_at=place(3)))
     assert (found.code, found.level) == ("SM504", "note")
@@ -304,19 +304,19 @@ OTHERS = {
 
 @pytest.mark.parametrize(("body", "raised"), OTHERS.values(), ids=OTHERS)
 def test_other_failures_near_a_check_are_not_blamed_on_it(source, body, raised):
-    """A failure that the comparison does not guard is something else."""
+    """A failure that the comparison does not guard is not blamed on it."""
     place = source(f"def run(method, mode, value, seen, answer):\n    {body}\n")
     assert explain.explain(evidence("failed", raised_at=place(raised))) == ()
 
 
 def test_predictions_are_told_once():
-    """Workers of one pool have the same finding."""
+    """The workers of one pool share a prediction."""
     launches = [launch("fork", predicted=(finding(),)), launch("fork", predicted=(finding(),))]
     assert explain.predicted(launches) == (finding(),)
 
 
 def test_code_that_asks_for_fork_predicts_nothing(source):
-    """Its process starts with fork under every method."""
+    """Code that asks for fork uses it under every method, so nothing is predicted."""
     at = source("""
         from multiprocessing import get_context
 
@@ -328,7 +328,7 @@ def test_code_that_asks_for_fork_predicts_nothing(source):
 
 
 def test_mp_context_is_no_pinned_context(source, monkeypatch):
-    """Its processes have a method of their own, too, which is the leg's."""
+    """mp_context's processes carry an explicit method, but it is the leg's."""
     at = source("""
         def test_a(mp_context):
             mp_context.Process(target=lambda: None).start()
@@ -339,7 +339,7 @@ def test_mp_context_is_no_pinned_context(source, monkeypatch):
 
 
 def test_what_the_passing_fork_leg_met_too_explains_nothing():
-    """A send that fails, a child that raises and an exit code are left out where the fork leg had them and passed."""
+    """Failed sends, exceptions and exit codes that also occurred in a passing fork leg are left out."""
     events = frozenset({("send", "TypeError: no"), ("exit", "mod.work 7"), ("raised", "ImportError: no x")})
     sent = Failure("TypeError: no", (finding("object"),))
     report = ChildReport(1, "unpickling", method="spawn", raised=(Raised("ImportError", "no x", name="x"),))
@@ -352,7 +352,7 @@ def test_what_the_passing_fork_leg_met_too_explains_nothing():
 
 
 def test_message_that_does_not_pickle_suppresses_nothing():
-    """What a queue's thread could not send keeps nobody from running: what else is known comes first."""
+    """A message that a queue's thread could not send keeps nothing from running: other findings remain."""
     sent = Failure("TypeError: no", (finding("object"),))
     given = evidence("failed", failures=[sent], launches=[launch(pid=1, exit_code=7)])
     assert codes(explain.explain(given)) == ["SM101", "SM404"]

@@ -1,4 +1,4 @@
-"""What a child's exception says of the parent's registries and open descriptors."""
+"""A child's exception reveals missing registry entries and open descriptors."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_what_the_parent_has_not_either_is_no_cause(raised: Raised) -> None:
 
 
 def test_the_likeliest_of_several_numbers_is_named_first() -> None:
-    """A log file is open in the parent under whatever small number an argument is."""
+    """A log file may be open under the same small number as an argument: pipes and sockets come first."""
     observed = Observed("spawn", "work.write", None)
     observed.descriptors += [Descriptor("args[0]", 7, "a file"), Descriptor("args[1]", 12, "a pipe")]
     (finding,) = registries.missing([Raised("OSError", "[Errno 9] Bad file descriptor")], [observed, observed])
@@ -100,7 +100,7 @@ def test_without_registrations_there_is_none() -> None:
 
 
 def test_the_exception_of_a_process_and_of_a_task(session: Any) -> None:
-    """A process prints it, and a pool raises it in the test."""
+    """The exception is printed by a process, and raised in the test by a pool."""
     session.file(
         test_a="""
         import codecs, multiprocessing, sqlite3
@@ -165,7 +165,7 @@ def findings(session: Any) -> list[dict[str, Any]]:
 
 
 def closed(session: Any, test: str, start: str) -> list[tuple[str, str, str, int]]:
-    """Return code, path, file and line of each finding; none of them was cleared."""
+    """Return code, path, file and line of each finding, and assert that none was cleared."""
     session.file(
         test_a=f"""
         import multiprocessing, os
@@ -240,14 +240,14 @@ def test_the_number_of_an_open_descriptor_is_read(session: Any) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
 def test_a_number_is_no_descriptor_unless_the_child_says_so(session: Any) -> None:
-    """The child has None there, and raises something else; with the number put there, it is one."""
+    """A descriptor is reported only if the child's error says so: with None it raises something else."""
     first, behind = closed(session, "work.FD = sender", PROCESS.format("target=work.write_global"))
     assert first == ("SM301", "work.FD", "work.py", 16)
     assert (behind[0], behind[1].split()[0]) == ("SM306", "descriptor")
 
 
 def test_a_database_in_memory_is_another_one_in_each_child(session: Any) -> None:
-    """Its connection is a global, an attribute of one, or of a class."""
+    """The connection is a global, an attribute of one, or of a class."""
     session.file(
         test_a="""
         import multiprocessing
@@ -302,7 +302,7 @@ def test_a_database_in_memory_is_another_one_in_each_child(session: Any) -> None
             raise LookupError("no such table: users")
         """,
     )
-    session.run("--tb=short", REPORT, where="subprocess")  # else its connections are left to this process
+    session.run("--tb=short", REPORT, where="subprocess")  # otherwise its connections stay in this process
     found = [each for each in findings(session) if "is a connection of sqlite3" in each["message"]]
     assert [(each["code"], each["path"], each["file"], each["line"]) for each in found] == [
         ("SM301", "work.DB", "work.py", 14),
@@ -316,4 +316,4 @@ def test_a_database_in_memory_is_another_one_in_each_child(session: Any) -> None
 
 
 NAMES_TYPES = sys.version_info >= (3, 11)
-"""Whether sqlite3 names the type of what it cannot bind."""
+"""Whether sqlite3's message names the type that it cannot bind."""

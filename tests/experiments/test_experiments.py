@@ -1,4 +1,4 @@
-"""A finding is confirmed or cleared by running the leg again without its cause, and nobody notices the extra runs."""
+"""Rerunning a leg without a cause confirms or clears the finding, and nobody notices the extra runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pytest_startmethod.causes import explain
 
 # -- sessions --------------------------------------------------------------------------------------------------------
 
-# The findings of each test by name, as something else would have made them.
+# Findings for each test by name, as another rule would have made them.
 CONFTEST = """
     import importlib
     import pathlib
@@ -205,7 +205,7 @@ def made(session, tests, found, **more):
 
 
 def sections(outcome):
-    """Return, for each finding below each failing leg, the leg's name, code and what the experiment said."""
+    """Return leg, code and the experiment's verdict for each finding below each failing leg."""
     found, leg, code, said = [], "", "", ""
     for line in [*outcome.lines, ""]:
         if said and line.startswith("    "):
@@ -231,7 +231,7 @@ def runs(session):
 
 @pytest.mark.slow
 def test_each_kind_of_state_is_confirmed(session):
-    """The test passes under fork, fails under spawn or forkserver, and the finding ends confirmed."""
+    """The test passes under fork, fails under spawn or forkserver, and its finding is confirmed."""
     outcome = made(session, TESTS, CANDIDATES).run(
         "--start-methods=fork,spawn,forkserver", "--tb=short", "-vv", "--start-methods-verify=600"
     )
@@ -247,7 +247,7 @@ def test_each_kind_of_state_is_confirmed(session):
 
 
 def test_an_innocent_candidate_is_cleared_and_ranked_last(session):
-    """And the summary does not speak of it: the leg is explained."""
+    """The summary does not mention it, because the leg is explained."""
     found = {"test_global": CANDIDATES["test_global"]}
     outcome = made(session, TESTS, found).run("--start-methods=spawn", "-k", "test_global", "--tb=short", "-vv")
     assert [said for _, _, said in sections(outcome)] == [
@@ -255,7 +255,7 @@ def test_an_innocent_candidate_is_cleared_and_ranked_last(session):
         "cleared: the test fails the same way under spawn when state.NEITHER reaches the child",
     ]
     assert "state.NEITHER" not in outcome.out.partition("= start methods =")[2]
-    # its own, the repeat, both candidates, the first alone, the second alone, and the control
+    # the original, the repeat, both candidates, the first alone, the second alone, and the control
     assert runs(session) == {"test_global[spawn]": 6}
 
 
@@ -305,7 +305,7 @@ PATCHES = """
 
 
 def test_a_patch_that_no_code_was_seen_to_read_is_told_only_if_it_is_confirmed(session):
-    """The library reads it. Legs that fail alike are not run again, and it is said of them, too."""
+    """Only a library reads it. Legs that fail alike are not rerun, and get the same verdict."""
     session.file(test_a=PATCHES, encode="import json\n\ndef encode(value):\n    return json.dumps(value)\n")
     outcome = session.run("--tb=short", "-v")
     path = "json.encoder.JSONEncoder.default"
@@ -385,7 +385,7 @@ CLOSURES = """
 
 
 def test_what_does_not_load_by_value_either_is_neither_confirmed_nor_cleared(session):
-    """The method of an object is looked up by its name in the child, whatever the functions are sent as."""
+    """The child looks up an object's method by name, even if functions are sent by value."""
     session.file(
         test_a="""
         import multiprocessing
@@ -412,7 +412,7 @@ def test_what_does_not_load_by_value_either_is_neither_confirmed_nor_cleared(ses
 
 
 def test_what_a_child_cannot_start_is_neither_confirmed_nor_cleared(session):
-    """No experiment reaches what a child of the leg hands to its own child, and failing again clears nothing."""
+    """No experiment reaches a grandchild, so failing again clears nothing."""
     session.file(
         test_a="""
         import multiprocessing
@@ -439,7 +439,7 @@ def test_what_a_child_cannot_start_is_neither_confirmed_nor_cleared(session):
 
 
 def test_closures_are_confirmed_by_value(session):
-    """And what cannot be sent by value either is neither confirmed nor cleared."""
+    """A payload that cannot be sent by value either is neither confirmed nor cleared."""
     outcome = session.file(test_a=CLOSURES).run("--tb=short", "-vv")
     assert {name for name, result in outcome.names.items() if result == "passed"} == {
         "test_function[fork]",
@@ -491,7 +491,7 @@ FIXTURES = """
 
 
 def test_nobody_notices_the_extra_runs(session):
-    """No fixture is torn down or made for them before the last test; terminal, durations and junit know of one run."""
+    """No fixture is torn down or set up for them before the last test; terminal, durations and junit show one run."""
     outcome = session.file(test_a=FIXTURES).run(
         "-v", "--durations=0", "-vv", "--junitxml=out.xml", "-o", "junit_family=xunit1"
     )
@@ -544,7 +544,7 @@ TEARDOWN = """
 
 
 def test_with_x_the_failing_test_tears_everything_down_itself(session):
-    """As pytest does it: the error of a wider fixture is that test's."""
+    """As in pytest, a wider fixture's error belongs to that test."""
     outcome = session.file(test_a=TEARDOWN).run("--tb=short", "-x")
     assert "E   RuntimeError: wide teardown" in outcome.lines
     assert "ERROR at teardown of test_local[spawn]" in outcome.out
@@ -615,7 +615,7 @@ FLAKY = """
 
 
 def test_a_flaky_leg_is_called_flaky_and_not_diagnosed(session, monkeypatch):
-    monkeypatch.setattr(explain, "explain", explain.explain)  # the session's conftest exchanges it for good
+    monkeypatch.setattr(explain, "explain", explain.explain)  # the session's conftest replaces it permanently
     found = {"test_flaky": CANDIDATES["test_global"]}
     outcome = made(session, FLAKY, found).run("--tb=short")
     assert set(outcome.names.values()) == {"failed"}
@@ -701,7 +701,7 @@ UNITTEST = """
 
 
 def test_test_cases_are_confirmed_too(session):
-    """And the tests of the session share one setUpClass."""
+    """The session's tests share one setUpClass."""
     outcome = session.file(test_a=UNITTEST).run("--tb=short")
     assert outcome.names == {"TestIt::test_local[spawn]": "failed", "TestIt::test_other[spawn]": "passed"}
     assert "----------------- SM101 local-function (confirmed under spawn) -----------------" in outcome.lines
@@ -733,7 +733,7 @@ HANGING = """
 
 
 def test_a_hang_is_confirmed_within_the_legs_limit(session):
-    """What is not over in time is confirmed by none, and clears nothing."""
+    """A run that times out confirms nothing and clears nothing."""
     found = {"test_hang": [("SM301", "state.NEITHER", "cause"), ("SM301", "state.DEBUG", "cause")]}
     outcome = made(session, HANGING, found, waiting=WAIT).run("--tb=short", "-vv", "--durations=1", "--durations-min=0")
     assert outcome.names == {"test_hang[fork]": "passed", "test_hang[spawn]": "failed"}
@@ -759,7 +759,7 @@ REAL = {
 
 @pytest.mark.parametrize("name", REAL)
 def test_what_is_found_is_confirmed(session, name):
-    """Nothing made up: the test passes under fork, fails under spawn, and its first finding is the one."""
+    """The findings are real: the test passes under fork, fails under spawn, and its first finding is the cause."""
     code, path = REAL[name]
     session.file(state=STATE, work=WORK, test_a=TESTS)
     outcome = session.run("--start-methods=fork,spawn", "--tb=short", "-vv", "-k", name)
@@ -770,7 +770,7 @@ def test_what_is_found_is_confirmed(session, name):
 
 
 def test_handler_is_sent_or_nothing_is_said(session):
-    """A handler that writes to a file opens it again in the child; one that cannot be sent leaves a finding untried."""
+    """A file handler reopens its file in the child; one that cannot be sent leaves the finding untested."""
     session.file(
         test_a="""
         import logging
@@ -807,7 +807,7 @@ def test_handler_is_sent_or_nothing_is_said(session):
 
 
 def test_what_a_function_captured_is_confirmed(session):
-    """A variable of a function that is found by its name, changed since the import, is sent to the child."""
+    """A captured variable of an importable function, changed since the import, is sent to the child."""
     session.file(
         app="""
         def counter():

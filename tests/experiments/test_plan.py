@@ -1,4 +1,4 @@
-"""Which runs are made for a failed leg, and what their outcomes say. No test is run here."""
+"""Which reruns a failed leg gets, and what their outcomes mean. No test is run here."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def finding(code="SM301", path="pkg.mod.X", **values):
 
 
 def play(found, outcome_of, *, not_pickled=False, hidden=()):
-    """Let `outcome_of` answer each attempt; return the attempts, as paths, and the conclusion."""
+    """Answer each attempt with `outcome_of`; return the attempts, as paths, and the conclusion."""
     usual = Failures()
     usual.add(FAILED)
     search = plan.search(plan.candidates(found, hidden), usual, not_pickled=not_pickled)
@@ -37,7 +37,7 @@ def play(found, outcome_of, *, not_pickled=False, hidden=()):
 
 
 def needing(*paths, failure=FAILED):
-    """Return a world in which the test passes once all of `paths` reach the child."""
+    """Return a world in which the test passes once all `paths` reach the child."""
 
     def outcome_of(attempt):
         sent = {getattr(each, "path", "by value") for each in attempt.experiments}
@@ -82,7 +82,7 @@ def test_the_experiment_follows_from_the_finding(code, path, expected):
 
 
 def test_nothing_crosses_by_value_beside_what_cannot_cross():
-    """Such a run would only fail in another way, or hang."""
+    """Nothing is sent by value if another cause stays: the run would fail differently, or hang."""
     lock = finding("SM103", "args[0].lock")
     assert plan.candidates([finding("SM101", "target"), lock]) == []
     assert len(plan.candidates([finding("SM301", "pkg.NAME"), lock])) == 1
@@ -265,7 +265,7 @@ def leg(*findings, message="assert 1", **values):
 
 
 class World:
-    """Runs nothing; answers as `needing` does."""
+    """Runs nothing; answers like `needing`."""
 
     def __init__(self, *paths):
         self.answer = needing(*paths)

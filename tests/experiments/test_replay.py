@@ -1,4 +1,4 @@
-"""What an experiment sends is in the child before its process object is, or the child runs as if nothing was sent."""
+"""An experiment's values are in the child before its process object is, or the child runs as if nothing was sent."""
 
 from __future__ import annotations
 
@@ -377,7 +377,7 @@ def value(name):
 
 @pytest.fixture(scope="module", params=METHODS)
 def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Return what the child of each experiment saw, what it said that it took over, and how it ended."""
+    """Return what each experiment's child saw, what it reported to have taken over, and how it ended."""
     path = tmp_path_factory.mktemp(request.param)
     for name, text in {"state": STATE, "alias": ALIAS, "reader": READER, "run": RUN}.items():
         (path / f"{name}.py").write_text(textwrap.dedent(text).lstrip("\n"))
@@ -477,7 +477,7 @@ def test_what_cannot_be_taken_over_is_said_and_changes_nothing(
 def test_what_could_not_be_given_to_the_child_was_not_tried(
     results: dict[str, Any], name: str, path: str, seen: object, error: str
 ) -> None:
-    """Else a test that fails all the same would clear what is to blame."""
+    """Otherwise, a test that still fails would clear the actual cause."""
     assert results[name] == [seen, [{"path": path, "error": error}], 0]
 
 

@@ -1,4 +1,4 @@
-"""How a finding reads, and how it crosses processes."""
+"""A finding as text, and as data sent between processes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def finding(**values: Any) -> Finding:
 
 
 def test_the_whole_text() -> None:
-    """Title with the path, place, message, why fork hid it, evidence, fix."""
+    """The text has title with path, place, message, why fork hid it, evidence and fix."""
     assert str(finding()).splitlines() == [
         "SM103 unpicklable-object: args[0].lock",
         "  /home/me/proj/pkg/store.py:7",
@@ -62,12 +62,12 @@ def test_the_whole_text() -> None:
 )
 @pytest.mark.skipif(os.sep != "/", reason="these are POSIX paths")
 def test_paths_are_relative_to_the_root_and_no_others_are_touched(root, text, told) -> None:
-    """The root's name in the middle of another path is part of that, and nothing is relative to the top of the disk."""
+    """The root's name inside another path is left alone, and nothing is relative to the file system's root."""
     assert relative(text, root) == (told or text)
 
 
 def test_files_below_the_root_are_relative() -> None:
-    """In the place, the message and the evidence; other files keep their whole name."""
+    """Files below the root are relative in place, message and evidence; others keep their full path."""
     lines = finding(evidence=("set at /home/me/proj/a.py:1: x", "or /home/you/b.py:2")).section_lines("/home/me/proj")
     assert lines[1] == "  pkg/store.py:7"
     assert lines[4:6] == ["  set at a.py:1: x", "  or /home/you/b.py:2"]
@@ -75,13 +75,13 @@ def test_files_below_the_root_are_relative() -> None:
 
 
 def test_parts_that_are_not_known_are_left_out() -> None:
-    """Without a place, path, evidence or fix there is no line for it; a note does not speak of fork."""
+    """A missing place, path, evidence or fix has no line; a note does not mention fork."""
     bare = finding(path="", file=None, line=None, evidence=(), fix="", level="note")
     assert str(bare) == "SM103 unpicklable-object\n  `Store.lock` is a lock (_thread.lock)."
 
 
 def test_what_an_experiment_said() -> None:
-    """Confirmed, cleared, or not tried."""
+    """A finding is confirmed, cleared, or untested."""
     lines = finding(confirmed=True, path="pkg.X").section_lines(method="spawn")
     assert "  confirmed: the test passes under spawn when pkg.X reaches the child" in lines
     assert "  confirmed: the test passes when it reaches the child" in finding(confirmed=True, path="").section_lines()
@@ -91,7 +91,7 @@ def test_what_an_experiment_said() -> None:
 
 
 def test_no_line_is_too_wide() -> None:
-    """Long texts wrap, and go on indented; a word that cannot be broken stays whole."""
+    """Long texts wrap with an indent; an unbreakable word stays whole."""
     long = finding(message="word " * 100, evidence=("fact " * 60,), fix="x" * 100 + " " + "do " * 60)
     lines = long.section_lines()
     assert all(len(line) <= WIDTH or "x" * 100 in line for line in lines)
@@ -99,7 +99,7 @@ def test_no_line_is_too_wide() -> None:
 
 
 def test_as_builtins_and_back() -> None:
-    """The dictionary is JSON; keys of a later version are ignored."""
+    """The dictionary is JSON; keys from a later version are ignored."""
     made = finding(confirmed=True)
     values = json.loads(json.dumps(made.as_dict()))
     assert Finding.from_dict(values) == made
@@ -107,7 +107,7 @@ def test_as_builtins_and_back() -> None:
 
 
 def test_facts_are_printed_as_evidence_and_kept_apart(tmp_path) -> None:
-    """A value is in the message already; a line of source is printed with its place."""
+    """A value is already in the message; a source line is printed with its place."""
     file = tmp_path / "a.py"
     file.write_text("DEBUG = False\n")
     place = Place(str(file), 1)
@@ -120,7 +120,7 @@ def test_facts_are_printed_as_evidence_and_kept_apart(tmp_path) -> None:
 
 
 def test_the_catalogue_is_complete() -> None:
-    """Each code of pickling has its name, what it is and why fork hides it, as sentences without a full stop."""
+    """Each code has a name, a description and why fork hides it, as sentences without a full stop."""
     names = {
         "SM101": "local-function",
         "SM102": "local-class",
@@ -155,5 +155,5 @@ def test_the_catalogue_is_complete() -> None:
     ],
 )
 def test_names_of_secrets(path, secret) -> None:
-    """The last name in a path decides."""
+    """The last name in a path decides whether a value is secret."""
     assert is_secret(path) is secret

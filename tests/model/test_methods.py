@@ -12,7 +12,7 @@ from pytest_startmethod.model import methods as selection
 
 @pytest.fixture
 def platform(monkeypatch: pytest.MonkeyPatch):
-    """Set the platform's start methods, its own first."""
+    """Set the platform's start methods, its default first."""
 
     def set_methods(*methods: str) -> None:
         monkeypatch.setattr(multiprocessing, "get_all_start_methods", lambda: list(methods))
@@ -32,7 +32,7 @@ def platform(monkeypatch: pytest.MonkeyPatch):
     ],
 )
 def test_a_selection_is_one_word_or_names_in_order(text: str, parsed: str):
-    """Names are put into the one order, each once, blanks around them do not count."""
+    """Names are deduplicated and put into a fixed order; blanks around them are ignored."""
     assert selection.parse(text) == parsed
 
 
@@ -49,14 +49,14 @@ def test_a_selection_is_one_word_or_names_in_order(text: str, parsed: str):
     ],
 )
 def test_a_wrong_word_is_named_with_the_valid_ones(text: str, problem: str):
-    """The message has the word and everything that would be valid."""
+    """The message has the invalid word and the valid ones."""
     with pytest.raises(ValueError, match="valid") as raised:
         selection.parse(text)
     assert str(raised.value) == f"{problem} (valid: all, default, or a list of fork, spawn, forkserver)"
 
 
 def test_the_order_is_ours_whatever_the_interpreters_is(platform):
-    """Python 3.14 lists forkserver first, macOS spawn."""
+    """The order is fixed, although Python 3.14 lists forkserver first, and macOS spawn."""
     platform("forkserver", "spawn", "fork")
     assert selection.available() == ("fork", "spawn", "forkserver")
     assert selection.default() == "forkserver"
@@ -79,7 +79,7 @@ def test_default_is_the_documented_one_of_this_platform():
         ((), "all", ("fork", "spawn")),
         ((), "default", ("spawn",)),
         ((), "fork", ("fork",)),
-        # Given by name, so that the leg can say that it is not available.
+        # Given by name, so that the leg can report it as unavailable.
         ((), "spawn,forkserver", ("spawn", "forkserver")),
         (("forkserver", "fork"), "all", ("fork", "forkserver")),
         (("spawn", "fork"), "spawn", ("spawn",)),
@@ -88,13 +88,13 @@ def test_default_is_the_documented_one_of_this_platform():
     ],
 )
 def test_a_test_runs_the_selected_methods_that_its_marker_names(platform, named, selected, chosen):
-    """A name the platform lacks stays, ``all`` does not leave it out, and a selection by name does."""
+    """The marker keeps a method that the platform lacks, even with ``all``; a selection by name removes it."""
     platform("spawn", "fork")
     assert selection.choose(named, selected) == chosen
 
 
 def test_the_reasons_name_both_sides(platform):
-    """Every skip says what was asked for and what there is."""
+    """Every skip reason names what was requested and what is available."""
     platform("spawn", "fork")
     assert selection.unavailable_reason("forkserver", selection.available()) == (
         "start method forkserver is not available on this platform (available: fork, spawn)"

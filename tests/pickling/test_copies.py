@@ -1,4 +1,4 @@
-"""What runs in a copy of this process leaves no trace in it."""
+"""Code that runs in a copy of this process leaves no trace in it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def answer(work, tmp_path, seconds=20.0):
 
 
 def children():
-    """Return the process ids of all children, ended ones that nobody has waited for included."""
+    """Return the pids of all children, zombies included."""
     return pathlib.Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text()
 
 
@@ -92,7 +92,7 @@ def test_a_copy_that_hangs_is_ended_by_its_timer(tmp_path):
     copies.in_copy(work, str(tmp_path / "answer"), 0.2)
     os.close(writing)
     os.set_blocking(reading, True)
-    # The copy's own end of the pipe is the last one: it is closed when the copy has ended.
+    # The copy holds the last writing end: it is closed once the copy has ended.
     assert os.read(reading, 1) == b""
     os.close(reading)
 
@@ -127,7 +127,7 @@ def test_a_copy_whose_answer_comes_too_late_is_ended(tmp_path):
     reading = os.open(fifo, os.O_RDONLY)
     assert os.read(reading, 1) == b"x"
     assert copies.answer_of(path, time.monotonic()) is None
-    assert os.read(reading, 1) == b""  # its end is closed: it is over
+    assert os.read(reading, 1) == b""  # end of file: the copy has ended
     os.close(reading)
     assert os.listdir(tmp_path) == ["fifo"]
 
@@ -150,7 +150,7 @@ def test_a_copy_moves_no_position_in_a_file_and_holds_no_pipe_open(tmp_path):
 
 
 def test_a_handler_for_children_is_not_called_for_a_copy(tmp_path):
-    """Where one thread runs: a signal that is blocked in one thread is delivered to another (xdist's workers)."""
+    """Single-threaded only: a signal blocked in one thread is delivered to another (xdist's workers)."""
     code = """
 import signal, subprocess, sys, time
 from pytest_startmethod.pickling import copies

@@ -1,4 +1,4 @@
-"""The dry run: the verdict of a real start, and nothing else that anyone could notice."""
+"""A dry run gives a real start's verdict, and has no other noticeable effect."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def open_descriptors() -> int:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """See that nothing is left behind: no descriptor, no thread, no spawning popen."""
+    """Assert that nothing is left behind: no descriptor, no thread, no spawning popen."""
     gc.collect()
     descriptors, threads = open_descriptors(), threading.active_count()
     yield
@@ -64,7 +64,7 @@ def quiet() -> Iterator[None]:
 
 
 def test_the_size_is_that_of_the_real_payload() -> None:
-    """The size is what ForkingPickler writes, with large buffers counted in."""
+    """The size is what ForkingPickler writes, plus large buffers."""
     payload = {"a": list(range(1000)), "b": "x" * 100_000, "c": b"y" * 300_000}
     outcome = dry_run(payload)
     assert outcome.error is None
@@ -73,7 +73,7 @@ def test_the_size_is_that_of_the_real_payload() -> None:
 
 
 def test_an_array_is_counted_and_not_copied() -> None:
-    """The numbers of an array lie in `buffers`, and count in `size`."""
+    """An array's data is in `buffers`, and counts in `size`."""
     numpy = pytest.importorskip("numpy")
     outcome = dry_run(numpy.zeros(1_000_000))
     assert outcome.buffers == 8_000_000
@@ -81,7 +81,7 @@ def test_an_array_is_counted_and_not_copied() -> None:
 
 
 def test_an_array_that_is_not_contiguous_is_not_copied_either() -> None:
-    """A strided view would be copied by its own reduction."""
+    """A strided view's own reduction would copy it."""
     import tracemalloc
 
     numpy = pytest.importorskip("numpy")
@@ -109,7 +109,7 @@ class Alarm(BaseException):
 
 @pytest.mark.parametrize("abort", [KeyboardInterrupt, SystemExit, Alarm])
 def test_what_is_no_exception_gets_out(abort: type[BaseException]) -> None:
-    """It belongs to the user, and passes through; the spawning popen is restored all the same."""
+    """A BaseException propagates to the user, and the spawning popen is still restored."""
 
     class Aborts:
         def __reduce__(self) -> Any:
@@ -121,7 +121,7 @@ def test_what_is_no_exception_gets_out(abort: type[BaseException]) -> None:
 
 
 def test_the_previous_spawning_popen_is_restored() -> None:
-    """A dry run within a start leaves that start's Popen in place."""
+    """A dry run inside a start leaves that start's Popen in place."""
     mine = object()
     context.set_spawning_popen(mine)
     try:
@@ -145,7 +145,7 @@ def primitives(ctx: Any) -> list[Any]:
 
 
 def test_primitives_are_legal_inside_a_process() -> None:
-    """What plain pickle refuses crosses inside a process's arguments."""
+    """A process's arguments may contain primitives that plain pickle refuses."""
     for each in primitives(SPAWN):
         with quiet():
             assert dry_run(each).error is None, each
@@ -177,7 +177,7 @@ def test_primitives_of_a_fork_context_are_refused() -> None:
 
 
 def test_primitives_of_a_fork_context_can_be_let_through() -> None:
-    """A leg under fork holds fork's primitives: under spawn, another context would have made them."""
+    """A fork leg holds fork's primitives; under spawn, another context would have made them."""
     for each in primitives(FORK):
         assert dry_run(each, allow_fork_primitives=True).error is None, each
         assert diagnose(each, allow_fork_primitives=True) == ()
@@ -185,7 +185,7 @@ def test_primitives_of_a_fork_context_can_be_let_through() -> None:
 
 
 def test_connections_and_sockets_are_legal_everywhere() -> None:
-    """They cross in a task, too; the dry run duplicates no descriptor and starts no thread for it."""
+    """Tasks may contain them; the dry run duplicates no descriptor and starts no thread."""
     ends = SPAWN.Pipe()
     made = socket.socket()
     try:
@@ -200,7 +200,7 @@ def test_connections_and_sockets_are_legal_everywhere() -> None:
 
 
 def test_closed_ones_are_refused() -> None:
-    """A closed connection and a closed socket have no descriptor to hand over."""
+    """A closed connection or socket has no descriptor to send."""
     ends = SPAWN.Pipe()
     made = socket.socket()
     for each in (*ends, made):
@@ -224,7 +224,7 @@ def test_a_proxy_of_a_manager_sends_nothing() -> None:
 
 
 def test_the_users_own_reducers_count() -> None:
-    """What `ForkingPickler.register` was told makes a class picklable, or not."""
+    """Reducers from `ForkingPickler.register` decide whether a class pickles."""
 
     class Local:
         pass
@@ -241,7 +241,7 @@ def test_the_users_own_reducers_count() -> None:
 
 
 def test_the_users_own_pickler_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With cloudpickle in ForkingPickler's place, a lambda crosses and a lock in its cell does not."""
+    """With cloudpickle as ForkingPickler, a lambda pickles, and a lock in its cell does not."""
     cloudpickle = pytest.importorskip("cloudpickle")
 
     class Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
@@ -257,7 +257,7 @@ def test_the_users_own_pickler_counts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_tensor_stays_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The reducer of torch would move a tensor to shared memory: it is not called, and its own refusal is kept."""
+    """Torch's reducer, which would move a tensor to shared memory, is not called; its refusals are kept."""
 
     class Tensor:
         def __init__(self, *, grad: bool) -> None:
@@ -277,7 +277,7 @@ def test_a_tensor_stays_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("holder", [lambda b: b, lambda b: [1, (b,)], lambda b: Holder(view=b)])
 def test_a_bare_pickle_buffer_is_judged_by_the_default_protocol(holder: Any) -> None:
-    """Protocol 5 takes it, protocol 4 (the default up to 3.13) does not."""
+    """Protocol 5 accepts it; protocol 4, the default up to 3.13, does not."""
     payload = holder(pickle.PickleBuffer(b"abc"))
     refused = pickle.DEFAULT_PROTOCOL < 5
     assert (dry_run(payload).error is not None) is refused
@@ -285,7 +285,7 @@ def test_a_bare_pickle_buffer_is_judged_by_the_default_protocol(holder: Any) -> 
 
 
 def test_a_reduction_that_warns_fails_where_warnings_are_errors() -> None:
-    """As in a real start; whoever must not hear of the warning asks in a copy of the process."""
+    """As in a real start; to hide the warning, dry-run in a copy of the process."""
 
     class Warns:
         def __reduce__(self) -> Any:
@@ -307,7 +307,7 @@ def test_a_reduction_that_warns_fails_where_warnings_are_errors() -> None:
 
 
 def test_a_class_with_greedy_getattr_is_no_trap() -> None:
-    """On 3.10 `__getattr__` is asked for `__getstate__`, and fails in the parent: SM105 there, and fine later."""
+    """On 3.10, `__getattr__` is called for `__getstate__` and fails in the parent (SM105); later versions succeed."""
     outcome = dry_run(GREEDY)
     findings = diagnose(GREEDY)
     assert bool(outcome.error) == bool(findings) == (sys.version_info < (3, 11))
@@ -333,7 +333,7 @@ def paths(obj: object, **how: Any) -> list[tuple[str, str]]:
 
 
 def test_a_process_is_walked_from_what_the_user_gave_it() -> None:
-    """Paths start at target, args and kwargs; what a subclass adds starts at process."""
+    """Paths start at target, args and kwargs; a subclass's own attributes start at process."""
     bad = threading.Lock()
     process = SPAWN.Process(target=lambda: 1, args=(1, [bad]), kwargs={"k": {"x": bad}, "z": Holder(s=sys)})
     assert paths(process) == [
@@ -358,7 +358,7 @@ def test_an_attribute_of_a_process_subclass() -> None:
 
 
 def test_an_argument_is_set_by_the_user_not_by_the_process() -> None:
-    """The constructor of Process puts the arguments where they are; that is nobody's business."""
+    """The place is the user's line, not that of Process's constructor."""
     process = SPAWN.Process(target=work, args=(threading.Lock(),))
     (finding,) = diagnose(process)
     assert (finding.path, finding.file) == ("args[0]", None)
@@ -375,7 +375,7 @@ def test_a_local_process_subclass() -> None:
 
 
 def test_a_process_that_has_started_is_judged_as_before() -> None:
-    """What start() set itself is no reason."""
+    """Attributes set by start() are not a reason."""
     process = FORK.Process(target=work)
     process.start()
     process.join()
@@ -395,13 +395,13 @@ def test_the_task_of_a_pool() -> None:
 
 
 def test_an_item_of_a_batch_is_numbered() -> None:
-    """Where a pool sends several items in one message, the finding says which."""
+    """If a pool sends several items in one message, the finding says which one."""
     (finding,) = diagnose((0, 0, pool.mapstar, ((work, (1, threading.Lock())),), {}), task=True)
     assert finding.evidence[0] == "in item 1 of the batch"
 
 
 def test_the_task_of_an_executor() -> None:
-    """ProcessPoolExecutor's call items are unwrapped, `map`'s chunks too."""
+    """ProcessPoolExecutor's call items are unwrapped, including the chunks of `map`."""
     item = concurrent.futures.process._CallItem(0, work, ([threading.Lock()],), {})  # type: ignore[attr-defined]
     assert paths(item, task=True) == [("SM103", "args[0][0]")]
     chunk = itertools.islice(zip([1, 2], [lambda: 1, 2], strict=True), 2)
@@ -422,7 +422,7 @@ def test_anything_else_is_an_object() -> None:
 
 
 def test_an_error_without_a_place_is_said_as_it_is() -> None:
-    """A failure that the walk does not find is one finding with the interpreter's words."""
+    """A failure that the walk does not find is one finding with the interpreter's message."""
     (finding,) = diagnose([1, 2], error=TypeError("cannot pickle 'ghost' object"))
     assert (finding.code, finding.path, finding.file) == ("SM103", "", None)
     assert finding.message == (
@@ -434,13 +434,13 @@ def test_an_error_without_a_place_is_said_as_it_is() -> None:
 
 
 def test_a_walk_that_ends_early_says_so() -> None:
-    """With the budget spent, the finding tells how far it got."""
+    """When the budget is spent, the finding says how many objects were visited."""
     (finding,) = diagnose([[[[threading.Lock()]]]], budget=2)
     assert finding.evidence[-1] == "only the first 2 objects were looked at"
 
 
 def test_a_search_that_fails_still_gives_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever goes wrong with us, the finding carries the interpreter's error."""
+    """If the search itself fails, the finding carries the interpreter's error."""
     from pytest_startmethod.causes import pickling as causes
 
     monkeypatch.setattr(causes, "search", mock.Mock(side_effect=RuntimeError("ours")))
@@ -450,7 +450,7 @@ def test_a_search_that_fails_still_gives_the_error(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_mutation_while_walking_is_survived() -> None:
-    """A reduction that changes the container above it does not break the diagnosis."""
+    """A reduction that modifies the container around it does not break the diagnosis."""
     payload: dict[str, Any] = {}
 
     class Mutates:
@@ -464,7 +464,7 @@ def test_a_mutation_while_walking_is_survived() -> None:
 
 
 def test_the_users_repr_is_never_called() -> None:
-    """Neither `__repr__`, `__str__`, `__eq__`, `__hash__` nor `__bool__` of the payload run."""
+    """The payload's `__repr__`, `__str__`, `__eq__`, `__hash__` and `__bool__` never run."""
     calls: list[str] = []
 
     def note(name: str) -> Any:
@@ -486,7 +486,7 @@ def test_the_users_repr_is_never_called() -> None:
             return held
 
         str(diagnose(local)[0])
-    assert [each for each in calls if each != "__getattr__"] == []  # 3.10's pickle itself asks for __getstate__
+    assert [each for each in calls if each != "__getattr__"] == []  # 3.10's pickle itself looks up __getstate__
 
 
 # -- the actionable edge ---------------------------------------------------------------------------------------------
@@ -508,7 +508,7 @@ class Case(unittest.TestCase):
 
 
 def test_a_method_of_a_running_testcase() -> None:
-    """The finding is about `self.work`, whatever the runner's objects are; its own attributes are listed."""
+    """The finding is about `self.work`, not the runner's objects; the test case's own attributes are listed."""
     Case("test_it").run(unittest.TestResult())
     method, instance, closure = Case.seen
     (finding,) = method
@@ -532,7 +532,7 @@ def test_a_method_of_a_running_testcase() -> None:
 
 
 def test_a_testcase_in_pytest(pytester: pytest.Pytester) -> None:
-    """Under pytest, too, no object of its session is named."""
+    """Under pytest, no object of its session is named either."""
     pytester.makepyfile(
         """
         import multiprocessing, unittest
@@ -558,7 +558,7 @@ def test_a_testcase_in_pytest(pytester: pytest.Pytester) -> None:
 def test_fixtures_of_pytest(
     capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A fixture object of pytest is named as the test knows it, and not looked into."""
+    """A pytest fixture object has the name that the test uses, and is not searched."""
     (finding,) = diagnose([capsys])
     assert finding.message == (
         "`object[0]` is the fixture `capsys`, an object of pytest's own session (_pytest.capture.CaptureFixture), "
@@ -573,7 +573,7 @@ def test_fixtures_of_pytest(
 
 
 def test_an_object_of_an_unknown_library(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a library made is named as the user has it, with what lies inside as the reason."""
+    """A library's object has the user's name for it, and its contents as the reason."""
     folder = tmp_path / "site-packages" / "somelib"
     folder.mkdir(parents=True)
     (folder / "__init__.py").write_text(
@@ -598,7 +598,7 @@ class Message:
 
 
 def test_a_value_inside_plain_containers_keeps_its_owner() -> None:
-    """The attribute that holds the list is the one that was set."""
+    """The attribute that holds the list is the one with a place."""
     (finding,) = diagnose(Message([1, {"k": threading.Lock()}]))
     assert finding.path == "object.body[1]['k']"
     assert "or leave `body` out of what `Message.__getstate__` returns" in finding.fix
@@ -619,7 +619,7 @@ def test_nothing_of_a_launch_is_kept_alive() -> None:
 
 
 def test_a_background_thread_leaves_the_warning_filters_alone() -> None:
-    """The filters are one for the whole process, so only the main thread touches them."""
+    """Warning filters are process-wide, so only the main thread changes them."""
     seen: list[Any] = []
 
     class Looks:
@@ -635,7 +635,7 @@ def test_a_background_thread_leaves_the_warning_filters_alone() -> None:
 
 
 def test_the_stand_in_is_no_real_popen() -> None:
-    """A descriptor is passed on as it is; one that is closed cannot be."""
+    """An open descriptor is passed on unchanged; a closed one fails."""
     assert StandIn.duplicate_for_child(7) == 7
     with pytest.raises(OSError, match="Bad file descriptor"):
         StandIn.DupFd(-1)

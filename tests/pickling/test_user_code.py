@@ -1,4 +1,4 @@
-"""Which objects pickle by the standard library's code alone."""
+"""Which objects pickle without running user code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The walk itself: every leaf, shortest paths, linear cost, and paths that a person can read."""
+"""The walk finds every leaf by its shortest path, at linear cost, with readable paths."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def lock() -> Any:
 
 
 def test_all_leaves_are_found_nearest_first() -> None:
-    """A leaf does not hide the others; each is reported once, by its shortest path."""
+    """One leaf does not hide another; each is reported once, by its shortest path."""
     shared = lock()
     root = {"a": [[[shared]]], "b": shared, "c": [lock(), lock()]}
     assert paths(root) == ["x['b']", "x['c'][0]", "x['c'][1]"]
 
 
 def test_the_root_may_be_the_leaf() -> None:
-    """Its path is the root alone."""
+    """The path of an unpicklable root is empty."""
     assert paths(lock()) == ["x"]
 
 
@@ -55,19 +55,19 @@ def test_shared_and_circular_parts_are_visited_once() -> None:
 
 
 def test_containers_of_plain_values_cost_nothing() -> None:
-    """Only what may be a leaf is visited."""
+    """Only possible leaves are visited."""
     assert found([list(range(10_000)), tuple("abc"), lock()]).visited == 2
 
 
 def test_the_budget_ends_a_walk_and_says_so() -> None:
-    """A walk that did not see everything is not complete."""
+    """A walk that did not visit everything is not complete."""
     walked = found([[Thing(n=n)] for n in range(100)], budget=10)
     assert (walked.visited, walked.complete) == (10, False)
     assert found([Thing()]).complete
 
 
 def test_the_limit_ends_a_walk_with_many_leaves() -> None:
-    """Two hundred locks are enough to make a point."""
+    """A walk stops after two hundred leaves."""
     assert len(found([lock() for _ in range(50)], limit=5).leaves) == 5
 
 
@@ -84,7 +84,7 @@ def test_deep_nesting_needs_no_stack() -> None:
 
 
 def test_collecting_garbage_is_resumed() -> None:
-    """The collector rests during a walk, and only then."""
+    """The garbage collector is off during a walk only."""
 
     class Raises:
         def __reduce__(self) -> Any:
@@ -105,7 +105,7 @@ def test_collecting_garbage_is_resumed() -> None:
 
 
 def test_an_instance_that_overrides_its_reduction_is_asked() -> None:
-    """The shortcut for plain objects does not overlook `__reduce_ex__` in an instance."""
+    """The shortcut for plain objects does not miss `__reduce_ex__` on an instance."""
     plain, special = Thing(a=1), Thing()
     special.__reduce_ex__ = lambda _: (Thing, (), {"l": bad})  # type: ignore[method-assign, assignment]
     bad = lock()
@@ -113,7 +113,7 @@ def test_an_instance_that_overrides_its_reduction_is_asked() -> None:
 
 
 def test_a_base_exception_of_a_reduction_ends_the_walk() -> None:
-    """What is no Exception belongs to the user: a time limit's alarm, KeyboardInterrupt."""
+    """A BaseException belongs to the user: KeyboardInterrupt, or a time limit's alarm."""
 
     class Stop(BaseException):
         pass
@@ -163,12 +163,12 @@ def test_what_an_object_holds_is_read_without_its_code() -> None:
     ],
 )
 def test_paths_read_like_code(steps: Any, text: str) -> None:
-    """A path is what one would write; long runs of the same steps are left out."""
+    """A path reads like code; long repetitions are left out."""
     assert path_text("x", steps) == text
 
 
 def test_a_sink_counts() -> None:
-    """Bytes, byte arrays and views are counted by their size."""
+    """Bytes, byte arrays and views are counted by size."""
     sink = Sink()
     for data in (b"abc", bytearray(b"de"), memoryview(b"fghi")):
         sink.write(data)
@@ -176,7 +176,7 @@ def test_a_sink_counts() -> None:
 
 
 def test_a_probe_returns_the_error() -> None:
-    """It is the C pickler's own, and None for what pickles."""
+    """The error is the C pickler's, or None for what pickles."""
     assert probe(len, copyreg.dispatch_table) is None
     assert "lambda" in str(probe(lambda: 1, copyreg.dispatch_table))
 

@@ -1,4 +1,4 @@
-"""One index of a file: read once, read again when the file has changed."""
+"""Each file has one index, rebuilt when the file has changed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def write(path: Path, text: str) -> str:
 
 
 def test_a_changed_file_is_read_again(tmp_path):
-    """A second session of the same process sees the file as it is now."""
+    """A second session in the same process sees the file as it is now."""
     file = write(tmp_path / "conf.py", "set_start_method('spawn')\n")
     assert [each.line for each in index.find_calls([file], "set_start_method", "spawn")] == [1]
     assert index.source_of(file) is index.source_of(file)
@@ -25,13 +25,13 @@ def test_a_changed_file_is_read_again(tmp_path):
 
 
 def test_what_is_not_python_says_nothing(tmp_path):
-    """A file that does not parse, or is not there, has no definitions and no calls."""
+    """A file that does not parse, or does not exist, has no definitions and no calls."""
     assert index.source_of(write(tmp_path / "a.py", "def (:\n")).index.calls == []
     assert index.source_of(os.path.join(tmp_path, "b.py")).tree.body == []
 
 
 def test_calls_that_an_import_makes(tmp_path):
-    """A call in a function, a class's method or under the main guard is none of an import's."""
+    """Importing makes no call that is in a function, a method or under the main guard."""
     text = """
     def f(): start()
     class C:
@@ -46,7 +46,7 @@ def test_calls_that_an_import_makes(tmp_path):
 
 
 def test_generated_code_is_not_the_users():
-    """A dataclass's methods and what exec ran have no file; a doctest is the user's."""
+    """Dataclass methods and exec'd code have no file; a doctest is the user's."""
     assert owner("<string>") == "stdlib"
     assert owner("<frozen importlib._bootstrap>") == "stdlib"
     assert owner("<doctest README.md[0]>") == "user"
@@ -54,7 +54,7 @@ def test_generated_code_is_not_the_users():
 
 
 def test_where_a_name_is_set(tmp_path, monkeypatch):
-    """Assignments, patches and calls that change it, but not what the module's import does."""
+    """Assignments, patches and mutating calls set a name; the module's import does not count."""
     import sys
     import types
 

@@ -1,4 +1,4 @@
-"""What kind of thing an object is, told without running its code."""
+"""An object's kind, determined without running its code."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pytest_startmethod.source import kinds
 
 
 class Loud:
-    """Everything that could be called raises."""
+    """Raises from every special method."""
 
     def __getattribute__(self, name: str) -> Any:
         raise AssertionError(name)
@@ -45,18 +45,18 @@ def function() -> None:
     ],
 )
 def test_a_value_in_a_few_words(obj: Any, text: str) -> None:
-    """Plain values are shown, everything else by its type; no code of the value runs."""
+    """Plain values are shown, everything else by its type; the value's code never runs."""
     assert kinds.describe(obj) == text
 
 
 def test_a_value_is_not_asked() -> None:
-    """A class whose every method raises is described all the same."""
+    """An object whose every method raises is described all the same."""
     assert kinds.describe(Loud()) == "<Loud object>"
     assert kinds.kind_of(Loud()) is None
 
 
 def test_mocks_of_every_kind_are_judged_whole() -> None:
-    """Also those with a spec, whose `__class__` lies, and functions made by autospec."""
+    """Mocks with a spec, whose `__class__` lies, and autospecced functions are mocks, too."""
     for made in (mock.Mock(), mock.MagicMock(spec=dict), mock.AsyncMock(), mock.create_autospec(function)):
         assert kinds.judged_whole(made)
         kind = kinds.kind_of(made)
@@ -67,7 +67,7 @@ def test_mocks_of_every_kind_are_judged_whole() -> None:
 
 
 def test_a_users_class_has_no_kind_by_its_shape() -> None:
-    """The user's own class with `acquire` and `release` is not taken for a library's lock."""
+    """A user's class with `acquire` and `release` is not a library's lock."""
 
     class Mine:
         def acquire(self) -> None: ...
@@ -77,7 +77,7 @@ def test_a_users_class_has_no_kind_by_its_shape() -> None:
 
 
 def test_a_librarys_class_has_one(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A library's connection is told by what it defines."""
+    """A library's connection is recognised by the methods it defines."""
     folder = tmp_path / "site-packages"
     folder.mkdir()
     (folder / "somedriver.py").write_text(
@@ -98,7 +98,7 @@ def test_whose_code_it_is() -> None:
 
 
 def test_a_standard_stream_is_told_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
-    """Also one that pytest has put there: the child has its own."""
+    """A standard stream is named, even pytest's replacement: the child has its own."""
     kind = kinds.kind_of(sys.stdout)
     assert kind is not None
     assert (kind.noun, kind.instead) == (

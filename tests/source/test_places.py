@@ -1,4 +1,4 @@
-"""Where the source says it."""
+"""Where the source defines, decorates and sets things."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Load = Callable[[str], types.ModuleType]
 
 @pytest.fixture
 def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Load:
-    """Import a module of this source."""
+    """Import a module with this source."""
 
     def load(source: str) -> types.ModuleType:
         name = f"places_{abs(hash(request.node.name))}"
@@ -42,7 +42,7 @@ def line(module: types.ModuleType, text: str) -> int:
 
 
 def test_a_function_and_its_decorators(load: Load) -> None:
-    """The line of `def`, and those of the decorators above it."""
+    """The line of the `def`, and those of its decorators."""
     module = load(
         """
         import functools
@@ -64,7 +64,7 @@ def test_a_function_and_its_decorators(load: Load) -> None:
 
 
 def test_a_function_without_source() -> None:
-    """What exec made has no place, and neither has a builtin."""
+    """Neither an exec'd function nor a builtin has a place."""
     space: dict[str, Any] = {}
     exec("def f(): pass", space)
     assert places.function_definition(space["f"]) is None
@@ -72,7 +72,7 @@ def test_a_function_without_source() -> None:
 
 
 def test_classes_are_told_apart_by_their_methods(load: Load) -> None:
-    """Two local classes of one name in one function."""
+    """Two local classes in one function may share a name."""
     module = load(
         """
         def make(first):
@@ -91,7 +91,7 @@ def test_classes_are_told_apart_by_their_methods(load: Load) -> None:
 
 
 def test_a_class_made_by_a_call(load: Load) -> None:
-    """A named tuple is where it was given its name."""
+    """A named tuple is defined where it was given its name."""
     module = load("import collections\n\nPoint = collections.namedtuple('Point', 'x')\n")
     found = places.class_definition(module.Point)
     assert found is not None
@@ -127,7 +127,7 @@ SETTERS = """
 
 
 def test_an_attribute_is_set_in_the_classes_own_methods(load: Load) -> None:
-    """All of them when the source cannot tell; one that calls the value's own type first, constants not at all."""
+    """All assignments count if the source is ambiguous: calls of the value's type first, constants never."""
     module = load(SETTERS)
     thing = module.Thing()
     thing.again()
@@ -136,7 +136,7 @@ def test_an_attribute_is_set_in_the_classes_own_methods(load: Load) -> None:
 
 
 def test_code_that_sets_other_attributes_made_another_object(load: Load) -> None:
-    """Of code outside the class, what fits the object counts."""
+    """Outside the class, only code that sets the object's attributes counts."""
     source = SETTERS.replace("self.lock = lock  # base", "pass").replace("(self.lock, self.b) = ", "x = ")
     module = load(source)
     thing = module.fill()
@@ -145,7 +145,7 @@ def test_code_that_sets_other_attributes_made_another_object(load: Load) -> None
 
 
 def test_class_that_is_written_with_its_module(load: Load) -> None:
-    """``types.SimpleNamespace(lock=...)`` sets an attribute as ``SimpleNamespace(lock=...)`` does."""
+    """``types.SimpleNamespace(lock=...)`` sets an attribute like ``SimpleNamespace(lock=...)``."""
     module = load(
         """
         import threading, types
@@ -159,7 +159,7 @@ def test_class_that_is_written_with_its_module(load: Load) -> None:
 
 
 def test_object_made_by_a_call_of_a_method_may_be_of_any_class(load: Load) -> None:
-    """What ``super().__call__()`` returns is no object of a class ``__call__``."""
+    """The result of ``super().__call__()`` is not an object of a class ``__call__``."""
     module = load(
         """
         import threading
@@ -191,7 +191,7 @@ def test_object_made_by_a_call_of_a_method_may_be_of_any_class(load: Load) -> No
     ],
 )
 def test_the_ways_to_set_an_attribute(load: Load, statement: str) -> None:
-    """Assignment in all its forms, setattr, and a keyword of the constructor."""
+    """All forms of assignment, setattr, and constructor keywords set an attribute."""
     module = load(
         f"""
         import contextlib
@@ -212,7 +212,7 @@ def test_the_ways_to_set_an_attribute(load: Load, statement: str) -> None:
 
 
 def test_a_field_of_a_dataclass(load: Load) -> None:
-    """A default factory is where its field is."""
+    """A default factory is placed at its field."""
     module = load(
         """
         import dataclasses, threading
@@ -228,7 +228,7 @@ def test_a_field_of_a_dataclass(load: Load) -> None:
 
 
 def test_a_dictionary_literal_with_other_keys_is_another(load: Load) -> None:
-    """The literal that gives most of the dictionary's keys, and none that it lacks."""
+    """The literal with most of the dictionary's keys is chosen, and none with keys that it lacks."""
     module = load(
         """
         def one(): return {"a": make(), "z": 1}
@@ -243,7 +243,7 @@ def test_a_dictionary_literal_with_other_keys_is_another(load: Load) -> None:
 
 
 def test_a_local_variable_of_a_running_function() -> None:
-    """The last binding before the running line."""
+    """The last binding before the running line counts."""
     guard = None
     guard = threading.Lock()
     ((name, place),) = places.names_in_callers(guard)
@@ -252,7 +252,7 @@ def test_a_local_variable_of_a_running_function() -> None:
 
 
 def test_what_a_function_reads() -> None:
-    """Module globals, also of the functions inside; no builtins, no attributes."""
+    """A function reads module globals, also in inner functions; builtins and attributes do not count."""
     assert places.names_read(reads) == ["LIMIT", "functools"]
 
 
@@ -267,7 +267,7 @@ def reads(n: int) -> Any:
 
 
 def test_the_users_function_below_a_librarys_wrapper() -> None:
-    """`functools.wraps` leads from a library's wrapper to what the user wrote."""
+    """`functools.wraps` leads from a library's wrapper to the user's function."""
 
     @functools.singledispatch
     def mine(x: int) -> int:
@@ -279,7 +279,7 @@ def test_the_users_function_below_a_librarys_wrapper() -> None:
 
 
 def test_source_that_does_not_parse(load: Load, tmp_path: Path) -> None:
-    """No place is better than a wrong one, and nothing raises."""
+    """Source that does not parse gives no place, and raises nothing."""
     module = load("class Thing:\n    def __init__(self): self.x = 1\n")
     assert module.__file__
     Path(module.__file__).write_text("class Thing(:\n")
@@ -289,7 +289,7 @@ def test_source_that_does_not_parse(load: Load, tmp_path: Path) -> None:
 
 
 def test_another_class_of_the_same_name(load: Load) -> None:
-    """Code of a module where the name means another class is not about this object."""
+    """Code in a module where the name means another class is not about this object."""
     module = load(SETTERS.replace("self.lock = lock  # base", "pass").replace("(self.lock, self.b) = ", "x = "))
 
     class Thing:

@@ -1,4 +1,4 @@
-"""How long a test waits is read from the call that it failed in, or from the lines before the one that failed."""
+"""A test's time-out is read from the call that failed, or from the lines before it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def after():
     ids=lambda value: getattr(value, "__name__", None),
 )
 def test_seconds_and_line(function, line):
-    """A literal, a name, a positional argument, a time added to a clock."""
+    """The time-out may be a literal, a name, a positional argument or a deadline."""
     with pytest.raises(BaseException) as info:  # noqa: PT011
         function()
     found = patience(info.tb)
@@ -66,7 +66,7 @@ def test_seconds_and_line(function, line):
 
 @pytest.mark.parametrize("function", [without, after])
 def test_no_wait(function):
-    """``dict.get`` with a default is no wait, and neither is what comes after the line that failed."""
+    """``dict.get`` with a default is not a wait, nor is anything after the failing line."""
     with pytest.raises(AssertionError) as info:
         function()
     assert patience(info.tb) is None

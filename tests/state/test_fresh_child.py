@@ -1,4 +1,4 @@
-"""What a fresh child says of bytes that pickle and do not load, and that it leaves nothing behind."""
+"""A fresh child reports payloads that pickle and do not load, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def found(loader: fresh_child.Loader, *args: object, target: Any = top, **kwargs
 
 
 def make_each(parts: Any) -> dict[str, tuple[Any, str, str]]:
-    """Return, by name, an object that does not load, the code, and the path below the object."""
+    """Return, by name: an object that does not load, the code, and the path below the object."""
     return {
         "setstate": (parts.Refuses(), "SM203", ""),
         "exception": (parts.NeedsError(1, "x"), "SM203", ""),
@@ -175,14 +175,14 @@ NAMES = ["setstate", "exception", "new", "in a slot", "private method", "in a li
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_object_is_found_with_its_path(loader: fresh_child.Loader, parts: Any, name: str) -> None:
-    """Whatever holds it, and however it is reduced."""
+    """The object is found in any container, however it is reduced."""
     obj, code, path = make_each(parts)[name]
     assert found(loader, {"k": obj}) == [(code, f"args[0]['k']{path}")]
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="fails in the parent there, which asks it for __getstate__")
 def test_a_greedy_getattr_is_found(loader: fresh_child.Loader, parts: Any) -> None:
-    """It has recursed a thousand times by then."""
+    """A ``__getattr__`` that recurses without end is found."""
     assert found(loader, parts.Greedy()) == [("SM203", "args[0]")]
 
 
@@ -197,7 +197,7 @@ def test_a_state_that_slots_cannot_take_wants_setstate(loader: fresh_child.Loade
 
 
 def test_a_method_that_its_object_has_not_is_named_as_one(loader: fresh_child.Loader, parts: Any) -> None:
-    """A function that was bound to an object by hand is looked up on it by name, and is not there."""
+    """A function bound to an object by hand is looked up on it by name, and is missing."""
     method = types.MethodType(parts.added, parts.Private())
     (found,) = explain(Call(top, (method,)), loader=loader)
     assert (found.code, found.path) == ("SM203", "args[0]")
@@ -209,7 +209,7 @@ def test_a_method_that_its_object_has_not_is_named_as_one(loader: fresh_child.Lo
 
 
 def test_every_object_is_found_not_only_the_first(loader: fresh_child.Loader, parts: Any) -> None:
-    """What comes after a failure is tried as well, and its consequences are not reported."""
+    """Loading continues after a failure, and its consequences are not reported."""
     refuses, needs = parts.Refuses(), parts.NeedsError(1, "x")
     assert found(loader, [refuses], {"e": [needs]}, target=parts.Private().bound(), k=parts.Made("y")) == [
         ("SM202", "target"),
@@ -220,7 +220,7 @@ def test_every_object_is_found_not_only_the_first(loader: fresh_child.Loader, pa
 
 
 def test_an_item_that_is_refused_is_the_containers_fault(loader: fresh_child.Loader, parts: Any) -> None:
-    """``__setitem__`` of a dictionary's subclass runs while it loads."""
+    """``__setitem__`` of a dict subclass runs during loading."""
     names = parts.Names()
     dict.__setitem__(names, "a", 1)
     (finding,) = explain(Call(top, (names,)), loader=loader)
@@ -231,7 +231,7 @@ def test_an_item_that_is_refused_is_the_containers_fault(loader: fresh_child.Loa
 
 
 def test_a_module_that_only_the_parent_has(loader: fresh_child.Loader, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A function of a module without a file pickles by name."""
+    """A function in a module without a file pickles by name."""
     module = types.ModuleType("only_here")
     exec("def work(): pass", module.__dict__)
     monkeypatch.setitem(sys.modules, "only_here", module)
@@ -244,7 +244,7 @@ def test_a_module_that_only_the_parent_has(loader: fresh_child.Loader, monkeypat
 
 
 def test_a_task_has_its_own_paths(loader: fresh_child.Loader, parts: Any) -> None:
-    """As it lies in a Pool's queue, with the user's items one by one."""
+    """A task is read as a Pool queues it, with the user's items one by one."""
     from multiprocessing.pool import mapstar, starmapstar
 
     refuses = parts.Refuses()
@@ -256,7 +256,7 @@ def test_a_task_has_its_own_paths(loader: fresh_child.Loader, parts: Any) -> Non
 
 
 def test_a_process_object_is_read_as_its_target_and_arguments(loader: fresh_child.Loader, parts: Any) -> None:
-    """The authentication key in it is pickled as for a child, and never shown."""
+    """The authentication key is pickled as for a child, and never shown."""
     context = multiprocessing.get_context("spawn")
     process = context.Process(target=parts.top, args=(parts.Refuses(),))
     payload = packing.pack(process)
@@ -269,7 +269,7 @@ def test_a_process_object_is_read_as_its_target_and_arguments(loader: fresh_chil
 
 
 def test_what_loads_in_a_child_gives_nothing(loader: fresh_child.Loader) -> None:
-    """Locks, queues, pipes, values, sockets, arrays and proxies are there by shape."""
+    """Locks, queues, pipes, values, sockets, arrays and proxies load as stand-ins."""
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
     one, other = context.Pipe()
@@ -285,7 +285,7 @@ def test_what_loads_in_a_child_gives_nothing(loader: fresh_child.Loader) -> None
 
 
 def test_primitives_of_a_fork_context_are_let_through_when_asked(loader: fresh_child.Loader) -> None:
-    """Under spawn another context would have made them."""
+    """Under spawn, another context would have made them."""
     context = multiprocessing.get_context("fork")
     queue, condition = context.Queue(), context.Condition()
     call = Call(top, (queue, condition, context.Lock(), context.Event()))
@@ -294,7 +294,7 @@ def test_primitives_of_a_fork_context_are_let_through_when_asked(loader: fresh_c
 
 
 def test_large_arrays_are_not_sent(loader: fresh_child.Loader, parts: Any) -> None:
-    """Zero pages stand for them, and what fails beside them is called approximate."""
+    """Zeros replace large arrays, and other failures are then called approximate."""
     numpy = pytest.importorskip("numpy")
     big = numpy.ones(30_000_000)
     payload = packing.pack(Call(top, (big, [big])))
@@ -307,13 +307,13 @@ def test_large_arrays_are_not_sent(loader: fresh_child.Loader, parts: Any) -> No
 
 
 def test_what_does_not_pickle_is_not_our_business(loader: fresh_child.Loader) -> None:
-    """The walk explains it."""
+    """A payload that does not pickle is left to the walk."""
     assert packing.pack(threading.Lock()) is None
     assert found(loader, lambda: 1) == []
 
 
 def test_noise_goes_nowhere(loader: fresh_child.Loader, parts: Any, capfd: pytest.CaptureFixture[str]) -> None:
-    """What the user's code prints or reads while it loads does not disturb the questions."""
+    """Output and input of the user's code during loading do not disturb the protocol."""
     assert found(loader, parts.Prints()) == []
     assert found(loader, parts.Asks()) == [("SM203", "args[0]")]
     assert found(loader, 1) == []
@@ -339,7 +339,7 @@ def _children() -> set[int]:
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("what", ["Refuses", "Kills", "Sleeps"])
 def test_no_process_is_left(parts: Any, what: str) -> None:
-    """After an answer, after a child that killed itself, after one that took too long."""
+    """No process is left after an answer, a crash or a time-out."""
     before = _children()
     with fresh_child.Loader(seconds=3) as loader:
         payload = packing.pack(Call(top, (getattr(parts, what)(),)))
@@ -356,13 +356,13 @@ def test_no_process_is_left(parts: Any, what: str) -> None:
 
 
 def test_a_broken_interpreter_gives_no_prediction(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No answer is no finding."""
+    """No answer means no finding."""
     monkeypatch.setattr(multiprocessing.spawn, "get_executable", lambda: str(tmp_path / "python"))  # type: ignore[attr-defined]
     assert explain(Call(top, (1,))) == ()
 
 
 def test_the_main_module_is_run_as_a_child_would(tmp_path: Path) -> None:
-    """A function of a guarded script loads; one that is defined under the guard does not."""
+    """A function of a guarded script loads; one defined under the guard does not."""
     script = tmp_path / "script.py"
     script.write_text(
         textwrap.dedent(
@@ -391,7 +391,7 @@ def test_the_main_module_is_run_as_a_child_would(tmp_path: Path) -> None:
 
 
 def test_a_fresh_child_is_not_the_main_process(tmp_path, monkeypatch):
-    """Code that runs only in the main process is not run there, as it is not in a real child."""
+    """Code for the main process only does not run, as in a real child."""
     (tmp_path / "named_here.py").write_text(
         "import multiprocessing\n"
         "READY = multiprocessing.current_process().name == 'MainProcess'\n"

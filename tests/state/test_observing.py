@@ -1,4 +1,4 @@
-"""What the parent has where a child's code reads: looked at again, beside two fresh children, and behind libraries."""
+"""The parent's values of what a child's code reads: re-read, compared with two fresh children, and behind libraries."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Load = Callable[..., types.ModuleType]
 
 @pytest.fixture
 def load(tmp_path: Path) -> Iterator[Load]:
-    """Import source text as a module of the user's, or as one that is installed."""
+    """Import source text as a user module or as an installed one."""
     names = []
 
     def load(name: str, text: str, *, installed: bool = False) -> types.ModuleType:
@@ -50,7 +50,7 @@ def observed(function: Any, *args: Any, user: UserCode | None = None) -> Observe
 
 
 def seen(looked: Observed, **values: Any) -> Seen:
-    """Return what a fresh child has: as the parent, but for `values` by the last name."""
+    """Return a fresh child's values: the parent's, except `values`, keyed by the last name."""
     nodes = [describe(values[b.names[-1]]) if b.names[-1] in values else b.node for b in looked.bindings]
     return Seen(nodes, {}, {}, {})
 
@@ -67,7 +67,7 @@ def test_values_are_looked_at_again_without_following_the_code(load):
 
 
 def test_what_each_process_makes_anew_is_told_only_when_asked_for(load):
-    """A run id differs between two fresh children: no difference, but a last candidate."""
+    """A run id differs between two fresh children: it is not a difference, but a last-resort candidate."""
     module = load("anew_code", "RUN = 'x'\nMODE = 'a'\ndef ask():\n    return RUN, MODE\n")
     looked = observed(module.ask)
     children = [seen(looked, RUN="y", MODE="b"), seen(looked, RUN="z", MODE="b")]
@@ -99,7 +99,7 @@ def evidence(looked: Observed, children: list[Seen], *raised: Raised) -> Evidenc
 
 
 def test_a_librarys_registry_is_a_candidate(load):
-    """The first look sees nothing; the second finds the registry, and places it at the user's line."""
+    """The first look finds nothing; the second finds the registry and places it at the user's line."""
     first, second, look = library(load)
     assert observing.compare(first, [seen(first)] * 2) == []
     children = [seen(second, REGISTRY={})] * 2
@@ -110,7 +110,7 @@ def test_a_librarys_registry_is_a_candidate(load):
 
 
 def test_what_the_childs_exception_names_is_a_cause(load):
-    """The key that the child lacks stands in what it raised."""
+    """The child's exception mentions the missing key."""
     _, second, look = library(load)
     children = [seen(second, REGISTRY={})] * 2
     raised = Raised("KeyError", "'point'")
@@ -119,7 +119,7 @@ def test_what_the_childs_exception_names_is_a_cause(load):
 
 
 def test_what_the_childs_traceback_goes_through_is_a_cause(load):
-    """The line of the library that reads the registry stands in the traceback; the same elsewhere says nothing."""
+    """A traceback that contains the library's reading line makes it a cause; one that does not, no."""
     _, second, look = library(load)
     children = [seen(second, REGISTRY={})] * 2
     (where,) = {b.read.where for b in second.bindings if b.names == ("REGISTRY",)}
@@ -156,7 +156,7 @@ def xml(): return ElementTree.tostring(ElementTree.Element("{urn:later}a"))
     ],
 )
 def test_state_of_the_standard_library_is_looked_at_again(load, name, path):
-    """What a module of the standard library keeps for itself is read by the code that the user calls."""
+    """Internal state of a standard library module is read by code that the user calls."""
     module = load("uses_standard", STANDARD)
     look = second_look.look_at([observed(getattr(module, name))], [], [])
     assert look is not None
@@ -165,7 +165,7 @@ def test_state_of_the_standard_library_is_looked_at_again(load, name, path):
 
 
 def test_a_leg_with_a_cause_is_not_looked_at_again(load):
-    """The second look costs failing legs only, and only those without a cause."""
+    """Only failing legs without a cause get a second look."""
     first, second, _ = library(load)
     children = [seen(second, REGISTRY={})] * 2
     causes = state.explain(second, children, Context())
@@ -173,7 +173,7 @@ def test_a_leg_with_a_cause_is_not_looked_at_again(load):
 
 
 def test_what_another_package_put_in_a_librarys_place_is_a_patch(load):
-    """A fake clock of an installed package is a patch, told at the decorator; the library's own function is none."""
+    """A fake clock of an installed package is a patch, placed at the decorator; the library's own function is not."""
     load("real_lib", "def now(): return 1\ndef other(): return 1\n", installed=True)
     fake = load("fake_lib", "def now(): return 2\ndef freeze(f): return f\n", installed=True)
     sys.modules["real_lib"].now = fake.now  # type: ignore[attr-defined]
@@ -194,7 +194,7 @@ def test_what_another_package_put_in_a_librarys_place_is_a_patch(load):
 
 
 def test_a_lock_of_the_targets_own_package_counts(load):
-    """The rest of an installed package is not compared; its lock, which each fresh child makes anew, is seen."""
+    """Of an installed package, only locks that each fresh child makes anew are compared."""
     lib = load(
         "lock_lib",
         "import multiprocessing\nLOCK = multiprocessing.Lock()\nSIZE = 1\n"
@@ -207,7 +207,7 @@ def test_a_lock_of_the_targets_own_package_counts(load):
 
 
 def test_a_replaced_stream_is_compared(load, monkeypatch):
-    """A stream that the test put in the place of sys.stdout is what the code reads; the harness's own is not."""
+    """A stream with which the test replaced sys.stdout is compared; the test runner's own is not."""
     import io
 
     module = load("stream_code", "import sys\ndef ask():\n    return sys.stdout\n")

@@ -1,4 +1,4 @@
-"""What code reads, by its bytecode: ways of reading that name no global in the instruction itself."""
+"""Reads found in bytecode, where no instruction names the global."""
 
 from __future__ import annotations
 
@@ -207,29 +207,29 @@ def look(function: Callable[..., Any], *args: Any) -> Reads:
     ],
 )
 def test_a_read_is_seen(code, name, expected):
-    """A name in a string, a hook and a class's own machinery lead to what they read."""
+    """Names in strings, hooks and a class's special methods lead to what they read."""
     found = look(getattr(code, name))
     assert expected in {read.path + "".join(f"[{key!r}]" for _, key in read.steps) for read in found.reads}
 
 
 def test_an_argument_names_what_is_read(code):
-    """A name that the process was given as an argument is looked up."""
+    """A name passed to the process as an argument is looked up."""
     assert "read_code.LIMIT" in {read.path for read in look(code.by_argument, "LIMIT").reads}
 
 
 def test_a_string_alone_reads_nothing(code):
-    """A string that happens to be a global's name is no read of it."""
+    """A string that happens to be a global's name is not a read of it."""
     assert not {read.path for read in look(code.no_read).reads} & {"read_code.DEBUG", "read_code.LIMIT"}
 
 
 def test_a_logger_is_looked_up_and_not_made(code):
-    """The parent has no logger that only the child's code asks for."""
+    """A logger that only the child's code requests is not created in the parent."""
     assert list(look(code.by_logger).loggers) == ["made.only.by.the.child"]
     assert "made.only.by.the.child" not in logging.root.manager.loggerDict
 
 
 def test_code_is_forgotten_with_its_function():
-    """Decoded code lives as long as the code object, and no more than a bound of it is kept."""
+    """Decoded code lives as long as its code object, and the cache is bounded."""
     kept: instructions.ByCode[int] = instructions.ByCode(3)
     codes = [compile(f"x = {number}", "<test>", "exec") for number in range(5)]
     assert [kept.of(each, "key", lambda: 1) for each in codes] == [1] * 5

@@ -1,4 +1,4 @@
-"""Things handed to a child process, with what is known about each: does it pickle, and if not, what is to blame.
+"""Payloads for child processes, and the known answer for each: whether it pickles, and if not, why.
 
 A case is a function that returns a `Given`; ``#! name`` marks the line that a diagnosis of case `name` points at.
 """
@@ -57,24 +57,24 @@ def work(*args: Any, **kwargs: Any) -> str:
 
 @dataclasses.dataclass
 class Given:
-    """What a test hands over."""
+    """What a test passes to a process or pool."""
 
     target: Any = work
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = dataclasses.field(default_factory=dict)
     close: Callable[[], object] | None = None
     task: bool = False
-    """A pool's task rather than a process's arguments."""
+    """Whether it is a pool's task rather than a process's arguments."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A case and the truth about it."""
+    """A case and its expected findings."""
 
     name: str
     make: Callable[[], Given]
     codes: tuple[str, ...]
-    """Empty: it pickles."""
+    """Expected codes and paths; empty if it pickles."""
     paths: tuple[str, ...]
     says: str
     """A pattern that the text matches."""
@@ -374,7 +374,7 @@ def property_object() -> Given:
 
 
 class Box:
-    """Holds what it is given."""
+    """Holds its arguments."""
 
     def __init__(self, **held: Any) -> None:
         for name, value in held.items():
@@ -537,7 +537,7 @@ def _resource(name: str, make: Callable[[], Any], fix: str, says: str = "", need
     def case() -> Given:
         thing = make()
         holder = getattr(thing, "connection", thing)
-        # Of the class only: an attribute of the C library is a function of it, and close() closes what lies around.
+        # On the class only: an attribute of the C library is a function of it, and close() closes what lies around.
         return Given(Owner(thing).run, close=holder.close if hasattr(type(holder), "close") else None)
 
     case.__name__ = name
@@ -611,7 +611,7 @@ VARIABLE: contextvars.ContextVar[int] = contextvars.ContextVar("VARIABLE", defau
 
 
 class Client:
-    """What a user's class around a server looks like."""
+    """A typical user class around a server."""
 
     def __init__(self) -> None:
         self.process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)  #! running_subprocess
@@ -1008,7 +1008,7 @@ def ufunc_made_of_a_lambda() -> Given:
 
 
 class Kept:
-    """Stands in the place of a function that it runs, as the tasks of a task queue do."""
+    """Replaces the function that it runs, like a task queue's tasks."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function

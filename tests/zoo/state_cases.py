@@ -1,7 +1,8 @@
-"""Code whose child sees other values than its parent, or the same, with what is known about each.
+"""Code whose child sees different values than its parent, or the same, and the known answer for each.
 
-A case is a function that changes something and returns a `Given`. Its decorator says the answer: the path and code of
-the finding that explains the difference, whether that is a cause or only a note; `silent`: nothing is to be said.
+A case is a function that changes something and returns a `Given`. Its decorator states the answer: path and code of the
+finding that explains the difference, and whether that is a cause or only a note; `silent` means that there must be no
+finding.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ from state_support import Derived, Namespace, double, settings
 
 @dataclasses.dataclass
 class Given:
-    """What a test hands over."""
+    """What a test passes to a process."""
 
     target: Any
     args: tuple[Any, ...] = ()
@@ -59,7 +60,7 @@ class Given:
 
 @dataclasses.dataclass
 class Answer:
-    """What is true of it."""
+    """The expected finding."""
 
     make: Callable[[], Given]
     path: str
@@ -84,7 +85,7 @@ def silent(make: Callable[[], Given]) -> None:
 
 
 def set_to(owner: Any, name: str, value: Any) -> Callable[[], None]:
-    """Set an attribute and return what sets it back."""
+    """Set an attribute, and return a function that restores it."""
     missing = object()
     old = vars(owner).get(name, missing)
     setattr(owner, name, value)

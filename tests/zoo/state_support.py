@@ -1,4 +1,4 @@
-"""What `state_cases` changes: settings, registries and functions with one value at import."""
+"""The targets of `state_cases`: settings, registries and functions with a value from import."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ corner = Corner(0, 0)
 
 
 class Doubled:
-    """A descriptor that answers from what the object holds."""
+    """A descriptor that computes from the object's attributes."""
 
     def __get__(self, held, _cls=None):
         return held.__dict__["half"] * 2

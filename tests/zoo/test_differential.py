@@ -1,4 +1,4 @@
-"""The walk's verdict against the interpreter's pickler: over what lives in this process, and over made-up graphs."""
+"""The walk's verdict against the interpreter's pickler, for live objects of this process and for random graphs."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def modules(names: str) -> list[types.ModuleType]:
 
 
 def live_objects(count: int) -> list[object]:
-    """Return what hangs on the modules of the interpreter, two levels deep, and what the collector knows."""
+    """Return the objects reachable from modules, two levels deep, and those known to the garbage collector."""
     out: dict[int, object] = {}
     for module in (*modules(_MODULES), *modules(_SCIENCE)):
         for value in list(vars(module).values()):
@@ -60,14 +60,14 @@ def live_objects(count: int) -> list[object]:
     for each in gc.get_objects():
         if len(out) >= count:
             break
-        # Objects of other tests may be made to fail whoever touches them.
+        # Objects of other tests may fail on any access.
         if not type(each).__module__.startswith(("test_", "tests")):
             out.setdefault(id(each), each)
     return list(out.values())
 
 
 def refused(obj: object) -> bool | None:
-    """Return what the C pickler says: None where it runs out of stack, so that there is nothing to agree with."""
+    """Return whether the C pickler refuses the object; None if it runs out of stack, which proves nothing."""
     error = dry_run.dry_run(obj).error
     return None if isinstance(error, RecursionError) else error is not None
 
@@ -77,20 +77,20 @@ def found(obj: object) -> bool:
 
 
 def too_big(obj: object) -> bool:
-    """Skip what would be most of this process: the run would be about it and nothing else."""
+    """Return whether the object leads to most of this process, and would dominate the run."""
     table = dry_run.dispatch_table(allow_fork_primitives=False)
     return not walk(obj, table, budget=3_000, limit=10_000).complete
 
 
 @pytest.mark.slow
 def test_the_walk_agrees_over_twenty_thousand_live_objects() -> None:
-    """Functions, classes, descriptors, modules, arrays, frames: one verdict."""
+    """Functions, classes, descriptors, modules, arrays, frames: walk and pickler agree."""
     objects = live_objects(26_000)
     disagreements = []
     compared = 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        context.set_spawning_popen(dry_run.STAND_IN)  # `too_big` walks as a dry run does
+        context.set_spawning_popen(dry_run.STAND_IN)  # `too_big` walks like a dry run
         try:
             small = [each for each in objects if not too_big(each)]
         finally:
@@ -181,7 +181,7 @@ graphs = st.recursive(st.one_of(leaves, leaves, leaves, bad_leaves), grown, max_
 
 
 def really_refused(obj: object) -> bool:
-    """Return what ForkingPickler itself says, with the interpreter's default protocol."""
+    """Return whether ForkingPickler itself refuses it, with the interpreter's default protocol."""
     from multiprocessing.reduction import ForkingPickler
 
     context.set_spawning_popen(dry_run.STAND_IN)
@@ -198,7 +198,7 @@ def really_refused(obj: object) -> bool:
 @given(graphs)
 @pytest.mark.slow
 def test_the_walk_agrees_over_made_up_graphs(graph: Any) -> None:
-    """A graph has a finding exactly when ForkingPickler refuses it, and each finding has a path."""
+    """A graph has findings exactly when ForkingPickler refuses it, and each finding has a path."""
     findings = causes.diagnose([graph])
     assert bool(findings) == really_refused([graph])
     assert all(finding.path.startswith("object") for finding in findings)
@@ -211,7 +211,7 @@ def receive(connection: Any, obj: Any) -> None:
 @settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
 @given(graphs)
 def test_a_real_child_agrees_over_made_up_graphs(graph: Any) -> None:
-    """What has no finding arrives in a spawned child; what has one does not leave."""
+    """A graph without a finding arrives in a spawned child; one with a finding cannot be sent."""
     spawn = multiprocessing.get_context("spawn")
     reader, writer = spawn.Pipe(duplex=False)
     process = spawn.Process(target=receive, args=(writer, graph))

@@ -1,4 +1,4 @@
-"""Each case of `pickling_cases`: the verdict of a real start, and the findings that say why."""
+"""Each case of `pickling_cases` has a real start's verdict, and the expected findings."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def given(case: Case) -> Iterator[Given]:
 
 
 def pickles(given: Given) -> bool:
-    """Ask the interpreter's own pickler, as ``Process.start`` uses it; a fork context's lock never arrives alive."""
+    """Ask the interpreter's own pickler, as ``Process.start`` uses it."""
 
     class Popen:
         duplicate_for_child = staticmethod(int)
@@ -50,7 +50,7 @@ def pickles(given: Given) -> bool:
     context.set_spawning_popen(None if given.task else Popen())
     try:
         if given.task and any(isinstance(each, multiprocessing.connection.Connection) for each in given.args):
-            return True  # pickling it for real starts the resource sharer's thread
+            return True  # really pickling it starts the resource sharer's thread
         reduction.ForkingPickler(io.BytesIO(), pickle.HIGHEST_PROTOCOL).dump((given.target, given.args, given.kwargs))
     except BaseException:
         return False
@@ -60,7 +60,7 @@ def pickles(given: Given) -> bool:
 
 
 def test_the_verdict_is_the_interpreters(case: Case, given: Given) -> None:
-    """There are findings exactly when the interpreter cannot pickle what is handed over.
+    """There are findings exactly when the interpreter cannot pickle the payload.
 
     3.10 pickles a fork context's lock, and the child that uses it crashes.
     """
@@ -70,7 +70,7 @@ def test_the_verdict_is_the_interpreters(case: Case, given: Given) -> None:
 
 
 def test_the_findings(case: Case, given: Given) -> None:
-    """Each leaf is found, with its path, its lines, what it is and what to do."""
+    """Each leaf is found, with its path, its lines, its kind and its fix."""
     findings = explain(given.target, given.args, given.kwargs, task=given.task)
     text = " ".join("\n".join(map(str, findings)).split())
     assert tuple(finding.code for finding in findings) == case.codes
@@ -84,7 +84,7 @@ def test_the_findings(case: Case, given: Given) -> None:
 
 
 def test_the_text_fits(case: Case, given: Given) -> None:
-    """No line is wider than 80 columns, but for a name that cannot be broken; every finding has a fix."""
+    """No line is wider than 80 columns, except for unbreakable names; every finding has a fix."""
     for finding in explain(given.target, given.args, given.kwargs, task=given.task):
         assert finding.fix
         for line in str(finding).splitlines():
@@ -92,7 +92,7 @@ def test_the_text_fits(case: Case, given: Given) -> None:
 
 
 def test_the_dictionary_form_is_plain_and_comes_back(case: Case, given: Given) -> None:
-    """A finding crosses processes as builtins."""
+    """A finding is sent between processes as builtins."""
     import json
 
     for finding in explain(given.target, given.args, given.kwargs, task=given.task):
@@ -107,7 +107,7 @@ SAMPLE = (
 
 @pytest.mark.parametrize("name", SAMPLE.split())
 def test_a_real_spawned_child_agrees(name: str) -> None:
-    """What has no finding starts and ends well under spawn; what has one does not start."""
+    """A case without a finding runs under spawn; one with a finding does not start."""
     given = CASES[name].make()
     findings = explain(given.target, given.args, given.kwargs)
     process = multiprocessing.get_context("spawn").Process(
@@ -154,7 +154,7 @@ def test_a_local_function() -> None:
 
 
 def test_a_second_layer() -> None:
-    """SM101 says that hoisting is not enough when a captured value does not pickle either."""
+    """SM101 says that moving the function is not enough if a captured value does not pickle."""
     assert lines_of("closure_over_a_holder_of_a_lock") == [
         "SM101 local-function: target",
         "  pickling_cases.py:N",
@@ -183,7 +183,7 @@ def test_a_local_class() -> None:
 
 
 def test_a_resource_around_a_leaf() -> None:
-    """SM103 names the event, then the lock inside it; where it was set; how to do without."""
+    """SM103 names the event, the lock inside it, where it was set, and an alternative."""
     assert lines_of("a_threading_event") == [
         "SM103 unpicklable-object: target.__self__.resource",
         "  pickling_cases.py:N",
@@ -200,7 +200,7 @@ def test_a_resource_around_a_leaf() -> None:
 
 
 def test_a_name_that_leads_elsewhere() -> None:
-    """SM104 shows the decorator that took the name."""
+    """SM104 shows the decorator that took over the name."""
     assert lines_of("wrapped_original") == [
         "SM104 shadowed-name: target",
         "  pickling_cases.py:N",
@@ -217,7 +217,7 @@ def test_a_name_that_leads_elsewhere() -> None:
 
 
 def test_pickling_code_that_raises() -> None:
-    """SM105 shows the method, the line that raised, and what it lacks."""
+    """SM105 shows the method, the line that raised, and the missing attribute."""
     shown = lines_of("reduce_that_raises")
     assert shown == [
         "SM105 pickling-raised: args[0]['x']",
@@ -233,7 +233,7 @@ def test_pickling_code_that_raises() -> None:
 
 
 def test_a_lock_of_another_context() -> None:
-    """SM106 says which context to take."""
+    """SM106 says which context to use."""
     assert lines_of("lock_of_a_fork_context") == [
         "SM106 foreign-primitive: args[0]",
         "  `args[0]` is a multiprocessing lock (Lock) that a fork context made, and only",
@@ -245,7 +245,7 @@ def test_a_lock_of_another_context() -> None:
 
 
 def test_too_deep() -> None:
-    """SM107 says how deep, with the interpreter's words, and how not to be."""
+    """SM107 gives the depth, the interpreter's message and a fix."""
     given = CASES["linked_list"].make()
     with pytest.raises(RecursionError) as error:
         pickle.dumps(given.args)
@@ -278,13 +278,13 @@ def test_an_unknown_method_is_an_error() -> None:
 
 
 def test_the_method_is_named_in_the_fix() -> None:
-    """A fork context's lock is to be made by the context of the method in question."""
+    """A fork context's lock should be made by the context of the method in question."""
     (finding,) = explain(print, (pickling_cases.FORK.Lock(),), method="forkserver")
     assert "multiprocessing.get_context('forkserver')" in finding.fix
 
 
 def test_a_local_variable_is_found_in_the_running_function() -> None:
-    """What has no owner is placed where a running function bound it."""
+    """An object without an owner is placed where a running function bound it."""
     import threading
 
     guard = threading.Lock()
@@ -294,7 +294,7 @@ def test_a_local_variable_is_found_in_the_running_function() -> None:
 
 
 def test_the_package_exports_what_it_says() -> None:
-    """The public names are there, and importing the package imports none of their homes."""
+    """The public names exist, and importing the package does not import their modules."""
     code = (
         "import sys, pytest_startmethod as p;"
         "assert not {m for m in sys.modules if m.startswith(('pytest_startmethod.', 'multiprocessing', 'ast'))"
@@ -307,7 +307,7 @@ def test_the_package_exports_what_it_says() -> None:
 
 
 def test_what_lies_in_an_object_that_never_pickles_is_part_of_its_finding():
-    """A server stays here in any case: the callback in it is one more reason, not one more thing to do."""
+    """A server cannot be sent anyway: an unpicklable callback in it is one more reason, not one more finding."""
 
     def callback():
         pass

@@ -1,4 +1,4 @@
-"""Generated calls and generated module state: what `explain` says is what a real fresh child meets."""
+"""For generated calls and module state, `explain` agrees with a real fresh child."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ pytestmark = [
 
 
 def serve(connection: Any) -> None:
-    """Answer whether bytes load, or what `read` of a module returns, until the other end is closed."""
+    """Answer whether bytes load, or what a module's `read` returns, until the other end is closed."""
     while True:
         try:
             what, given = connection.recv()
@@ -131,14 +131,14 @@ class Pair(NamedTuple):
 
 
 class Shadowed:
-    """Another class has its name by now."""
+    """A class whose name now belongs to another one."""
 
 
 first_shadowed = Shadowed
 
 
 class Shadowed:  # type: ignore[no-redef]
-    """Has the name."""
+    """The class that has the name."""
 
 
 def local() -> tuple[Any, ...]:
@@ -149,7 +149,7 @@ def local() -> tuple[Any, ...]:
         RED = 1
 
     def nested() -> None:
-        """Have no name that leads here."""
+        """Have no importable name."""
 
     return Local, Local(), LocalColour.RED, nested
 
@@ -213,7 +213,7 @@ def sent(call: Any) -> bytes | None:
 @inputs(10)
 @given(graphs)
 def test_the_verdict_on_a_call_is_a_real_childs(ask: Any, graph: Any) -> None:
-    """A call has a cause of not starting exactly when it does not pickle, or a spawned child cannot load it."""
+    """A call has such a cause exactly when it does not pickle, or a spawned child cannot load it."""
     data = sent((nothing, (graph,)))
     starts = data is not None and ask("load", data)
     causes = [each for each in explain(nothing, (graph,)) if each.code[:3] in ("SM1", "SM2") and each.level == "cause"]
@@ -241,7 +241,7 @@ _count = iter(range(10**9))
 @inputs(6)
 @given(st.lists(names, min_size=1, max_size=5))
 def test_state_findings_are_what_a_real_child_returns(ask: Any, tmp_path: Any, drawn: list[Any]) -> None:
-    """Each name that is read and has another value in the child has a finding, and no other name has one."""
+    """Names have a finding exactly when they are read and differ in the child."""
     defined, changed, read, expected = [], ["pass"], [], set()
     module = f"generated_{next(_count)}"
     for number, (way, kind, changes, reads) in enumerate(drawn):

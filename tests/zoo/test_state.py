@@ -1,4 +1,4 @@
-"""What code reads, what a fresh child has there, and what is said of it."""
+"""State cases: what code reads, what a fresh child has, and the resulting findings."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FILE = os.path.abspath(state_cases.__file__)
 
 @pytest.fixture(scope="module")
 def children():
-    """Two fresh children that are kept warm."""
+    """Two warm fresh children."""
     with fresh_child.Loader() as one, fresh_child.Loader() as other:
         yield [one, other]
 
@@ -48,7 +48,7 @@ def explain(given: Any, children: Any, method: str = "spawn", **context: Any) ->
 
 @pytest.mark.parametrize("name", state_cases.CASES)
 def test_cases_with_a_known_answer(name, children):
-    """What differs is named first, with its code, its level and the line that reads it; controls are silent."""
+    """The difference comes first, with its code, level and reading line; controls have no finding."""
     case = state_cases.CASES[name]
     found = explain(case.make(), children)
     if not case.path:
@@ -63,7 +63,7 @@ def test_cases_with_a_known_answer(name, children):
 
 
 def test_message_word_for_word(children):
-    """Both values, the line that reads, the lines that set, and a fix."""
+    """The text has both values, the reading line, the setting lines and a fix."""
     (found,) = explain(state_cases.CASES["rebound_global"].make(), children, tests=(HERE,))
     assert found.message == (
         "state_cases.MODE is 'changed' in the parent and 'as imported' in a fresh child; read_mode reads it"
@@ -76,7 +76,7 @@ def test_message_word_for_word(children):
 
 
 def test_inner_path_and_both_values_are_shortened(children):
-    """Only what differs is shown, and never more than a line of it."""
+    """Only the difference is shown, on at most one line."""
     (found,) = explain(state_cases.CASES["end_of_a_long_text"].make(), children)
     assert found.message.startswith("state_cases.TEXT is 'xxxx")
     assert "(10001 long, sha1 " in found.message
@@ -87,14 +87,14 @@ def test_inner_path_and_both_values_are_shortened(children):
 
 
 class Patched:
-    """As the recorder of patches has them."""
+    """A patch as recorded."""
 
     def __init__(self, target: str, by: str) -> None:
         self.target, self.by, self.place = target, by, Place(HERE, 1)
 
 
 def test_recorded_patch_is_named(children):
-    """A value that monkeypatch set is a patch, and its place is told."""
+    """A value set by monkeypatch is a patch with a place."""
     patch = Patched("state_cases.MODE", "monkeypatch")
     (found,) = explain(state_cases.CASES["rebound_global"].make(), children, patches=[patch])
     assert (found.code, found.level) == ("SM303", "cause")
@@ -103,7 +103,7 @@ def test_recorded_patch_is_named(children):
 
 
 def test_what_the_traceback_touched_comes_first(children):
-    """Of several names, the one that a failing function reads leads."""
+    """Of several names, the one that a failing function reads comes first."""
 
     def given():
         undo = [state_cases.set_to(state_cases.ME, "MODE", "x"), state_cases.set_to(state_support, "LIMIT", 50)]
@@ -124,7 +124,7 @@ both.__module__ = __name__
 
 
 def test_no_finding_where_the_module_does_not_import(children, tmp_path, monkeypatch):
-    """Nothing is said of values when the child cannot import the target's module: another finding says that."""
+    """There are no state findings if the child cannot import the target's module: another finding says so."""
     (tmp_path / "state_gone.py").write_text("X = 1\ndef f():\n    return X\n")
     monkeypatch.syspath_prepend(tmp_path)
     import state_gone  # type: ignore[import-not-found]
@@ -135,7 +135,7 @@ def test_no_finding_where_the_module_does_not_import(children, tmp_path, monkeyp
 
 
 def test_stale_environment_compares_with_the_server(children, monkeypatch):
-    """Under forkserver, what the server was started with is what the child has."""
+    """A forkserver child has the environment with which the server was started."""
     monkeypatch.setenv("STATE_CASES", "new")
     given = state_cases.Given(state_cases.read_environment)
     found = explain(given, children, "forkserver", environ={"STATE_CASES": "old"})
@@ -148,7 +148,7 @@ def test_stale_environment_compares_with_the_server(children, monkeypatch):
 
 
 def test_primitive_is_a_cause_of_a_failure_and_a_note_else(children):
-    """A lock of each child's own may explain a failure, and is worth a word without one."""
+    """A lock that each child makes for itself may explain a failure; without a failure it is a note."""
     make = state_cases.CASES["lock_made_at_import"].make
     (found,) = explain(make(), children, failed=True, passed_under_fork=True)
     assert (found.code, found.level) == ("SM307", "cause")
@@ -161,7 +161,7 @@ def test_primitive_is_a_cause_of_a_failure_and_a_note_else(children):
 
 
 def test_what_an_initializer_sets_is_not_told(children):
-    """A name that an initializer binds in each worker has another value there on purpose."""
+    """A global that an initializer sets in each worker differs on purpose."""
     known = frozenset({("state_cases", ("MODE",))})
     assert explain(state_cases.CASES["rebound_global"].make(), children, initialized=known) == []
 
@@ -170,7 +170,7 @@ def test_what_an_initializer_sets_is_not_told(children):
 
 
 class Hostile:
-    """Raises from everything that a careless look would call."""
+    """Raises from everything that careless inspection would call."""
 
     def _no(self, *_args: object) -> Any:
         raise AssertionError("the user's code ran")
@@ -195,7 +195,7 @@ def use_hostile():
 
 
 def test_hostile_objects_are_described_by_what_they_hold():
-    """No method of an object is called, not even to learn its class."""
+    """No method of an object is called, not even to find its class."""
     observed = observing.observe(use_hostile, (Hostile(), {"x": HOSTILE}), method="spawn")
     assert observed is not None
     (node,) = [each.node for each in observed.bindings if each.path.endswith("HOSTILE")]
@@ -224,13 +224,13 @@ def test_hostile_objects_are_described_by_what_they_hold():
     ],
 )
 def test_comparison_by_structure(one, other, path):
-    """Order of keys and identity do not count; the path leads to the first difference."""
+    """Key order and identity do not count; the path leads to the first difference."""
     found = differences(values.describe(one), values.describe(other))
     assert [each[0] for each in found] == ([] if path is None else [path])
 
 
 def test_cycles_and_depth_end():
-    """A value that holds itself, and one that is too deep or too large, are described within the budget."""
+    """Recursive, deep and large values are described within the budget."""
     loop: list[Any] = [1]
     loop.append(loop)
     assert values.describe(loop) == ["(", "list", [["=", "int", "1"], ["^", 0]]]
@@ -243,7 +243,7 @@ def test_cycles_and_depth_end():
 
 
 def test_arrays_by_type_shape_and_content():
-    """An array is told by its type, shape and a digest of a part of its bytes."""
+    """An array is described by its type, shape and a digest of part of its bytes."""
     numpy = pytest.importorskip("numpy")
     one = values.describe(numpy.zeros(1_000_000))
     other = numpy.zeros(1_000_000)
@@ -256,7 +256,7 @@ def test_arrays_by_type_shape_and_content():
 
 
 def test_users_code_is_what_is_not_installed(tmp_path):
-    """Neither the standard library nor installed packages, unless named or also a folder of the project."""
+    """Standard library and installed packages are not user code, unless named or also a folder of the project."""
     site = os.path.join(os.sep, "x", "lib", "site-packages")
     (tmp_path / "src" / "mine").mkdir(parents=True)
     rule = UserCode.of_project(str(tmp_path), ["named"])
@@ -272,7 +272,7 @@ def test_users_code_is_what_is_not_installed(tmp_path):
 
 
 def test_look_inside_at_vv(session):
-    """Twice verbose, the instructions that read and both namespaces are shown, only where they differ."""
+    """With -vv, the reading instructions and the differing values of both namespaces are shown."""
     session.file(
         test_a="""
         import multiprocessing, pytest
@@ -301,7 +301,7 @@ def test_look_inside_at_vv(session):
 
 
 def test_installed_package_named_in_the_ini_file_is_looked_into(session):
-    """The ini key start_methods_user_code takes an installed package's code as the user's."""
+    """The ini key start_methods_user_code makes an installed package user code."""
     session.file(
         "lib/site-packages/thelib/__init__.py",
         """
@@ -337,7 +337,7 @@ def test_installed_package_named_in_the_ini_file_is_looked_into(session):
 
 
 def test_same_failure_under_fork_is_not_explained_by_state(session):
-    """A test that fails the same way under fork has another reason than what a fresh child lacks."""
+    """A failure that also occurs under fork is not caused by a child's state."""
     session.file(
         test_a="""
         import multiprocessing, pytest
@@ -363,7 +363,7 @@ def test_same_failure_under_fork_is_not_explained_by_state(session):
 
 
 def test_state_of_a_pools_tasks_and_initializer(session):
-    """Tasks are looked at as targets are; what an initializer sets is known to every worker."""
+    """Tasks are examined like targets; what an initializer sets exists in every worker."""
     session.file(
         test_a="""
         import multiprocessing, pytest
@@ -394,7 +394,7 @@ if sys.platform == "win32":
 
 
 class Held:
-    """Is referred to by nobody once it is not used any more."""
+    """Has no references once it is out of use."""
 
 
 def use(held, other=None):
@@ -407,7 +407,7 @@ def many(held):
 
 @pytest.mark.parametrize("limit", [1, pytest.param(2_000, marks=pytest.mark.slow)])
 def test_looking_at_what_is_read_keeps_nothing_alive(limit):
-    """Neither by a reference nor by a cycle: the user may wait for a clean-up that a reference prevents."""
+    """No reference or cycle keeps an object alive: the user may wait for its finalizer."""
     held = Held()
     gone = weakref.ref(held)
     gc.disable()
@@ -420,7 +420,7 @@ def test_looking_at_what_is_read_keeps_nothing_alive(limit):
 
 
 def test_looking_at_variables_keeps_nothing_alive():
-    """Up to Python 3.12 a frame keeps what ``f_locals`` was asked for."""
+    """Up to Python 3.12, a frame keeps the dictionary that ``f_locals`` returned."""
 
     def function():
         held = Held()

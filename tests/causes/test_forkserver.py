@@ -29,7 +29,7 @@ pytestmark = pytest.mark.skipif(
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-# -- for real --------------------------------------------------------------------------------------------------------
+# -- with real processes ---------------------------------------------------------------------------------------------
 
 
 def test_socket_lost():
@@ -217,7 +217,7 @@ def test_server_is_a_child(tmp_path):
         assert run(tmp_path, CHILDREN, method).check().findings == ()
 
 
-# -- from evidence ---------------------------------------------------------------------------------------------------
+# -- from evidence only ----------------------------------------------------------------------------------------------
 
 STDLIB = str(Path(multiprocessing.__file__).parent / "forkserver.py")
 

@@ -742,7 +742,7 @@ def test_a_hang_is_confirmed_within_the_legs_limit(session):
     ]
 
 
-# -- with the findings that the plugin makes itself ------------------------------------------------------------------
+# -- with the plugin's own findings ----------------------------------------------------------------------------------
 
 REAL = {
     "test_global": ("SM301", "state.DEBUG"),

@@ -257,7 +257,7 @@ def test_confirmed_findings_come_first_and_cleared_ones_last():
     ]  # fmt: skip
 
 
-# -- one cause of many legs ------------------------------------------------------------------------------------------
+# -- one cause, many legs --------------------------------------------------------------------------------------------
 
 
 def leg(*findings, message="assert 1", **values):

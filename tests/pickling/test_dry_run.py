@@ -60,7 +60,7 @@ def quiet() -> Iterator[None]:
     assert context.get_spawning_popen() is None
 
 
-# -- what it says ----------------------------------------------------------------------------------------------------
+# -- verdicts --------------------------------------------------------------------------------------------------------
 
 
 def test_the_size_is_that_of_the_real_payload() -> None:
@@ -133,7 +133,7 @@ def test_the_previous_spawning_popen_is_restored() -> None:
         context.set_spawning_popen(None)
 
 
-# -- what is legal where ---------------------------------------------------------------------------------------------
+# -- what may be sent where ------------------------------------------------------------------------------------------
 
 
 def primitives(ctx: Any) -> list[Any]:
@@ -418,7 +418,7 @@ def test_anything_else_is_an_object() -> None:
     assert paths(sys, task=True) == [("SM103", "object")]
 
 
-# -- honesty ---------------------------------------------------------------------------------------------------------
+# -- when the search fails -------------------------------------------------------------------------------------------
 
 
 def test_an_error_without_a_place_is_said_as_it_is() -> None:
@@ -489,7 +489,7 @@ def test_the_users_repr_is_never_called() -> None:
     assert [each for each in calls if each != "__getattr__"] == []  # 3.10's pickle itself looks up __getstate__
 
 
-# -- the actionable edge ---------------------------------------------------------------------------------------------
+# -- the object to name ----------------------------------------------------------------------------------------------
 
 
 class Case(unittest.TestCase):

@@ -265,7 +265,7 @@ def test_a_process_object_is_read_as_its_target_and_arguments(loader: fresh_chil
     assert [each.path for each in loader.predict(payload)] == ["args[0]"]
 
 
-# -- no false alarm ----------------------------------------------------------------------------------------------------
+# -- no false alarms ---------------------------------------------------------------------------------------------------
 
 
 def test_what_loads_in_a_child_gives_nothing(loader: fresh_child.Loader) -> None:

@@ -896,7 +896,7 @@ def classes_and_generics() -> Given:
     return Given(args=(list[int], dict[str, int], int | None, typing.Any, Box, type, types.GenericAlias))
 
 
-# -- pickling code of the object's own -------------------------------------------------------------------------------
+# -- objects with their own pickling code ----------------------------------------------------------------------------
 
 
 class Raises:
@@ -1103,7 +1103,7 @@ def greedy_getattribute() -> Given:
     return Given(args=(Delegates(),))
 
 
-# -- multiprocessing's own -------------------------------------------------------------------------------------------
+# -- multiprocessing's objects ---------------------------------------------------------------------------------------
 
 SPAWN = multiprocessing.get_context("spawn")
 FORK = multiprocessing.get_context("fork") if hasattr(os, "fork") else SPAWN
@@ -1198,7 +1198,7 @@ class PoolOwner:
         return None
 
 
-# -- what is fine ----------------------------------------------------------------------------------------------------
+# -- payloads that pickle --------------------------------------------------------------------------------------------
 
 
 @fine

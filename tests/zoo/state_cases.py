@@ -321,7 +321,7 @@ def registered_callable():
     return Given(run_hooks, (), state_support.HOOKS.clear)
 
 
-# -- how the target gets there -----------------------------------------------------------------------------------------
+# -- ways to pass the target -------------------------------------------------------------------------------------------
 
 
 @case("state_cases.MODE", "SM301", reader="return MODE")
@@ -726,7 +726,7 @@ def lock_made_at_import():
     return Given(take_lock)
 
 
-# -- what stands in for a library's own --------------------------------------------------------------------------------
+# -- replaced parts of libraries ---------------------------------------------------------------------------------------
 
 
 class FixedDate(datetime.date):
@@ -805,7 +805,7 @@ def plain_default_set_anew():
     return Given(read_plain_default, (), set_to(read_plain_default, "__defaults__", (4,)))
 
 
-# -- what registers by itself ------------------------------------------------------------------------------------------
+# -- registration at import --------------------------------------------------------------------------------------------
 
 
 @functools.singledispatch
@@ -1015,7 +1015,7 @@ def queue_and_event_as_imported():
     return Given(read_waiting)
 
 
-# -- how the process is set --------------------------------------------------------------------------------------------
+# -- process-wide settings ---------------------------------------------------------------------------------------------
 
 
 def read_limits():
@@ -1284,7 +1284,7 @@ for each in (use_len, use_add, use_contains, use_iter, use_getitem, use_call, us
     _method_of_an_operator(each)
 
 
-# -- what differs and does not matter ----------------------------------------------------------------------------------
+# -- harmless differences ----------------------------------------------------------------------------------------------
 
 
 def read_option():

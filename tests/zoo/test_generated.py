@@ -30,7 +30,7 @@ pytestmark = [
     pytest.mark.skipif("spawn" not in multiprocessing.get_all_start_methods(), reason="asks a spawned child"),
 ]
 
-# -- a child that is asked ---------------------------------------------------------------------------------------------
+# -- the answering child -----------------------------------------------------------------------------------------------
 
 
 def serve(connection: Any) -> None:

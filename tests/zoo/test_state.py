@@ -166,7 +166,7 @@ def test_what_an_initializer_sets_is_not_told(children):
     assert explain(state_cases.CASES["rebound_global"].make(), children, initialized=known) == []
 
 
-# -- nothing of the user's runs ----------------------------------------------------------------------------------------
+# -- no user code runs -------------------------------------------------------------------------------------------------
 
 
 class Hostile:
@@ -252,7 +252,7 @@ def test_arrays_by_type_shape_and_content():
     assert differences(one, values.describe(other)) != []
 
 
-# -- whose code --------------------------------------------------------------------------------------------------------
+# -- user code ---------------------------------------------------------------------------------------------------------
 
 
 def test_users_code_is_what_is_not_installed(tmp_path):

@@ -26,11 +26,11 @@ def explain(
     method: str = "spawn",
     task: bool = False,
 ) -> list[Finding]:
-    r"""Return why ``Process(target=target, args=args, kwargs=kwargs)`` would fail under `method`.
+    """Return why ``Process(target=target, args=args, kwargs=kwargs)`` would fail under `method`.
 
-    Reports why the call would not pickle; else why a fresh child could not load it; else which state the code reads
-    that differs in a fresh child. Empty under fork, or if nothing is found. Starts fresh children (about 0.2 s) only if
-    the call pickles. With `task`, the call is a task of a pool or executor.
+    Checks whether the call pickles, then whether a fresh child can load it, then whether state that its code reads
+    differs there, and reports the first of these that goes wrong. Empty under fork, or if nothing does. Only a call
+    that pickles starts fresh children (about 0.2 s). With `task`, the call is a task of a pool or executor.
 
     Raises:
         ValueError: `method` is not a start method.

@@ -55,7 +55,6 @@ def _changed(each: Changed, words: frozenset[str]) -> Finding:
 
 
 def _stores(each: Changed) -> list[Place]:
-    """Return the lines of the pickling method that mention the attribute, as a string or by access."""
     if each.place is None:
         return []
     file, name = each.place.file, each.place.function

@@ -223,7 +223,6 @@ def _not_a_child(waited: NotAChild) -> Finding:
 
 
 def _looks_at_processes(place: Place, error: Raised, launches: Sequence[Launch], server: Server) -> Finding | None:
-    """Explain a failed assertion in code that inspects the process tree."""
     for look, name in _looks(place, launches):
         view = _VIEWS[name]
         evidence = [f"{look.file}:{look.line}: {linecache.getline(look.file, look.line).strip()}"]

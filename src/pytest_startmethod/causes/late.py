@@ -41,7 +41,6 @@ def findings(evidence: Evidence) -> tuple[list[Finding], bool]:
 
 
 def _started_before(place: Place, evidence: Evidence) -> bool:
-    """Return whether the leg started a process on an earlier line of the same file."""
     starts = [each.place for each in evidence.launches if each.place is not None]
     return any(each.file == place.file and each.line < place.line for each in starts)
 

@@ -156,7 +156,7 @@ class LaunchExaminer:
         record.observing += time.perf_counter() - start
         return observed
 
-    # -- under fork: would it start elsewhere ------------------------------------------------------------------------
+    # -- the pre-check under fork ------------------------------------------------------------------------------------
 
     def _precheck(self, record: LegRecord, launch: Launch, process: BaseProcess, package: mp.Package) -> None:
         key = ("pre-check", launch.target, launch.args, launch.place)

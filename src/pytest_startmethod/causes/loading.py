@@ -60,7 +60,6 @@ def _imports_that_raised(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _imported(file: str, parent: Parent) -> str | None:
-    """Return the name of the parent's module that was loaded from `file`."""
     return next((name for name in list(parent.modules) if _module_file(name, parent) == file), None)
 
 
@@ -136,7 +135,6 @@ def load_finding(what: Unloaded, parent: Parent) -> Finding:
 
 
 def _own_frames(raised: Raised) -> list[Frame]:
-    """Return the frames in the user's code and in installed packages."""
     return [each for each in raised.frames if owner(each.file) in ("user", "installed")]
 
 
@@ -299,7 +297,6 @@ def _importing(frames: Sequence[Frame]) -> Frame:
 
 
 def _import_raised(what: Unloaded, importing: Frame, last: Frame, parent: Parent) -> Finding:
-    """Return the finding for a module that raises while the child imports it."""
     raised, theirs = what.raised, owner(last.file) != "user"
     imported = not what.start_up and _imported(importing.file, parent) is not None
     doing = "while it ran the main module again" if what.start_up else f"while it imported {importing.file}"
@@ -423,7 +420,7 @@ def _defined_at(obj: Any) -> Place | None:
 
 
 def _class_named(qualname: str, what: Unloaded, parent: Parent) -> type | None:
-    """Return the class of that qualified name: from the known module, the target's, or the only match in user code."""
+    """Return the class of that qualified name: from the known module, the target's, or the only one anywhere."""
     modules = [] if what.global_name is None else [what.global_name[0]]
     if what.target is not None:
         modules += [what.target[: at.start()] for at in re.finditer(r"\.", what.target)][::-1]

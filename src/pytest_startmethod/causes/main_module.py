@@ -29,7 +29,7 @@ _REMOTE_FRAME = re.compile(r'  File "(.+)", line (\d+), in (.+)\n')
 
 
 def find(reports: Iterable[ChildReport], script: str) -> Finding | None:
-    """Return SM401 for the first child that died because importing the script starts processes, or None.
+    """Return SM401 for the first child that died because importing the script starts processes or sets the method.
 
     `script` is the absolute path of the main module. Only exceptions that ended a child count: a script may handle the
     refusal itself.
@@ -81,7 +81,6 @@ class _Script:
 
     @property
     def guard(self) -> ast.If | None:
-        """The first main guard."""
         return next((each for each in self.body if isinstance(each, ast.If) and _is_guard(each)), None)
 
     def statement(self, line: int) -> int | None:
@@ -89,7 +88,6 @@ class _Script:
         return next((n for n, each in enumerate(self.body) if _first(each) <= line <= _last(each)), None)
 
     def line(self, number: int) -> str:
-        """Return a line's source."""
         return self.lines[number - 1].strip() if 0 < number <= len(self.lines) else ""
 
     def defines(self, name: str) -> int | None:

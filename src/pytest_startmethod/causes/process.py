@@ -54,7 +54,6 @@ def _weighed(found: _Found, context: Context) -> Ranked:
 
 
 def _differs(subject: str, ours: object, theirs: object) -> tuple[str, Sequence[Fact]]:
-    """Return the sentence and the facts for a setting that differs."""
     mine, other = short(ours), short(theirs)
     verb = "are" if subject.startswith(("the handlers of", "the filters of")) else "is"
     return f"{subject} {verb} {mine} in the parent and {other} in a fresh child", values(subject, mine, other)

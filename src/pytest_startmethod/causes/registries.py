@@ -128,7 +128,6 @@ def _another_database(binding: Binding, table: str, error: Raised) -> Finding:
 
 
 def _reading(error: Raised) -> tuple[Place | None, tuple[str, ...]]:
-    """Return the user's line that raised, and its evidence line."""
     own = [each for each in error.frames if owner(each.file) == "user"]
     if not own:
         return None, ()

@@ -349,7 +349,7 @@ def _nearest(found: list[Setter], context: Context) -> list[Setter]:
     return sorted(first, key=lambda s: (not s.exact, s.by == "assignment")) or found
 
 
-# -- the look inside ---------------------------------------------------------------------------------------------------
+# -- what a child reads ------------------------------------------------------------------------------------------------
 
 
 def look_inside(evidence: Evidence) -> list[str]:

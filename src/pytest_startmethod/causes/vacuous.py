@@ -24,7 +24,7 @@ _CLASSES = {
 }
 
 
-# -- why a leg says nothing -------------------------------------------------------------------------------------------
+# -- vacuous legs -----------------------------------------------------------------------------------------------------
 
 
 def vacuous(evidence: Evidence) -> Finding | None:
@@ -93,7 +93,6 @@ def _pinned(evidence: Evidence, others: Sequence[Launch]) -> Finding:
 
 
 def _pins(launch: Launch, files: list[str]) -> list[Place]:
-    """Return the lines in `files` that choose the launch's context."""
     method = base(launch.method)
     found = find_calls(files, "get_context", method)
     for name in _CLASSES[method]:

@@ -167,7 +167,6 @@ class SendingByValue:
         return staticmethod(dumps)
 
     def _pickled(self, obj: object, protocol: int | None) -> memoryview | None:
-        """Return the pickled `obj`, or None."""
         for modules in self._tried:
             with suppress(Exception), taken_by_value(modules), mp.descriptors_of_start():
                 return _dumped(obj, protocol)

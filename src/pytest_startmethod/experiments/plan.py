@@ -193,8 +193,6 @@ Runs = Generator[Attempt, Outcome, None]
 
 @dataclass(slots=True)
 class _Search:
-    """The state of one `search`."""
-
     usual: Failures
     conclusion: Conclusion = field(default_factory=Conclusion)
     hangs: bool = False

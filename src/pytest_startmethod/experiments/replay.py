@@ -1,4 +1,4 @@
-"""Capture the parent's value of a binding, to set it in every fresh child before that loads its process object.
+"""Capture the parent's value of a binding, to set it in every fresh child before the process object is loaded.
 
 The child's side is `child.replayer`.
 """
@@ -65,7 +65,7 @@ _SPECIAL = re.compile(
 
 
 def capture(path: str) -> dict[str, Any]:
-    r"""Return the data, made of builtins, from which a child can set the binding `path` to the parent's current value.
+    """Return the data, made of builtins, from which a child can set the binding `path` to the parent's current value.
 
     `path` is a dotted name, ``os.environ['NAME']``, ``logging.getLogger('name')``, ``logging.root``,
     ``sys.modules['name']``, ``random``, ``decimal``, ``locale``, ``warnings.filters`` or ``signal.SIGNAME``.

@@ -62,7 +62,7 @@ class Attributes(ABC):
     def uses(self, value: object, symbol: Symbol, depth: int) -> None:
         """Follow the value of a name."""
 
-    # whose
+    # ownership
 
     def users_module(self, name: object) -> bool:
         """Return whether a module's file is the user's."""

@@ -98,7 +98,6 @@ class Frame:
         self.search.out.codes.append((self.file, self.function, self.code.co_firstlineno))
 
     def _enter(self, code: types.CodeType) -> None:
-        """Follow a function that is defined in this one."""
         key = (id(code), id(self.receiver), "inner")
         if key in self.search.seen:
             return
@@ -157,7 +156,6 @@ class Frame:
         self.locals[name] = self.pop()[0]
 
     def _do_cell(self, name: str) -> None:
-        """Load a cell variable."""
         symbol = self.cells.get(name, self.locals.get(name))
         if isinstance(symbol, Captured):
             symbol = self.search.captured(symbol, self.where, self.depth)
@@ -168,7 +166,6 @@ class Frame:
         self.push(self.cells.get(name, self.locals.get(name)))
 
     def _do_store_cell(self, name: str) -> None:
-        """Bind a cell variable."""
         (symbol,) = self.pop()
         if name not in self.cells or name not in self.code.co_freevars:
             self.locals[name] = symbol
@@ -381,7 +378,6 @@ class Frame:
     # the stack
 
     def _do_pop(self, count: int) -> None:
-        """Pop values that nothing uses."""
         self.pop(count)
 
     def _do_copy(self, index: int) -> None:
@@ -409,7 +405,6 @@ class Frame:
         self.push(next((each for each in reversed(self.stack[-2:]) if isinstance(each, Each)), None))
 
     def _do_enter(self, value: tuple[int, int]) -> None:
-        """Enter a context manager."""
         for each in self.stack[-1:]:
             self.search.attr(each, "__enter__", self.where, self.depth)
         self._do_other(value)
@@ -432,7 +427,6 @@ _BUILTINS: Final[dict[str, Callable[[Frame, list[Symbol]], tuple[Symbol] | None]
 
 
 def _constants(code: types.CodeType, depth: int = 3) -> Iterator[str]:
-    """Yield the string constants of code and of its inner functions."""
     todo: list[Any] = list(code.co_consts)
     while todo:
         each = todo.pop()

@@ -175,7 +175,7 @@ class Loader:
             return self._process.poll() is None
         assert self._process.stdout is not None
         poll = select.poll()
-        poll.register(self._process.stdout, 0)  # tells of POLLHUP: nobody has the other end
+        poll.register(self._process.stdout, 0)  # reports POLLHUP once nobody holds the other end
         return not poll.poll(0)
 
     def _ask(self, payload: Payload, **more: object) -> Mapping[str, Any]:
@@ -285,7 +285,7 @@ def _read(descriptor: int, size: int, end: float) -> bytes:
     return b"".join(parts)
 
 
-# -- which object an operation belongs to -----------------------------------------------------------------------------
+# -- a single prediction ----------------------------------------------------------------------------------------------
 
 
 def predict(payload: Payload, *, method: str = "spawn", seconds: float = SECONDS) -> tuple[Unloaded, ...]:

@@ -200,7 +200,7 @@ _SPECIAL: Final[dict[str, Callable[[int, Any, int], Parts]]] = {
     **dict.fromkeys(["MAKE_FUNCTION", "SET_FUNCTION_ATTRIBUTE"], _makes),
 }
 
-# -- methods that an instruction calls without naming them -------------------------------------------------------------
+# -- special methods called by instructions ----------------------------------------------------------------------------
 
 _OPERATORS: Final = {
     "+": "add", "-": "sub", "*": "mul", "/": "truediv", "//": "floordiv", "%": "mod", "**": "pow", "@": "matmul",

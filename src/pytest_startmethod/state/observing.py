@@ -120,7 +120,6 @@ class _Work:
         return None if target is None else cls(target, args, kwargs or {}, extra)
 
     def reads(self, user: UserCode, limit: int) -> Reads:
-        """Return what the code reads and writes."""
         return reads.of(self.function, self.args, self.kwargs, is_user=user, extra=self.extra, limit=limit)
 
 

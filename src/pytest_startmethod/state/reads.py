@@ -117,7 +117,7 @@ class Search(Attributes):
         self.out.roots = list(dict.fromkeys(self.out.roots))
         return self.out
 
-    # what travels
+    # the payload
 
     def travels(self, value: Any, origin: str) -> None:
         """Follow the functions and classes that travel with the payload."""

@@ -17,7 +17,7 @@ from ..source import places
 
 
 def changed(evidence: Evidence) -> list[Finding]:
-    """Return attributes that pickling changed in the parent (SM108): causes if the failure mentions them, or notes."""
+    """Return the attributes that pickling changed in the parent (SM108): notes unless the failure mentions them."""
     if base(evidence.method) == "fork":
         return []
     words = _words(evidence)

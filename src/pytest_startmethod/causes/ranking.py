@@ -13,15 +13,15 @@ class Weight:
     """How well a state finding is supported. The smallest weight comes first."""
 
     note: bool = False
-    """It cannot explain a failure."""
+    """Whether it cannot explain a failure."""
     untouched: bool = False
-    """Its place is not in a function of a traceback."""
+    """Whether its place is outside the functions in the tracebacks."""
     guessed: bool = False
-    """The code may not actually read it."""
+    """Whether the code may not actually read it."""
     unset: bool = False
-    """Neither a patch nor the test is known to have set it."""
+    """Whether neither a patch nor the test is known to have set it."""
     elsewhere: bool = False
-    """It was set outside the test's own files."""
+    """Whether it was set outside the test's own files."""
     depth: int = 0
     """Number of calls from the target to the function that reads it."""
 

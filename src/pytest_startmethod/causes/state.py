@@ -50,7 +50,7 @@ def findings(evidence: Evidence) -> list[Finding]:
 def to_ask(evidence: Evidence) -> list[Observed]:
     """Return the code whose values fresh children should be asked for.
 
-    None if differing values cannot explain the failure: the fork leg failed in the same way, or spawn, whose children
+    Empty if differing values cannot explain the failure: the fork leg failed in the same way, or spawn, whose children
     have the same values, passed.
     """
     if evidence.failure is not None and evidence.failure.findings:

@@ -164,6 +164,29 @@ def test_settings_can_be_read():
         tomllib.loads("\n".join(block.lines))
 
 
+OTHERS = {
+    "ask_dill.py": ("dill", "{} {} None"),
+    "ask_ray.py": ("ray", "(False, {FailTuple(run [path=run, "),
+    "nested.py pytest_startmethod": ("pytest_startmethod", ""),
+    "nested.py dill": ("dill", ""),
+    "nested.py ray": ("ray", ""),
+}
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 15), reason="dill 0.4.1 pickles no lambda there")
+@pytest.mark.parametrize("command", OTHERS)
+def test_what_others_say(command, tmp_path):
+    """The comparison's scripts run, and say what the table says that they do."""
+    package, said = OTHERS[command]
+    pytest.importorskip(package, reason="the comparison asks it, the suite does not need it")
+    workshop = refresh.Workshop(str(tmp_path))
+    for name, block in BLOCKS:
+        if name == "docs/comparison.md" and block.file:
+            workshop.write(block.file, block.lines)
+    last = workshop.run(f"python {command}")[-1]
+    assert last.startswith(said) if said else re.fullmatch(r"\d+\.\d ms", last), last
+
+
 @pytest.mark.skipif(sys.version_info < (3, 14), reason="Python 3.14 adds notes")
 def test_notes_of_python_3_14(tmp_path):
     """The comparison quotes what Python 3.14 says."""

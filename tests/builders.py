@@ -1,4 +1,4 @@
-"""Findings, legs and report documents made by hand, for tests of what is printed of them."""
+"""Hand-made findings, legs and report documents for tests of the output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One tool for all tests through pytest: source in, outcome out."""
+"""The fixture for nested pytest sessions: source in, outcome out."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ pytest_plugins = ["pytester"]
 Where = Literal["in-process", "subprocess", "xdist"]
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # As a shell leaves it to what it runs in the background: children would not be interrupted either.
+    # As a shell sets it for background jobs: children would ignore interrupts too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Property tests try a few inputs, the same ones in each run; with PROPERTY_INPUTS=5000, that many new ones each.
+# Property tests try a few fixed inputs; PROPERTY_INPUTS=5000 makes them try that many new ones each.
 hypothesis.settings.register_profile("few", max_examples=30, deadline=None, derandomize=True, database=None)
 hypothesis.settings.register_profile("many", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("many" if "PROPERTY_INPUTS" in os.environ else "few")
 
 
 def inputs(few: int) -> hypothesis.settings:
-    """Let a property test that starts processes try `few` inputs in the suite."""
+    """Limit a property test that starts processes to `few` inputs in a normal run."""
     return hypothesis.settings(
         max_examples=int(os.environ.get("PROPERTY_INPUTS", few)), suppress_health_check=list(hypothesis.HealthCheck)
     )
@@ -50,11 +50,11 @@ HERE = Path(__file__).parent
 SOURCE = HERE.parent / "src"
 
 
-# A session in this process must not load modules of its own: pytester would take them out of `sys.modules`
-# afterwards and leave them in the package, where `from . import` finds them.
+# A session in this process must not be the first to import these modules: pytester would remove them from
+# `sys.modules` afterwards but leave them in the package, where `from . import` finds them.
 for _module in pkgutil.walk_packages(pytest_startmethod.__path__, "pytest_startmethod."):
     importlib.import_module(_module.name)
-# Nor those of the standard library that a session imports late, some of which a platform lacks.
+# The same goes for standard library modules that a session imports late. Some platforms lack some of them.
 for _name in [
     "concurrent.futures.process",
     *(m.name for m in pkgutil.iter_modules(multiprocessing.__path__, "multiprocessing.")),
@@ -65,46 +65,46 @@ for _name in [
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a nested session came to."""
+    """The outcome of a nested session."""
 
     status: int
     """pytest's exit status."""
     out: str
-    """All that it printed, standard error last."""
+    """Standard output followed by standard error."""
     results: dict[str, str] = field(default_factory=dict)
-    """Node id -> passed, failed, error, skipped, xfailed, xpassed; in the order in which they ran."""
+    """Node id -> passed, failed, error, skipped, xfailed or xpassed, in the order of execution."""
     reasons: dict[str, str] = field(default_factory=dict)
-    """Node id -> reason of the skip, or the failure as text."""
+    """Node id -> reason of a skip, or text of a failure."""
     items: list[str] = field(default_factory=list)
-    """The node ids that were collected, in order, before any was deselected. Empty under xdist."""
+    """Node ids collected, in order, before any deselection. Empty under xdist."""
     kinds: dict[str, str] = field(default_factory=dict)
     """Node id -> class of the item. Empty under xdist."""
     legs: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Node id -> the fields of the item's `Leg`, for those that are legs. Empty under xdist."""
+    """Node id -> fields of the item's `Leg`, for items that are legs. Empty under xdist."""
 
     @property
     def lines(self) -> list[str]:
-        """What it printed, line by line."""
+        """The output, split into lines."""
         return self.out.splitlines()
 
     @property
     def names(self) -> dict[str, str]:
-        """`results` without the name of the file in the node ids."""
+        """`results` without the file names in the node ids."""
         return {nodeid.partition("::")[2]: outcome for nodeid, outcome in self.results.items()}
 
     @property
     def collected(self) -> list[str]:
-        """`items` without the name of the file."""
+        """`items` without the file names."""
         return [nodeid.partition("::")[2] for nodeid in self.items]
 
 
-# What changes pytest's output or ours, and belongs to the machine that runs this suite: a CI service sets these.
+# Variables of CI services that change pytest's output or ours.
 HOST_SETTINGS = ("PYTEST_ADDOPTS", "CI", "BUILD_NUMBER", "GITHUB_", "NO_COLOR", "FORCE_COLOR", "PY_COLORS", "COLUMNS")
 
 
 @contextlib.contextmanager
 def _undone_afterwards(patch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Undo what a session in this process leaves set: an interpreter of its own would have taken it along."""
+    """Undo global changes made by a session in this process, which a process of its own would have taken with it."""
     patch.setattr(multiprocessing.get_context.__self__, "_actual_context", None)
     patch.setattr(multiprocessing, "get_all_start_methods", multiprocessing.get_all_start_methods)
     patch.setattr(multiprocessing.process, "_process_counter", itertools.count(1))
@@ -116,7 +116,7 @@ def _undone_afterwards(patch: pytest.MonkeyPatch) -> Iterator[None]:
                 del sys.modules[name]  # the session may have a file of that name
         yield
     for module, name, value in functions:
-        setattr(module, name, value)  # what a conftest of the session exchanged
+        setattr(module, name, value)  # replaced by a conftest of the session
 
 
 class Session:
@@ -155,7 +155,7 @@ class Session:
         return self.file("pytest.ini", "[pytest]\n" + "".join(lines))
 
     def platform(self, *methods: str) -> Session:
-        """Let the session believe that the platform has only these start methods, the first one its default."""
+        """Make the session believe that the platform has only these start methods, the first being the default."""
         return self.file(
             "fewer_methods.py",
             f"""
@@ -173,25 +173,24 @@ class Session:
     def run(self, *args: object, where: Where | None = None) -> Outcome:
         """Run pytest in the session's directory.
 
-        A session in this process sends each report through pytest's serialization and execnet's, as xdist does, before
-        anybody sees it.
+        In this process, each report passes through the serialization of pytest and execnet first, as under xdist.
         """
         where = where or self.where
         self.record.unlink(missing_ok=True)
-        # The files of the session come first on the path of both kinds of process.
+        # The session's files come first on the path in both kinds of process.
         command = ["-p", "no:cacheprovider"] if {"--lf", "--ff", "--sw"}.isdisjoint(args) else []
         more = {"xdist": ["xdist.plugin"], "in-process": ["session_wire"], "subprocess": []}[where]
         for plugin in [*self.plugins, *more]:
             command += ["-p", plugin]
         if where == "xdist":
-            command += [] if "-n" in args else ["-n", "1"]  # reports cross processes all the same
+            command += [] if "-n" in args else ["-n", "1"]  # so that reports cross processes
         command += [str(arg) for arg in args]
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("PYTHONPATH", os.pathsep.join([str(self.path), os.environ["PYTHONPATH"]]))
             if where == "in-process":
                 patch.syspath_prepend(str(self.path))
                 with _undone_afterwards(patch), warnings.catch_warnings():
-                    # Not the filters of the tests themselves, which make errors of warnings.
+                    # Drop the outer run's warning filters, which turn warnings into errors.
                     warnings.resetwarnings()
                     result = self.pytester.runpytest_inprocess(*command, no_reraise_ctrlc=True)
             else:
@@ -208,7 +207,7 @@ class Session:
                 if "leg" in entry:
                     outcome.legs[entry["item"]] = entry["leg"]
             else:
-                # A test that passed and whose teardown failed is an error.
+                # A test that passed but failed in teardown counts as an error.
                 outcome.results[entry["nodeid"]] = entry["outcome"]
                 outcome.reasons[entry["nodeid"]] = entry["reason"]
         return outcome
@@ -222,5 +221,5 @@ def session(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, request:
 
 @pytest.fixture(params=["in-process", "xdist"])
 def where(request: pytest.FixtureRequest) -> Where:
-    """In this process and with `-n 1`: for the few tests that look at what a controller and its workers share out."""
+    """In this process and with `-n 1`: for the few tests of what an xdist controller and its workers each do."""
     return request.param

@@ -1,4 +1,4 @@
-"""A plugin of the nested sessions: writes what every test came to, for the test that started the session to read."""
+"""A plugin for nested sessions that records each test's outcome for the outer test."""
 
 from __future__ import annotations
 
@@ -44,6 +44,6 @@ class Recorder:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # On the workers of xdist the controller's reports count, and they all collect the same.
+    # Under xdist only the controller's reports count; all workers collect the same items.
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Recorder())

@@ -1,4 +1,4 @@
-"""Plugin of nested sessions: each report is what would arrive from a worker of xdist."""
+"""A plugin for nested sessions that makes each report what an xdist controller would receive."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import pytest
 
 
 class Wire:
-    """Sends reports there and back."""
+    """Serializes and deserializes reports."""
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> Generator[None]:
-        """Put the values that arrive in the place of those that were sent; the object stays the same."""
+        """Replace the report's values by the deserialized ones, keeping the report object."""
         hook = self.config.hook
         sent = hook.pytest_report_to_serializable(config=self.config, report=report)
         arrived = hook.pytest_report_from_serializable(config=self.config, data=execnet.loads(execnet.dumps(sent)))

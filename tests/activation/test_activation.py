@@ -21,14 +21,14 @@ posix = pytest.mark.skipif(not mp.has_forkserver(), reason="no forkserver on thi
 
 @pytest.fixture(autouse=True)
 def patient(monkeypatch):
-    """Wait for a server that is asked to end while it is still importing pytest, on a busy machine."""
+    """Allow more time for a server that is ended while still importing pytest, on a busy machine."""
     monkeypatch.setattr("pytest_startmethod.activation.servers._STOP_SECONDS", 120.0)
 
 
 @pytest.fixture(autouse=True)
 def untouched():
-    """Every test leaves the default context as it found it."""
-    multiprocessing.set_start_method(None, force=True)  # an earlier test's first use may have fixed it
+    """Check that every test leaves the default context as it was."""
+    multiprocessing.set_start_method(None, force=True)  # may have been fixed by an earlier test's first use
     before = contexts.context_state()
     yield
     assert contexts.context_state() == before
@@ -50,7 +50,7 @@ class entered:  # noqa: N801 (reads as a statement)
 
 @pytest.mark.parametrize("method", METHODS)
 def test_method_is_the_default_and_nothing_is_set(method):
-    """The default is the leg's, and `allow_none` still tells that nobody set one."""
+    """The default is the leg's method, and `allow_none` still shows that none was set."""
     with entered(method):
         assert multiprocessing.get_start_method(allow_none=True) is None
         assert multiprocessing.get_start_method() == method
@@ -59,7 +59,7 @@ def test_method_is_the_default_and_nothing_is_set(method):
 
 
 def test_names_imported_before_the_leg_see_the_method():
-    """Bound methods of the default context, made long ago, see the leg's method."""
+    """Bound methods of the default context created earlier use the leg's method."""
     from multiprocessing import Process, get_context, get_start_method
 
     other = METHODS[-1]
@@ -70,14 +70,14 @@ def test_names_imported_before_the_leg_see_the_method():
 
 
 def test_explicit_contexts_are_left_alone():
-    """A pinned context keeps its method."""
+    """A context requested by name keeps its method."""
     with entered("spawn"):
         for method in METHODS:
             assert multiprocessing.get_context(method).get_start_method() == method
 
 
 def test_set_start_method_before_the_leg_is_set_aside_and_put_back():
-    """A conftest's choice neither wins nor is lost, and the place is named."""
+    """A conftest's choice neither wins nor is lost, and its location is reported."""
     code = "import multiprocessing\nmultiprocessing.set_start_method('spawn', force=True)\n"
     exec(compile(code, __file__, "exec"), {})
     try:
@@ -91,7 +91,7 @@ def test_set_start_method_before_the_leg_is_set_aside_and_put_back():
 
 
 def test_set_start_method_in_a_fixture_holds_after_the_leg_only():
-    """What a wide fixture sets is put aside for the call and is there for the unmarked tests that follow."""
+    """The choice of a wider-scoped fixture is suspended during the call and applies to later unmarked tests."""
     with entered("fork" if "fork" in METHODS else "spawn") as leg:
         other = next(m for m in METHODS if m != leg.method)
         multiprocessing.set_start_method(other)
@@ -106,7 +106,7 @@ def test_set_start_method_in_a_fixture_holds_after_the_leg_only():
 
 
 def test_set_start_method_in_the_test_wins_and_ends_with_the_leg():
-    """The test's own outcome is its own: what it sets holds for the rest of the call."""
+    """A method set by the test applies for the rest of the call."""
     with entered(METHODS[0]) as leg:
         other = METHODS[-1]
         leg.enter_call()
@@ -118,7 +118,7 @@ def test_set_start_method_in_the_test_wins_and_ends_with_the_leg():
 
 
 def test_set_start_method_to_the_legs_own_is_no_news():
-    """Setting what is active already raises nothing, warns of nothing and does not outlive the leg."""
+    """Setting the active method neither raises nor warns, and does not outlive the leg."""
     with entered("spawn") as leg:
         multiprocessing.set_start_method("spawn")
         leg.enter_call()
@@ -128,7 +128,7 @@ def test_set_start_method_to_the_legs_own_is_no_news():
 
 
 def test_a_second_set_start_method_raises_as_ever():
-    """CPython's own rule holds inside a leg."""
+    """CPython's own rule applies inside a leg."""
     with entered("spawn"):
         multiprocessing.set_start_method("spawn")
         with pytest.raises(RuntimeError, match="context has already been set"):
@@ -136,7 +136,7 @@ def test_a_second_set_start_method_raises_as_ever():
 
 
 def test_save_and_restore_around_a_test_works():
-    """The common fixture that saves, sets and restores leaves what was there before."""
+    """The usual fixture that saves, sets and restores the method leaves the previous state."""
     with entered(METHODS[0]) as leg:
         old = multiprocessing.get_start_method(allow_none=True)
         multiprocessing.set_start_method(METHODS[-1], force=True)
@@ -147,7 +147,7 @@ def test_save_and_restore_around_a_test_works():
 
 
 def test_who_asks_for_the_method_is_known():
-    """A call of get_start_method in user code is noted with its line, once."""
+    """A call of get_start_method in user code is recorded once, with its line."""
     with entered("spawn") as leg:
         for _ in range(2):
             multiprocessing.get_start_method()
@@ -163,7 +163,7 @@ def test_legs_nest():
 
 
 def test_preparation_data_loses_pytests_main_only():
-    """The child is told everything but the parent's main module."""
+    """The child receives everything except the parent's main module."""
     data = {"init_main_from_name": "pytest.__main__", "init_main_from_path": "/bin/pytest", "dir": "/"}
     assert main_module.without_main(lambda name: dict(data))("x") == {"dir": "/"}
 
@@ -176,7 +176,7 @@ def _pid_of_server():
 
 
 class served:  # noqa: N801
-    """One leg's span for the forkserver."""
+    """Activates the forkserver for one leg."""
 
     def __init__(self, servers):
         self.servers, self.exchanges, self.activation = servers, Exchanges(), Activation("forkserver")
@@ -205,7 +205,7 @@ def servers():
 
 @posix
 def test_server_is_reused_while_nothing_changed(servers):
-    """Two legs in the same surroundings share one server."""
+    """Two legs in the same environment share a server."""
     with served(servers):
         first = _pid_of_server()
     with served(servers):
@@ -215,7 +215,7 @@ def test_server_is_reused_while_nothing_changed(servers):
 @posix
 @pytest.mark.parametrize("change", ["environment", "directory", "path", "preload"])
 def test_server_is_started_anew_when_the_surroundings_changed(servers, change, monkeypatch, tmp_path):
-    """A leg never gets a server that holds what an earlier leg had."""
+    """A leg never gets a server with state from an earlier leg."""
     with served(servers):
         first = _pid_of_server()
     if change == "environment":
@@ -233,7 +233,7 @@ def test_server_is_started_anew_when_the_surroundings_changed(servers, change, m
 
 @posix
 def test_server_is_kept_when_only_pytests_own_variable_changed(servers, monkeypatch):
-    """PYTEST_CURRENT_TEST changes at every phase and ends no server."""
+    """PYTEST_CURRENT_TEST changes in every phase but does not end the server."""
     with served(servers):
         first = _pid_of_server()
     monkeypatch.setenv("PYTEST_CURRENT_TEST", "another")
@@ -244,7 +244,7 @@ def test_server_is_kept_when_only_pytests_own_variable_changed(servers, monkeypa
 @posix
 @pytest.mark.parametrize("name", [b"BAD", 5])
 def test_environment_that_is_no_text_keeps_no_server_from_starting(servers, name):
-    """What CPython itself accepts, a leg does, too."""
+    """A leg accepts what CPython itself accepts."""
     os.environ._data[name] = 5
     try:
         with served(servers):
@@ -257,7 +257,7 @@ def test_environment_that_is_no_text_keeps_no_server_from_starting(servers, name
 
 @posix
 def test_change_within_a_leg_leaves_the_server(servers, monkeypatch):
-    """What the test changes after its first start is stale in the server, as it would be for the user."""
+    """Changes made after the test's first start do not reach the server, just as without us."""
     with served(servers):
         first = _pid_of_server()
         monkeypatch.setenv("PYTEST_STARTMETHOD_TEST", "1")
@@ -266,7 +266,7 @@ def test_change_within_a_leg_leaves_the_server(servers, monkeypatch):
 
 @posix
 def test_users_server_is_there_again_after_the_leg(servers):
-    """Unmarked tests keep the server they had, and its preload list."""
+    """Unmarked tests keep their own server and its preload list."""
     with entered("forkserver"):
         mp.STDLIB.server.ensure_running()
     state, names = mp.STDLIB.server_state(), list(mp.STDLIB.preload_modules)
@@ -280,7 +280,7 @@ def test_users_server_is_there_again_after_the_leg(servers):
 
 @posix
 def test_servers_are_gone_when_the_session_ends():
-    """No server process is left, and no socket."""
+    """Neither server processes nor sockets are left."""
     servers = ForkServers()
     with served(servers):
         pid = _pid_of_server()

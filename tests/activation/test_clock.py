@@ -1,4 +1,4 @@
-"""A call ends when its time is over, whatever it waits for, and nothing remains of the clock."""
+"""A call ends at its time limit, whatever it waits for, and leaves no trace of the clock."""
 
 from __future__ import annotations
 
@@ -80,14 +80,14 @@ WAITS = {
 
 @pytest.mark.parametrize("wait", WAITS.values(), ids=WAITS)
 def test_whatever_the_call_waits_for_is_interrupted(limit, wait):
-    """Locks, queues, pipes, child processes and loops all end."""
+    """Waits for locks, queues, pipes and child processes are interrupted, and so are loops."""
     limit(0.2)
     with pytest.raises(Expired):
         wait()
 
 
 def test_stopped_in_time_is_as_if_never_started(limit, clock):
-    """No signal comes after the end."""
+    """No signal arrives after the end."""
     limit(0.05)
     clock.stop()
     assert not threading.Event().wait(0.15)
@@ -96,7 +96,7 @@ def test_stopped_in_time_is_as_if_never_started(limit, clock):
 @pytest.mark.skipif(not hasattr(signal, "sigtimedwait"), reason="signals cannot be waited for on this platform")
 @pytest.mark.parametrize("minute", [60.0, 0.0], ids=["brief", "long"])
 def test_signal_that_comes_after_the_end_is_the_last(clock, monkeypatch, minute):
-    """A brief timer is stopped with its call. A long one comes once, does nothing, and leaves nothing running."""
+    """A short timer is stopped with its call. A long one fires once, does nothing, and leaves nothing running."""
     monkeypatch.setattr(limits, "AUTO_SECONDS", minute)
     monkeypatch.setattr(limits, "_AGAIN_SECONDS", 0.01)
     assert clock.start(0.05, expire)
@@ -111,7 +111,7 @@ def test_signal_that_comes_after_the_end_is_the_last(clock, monkeypatch, minute)
 
 
 def test_one_clock_times_many_calls(clock):
-    """What was stopped before does not shorten what comes next, and the handler is taken back but once."""
+    """Earlier calls do not shorten later ones, and the handler is removed only once."""
     for _ in range(3):
         assert clock.start(0.05, expire)
         clock.stop()
@@ -123,7 +123,7 @@ def test_one_clock_times_many_calls(clock):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no fork on this platform")
 def test_forked_child_has_a_clock_of_its_own(clock):
-    """A fork has the handler, but not the timer."""
+    """A fork inherits the handler but not the timer."""
     assert clock.start(60, expire)
     pid = os.fork()
     if pid == 0:
@@ -140,7 +140,7 @@ def test_forked_child_has_a_clock_of_its_own(clock):
 
 
 def test_a_handler_that_came_meanwhile_is_left_alone(clock):
-    """A test may take the signal for itself between two calls."""
+    """A test may install its own handler between two calls."""
     assert clock.start(60, expire)
     clock.stop()
 
@@ -164,7 +164,7 @@ def wait_twice():
 
 
 def test_end_that_hangs_is_ended_again(limit, monkeypatch):
-    """A finally that waits for ever is interrupted, too."""
+    """A finally that waits forever is interrupted too."""
     monkeypatch.setattr(limits, "_AGAIN_SECONDS", 0.1)
     limit(0.1)
     with pytest.raises(Expired):
@@ -172,7 +172,7 @@ def test_end_that_hangs_is_ended_again(limit, monkeypatch):
 
 
 def test_only_the_main_thread_has_a_limit():
-    """Elsewhere nothing could be interrupted."""
+    """Other threads cannot be interrupted."""
     started = []
     thread = threading.Thread(target=lambda: started.append(Clock().start(1, expire)))
     thread.start()
@@ -181,7 +181,7 @@ def test_only_the_main_thread_has_a_limit():
 
 
 def test_zero_is_no_limit():
-    """0 switches it off."""
+    """0 disables the limit."""
     assert not Clock().start(0, expire)
 
 
@@ -204,12 +204,12 @@ def test_somebody_elses_handler_is_left_alone():
     [(None, [], 60.0), (None, [2.0, 0.5], 80.0), (3.0, [100.0], 3.0), (0.0, [1.0], 0.0)],
 )
 def test_limit_of_a_leg(chosen, finished, seconds):
-    """Auto is a minute and ten times the longest finished leg of the test; a chosen limit is as chosen."""
+    """Auto is one minute plus ten times the longest finished leg of the test; an explicit limit is used as is."""
     assert limits.limit_of(chosen, finished) == seconds
 
 
 def test_tracing_for_coverage_is_no_debugging():
-    """Only a debugger switches the limit off."""
+    """Only a debugger disables the limit."""
     assert not debugger.is_debugging()
     before = sys.gettrace()
     import bdb
@@ -226,7 +226,7 @@ def test_tracing_for_coverage_is_no_debugging():
 @pytest.mark.skipif(not hasattr(sys, "monitoring"), reason="sys.monitoring is new in 3.12")
 @pytest.mark.parametrize(("tool", "debugs"), [("pydevd", True), ("a debugger", True), ("coverage", False)])
 def test_debugger_that_monitors_is_seen(tool, debugs):
-    """Debugpy does not trace from 3.12 on; other tools are no debuggers."""
+    """Debugpy does not trace from 3.12 on; other monitoring tools are not debuggers."""
     number = next(each for each in range(6) if sys.monitoring.get_tool(each) is None)
     sys.monitoring.use_tool_id(number, tool)
     try:
@@ -241,7 +241,7 @@ def fail_to_make():
 
 @pytest.mark.skipif(len(timers.TIMERS) < 2, reason="there is one timer on this platform")
 def test_alarm_serves_where_there_is_no_other_timer(monkeypatch):
-    """An old C library, a limit on signals, or a Python without ctypes leave setitimer; its signal is given back."""
+    """With an old C library, a limit on signals, or no ctypes, setitimer is used, and its signal is restored."""
     monkeypatch.setattr(limits, "TIMERS", (fail_to_make, timers.AlarmTimer))
     made = Clock()
     assert made.start(0.05, expire)
@@ -254,7 +254,7 @@ def test_alarm_serves_where_there_is_no_other_timer(monkeypatch):
 
 @pytest.fixture
 def thread_clock(monkeypatch):
-    """Return a clock with the timer of Windows."""
+    """Return a clock with the Windows timer."""
     monkeypatch.setattr(timers.ThreadTimer, "number", signal.SIGTERM if sys.platform == "win32" else signal.SIGUSR2)
     monkeypatch.setattr(timers, "_NOTICED_SECONDS", 0.05)
     monkeypatch.setattr(limits, "TIMERS", (timers.ThreadTimer,))
@@ -265,7 +265,7 @@ def thread_clock(monkeypatch):
 
 
 def test_thread_interrupts_code_that_runs(thread_clock):
-    """Without timers a thread simulates the signal, and no other thread is seen."""
+    """Where no timer exists, a thread simulates the signal without being visible as a thread."""
     before = threading.active_count()
     assert thread_clock.start(0.05, expire)
     assert threading.active_count() == before
@@ -274,7 +274,7 @@ def test_thread_interrupts_code_that_runs(thread_clock):
 
 
 def test_thread_lets_go_what_waits_for_a_child(thread_clock):
-    """A simulated signal reaches no thread that waits in C: what it waits for is ended by the thread."""
+    """A simulated signal cannot interrupt a wait in C, so the thread ends what is being waited for."""
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
     thread_clock.unblock = process.kill
     with process:
@@ -284,14 +284,14 @@ def test_thread_lets_go_what_waits_for_a_child(thread_clock):
 
 
 def test_stopped_thread_interrupts_nobody(thread_clock):
-    """Nothing comes after the end."""
+    """Nothing happens after the end."""
     assert thread_clock.start(0.05, expire)
     thread_clock.stop()
     assert not threading.Event().wait(0.15)
 
 
 def test_no_timer_is_no_limit_and_says_why(monkeypatch):
-    """Where none can be made, the call goes on without."""
+    """If no timer can be created, the call runs without a limit."""
     monkeypatch.setattr(limits, "TIMERS", (fail_to_make,))
     made = Clock()
     assert not made.start(0.05, expire)
@@ -302,7 +302,7 @@ def test_no_timer_is_no_limit_and_says_why(monkeypatch):
 @pytest.mark.skipif(sys.platform != "linux", reason="timers with a signal of one's own are Linux's")
 @pytest.mark.parametrize("library", [None, "librt.so.1"])
 def test_timer_is_found_in_either_library(monkeypatch, library):
-    """Before glibc 2.34 it lies in librt, which Python does not load."""
+    """Before glibc 2.34 the function is in librt, which Python does not load."""
     import ctypes
 
     real = ctypes.CDLL
@@ -325,7 +325,7 @@ def test_timer_is_found_in_either_library(monkeypatch, library):
 
 
 def test_clock_is_monotonic(limit):
-    """It takes the time that was asked for."""
+    """The measured time is the time requested."""
     start = time.monotonic()
     limit(0.2)
     with pytest.raises(Expired):
@@ -335,7 +335,7 @@ def test_clock_is_monotonic(limit):
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there is no such clock on this platform")
 def test_the_clock_behind_an_alarm_stands_while_we_work():
-    """What was left of it is left afterwards; where none ran, none runs."""
+    """The remaining time is restored afterwards; if no timer was running, none is started."""
     with limits.alarm_paused():
         pass
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
@@ -351,7 +351,7 @@ def test_the_clock_behind_an_alarm_stands_while_we_work():
 
 
 def test_failure_for_want_of_time_is_known_by_its_message():
-    """A run that was cut off says nothing about a cause, whoever set its limit."""
+    """A run that was cut off proves nothing about a cause, whoever set its limit."""
     for by in ("--start-methods-timeout", "timeout= of its marker"):
         text = limits.over("test_a.py::test[spawn]", 1.5, by)
         assert text == f"the leg test_a.py::test[spawn] was not over after 1.5 s ({by})"

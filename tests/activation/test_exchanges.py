@@ -1,4 +1,4 @@
-"""What is replaced is listed, does its work once, and is restored."""
+"""Replacements are listed, take effect once, and are restored."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Heir(Owner):
 
 
 def test_exchanges_are_undone_in_reverse():
-    """Own and inherited attributes are as they were; an inherited one is not left behind as an own one."""
+    """Own and inherited attributes are restored, and an inherited one is not left behind as the class's own."""
     original = Owner.method
     span = Exchanges().span("test")
     span.put(Owner, "method", lambda old: lambda self: "first")
@@ -33,7 +33,7 @@ def test_exchanges_are_undone_in_reverse():
 
 
 def test_exchanges_put_class_and_static_methods_back_as_such():
-    """A class that inherits one gets it bound to itself again, and an instance does not pass itself to the other."""
+    """Inherited class methods bind to the subclass again, and static methods stay static."""
 
     class Mine:
         @classmethod
@@ -56,7 +56,7 @@ def test_exchanges_put_class_and_static_methods_back_as_such():
 
 
 def test_exchanges_leave_a_later_patch_alone():
-    """What somebody else put over ours stays theirs to take back."""
+    """A wrapper that somebody else put around ours is left for them to remove."""
 
     class Mine(Owner):
         def method(self):
@@ -70,7 +70,7 @@ def test_exchanges_leave_a_later_patch_alone():
 
 
 class Counted:
-    """Something whose calls are counted by a wrapper."""
+    """A class whose calls a wrapper counts."""
 
     def __init__(self):
         self.calls = 0
@@ -117,7 +117,7 @@ def by_default(original):
 
 @pytest.mark.parametrize("theirs", [by_global, by_closure, by_wraps, by_default])
 def test_wrapper_below_somebody_elses_is_known_again(theirs):
-    """A span that is undone and begun again while somebody wraps the attribute counts each call once."""
+    """If a span is undone and redone while somebody wraps the attribute, each call is counted once."""
 
     class Mine(Owner):
         def method(self):
@@ -132,7 +132,7 @@ def test_wrapper_below_somebody_elses_is_known_again(theirs):
     second = exchanges.span("second")
     second.put(Mine, "method", counted.wrap)
     assert (Mine().method(), counted.calls) == ("mine", 1)
-    Mine.method = ours  # whoever wrapped it goes, and puts back what was there
+    Mine.method = ours  # the other wrapper is removed, which restores what it replaced
     second.put(Mine, "method", counted.wrap)
     assert (Mine().method(), counted.calls) == ("mine", 2)
     exchanges.undo()
@@ -140,7 +140,7 @@ def test_wrapper_below_somebody_elses_is_known_again(theirs):
 
 
 def test_other_wrappers_of_one_attribute_are_told_apart():
-    """What is bound to another object is no wrapper that does the work already."""
+    """A wrapper bound to a different object is not equivalent."""
     exchanges, one, other = Exchanges(), Counted(), Counted()
 
     class Mine(Owner):
@@ -157,7 +157,7 @@ def test_other_wrappers_of_one_attribute_are_told_apart():
 
 
 def test_everything_that_is_exchanged_is_listed():
-    """The list names each attribute and what it is replaced for; nothing is left of it afterwards."""
+    """The listing names each attribute and its purpose, and is empty afterwards."""
     exchanges = Exchanges()
     span = exchanges.span("recording")
     span.put(Owner, "method", by_closure)
@@ -173,7 +173,7 @@ def test_everything_that_is_exchanged_is_listed():
 
 
 def test_chain_of_anything_ends():
-    """What refers to itself is followed once, and nothing of an object's own is called."""
+    """Cycles are followed once, and no code of an object is called."""
 
     class Loud:
         def __getattribute__(self, name):

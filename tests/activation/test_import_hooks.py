@@ -1,4 +1,4 @@
-"""Modules whose import is awaited."""
+"""Callbacks after the import of a module."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def hooks():
 
 @pytest.fixture
 def module(tmp_path, monkeypatch):
-    """Return the name of a module that nobody has imported."""
+    """Return the name of a module that has not been imported."""
     (tmp_path / "awaited_module.py").write_text("value = 1\n")
     monkeypatch.syspath_prepend(tmp_path)
     importlib.invalidate_caches()
@@ -29,7 +29,7 @@ def module(tmp_path, monkeypatch):
 
 
 def test_module_that_is_there_is_no_reason_to_wait(hooks):
-    """The function is called at once, and nothing is left to be called off."""
+    """The function is called at once, and there is nothing left to cancel."""
     called = []
     before = list(sys.meta_path)
     hooks.when_loaded("sys", lambda: called.append("now"))()
@@ -38,7 +38,7 @@ def test_module_that_is_there_is_no_reason_to_wait(hooks):
 
 
 def test_function_is_called_when_the_module_is_whole(module, hooks):
-    """It sees the module's names, and is called for the first import only."""
+    """The function sees the complete module, and is called for the first import only."""
     seen = []
     call_off = hooks.when_loaded(module, lambda: seen.append(sys.modules[module].value))
     assert seen == []
@@ -49,7 +49,7 @@ def test_function_is_called_when_the_module_is_whole(module, hooks):
 
 
 def test_module_looks_as_ever(module, hooks):
-    """Its loader and its spec are those that Python's own finder gives."""
+    """Its loader and spec are those of Python's own finder."""
     call_off = hooks.when_loaded(module, lambda: None)
     loaded = importlib.import_module(module)
     call_off()
@@ -58,7 +58,7 @@ def test_module_looks_as_ever(module, hooks):
 
 
 def test_what_is_called_off_is_not_called(module, hooks):
-    """Others who wait for the same module still hear of it."""
+    """Other callbacks for the same module are still called."""
     called = []
     first = hooks.when_loaded(module, lambda: called.append("first"))
     second = hooks.when_loaded(module, lambda: called.append("second"))
@@ -69,14 +69,14 @@ def test_what_is_called_off_is_not_called(module, hooks):
 
 
 def test_failure_does_not_reach_the_import(module, hooks):
-    """The import is the user's, and ends as it would without us."""
+    """The user's import ends as it would without us."""
     call_off = hooks.when_loaded(module, lambda: 1 / 0)
     assert importlib.import_module(module).value == 1
     call_off()
 
 
 def test_module_that_fails_to_load_fails_as_ever(module, tmp_path, hooks):
-    """Its own exception arrives, and nobody is told that it is there."""
+    """Its own exception propagates, and no callback is called."""
     (tmp_path / "awaited_module.py").write_text("raise LookupError('mine')\n")
     called = []
     call_off = hooks.when_loaded(module, lambda: called.append("loaded"))
@@ -87,7 +87,7 @@ def test_module_that_fails_to_load_fails_as_ever(module, tmp_path, hooks):
 
 
 def test_patches_wait_for_a_module_until_they_are_undone(module):
-    """What is imported while they hold is exchanged, and put back with the others."""
+    """What is imported while the patches are active is patched, and restored with the others."""
     patches = Exchanges().span("test")
 
     def exchange():
@@ -101,7 +101,7 @@ def test_patches_wait_for_a_module_until_they_are_undone(module):
 
 
 def test_patches_that_are_undone_wait_no_longer(module):
-    """What is imported afterwards is left alone."""
+    """What is imported afterwards is not patched."""
     patches = Exchanges().span("test")
     patches.when_loaded(module, lambda: patches.put(sys.modules[module], "value", lambda old: old + 1))
     patches.undo()

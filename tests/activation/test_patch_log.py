@@ -1,4 +1,4 @@
-"""What monkeypatch and mock set while a leg runs is known by name and place, and nobody notices."""
+"""What monkeypatch and mock set while a leg runs is recorded with name and location, and has no side effects."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def log():
 
 
 def line_of(text: str) -> int:
-    """Return the line of this file that holds `text` first."""
+    """Return the first line of this file that contains `text`."""
     with open(FILE) as file:
         return next(number for number, line in enumerate(file, 1) if text in line)
 
@@ -198,7 +198,7 @@ def test_dotted_runs_no_code_of_the_objects():
 
 
 def test_class_of_a_private_module_is_named_by_the_public_one_that_has_it():
-    """``concurrent.futures._base.Future`` is what the user writes as concurrent.futures.Future; one without is not."""
+    """``concurrent.futures._base.Future`` becomes concurrent.futures.Future, as users write it; others stay private."""
     assert dotted(concurrent.futures.Future) == "concurrent.futures.Future"
     assert dotted(concurrent.futures._base._Waiter) == "concurrent.futures._base._Waiter"
 
@@ -265,7 +265,7 @@ CONFTEST = """
 
 
 def test_a_legs_record_holds_its_patches(session):
-    """Those of wider fixtures that earlier legs built, too."""
+    """Patches by wider-scoped fixtures that earlier legs set up are included."""
     session.file(package=PACKAGE, test_a=SUITE, conftest=CONFTEST).run("-q")
     text = (session.path / "patches.json").read_text()
     found: dict[str, Any] = dict(map(json.loads, text.splitlines()))

@@ -1,4 +1,4 @@
-"""What a copy by pickle lacks or has anew, found without loading it here by hand."""
+"""Comparing an object with its unpickled copy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LOOK = vars(values)
 
 
 class Default:
-    """A sentinel of a class of its own that keeps its identity."""
+    """A sentinel whose own class preserves its identity."""
 
     def __reduce__(self) -> str:
         return "DEFAULT"
@@ -38,20 +38,20 @@ def lost(sent: Any, arrived: Any) -> list[tuple[str, str]]:
 
 
 def test_an_attribute_that_the_copy_lacks():
-    """__getstate__ leaves it out; a key of a dictionary is told by its path."""
+    """An attribute that __getstate__ drops is reported, with its path; a dictionary key is part of the path."""
     job = Job(dropped=1, kept={"inner": Job(dropped=2)})
     assert lost(job, copy.deepcopy(job)) == [("lacks", ".dropped"), ("lacks", ".kept['inner'].dropped")]
 
 
 def test_a_sentinel_that_is_compared_by_identity():
-    """object() arrives as another object; one that reduces to its name, an enum's member and a constant do not."""
+    """object() arrives as another object; sentinels that reduce to a name, enum members and constants do not."""
     job = Job(value=UNSET, default=DEFAULT, none=None, text="UNSET")
     assert lost(job, job) == []
     assert lost(job, Job(value=object(), default=DEFAULT, none=None, text="UNSET")) == [("identity", ".value")]
 
 
 def test_a_pipe_that_is_made_anew():
-    """A connection or a lock that leads to another one; one that leads to the same is none."""
+    """A connection or lock that refers to another kernel object is reported; one that refers to the same is not."""
     context = multiprocessing.get_context("spawn")
     one, other = context.Pipe()
     lock, second = context.Lock(), context.Lock()
@@ -66,7 +66,7 @@ def test_a_pipe_that_is_made_anew():
 
 
 def test_equal_copies_say_nothing():
-    """A graph with cycles and shared parts, copied as it is."""
+    """Nothing is reported for a faithful copy of a graph with cycles and shared parts."""
     job = Job(parts=[1, {"a": (2, 3)}], text="x")
     job.__dict__["me"] = job
     assert lost(job, copy.deepcopy(job)) == []

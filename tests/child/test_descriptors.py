@@ -1,4 +1,4 @@
-"""Descriptors of ours stand apart from the user's and are never confused with them."""
+"""Our descriptors stay out of the user's way and are never confused with the user's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fcntl
 
 @posix
 def test_number_is_high_and_not_inherited_by_programs():
-    """The lowest free numbers stay the user's, and exec closes ours."""
+    """The lowest free numbers stay available to the user, and exec closes ours."""
     lowest = os.open(os.devnull, os.O_RDONLY)
     os.close(lowest)
     ours = Descriptor(os.open(os.devnull, os.O_RDONLY))
@@ -28,7 +28,7 @@ def test_number_is_high_and_not_inherited_by_programs():
 
 
 def test_second_close_is_harmless():
-    """Who closes it twice, or after somebody else did, gets no error."""
+    """Closing twice, or after somebody else did, raises nothing."""
     ours = Descriptor(os.open(os.devnull, os.O_RDONLY))
     os.close(ours.number)
     assert not ours.is_open()
@@ -38,7 +38,7 @@ def test_second_close_is_harmless():
 
 @posix
 def test_number_that_is_somebody_elses_by_now_is_left_open(tmp_path):
-    """A file that got the number since is not closed."""
+    """A file that has since received the number is not closed."""
     ours = Descriptor(os.open(os.devnull, os.O_RDONLY))
     (tmp_path / "theirs").touch()
     theirs = os.open(tmp_path / "theirs", os.O_RDONLY)
@@ -53,7 +53,7 @@ def test_number_that_is_somebody_elses_by_now_is_left_open(tmp_path):
 
 @posix
 def test_low_limit_leaves_the_number_as_it_is():
-    """Where no high number is allowed, the first one serves."""
+    """Where no high number is allowed, the descriptor keeps its own."""
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -1,4 +1,4 @@
-"""What real children report, and that nobody can tell that they do."""
+"""Real children report their failures, and neither they nor the user can tell."""
 
 from __future__ import annotations
 
@@ -220,7 +220,7 @@ if __name__ == "__main__":
 
 @dataclass(frozen=True)
 class Ran:
-    """What one parent and its children did."""
+    """The results of one parent and its children."""
 
     parent: int
     cases: dict[str, dict[str, Any]]
@@ -232,13 +232,13 @@ class Ran:
         return {name: case["exit"] for name, case in self.cases.items()}
 
     def only(self, case: str) -> dict[str, Any]:
-        """Return the one report of `case`."""
+        """Return the only report of `case`."""
         (report,) = self.cases[case]["reports"]
         return report
 
 
 class World:
-    """A directory with a parent that starts children, watched or not."""
+    """A directory with a parent script that starts children, watched or unwatched."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -255,9 +255,9 @@ class World:
 
 
 def _plain(text: str) -> str:
-    """Remove what differs from run to run."""
+    """Remove what varies between runs."""
     text = re.sub(r"0x[0-9a-f]+", "0x", text)
-    text = re.sub(r"repeated \d+ more", "repeated N more", text)  # two calls of ours take two of the stack
+    text = re.sub(r"repeated \d+ more", "repeated N more", text)  # two of our own calls take up two stack entries
     return re.sub(r"Process-[\d:]+", "Process-N", text)
 
 
@@ -278,7 +278,7 @@ ALL = [
 
 
 def test_nobody_can_tell_that_a_child_is_watched(world: World, method: str) -> None:
-    """Exit codes and standard error of every kind of failure are the same, tracebacks line by line."""
+    """For every kind of failure, exit code and standard error are unchanged, tracebacks line by line."""
     plain, watched = world.run(method, *ALL, watched=False), world.run(method, *ALL)
     assert watched.exits == plain.exits
     assert watched.stderr == plain.stderr
@@ -287,7 +287,7 @@ def test_nobody_can_tell_that_a_child_is_watched(world: World, method: str) -> N
 
 
 def test_what_run_raises_is_reported_with_its_frames(world: World, method: str) -> None:
-    """The report holds method, name, starter, type, message and the source lines of the traceback."""
+    """The report holds method, name, starter, exception type, message and the source lines of the traceback."""
     ran = world.run(method, "boom:1")
     report = ran.only("boom:1")
     assert report["pid"] == ran.cases["boom:1"]["pid"]
@@ -299,13 +299,13 @@ def test_what_run_raises_is_reported_with_its_frames(world: World, method: str) 
 
 
 def test_causes_of_an_exception_are_reported_with_it(world: World) -> None:
-    """``raise ... from`` gives two exceptions, the newest first."""
+    """``raise ... from`` yields two exceptions, newest first."""
     report = world.run("spawn", "chained").only("chained")
     assert [each[:2] for each in report["raised"]] == [["KeyError", "'k'"], ["ValueError", "bad 1"]]
 
 
 def test_a_bare_assertion_carries_its_source_and_the_values_of_builtins(world: World, method: str) -> None:
-    """A statement of several lines is whole; an object's repr is never called."""
+    """A statement of several lines is complete; an object's repr is never called."""
     ran = world.run(method, "silently", "bare")
     ((kind, message, _, statement, values),) = ran.only("silently")["raised"]
     assert (kind, message) == ("AssertionError", "")
@@ -315,7 +315,7 @@ def test_a_bare_assertion_carries_its_source_and_the_values_of_builtins(world: W
 
 
 def test_an_exception_without_text_is_reported_all_the_same(world: World) -> None:
-    """Its own ``__str__`` raises; a recursion is cut to forty frames."""
+    """The exception's ``__str__`` may raise; a recursion is cut to forty frames."""
     ran = world.run("spawn", "mute", "deep")
     assert ran.only("mute")["raised"][0][:2] == ["work.Silent", "<its __str__ raised>"]
     assert ran.only("deep")["raised"][0][0] == "RecursionError"
@@ -323,7 +323,7 @@ def test_an_exception_without_text_is_reported_all_the_same(world: World) -> Non
 
 
 def test_sys_exit_is_reported_when_it_says_failure(world: World, method: str) -> None:
-    """Status 0 is no failure, a text is status 1."""
+    """Status 0 is not a failure, a text is status 1."""
     ran = world.run(method, "leaves", "speaks", "ends_well")
     assert ran.exits == {"leaves": 3, "speaks": 1, "ends_well": 0}
     assert ran.only("leaves")["exit_code"] == 3
@@ -333,7 +333,7 @@ def test_sys_exit_is_reported_when_it_says_failure(world: World, method: str) ->
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 def test_what_does_not_unpickle_is_reported_before_anything_runs(world: World, method: str) -> None:
-    """The phase is unpickling, and the child's sys.path comes along."""
+    """The phase is unpickling, and the report contains the child's sys.path."""
     ran = world.run(method, "fine:refuses", "fine:needs")
     assert ran.exits == {"fine:refuses": 1, "fine:needs": 1}
     report = ran.only("fine:refuses")
@@ -349,7 +349,7 @@ def test_what_does_not_unpickle_is_reported_before_anything_runs(world: World, m
 
 @pytest.mark.parametrize("inner", METHODS)
 def test_a_grandchild_is_told_from_its_parent(world: World, method: str, inner: str) -> None:
-    """It reports under its own name, with the child as its starter, whatever the two methods are."""
+    """A grandchild reports under its own name, with the child as its starter, whatever the two methods are."""
     case = f"starts:{inner}"
     ran = world.run(method, case)
     report = ran.only(case)
@@ -360,7 +360,7 @@ def test_a_grandchild_is_told_from_its_parent(world: World, method: str, inner: 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a segmentation fault has another form there")
 def test_a_crash_leaves_its_stack(world: World, method: str) -> None:
-    """Faulthandler names the line of the user's; `os._exit` and SIGKILL leave nothing but an exit code."""
+    """Faulthandler names the user's line; `os._exit` and SIGKILL leave only an exit code."""
     ran = world.run(method, "crashes", "vanishes", "killed")
     assert ran.exits == {"crashes": -11, "vanishes": 7, "killed": -9}
     report = ran.only("crashes")
@@ -371,7 +371,7 @@ def test_a_crash_leaves_its_stack(world: World, method: str) -> None:
 
 
 def test_a_child_imports_nothing_for_us(tmp_path: Path) -> None:
-    """Until something fails it has what multiprocessing has, and three modules of C."""
+    """Until something fails, it has the modules that multiprocessing imports and three C modules."""
     script = (
         "import sys, multiprocessing.spawn; from importlib.machinery import SourcelessFileLoader\n"
         "before = set(sys.modules)\n"
@@ -392,7 +392,7 @@ DAMAGED = ["fine", "boom:1", "leaves", "vanishes", "fine:refuses"]
 
 @pytest.mark.parametrize("sabotage", ["gone", "a file", "missing", "truncated", "syntax", "raises", "limit"])
 def test_a_child_runs_on_when_our_part_of_it_fails(world: World, method: str, sabotage: str) -> None:
-    """Directory gone or none, module missing, cut, not Python or raising, no room: exit codes and output stay."""
+    """No directory, no room, or a module that is missing, truncated, not Python or raising: the child is unaffected."""
     if sabotage == "limit" and sys.platform == "win32":
         pytest.skip("no such limit there")
     plain = world.run(method, *DAMAGED, watched=False, sabotage=sabotage)
@@ -405,7 +405,7 @@ def test_a_child_runs_on_when_our_part_of_it_fails(world: World, method: str, sa
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this platform")
 def test_a_forked_child_without_a_line_makes_its_own(world: World) -> None:
-    """Two threads that fork at the same time have one line between them."""
+    """Two threads that fork at the same time share one line."""
     ran, usual = (world.run("fork", "boom:1", "leaves", "crashes", sabotage=each) for each in ("taken", ""))
     assert ran.exits == usual.exits
     for case in ("boom:1", "leaves", "crashes"):
@@ -418,14 +418,14 @@ def test_a_forked_child_without_a_line_makes_its_own(world: World) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such limit there")
 def test_a_report_that_would_not_fit_is_not_begun(world: World, method: str) -> None:
-    """A file size limit with its signal at the default would kill the child that writes; it still ends with 1."""
+    """A file size limit with the default SIGXFSZ would kill a writing child; instead it ends with 1."""
     ran = world.run(method, "limited")
     assert ran.exits == {"limited": 1}
     assert ran.cases["limited"]["reports"] == []
 
 
 def test_another_stowaway_in_the_preparation_data_arrives_as_well(tmp_path: Path) -> None:
-    """Coverage.py measures children by a key of its own: both keys are there, whoever wraps first."""
+    """Coverage.py measures children through a key of its own: both keys arrive, whichever is added first."""
     (tmp_path / "theirs.py").write_text(
         textwrap.dedent(
             """
@@ -485,7 +485,7 @@ def test_another_stowaway_in_the_preparation_data_arrives_as_well(tmp_path: Path
 
 
 def test_pools_report_results_and_initializers(tmp_path: Path, method: str) -> None:
-    """A result that does not pickle is reported with the path to the part; an executor's initializer with its role."""
+    """An unpicklable result is reported with the path to the part, an executor's initializer with its role."""
     World(tmp_path)
     (tmp_path / "pools.py").write_text(
         textwrap.dedent(
@@ -588,8 +588,8 @@ if __name__ == "__main__":
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux what is open")
 def test_what_forked_children_report_through_is_kept_for_others(world: World) -> None:
-    """However many there are, a few lines stay open, serve those that come later, and are closed with the directory."""
+    """A few lines stay open and serve later children, however many there are, and are closed with the directory."""
     (world.path / "lines.py").write_text(f"import sys; sys.path.insert(0, {str(SOURCE)!r})\n{LINES}")
     done = subprocess.run([sys.executable, "lines.py"], cwd=world.path, capture_output=True, text=True, check=False)
-    # the directory here has no life line: each line is one descriptor
+    # this directory has no life line: each line uses one descriptor
     assert done.stdout == "[(8, 0), (8, 0), (8, 0)] 0\n", done.stderr

@@ -1,4 +1,4 @@
-"""Descriptions of arrays: of any layout, and never by a copy of all of it."""
+"""Arrays of any layout are described without copying all of them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def layouts() -> list[Any]:
 
 @pytest.mark.parametrize("number", range(len(layouts())))
 def test_an_array_of_any_layout_is_told_by_its_content(number):
-    """Equal arrays have equal descriptions; another value in the last place makes another one."""
+    """Equal arrays have equal descriptions; a different last element changes the description."""
     array = layouts()[number]
     node = describe(array)
     assert node[3]
@@ -37,13 +37,13 @@ def test_an_array_of_any_layout_is_told_by_its_content(number):
 
 
 def test_objects_in_an_array_are_not_looked_at():
-    """An array of objects is told by its shape: its bytes are addresses."""
+    """An array of objects is described by its shape: its bytes are addresses."""
     assert describe(np.array([object()]))[3] == ""
 
 
 @pytest.mark.parametrize("turned", [False, True])
 def test_a_large_array_is_not_copied(turned):
-    """Looking at an array takes no memory that grows with it, whatever its layout."""
+    """Memory use does not grow with the array, whatever its layout."""
     array = np.zeros((4_000, 2_000))
     array = array.T if turned else array
     tracemalloc.start()

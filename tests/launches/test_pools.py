@@ -10,7 +10,7 @@ from pytest_startmethod.launches.pools import Pools
 
 
 class Queue:
-    """Can be referenced weakly, as a pool's queue can."""
+    """Supports weak references, like a pool's queue."""
 
 
 class Job:
@@ -18,7 +18,7 @@ class Job:
 
 
 def test_results_arrive_while_pools_are_made():
-    """What one thread adds never breaks what another one goes through."""
+    """One thread may add pools while another iterates over them."""
     pools, errors, kept = Pools(), [], []
     ready = threading.Barrier(4)
 

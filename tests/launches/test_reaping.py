@@ -1,4 +1,4 @@
-"""A wait for a process that is no child of this one is noted, and raises what it would have raised."""
+"""A wait for a process that is not a child is recorded, and raises what it always raises."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def waits():
 
 @pytest.mark.parametrize("how", ["waitpid", "wait4", "waitid"])
 def test_failed_wait_is_noted(waits, how):
-    """Function, pid and the user's line; the exception is the caller's."""
+    """Function, pid and the user's line are recorded; the caller gets the exception."""
     arguments = (os.P_PID, os.getpid(), os.WEXITED) if how == "waitid" else (os.getpid(), 0)
     with pytest.raises(ChildProcessError):
         getattr(os, how)(*arguments)
@@ -44,7 +44,7 @@ def test_failed_wait_is_noted(waits, how):
 
 
 def test_other_waits_are_not(waits):
-    """Not a wait that succeeds, nor one for any child."""
+    """Successful waits and waits for any child are not recorded."""
     pid = os.fork()
     if pid == 0:
         os._exit(3)

@@ -1,4 +1,4 @@
-"""What a leg starts is recorded, and so is every start that fails, without a trace in the user's code."""
+"""Everything a leg starts is recorded, including starts that fail, without affecting user code."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def method(request):
 
 
 class Leg:
-    """A recorder and an active method for the length of a with block."""
+    """A recorder and an active method for a with block."""
 
     def __init__(self, method, *, precheck=False, recorder=None):
         self.recorder = recorder or Recorder(Exchanges(), LaunchExaminer())
@@ -90,7 +90,7 @@ def here(back=1):
 
 
 def test_process_is_recorded_whole(method):
-    """Method, target, args, line, pid and exit code are there when the leg is over."""
+    """Method, target, args, line, pid and exit code are known at the end of the leg."""
     with Leg(method) as leg:
         process = multiprocessing.Process(target=exit_with, args=(3,))
         process.start()
@@ -103,7 +103,7 @@ def test_process_is_recorded_whole(method):
 
 
 def test_exit_code_of_a_process_that_was_dropped_is_known(method):
-    """The record keeps no process object alive, and hears of the exit code all the same."""
+    """The record keeps no process object alive, and still learns the exit code."""
     with Leg(method) as leg:
         process = multiprocessing.Process(target=exit_with, args=(4,))
         process.start()
@@ -116,11 +116,11 @@ def test_exit_code_of_a_process_that_was_dropped_is_known(method):
 
 
 class Held:
-    """An argument whose life can be watched."""
+    """An argument whose lifetime can be observed."""
 
 
 def test_arguments_are_not_kept_alive(method):
-    """What was passed is described, never referenced."""
+    """Arguments are described, not referenced."""
     with Leg(method) as leg:
         held = Held()
         process = multiprocessing.Process(target=nothing, args=(held,), kwargs={"key": [1, 2]})
@@ -134,7 +134,7 @@ def test_arguments_are_not_kept_alive(method):
 
 
 def test_subclass_is_recorded_by_its_run(method):
-    """A Process subclass without a target goes by its run method."""
+    """A Process subclass without a target is recorded by its run method."""
     with Leg(method) as leg:
         worker = Worker(5)
         worker.start()
@@ -143,7 +143,7 @@ def test_subclass_is_recorded_by_its_run(method):
 
 
 def test_pinned_context_is_recorded_with_its_own_method():
-    """What a fixed context starts is recorded under the method it really has."""
+    """Processes of a fixed context are recorded under the method they use."""
     other = "fork" if "fork" in METHODS else "spawn"
     with Leg("spawn") as leg:
         process = multiprocessing.get_context(other).Process(target=nothing)
@@ -153,7 +153,7 @@ def test_pinned_context_is_recorded_with_its_own_method():
 
 
 def test_pool_workers_tasks_and_initializer_are_recorded(method):
-    """A pool shows its workers as launches; what it is given, as tasks, each once."""
+    """A pool's workers are recorded as launches and its work as tasks, each once."""
     with Leg(method) as leg, multiprocessing.Pool(2, initializer=double, initargs=(1,)) as pool:
         pool.map(double, [1, 2])
         pool.apply(double, (1,))
@@ -175,7 +175,7 @@ def test_pool_workers_tasks_and_initializer_are_recorded(method):
 
 
 def test_executor_workers_and_tasks_are_recorded(method):
-    """Submit and map both name the user's function."""
+    """Both submit and map are recorded with the user's function."""
     with Leg(method) as leg, concurrent.futures.ProcessPoolExecutor(1) as executor:
         assert executor.submit(double, 2).result() == 4
         assert list(executor.map(double, [1], chunksize=1)) == [2]
@@ -210,7 +210,7 @@ def start_and_wrap():
 
 @pytest.mark.parametrize("method", [m for m in METHODS if m != "fork"])
 def test_failed_start_is_the_users_exception_with_a_number(method):
-    """The exception is CPython's own; the record knows what it comes from, through causes and contexts."""
+    """The exception is CPython's own; its causes and contexts lead to the recorded failure."""
     with Leg(method) as leg:
         with pytest.raises(RuntimeError) as caught:
             start_and_wrap()
@@ -225,7 +225,7 @@ def test_failed_start_is_the_users_exception_with_a_number(method):
 
 @pytest.mark.parametrize("method", [m for m in METHODS if m != "fork"])
 def test_swallowed_failure_in_a_thread_is_recorded(method):
-    """A start that fails in a background thread is known although nobody saw the exception."""
+    """A start that fails in a background thread is recorded although nobody saw the exception."""
 
     def start():
         with contextlib.suppress(Exception):
@@ -240,7 +240,7 @@ def test_swallowed_failure_in_a_thread_is_recorded(method):
 
 
 def test_task_that_cannot_be_sent_is_a_failure(method):
-    """A task that does not pickle is known under every method."""
+    """A task that does not pickle is recorded under every method."""
     with Leg(method), multiprocessing.Pool(1) as pool:
         with pytest.raises(Exception, match=r"pickle|lambda") as caught:
             pool.apply(lambda: None)
@@ -250,7 +250,7 @@ def test_task_that_cannot_be_sent_is_a_failure(method):
 
 @pytest.mark.skipif("fork" not in METHODS, reason="no fork on this platform")
 def test_precheck_predicts_under_fork_and_changes_nothing():
-    """The fork leg starts what spawn could not, and says so; workers of one pool are looked at once."""
+    """The fork leg starts what spawn could not, and predicts it; all workers of a pool are examined once."""
     lock = threading.Lock()
     with Leg("fork", precheck=True) as leg:
         process = multiprocessing.Process(target=nothing, args=(lock,))
@@ -266,7 +266,7 @@ def test_precheck_predicts_under_fork_and_changes_nothing():
 
 @pytest.mark.skipif("spawn" not in METHODS, reason="no spawn on this platform")
 def test_what_an_initializer_is_given_has_the_users_names():
-    """The user wrote ``initializer`` and ``initargs``, and not which argument of the worker they become."""
+    """Arguments are named as the user wrote them, ``initializer`` and ``initargs``, not as the worker's arguments."""
     lock = threading.Lock()
     with Leg("spawn") as leg:
         for start in (
@@ -283,7 +283,7 @@ def test_what_an_initializer_is_given_has_the_users_names():
 
 
 def test_launch_in_a_fixture_is_kept_for_later_legs():
-    """A module-scoped fixture's launches are found by its name and scope."""
+    """A module-scoped fixture's launches are found by name and scope."""
     recorder, fixture = Recorder(Exchanges()), Fixture("server", "module", "test_a.py")
     with Leg("spawn", recorder=recorder):
         recorder.fixtures.append(types.SimpleNamespace(argname="server", scope="module", baseid="test_a.py"))
@@ -298,7 +298,7 @@ def test_launch_in_a_fixture_is_kept_for_later_legs():
 
 
 def test_nothing_is_patched_when_the_leg_is_over(method):
-    """Every class attribute is the very object that it was."""
+    """Every class attribute is the original object."""
     tasks = [each for module in mp.STDLIB.submitting_modules for each in mp.submissions(module)]
     owners = [(multiprocessing.process.BaseProcess, "start"), *((c, n) for c, n, _ in tasks)]
     before = [vars(owner).get(name) for owner, name in owners]
@@ -309,7 +309,7 @@ def test_nothing_is_patched_when_the_leg_is_over(method):
 
 
 def test_our_own_failure_is_noted_and_harmless(monkeypatch):
-    """When recording fails, the user's process starts as if we were absent."""
+    """If recording fails, the user's process starts as usual."""
 
     def broken(value):
         raise ZeroDivisionError("ours")
@@ -351,12 +351,12 @@ class Loud:
     ],
 )
 def test_values_are_described_without_running_their_code(value, text):
-    """Builtin values show themselves, everything else its type or name."""
+    """Builtin values are shown, everything else by its type or name."""
     assert describe(value) == text
 
 
 def test_user_objects_are_described_by_type():
-    """None of the object's own methods runs."""
+    """None of the object's own methods is called."""
     assert describe(Loud()) == f"<{__name__}.Loud>"
 
 
@@ -370,7 +370,7 @@ def test_callables_are_described_by_name():
 
 @pytest.fixture
 def looked_at(monkeypatch):
-    """Listen to what the pre-check pickles: target and arguments, in order."""
+    """Return what the pre-check pickles: target and arguments, in order."""
     seen = []
     dry_run = pickling.dry_run
 
@@ -383,7 +383,7 @@ def looked_at(monkeypatch):
 
 
 def observing():
-    """Return a recorder that looks at what the code reads, as a session's does."""
+    """Return a recorder that observes what the code reads, as in a session."""
     return Recorder(Exchanges(), LaunchExaminer(functools.partial(state.observe, user=UserCode())))
 
 
@@ -396,10 +396,10 @@ def run(*processes):
 
 @pytest.mark.skipif("fork" not in METHODS, reason="there is no fork here")
 class TestRepeatedLaunches:
-    """Under fork, a launch like an earlier one is recorded and looked at like the first."""
+    """Under fork, a launch like an earlier one is recorded and examined like the first."""
 
     def test_is_recorded_like_the_first(self, looked_at):
-        """Method, target, arguments, line and exit code of each launch are its own."""
+        """Each launch has its own method, target, arguments, line and exit code."""
         with Leg("fork", precheck=True, recorder=observing()) as leg:
             run(*(multiprocessing.Process(target=exit_with, args=(n,)) for n in (0, 3)))
         first, second = leg.record.launches
@@ -412,14 +412,14 @@ class TestRepeatedLaunches:
         ("value", "codes"), [([1], []), (nothing, []), (threading.Lock(), ["SM103"])], ids=["list", "function", "lock"]
     )
     def test_other_values_are_looked_at(self, looked_at, value, codes):
-        """What could hold something that does not pickle is pickled."""
+        """Values that might not pickle are pickled."""
         with Leg("fork", precheck=True, recorder=observing()) as leg:
             run(*(multiprocessing.Process(target=nothing, args=(each,)) for each in (1, value)))
         assert [args for _, args in looked_at][:2] == [(1,), (value,)]
         assert [each.code for each in leg.record.launches[1].predicted] == codes
 
     def test_rebound_name_is_looked_at(self, looked_at, monkeypatch):
-        """A function whose name leads to another one since is predicted not to pickle."""
+        """A function whose name has been rebound is predicted not to pickle."""
         target = nothing
         with Leg("fork", precheck=True, recorder=observing()) as leg:
             run(multiprocessing.Process(target=target))
@@ -430,7 +430,7 @@ class TestRepeatedLaunches:
         assert [each.code for each in second.predicted] == ["SM104"]
 
     def test_process_class_of_the_users_is_looked_at(self, looked_at):
-        """A subclass may take more along than its target and arguments."""
+        """A subclass may send more than its target and arguments."""
 
         class Local(multiprocessing.Process):
             pass
@@ -440,7 +440,7 @@ class TestRepeatedLaunches:
         assert [each.code for each in leg.record.launches[1].predicted] == ["SM102"]
 
     def test_attribute_of_the_users_is_looked_at(self, looked_at):
-        """What was set on the process object goes along."""
+        """Attributes set on the process object are sent too."""
         process = multiprocessing.Process(target=nothing)
         process.lock = threading.Lock()
         with Leg("fork", precheck=True, recorder=observing()) as leg:
@@ -448,14 +448,14 @@ class TestRepeatedLaunches:
         assert [each.path for each in leg.record.launches[1].predicted] == ["process.lock"]
 
     def test_context_that_names_its_method_is_told(self):
-        """What a pinned context starts is told from what the default one does."""
+        """Processes of a pinned context are told apart from those of the default one."""
         with Leg("fork", precheck=True, recorder=observing()) as leg:
             for context in (multiprocessing, multiprocessing.get_context("fork")):
                 run(*(context.Process(target=nothing) for _ in range(2)))
         assert [each.own_method for each in leg.record.launches] == [False, False, True, True]
 
     def test_method_that_the_test_sets_is_looked_at(self):
-        """In a leg under fork the default may have become another one."""
+        """In a fork leg, the default may have become another method."""
         with Leg("fork", precheck=True, recorder=observing()) as leg:
             run(multiprocessing.Process(target=nothing))
             multiprocessing.set_start_method("spawn", force=True)
@@ -464,7 +464,7 @@ class TestRepeatedLaunches:
 
     @pytest.mark.parametrize("dropped", [False, True], ids=["closed", "dropped"])
     def test_end_of_a_process_that_nobody_holds_is_known(self, dropped):
-        """Its object may be closed, or gone."""
+        """The process object may have been closed or collected."""
         with Leg("fork", precheck=True, recorder=observing()) as leg:
             run(multiprocessing.Process(target=exit_with, args=(0,)))
             process = multiprocessing.Process(target=exit_with, args=(4,))
@@ -479,7 +479,7 @@ class TestRepeatedLaunches:
         assert [(each.pid, each.exit_code) for each in leg.record.launches[1:]] == [(pid, 4)]
 
     def test_failing_start_is_recorded_and_compares_no_processes(self, monkeypatch):
-        """There may be no process to be had, and the user's processes compare as they like."""
+        """A start may fail for lack of processes, and the user's process class may define its own comparison."""
         with Leg("fork", precheck=True, recorder=observing()) as leg:
             run(
                 PickyFork(target=nothing),
@@ -522,7 +522,7 @@ def fail_to_fork():
 
 
 def test_processes_are_not_compared():
-    """A start that fails raises its own error, however the user's processes compare."""
+    """A failing start raises its own error, however the user's processes compare."""
     with Leg("spawn") as leg:
         process = Picky(target=nothing)
         process.start()
@@ -534,7 +534,7 @@ def test_processes_are_not_compared():
 
 @pytest.mark.parametrize(("name", "recorded"), [("pytest_pyfunc_call", 0), ("helper", 1)])
 def test_process_of_a_plugins_hook_is_not_the_tests(name, recorded, tmp_path):
-    """What measures the test, or runs all of it in a process, is no launch; a test of an installed package's is one."""
+    """A process that measures or isolates the test is not a launch; a process of an installed package's test is one."""
     hook = compile(f"def {name}(start): start()", str(tmp_path / "site-packages" / "plugin" / "hooks.py"), "exec")
     runner = compile("def call(hook, start): hook(start)", str(tmp_path / "site-packages" / "_pytest" / "x.py"), "exec")
     start = compile("def start(process): process.start()", str(tmp_path / "site-packages" / "lib.py"), "exec")
@@ -551,7 +551,7 @@ def test_process_of_a_plugins_hook_is_not_the_tests(name, recorded, tmp_path):
 
 @pytest.mark.skipif("spawn" not in METHODS, reason="no spawn on this platform")
 def test_a_failure_that_repeats_itself_is_diagnosed_once(monkeypatch):
-    """As hypothesis repeats it: the same line, the same code, the same error."""
+    """Failures repeated as by hypothesis have the same line, code and error."""
     from pytest_startmethod.causes import pickling
 
     calls = []
@@ -562,6 +562,6 @@ def test_a_failure_that_repeats_itself_is_diagnosed_once(monkeypatch):
             with pytest.raises(Exception, match=r"pickle|lambda") as caught:
                 multiprocessing.Process(target=lambda: None).start()
             assert failure_of(caught.value) is leg.record.failures[0]
-            assert vars(caught.value).keys() <= {"__notes__"}  # the interpreter's own, from 3.14 on
+            assert vars(caught.value).keys() <= {"__notes__"}  # added by the interpreter, from 3.14 on
     assert calls == [1]
     assert [launch.findings[0].code for launch in leg.record.launches] == ["SM101"] * 3

@@ -1,4 +1,4 @@
-"""The directory that children report to survives what tests do to their process."""
+"""The children's report directory survives what tests do to their process."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="asks Linux what
 
 @pytest.fixture
 def directory():
-    before = handover.writing_end, handover.parent  # those of a session that runs this test as a leg
+    before = handover.writing_end, handover.parent  # of the session, if it runs this test as a leg
     directory = ReportDirectory.create()
     directory.hold_life_line()
     yield directory
@@ -36,7 +36,7 @@ def directory():
 def descriptors():
     found = {}
     for number in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(FileNotFoundError):  # the one that lists them
+        with contextlib.suppress(FileNotFoundError):  # the descriptor used for listing
             found[number] = os.readlink(f"/proc/self/fd/{number}")
     return found
 
@@ -65,7 +65,7 @@ def listening(directory):
 
 
 def test_prepared_starts_open_nothing(listening):
-    """What forked children report through is open before the test that may count."""
+    """What forked children report through is open before the test can count descriptors."""
     listening.prepare()
     before = len(descriptors())
     for _ in range(10):
@@ -74,7 +74,7 @@ def test_prepared_starts_open_nothing(listening):
 
 
 def test_closed_descriptors_are_opened_anew(listening):
-    """A test that closes what is ours keeps no later child from reporting, and the directory stays."""
+    """After a test closes our descriptors, later children still report and the directory stays."""
     listening.prepare()
     start()
     for number, path in descriptors().items():
@@ -88,7 +88,7 @@ def test_closed_descriptors_are_opened_anew(listening):
 
 
 def test_number_that_the_test_has_taken_is_not_used(listening, tmp_path):
-    """A file of the test's that got one of our numbers is neither written to nor closed, in parent and child."""
+    """A test's file that got one of our numbers is neither written to nor closed, in parent and child."""
     listening.prepare()
     ours = [int(number) for number, path in descriptors().items() if path.startswith(listening.path)]
     (tmp_path / "theirs").write_text("theirs")
@@ -105,7 +105,7 @@ def test_number_that_the_test_has_taken_is_not_used(listening, tmp_path):
 
 @pytest.mark.parametrize("name", ["1-2-3.json", "7.stack"])
 def test_what_is_no_file_is_not_waited_for(directory, name):
-    """A FIFO, or a link to a device without an end, is passed over."""
+    """A FIFO, or a link to an endless device, is skipped."""
     path = os.path.join(directory.path, name)
     os.mkfifo(path)
     assert directory.read() == ()
@@ -115,7 +115,7 @@ def test_what_is_no_file_is_not_waited_for(directory, name):
 
 
 def test_directory_stays_while_the_parent_lives(directory):
-    """The shell that removes it waits for the parent, too, when somebody has closed the life line."""
+    """Even if the life line is closed early, the shell that removes the directory waits for the parent."""
     handover.writing_end.close()
     shells = [pid for pid, _, command in _processes() if directory.path in command]
     deadline = time.monotonic() + 10
@@ -131,7 +131,7 @@ def _processes():
 
 
 def test_child_without_a_handler_is_not_asked(directory):
-    """The signal would end it: a child that starts has no handler yet, and one that executes a program has none."""
+    """The signal would kill it: a child has no handler while it starts or after it has executed a program."""
     pid = os.fork()
     if pid == 0:
         signal.pause()
@@ -153,7 +153,7 @@ def stubborn(ready):
 
 
 def test_stubborn_child_is_ended_while_time_stands_still(monkeypatch):
-    """A test that has frozen ``time.monotonic`` makes no wait of ours endless."""
+    """Our waits end even if a test has frozen ``time.monotonic``."""
     receiver, sender = multiprocessing.Pipe()
     process = multiprocessing.get_context("fork").Process(target=stubborn, args=(sender,))
     process.start()
@@ -166,7 +166,7 @@ def test_stubborn_child_is_ended_while_time_stands_still(monkeypatch):
 
 
 def test_interrupts_shorten_the_waits_and_are_raised_once():
-    """Ctrl-C pressed five times while children are ended is one KeyboardInterrupt, when they are gone."""
+    """Pressing Ctrl-C five times while children are being ended raises one KeyboardInterrupt, after they are gone."""
     with pytest.raises(KeyboardInterrupt), leftovers.hurried_by_interrupts() as hurry:  # noqa: PT012 - it is the exit
         for _ in range(5):
             signal.raise_signal(signal.SIGINT)
@@ -175,7 +175,7 @@ def test_interrupts_shorten_the_waits_and_are_raised_once():
 
 
 def test_interrupts_of_an_interrupted_session_are_no_news():
-    """The first one ends the session already."""
+    """The first one already ends the session."""
     try:
         raise KeyboardInterrupt
     except KeyboardInterrupt:

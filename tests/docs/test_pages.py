@@ -187,6 +187,23 @@ def test_what_others_say(command, tmp_path):
     assert last.startswith(said) if said else re.fullmatch(r"\d+\.\d ms", last), last
 
 
+@shows_all_methods
+def test_legs_share_one_snapshot(tmp_path):
+    """With the conftest that the recipes show, syrupy keeps one snapshot for all methods."""
+    pytest.importorskip("syrupy", reason="the recipes name it, the suite does not need it")
+    workshop = refresh.Workshop(str(tmp_path))
+    (block,) = [block for name, block in BLOCKS if name == "docs/recipes.md" and "syrupy" in "".join(block.lines)]
+    workshop.write(block.file, block.lines)
+    marked = '@pytest.mark.startmethods(vacuous="ignore")'
+    test = ["import pytest", marked, "def test_a(snapshot):", "    assert [1, 2] == snapshot"]
+    workshop.write(str(Path(block.file).with_name("test_shared.py")), test)
+    updated = workshop.run("pytest -p syrupy --snapshot-update tests")
+    assert "1 snapshot generated." in updated, updated
+    checked = workshop.run("pytest -p syrupy tests")
+    assert "1 snapshot passed." in checked, checked
+    assert " 3 passed in " in checked[-1], checked
+
+
 @pytest.mark.skipif(sys.version_info < (3, 14), reason="Python 3.14 adds notes")
 def test_notes_of_python_3_14(tmp_path):
     """The comparison quotes what Python 3.14 says."""

@@ -241,9 +241,12 @@ def test_markers_for_what_still_fails_can_be_pasted(session):
 
 
 def test_quiet_is_quiet(session):
-    """At -q there is one line, at -qq none; without marked tests there is nothing at all."""
+    """At -q there is one line, and one below a failure; at -qq none; without marked tests nothing at all."""
     quiet = session.file(test_a=LOCAL).run("-q")
     assert "start methods: 1 test needs fork [SM101 x1]" in quiet.lines
+    at = quiet.lines.index("SM101 local-function (confirmed): test_a.py:6")
+    assert quiet.lines[at + 1] == "  same failure and cause under forkserver"
+    assert "  fix: " not in quiet.out
     assert "start methods =" not in quiet.out
     assert "start methods" not in session.run("-qq").out
     assert "start method" not in session.file(test_a="def test_a(): pass\n").run("-v").out

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from .._compat import pytest as pytest_compat
-from ..model.finding import WIDTH
+from ..model.finding import WIDTH, relative
 from .results import BELOW
 
 if TYPE_CHECKING:
@@ -159,7 +159,8 @@ class Shown:
     """Copies of failing reports for the terminal, with the results of experiments.
 
     Each cause is explained once. The same failure of a test under several methods is shown once. The traceback is left
-    out if another test failed at the same line with the same error and causes. ``-v`` shows everything.
+    out if another test failed at the same line with the same error and causes. ``-v`` shows everything, and ``-q``
+    a line for each cause.
     """
 
     def __init__(self, results: Results, reporter: pytest.TerminalReporter, failures: Mapping[str, list[Any]]) -> None:
@@ -266,7 +267,12 @@ class _Tail:
         from ..report.text import line, listed, styled, wrap
 
         width = self.shown.width
-        for each in self.told if not self.short else ():
+        quiet = self.shown.verbosity < 0
+        for each in self.told if quiet and not self.short else ():
+            place = f": {relative(each.finding.place, self.shown.root)}" if each.finding.place else ""
+            name = section.named([each])
+            write(writer, styled([f"{name}{place}"], name, "cause"))
+        for each in self.told if not quiet and not self.short else ():
             first = self.shown.explained(each, self.leg.nodeid)
             writer.sep("-", section.title(each, self.leg.method), **_MARKUP["cause"])
             if first == self.leg.nodeid:

@@ -403,6 +403,36 @@ def test_a_child_runs_on_when_our_part_of_it_fails(world: World, method: str, sa
         assert not any(case["reports"] for case in damaged.cases.values())
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux whether the parent has ended")
+def test_a_child_whose_parent_ended_while_it_started_ends_too(tmp_path: Path) -> None:
+    """The parent's directory is gone with it by then, and with that the code that would end the child."""
+    script = (
+        "import os, pickle, sys\n"
+        "from pytest_startmethod.child import reporter\n"
+        "stowaway = reporter.Stowaway(sys.argv[1], 'spawn', 'P', 'multiprocessing')\n"
+        "sent = pickle.dumps(stowaway)\n"
+        "pickle.loads(sent)\n"  # this process is its parent, and lives
+        "if os.fork():\n"
+        "    os._exit(0)\n"
+        "os.read(int(sys.argv[2]), 1)\n"  # until the parent has been waited for
+        "pickle.loads(sent)\n"
+        "print('lives')\n"
+    )
+    reading, writing = os.pipe()
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path / "gone"), str(reading)],
+        pass_fds=[reading],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as parent:
+        assert parent.wait() == 0
+        os.write(writing, b"x")
+        assert parent.communicate()[0] == ""
+    for each in (reading, writing):
+        os.close(each)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this platform")
 def test_a_forked_child_without_a_line_makes_its_own(world: World) -> None:
     """Two threads that fork at the same time share one line."""

@@ -250,7 +250,8 @@ def test_all_methods(tmp_path):
     assert result.stderr.count("\nSM401 main-guard: __main__\n") == 1
     report = json.loads((tmp_path / "report.json").read_text())
     assert [each["method"] for each in report["runs"]] == ["fork", "spawn", "forkserver"]
-    assert result.returncode == report["runs"][1]["returncode"]
+    # the first that failed; whether the script itself fails with its children is up to the method and the version
+    assert result.returncode == next((each["returncode"] for each in report["runs"] if each["returncode"]), 0)
 
 
 def test_time_limit(tmp_path):

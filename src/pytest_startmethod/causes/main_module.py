@@ -23,7 +23,10 @@ _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import,
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 _NO_NAME = re.compile(r"name '(\w+)' is not defined")
-_NO_ATTRIBUTE = re.compile(r"(?:Can't get attribute|Can't resolve path) '([\w.]+)' on <module '__main__'")
+_NO_ATTRIBUTE = re.compile(
+    r"Can't (?:get attribute|resolve path) '(?P<path>[\w.]+)' on <?module '__main__'"
+    r"|module '__main__' has no attribute '(?P<name>\w+)'"  # 3.14
+)
 _OTHER_NAME = re.compile(r"\b(?:__main__|__mp_main__)\.(\w+)")
 _REMOTE_FRAME = re.compile(r'  File "(.+)", line (\d+), in (.+)\n')
 
@@ -243,7 +246,7 @@ def _never_loaded(error: Raised, script: _Script, module: str | None) -> Finding
     missing = _NO_ATTRIBUTE.search(error.message) if error.type == "AttributeError" else None
     if missing is None or module is None or not module.endswith(".__main__"):
         return None
-    name, package = missing[1], module.removesuffix(".__main__")
+    name, package = missing["path"] or missing["name"], module.removesuffix(".__main__")
     line = script.defines(name.partition(".")[0])
     place = Place(script.path, line) if line else None
     message = (

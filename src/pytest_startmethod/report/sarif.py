@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from pathlib import PurePath
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -33,7 +33,7 @@ def log(model: Mapping[str, Any]) -> dict[str, Any]:
                 "rules": [_rule(code, names[code]) for code in codes],
             }
         },
-        "originalUriBaseIds": {_ROOT: {"uri": f"{PurePath(model['rootdir']).as_uri()}/"}},
+        "originalUriBaseIds": {_ROOT: {"uri": f"{Path(model['rootdir']).as_uri()}/"}},
         "columnKind": "unicodeCodePoints",
         "results": [_result(each, model, codes) for each in entries],
     }
@@ -86,7 +86,7 @@ def _label(fact: Mapping[str, Any]) -> str:
 
 
 def _location(file: str, line: int | None) -> dict[str, Any]:
-    path = PurePath(file)
+    path = Path(file)
     artifact = {"uri": path.as_uri()} if path.is_absolute() else {"uri": quote(path.as_posix()), "uriBaseId": _ROOT}
     region = {"region": {"startLine": line}} if line else {}
     return {"physicalLocation": {"artifactLocation": artifact, **region}}

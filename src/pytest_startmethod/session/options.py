@@ -6,7 +6,7 @@ Kept separate because a run without marked tests and options needs nothing else.
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,6 +28,8 @@ PRECHECK: Final = ("report", "error", "off")
 VACUOUS: Final = ("report", "fail", "ignore")
 
 USER_CODE: Final = "start_methods_user_code"
+_FILES: Final = "file_or_dir"
+"""Where pytest's parser stores the test files and directories of the command line."""
 
 OPTIONS: Final = {
     "start_methods": (
@@ -107,17 +109,32 @@ def add_options(parser: pytest.Parser) -> None:
 class _FlagOrSeconds(argparse.Action):
     """A flag that also accepts ``=SECONDS``.
 
-    argparse would take whatever follows the flag, such as a test file, as its value. Such a word is put where argparse
-    keeps unknown arguments (``_UNRECOGNIZED_ARGS_ATTR``), from where pytest picks it up.
+    argparse would take whatever follows the flag, such as a test file, as its value. Such a word goes to the files.
     """
 
     def __call__(self, _parser: object, namespace: argparse.Namespace, values: object, _option: object = None) -> None:
         """Store the seconds as text, or ``"true"``."""
         if type(values) is str and not values.replace(".", "", 1).isdecimal():
-            name = getattr(argparse, "_UNRECOGNIZED_ARGS_ATTR", "_unrecognized_args")
-            setattr(namespace, name, [*getattr(namespace, name, ()), values])
+            files = getattr(namespace, _FILES, None)
+            if files:
+                files.append(values)
+            else:  # they are parsed later
+                namespace.__class__ = _WithFile
+                namespace.start_methods_file = values
             values = None
         setattr(namespace, self.dest, values or "true")
+
+
+class _WithFile(argparse.Namespace):
+    """A namespace that puts a file which an option has taken before those that are stored next."""
+
+    start_methods_file: str | None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == _FILES and type(value) is list and self.start_methods_file is not None:
+            value = [self.start_methods_file, *value]
+            self.start_methods_file = None
+        super().__setattr__(name, value)
 
 
 def any_given(config: pytest.Config) -> bool:

@@ -537,7 +537,7 @@ def _resource(name: str, make: Callable[[], Any], fix: str, says: str = "", need
     def case() -> Given:
         thing = make()
         holder = getattr(thing, "connection", thing)
-        # On the class only: an attribute of the C library is a function of it, and close() closes what lies around.
+        # Ask the class: on a C library's instance, `close` is the library's own function.
         return Given(Owner(thing).run, close=holder.close if hasattr(type(holder), "close") else None)
 
     case.__name__ = name

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import multiprocessing
 import re
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from builders import finding, leg, model
 from pytest_startmethod.report import github, junit, pytest_html
+from pytest_startmethod.session import terminal
 
 SUITE = """
     import multiprocessing
@@ -70,6 +73,15 @@ def test_summary_is_where_the_user_wants_it(session, args, there):
     """As pytest's own."""
     outcome = session.file(test_a=SUITE).run(*args)
     assert ("= start methods =" in outcome.out) is there
+
+
+def test_other_methods_of_a_failure_are_in_their_order():
+    """Whichever worker of xdist was first."""
+    tail = terminal._Tail(leg("fork", "failed"), [], SimpleNamespace(width=80, verbosity=0))
+    tail.twins += [leg("forkserver", "failed"), leg("spawn", "failed")]
+    written = io.StringIO()
+    tail(SimpleNamespace(write=lambda text, **markup: written.write(text)))
+    assert written.getvalue() == "  same failure under spawn and forkserver\n"
 
 
 # -- colours -----------------------------------------------------------------------------------------------------------

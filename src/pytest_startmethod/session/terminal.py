@@ -10,6 +10,7 @@ import pytest
 
 from .._compat import pytest as pytest_compat
 from ..model.finding import WIDTH, relative
+from ..model.methods import rank
 from .results import BELOW
 
 if TYPE_CHECKING:
@@ -113,9 +114,9 @@ class Terminal:
         reporter.section("start methods")
         told = summary.Summary(legs, str(self.config.rootpath), self.results.fixed, width_of(reporter))
         write(reporter, told.lines(verbose=reporter.verbosity > 0))
-        self._write_markers(reporter, legs)
         if self.results.verified_line is not None:
             reporter.write_line(self.results.verified_line)
+        self._write_markers(reporter, legs)
 
     def _write_markers(self, reporter: pytest.TerminalReporter, legs: list[LegResult]) -> None:
         """Write, at ``-v``, the xfail markers that make a marked suite pass until it is fixed."""
@@ -284,7 +285,7 @@ class _Tail:
             write(writer, styled(wrap(text, width=width), self.codes, "cause"))
         if self.twins:
             cause = " and cause" if self.told else ""
-            methods = listed(leg.method for leg in self.twins)
+            methods = listed(sorted((leg.method for leg in self.twins), key=rank))
             write(writer, [line(f"  same failure{cause} under {methods}", "strong")])
 
     def _section(self, told: Told) -> list[Line]:

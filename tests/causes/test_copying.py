@@ -7,11 +7,11 @@ import multiprocessing
 import multiprocessing.queues
 import pickle
 import threading
-from types import SimpleNamespace
 
 import pytest
 
 from pytest_startmethod.causes import copying, explain
+from pytest_startmethod.child import copied, values
 from pytest_startmethod.model.evidence import Evidence
 from pytest_startmethod.model.launch import Launch
 from pytest_startmethod.pickling import sent
@@ -63,8 +63,9 @@ def launched(*args):
     """Return a launch whose process was pickled as by `start`."""
     process = SPAWN.Process(target=work, args=args)
     launch = Launch("spawn", "work", (), None, None, None, "t")
-    launch.account = sent.account(process)
-    seen = sent.before(process)
+    every = sent.parts(process)
+    launch.account = sent.account(process, every)
+    seen = sent.before(every)
     pickle.dumps(args)
     launch.changed = tuple(sent.changes(seen))
     return launch
@@ -133,13 +134,17 @@ class Renews:
 
 def differing(arg, copy, text=""):
     launch = launched() if arg is None else launched_with(arg)
-    arrived = sent.account(SimpleNamespace(_target=work, _args=(copy,), _kwargs={}))
+    if launch.account is None:
+        return []
+    taken = {"target": work, "args": (copy,), "kwargs": {}}
+    arrived = copied.account(taken, vars(values), [__name__])
     return copying.differing(Evidence("t", "spawn", "failed", copied=[(launch, arrived)], text=text))
 
 
 def launched_with(arg):
     launch = Launch("spawn", "work", (), None, None, None, "t")
-    launch.account = sent.account(SPAWN.Process(target=work, args=(arg,)))
+    process = SPAWN.Process(target=work, args=(arg,))
+    launch.account = sent.account(process, sent.parts(process))
     return launch
 
 
@@ -194,7 +199,7 @@ def test_a_difference_is_told_where_nothing_else_is_a_cause():
 def test_objects_get_back_what_they_held():
     """Objects are restored, so that a copy of the process can pickle them again."""
     obj = Drops()
-    seen = sent.before(SPAWN.Process(target=work, args=(obj,)))
+    seen = sent.before(sent.parts(SPAWN.Process(target=work, args=(obj,))))
     pickle.dumps(obj)
     (change,) = sent.changes(seen)
     (found,) = copying.taken([change])

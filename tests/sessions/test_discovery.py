@@ -890,3 +890,43 @@ def test_an_id_of_no_test_is_not_found(session: Session) -> None:
     outcome = session.file(test_a=PICKED).run(DISCOVER, "test_a.py::test_n[spawn-7]")
     assert outcome.status == 4
     assert f"ERROR: not found: {session.path / 'test_a.py'}::test_n[spawn-7]" in outcome.lines
+
+
+PARAMETERS = """
+    import pytest
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logreport(report):
+        if report.when == "call":
+            print(report.nodeid, dict(report.user_properties)["parameters"])
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(item):
+        item.user_properties.append(("parameters", getattr(item, "callspec", None) and item.callspec.params))
+"""
+
+
+def test_reporters_can_tell_a_discovered_leg_from_the_test(session: Session) -> None:
+    """Allure takes runs with the same parameters for retries; the test's own run has those that it always had."""
+    source = """
+        import multiprocessing
+        import pytest
+
+        def start(target):
+            process = multiprocessing.Process(target=target)
+            process.start()
+            process.join()
+
+        def test_plain():
+            start(repr)
+
+        @pytest.mark.parametrize("n", [1])
+        def test_parametrized(n):
+            start(repr)
+    """
+    outcome = session.file(conftest=PARAMETERS, test_a=source).run(DISCOVER, "-s")
+    assert "test_a.py::test_plain None" in outcome.out
+    assert "test_a.py::test_parametrized[1] {'n': 1}" in outcome.out
+    for method in OTHERS:
+        assert f"test_a.py::test_plain[{method}] {{'start_method': '{method}'}}" in outcome.out
+        assert f"test_a.py::test_parametrized[{method}-1] {{'n': 1, 'start_method': '{method}'}}" in outcome.out

@@ -395,6 +395,34 @@ def test_a_pre_check_that_runs_the_users_code_is_seen_by_nobody(session):
     assert "SM103 unpicklable-object: args[0].lock" in outcome.out
 
 
+SLOW = """
+    import multiprocessing, os, pytest
+
+    class Slow:
+        def __reduce__(self):
+            while not os.path.exists(__file__ + ".go"):
+                os.sched_yield()
+            raise TypeError("no")
+
+    @pytest.mark.startmethods
+    def test_slow():
+        process = multiprocessing.Process(target=id, args=(Slow(),))
+        process.start()
+        process.join()
+
+    def test_later():
+        open(__file__ + ".go", "w").close()
+"""
+
+
+@pytest.mark.parametrize("where", ["in-process", "xdist"])
+def test_pickling_that_takes_long_delays_no_leg(session, where):
+    """A pre-check that has no answer at the end of its leg has one at the end of the session."""
+    outcome = session.file(test_a=SLOW).run("--start-methods=fork", where=where)
+    assert outcome.names == {"test_slow[fork]": "passed", "test_later": "passed"}, outcome.out
+    assert "SM105 pickling-raised, predicted for spawn and forkserver: 1 test" in outcome.lines
+
+
 def test_precheck_error_fails_the_fork_leg(session):
     """Command line beats ini: an unpicklable launch fails its fork leg, with the finding as the reason."""
     outcome = session.file(test_a=LOCAL).run("--start-methods=fork", "--start-methods-precheck=error")

@@ -392,10 +392,12 @@ def is_running(pid: int) -> bool:
     On Windows ``os.kill(pid, 0)`` sends Ctrl-C; there the process is opened by `_winapi`, as `multiprocessing` does.
     """
     if sys.platform == "win32":
-        import _winapi
-
         try:
+            import _winapi
+
             handle = _winapi.OpenProcess(0x00100000, False, pid)  # SYNCHRONIZE
+        except ImportError:
+            return True
         except OSError:
             return False
         try:

@@ -117,8 +117,9 @@ class LaunchExaminer:
         """Record the state of a process before it is pickled."""
         if launch.is_worker or launch.method not in methods.ORDER:
             return None
-        launch.account = sent.account(process)
-        return sent.before(process)
+        every = sent.parts(process)
+        launch.account = sent.account(process, every)
+        return sent.before(every)
 
     def sent(self, launch: Launch, before: Any) -> None:
         """Record what pickling changed in a process."""
@@ -208,10 +209,10 @@ class LaunchExaminer:
         with self._pickling(package):
             try:
                 dry_run.dry_run(obj, task=task, user_code=False)
-                runs_user_code = False
-            except dry_run.UserCodeError:
-                runs_user_code = True
-            if runs_user_code and self._directory is not None and copies.can_copy():
+                in_copy = runs_user_code = False
+            except dry_run.UserCodeError as stopped:
+                in_copy, runs_user_code = True, stopped.args != ("large",)
+            if in_copy and self._directory is not None and copies.can_copy():
                 path = self._path()
                 with suppress(OSError):
                     copies.in_copy(partial(_as_dicts, _why_not, obj, error, task=task), path, _COPY_SECONDS)
@@ -254,32 +255,33 @@ def _again(observed: Observed) -> Observed:
     return observing.again(observed)
 
 
-def collect_predictions(record: LegRecord, seconds: float = 1.0) -> None:
+def collect_predictions(pending: list[Pending], seconds: float, *, give_up: bool = True) -> None:
     """Collect predictions from the copies of forked children, waiting at most `seconds`.
 
-    A child that ended before it could make its copy is not waited for.
+    What is taken goes from `pending`, and so does the rest with `give_up`. A child that ended before it could make its
+    copy is not waited for.
     """
     until = _clock() + seconds
-    for each in [each for each in record.pending if each.launch is not None]:
+    for each in [each for each in pending if each.launch is not None]:
         over = each.launch is not None and each.launch.exit_code is not None
-        if not over or copies.is_asked(each.path):
-            _take(record, each, until)
-        else:
-            record.pending.remove(each)
+        if over and not copies.is_asked(each.path):
+            pending.remove(each)
+        elif give_up or copies.is_answered(each.path, until):
+            _take(pending, each, until)
 
 
 def collect_diagnoses(record: LegRecord) -> None:
     """Collect diagnoses from copies of this process, waiting at most 10 s."""
     until = _clock() + _DIAGNOSIS_SECONDS
     for each in [each for each in record.pending if each.launch is None]:
-        _take(record, each, until)
+        _take(record.pending, each, until)
 
 
-def _take(record: LegRecord, pending: Pending, until: float) -> None:
-    record.pending.remove(pending)
-    answer = copies.answer_of(pending.path, until)
+def _take(pending: list[Pending], question: Pending, until: float) -> None:
+    pending.remove(question)
+    answer = copies.answer_of(question.path, until)
     if answer is not None:
-        pending.take(tuple(map(Finding.from_dict, answer)))
+        question.take(tuple(map(Finding.from_dict, answer)))
 
 
 def _predict(reference: Callable[[], BaseProcess | None], package: str, loads: bool) -> list[dict[str, Any]]:
@@ -287,7 +289,7 @@ def _predict(reference: Callable[[], BaseProcess | None], package: str, loads: b
     process = reference()
     assert process is not None
     with cpython.pickling_as(package):
-        seen = sent.before(process)
+        seen = sent.before(sent.parts(process))
         error = dry_run.dry_run(process, allow_fork_primitives=True).error
         changes = tuple(sent.changes(seen))
         sent.restore(seen)  # the search for the place calls the same methods again

@@ -68,7 +68,7 @@ def lost(
 
 def parts(obj: Any, namespace_of: Callable[[Any], dict[str, Any]]) -> Iterator[tuple[Any, str]]:
     """Yield an object and its parts with their paths, breadth first and each once."""
-    todo, seen = deque([(obj, "")]), set[int]()
+    todo, seen, known = deque([(obj, "")]), set[int](), dict[type, bool]()
     while todo and len(seen) < MOST:
         part, path = todo.popleft()
         kind = type(part)
@@ -82,7 +82,12 @@ def parts(obj: Any, namespace_of: Callable[[Any], dict[str, Any]]) -> Iterator[t
             todo += [(value, f"{path}[{key!r}]") for key, value in list(part.items())[:MOST] if type(key) in (str, int)]
         elif kind is types.MethodType:
             todo.append((part.__self__, f"{path}.__self__"))
-        elif _token(part) is None:
+        else:
+            shared = known.get(kind)
+            if shared is None:
+                shared = known[kind] = _is_shared(kind)
+            if shared and _token(part) is not None:
+                continue
             todo += [(value, f"{path}.{name}") for name, value in list(namespace_of(part).items())[:MOST]]
 
 
@@ -100,11 +105,15 @@ def _sentinels(look: Mapping[str, Any], modules: Iterable[str]) -> dict[int, str
     return found
 
 
+def _is_shared(kind: type) -> bool:
+    """Return whether a class is one of multiprocessing's."""
+    tops = {str(cls.__module__).partition(".")[0] for cls in type.mro(kind)} if kind is not type else set()
+    return "multiprocessing" in tops or "_multiprocessing" in tops
+
+
 def _token(part: object) -> str | None:
     """Return an identifier, the same in every process, of the semaphore or descriptor in a multiprocessing object."""
-    kind = type(part)
-    tops = {cls.__module__.partition(".")[0] for cls in type.mro(kind)} if kind is not type else set()
-    if "multiprocessing" not in tops and "_multiprocessing" not in tops:
+    if not _is_shared(type(part)):
         return None
     own = getattr(part, "__dict__", {})
     lock = own.get("_semlock", part)

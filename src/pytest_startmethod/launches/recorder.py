@@ -141,7 +141,7 @@ class Recorder:
             return False
         self._installed = span = self._exchanges.span("recording")
         self._listen(span, backends.STDLIB)
-        watch = foreign.Watch(self._opened, self._guarded, span)
+        watch = foreign.Watch(self._opened, self.guarded, span)
         watch.begin()
         span.when_undone(watch.end, "os.fork is listened to")
         return True
@@ -159,7 +159,7 @@ class Recorder:
         watch_dump = partial(packing.watch_dump, before=self._sending, after=self._sent, limit=_KEPT_BYTES)
         span.put(package.module("reduction"), "dump", watch_dump)
         for module in package.submitting_modules:
-            span.when_loaded(module, partial(self._guarded, self._listen_to_tasks, span, module))
+            span.when_loaded(module, partial(self.guarded, self._listen_to_tasks, span, module))
 
     def _listen_to_tasks(self, span: Span, module: str) -> None:
         for cls, name, method_of in mp.submissions(module):
@@ -171,7 +171,7 @@ class Recorder:
         """Record the exit codes of processes that have ended, including those that nobody joined."""
         for started in record.started:
             if started.held is not None:
-                self._guarded(started.note_exit)
+                self.guarded(started.note_exit)
 
     def forget_fixtures(self) -> None:
         """Forget the fixtures after all have been torn down."""
@@ -179,7 +179,7 @@ class Recorder:
         self.of_fixtures += of_legs
         self.by_fixture.clear()
 
-    def _guarded(self, function: Callable[..., _T], *args: object) -> _T | None:
+    def guarded(self, function: Callable[..., _T], *args: object) -> _T | None:
         """Call our own code from within user code. An error is recorded and suppressed."""
         try:
             return function(*args)
@@ -194,7 +194,7 @@ class Recorder:
     def _opened(self) -> LegRecord | None:
         """Return the record of the running leg or watched test, opening one for the latter if needed."""
         if self.record is None and self.watcher is not None and os.getpid() == self._pid and not mp.in_pool_thread():
-            self.record = self._guarded(self.watcher.open)
+            self.record = self.guarded(self.watcher.open)
         return self._listening()
 
     # -- starts ------------------------------------------------------------------------------------------------------
@@ -205,13 +205,13 @@ class Recorder:
             record = self._opened()
             if record is None or getattr(self._local, "starting", None) is process:  # already recorded further out
                 return original(process)
-            started = self._guarded(self._open, record, process, backend, sys._getframe(1))
+            started = self.guarded(self._open, record, process, backend, sys._getframe(1))
             self._local.starting, self._local.launch = process, started and started.launch
             try:
                 original(process)
             except BaseException as error:
                 if started is not None:
-                    noted = self._guarded(self._failed, record, started.launch, error)  # noqa: F841 - `failure_of`
+                    noted = self.guarded(self._failed, record, started.launch, error)  # noqa: F841 - `failure_of`
                 raise
             finally:
                 self._local.starting = self._local.launch = None
@@ -221,7 +221,7 @@ class Recorder:
                 started.launch.pid = None if popen is None else popen.pid
                 record.started.append(started)
                 if self.told is not None:
-                    self._guarded(self.told, record, started.launch)
+                    self.guarded(self.told, record, started.launch)
             return None
 
         start.__wrapped__ = original  # type: ignore[attr-defined]
@@ -233,7 +233,7 @@ class Recorder:
         if launch is None:
             return None
         if launch.pool is not None:
-            self._guarded(self.pools.worker_starting, launch.pool, self.dead_workers, self.lost_jobs)
+            self.guarded(self.pools.worker_starting, launch.pool, self.dead_workers, self.lost_jobs)
         started = Started(process, Started.gone)
         started.launch, started.held = launch, None
         launch.popen = started.popen
@@ -290,9 +290,9 @@ class Recorder:
                 self._examine_task(record, task, *worker, {}, caller)
         if self.examiner is not None:
             package = mp.Package(backend.package)
-            self._guarded(self.examiner.starting, record, launch, process, package, caller)
+            self.guarded(self.examiner.starting, record, launch, process, package, caller)
         if launch.method == "forkserver":
-            launch.surroundings = self._guarded(server.surroundings)
+            launch.surroundings = self.guarded(server.surroundings)
 
     def _examine_task(
         self,
@@ -304,13 +304,13 @@ class Recorder:
         caller: FrameType,
     ) -> None:
         if self.examiner is not None:
-            self._guarded(self.examiner.submitted, task, function, args, kwargs, caller)
+            self.guarded(self.examiner.submitted, task, function, args, kwargs, caller)
         record.tasks.append(task)
 
     def _wrap_result(self, original: Callable[..., object]) -> Callable[..., Any]:
         def _set(job: object, i: int, outcome: tuple[bool, object]) -> None:
             if self._listening() is not None:
-                self._guarded(self.pools.result, job, outcome)
+                self.guarded(self.pools.result, job, outcome)
             original(job, i, outcome)
 
         return _set
@@ -333,7 +333,7 @@ class Recorder:
         launch = getattr(self._local, "launch", None)
         if self.examiner is None or launch is None or self._local.starting is not process or not self._listening():
             return None
-        return self._guarded(self.examiner.sending, launch, process)
+        return self.guarded(self.examiner.sending, launch, process)
 
     def _sent(self, process: BaseProcess, before: object, payload: Payload | None) -> None:
         """Record the bytes sent to a child, and examine the process again."""
@@ -343,7 +343,7 @@ class Recorder:
         if not launch.is_worker:  # a worker's payload is multiprocessing's own; only its tasks matter
             launch.payload = payload
         if before and self.examiner is not None:
-            self._guarded(self.examiner.sent, launch, before)
+            self.guarded(self.examiner.sent, launch, before)
 
     def _wrap_dump(self, original: Callable[[Any, Any], object], package: mp.Package) -> Callable[[Any, Any], Any]:
         def dump(pickler: object, obj: object) -> Any:
@@ -353,7 +353,7 @@ class Recorder:
             except Exception as error:
                 record = self._listening()
                 if record is not None:
-                    noted = self._guarded(self._not_pickled, record, obj, error, package)  # noqa: F841 - `failure_of`
+                    noted = self.guarded(self._not_pickled, record, obj, error, package)  # noqa: F841 - `failure_of`
                 raise
 
         return dump
@@ -363,7 +363,7 @@ class Recorder:
             return None
         failure: Failure | None = Failure(one_line(error))
         if self.examiner is not None:
-            failure = self._guarded(self.examiner.not_pickled, record, obj, error, package)
+            failure = self.guarded(self.examiner.not_pickled, record, obj, error, package)
         if failure is not None and not any(each is failure for each in record.failures):
             record.failures.append(failure)
         return failure
@@ -377,7 +377,7 @@ class Recorder:
             __tracebackhide__ = True
             record = self._opened()
             if record is not None:
-                self._guarded(self._submitted, record, pool, name, method_of, args, kwargs)
+                self.guarded(self._submitted, record, pool, name, method_of, args, kwargs)
             return original(pool, *args, **kwargs)
 
         submit.__name__ = name
@@ -408,7 +408,7 @@ class Recorder:
         if known is None:
             self._examine_task(record, task, function, given, named, sys._getframe(1))
         elif self.examiner is not None:
-            self._guarded(self.examiner.repeated, record, known, function, given, named, sys._getframe(1))
+            self.guarded(self.examiner.repeated, record, known, function, given, named, sys._getframe(1))
         if record.watched and task.method is not None and self.watcher is not None and contexts.pool_by_default(pool):
             self.watcher.by_default(task.method)
 

@@ -147,6 +147,13 @@ def _descriptors() -> list[int]:
     return list(range(256))
 
 
+def is_answered(path: str, until: float) -> bool:
+    """Return whether a copy has answered in `path` by `until`, on the monotonic clock."""
+    while not (found := os.path.exists(path)) and _clock() < until:
+        _sleep(_POLL)
+    return found
+
+
 def is_asked(path: str) -> bool:
     """Return whether a copy was made that answers in `path`."""
     return os.path.exists(path) or os.path.exists(path + _PART)

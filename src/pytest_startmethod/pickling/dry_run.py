@@ -40,7 +40,7 @@ class DryRun:
 
 
 class UserCodeError(Exception):
-    """Pickling the object would run the user's code, or take long: it belongs in a copy of this process."""
+    """Pickling the object would run the user's code, or take long (``"large"``): leave it to a copy of this process."""
 
 
 class StandIn:
@@ -80,7 +80,7 @@ def _is_pool_task(obj: object) -> bool:
     return plain and callable(func) and type(args) is tuple and type(kwargs) is dict
 
 
-_MOST_OBJECTS: Final = 20_000
+_MOST_OBJECTS: Final = 1_000
 _MOST_BYTES: Final = 32 * 1024 * 1024
 """What a dry run without the user's code may visit and write: a second of work does not belong into ``start()``."""
 
@@ -154,19 +154,24 @@ class _SmallSink(Sink):
 
     def write(self, data: object) -> int:
         if self.size > _MOST_BYTES:
-            raise UserCodeError
+            raise UserCodeError("large")
         return super().write(data)
 
 
 class _Careful(pickle.Pickler):
     """A pickler that stops where it would call code outside the standard library."""
 
-    visited = 0
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.visited = 0
+        self.known: dict[type, bool | None] = {}
 
     def reducer_override(self, obj: object) -> Any:
         """Look at an object before pickle does."""
         self.visited += 1
-        if self.visited > _MOST_OBJECTS or runs_user_code(obj, self.dispatch_table):
+        if self.visited > _MOST_OBJECTS:
+            raise UserCodeError("large")
+        if runs_user_code(obj, self.dispatch_table, self.known):
             raise UserCodeError
         return NotImplemented
 
@@ -216,18 +221,18 @@ def dispatch_table(*, allow_fork_primitives: bool) -> dict[type, Callable[[Any],
         table.setdefault(cls, lock)
     if "torch" in sys.modules:
         for cls, reducer in list(table.items()):
-            if _from(reducer, "torch.multiprocessing"):
+            if f"{_module_of(reducer)}.".startswith("torch.multiprocessing."):
                 table[cls] = _tensor if getattr(reducer, "__name__", "") == "reduce_tensor" else _nothing
     return table
 
 
 def _own(reducer: object) -> bool:
-    return any(_from(reducer, package) for package in ("multiprocessing", "multiprocess", "billiard"))
+    return _module_of(reducer).partition(".")[0] in ("multiprocessing", "multiprocess", "billiard")
 
 
-def _from(reducer: object, package: str) -> bool:
+def _module_of(reducer: object) -> str:
     module = getattr(reducer, "__module__", None)
-    return isinstance(module, str) and (module == package or module.startswith(package + "."))
+    return module if isinstance(module, str) else ""
 
 
 def _nothing(_obj: object) -> tuple[Any, ...]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copyreg
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,14 +16,15 @@ from ..model.place import Place
 from .user_code import hook_of
 
 _BUDGET: Final = 200
+_MOST: Final = 20
+"""So many objects are looked at before and after."""
 _PICKLING: Final = ("__getstate__", "__reduce__", "__reduce_ex__", "__getnewargs__", "__getnewargs_ex__")
 _PARTS: Final = ("target", "args", "kwargs")
 
 
-def parts(process: object) -> Iterator[tuple[Any, str]]:
-    """Yield what a process takes along, each object with its path: ``args[0].lock``."""
-    for obj, path in copied.parts(_parts(process), values.instance_namespace):
-        yield obj, path_of(path)
+def parts(process: object) -> list[tuple[Any, str]]:
+    """Return what a process takes along, each object with its path as `copied.account` has it."""
+    return list(copied.parts(_parts(process), values.instance_namespace))
 
 
 def _parts(process: object) -> dict[str, Any]:
@@ -30,18 +33,28 @@ def _parts(process: object) -> dict[str, Any]:
     return {name: own.get(f"_{name}") for name in _PARTS}
 
 
-def account(process: object) -> dict[str, Any]:
-    """Return an account of what a process takes along, to be compared with one of the copy (`copied.lost`)."""
-    taken, look = _parts(process), vars(values)
-    every = list(copied.parts(taken, values.instance_namespace))
-    modules = sorted({values.class_name(type(obj))[0] for obj, _ in every} - {"builtins"})
-    methods = {path: found for obj, path in every if (found := _method(obj))}
-    return {**copied.account(taken, look, modules), "modules": modules, "methods": methods}
+def account(process: object, every: list[tuple[Any, str]]) -> dict[str, Any] | None:
+    """Return an account of what a process takes along, to be compared with one of the copy (`copied.lost`).
+
+    `every` is what `parts` returned. None where a copy cannot differ: pickle calls no method of the user's, and there
+    is no object that may be a sentinel.
+    """
+    by_class = {kind: _method(kind) for kind in {type(obj) for obj, _ in every}}
+    users = {kind for kind in by_class if values.class_name(kind)[0].partition(".")[0] not in sys.stdlib_module_names}
+    changing = {kind for kind in users if by_class[kind] is not None or kind in copyreg.dispatch_table}
+    if not changing and not any(_may_be_sentinel(obj, users) for obj, _ in every):
+        return None
+    modules = sorted({values.class_name(kind)[0] for kind in by_class} - {"builtins"})
+    methods = {path: found for obj, path in every if (found := by_class[type(obj)])}
+    return {**copied.account(_parts(process), vars(values), modules), "modules": modules, "methods": methods}
 
 
-def _method(obj: object) -> tuple[str, str, Place | None] | None:
-    """Return class, pickling method and its place for an object that is not pickled by object's own method."""
-    cls = type(obj)
+def _may_be_sentinel(obj: object, users: set[type]) -> bool:
+    return type(obj) is object or (type(obj) in users and not values.instance_namespace(obj))
+
+
+def _method(cls: type) -> tuple[str, str, Place | None] | None:
+    """Return class, pickling method and its place for a class that is not pickled by object's own method."""
     for name in _PICKLING:
         owner, function = values.class_attribute(cls, name)
         if owner not in (None, object):
@@ -60,16 +73,20 @@ class _Before:
     held: dict[str, tuple[Any, list[Any]]]
 
 
-def before(process: object) -> list[_Before]:
+def before(every: list[tuple[Any, str]]) -> list[_Before]:
     """Return what each object with a pickling method of the user's holds, to be given to `changes`."""
-    found = []
-    for obj, path in parts(process):
-        hook = hook_of(type(obj))
-        if hook is not None and hook[0] in _PICKLING:
+    found: list[_Before] = []
+    known: dict[type, tuple[str, Any] | None] = {}
+    for obj, path in every:
+        kind = type(obj)
+        if kind not in known:
+            known[kind] = hook_of(kind)
+        hook = known[kind]
+        if hook is not None and hook[0] in _PICKLING and len(found) < _MOST:
             held = {
                 name: (value, values.describe(value, _BUDGET)) for name, value in values.instance_namespace(obj).items()
             }
-            found.append(_Before(obj, path, hook[0], held))
+            found.append(_Before(obj, path_of(path), hook[0], held))
     return found
 
 

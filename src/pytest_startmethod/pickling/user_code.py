@@ -33,22 +33,32 @@ _ACTING: Final = frozenset({"logging", "itertools"})
 _CONTAINERS: Final = {"items": dict, "__iter__": list}
 
 
-def runs_user_code(obj: object, table: Mapping[type, Callable[[Any], object]]) -> bool:
+def runs_user_code(obj: object, table: Mapping[type, Callable[[Any], object]], known: dict[type, bool | None]) -> bool:
     """Return whether pickling `obj` itself, without what it holds, may call code outside the standard library.
 
     `table` is the pickler's dispatch table; its entries are trusted if their function is the standard library's or
-    this package's.
+    this package's. `known` keeps what was found out about classes.
     """
     cls = type(obj)
+    try:
+        runs = known[cls]
+    except KeyError:
+        runs = known[cls] = _class_runs_user_code(cls, table)
+    if runs is not None:
+        return runs
+    namespace = _instance_namespace(obj)
+    return bool(namespace) and not namespace.keys().isdisjoint(HOOKS)
+
+
+def _class_runs_user_code(cls: type, table: Mapping[type, Callable[[Any], Any]]) -> bool | None:
+    """Return that for all objects of a class; None: what an object has of its own decides."""
     reducer = table.get(cls)
     if reducer is not None:
         return not _trusted(reducer)
     if cls is types.FunctionType or cls is type or cls is types.BuiltinFunctionType:
         return False
-    if hook_of(cls) is not None or (type(cls) is not type and hook_of(type(cls)) is not None):
-        return True
-    namespace = _instance_namespace(obj)
-    return bool(namespace) and not namespace.keys().isdisjoint(HOOKS)
+    hooked = hook_of(cls) is not None or (type(cls) is not type and hook_of(type(cls)) is not None)
+    return True if hooked else None
 
 
 def hook_of(cls: type) -> tuple[str, Any] | None:

@@ -170,7 +170,7 @@ class ScriptRecorder(Recorder):
                 launch.exit_code = popen.returncode
 
     def _open(self, record: LegRecord, process: BaseProcess, backend: Backend, caller: FrameType) -> Started | None:
-        self._guarded(self._settle_directory, process)
+        self.guarded(self._settle_directory, process)
         return super()._open(record, process, backend, caller)
 
     def _settle_directory(self, process: BaseProcess) -> None:

@@ -30,6 +30,7 @@ def run(
     absent from the next. `stash` holds extra entries for the item's stash. The item is restored afterwards.
     """
     with _as_leg(item, leg, before, stash or {}):
+        pytest_silent.add_parameter(item, "start_method", leg.method)
         item.config.hook.pytest_runtest_protocol(item=item, nextitem=nextitem)
 
 

@@ -237,6 +237,8 @@ class Discovery:
             if not self._skipped:
                 self._files.add(_file(item.nodeid))
                 self._to_run.append((item, method, before))
+            if state is not None:
+                self._second_pass.wait_for(state)
             if state is not None and self._second_pass.may_verify(state.leg):
                 self._second_pass.put_off(item, state.leg, state, before)
         return result

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from ..activation.default_method import Activation
     from ..launches.reports import ReportDirectory
     from ..model.finding import Finding
-    from ..model.leg_record import LegRecord
+    from ..model.launch import Launch
+    from ..model.leg_record import LegRecord, Pending
     from ..model.leg_result import LegResult
     from ..model.observed import Observed
     from ..model.stack import Hanging
@@ -93,6 +94,8 @@ class LegState:
         """Whether a hook turned a phase that raised nothing into a failure."""
         self.finished: LegResult | None = None
         """Result of the last finished run."""
+        self.unanswered: tuple[tuple[Launch, ...], list[Pending]] = (), []
+        """Launches of the last finished run, and their pre-checks that had no answer by then."""
 
     def count(self, report: pytest.TestReport) -> None:
         """Record a report's phase, outcome and duration."""

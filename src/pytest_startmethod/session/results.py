@@ -82,7 +82,7 @@ class Results:
     def amend(self, said: Mapping[str, Any]) -> None:
         """Update the legs' reports with the experiments of one process, everywhere pytest and its plugins keep them."""
         for name in ("verified", "runs", "seconds", "left_out", "interrupted"):
-            self._verified[name] = self._verified.get(name, 0) + said[name]
+            self._verified[name] = self._verified.get(name, 0) + said.get(name, 0)
         for leg in said["legs"]:
             self._amend(leg)
 

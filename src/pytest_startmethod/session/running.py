@@ -130,6 +130,7 @@ class Running:
         before = pytest_compat.item_state(item) if self._second_pass.may_verify(leg) else None
         with self._running(item, leg) as state:
             result = yield
+        self._second_pass.wait_for(state)
         if before is not None:
             self._second_pass.put_off(item, leg, state, before)
         return result
@@ -138,7 +139,7 @@ class Running:
     def _running(self, item: pytest.Item, leg: Leg, trial: Trial | None = None) -> Iterator[LegState]:
         """Make the leg's method the default and record its launches; `trial` as in `LegState`."""
         backend = backends.of(self.config, leg.method)
-        self._give_temporary_directory()
+        self.recorder.guarded(self._give_temporary_directory)
         package = mp.Package(backend.package)
         activation = Activation(methods.base(leg.method), package)
         span = self.exchanges.span(leg.nodeid)
@@ -158,8 +159,8 @@ class Running:
             state.trial = trial
             try:
                 if self.reports is not None:
-                    self.reports.clear()
-                    self.reports.prepare()
+                    self.recorder.guarded(self.reports.clear)
+                    self.recorder.guarded(self.reports.prepare)
                 if backend is not STDLIB:
                     self._replace(span, package)
                 if methods.base(leg.method) == "forkserver":
@@ -201,14 +202,15 @@ class Running:
             self._exchanged.undo()
             self._exchanged = None
             if not any(each.alive for launches in self.recorder.by_fixture.values() for each in launches):
-                self._end_helpers(_HELPERS_SECONDS)
+                self.recorder.guarded(self._end_helpers, _HELPERS_SECONDS)
 
     def _end_helpers(self, seconds: float) -> None:
         """End the processes that multiprocessing keeps for itself, which tests that are no legs would see."""
         if mp.has_forkserver():
-            for servers in (self.servers, *self._others.values()):
-                servers.close(seconds)
-            self._tracker.close(seconds)
+            with leftovers.hurried_by_interrupts():
+                for servers in (self.servers, *self._others.values()):
+                    servers.close(seconds)
+                self._tracker.close(seconds)
 
     def _replace(self, span: Span, package: mp.Package) -> None:
         """Wrap what `package` uses to start processes, for a span."""

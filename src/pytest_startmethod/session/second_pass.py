@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ..experiments.verifying import Verified, Verifier
     from ..model.child_report import ChildReport
     from ..model.leg import Leg
+    from ..model.leg_result import LegResult
     from .running import Running
     from .settings import Settings
 
@@ -37,6 +38,9 @@ OUTPUT = "startmethod_verified"
 _TRIAL_SECONDS = 10.0
 _TRIAL_TIMES = 10.0
 """Time limit of a run: this many seconds plus this many times the longest finished leg of the test."""
+
+_PREDICTION_SECONDS = 5.0
+"""How long the end of the session waits for pre-checks."""
 
 _now = time.monotonic
 
@@ -70,6 +74,8 @@ class SecondPass:
         self.running: Running | None = None
         """Runs the legs. With discovery, None until the first process starts."""
         self._waiting: list[Waiting] = []
+        self._unanswered: list[LegState] = []
+        """Legs that ended before their pre-checks had an answer."""
         self._began = _now()
         self._debugger = bool(config.getoption("usepdb", False))
 
@@ -85,6 +91,11 @@ class SecondPass:
         """Queue a leg for verification if it failed."""
         if state.shown and state.finished is not None and not state.debugged and state.reports is not None:
             self._waiting.append(Waiting(item, leg, state, before))
+
+    def wait_for(self, state: LegState) -> None:
+        """Take missing answers to the pre-checks of a leg at the end of the session."""
+        if state.unanswered[1] and state.finished is not None:
+            self._unanswered.append(state)
 
     # Outermost: the terminal has written its last progress line, and pytest-cov has saved its data.
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -112,9 +123,12 @@ class SecondPass:
         running = self.running
         if running is None:
             return
+        predicted = self._predicted()
         failed_under_fork = running.annotator.fork_failed if self._waiting else ()
         waiting = [each for each in self._waiting if each.leg.test not in failed_under_fork]
         if not waiting:
+            if predicted:
+                self._tell({"legs": predicted})
             return
         from ..experiments import coverage, verifying
 
@@ -130,7 +144,27 @@ class SecondPass:
                     amended += [] if amendment is None else [amendment]
         except (KeyboardInterrupt, pytest.exit.Exception):
             interrupted = True
-        self._tell(amended, verifier, interrupted=interrupted)
+        cost = {"verified": verifier.legs, "runs": verifier.runs, "seconds": verifier.spent}
+        left = {"left_out": verifier.left_out, "interrupted": int(interrupted)}
+        self._tell({"legs": predicted + amended, **cost, **left})
+
+    def _predicted(self) -> list[dict[str, Any]]:
+        """Return the changes from pre-checks that were answered after their leg; waits at most 5 s."""
+        if not self._unanswered:
+            return []
+        from ..causes import explain
+        from ..causes.launch_examiner import collect_predictions
+
+        amended, until = [], _now() + _PREDICTION_SECONDS
+        for state in self._unanswered:
+            launches, pending = state.unanswered
+            collect_predictions(pending, max(0.0, until - _now()))
+            predictions = explain.predicted(launches)
+            if state.finished is not None and predictions != state.finished.predictions:
+                result = replace(state.finished, predictions=predictions)
+                amended.append(self._changes(state.finished, result))
+        self._unanswered.clear()
+        return amended
 
     def _announce(self, legs: int, seconds: float) -> None:
         """Print why the session is not over yet."""
@@ -144,16 +178,8 @@ class SecondPass:
         )
         terminal.flush()
 
-    def _tell(self, amended: list[dict[str, Any]], verifier: Verifier, *, interrupted: bool) -> None:
+    def _tell(self, said: dict[str, Any]) -> None:
         """Amend the reports held by this process, or send the results to the xdist controller."""
-        said = {
-            "legs": amended,
-            "verified": verifier.legs,
-            "runs": verifier.runs,
-            "seconds": verifier.spent,
-            "left_out": verifier.left_out,
-            "interrupted": int(interrupted),
-        }
         output: dict[str, Any] | None = getattr(self.config, "workeroutput", None)
         if output is not None:
             output[OUTPUT] = said
@@ -237,9 +263,7 @@ class SecondPass:
         self, running: Running, waiting: Waiting, verified: Verified, note: tuple[str, str] | None
     ) -> dict[str, Any]:
         """Return the changes to a leg's reports, as builtins that cross processes."""
-        from ..report.junit import properties
-
-        state, root = waiting.state, str(self.config.rootpath)
+        state = waiting.state
         before = state.finished
         assert before is not None
         known = [each.key for _, findings in state.shown for each in findings]
@@ -254,10 +278,22 @@ class SecondPass:
         rest = [each for each in before.findings if each.key not in known]
         result = replace(before, findings=(*verified.findings, *rest), flaky=verified.flaky)
         return {
-            "nodeid": waiting.leg.nodeid,
+            **self._changes(before, result),
             "titles": [title for title, _ in running.annotator.sections(state, _shown(state))],
             "sections": sections,
             "keys": shown,
+        }
+
+    def _changes(self, before: LegResult, result: LegResult) -> dict[str, Any]:
+        """Return the changes to the reports of a leg with a new result, as builtins."""
+        from ..report.junit import properties
+
+        root = str(self.config.rootpath)
+        return {
+            "nodeid": before.nodeid,
+            "titles": [],
+            "sections": [],
+            "keys": [],
             "result": result.as_dict(),
             "before": [list(each) for each in properties(before, root)],
             "properties": [list(each) for each in properties(result, root)],

@@ -9,6 +9,7 @@ import pytest
 
 from .._compat import pytest as pytest_compat
 from .._compat import pytest_silent
+from .._compat.cpython import RealTime
 from ..causes.launch_examiner import collect_predictions
 from ..launches import foreign, leftovers
 from ..model import methods
@@ -32,9 +33,10 @@ if TYPE_CHECKING:
     from .settings import Settings
 
 _SHOWN_CHILDREN = 3
-_REPORT_SECONDS = 2.0
 _ERROR_SECONDS = 5.0
-"""How long a leg waits at its end for the pre-checks of its launches."""
+"""How long a leg that pre-checks can fail waits for them."""
+_PATIENCE_SECONDS = 2.0
+"""How long all other legs of a session wait together; later answers are taken at its end."""
 
 
 class Annotator:
@@ -59,6 +61,7 @@ class Annotator:
         """The line of the main module that runs pytest outside a main guard."""
         self.fork_failed: set[str] = set()
         """Tests whose fork leg failed."""
+        self._patience = _PATIENCE_SECONDS
         self._finished = finished
         """Durations of the finished calls, by test."""
 
@@ -116,7 +119,10 @@ class Annotator:
             if self._servers.temporary is not None:
                 self._note_socket(state, self._servers.temporary)
         if record.pending and ("call", "passed") in state.outcomes:
-            self._predict(state, _REPORT_SECONDS)
+            began = RealTime.now()
+            self._predict(state, max(0.0, self._patience), give_up=False)
+            self._patience -= RealTime.now() - began
+            state.unanswered = tuple(record.launches), list(record.pending)
         state.finished = self.result(state)
         report.startmethod = state.finished.as_dict()  # type: ignore[attr-defined]
         report.user_properties += properties(state.finished, str(self._config.rootpath))
@@ -203,11 +209,11 @@ class Annotator:
             below = [line for each in state.predictions for line in ("", *each.section_lines(root))]
             self._fail(report, state, said, below)
 
-    def _predict(self, state: LegState, seconds: float) -> None:
+    def _predict(self, state: LegState, seconds: float, *, give_up: bool = True) -> None:
         """Record what would keep a fork leg's processes from starting under other methods."""
         from ..causes import explain
 
-        collect_predictions(state.record, seconds)
+        collect_predictions(state.record.pending, seconds, give_up=give_up)
         state.predictions = explain.predicted(state.record.launches)
 
     def _fail(self, report: pytest.TestReport, state: LegState, said: Sequence[str], below: Sequence[str] = ()) -> None:

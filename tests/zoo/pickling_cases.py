@@ -131,7 +131,7 @@ class Maker:
         return inner
 
 
-@bad("SM101", "target", says=r"step = 2 \(pickles\)", fix="pass `step` as argument")
+@bad("SM101", "target", says=r"step = 2 \(pickles\)", fix="pass `step` as an argument")
 def closure_over_a_number() -> Given:
     step = 2
 

@@ -149,7 +149,7 @@ def test_a_local_function() -> None:
         "    importing it",
         "  closes over: step = 2 (pickles)",
         "  fix: move `add` out of `closure_over_a_number` to module level, and pass",
-        "    `step` as argument",
+        "    `step` as an argument",
     ]
 
 

@@ -90,7 +90,7 @@ def hoist(
     good = [c.name for c in cells if c.error is None and not c.itself and not subject.passes(c.value)]
     bad = [c for c in cells if c.error is not None and not c.itself]
     if good:
-        text += f", and pass {listed(good)} as argument{'s' * (len(good) > 1)}"
+        text += f", and pass {listed(good)} as {'arguments' if len(good) > 1 else 'an argument'}"
     for cell in bad:
         text += f"; `{cell.name}` does not pickle either: {cell.advice()}"
     if bound:
@@ -224,7 +224,7 @@ def class_in_function(
     fix = f"move the class `{short(name)}` out of `{maker}` to module level"
     good = [c.name for c in cells.values() if c.error is None]
     if good:
-        fix += f", and give it {listed(good)} as argument{'s' * (len(good) > 1)}"
+        fix += f", and give it {listed(good)} as {'arguments' if len(good) > 1 else 'an argument'}"
     for cell in cells.values():
         if cell.error is not None:
             fix += f"; `{cell.name}` does not pickle either: {cell.advice()}"

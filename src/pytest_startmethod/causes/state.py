@@ -127,7 +127,7 @@ def unseen_patches(patches: Iterable[Any]) -> list[Finding]:
 def _patch_fix(what: str, path: str) -> str:
     return (
         f"apply {what} in the child: patch {path} in a function that the child calls first (a pool's initializer, the "
-        "start of the target), or hand the replacement to the code as an argument"
+        "start of the target), or pass the replacement to the code as an argument"
     )
 
 

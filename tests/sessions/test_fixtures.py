@@ -69,7 +69,7 @@ def test_the_fixtures_are_documented(session):
     out = session.run("--fixtures").out
     assert "start_method [session scope]" in out
     assert "mp_context [session scope]" in out
-    assert "Run the test once under each start method; its multiprocessing context here." in out
+    assert "Return the context of the start method under which the test runs; it runs once under each." in out
 
 
 def test_a_wide_fixture_is_built_once_per_method(session):

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
 
 def start_method_value(request: pytest.FixtureRequest) -> Any:
-    """Run the test once under each start method; its name here: fork, spawn or forkserver.
+    """Return the start method under which the test runs: fork, spawn or forkserver.
 
-    Requesting this fixture, or one that does, has the effect of @pytest.mark.startmethods.
+    A test that requests this fixture, directly or not, runs once under each start method, as if it were marked with
+    @pytest.mark.startmethods.
     """
     # A test's own `parametrize("start_method", ...)` may contain other values.
     if hasattr(request, "param"):
@@ -41,7 +42,7 @@ def _without_backend(value: object) -> Any:
 
 
 def mp_context_value(request: pytest.FixtureRequest, start_method: str) -> BaseContext:
-    """Run the test once under each start method; its multiprocessing context here.
+    """Return the context of the start method under which the test runs; it runs once under each.
 
     For code that takes a context: ``ProcessPoolExecutor(mp_context=mp_context)``, ``mp_context.Process(...)``.
     """
@@ -56,7 +57,7 @@ def mp_context_value(request: pytest.FixtureRequest, start_method: str) -> BaseC
 
 
 def start_method_script_value(request: pytest.FixtureRequest, start_method: str) -> Callable[..., ScriptRun]:
-    """Run the test once under each start method; a function here that runs a script under it.
+    """Return a function that runs a script under the test's start method; the test runs once under each.
 
     ``start_method_script("tools/build.py", "--fast", timeout=20, cwd=..., env=..., input=...)`` runs it as
     ``python tools/build.py --fast`` does, ``start_method_script("-m", "package")`` a module. Returns a `ScriptRun`:

@@ -15,6 +15,7 @@ from multiprocessing import context
 from typing import Any
 
 import pytest
+from differential_support import Custom, Items, Node, Raising, Reduced, Slots, module_level, receive
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -109,41 +110,6 @@ def test_the_walk_agrees_over_twenty_thousand_live_objects() -> None:
 # -- made-up graphs --------------------------------------------------------------------------------------------------
 
 
-class Node:
-    def __init__(self, **held: Any) -> None:
-        self.__dict__.update(held)
-
-
-class Slots:
-    __slots__ = ("one", "two")
-
-
-class Custom(Node):
-    def __getstate__(self) -> Any:
-        return {"kept": self.__dict__.get("kept")}
-
-    def __setstate__(self, state: Any) -> None:
-        self.__dict__.update(state)
-
-
-class Reduced(Node):
-    def __reduce__(self) -> Any:
-        return Reduced, (), dict(self.__dict__)
-
-
-class Raising(Node):
-    def __reduce__(self) -> Any:
-        raise ValueError("no")
-
-
-class Items(list):  # type: ignore[type-arg]
-    pass
-
-
-def module_level(*_: Any) -> None:
-    """Do nothing."""
-
-
 BAD = (threading.Lock, lambda: lambda: 0, lambda: (i for i in ()), lambda: sys, Raising, lambda: io.StringIO().write)
 leaves = st.one_of(
     st.none(), st.integers(), st.text(max_size=3), st.binary(max_size=3), st.floats(),
@@ -202,10 +168,6 @@ def test_the_walk_agrees_over_made_up_graphs(graph: Any) -> None:
     findings = causes.diagnose([graph])
     assert bool(findings) == really_refused([graph])
     assert all(finding.path.startswith("object") for finding in findings)
-
-
-def receive(connection: Any, obj: Any) -> None:
-    connection.send(len(pickle.dumps(obj)) > 0)
 
 
 @settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))

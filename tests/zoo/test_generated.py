@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import collections
-import dataclasses
-import enum
 import functools
 import importlib
 import io
 import multiprocessing
-import pickle
 import sys
 import threading
 import types
 from multiprocessing import context
 from multiprocessing.reduction import ForkingPickler
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
+from generated_support import (
+    Colour,
+    Frozen,
+    NeedsTwoError,
+    Node,
+    Pair,
+    Raises,
+    Rebuilt,
+    Reduced,
+    Refuses,
+    Shadowed,
+    Slotted,
+    cyclic,
+    first_shadowed,
+    local,
+    nothing,
+    serve,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,25 +46,6 @@ pytestmark = [
 ]
 
 # -- the answering child -----------------------------------------------------------------------------------------------
-
-
-def serve(connection: Any) -> None:
-    """Answer whether bytes load, or what a module's `read` returns, until the other end is closed."""
-    while True:
-        try:
-            what, given = connection.recv()
-        except EOFError:
-            return
-        try:
-            if what == "load":
-                pickle.loads(given)
-                connection.send(True)
-            else:
-                folder, name = given
-                sys.path.insert(0, folder)
-                connection.send(repr(importlib.import_module(name).read()))
-        except Exception:
-            connection.send(False)
 
 
 @pytest.fixture(scope="module")
@@ -70,95 +66,6 @@ def ask() -> Any:
 
 
 # -- object graphs -----------------------------------------------------------------------------------------------------
-
-
-def nothing(*_: object) -> None:
-    """Take anything."""
-
-
-class Node:
-    def __init__(self, *held: Any) -> None:
-        self.held = held
-
-    def method(self) -> None:
-        """Be a bound method."""
-
-
-class Slotted:
-    __slots__ = ("one",)
-
-    def __init__(self, one: Any) -> None:
-        self.one = one
-
-
-class Reduced(Node):
-    def __reduce__(self) -> Any:
-        return Reduced, self.held
-
-
-class Rebuilt(Node):
-    def __reduce__(self) -> Any:
-        return Node, (), {"held": self.held}, iter(()), iter(())
-
-
-class Raises(Node):
-    def __reduce__(self) -> Any:
-        raise ValueError("not me")
-
-
-class Refuses(Node):
-    def __setstate__(self, state: Any) -> None:
-        raise ValueError("not here")
-
-
-class NeedsTwoError(Exception):
-    def __init__(self, one: Any, two: Any) -> None:
-        super().__init__(one)
-
-
-class Colour(enum.Enum):
-    RED = 1
-
-
-@dataclasses.dataclass(frozen=True)
-class Frozen:
-    one: Any
-
-
-class Pair(NamedTuple):
-    one: Any
-    two: Any
-
-
-class Shadowed:
-    """A class whose name now belongs to another one."""
-
-
-first_shadowed = Shadowed
-
-
-class Shadowed:  # type: ignore[no-redef]
-    """The class that has the name."""
-
-
-def local() -> tuple[Any, ...]:
-    class Local:
-        pass
-
-    class LocalColour(enum.Enum):
-        RED = 1
-
-    def nested() -> None:
-        """Have no importable name."""
-
-    return Local, Local(), LocalColour.RED, nested
-
-
-def cyclic(child: Any) -> list[Any]:
-    made = [child]
-    made.append(made)
-    return made
-
 
 good = st.one_of(
     st.none(), st.integers(), st.floats(), st.text(max_size=3), st.binary(max_size=3),

@@ -148,6 +148,7 @@ class Clock:
             cpython.setsignal(timer.number, self._previous)
 
     def _rung(self, _signal: int, _frame: FrameType | None) -> None:
+        __tracebackhide__ = True
         if self._runs and self._expire is not None:
             self._was_heard = True
             self._expire()

@@ -211,7 +211,8 @@ def _expand_testcase(collector: pytest.Collector, collected: Sequence[object]) -
     unchanged: list[Any] = []
     params: dict[str, list[Any]] = {}
     for function in collected:
-        refuse_misspelt(function)
+        if isinstance(function, pytest.Item):
+            refuse_misspelt(function)
         marker = marker_of(function) if isinstance(function, pytest.Function) else None
         if not isinstance(function, pytest.Function) or (marker is None and not _opted_in(function)):
             unchanged.append(function)

@@ -398,6 +398,7 @@ class Running:
             self.recorder.troubles.append(trouble)
 
     def _expire(self, item: pytest.Item, state: LegState, seconds: float, phase: str) -> None:
+        __tracebackhide__ = True
         chosen = self.settings.timeout if state.leg.timeout is None else state.leg.timeout
         if phase != "call" and chosen is None and not state.record.launches:
             return  # a fixture may take long unless the user set a limit or it started a process

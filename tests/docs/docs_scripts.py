@@ -1,4 +1,4 @@
-"""The scripts of `docs/`, which is no package, as modules."""
+"""The scripts in `docs/`, which is not a package, as modules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each cause has a page whose code shows it, and whose repaired code passes under every method."""
+"""Each cause has a page whose code shows it, and whose fixed code passes under every method."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ all_methods = pytest.mark.skipif(
 )
 every_page = pytest.mark.parametrize("code", CAUSES)
 ELSEWHERE = {"SM602"} if sys.version_info >= (3, 14) else set()
-"""What this version of Python does not have any more."""
+"""Codes that cannot occur with this version of Python."""
 
 
 def test_every_code_has_its_page():
-    """A page is named after its code and begins with code and name."""
+    """A page is named after its code, and starts with code and name."""
     for code, page in PAGES.items():
         assert page.read_text(encoding="utf-8").startswith(f"# {code} {CAUSES[code].name}\n"), code
 
 
 def test_table_is_the_catalogue():
-    """The tables have each code with its name and sentence, and a link to its page; `docs/refresh.py` writes them."""
+    """The tables list each code with name, sentence and link to its page; `docs/refresh.py` writes them."""
     text = (refresh.CAUSES / "index.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| \[(SM\d+)\]\((\w+\.md)\) \| (.*) \| (.*) \|$", text, re.MULTILINE)
     assert rows == [(c.code, f"{c.code}.md", c.name, c.what) for c in CAUSES.values()]
 
 
 def test_address():
-    """The address of a page is known for codes of the catalogue only."""
+    """Only codes in the catalogue have a page address."""
     assert url("SM301") == "https://pytest-startmethod.readthedocs.io/en/latest/causes/SM301/"
     assert url("DJ001") is None
 
 
 def test_examples_are_named_on_the_pages():
-    """A test among the examples whose text begins with a code stands on that code's page."""
+    """An example whose text starts with a code is mentioned on that code's page."""
     for file in sorted(EXAMPLES.glob("*.py")):
         pattern = r'^def (test_\w+)\(.*\):\n    """(SM\d+): '
         for test, code in re.findall(pattern, file.read_text(encoding="utf-8"), re.MULTILINE):
@@ -55,7 +55,7 @@ def test_examples_are_named_on_the_pages():
 
 @pytest.fixture(scope="module")
 def before(tmp_path_factory):
-    """Code -> node id -> the test's entry in the report, of the code under Before; run once for all pages."""
+    """Run the code under Before of all pages. Return code -> node id -> the test's entry in the report."""
     directory = Path(os.path.realpath(tmp_path_factory.mktemp("before")))
     return refresh.run_causes("Before", directory, "--no-start-methods-verify")
 
@@ -69,7 +69,7 @@ def after(tmp_path_factory):
 @every_page
 @pytest.mark.slow
 def test_code_before_shows_the_cause(before, code):
-    """The first code of a page gives the finding that the page is about."""
+    """The first code block of a page produces the page's finding."""
     if code in ELSEWHERE:
         pytest.skip("another version of Python has it")
     found = [finding["code"] for test in before[code].values() for finding in test["findings"]]
@@ -80,7 +80,7 @@ def test_code_before_shows_the_cause(before, code):
 @every_page
 @pytest.mark.slow
 def test_finding_on_the_page_is_the_one_that_is_given(before, code):
-    """The text below the first code is that finding; `python docs/refresh.py` writes it."""
+    """The text below the first code block is that finding; `python docs/refresh.py` writes it."""
     if refresh.OWN_MESSAGES:
         pytest.skip("the pages show the messages of Python 3.10 to 3.12")
     (shown,) = [
@@ -98,7 +98,7 @@ def test_finding_on_the_page_is_the_one_that_is_given(before, code):
 @every_page
 @pytest.mark.slow
 def test_code_after_passes(after, code):
-    """The second code of a page passes under every method, and nothing is said of it."""
+    """The second code block of a page passes under every method, without findings."""
     assert after[code]
     for nodeid, test in after[code].items():
         outcomes = {method: leg["outcome"] for method, leg in test["legs"].items()}

@@ -1,4 +1,4 @@
-"""What the plugin says of each example: the examples themselves assert nothing about it."""
+"""The plugin's findings for each example; the examples themselves assert nothing about them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def pytest_configure(config):
 
 
 def _run(folder):
-    """Run all examples in `folder`, in one session."""
+    """Run all examples in `folder` in one session."""
     shutil.copytree(EXAMPLES, folder / "examples", ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "pytest.ini").write_text("[pytest]\n")
     (folder / "keep_legs.py").write_text(KEEP)
@@ -59,8 +59,8 @@ def _run(folder):
 
 @pytest.fixture(scope="session")
 def examples(tmp_path_factory):
-    """File -> test -> method -> the leg's result; workers of xdist share one run."""
-    import fcntl  # who has fewer than three start methods does not get here, and may not have this
+    """Return file -> test -> method -> result of the leg. xdist workers share one run."""
+    import fcntl  # platforms with fewer start methods, which may lack fcntl, do not get here
 
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "examples-run"
@@ -96,7 +96,7 @@ NEEDS_FORK = ["passed", "failed", "failed"]
 
 
 def test_classics(examples):
-    """The four classics differ as their texts say."""
+    """The four classic cases differ as their texts say."""
     name = "test_classics.py"
     tests = examples[name]
     assert list(map(outcomes, tests.values())) == [NEEDS_FORK, NEEDS_FORK, ["failed"] * 3, NEEDS_FORK]
@@ -125,7 +125,7 @@ CAUSES = {
 
 
 def test_each_way_not_to_pickle(examples):
-    """One example for each code of the SM1xx family, with its path and line."""
+    """Each code of the SM1xx family has an example, with its path and line."""
     name = "test_pickling.py"
     tests = examples[name]
     assert {test: outcomes(legs) for test, legs in tests.items()} == dict.fromkeys(
@@ -156,7 +156,7 @@ STATE = {
 
 
 def test_each_way_to_see_other_values(examples):
-    """One example for each code of the SM3xx family, with the name, the line that reads it, and nothing else."""
+    """Each code of the SM3xx family has an example, with the name and the line that reads it, and no other finding."""
     name = "test_state.py"
     tests = examples[name]
     assert {test: outcomes(legs) for test, legs in tests.items()} == {t: row[0] for t, row in STATE.items()}
@@ -182,7 +182,7 @@ CHILDREN = {
 
 
 def test_each_way_in_which_a_child_goes_wrong(examples):
-    """One example for each code of the SM2xx and SM4xx families."""
+    """Each code of the SM2xx and SM4xx families has an example."""
     tests = examples["test_children.py"]
     assert {test: outcomes(legs) for test, legs in tests.items()} == {t: o for t, (o, _) in CHILDREN.items()}
     for test, (words, codes) in CHILDREN.items():
@@ -192,7 +192,7 @@ def test_each_way_in_which_a_child_goes_wrong(examples):
 
 
 def test_each_way_to_test_nothing(examples):
-    """One example for each code of the SM5xx family."""
+    """Each code of the SM5xx family has an example."""
     name = "test_vacuous.py"
     tests = examples[name]
     assert {test: outcomes(legs) for test, legs in tests.items()} == {

@@ -1,4 +1,4 @@
-"""README and docs name what exists: commands, options, fixtures, links; and all code that they show is run."""
+"""README and docs are accurate: commands, options, fixtures and links exist, and all code shown is run."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ def of_language(language):
 
 
 def test_every_block_is_of_a_kind_that_is_tested():
-    """A new kind of block needs a new test; `mermaid` is a picture."""
+    """A new kind of block needs a new test; `mermaid` is a diagram."""
     kinds = {block.language for _, block in BLOCKS}
     assert kinds == {"bash", "console", "ini", "mermaid", "python", "sh", "text", "toml"}
 
 
 def test_readme_is_short():
-    """What does not fit on a few screens has a page in the documentation."""
+    """What does not fit on a few screens belongs in the documentation."""
     assert len(README.splitlines()) < 200
 
 
 def test_commands_are_one_line_each():
-    """The two commands are the ones that the CI script reads from the README."""
+    """The two commands are those that the CI script reads from the README."""
     install = "python3 -m venv .venv && .venv/bin/pip install -q"
     (examples,), (suite,) = [block.lines for name, block in BLOCKS if name == "README.md" and block.language == "sh"]
     assert examples == f"{install} . && .venv/bin/pytest --start-methods=all examples/test_classics.py"
@@ -50,7 +50,7 @@ def test_commands_are_one_line_each():
 
 
 def test_commands_that_are_only_named():
-    """What a `bash` block shows cannot be run here as it stands; its options exist."""
+    """Commands in a `bash` block cannot be run here as they are, but their options exist."""
     known = {"--start-methods-report=summary.md", *(flag(key) for key in (*OPTIONS, DISCOVER, VERIFY))}
     for block in of_language("bash"):
         for line in block.lines:
@@ -60,7 +60,7 @@ def test_commands_that_are_only_named():
 
 
 def test_options_are_those_that_exist():
-    """The table has every option with its ini key, and no other option is named on any page."""
+    """The table lists every option with its ini key, and no page mentions an unknown option."""
     reference = PAGES["docs/reference/index.md"]
     rows = re.findall(r"^\| `(--[\w-]+)=[A-Z]+` \| `(\w+)` \|", reference, re.MULTILINE)
     assert rows == [(flag(key), key) for key in OPTIONS]
@@ -71,7 +71,7 @@ def test_options_are_those_that_exist():
 
 
 def test_fixtures_are_those_that_exist():
-    """The table names the plugin's fixtures."""
+    """The table lists the plugin's fixtures."""
     from pytest_startmethod import plugin
 
     section = PAGES["docs/reference/index.md"].partition("## Fixtures")[2].partition("##")[0]
@@ -81,7 +81,7 @@ def test_fixtures_are_those_that_exist():
 
 
 def test_commands_of_the_command_line_are_those_that_exist():
-    """A page that names a command of `python -m pytest_startmethod` names one that there is."""
+    """Every command of `python -m pytest_startmethod` mentioned on a page exists."""
     commands = {"run", "explain", "codes"}
     assert all(command in __main__.parser().format_help() for command in commands)
     for name, page in PAGES.items():
@@ -94,7 +94,7 @@ def anchors(page):
 
 
 def target_of(name, target):
-    """Return the file that a link leads to, as it is in the repository; None if it leads elsewhere."""
+    """Return the file in the repository to which a link leads; None for other links."""
     path, _, anchor = target.partition("#")
     if path.startswith(HOSTED):
         page = path.removeprefix(HOSTED).rstrip("/")
@@ -110,7 +110,7 @@ def target_of(name, target):
 
 @pytest.mark.parametrize("name", PAGES)
 def test_links_lead_somewhere(name):
-    """Files and sections that a page links to are there, on the site, in the repository, or beside the page."""
+    """Linked files and sections exist, on the site, in the repository, or next to the page."""
     text = re.sub(r"```.*?```", "", PAGES[name], flags=re.DOTALL)
     for link in re.findall(r"\]\(([^)\s]+)\)", text):
         found = target_of(name, link)
@@ -125,12 +125,12 @@ def test_links_lead_somewhere(name):
 
 
 def test_readme_links_work_everywhere():
-    """The package index shows the README without the repository around it: no link in it is relative."""
+    """The package index shows the README outside the repository, so none of its links is relative."""
     assert [link for link in re.findall(r"\]\(([^)\s]+)\)", README) if not link.startswith("https://")] == []
 
 
 def test_code_is_run():
-    """Each file that a page shows is used by a command of that page, or is a test that `test_code_passes` runs."""
+    """Each file shown on a page is used by a command on that page, or is a test that `test_code_passes` runs."""
     for name, block in BLOCKS:
         if block.language == "python" and not name.startswith(("docs/causes/", "docs/reference/hooks")):
             assert block.file is not None, (name, block.lines[0])
@@ -142,7 +142,7 @@ def test_code_is_run():
     "name", ["README.md", "docs/recipes.md", "docs/reference/index.md", "docs/reference/command-line.md"]
 )
 def test_code_passes(name, tmp_path):
-    """The tests that a page shows do what it says: what is meant to fail elsewhere is predicted, marked or a cause."""
+    """Tests shown on a page behave as described: an intended failure is predicted, marked or explained by a cause."""
     workshop = refresh.Workshop(str(tmp_path))
     files = [block for page, block in BLOCKS if page == name and block.file]
     for block in files:
@@ -158,7 +158,7 @@ def test_code_passes(name, tmp_path):
 
 
 def test_settings_can_be_read():
-    """What a page shows of pyproject.toml is TOML."""
+    """Excerpts of pyproject.toml are valid TOML."""
     tomllib = pytest.importorskip("tomllib", reason="3.11 and newer can read TOML")
     for block in of_language("toml"):
         tomllib.loads("\n".join(block.lines))
@@ -206,7 +206,7 @@ def test_legs_share_one_snapshot(tmp_path):
 
 @pytest.mark.skipif(sys.version_info < (3, 14), reason="Python 3.14 adds notes")
 def test_notes_of_python_3_14(tmp_path):
-    """The comparison quotes what Python 3.14 says."""
+    """The comparison quotes the actual output of Python 3.14."""
     workshop = refresh.Workshop(str(tmp_path))
     page = [block for name, block in BLOCKS if name == "docs/comparison.md"]
     for block in page:
@@ -225,7 +225,7 @@ ENTRIES = ("process", "pool", "executor")
 @shows_all_methods
 @pytest.mark.slow
 def test_coverage_settings_measure_children_of_all_methods(tmp_path):
-    """With the settings that the README names, lines that only a child runs count as run."""
+    """With the settings in the README, lines that run only in a child are covered."""
     pytest.importorskip("coverage")
     block = next(each for each in of_language("toml") if "concurrency" in "".join(each.lines))
     workshop = refresh.Workshop(str(tmp_path))

@@ -1,7 +1,7 @@
-"""Plugin of nested sessions: the plugin's modules see the os, signal and sys of another platform.
+"""A plugin for nested sessions that shows our modules the os, signal and sys of another platform.
 
-Load it before the plugin itself. OTHER_PLATFORM is ``win32`` or ``darwin``; what our code asks for and would not find
-there raises AttributeError or ImportError, as it would, and everybody else still has what this platform has.
+Load it before the plugin itself. OTHER_PLATFORM is ``win32`` or ``darwin``. Names missing on that platform raise
+AttributeError or ImportError for our code; all other code still sees this platform.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ MISSING = {"win32": NOT_ON_WINDOWS, "darwin": NOT_ON_MACOS}[PLATFORM]
 
 
 class WinApi(types.ModuleType):
-    """What `_winapi` answers about processes, asked of this platform."""
+    """Answers `_winapi` queries about processes on this platform."""
 
     WAIT_TIMEOUT = 0x102
 
@@ -61,7 +61,7 @@ class WinApi(types.ModuleType):
 
 
 class Msvcrt(types.ModuleType):
-    """Its C runtime translates no line ends here, and a handle is a descriptor."""
+    """The C runtime; here handles are descriptors, and line ends are not translated."""
 
     @staticmethod
     def setmode(descriptor: int, flags: int) -> int:

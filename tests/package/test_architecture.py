@@ -1,4 +1,4 @@
-"""The rooms of the package, and how large a file and a function may be."""
+"""The import order of the subpackages, and size limits for files and functions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ROOMS = (
     "session",
     "top",
 )
-"""Each room imports only rooms that stand before it. The files beside the rooms are `top`."""
+"""Each subpackage imports only those before it. Files outside of them are `top`."""
 
 SEES_PYTEST = ("session", "top", "_compat/pytest.py", "_compat/pytest_silent.py")
 LONGEST_FILE = 600
@@ -36,14 +36,14 @@ LONGEST_FUNCTION = 60
 
 
 def room_of(parts: tuple[str, ...]) -> str:
-    """Return the room of a module, given the parts of its name below the package."""
+    """Return the subpackage of a module, given the parts of its name below the package."""
     return parts[0] if parts and parts[0] in ROOMS else "top"
 
 
 def imported(tree: ast.Module, below: tuple[str, ...]) -> Iterator[tuple[int, str]]:
-    """Yield line and room of each import in a module that lies in the package's folder `below`.
+    """Yield line and subpackage of each import in a module in the folder `below`.
 
-    `pytest` counts as a room. Imports in functions and under `TYPE_CHECKING` are imports like any other.
+    `pytest` counts as a subpackage. Imports in functions and under `TYPE_CHECKING` count too.
     """
     for node in ast.walk(tree):
         names = []
@@ -62,7 +62,7 @@ def imported(tree: ast.Module, below: tuple[str, ...]) -> Iterator[tuple[int, st
 
 
 def forbidden(package: Path) -> list[tuple[str, int, str]]:
-    """Return file, line and what is wrong for each import that goes against the order of the rooms."""
+    """Return file, line and problem for each import that violates the order."""
     found = []
     for path in sorted(package.rglob("*.py")):
         file = path.relative_to(package)
@@ -78,12 +78,12 @@ def forbidden(package: Path) -> list[tuple[str, int, str]]:
 
 
 def complaint(found: list[tuple[str, int, str]]) -> str:
-    """Return what a failing test says: one line for each import."""
+    """Return the failure message, one line per import."""
     return "\n".join(f"src/pytest_startmethod/{file}:{line}: {wrong}" for file, line, wrong in found)
 
 
 def test_each_room_imports_only_those_before_it():
-    """Imports in functions and for type checkers count, and only the session knows pytest."""
+    """Imports in functions and for type checkers count, and only `session` may import pytest."""
     found = forbidden(PACKAGE)
     assert not found, complaint(found)
 
@@ -107,7 +107,7 @@ def test_each_room_imports_only_those_before_it():
     ],
 )
 def test_a_forbidden_import_is_named_with_its_line(tmp_path, file, text, line, wrong):
-    """The rule sees every form of import."""
+    """The rule applies to every form of import."""
     path = tmp_path / file
     path.parent.mkdir()
     path.write_text(text, encoding="utf-8")
@@ -124,7 +124,7 @@ def test_a_forbidden_import_is_named_with_its_line(tmp_path, file, text, line, w
     ],
 )
 def test_an_import_in_order_is_no_offence(tmp_path, file, text):
-    """Of the own room, of those before it, and of pytest where it may be seen."""
+    """A subpackage may import from itself, from those before it, and pytest where allowed."""
     path = tmp_path / file
     path.parent.mkdir(exist_ok=True)
     path.write_text(text, encoding="utf-8")
@@ -132,13 +132,13 @@ def test_an_import_in_order_is_no_offence(tmp_path, file, text):
 
 
 def test_every_folder_is_a_room():
-    """What is not in the list has no place in the order."""
+    """Every folder is listed in the order."""
     folders = {path.parent.name for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE}
     assert folders == set(ROOMS) - {"top"}
 
 
 def test_files_are_short():
-    """A file that is longer is two."""
+    """Longer files should be split."""
     lengths = {
         path.relative_to(PACKAGE).as_posix(): len(path.read_text(encoding="utf-8").splitlines())
         for path in PACKAGE.rglob("*.py")
@@ -148,7 +148,7 @@ def test_files_are_short():
 
 
 def test_functions_are_short():
-    """Lines are counted with the docstring. How many branches one may have is ruff's affair: C901 in pyproject.toml."""
+    """Docstrings count as lines. Branches are limited by ruff: C901 in pyproject.toml."""
     long = set()
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -1,4 +1,4 @@
-"""What is installed, and that it does nothing until a test asks for it."""
+"""What is installed, and that it does nothing until a test uses it."""
 
 from __future__ import annotations
 
@@ -34,25 +34,25 @@ def installed() -> importlib.metadata.Distribution:
 
 
 def test_entry_point_is_the_plugin(installed):
-    """Pytest finds the plug-in under the name that `-p no:startmethod` switches off."""
+    """Pytest finds the plugin under the name used in `-p no:startmethod`."""
     (entry,) = installed.entry_points.select(group="pytest11")
     assert (entry.name, entry.value) == ("startmethod", "pytest_startmethod.plugin")
     assert entry.load().pytest_addoption is not None
 
 
 def test_version_is_said_once(installed):
-    """The package, its metadata and the project file agree."""
+    """The package, its metadata and the project file have the same version."""
     assert pytest_startmethod.__version__ == installed.version == PROJECT["version"]
 
 
 def test_changelog_has_the_version():
-    """The newest entry of the changelog is the version that is built."""
+    """The newest changelog entry is for the version being built."""
     headings = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert headings[0] == PROJECT["version"] or headings[:2] == ["Unreleased", PROJECT["version"]]
 
 
 def test_metadata_names_what_is_supported(installed):
-    """Classifiers, the lowest Python and the dependencies are what the documentation promises."""
+    """Classifiers, minimum Python and dependencies match the documentation."""
     metadata = installed.metadata
     classifiers = metadata.get_all("Classifier")
     assert {"Framework :: Pytest", "Typing :: Typed"} <= set(classifiers)
@@ -66,12 +66,12 @@ def test_metadata_names_what_is_supported(installed):
 
 
 def test_package_says_that_it_is_typed():
-    """Type checkers look for `py.typed` beside the modules."""
+    """Type checkers look for `py.typed` next to the modules."""
     assert Path(pytest_startmethod.__file__).with_name("py.typed").is_file()
 
 
 def test_public_names_are_there():
-    """Everything in `__all__` can be imported; `__version__` needs the package installed."""
+    """Every name in `__all__` can be imported; `__version__` requires an installed package."""
     assert set(pytest_startmethod.__all__) == {
         "Backend",
         "FailedLeg",
@@ -153,7 +153,7 @@ def pytest_unconfigure():
 
 
 def run_unmarked(folder: Path, *args: str) -> tuple[str, dict[str, object]]:
-    """Run the unmarked tests; return what was printed, without the time, and the state of the process at its end."""
+    """Run the unmarked tests; return the output without times, and the state of the process at the end."""
     state = folder / "state.json"
     environment = {
         **os.environ,
@@ -170,7 +170,7 @@ def run_unmarked(folder: Path, *args: str) -> tuple[str, dict[str, object]]:
 
 @pytest.mark.parametrize("verbosity", ["-q", "-v"])
 def test_installed_and_unused_it_leaves_no_trace(tmp_path, verbosity):
-    """Promise 1: the same output, nothing patched, and nothing imported but some modules of the plug-in."""
+    """Promise 1: the output is unchanged, nothing is patched, and only a few modules of the plugin are imported."""
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     (tmp_path / "conftest.py").write_text(STATE)
     (tmp_path / "test_unmarked.py").write_text(UNMARKED)
@@ -183,7 +183,7 @@ def test_installed_and_unused_it_leaves_no_trace(tmp_path, verbosity):
     added = set(with_["modules"]) - set(without["modules"])
     assert "pytest_startmethod.plugin" in added
     assert {name for name in added if name.partition(".")[0] != "pytest_startmethod"} == set()
-    # What only a leg needs is not imported either.
+    # Modules that only legs need are not imported either.
     assert added.isdisjoint(
         f"pytest_startmethod.{room}" for room in ("activation", "launches", "pickling", "state", "causes")
     )
@@ -202,7 +202,7 @@ def test_explain_needs_no_pytest():
 
 
 def test_pytest_rewrites_none_of_our_modules(tmp_path):
-    """It rewrites every module of a distribution with a plugin, save what is imported before we can tell it not to."""
+    """Pytest would rewrite every module of a plugin's distribution, except those imported before we can opt out."""
     (tmp_path / "as_installed.py").write_text(
         "def pytest_load_initial_conftests(early_config):\n"
         "    pass\n"
@@ -236,13 +236,13 @@ def test_pytest_rewrites_none_of_our_modules(tmp_path):
 
 @pytest.mark.skipif(not (ROOT / "CITATION.cff").exists(), reason="needs the repository")
 def test_citation_is_of_this_version():
-    """Who cites the project cites the version that pyproject.toml names."""
+    """The citation file has the version of pyproject.toml."""
     version = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)[1]
     assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
 
 
 def test_pages_of_the_causes_are_installed():
-    """`explain` finds a page for each code, from the wheel or from the sources."""
+    """`explain` finds a page for each code, both in a wheel and in a source checkout."""
     from pytest_startmethod.__main__ import page
     from pytest_startmethod.model.codes import CAUSES
 

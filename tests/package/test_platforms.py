@@ -1,4 +1,4 @@
-"""The plugin where no test of this suite may ever run: no name that only POSIX has is used unguarded."""
+"""The plugin on simulated other platforms: names that only POSIX has are never used unguarded."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ CODES = {
 
 @pytest.mark.parametrize(("platform", "methods"), [("win32", ["spawn"]), ("darwin", ["fork", "spawn", "forkserver"])])
 def test_legs_are_run_and_explained(session, monkeypatch, platform, methods):
-    """With the platform's start methods; the causes are found and no trouble of ours is printed."""
+    """Legs run under the platform's start methods, causes are found, and no error of ours is printed."""
     monkeypatch.setenv("OTHER_PLATFORM", platform)
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=":")
@@ -130,7 +130,7 @@ HANGS = """
 
 
 def test_a_limit_is_kept_without_signals(session, monkeypatch):
-    """Windows has no timer that sends a signal: a thread ends the child that a leg waits for, and the leg fails."""
+    """Windows has no timer signals: a thread ends the child for which a leg waits, and the leg fails."""
     monkeypatch.setenv("OTHER_PLATFORM", "win32")
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=":")
     session.plugins.insert(0, "other_platform")
@@ -156,7 +156,7 @@ UNREACHABLE = """
 
 
 def test_a_wait_that_no_thread_can_end_is_shown(session, monkeypatch):
-    """Where the main thread waits for a lock, the terminal says so while it waits."""
+    """If the main thread waits for a lock, the terminal says so meanwhile."""
     monkeypatch.setenv("OTHER_PLATFORM", "win32")
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=":")
     session.plugins.insert(0, "other_platform")

@@ -1,4 +1,4 @@
-"""Two sessions in one process share nothing: what the first one knew and replaced is gone when the second begins."""
+"""Two sessions in one process share nothing: the second starts without any state or patch of the first."""
 
 from __future__ import annotations
 
@@ -110,10 +110,10 @@ def _run(tmp_path, *args):
 
 
 def test_marked_sessions(tmp_path):
-    """What legs replace and record is gone with their session."""
+    """What legs patch and record is gone after their session."""
     assert _run(tmp_path) == [[1, 1], {}]
 
 
 def test_discovering_sessions(tmp_path):
-    """So is what discovery listens with."""
+    """So are the hooks of discovery."""
     assert _run(tmp_path, "--start-methods-discover") == [[1, 1], {}]

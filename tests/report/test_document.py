@@ -13,7 +13,7 @@ from pytest_startmethod.report import document
 
 
 def test_the_users_text_is_as_it_was():
-    """Numbers and addresses in a message are the user's own."""
+    """Numbers and addresses in a message are left unchanged."""
     text = "process 12 of 40 was child 3 of run 0xdeadbeef, in /project/a.py"
     (test,) = model(leg("spawn", "failed", message=text))["tests"]
     assert test["legs"]["spawn"]["message"] == text
@@ -26,7 +26,7 @@ def test_paths_are_relative_to_the_root():
 
 
 def test_a_finding_has_the_address_of_its_page():
-    """One of another plugin's has none."""
+    """A finding of another plugin has no page address."""
     (test,) = model(leg("spawn", "failed", findings=(finding(), finding("DJ001", "no-apps"))))["tests"]
     addresses = [each["url"] for each in test["findings"]]
     assert addresses == ["https://pytest-startmethod.readthedocs.io/en/latest/causes/SM101/", None]
@@ -51,7 +51,7 @@ def test_arguments_of_passing_legs_are_types_and_secrets_are_masked(described, p
 
 
 def test_values_of_secrets_are_masked():
-    """By their names, in every text."""
+    """Values are masked in every text if their names suggest secrets."""
     secret = finding(
         "SM301",
         path="settings.API_TOKEN",
@@ -65,7 +65,7 @@ def test_values_of_secrets_are_masked():
 
 
 def test_tests_that_no_method_reaches_are_listed_once():
-    """Each with what it started and where, whichever legs did."""
+    """Each is listed with what it started and where, whichever legs started it."""
     pinned = {"kind": "context", "method": "fork", "file": "/project/a.py", "line": 4, "count": 2, "tasks": 0}
     session = document.Session("/project", "3.12.1", "linux", "fork", ("fork",), "1")
     legs = [leg(method, foreign=(pinned,)) for method in ("fork", "spawn")]
@@ -77,7 +77,7 @@ def test_tests_that_no_method_reaches_are_listed_once():
 
 
 def test_tests_that_need_fork_are_counted():
-    """In the summary, for each test, and for each cause."""
+    """They are counted in the summary, per test and per cause."""
     broken = (finding(),)
     report = model(leg("fork"), leg("spawn", "failed", findings=broken), leg("fork", test="b"))
     assert report["summary"]["needs_fork"] == 1

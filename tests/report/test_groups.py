@@ -1,4 +1,4 @@
-"""Findings of many legs, gathered by cause."""
+"""Findings of many legs, grouped by cause."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pytest_startmethod.report import groups
 
 
 def test_result_crosses_processes_as_builtins():
-    """JSON and back gives an equal result."""
+    """A round trip through JSON gives an equal result."""
     result = leg(
         outcome="failed",
         duration=1.5,
@@ -28,7 +28,7 @@ def test_result_crosses_processes_as_builtins():
 
 
 def test_equal_findings_are_one_group():
-    """One start that breaks many tests is one entry; the commonest cause leads, notes come last."""
+    """One start that breaks many tests is one entry; the most common cause comes first, notes last."""
     note = finding("SM504", "declares-fork-only", level="note")
     results = [
         leg(test="a", outcome="failed", findings=(finding(line=1),)),
@@ -45,7 +45,7 @@ def test_equal_findings_are_one_group():
 
 
 def test_prediction_that_came_true_is_no_prediction():
-    """It joins the finding of the spawn leg; one that stands alone is marked."""
+    """It is merged into the finding of the spawn leg; a prediction without such a finding is marked."""
     came_true = [leg("fork", predictions=(finding(),)), leg(outcome="failed", findings=(finding(),))]
     (only,) = groups.group(came_true)
     assert (only.predicted, [each.method for each in only.legs]) == (False, ["spawn"])
@@ -54,14 +54,14 @@ def test_prediction_that_came_true_is_no_prediction():
 
 
 def test_prediction_stays_where_another_test_fails_of_the_same_object():
-    """A doomed test is not called passing because another one is broken already."""
+    """A test predicted to fail does not count as passing because another test already fails."""
     other = leg("fork", "failed", test="b", findings=(finding(),))
     found = groups.group([leg("fork", predictions=(finding(),)), other])
     assert [(each.predicted, each.tests) for each in found] == [(False, ["b"]), (True, ["tests/test_a.py::test_x"])]
 
 
 def test_prediction_that_did_not_come_true_is_dropped():
-    """A leg that passed refutes it, unless it used the processes of another leg."""
+    """A leg that passed refutes it, unless it used another leg's processes."""
     fork = leg("fork", predictions=(finding(),))
     assert groups.group([fork, leg()]) == []
     assert groups.group([fork, leg(vacuous=finding("SM502", "pinned-method"))]) == []
@@ -75,7 +75,7 @@ def test_prediction_that_did_not_come_true_is_dropped():
 
 
 def test_groups_do_not_split_on_process_ids_and_temporary_paths(tmp_path):
-    """What differs from leg to leg is not in the key, and stays in the text."""
+    """Details that vary between legs are not part of the key, but stay in the text."""
     messages = [f"process {pid} wrote {tmp_path}/{method}0/out.txt" for pid, method in [(12, "spawn"), (13, "fork")]]
     crashed = [replace(finding("SM404", path=""), file=None, line=None, message=each) for each in messages]
     (only,) = groups.group([leg("spawn", "failed", findings=crashed[:1]), leg("fork", "failed", findings=crashed[1:])])
@@ -86,7 +86,7 @@ def test_groups_do_not_split_on_process_ids_and_temporary_paths(tmp_path):
 
 
 def test_findings_of_one_object_are_told_as_one():
-    """Two attributes of an object share its path; another object, code or verdict of an experiment does not."""
+    """Attributes of one object share its path; other objects, codes or experiment results stay separate."""
     lock, log = finding(path="target.__self__._lock", line=3), finding(path="target.__self__._log", line=4)
     (told,) = groups.told([lock, log])
     assert told.paths == "target.__self__._lock, ._log"
@@ -98,7 +98,7 @@ def test_findings_of_one_object_are_told_as_one():
 
 
 def test_consequences_stand_with_their_cause():
-    """Also those of a consequence; not where an experiment cleared the cause, or it is another finding."""
+    """Consequences are nested below their cause, unless an experiment cleared it or the finding is another one."""
     cause = finding()
     crash = finding("SM402", "pool-crash-loop", path="", because_of="SM101 target")
     hang = finding("SM403", "hang", path="", because_of="SM402")
@@ -110,7 +110,7 @@ def test_consequences_stand_with_their_cause():
 
 
 def test_groups_nest_as_the_findings_of_a_leg_do():
-    """One object once, a consequence within the cause that all of its legs have."""
+    """Each object appears once, and a consequence below the cause shared by all its legs."""
     lock, log = finding(path="target.__self__._lock", line=3), finding(path="target.__self__._log", line=4)
     hang = finding("SM403", "hang", path="", line=9, because_of="SM101 target.__self__._lock")
     both = [leg(method, "failed", findings=(lock, log, hang)) for method in ("spawn", "forkserver")]

@@ -1,4 +1,4 @@
-"""The HTML report: what is in it, and how it behaves in a browser."""
+"""The HTML report: its content, and its behaviour in a browser."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NASTY = "</script><img src=x onerror=alert(1)> `a|b` & \"q\" 'q' {{ 7919 * 7907 
 
 
 class Page(HTMLParser):
-    """Every element is closed by its own end tag, and what loads something is noted."""
+    """Checks that every element has its end tag, and records what would be loaded."""
 
     VOID = frozenset({"meta", "link", "input", "br", "hr", "img"})
 
@@ -61,7 +61,7 @@ def source(tmp_path):
 
 
 def test_page_is_whole_and_loads_nothing(source):
-    """Well-formed, every id once, and nothing from anywhere else."""
+    """The page is well-formed, ids are unique, and nothing is loaded from elsewhere."""
     text = html.text(
         model(
             leg("fork"),
@@ -81,7 +81,7 @@ def test_page_is_whole_and_loads_nothing(source):
 
 
 def causes(built):
-    """Return what is shown of each cause, by section."""
+    """Return the text shown for each cause, by section."""
     return [each for _, codes in html.view(built)["sections"] for code in codes for each in code["causes"]]
 
 
@@ -90,7 +90,7 @@ def sides(entry):
 
 
 def test_finding_has_parent_and_child_side_by_side(source):
-    """The start and the object in the parent, what became of the child beside it; the lines meant are marked."""
+    """The start and the object are shown for the parent, the outcome for the child; the relevant lines are marked."""
     launch = {
         "method": "spawn",
         "target": "pkg.work",
@@ -131,12 +131,12 @@ def test_finding_has_parent_and_child_side_by_side(source):
     assert neither["facts"] == ["the child would need one of its own"]
     assert entry["passed_under"] == "fork"
     text = html.text(built)
-    assert '<span class="k">class</span>' in text  # Pygments has seen it
+    assert '<span class="k">class</span>' in text  # highlighted by Pygments
     assert "&lt;b&gt;A cache." in text
 
 
 def test_values_of_state_stand_on_their_sides(source):
-    """What is read, in the child; what set it, in the parent. Nothing is told twice."""
+    """What is read is shown for the child, what set it for the parent, and nothing is shown twice."""
     read, made = (
         source_fact(side, label, Place(f"{source}/cache.py", line), about)
         for side, label, line, about in (
@@ -167,11 +167,11 @@ def test_values_of_state_stand_on_their_sides(source):
     assert child["values"] == [("s.now", "function now (s.py:3)")]
     assert [(each["label"], each["line"]) for each in parent["places"]] == [("set by monkeypatch here", 6)]
     assert [(each["label"], each["line"]) for each in child["places"]] == [("read here", 1)]
-    assert parent["facts"] == child["facts"] == []  # the source is there to be seen
+    assert parent["facts"] == child["facts"] == []  # the source is shown instead
 
 
 def test_causes_stand_under_their_code_with_what_it_is(source):
-    """One object's leaves are one cause, and a consequence stands within it."""
+    """Parts of one object are one cause, and a consequence is nested below it."""
     lock, log = (
         finding("SM103", "unpicklable-object", "a._lock", 3),
         finding("SM103", "unpicklable-object", "a._log", 4),
@@ -189,7 +189,7 @@ def test_causes_stand_under_their_code_with_what_it_is(source):
 
 
 def test_headings_are_in_order(source):
-    """No level is left out, so that a screen reader can walk them."""
+    """No heading level is skipped, so that screen readers can navigate."""
     built = model(leg("fork"), leg("spawn", "failed", findings=(finding(),)), leg("fork", test="b"), root=source)
     levels = [int(tag[1]) for tag, _ in page(html.text(built)).tags if re.fullmatch(r"h[1-6]", tag)]
     assert levels[0] == 1
@@ -197,7 +197,7 @@ def test_headings_are_in_order(source):
 
 
 def test_head_says_what_was_run():
-    """Project, command, time and versions."""
+    """The head shows project, command, time and versions."""
     built = {**model(leg()), "command": ["pytest", "-x"], "started": "2026-01-31T12:00:00+0100", "duration": 1.25}
     text = " ".join(html.text(built).split())
     assert "<h1>project <span>under fork, spawn</span></h1>" in text
@@ -214,7 +214,7 @@ def test_places_lead_to_the_commit_or_to_an_editor():
 
 
 def test_a_failure_has_its_traceback():
-    """As pytest prints it, escaped."""
+    """The traceback is pytest's, escaped."""
     failed = leg("spawn", "failed")
     session = document.Session("/project", "3.12.1", "linux", "fork", ("spawn",), "1")
     text = html.text(document.build([failed], session, failures={failed.nodeid: "E   <lambda>"}))
@@ -222,27 +222,27 @@ def test_a_failure_has_its_traceback():
 
 
 def test_source_that_is_gone_leaves_its_place(tmp_path):
-    """Nothing is shown, and nothing fails."""
+    """If the source file is gone, only its location is shown."""
     text = html.text(model(leg("spawn", "failed", findings=(finding(),)), root=tmp_path))
     assert "tests/test_a.py:7" in text
     assert '<div class="src"' not in text
 
 
 def test_report_of_nothing_says_what_to_do():
-    """And is a page all the same."""
+    """An empty report is a valid page with instructions."""
     text = html.text(model())
     page(text)
     assert "No test ran under a start method of its own." in text
 
 
 def test_interrupted_session_is_named():
-    """Else half a report looks like a whole one."""
+    """The page says that the session was interrupted, since the report is incomplete."""
     assert "The session did not come to its end." in html.text(model(leg("fork"), status=2))
     assert "The session did not come to its end." not in html.text(model(leg("fork"), status=1))
 
 
 def test_many_legs_of_one_cause_are_cut():
-    """200 are listed, the others counted."""
+    """200 legs are listed, the others counted."""
     broken = finding()
     text = html.text(model(*(leg(test=f"t.py::t[{n}]", outcome="failed", findings=(broken,)) for n in range(250))))
     assert "and 50 more, in the JSON report" in text
@@ -250,7 +250,7 @@ def test_many_legs_of_one_cause_are_cut():
 
 
 def test_without_jinja_the_option_is_an_error_at_configure(session):
-    """With the command that brings it."""
+    """The error names the command that installs it."""
     session.file(no_jinja="import sys; sys.modules['jinja2'] = None", test_a="def test_a(): pass").plugin("no_jinja")
     outcome = session.run("--start-methods-report=r.html")
     assert outcome.status == pytest.ExitCode.USAGE_ERROR
@@ -319,7 +319,7 @@ def size(browser, width, theme="light"):
 
 
 def test_in_a_browser(session, browser):
-    """A filter leaves what it says, a finding opens, nothing is wider than the screen, and a page has two themes."""
+    """Filters select tests, findings open, nothing is wider than the screen, and both themes work."""
     session.file(test_a=SUITE).run("--start-methods-report=report.html")
     url = (session.path / "report.html").as_uri()
     size(browser, 1280)
@@ -350,7 +350,7 @@ def test_in_a_browser(session, browser):
     assert browser.execute_script("return location.hash") == "#?code=SM501"
     browser.get(f"{url}#?q=test_fine")
     browser.refresh()
-    assert tests() == ["test_fine"]  # the filter is in the address
+    assert tests() == ["test_fine"]  # the filter is part of the URL
     css('button[type="reset"]')[0].click()
     css("#text")[0].send_keys("test_fine")
     assert (tests(), shown(".codehead h3")) == (["test_fine"], [])
@@ -364,7 +364,7 @@ def test_in_a_browser(session, browser):
     left, right = cause.find_elements("css selector", ".side")
     assert left.find_element("css selector", ".meant .line").text.strip() == "process.start()"
     assert "no child: start() raised" in right.text
-    assert left.rect["y"] == right.rect["y"]  # side by side
+    assert left.rect["y"] == right.rect["y"]  # next to each other
     assert left.rect["x"] < right.rect["x"]
 
     colour = "return getComputedStyle(document.body).backgroundColor"
@@ -382,7 +382,7 @@ def test_in_a_browser(session, browser):
     left, right = css("details.cause[open] .side")[:2]
     assert left.rect["y"] < right.rect["y"]  # below each other
 
-    # By keyboard alone: from the top to the first filter, and "/" to the text.
+    # Keyboard only: from the top to the first filter, and "/" to the search field.
     from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.common.keys import Keys
 
@@ -396,7 +396,7 @@ def test_in_a_browser(session, browser):
 
 
 def test_without_javascript(session, browser):
-    """It reads: findings open, and there is no filter that does nothing."""
+    """The page stays readable: findings open, and filters that would not work are hidden."""
     session.file(test_a=SUITE).run("--start-methods-report=report.html")
     browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
     browser.get((session.path / "report.html").as_uri())

@@ -14,7 +14,7 @@ DOCS = "https://pytest-startmethod.readthedocs.io/en/latest/causes"
 
 
 def test_report_reads():
-    """The verdicts, one table of causes, the legs, and folded details."""
+    """It contains the verdicts, one table of causes, the legs, and collapsed details."""
     broken = finding(message="`work` is nested", evidence=("closes over: x = 1",), fix="move `work` to the module")
     text = markdown.text(
         model(
@@ -79,7 +79,7 @@ def test_report_reads():
 
 
 def test_places_are_links_to_the_commit_in_ci():
-    """Of GitHub or GitLab; elsewhere they are text."""
+    """Locations link to GitHub or GitLab; elsewhere they are plain text."""
     broken = model(leg("spawn", "failed", findings=(finding(),)))
     github = {"GITHUB_REPOSITORY": "me/proj", "GITHUB_SHA": "abc", "GITHUB_WORKSPACE": "/"}
     text = markdown.text(broken, Links.of(github, "/project"))
@@ -91,12 +91,12 @@ def test_places_are_links_to_the_commit_in_ci():
 
 
 def test_no_leg():
-    """One sentence."""
+    """A session without legs is one sentence."""
     assert markdown.text(model()).splitlines()[-1] == "No test ran under a start method of its own."
 
 
 def test_interrupted():
-    """Said at the top."""
+    """An interruption is mentioned at the top."""
     text = markdown.text(model(leg(), status=2))
     assert "**The session did not come to its end. What had run until then is here.**" in text
 
@@ -105,7 +105,7 @@ NASTY = "a|b <script>x</script> ``` `` ` </details> @user *bold* [link](x) \\ \n
 
 
 def test_any_text_is_harmless():
-    """No HTML of others, no other cell, no heading, no mention; fences are longer than what is in them."""
+    """User text cannot produce HTML, table cells, headings or mentions; fences are longer than those inside."""
     text = markdown.text(
         model(
             leg("fork", test=f"t.py::test[{NASTY}]"),
@@ -153,7 +153,7 @@ def test_any_text_is_harmless():
     ],
 )
 def test_inline(text, shown):
-    """What stands between backticks is code, everything else stands for itself."""
+    """Text between backticks is code, everything else is literal."""
     assert markdown.inline(text) == shown
 
 
@@ -161,12 +161,12 @@ def test_inline(text, shown):
     ("text", "shown"), [("x", "`x`"), ("a`b", "``a`b``"), ("`a", "`` `a ``"), ("a|b", "`a|b`"), ("", "`  `")]
 )
 def test_code(text, shown):
-    """The fence is longer than any run of backticks."""
+    """The fence is longer than any run of backticks in the text."""
     assert markdown.code(text) == shown
 
 
 def test_many_are_cut():
-    """100 tests and 100 legs are listed; a comment on GitHub may have 64 KiB."""
+    """100 tests and 100 legs are listed; a GitHub comment is limited to 64 KiB."""
     broken = finding()
     text = markdown.text(
         model(*(leg(test=f"tests/t.py::t[{n}]", outcome="failed", findings=(broken,)) for n in range(3000)))
@@ -177,7 +177,7 @@ def test_many_are_cut():
 
 
 def test_a_report_fits_into_a_comment_whatever_the_suite():
-    """Causes with long texts as well: whole blocks are left out at the end, and the table of causes is there."""
+    """Even with long texts: whole blocks are dropped from the end, and the table of causes stays."""
     causes = [
         finding(line=n, message="long " * 300, fix="`fix` " * 200, evidence=("fact " * 90,)) for n in range(1, 400)
     ]

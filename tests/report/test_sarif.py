@@ -20,7 +20,7 @@ def run(*legs):
 
 
 def check(run):
-    """Check what sections 3.14 to 3.49 of the standard ask of the objects that are there."""
+    """Check the requirements of sections 3.14 to 3.49 of the standard for the objects present."""
     driver = run["tool"]["driver"]
     assert driver["name"] == "pytest-startmethod"
     ids = [rule["id"] for rule in driver["rules"]]
@@ -44,7 +44,7 @@ def check(run):
 
 
 def test_each_cause_is_a_result():
-    """Errors, warnings and notes, each with its rule and the page on it."""
+    """Each cause is an error, warning or note, with its rule and a link to its page."""
     found = run(
         leg("spawn", "failed", findings=(finding(),)),
         leg("forkserver", "failed", findings=(finding(),)),
@@ -66,7 +66,7 @@ def test_each_cause_is_a_result():
 
 
 def test_files_are_relative_to_the_root_where_they_are_below_it():
-    """And the facts behind a finding are related locations."""
+    """Other files stay absolute, and the facts of a finding become related locations."""
     facts = (source_fact("parent", "set", Place("/elsewhere/my lib.py", 3)),)
     (result,) = run(leg("spawn", "failed", findings=(finding(facts=facts),)))["results"]
     assert result["locations"][0]["physicalLocation"] == {
@@ -79,7 +79,7 @@ def test_files_are_relative_to_the_root_where_they_are_below_it():
 
 
 def test_a_cause_keeps_its_fingerprint_when_another_test_has_it_first():
-    """Code scanning would close it and open another one."""
+    """With another fingerprint, code scanning would close the alert and open a new one."""
     prints = [
         run(leg("spawn", "failed", test=test, findings=(finding(),)))["results"][0]["partialFingerprints"]
         for test in ("a", "b")

@@ -1,4 +1,4 @@
-"""What stands below a failing leg in the terminal."""
+"""The section below a failing leg in the terminal."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def of(file, line, path, **values):
 
 
 def test_the_source_line_is_shown_with_a_mark_under_the_object(service, tmp_path):
-    """The line is not told again as evidence, and the last line says where to read on."""
+    """The line is not repeated as evidence, and the last line says where to read more."""
     place = Place(str(service), 5)
     set_here = source_fact("parent", "set", place)
     values = {"evidence": (str(set_here), "and a remark"), "facts": (set_here,), "message": "It is a lock."}
@@ -54,7 +54,7 @@ def test_without_the_file_the_path_stands_next_to_the_place():
 
 
 def test_a_finding_that_fork_has_too_is_not_explained_by_it():
-    """What is pickled under every method fails under every method; and a leg under fork needs no word of fork."""
+    """A payload that does not pickle fails under every method, and a leg under fork does not mention fork."""
     (told,) = groups.told([finding(every_method=True)])
     assert text(told)[2:4] == [
         "  (tasks of a pool or executor and messages are pickled under every start",
@@ -81,13 +81,13 @@ def test_a_finding_that_fork_has_too_is_not_explained_by_it():
     ],
 )
 def test_the_mark_is_under_what_the_path_names(source, path, marked):
-    """Names in strings and comments are none, and half a statement is read as far as it goes."""
+    """Names in strings and comments do not count, and incomplete statements are parsed as far as possible."""
     span = section.mark(source, path)
     assert (None if span is None else source[slice(*span)]) == marked
 
 
 def test_a_line_that_only_fails_defines_nothing(service, tmp_path):
-    """Where a module's import raises, the object is elsewhere: the path stands next to the place."""
+    """If a module's import fails, the object is defined elsewhere: the path is shown next to the location."""
     (told,) = groups.told([of(service, 3, "target", code="SM201", name="module-not-importable")])
     assert text(told, str(tmp_path))[:2] == ["  service.py:3: target", "  3 | class Service:"]
 

@@ -1,4 +1,4 @@
-"""The section that closes a session in the terminal."""
+"""The terminal section at the end of a session."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def styles(*results, verbose=False):
 
 
 def test_summary_reads():
-    """The table has the outcomes that occurred, each leg once; paths are relative to the root."""
+    """The table has the outcomes that occurred, counting each leg once; paths are relative to the root."""
     assert lines(
         leg("fork", predictions=(finding(),)),
         leg("spawn", "failed", findings=(finding(message=f"`work` of {ROOT}/tests/test_a.py cannot " + "x" * 20),)),
@@ -45,7 +45,7 @@ def test_summary_reads():
 
 
 def test_verbose_summary_names_every_test():
-    """With the methods that it fails under."""
+    """Each test is listed with the methods under which it fails."""
     results = [leg("spawn", "failed", findings=(finding(),)), leg("forkserver", "failed", findings=(finding(),))]
     assert lines(*results, verbose=True)[3:] == [
         "1 test fails everywhere",
@@ -59,7 +59,7 @@ def test_verbose_summary_names_every_test():
 
 
 def test_prediction_is_told_with_its_fix():
-    """Nothing failed yet, so the summary is the only place to read it."""
+    """Nothing has failed yet, so only the summary shows it."""
     assert lines(leg("fork", predictions=(finding(),)))[3:] == [
         "",
         "SM101 local-function, predicted for spawn and forkserver: 1 test",
@@ -87,7 +87,7 @@ def test_leaves_of_one_object_and_consequences_are_one_block():
 
 
 def test_findings_that_are_enough_only_together_say_so():
-    """Not that each of them is confirmed."""
+    """They are not shown as confirmed one by one."""
     values = {"code": "SM303", "name": "patch-lost", "confirmed": True}
     both = finding(path="test_t.A", together=("test_t.A", "test_t.B"), **values)
     text = lines(leg("fork"), leg("spawn", "failed", findings=(both,)))
@@ -98,20 +98,20 @@ def test_findings_that_are_enough_only_together_say_so():
 
 
 def test_many_vacuous_tests_are_cut():
-    """Six are named, the rest counted; at -v all are named."""
+    """Six are named and the rest counted; with -v all are named."""
     results = [leg(test=f"t{n}", vacuous=finding("SM501", "vacuous")) for n in range(9)]
     assert lines(*results)[-7:] == [*(f"  t{n} (spawn)" for n in range(6)), "  and 3 more (-v)"]
     assert lines(*results, verbose=True)[-1] == "  t8 (spawn)"
 
 
 def test_troubles_are_said_once():
-    """What broke in the plugin is in the summary."""
+    """Errors of the plugin itself are in the summary, once each."""
     results = [leg(method, troubles=("pytest-startmethod: X in Y: z",)) for method in ("fork", "spawn")]
     assert lines(*results)[-2:] == ["", "pytest-startmethod: X in Y: z"]
 
 
 def test_failures_without_a_cause_and_flaky_legs_are_told():
-    """Nobody is left to wonder; what failed under every method is an ordinary failure."""
+    """Both are listed; a failure under every method is an ordinary failure and is not."""
     assert lines(
         leg("fork"),
         leg("spawn", "failed", message=f"assert 3 == 4 in {ROOT}/a.py"),
@@ -134,7 +134,7 @@ def test_failures_without_a_cause_and_flaky_legs_are_told():
 
 
 def test_a_long_summary_is_dense_and_whole_at_v():
-    """Three lines a cause, the commonest first, forty at most; at -v nothing is left out."""
+    """Each cause takes three lines, most common first, at most forty in all; with -v nothing is left out."""
     fix = "do this and " + "that and " * 20
     results = [leg(test=f"t{n}", outcome="failed", findings=(finding(line=n + 1, fix=fix),)) for n in range(45)]
     text = lines(*results)
@@ -152,7 +152,7 @@ def test_a_long_summary_is_dense_and_whole_at_v():
 
 
 def test_a_long_first_leg_has_its_count_below():
-    """Nothing wraps that need not."""
+    """The count moves to the next line rather than wrapping."""
     results = [leg(m, "failed", test="tests/" + "x" * 65, findings=(finding(),)) for m in ("spawn", "forkserver")]
     assert lines(*results)[-2:] == [f"  first: tests/{'x' * 65}[spawn]", "    and 1 more (-v)"]
 
@@ -164,7 +164,7 @@ def test_text_is_as_wide_as_the_terminal():
 
 
 def test_tests_that_still_need_fork_are_counted():
-    """Those that are marked xfail, too."""
+    """Tests marked xfail count too."""
     xfails = [leg("fork", test="b"), leg("spawn", "xfailed", test="b")]
     assert lines(leg("fork"), leg("spawn", "failed"), *xfails)[3] == (
         "2 tests: 1 needs fork, 1 fails as expected (2 still need fork)"
@@ -172,7 +172,7 @@ def test_tests_that_still_need_fork_are_counted():
 
 
 def test_tests_that_never_leave_fork_are_listed():
-    """Legs whose code pins fork, and unmarked tests that fork by hand; not those that start something else, too."""
+    """Legs whose code pins fork and unmarked tests that fork by hand are listed if they start nothing else."""
     pinned = {"kind": "context", "method": "fork", "file": f"{ROOT}/a.py", "line": 4, "count": 2, "tasks": 0}
     forked = {**pinned, "kind": "os.fork", "count": 1, "line": 9, "test": "tests/test_b.py::test_fork"}
     spawned = {**pinned, "method": "spawn", "test": "tests/test_b.py::test_spawn"}
@@ -190,7 +190,7 @@ def test_tests_that_never_leave_fork_are_listed():
 
 
 def test_one_line_at_q():
-    """Verdicts, and how many tests each code concerns."""
+    """The line has the verdicts, and the number of tests for each code."""
     results = [
         leg("fork"),
         leg("spawn", "failed", findings=(finding(), finding("SM504", level="note"))),
@@ -200,7 +200,7 @@ def test_one_line_at_q():
 
 
 def test_words_have_pytests_colours():
-    """Red for what failed, yellow for what did not, green for what passes."""
+    """Failures are red, flaws yellow, passes green."""
     found = styles(
         leg("fork"),
         leg("spawn", "failed", findings=(finding(),)),

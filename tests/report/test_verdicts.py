@@ -1,4 +1,4 @@
-"""What the legs of a test say together."""
+"""The verdict on a test, derived from its legs."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ def test_each_combination_of_outcomes_has_its_word(said, outcomes):
 
 
 def test_spawn_alone_next_to_a_passing_fork_needs_fork():
-    """Every other selected method failed, though there is only one."""
+    """Every other selected method failed, even if there is only one."""
     assert verdicts.verdict(legs(fork="passed", spawn="failed")) == "needs-fork"
 
 
 def test_an_xfailed_leg_counts_as_failing():
-    """A test with one method marked and the other not still needs fork."""
+    """A test with one method marked xfail and another failing still needs fork."""
     assert verdicts.verdict(legs(fork="passed", spawn="failed", forkserver="xfailed")) == "needs-fork"
 
 
 def test_skipped_legs_have_no_say():
-    """What did not run neither fails nor passes."""
+    """Skipped legs count neither as failing nor as passing."""
     assert verdicts.verdict(legs(fork="skipped", spawn="failed")) == "fails"
 
 
 def test_a_test_of_which_a_leg_did_not_run_is_incomplete():
-    """Nobody saw the leg that ``-x``, ``-k`` or Ctrl-C left out, whatever the others did."""
+    """If ``-x``, ``-k`` or Ctrl-C left a leg out, the verdict is incomplete whatever the others did."""
     for outcome in ("passed", "failed", "skipped", "xfailed"):
         cut = {"fork": leg("fork", outcome, planned=("fork", "spawn"))}
         assert verdicts.verdict(cut) == "incomplete"
@@ -69,7 +69,7 @@ def test_tests_that_still_need_fork_are_counted_whether_or_not_they_are_marked()
 
 
 def test_order_is_that_of_the_source():
-    """File, line, test, method: whoever ran them, and when."""
+    """The order is file, line, test, method, regardless of workers and timing."""
     first, second = leg("fork"), leg("spawn")
     later = leg("fork", test="tests/test_a.py::test_y", line=9)
     assert verdicts.in_order([later, second, first]) == [first, second, later]

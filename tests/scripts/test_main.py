@@ -1,4 +1,4 @@
-"""``python -m pytest_startmethod``: scripts under a start method, and the pages of the causes."""
+"""``python -m pytest_startmethod``: running scripts under a start method, and explaining causes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ process.join()
 
 @pytest.fixture(autouse=True)
 def _importable(monkeypatch):
-    """Let the command be found from any directory, also where the package is not installed."""
+    """Make the package importable from any directory, even if it is not installed."""
     source = os.path.dirname(os.path.dirname(os.path.abspath(__main__.__file__)))
     path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH", "")]))
     monkeypatch.setenv("PYTHONPATH", path)
@@ -82,7 +82,7 @@ def test_help(capsys):
     ],
 )
 def test_wrong_arguments(arguments, line, capsys):
-    """What is wrong with the arguments is one line, with status 2."""
+    """Invalid arguments give one line and status 2."""
     with pytest.raises(SystemExit) as caught:
         __main__.main(arguments)
     assert caught.value.code == 2
@@ -91,14 +91,14 @@ def test_wrong_arguments(arguments, line, capsys):
 
 
 def test_without_arguments(capsys):
-    """Without a command there is the help, on standard error, with status 2."""
+    """Without a command, the help goes to standard error, with status 2."""
     assert __main__.main([]) == 2
     assert capsys.readouterr().err.startswith("usage: python -m pytest_startmethod ")
 
 
 @pytest.mark.parametrize("arguments", [["run"], ["run", "--method=spawn"], ["run", "-m"]])
 def test_nothing_to_run(arguments, capsys):
-    """What to run must be said."""
+    """`run` needs something to run."""
     assert __main__.main(arguments) == 2
     assert capsys.readouterr().err == "python -m pytest_startmethod run: a script, or -m and a module, is required\n"
 
@@ -111,7 +111,7 @@ def test_version(capsys):
 
 
 def test_codes(capsys):
-    """The table has a row for each code, in at most 80 columns."""
+    """The table has one row per code and fits in 80 columns."""
     assert __main__.main(["codes"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
@@ -122,7 +122,7 @@ def test_codes(capsys):
 
 @pytest.mark.parametrize("word", ["SM301", "sm301", "global-state"])
 def test_explain(word, capsys):
-    """A code or name prints its page, with the address of the page on the web and without marks for the site."""
+    """A code or name prints its page, with the page's web address and without the site's markup."""
     assert __main__.main(["explain", word]) == 0
     out = capsys.readouterr().out
     assert out.startswith("# SM301 global-state\n")
@@ -133,13 +133,13 @@ def test_explain(word, capsys):
 
 
 def test_no_such_script(capsys):
-    """A script that is not there is one line, with status 2."""
+    """A missing script gives one line and status 2."""
     assert __main__.main(["run", "nothing.py"]) == 2
     assert capsys.readouterr().err == "python -m pytest_startmethod run: no such script: nothing.py\n"
 
 
 def test_output_and_status_are_the_script_s(tmp_path):
-    """Nothing is added where there is nothing to say; arguments that look like ours are the script's."""
+    """Without findings nothing is added, and arguments that look like ours are passed to the script."""
     path = tmp_path / "script.py"
     path.write_text(SCRIPT)
     result = command("run", path, "--method", "-x", input="in")
@@ -147,7 +147,7 @@ def test_output_and_status_are_the_script_s(tmp_path):
 
 
 def test_findings_follow_on_standard_error(tmp_path):
-    """The finding comes last, relative to the working directory, and goes to the report, too."""
+    """The finding comes last, with paths relative to the working directory, and is also written to the report."""
     (tmp_path / "script.py").write_text(UNGUARDED)
     result = command("run", "--method=spawn", "--report", "report.json", "script.py", cwd=tmp_path)
     assert result.stdout == ""
@@ -170,7 +170,7 @@ def test_findings_follow_on_standard_error(tmp_path):
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")
 def test_report_is_checked_before_the_script_runs(tmp_path, capfd):
-    """A report that could not be written is told at once: the script has not run."""
+    """A report that cannot be written is an error before the script runs."""
     (tmp_path / "script.py").write_text("print('ran')")
     tmp_path.chmod(0o500)
     with pytest.raises(SystemExit):
@@ -179,14 +179,14 @@ def test_report_is_checked_before_the_script_runs(tmp_path, capfd):
 
 
 def test_report_is_not_touched_by_the_check(tmp_path, capsys):
-    """Until the script has ended, an earlier report is there."""
+    """An earlier report stays until the script has ended."""
     (tmp_path / "report.json").write_text("earlier")
     assert __main__.main(["run", "--report", str(tmp_path / "report.json"), "nothing.py"]) == 2
     assert (tmp_path / "report.json").read_text() == "earlier"
 
 
 def test_report_that_can_no_longer_be_written(tmp_path):
-    """A report that cannot be written after all is one line, and the script's exit status stays."""
+    """If the report cannot be written at the end, that is one line, and the script's exit status stays."""
     (tmp_path / "script.py").write_text("import os, sys\nos.mkdir('report.json')\nsys.exit(3)\n")
     result = command("run", "--report", "report.json", "script.py", cwd=tmp_path)
     assert result.returncode == 3
@@ -218,7 +218,7 @@ def package(tmp_path):
 
 
 def test_module(package):
-    """A module runs as with `python -m`; options after its name are its own."""
+    """A module runs as with `python -m`; options after its name belong to the module."""
     line = [sys.executable, "-m", "shop", "-x", "--report"]
     plain = subprocess.run(line, capture_output=True, text=True, check=False, cwd=package)
     result = command("run", "--method", selection.default(), "-m", "shop", "-x", "--report", cwd=package)
@@ -226,21 +226,21 @@ def test_module(package):
 
 
 def test_main_module_of_a_package(package):
-    """Children of `python -m package` never load its `__main__`, which the finding says."""
+    """Children of `python -m package` never load its `__main__`; the finding explains that."""
     result = command("run", "-m", "shop", cwd=package)
     assert result.returncode == 1
     assert "SM202 name-missing-in-child: __main__.hello\n  shop/__main__.py:4\n" in result.stderr
 
 
 def test_no_such_module(tmp_path):
-    """A module that is not there is one line of the script's, as with `python -m`."""
+    """A missing module gives one line, as with `python -m`."""
     result = command("run", "-m", "nothing_here", cwd=tmp_path)
     assert (result.returncode, result.stderr) == (1, f"{sys.executable}: No module named nothing_here\n")
 
 
 @pytest.mark.skipif(len(selection.available()) < 3, reason="for all three methods")
 def test_all_methods(tmp_path):
-    """With `--method all` each method has a line, a finding of two methods stands once, and the report has all runs."""
+    """With `--method all` each method has a line, a shared finding is shown once, and the report has all runs."""
     (tmp_path / "script.py").write_text(UNGUARDED)
     result = command("run", "--method=all", "--report=report.json", "script.py", cwd=tmp_path)
     lines = result.stderr.splitlines()[-3:]
@@ -255,14 +255,14 @@ def test_all_methods(tmp_path):
 
 
 def test_time_limit(tmp_path):
-    """At its limit the script is ended, with the status of coreutils' timeout."""
+    """At its time limit the script is ended, with the exit status of coreutils' timeout."""
     (tmp_path / "script.py").write_text("import time\ntime.sleep(600)\n")
     result = command("run", "--timeout=0.5", "script.py", cwd=tmp_path)
     assert (result.returncode, result.stderr) == (124, "pytest-startmethod: script.py was ended (time limit)\n")
 
 
 def test_start_method_of_the_script_is_noted(tmp_path):
-    """The method that the script sets holds, and is noted."""
+    """A method set by the script takes effect and is noted."""
     (tmp_path / "script.py").write_text("import multiprocessing\nmultiprocessing.set_start_method('spawn')\n")
     method = selection.available()[0]
     other = next((each for each in selection.available() if each != "spawn"), method)
@@ -277,14 +277,14 @@ def test_start_method_of_the_script_is_noted(tmp_path):
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_ended_by_a_signal(tmp_path):
-    """A script that a signal ends ends the command in the same way."""
+    """If a signal kills the script, the command dies of the same signal."""
     (tmp_path / "script.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\n")
     assert command("run", "script.py", cwd=tmp_path).returncode == -signal.SIGTERM
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_interrupt(tmp_path):
-    """Ctrl-C reaches the script, whose answer is its own."""
+    """Ctrl-C reaches the script, which decides how to react."""
     (tmp_path / "script.py").write_text(
         "import time\n"
         "try:\n"
@@ -302,7 +302,7 @@ def test_interrupt(tmp_path):
 
 
 def test_a_closed_standard_input_is_no_reason_to_end_the_script(tmp_path):
-    """The next descriptors that are opened are then those of the streams."""
+    """With standard input closed, newly opened descriptors take the streams' numbers; the script still runs."""
     (tmp_path / "script.py").write_text("print('done')\n")
     line = f'"{sys.executable}" -m pytest_startmethod run script.py <&-'
     result = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False, cwd=tmp_path)

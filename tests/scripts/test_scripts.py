@@ -1,4 +1,4 @@
-"""A script runs as its user would run it, under a start method, and leaves nothing behind."""
+"""A script runs under a start method as it would for its user, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ proc = pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks for pro
 
 
 class Box:
-    """A directory for a script, a temporary directory of its own, and a mark on every process that comes of it."""
+    """A directory for a script, with its own temporary directory and a mark on every process that it starts."""
 
     def __init__(self, path: Path, temporary: str) -> None:
         self.path = path
@@ -44,7 +44,7 @@ class Box:
         return running.run(self.file(text), *args, method=method, env=self.env, **options)
 
     def alive(self) -> list[str]:
-        """Return the command lines of the marked processes that are alive."""
+        """Return the command lines of the marked processes still alive."""
         mark, found = f"SCRIPT_MARK={self.temporary}".encode(), []
         for pid in filter(str.isdigit, os.listdir("/proc")):
             try:
@@ -55,13 +55,13 @@ class Box:
         return found
 
     def wait_until_gone(self) -> None:
-        """Wait for processes that end by themselves, up to a deadline."""
+        """Wait, up to a deadline, for processes that end by themselves."""
         deadline = time.monotonic() + 10
         while self.alive() and time.monotonic() < deadline:
             time.sleep(0.01)
 
     def left(self) -> tuple[list[str], list[str]]:
-        """Return the processes and the files that are left."""
+        """Return the remaining processes and files."""
         self.wait_until_gone()
         return self.alive(), os.listdir(self.temporary)
 
@@ -131,14 +131,14 @@ def test_no_main_guard(box, kind, method):
 @pytest.mark.skipif("fork" not in METHODS, reason="needs fork")
 @pytest.mark.parametrize("kind", UNGUARDED)
 def test_no_main_guard_needed(box, kind):
-    """Under fork nothing is wrong with the same scripts."""
+    """The same scripts have no finding under fork."""
     run = box.run(UNGUARDED[kind], method="fork").check()
     assert run.stdout != ""
     assert run.findings == ()
 
 
 def test_guarded(box):
-    """A guarded script has no finding under any method."""
+    """A script with a guard has no finding under any method."""
     text = """
         import multiprocessing
 
@@ -155,7 +155,7 @@ def test_guarded(box):
 
 
 def test_attempt_that_the_script_does_without(box):
-    """A start that a child cannot make and does without is the script's own affair."""
+    """A start that fails in a child is not a finding if the script copes with it."""
     text = """
         import multiprocessing
 
@@ -174,7 +174,7 @@ def test_attempt_that_the_script_does_without(box):
 
 
 def test_main_guard_text(box):
-    """The finding names the line, what the child died of, and the lines to add and to indent."""
+    """The finding names the line, the child's error, and the lines to add and indent."""
     run = box.run(UNGUARDED["Process"])
     assert run.findings[0].section_lines(str(box.path)) == [
         "SM401 main-guard: __main__",
@@ -192,7 +192,7 @@ def test_main_guard_text(box):
 
 
 def test_fix_works(box):
-    """A script that is changed as the finding says runs."""
+    """A script changed as the finding says runs."""
     run = box.run(UNGUARDED["Pool"])
     assert run.findings[0].fix == ('put `if __name__ == "__main__":` above line 6, and indent lines 6 to 7 by 4 spaces')
     lines = (box.path / "script.py").read_text().splitlines()
@@ -201,7 +201,7 @@ def test_fix_works(box):
 
 
 def test_second_set_start_method(box):
-    """A script that sets the start method outside a guard does it a second time in its children."""
+    """A script that sets the start method outside a guard does so again in its children."""
     text = """
         import multiprocessing
 
@@ -226,7 +226,7 @@ def test_second_set_start_method(box):
 
 
 def test_start_in_an_imported_module(box):
-    """A module that starts processes when it is imported cannot have the guard itself."""
+    """A module that starts processes at import cannot contain the guard itself."""
     box.file("import multiprocessing\npool = multiprocessing.Pool(1)\npool.map(abs, [1])\n", "jobs.py")
     (finding,) = box.run("import jobs\n").findings
     jobs = box.path / "jobs.py"
@@ -238,7 +238,7 @@ def test_start_in_an_imported_module(box):
 
 
 def refused(path: Path, *frames: tuple[int, str]) -> ChildReport:
-    """Return the report of a child that was refused a start at `frames`, outermost first."""
+    """Return the report of a child whose start failed at `frames`, outermost first."""
     message = "\n   An attempt has been made to start a new process before the\n  current process has finished its x.\n"
     error = Raised("RuntimeError", message, tuple(Frame(str(path), line, name, "") for line, name in frames))
     return ChildReport(pid=1, phase="start-up", method="spawn", raised=(error,))
@@ -264,7 +264,7 @@ def refused(path: Path, *frames: tuple[int, str]) -> ChildReport:
     ],
 )
 def test_lines_to_indent(tmp_path, source, line, fix):
-    """The fix leaves definitions where they are, takes whole statements, and the file's own indentation."""
+    """The fix leaves definitions in place, takes whole statements, and uses the file's own indentation."""
     path = tmp_path / "script.py"
     path.write_text(source)
     finding = main_module.find([refused(path, (line, "<module>"))], str(path))
@@ -273,7 +273,7 @@ def test_lines_to_indent(tmp_path, source, line, fix):
 
 
 def test_start_in_a_function(tmp_path):
-    """The line that starts is named, and the guard belongs above the line that calls it."""
+    """The finding names the line that starts the process; the guard belongs above the line that calls the function."""
     path = tmp_path / "script.py"
     path.write_text("def go():\n    start()\n\n\ngo()\n")
     finding = main_module.find([refused(path, (5, "<module>"), (2, "go"))], str(path))
@@ -294,15 +294,15 @@ def test_start_in_a_function(tmp_path):
     ],
 )
 def test_other_failures_of_children(report):
-    """No other failure of a child is a missing guard."""
+    """Other failures of children are not reported as a missing guard."""
     assert main_module.find([report], "script.py") is None
 
 
-# -- as python script.py does ----------------------------------------------------------------------------------------
+# -- like python script.py -------------------------------------------------------------------------------------------
 
 
 def plain(box: Box, *args: str) -> subprocess.CompletedProcess[str]:
-    """Run the script of `box` without us."""
+    """Run the script of `box` without the plugin."""
     return subprocess.run(
         [sys.executable, box.path / "script.py", *args],
         capture_output=True,
@@ -332,7 +332,7 @@ ENDINGS = {
 
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_ending(box, ending):
-    """Exit status, output and traceback are those of the script."""
+    """Exit status, output and traceback are the script's own."""
     text = ENDINGS[ending]
     if ending == "start fails":
         text = "import multiprocessing\n" + text.replace(
@@ -347,7 +347,7 @@ def test_ending(box, ending):
 @posix
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
 def test_ended_by_a_signal(box, number):
-    """A script that a signal ends has the signal's status."""
+    """A script killed by a signal reports the signal in its status."""
     run = box.run(f"import os\nos.kill(os.getpid(), {int(number)})\nimport time\ntime.sleep(60)\n")
     assert run.returncode == -number
     assert run.stderr == plain(box).stderr
@@ -355,7 +355,7 @@ def test_ended_by_a_signal(box, number):
 
 
 def test_surroundings(box):
-    """The script sees the module, arguments and path that it would see."""
+    """The script sees the usual main module, arguments and path."""
     text = """
         import sys
         names = {k: type(v).__name__ if k.startswith("__") else v for k, v in sorted(globals().items()) if k != "sys"}
@@ -369,7 +369,7 @@ def test_surroundings(box):
 
 
 def test_relative_path_and_streams(box, monkeypatch):
-    """The path is as it was given; input, directory and environment are what the caller says."""
+    """The path is passed as given; input, directory and environment are the caller's."""
     box.file("import os, sys\nprint(sys.argv[0], sys.stdin.read(), os.getcwd(), os.environ['OWN'])\n")
     run = running.run(
         "script.py", method="spawn", cwd=box.path, input="äh\n", env={**box.env, "OWN": "1", "PYTHONUTF8": "1"}
@@ -379,7 +379,7 @@ def test_relative_path_and_streams(box, monkeypatch):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_functions_of_the_script(box, method):
-    """Functions and classes of the script reach its children, and come back."""
+    """Functions and classes of the script can be sent to its children and back."""
     text = """
         import multiprocessing
         import sys
@@ -404,7 +404,7 @@ def test_functions_of_the_script(box, method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_launches(box, method):
-    """What the script starts is known, with its place, its method and how it ended."""
+    """Everything the script starts is recorded, with location, method and exit code."""
     text = """
         import multiprocessing
         import sys
@@ -430,7 +430,7 @@ def test_launches(box, method):
 
 @pytest.mark.parametrize("method", FRESH)
 def test_start_that_fails(box, method):
-    """A start that fails is explained, and the script's error is its own."""
+    """A failing start is explained, and the script's error is its own."""
     text = """
         import multiprocessing
 
@@ -446,7 +446,7 @@ def test_start_that_fails(box, method):
 
 @pytest.mark.skipif("fork" not in METHODS, reason="needs fork")
 def test_method_of_the_script(box):
-    """The method that the script sets wins over the leg's, and is noted."""
+    """A method set by the script overrides the leg's, and is noted."""
     text = """
         import multiprocessing
 
@@ -491,7 +491,7 @@ ENDLESS = """
 @proc
 @pytest.mark.parametrize("method", METHODS)
 def test_time_limit(box, method):
-    """At the limit the script ends, with all that it started."""
+    """At the limit the script and everything it started are ended."""
     run = box.run(ENDLESS, method=method, timeout=8)
     assert (run.ended, run.stdout, run.stderr) == ("time limit", "ready\n", "")
     assert run.outcome == "script.py was ended (time limit)"
@@ -502,7 +502,7 @@ def test_time_limit(box, method):
 @proc
 @pytest.mark.parametrize("method", METHODS)
 def test_killed_from_outside(box, method):
-    """When whoever runs the script is killed, the script and all that it started end, and their files go."""
+    """If the parent is killed, the script and everything it started end, and their files are removed."""
     command = [sys.executable, "-m", "pytest_startmethod", "run", "--method", method, box.file(ENDLESS)]
     source = str(Path(main_module.__file__).parents[2])
     process = subprocess.Popen(command, stdout=subprocess.PIPE, env={**box.env, "PYTHONPATH": source})
@@ -519,7 +519,7 @@ def test_killed_from_outside(box, method):
 @posix
 @proc
 def test_left_by_the_script(box):
-    """What the script leaves running when it ends is ended."""
+    """Processes that the script leaves running are ended."""
     text = """
         import os
         import subprocess
@@ -532,7 +532,7 @@ def test_left_by_the_script(box):
 
 
 def test_nothing_of_ours_keeps_it_from_running(box, monkeypatch):
-    """When our part in the script's process fails, the script runs and a note says so."""
+    """If our code fails in the script's process, the script still runs and a note says so."""
     source = Path(running.script_process.__file__).read_text()
     monkeypatch.setattr(running.script_process, "__file__", str(box.path / "process.py"))
     box.file(source, "process.py")
@@ -543,7 +543,7 @@ def test_nothing_of_ours_keeps_it_from_running(box, monkeypatch):
 
 
 def test_check(box):
-    """`check` raises with the end of the script's errors."""
+    """`check` raises with the end of the script's standard error."""
     run = box.run("import sys\nfor n in range(30):\n    print(n, file=sys.stderr)\nsys.exit(5)\n")
     with pytest.raises(AssertionError) as caught:
         run.check()
@@ -551,13 +551,13 @@ def test_check(box):
 
 
 def test_no_such_script(tmp_path):
-    """A script that is not there is an error at once."""
+    """A missing script is an immediate error."""
     with pytest.raises(FileNotFoundError, match=r"^no such script: nothing\.py$"):
         running.run("nothing.py", method="spawn", cwd=tmp_path)
 
 
 def test_unknown_method(box):
-    """So is a method that the platform lacks."""
+    """A method that the platform lacks is an immediate error."""
     with pytest.raises(ValueError, match=r"^unknown start method 'clone' \(choose from "):
         box.run("", method="clone")
 
@@ -567,7 +567,7 @@ def test_unknown_method(box):
 
 @pytest.mark.skipif(len(METHODS) < 3, reason="for all three methods")
 def test_fixture(session):
-    """A test that requests the fixture is run under each method, and what its script starts counts as its own."""
+    """A test that requests the fixture runs under each method, and processes of its script count as its own."""
     session.file(
         test_a="""
         import subprocess
@@ -604,7 +604,7 @@ def test_fixture(session):
 
 @pytest.mark.skipif(len(METHODS) < 3, reason="for all three methods")
 def test_example(session):
-    """The example passes under fork, and SM401 is below the failure of the other legs."""
+    """The example passes under fork, and SM401 is shown below the failure of the other legs."""
     session.file("test_example.py", (EXAMPLES / "test_scripts.py").read_text())
     session.file("unguarded_script.py", (EXAMPLES / "unguarded_script.py").read_text())
     outcome = session.run()
@@ -616,7 +616,7 @@ def test_example(session):
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_an_interrupt_before_the_script_is_known_is_noted():
-    """It reaches the script later; the second one ends the wait, and afterwards all is as it was."""
+    """An early interrupt is passed on later; the second one ends the wait, and everything is restored."""
     with running._Interrupts(noted=True) as interrupts:
         signal.raise_signal(signal.SIGINT)
         assert interrupts.count == 1

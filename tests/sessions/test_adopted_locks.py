@@ -1,4 +1,4 @@
-"""Locks of the default context may be handed to the children of any leg; a fork lock asked for by name may not."""
+"""Locks of the default context can be sent to the children of any leg; fork locks requested by name cannot."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ MADE_AT_IMPORT = """
 
 
 def test_primitives_made_at_import_work_under_every_method(session):
-    """What a platform with spawn as default would have made at import is what the spawn leg hands over."""
+    """A spawn leg sends what a platform with spawn as the default would have created at import."""
     outcome = session.file(test_a=MADE_AT_IMPORT).run()
     assert outcome.names == dict.fromkeys(["test_a[fork]", "test_a[spawn]", "test_a[forkserver]"], "passed"), (
         outcome.out
@@ -50,7 +50,7 @@ def test_primitives_made_at_import_work_under_every_method(session):
 
 
 def test_lock_that_an_earlier_leg_cached_is_no_hindrance(session):
-    """A cache that keeps a lock from the fork leg does not fail the spawn leg."""
+    """A lock that the fork leg put in a cache does not fail the spawn leg."""
     session.file(
         test_a="""
         import multiprocessing
@@ -77,7 +77,7 @@ def test_lock_that_an_earlier_leg_cached_is_no_hindrance(session):
 
 @pytest.mark.parametrize("where_made", ["in the test", "in an earlier leg"])
 def test_fork_lock_asked_for_by_name_is_still_foreign(session, where_made):
-    """What the code pins it gets: SM106."""
+    """Code that requests a fork context gets one: SM106."""
     session.file(
         test_a=f"""
         import multiprocessing

@@ -1,4 +1,4 @@
-"""An item runs again after the session as if nothing had run before it, and is afterwards what it was."""
+"""An item is re-run after the session as if nothing had run before, and is restored afterwards."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ FIXTURES = """
 
 
 def test_wider_fixtures_are_made_as_seldom_as_pytest_would(runs: Runs) -> None:
-    """Once for all runs aloud, once for each silent run; and not before the session has torn its own down."""
+    """They are built once for all visible runs and once per silent run, after the session has torn down its own."""
     runs.session.file("pkg/__init__.py", "").file("pkg/test_a.py", FIXTURES)
     runs.session.file(
         conftest="""

@@ -1,4 +1,4 @@
-"""Async tests, hypothesis and doctests, with the plugins that run them."""
+"""Async tests, hypothesis and doctests, with their plugins."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ METHODS = ("fork", "spawn", "forkserver")
 
 @pytest.mark.parametrize("mode", ["strict", "auto"])
 def test_pytest_asyncio(session, mode):
-    """Coroutines, in both modes, also in a class and with a fixture of wider scope."""
+    """Coroutines have legs in both modes, in classes too and with wider-scoped fixtures."""
     pytest.importorskip("pytest_asyncio")
     session.ini(asyncio_mode=mode, asyncio_default_fixture_loop_scope="function").plugin("pytest_asyncio.plugin").file(
         test_a="""
@@ -50,7 +50,7 @@ def test_pytest_asyncio(session, mode):
 
 
 def test_anyio(session):
-    """The method stands before the backend in the id."""
+    """The method comes before the backend in the id."""
     pytest.importorskip("anyio")
     session.plugin("anyio.pytest_plugin").file(
         test_a="""
@@ -80,7 +80,7 @@ def test_anyio(session):
 
 
 def test_hypothesis(session):
-    """A property is checked under every method; ``start_method`` is no function-scoped fixture to it."""
+    """A property is tested under every method, and hypothesis accepts ``start_method`` as a fixture."""
     pytest.importorskip("hypothesis")
     session.plugin("_hypothesis_pytestplugin").file(
         test_a="""

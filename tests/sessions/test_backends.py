@@ -1,4 +1,4 @@
-"""multiprocess and billiard have start methods of their own, and legs like those of multiprocessing."""
+"""multiprocess and billiard have start methods of their own, with legs like those of multiprocessing."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def names():
 
 
 def test_order():
-    """First those of multiprocessing, then package by package, each in the usual order; a stranger's last."""
+    """First come multiprocessing's, then each package's in the usual order; unknown packages are last."""
     methods = ["x:fork", "billiard:spawn", "multiprocess:forkserver", "multiprocess:fork", "spawn", "fork", "spawn"]
     assert selection.in_order(methods) == [
         "fork",
@@ -46,7 +46,7 @@ def test_order():
 
 
 def test_parse():
-    """A list may mix them; `all` stays multiprocessing's three."""
+    """A list may mix packages; `all` means multiprocessing's three methods."""
     assert selection.parse("billiard:spawn, multiprocess:fork,spawn", names) == "spawn,multiprocess:fork,billiard:spawn"
     assert selection.selected("spawn,multiprocess:fork") == ("spawn", "multiprocess:fork")
     assert not any(":" in method for method in selection.selected("all"))
@@ -61,7 +61,7 @@ def test_parse():
     ],
 )
 def test_parse_names_what_is_wrong(word, problem):
-    """The word, what of it is wrong, and what there is."""
+    """The message names the word, the problem and the valid words."""
     with pytest.raises(ValueError, match=f"^{re.escape(problem)} "):
         selection.parse(f"spawn,{word}", names)
     with pytest.raises(SettingsError, match=f"^{re.escape(problem)} "):
@@ -69,12 +69,12 @@ def test_parse_names_what_is_wrong(word, problem):
 
 
 def test_marker():
-    """It takes them as it takes the others."""
+    """The marker accepts methods of packages like others."""
     assert parse_marker(("billiard:spawn",), {}, names).methods == (Named("billiard:spawn"),)
 
 
 def test_verdict():
-    """What fails under every method but the forks needs fork, whoever's."""
+    """A test that passes only under the fork methods, of any package, needs fork."""
 
     def leg(method, outcome):
         return LegResult(f"t[{method}]", "t", method, "t.py", 1, outcome)
@@ -119,7 +119,7 @@ def test_afterwards():
 
 @all_methods
 def test_legs(session, package):
-    """The package's default context is the leg's, `mp_context` is of the package, its launches are the leg's."""
+    """The package's default context has the leg's method, `mp_context` is the package's, launches are recorded."""
     out = session.file(test_a=LEGS.replace("PACKAGE", package)).run()
     assert out.names == {
         "test_a[spawn]": "passed",
@@ -143,7 +143,7 @@ def test_legs(session, package):
 
 @all_methods
 def test_selection(session, package):
-    """`all` leaves out nothing that a marker names and adds nothing; a list selects."""
+    """`all` neither removes nor adds methods of a marker; a list selects among them."""
     session.file(
         test_a=f"""
         import pytest
@@ -173,7 +173,7 @@ def test_selection(session, package):
 
 @all_methods
 def test_testcase_and_fixture_of_wider_scope(session, package):
-    """A TestCase has a class for each method; a module's fixture is built once for each, of the right package."""
+    """A TestCase has one class per method; a module's fixture is built once per method, with the right package."""
     out = session.file(
         test_a=f"""
         import unittest
@@ -250,7 +250,7 @@ def test_closure():
 
 @all_methods
 def test_dill_takes_closures_along(session):
-    """A multiprocess:spawn leg of a closure passes, and its fork leg predicts nothing."""
+    """With a closure, the multiprocess:spawn leg passes and the fork leg predicts no failure."""
     pytest.importorskip("multiprocess")
     try:
         pytest.importorskip("dill").dumps(lambda: None)
@@ -263,7 +263,7 @@ def test_dill_takes_closures_along(session):
 
 @all_methods
 def test_billiard_does_not(session):
-    """Its pickler is CPython's: SM101 under spawn and forkserver, and the prediction that came true."""
+    """Its pickler is CPython's: SM101 under spawn and forkserver, as predicted."""
     pytest.importorskip("billiard")
     out = session.file(test_a=CLOSURE.replace("PACKAGE", "billiard")).run()
     assert out.names == {
@@ -278,7 +278,7 @@ def test_billiard_does_not(session):
 
 
 def test_what_dill_cannot_pickle_is_found_in_the_closure(session):
-    """Not the lambda, which travels by value, but what it takes along; as prediction, too."""
+    """The finding, or prediction, is about the captured object, not the lambda, which is sent by value."""
     pytest.importorskip("multiprocess")
     session.file(
         test_a="""
@@ -311,12 +311,12 @@ def test_what_dill_cannot_pickle_is_found_in_the_closure(session):
         assert "  test_a.py:7: target.numbers" in out.lines
 
 
-# -- what is known of them ---------------------------------------------------------------------------------------------
+# -- what is recorded --------------------------------------------------------------------------------------------------
 
 
 @all_methods
 def test_what_a_child_raised(session, package):
-    """Children of the package report as multiprocessing's do, under each method."""
+    """Children of the package report like multiprocessing's, under each method."""
     out = session.file(
         test_a=f"""
         import {package}
@@ -348,7 +348,7 @@ def test_what_a_child_raised(session, package):
 
 @all_methods
 def test_vacuous(session, package):
-    """A leg of the package that used multiprocessing's processes, or none, says nothing about its method."""
+    """A leg of the package is vacuous if it started only multiprocessing processes or none."""
     out = session.file(
         test_a=f"""
         import multiprocessing
@@ -386,7 +386,7 @@ def test_vacuous(session, package):
 
 @all_methods
 def test_pool(session, package):
-    """A pool's workers and tasks are the leg's, and nothing of it is left."""
+    """A pool's workers and tasks are recorded, and nothing remains afterwards."""
     out = session.file(
         test_a=f"""
         import {package}
@@ -407,7 +407,7 @@ def test_pool(session, package):
 
 
 def test_leftover_is_ended(session, package):
-    """A process that outlives its leg is named and ended; billiard's has no `kill`."""
+    """A process that outlives its leg is named and ended, although billiard has no `kill`."""
     out = session.file(
         test_a=f"""
         import signal
@@ -439,7 +439,7 @@ def test_leftover_is_ended(session, package):
     )
 
 
-# -- what is not there -------------------------------------------------------------------------------------------------
+# -- missing packages --------------------------------------------------------------------------------------------------
 
 MISSING = """
 import importlib.util
@@ -450,7 +450,7 @@ importlib.util.find_spec = lambda name, package=None: None if name == "billiard"
 
 
 def test_package_that_is_not_installed(session):
-    """On the command line and in the ini file one line and exit status 4; a marker's leg is skipped with the reason."""
+    """On the command line or in the ini file it is one line and exit status 4; in a marker it skips the leg."""
     session.file(
         missing=MISSING,
         test_a="""
@@ -472,7 +472,7 @@ def test_package_that_is_not_installed(session):
 
 
 def test_unknown_backend(session):
-    """One line on the command line; a collection error that names the test in a marker."""
+    """It is one line on the command line, and for a marker a collection error that names the test."""
     session.file(
         test_a="""
         import pytest
@@ -491,6 +491,6 @@ def test_unknown_backend(session):
 
 
 def test_the_packages_are_here():
-    """The tests above test something: both packages install on every supported interpreter."""
+    """The tests above do run: both packages can be installed on every supported interpreter."""
     assert importlib.util.find_spec("multiprocess") is not None
     assert importlib.util.find_spec("billiard") is not None

@@ -1,4 +1,4 @@
-"""Marked functions become legs: ids, order, marks, and what is said where that cannot be."""
+"""Marked functions become legs: ids, order, marks, and messages where that is impossible."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MARKED = """
 
 
 def test_a_marked_function_is_one_item_per_method(session, where):
-    """In the order fork, spawn, forkserver; the unmarked neighbour is left alone."""
+    """The order is fork, spawn, forkserver; an unmarked test next to it is unaffected."""
     outcome = session.file(test_a=MARKED).run(where=where)
     assert outcome.status == 0
     legs = ["test_a[fork]", "test_a[spawn]", "test_a[forkserver]"]
@@ -27,7 +27,7 @@ def test_a_marked_function_is_one_item_per_method(session, where):
 
 
 def test_a_leg_knows_its_test_and_place(session):
-    """The stash of a leg holds what reports need; an item that is no leg has none."""
+    """A leg's stash holds what reports need; other items have no entry."""
     session.file(
         test_a="""
         import pytest
@@ -95,21 +95,21 @@ def test_a_leg_knows_its_test_and_place(session):
             "def test_d(): pass",
             ["TestB::test_b[fork]", "TestB::test_c[forkserver]", "test_d[spawn]"],
         ),
-        # Inheritance: the class's own marker is closer than that of a base.
+        # A class's own marker is closer than that of a base class.
         (
             "@startmethods('spawn')\nclass Base:\n  def test_b(self): pass\n"
             "class TestA(Base): pass\n"
             "@startmethods('fork')\nclass TestB(Base): pass",
             ["TestA::test_b[spawn]", "TestB::test_b[fork]"],
         ),
-        # A method inherited by a marked and an unmarked class is marked in one of them.
+        # A method inherited by a marked and an unmarked class is marked only in the former.
         (
             "class Base:\n  def test_b(self): pass\n"
             "@startmethods('spawn')\nclass TestA(Base): pass\n"
             "class TestB(Base): pass",
             ["TestA::test_b[spawn]", "TestB::test_b"],
         ),
-        # The method comes first, and changes slowest.
+        # The method comes first and changes slowest.
         (
             "@pytest.mark.parametrize('x', 'xy')\n@startmethods('fork', 'spawn')\n"
             "@pytest.mark.parametrize('n', [1, 2])\ndef test_a(x, n): pass",
@@ -133,13 +133,13 @@ def test_a_leg_knows_its_test_and_place(session):
     ],
 )
 def test_every_form_of_the_marker(session, source, ids):
-    """On functions, classes and modules, with parameters of every origin."""
+    """The marker works on functions, classes and modules, with parameters of every origin."""
     session.file(test_a="import pytest\nstartmethods = pytest.mark.startmethods\n" + source)
     assert session.run("--collect-only", where="in-process").collected == ids
 
 
 def test_marks_of_a_method_are_those_of_its_leg(session):
-    """``pytest.param("spawn", marks=xfail)`` expects one leg to fail, and not the others."""
+    """``pytest.param("spawn", marks=xfail)`` expects only that leg to fail."""
     session.file(
         test_a="""
         import pytest
@@ -154,7 +154,7 @@ def test_marks_of_a_method_are_those_of_its_leg(session):
 
 
 def test_methods_that_are_expected_to_fail_stand_in_the_marker(session):
-    """One line, with a reason; strict makes a test that passes fail. A TestCase has it, too."""
+    """Expected failures have a reason; with strict, passing is a failure. This applies to TestCase too."""
     session.file(
         test_a="""
         import unittest
@@ -198,7 +198,7 @@ def test_an_expectation_that_cannot_be_meant_is_a_collection_error(session, argu
 
 
 def test_the_packages_own_name_is_no_marker(session):
-    """Without a word the test would run once."""
+    """Otherwise the test would silently run only once."""
     session.file(test_a="import pytest\n@pytest.mark.startmethod\ndef test_a(): pass")
     outcome = session.run(where="in-process")
     assert outcome.status == pytest.ExitCode.INTERRUPTED
@@ -227,7 +227,7 @@ def test_nor_is_it_one_on_a_class_or_a_method(session, on_class, on_method, base
 
 @pytest.mark.parametrize("hook", ["pytest_collectstart", "pytest_make_collect_report"])
 def test_a_marker_that_another_plugin_puts_on_a_collector_counts(session, hook):
-    """Real suites are run so: a plugin marks whole modules."""
+    """Some suites let a plugin mark whole modules."""
     session.file(
         marking=f"""
         import pytest
@@ -261,7 +261,7 @@ def test_a_marker_that_another_plugin_puts_on_a_collector_counts(session, hook):
 )
 @pytest.mark.parametrize("test", ["def test_a(): pass", "class TestA(unittest.TestCase):\n  def test_a(self): pass"])
 def test_a_marker_that_cannot_be_meant_is_a_collection_error(session, decorator, message, test):
-    """It names the test and the valid names, for functions and TestCase alike."""
+    """The error names the test and the valid names, for functions and TestCase alike."""
     session.file(test_a=f"import pytest, unittest\n@pytest.mark.{decorator}\n{test}")
     outcome = session.run()
     assert outcome.status == pytest.ExitCode.INTERRUPTED
@@ -287,7 +287,7 @@ def test_a_method_that_was_not_selected_is_not_generated(session):
 
 
 def test_where_no_method_is_left_one_skip_says_so(session):
-    """The node id is the test's own, parameters included; a TestCase is no different, and sets nothing up."""
+    """The node id is the test's own, with parameters; a TestCase behaves the same, and sets nothing up."""
     session.file(
         test_a="""
         import unittest
@@ -319,7 +319,7 @@ def test_where_no_method_is_left_one_skip_says_so(session):
 
 
 def test_the_skip_names_the_ini_key_if_that_selected(session):
-    """What the reader has to change is named."""
+    """The reason names the setting to change."""
     session.file(test_a="import pytest\n@pytest.mark.startmethods('spawn')\ndef test_a(): pass").ini(
         start_methods="fork"
     )
@@ -343,7 +343,7 @@ FORK_AND_SPAWN = """
 
 
 def test_a_named_method_that_the_platform_lacks_is_skipped(session):
-    """As on Windows. ``all`` means all that there are; a name means that one."""
+    """As on Windows, ``all`` means all available methods, while a name means that method."""
     session.platform("spawn").file(test_a=FORK_AND_SPAWN)
     outcome = session.run()
     assert outcome.names == {
@@ -359,7 +359,7 @@ def test_a_named_method_that_the_platform_lacks_is_skipped(session):
 
 
 def test_a_method_named_on_the_command_line_that_the_platform_lacks_is_skipped(session):
-    """The leg is there, and says why it does not run."""
+    """The leg exists and its skip gives the reason."""
     session.platform("spawn").file(test_a=FORK_AND_SPAWN)
     outcome = session.run("--start-methods=fork,spawn")
     assert outcome.names["test_b[fork]"] == "skipped"
@@ -367,14 +367,14 @@ def test_a_method_named_on_the_command_line_that_the_platform_lacks_is_skipped(s
 
 
 def test_the_platforms_default_alone(session):
-    """As on macOS: ``default`` is spawn there, and all three exist."""
+    """As on macOS, ``default`` is spawn although all three methods exist."""
     session.platform("spawn", "fork", "forkserver").file(test_a=MARKED)
     assert session.run("--start-methods=default").collected == ["test_a[spawn]", "test_plain"]
     assert session.run().collected == ["test_a[fork]", "test_a[spawn]", "test_a[forkserver]", "test_plain"]
 
 
 def test_an_explicit_selection_without_a_marked_test_says_so(session):
-    """One line in the summary, only if asked on the command line, and not where a marked test exists."""
+    """One line in the summary, only for the command-line option and only if no test is marked."""
     line = (
         "--start-methods=fork,spawn had no effect: no test is marked with @pytest.mark.startmethods "
         "(--start-methods-discover finds the tests that start processes)"
@@ -388,7 +388,7 @@ def test_an_explicit_selection_without_a_marked_test_says_so(session):
 
 
 def test_requesting_the_fixture_opts_in(session):
-    """Directly, through another fixture, by an autouse fixture, with usefixtures."""
+    """Any request does: direct, through another fixture, with autouse or usefixtures."""
     session.file(
         test_a="""
         import pytest
@@ -438,7 +438,7 @@ PARAMETRIZED = """
 
 
 def test_a_direct_parametrize_wins(session):
-    """Without marker it is the user's own; with one, or with our ``mp_context``, its values are the legs."""
+    """An unmarked test keeps its parameter; with the marker or our ``mp_context``, the values become legs."""
     outcome = session.file(test_a=PARAMETRIZED).run("-W", "ignore")
     tests = {
         nodeid.partition("::")[2]: (leg["test"].partition("::")[2], leg["method"])
@@ -467,7 +467,7 @@ def test_a_direct_parametrize_wins(session):
 
 
 def test_a_users_parameter_is_skipped_if_not_selected(session):
-    """The command line still decides what runs, among the legs."""
+    """The command line still selects among the legs."""
     outcome = session.file(test_a=PARAMETRIZED).run("--start-methods=fork", "-W", "ignore")
     assert outcome.names == {
         "test_plain[spawn]": "passed",
@@ -487,7 +487,7 @@ def test_a_users_parameter_is_skipped_if_not_selected(session):
 
 @pytest.mark.parametrize("level", ["module", "class", "conftest"])
 def test_a_suite_that_parametrizes_the_name_itself_works_as_before(session, level):
-    """``metafunc.parametrize("start_method", ...)`` does not meet a second one of ours."""
+    """``metafunc.parametrize("start_method", ...)`` does not collide with ours."""
     hook = "def pytest_generate_tests({0}metafunc):\n{1}  if 'start_method' in metafunc.fixturenames:\n" + (
         "{1}    metafunc.parametrize('start_method', ['one', 'two'])\n"
     )
@@ -505,7 +505,7 @@ def test_a_suite_that_parametrizes_the_name_itself_works_as_before(session, leve
 
 
 def test_a_users_own_fixture_of_the_name(session):
-    """Unmarked tests get it as if we were not there; parametrized, its values are the legs of a marked test."""
+    """Unmarked tests use it as if we were absent; if it is parametrized, its values are the legs of a marked test."""
     session.file(
         test_a="""
         import pytest
@@ -606,7 +606,7 @@ LEFT_OUT = {
 
 @pytest.mark.parametrize("kind", LEFT_OUT)
 def test_a_marked_thing_that_cannot_be_legs_is_said_aloud(session, kind):
-    """One warning for each reason and file, and the thing runs as it always did."""
+    """There is one warning per reason and file, and the test runs as before."""
     source, message = LEFT_OUT[kind]
     session.file(test_a=source)
     outcome = session.run("--doctest-modules")
@@ -617,7 +617,7 @@ def test_a_marked_thing_that_cannot_be_legs_is_said_aloud(session, kind):
 
 
 def test_a_marked_item_without_a_line_is_said_aloud(session):
-    """An item of another plugin need not know in which line it stands."""
+    """Items of other plugins may have no line number."""
     session.file(
         conftest="""
         import pytest
@@ -645,7 +645,7 @@ def test_a_marked_item_without_a_line_is_said_aloud(session):
 
 
 def test_a_marker_that_comes_after_collection_is_said_aloud(session):
-    """``pytest_collection_modifyitems`` is too late to make one item three."""
+    """In ``pytest_collection_modifyitems`` it is too late to turn one item into three."""
     session.file(
         conftest="""
         import pytest
@@ -662,7 +662,7 @@ def test_a_marker_that_comes_after_collection_is_said_aloud(session):
 
 
 def test_a_late_marker_that_cannot_be_meant_is_a_usage_error(session):
-    """Collection is over, so that no file can be blamed for it."""
+    """Collection is over, so the error cannot be attributed to a file."""
     session.file(
         conftest="""
         import pytest
@@ -682,7 +682,7 @@ def test_a_late_marker_that_cannot_be_meant_is_a_usage_error(session):
 
 
 def test_a_doctest_with_an_autouse_fixture_that_requests_us(session):
-    """It cannot be made legs: it runs once, and a warning names it."""
+    """A doctest cannot become legs: it runs once, and a warning names it."""
     session.file(
         conftest="""
         import pytest
@@ -697,7 +697,7 @@ def test_a_doctest_with_an_autouse_fixture_that_requests_us(session):
 
 
 def test_what_is_left_out_is_a_usage_error_where_warnings_are_errors(session):
-    """One line and exit status 4, no traceback."""
+    """It is one line and exit status 4, without a traceback."""
     outcome = session.file(test_a=LEFT_OUT["value"][0]).run("-W", "error")
     assert outcome.status == pytest.ExitCode.USAGE_ERROR
     assert "ERROR: " + LEFT_OUT["value"][1] in outcome.lines
@@ -715,13 +715,13 @@ def test_what_is_left_out_is_a_usage_error_where_warnings_are_errors(session):
     ],
 )
 def test_legs_are_selected_as_any_test_is(session, args, ran):
-    """By node id, ``-k`` and ``-m``."""
+    """Legs can be selected by node id, ``-k`` and ``-m``."""
     outcome = session.file(test_a=MARKED).run(*args)
     assert list(outcome.names) == ran
 
 
 def test_last_failed_runs_the_failed_leg(session):
-    """The cache knows legs by their node ids."""
+    """The cache stores legs by node id."""
     session.file(
         test_a="""
         import pytest
@@ -736,7 +736,7 @@ def test_last_failed_runs_the_failed_leg(session):
 
 @pytest.mark.own_interpreter
 def test_collect_only_starts_and_loads_nothing(session):
-    """Neither a process, nor the modules that run a leg."""
+    """It neither starts a process nor imports the modules that run legs."""
     session.file(
         conftest="""
         import sys
@@ -760,7 +760,7 @@ def test_collect_only_starts_and_loads_nothing(session):
 
 
 def test_strict_settings_accept_us(session):
-    """``--strict-markers`` and ``--strict-config`` know the marker and the ini keys."""
+    """``--strict-markers`` and ``--strict-config`` accept the marker and the ini keys."""
     session.file(test_a=MARKED).ini(start_methods="fork", start_methods_precheck="off", start_methods_vacuous="ignore")
     outcome = session.run("--strict-markers", "--strict-config", "-W", "error")
     assert outcome.names == {"test_a[fork]": "passed", "test_plain": "passed"}
@@ -768,7 +768,7 @@ def test_strict_settings_accept_us(session):
 
 @pytest.mark.own_interpreter
 def test_installed_and_unused_is_silent(session):
-    """The output has no word of ours, and multiprocessing and cloudpickle are not imported for us."""
+    """The output does not mention us, and we import neither multiprocessing nor cloudpickle."""
     session.file(
         test_a="""
         import sys
@@ -785,7 +785,7 @@ def test_installed_and_unused_is_silent(session):
 
 
 def test_the_plugin_can_be_left_out(session):
-    """``-p no:startmethod``, by the name of its entry point."""
+    """``-p no:startmethod`` disables the plugin by the name of its entry point."""
     session.plugins = []
     session.file(test_a="def test_a(): pass")
     metadata = "pytest_startmethod-0.1.0.dist-info"

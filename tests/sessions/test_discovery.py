@@ -1,4 +1,4 @@
-"""Unmarked tests that leave the start method to the interpreter run again under the other methods."""
+"""Unmarked tests that use the default start method are re-run under the other methods."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DISCOVER = "--start-methods-discover"
 
 OWN = "fork" if sys.version_info < (3, 14) else "forkserver"
 OTHERS = [method for method in ("fork", "spawn", "forkserver") if method != OWN]
-"""The interpreter's own method, and those under which a discovered test runs again, on Linux."""
+"""The interpreter's own method, and the methods under which a discovered test is re-run on Linux."""
 
 START = """
     import multiprocessing
@@ -42,7 +42,7 @@ def suite(text: str) -> str:
 
 
 def legs(*names: str, outcome: str = "passed", **outcomes: str) -> dict[str, str]:
-    """Return what `Outcome.names` is when the tests `names` were discovered."""
+    """Return the expected `Outcome.names` if the tests `names` were discovered."""
     found = {}
     for name in names:
         found[name] = outcome
@@ -87,7 +87,7 @@ def test_a_test_that_starts_a_process_runs_again_under_the_other_methods(session
     outcome = session.file(test_a=PASSED).run(DISCOVER, where=where)
     assert outcome.status == 0, outcome.out
     assert outcome.names == {"test_nothing": "passed", **legs(*FOUND)}
-    if where != "xdist":  # after the session's own tests, all of a method in a row
+    if where != "xdist":  # after the session's own tests, grouped by method
         names = list(outcome.names)
         assert names[: 1 + len(FOUND)] == ["test_nothing", *FOUND]
         assert [next(m for m in OTHERS if f"[{m}" in name) for name in names[1 + len(FOUND) :]] == [
@@ -232,7 +232,7 @@ def test_a_task_in_a_pool_of_a_wider_fixture_counts_and_so_does_its_process(sess
 
 
 def test_a_pool_that_a_module_holds_makes_its_tests_count(session: Session) -> None:
-    """Though they are the same processes under every method, which the summary says."""
+    """They are re-run although the same processes serve all methods, which the summary mentions."""
     source = suite("""
     POOL = None
 
@@ -434,7 +434,7 @@ def test_a_method_that_a_test_sets_is_its_own_affair(session: Session) -> None:
     assert outcome.status == 0, outcome.out
     assert outcome.names["test_c"] == "passed"
     assert set(outcome.names) > {"test_a[spawn]", "test_b", "test_b[fork]", "test_b[forkserver]"}
-    assert "set_start_method('fork') is set aside" not in outcome.out  # nobody did: it was fixed by its first use
+    assert "set_start_method('fork') is set aside" not in outcome.out  # it was fixed by first use, not by a call
 
 
 FAILING = suite("""
@@ -559,7 +559,7 @@ def test_a_bad_ini_value_is_one_line(session: Session) -> None:
 
 
 def marks(outcome: Any) -> list[str]:
-    """Return the lines below the title of the section."""
+    """Return the lines below the section's title."""
     lines = outcome.lines
     first = next(i for i, line in enumerate(lines) if "= start methods: what to mark =" in line) + 1
     last = next(i for i, line in enumerate(lines[first:], first) if line.startswith("="))
@@ -621,7 +621,7 @@ def test_the_markers_are_printed_file_by_file(session: Session) -> None:
 
 @pytest.mark.skipif(OWN != "fork", reason="a prediction is made under fork")
 def test_a_prediction_fails_an_unmarked_test_that_is_asked_for_it(session: Session) -> None:
-    """A run under fork alone is a gate for a suite without markers."""
+    """A fork-only run can serve as a gate for a suite without markers."""
     source = suite("""
     def test_local():
         start(target=lambda: None)
@@ -636,7 +636,7 @@ def test_a_prediction_fails_an_unmarked_test_that_is_asked_for_it(session: Sessi
 
 @pytest.mark.skipif(OWN != "fork", reason="what fails is what fork hides")
 def test_the_printed_markers_are_right(session: Session) -> None:
-    """Pasted, they make legs that pass or fail as expected."""
+    """When pasted, they create legs that pass or fail as expected."""
     source = suite("""
     def test_local():
         start(target=lambda: None)
@@ -709,7 +709,7 @@ def test_each_leg_has_the_time_of_a_test(session: Session) -> None:
 
 
 def test_a_test_that_redirects_temporary_files_takes_nothing_of_ours_with_it(session: Session) -> None:
-    """What the session needs is not made where the first test that starts a process happens to put its files."""
+    """What the session needs is not created where the first test with a process happens to redirect its files."""
     outcome = session.file(
         conftest="import multiprocessing; multiprocessing.set_start_method('fork')",
         test_a="""
@@ -747,13 +747,13 @@ def test_a_test_that_redirects_temporary_files_takes_nothing_of_ours_with_it(ses
     assert failed == {"test_child[spawn-2]", "test_child[forkserver-2]"}
     assert outcome.out.count("ValueError: told by the child") >= 2
     assert "start method forkserver: SM601" not in outcome.out
-    # without legs, the forkserver of the first test would be the last one
+    # without legs, the first test's forkserver would be the last one
     assert any(line.startswith("SM601 forkserver-socket-lost, 2 tests") for line in outcome.lines)
 
 
 @pytest.mark.parametrize("started", [True, False])
 def test_a_test_of_code_that_refuses_a_method_runs_again(session: Session, started: bool) -> None:
-    """Code that asks for the method and refuses it depends on it, whether or not it comes to start a process."""
+    """Code that asks for the method and rejects it depends on it, even if it starts no process."""
     outcome = session.file(
         conftest="import multiprocessing; multiprocessing.set_start_method('fork')",
         work="""
@@ -830,7 +830,7 @@ TAKEN_AT_IMPORT = """
 
 @pytest.mark.parametrize("importer", ["conftest", "test_a"])
 def test_context_taken_at_import_is_the_legs(session: Session, importer: str) -> None:
-    """What a module took from the default context when it was imported starts the leg's kind of processes, too."""
+    """A context that a module took from the default context at import also starts processes with the leg's method."""
     session.file(
         taken="""
         import multiprocessing
@@ -879,7 +879,7 @@ PICKED = suite("""
     ],
 )
 def test_a_leg_can_be_run_by_the_id_that_is_reported(session: Session, ids: list[str], expected: list[str]) -> None:
-    """After the test's own run, by which the leg is discovered."""
+    """The test itself runs first, since that is how the leg is discovered."""
     method = OTHERS[0]
     outcome = session.file(test_a=PICKED).run(DISCOVER, *(f"test_a.py::{each.format(method)}" for each in ids))
     assert outcome.status == 0, outcome.out

@@ -1,4 +1,4 @@
-"""Every way in which a leg, its children and the session can end: told, in time, and with nothing left."""
+"""However a leg, its children and the session end, it is reported, takes limited time and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pytest_startmethod.model.place import Place
 from pytest_startmethod.source import callers
 
 pytestmark = [
-    pytest.mark.own_interpreter,  # what a session leaves behind is left to its process
+    pytest.mark.own_interpreter,  # leaves cleanup to the end of the process
     pytest.mark.skipif(
         len(multiprocessing.get_all_start_methods()) < 3 or sys.platform != "linux", reason="asks Linux what is left"
     ),
@@ -29,7 +29,7 @@ pytestmark = [
 
 
 def processes_with(*marks):
-    """Return the pids of processes that have one of `marks` in their environment or on their command line."""
+    """Return the pids of processes with one of `marks` in their environment or on their command line."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
@@ -43,7 +43,7 @@ def processes_with(*marks):
 
 
 def wait_for_ends(*marks):
-    """Wait, for ten seconds at most, until no process has one of `marks`; return those that still have."""
+    """Wait up to ten seconds until no process has one of `marks`; return the pids of those that still do."""
     deadline = time.monotonic() + 10
     while (pids := processes_with(*marks)) and time.monotonic() < deadline:
         for pid in pids:
@@ -54,7 +54,7 @@ def wait_for_ends(*marks):
 
 @pytest.fixture
 def alone(session, monkeypatch, tmp_path_factory):
-    """Mark a session in its environment and give it a temporary directory; nothing may be left of either."""
+    """Mark a session in its environment, give it a temporary directory, and check that nothing of either is left."""
     mark = f"PYTEST_STARTMETHOD_MARK={session.path.name}-{os.getpid()}"
     temporary = tmp_path_factory.mktemp("t")
     monkeypatch.setenv(*mark.split("="))
@@ -68,7 +68,7 @@ def alone(session, monkeypatch, tmp_path_factory):
 
 
 def described(pid):
-    """Return a process's command line, and what it waits for, as far as the kernel tells."""
+    """Describe a process by its command line and what it waits for, as far as the kernel tells."""
     texts = []
     for name in ("cmdline", "wchan"):
         try:
@@ -80,7 +80,7 @@ def described(pid):
 
 @pytest.fixture(params=["subprocess", "xdist"])
 def where(request):
-    """In this process there would be nothing to look at: what is left is left to it."""
+    """In this process the test could not check anything: cleanup is left to the process."""
     return request.param
 
 
@@ -113,7 +113,7 @@ HANG = """
 
 
 def test_hang_ends_at_its_limit_and_is_told(alone, where):
-    """The leg fails, the session goes on, parent and child say where they stood, the child is gone."""
+    """The leg fails, the session carries on, the stacks of parent and child are shown, and the child is gone."""
     outcome = alone.file(test_a=HANG).run("--start-methods-timeout=2", "-v", where=where)
     legs = ["test_a[fork]", "test_a[spawn]", "test_a[forkserver]"]
     assert outcome.names == {**dict.fromkeys(legs, "failed"), "test_b": "passed"}
@@ -126,7 +126,7 @@ def test_hang_ends_at_its_limit_and_is_told(alone, where):
 
 
 def test_hang_without_any_process_is_a_note(alone):
-    """What hangs by itself says nothing about a start method."""
+    """A hang without processes has nothing to do with the start method."""
     alone.file(
         test_a="""
         import pytest
@@ -144,7 +144,7 @@ def test_hang_without_any_process_is_a_note(alone):
 
 
 def test_marker_and_ini_and_option_set_the_limit(alone):
-    """The marker beats the option, the option beats the ini key; 0 is no limit."""
+    """The marker beats the option, the option beats the ini key; 0 means no limit."""
     alone.file(test_a=HANG.replace("startmethods", 'startmethods("fork", timeout=0.5)'))
     out = alone.ini(start_methods_timeout="40").run("--start-methods-timeout=30").out
     assert "the leg test_a.py::test_a[fork] was not over after 0.5 s (timeout= of its marker)" in out
@@ -154,7 +154,7 @@ def test_marker_and_ini_and_option_set_the_limit(alone):
 
 @pytest.mark.parametrize("text", ["soon", "-1", "inf", "nan"])
 def test_limit_that_cannot_be_meant_is_one_line(session, text):
-    """What, where, and what would be valid."""
+    """The line has the value, where it was set, and the valid values."""
     outcome = session.file(test_a=HANG).run(f"--start-methods-timeout={text}", where="in-process")
     assert outcome.status == 4
     expected = f"--start-methods-timeout: '{text}' is not valid (valid: auto, a number of seconds, or 0 for no limit)"
@@ -163,7 +163,7 @@ def test_limit_that_cannot_be_meant_is_one_line(session, text):
 
 @pytest.mark.parametrize("phase", ["set-up", "tear-down"])
 def test_hang_in_a_fixture_is_ended(alone, phase):
-    """The limit holds for fixtures, too: a server that is started there may never answer."""
+    """The limit applies to fixtures too: a server started there may never answer."""
     alone.file(
         test_a=f"""
         import multiprocessing, queue
@@ -197,7 +197,7 @@ def test_hang_in_a_fixture_is_ended(alone, phase):
 
 
 def test_interrupt_is_not_swallowed_by_the_limit(alone):
-    """Ctrl-C ends the session, also where its time runs out on the way: an executor waits for its workers."""
+    """Ctrl-C ends the session even if the limit is exceeded meanwhile: an executor waits for its workers."""
     alone.file(
         test_a="""
         import queue
@@ -220,7 +220,7 @@ def test_interrupt_is_not_swallowed_by_the_limit(alone):
 
 
 def test_pytest_timeouts_limit_rules(alone):
-    """Where pytest-timeout has a limit for the item, its failure stands, and the diagnosis is added."""
+    """If pytest-timeout limits the item, its failure is kept, and the diagnosis is added."""
     pytest.importorskip("pytest_timeout")
     alone.file(test_a=HANG.replace("startmethods", 'startmethods("fork")')).plugin("pytest_timeout")
     outcome = alone.run("--timeout=2")
@@ -229,7 +229,7 @@ def test_pytest_timeouts_limit_rules(alone):
 
 
 def test_hang_after_a_slow_fixture_is_diagnosed(alone):
-    """The clock of pytest-timeout runs since before the fixtures: who stands where is noted before it is over."""
+    """pytest-timeout's clock includes fixtures: the stacks are captured before it expires."""
     pytest.importorskip("pytest_timeout")
     fixture = "    @pytest.fixture\n    def slow():\n        threading.Event().wait(1)\n"
     source = HANG.replace("test_a()", "test_a(slow)").replace(
@@ -242,14 +242,14 @@ def test_hang_after_a_slow_fixture_is_diagnosed(alone):
 
 
 def test_stacks_end_where_pytest_begins():
-    """The script that started pytest is the user's file, and no place that a test stands at."""
+    """The script that started pytest is the user's file, but is not part of the test's stack."""
     main = next(stack for stack in stacks.own() if stack.main)
     assert callers.owner(main.frames[-1][0]) == "runner"
     assert main.frames[0][2] == "test_stacks_end_where_pytest_begins"
 
 
 def test_full_queue_joined_too_early_is_told(alone):
-    """A child that waits for its queue's feeder: read the queue before join()."""
+    """A child waits for its queue's feeder thread: read the queue before join()."""
     alone.file(
         test_a="""
         import multiprocessing
@@ -344,8 +344,8 @@ WAYS = ["apply", "map", "starmap", "imap", "imap_unordered", "map_async", "starm
 
 
 def test_initializer_that_raises_ends_the_wait(alone):
-    """Every way to ask a Pool that has no living workers ends in seconds, with the cause."""
-    alone.file(work=WORK)  # not in the test module: each of the many workers would import pytest
+    """Every call on a Pool without living workers ends within seconds, and reports the cause."""
+    alone.file(work=WORK)  # not in the test module, where each of the many workers would import pytest
     source = POOLS.format(work="from work import number, refuse\n", methods="", ways=WAYS, initializer="refuse")
     outcome = alone.file(test_a=source).run()
     assert set(outcome.names.values()) == {"failed"}
@@ -356,7 +356,7 @@ def test_initializer_that_raises_ends_the_wait(alone):
 
 
 def test_task_that_no_worker_can_import_ends_the_wait(alone):
-    """Under importlib mode the test module's functions cannot be imported: SM201 leads, SM402 follows."""
+    """In importlib mode, functions of the test module cannot be imported: SM201 comes first, SM402 follows."""
     source = POOLS.format(work=WORK, methods='"fork", "spawn", ', ways=WAYS, initializer=None)
     alone.file("project/tests/test_a.py", source)
     (alone.path / "project" / "tests" / "__init__.py").touch()
@@ -372,7 +372,7 @@ def test_task_that_no_worker_can_import_ends_the_wait(alone):
 
 
 def test_pool_that_recovers_is_left_alone(alone):
-    """Workers that die at first and live then give their results."""
+    """Workers that die at first and then live deliver their results."""
     alone.file(
         test_a="""
     import multiprocessing
@@ -398,7 +398,7 @@ def test_pool_that_recovers_is_left_alone(alone):
 
 
 def test_segmentation_fault_shows_its_stack(alone):
-    """SM404 names the signal, and the child's stack is there."""
+    """SM404 names the signal, and shows the child's stack."""
     alone.file(
         test_a="""
         import ctypes
@@ -423,7 +423,7 @@ def test_segmentation_fault_shows_its_stack(alone):
 
 
 def test_failure_of_the_child_is_shown(alone, where):
-    """`assert 1 == 0` of an exit code is no longer all there is."""
+    """The failure no longer shows only `assert 1 == 0` for an exit code."""
     alone.file(
         test_a="""
         import multiprocessing
@@ -450,7 +450,7 @@ def test_failure_of_the_child_is_shown(alone, where):
 
 
 def test_leftover_is_named_and_ended(alone, where):
-    """A daemon that outlives its leg is ended; the line that launched it is told, and the outcome is the user's."""
+    """A daemon that outlives its leg is ended; the line that started it is reported, and the outcome is unchanged."""
     alone.file(
         test_a="""
         import multiprocessing
@@ -477,7 +477,7 @@ def test_leftover_is_named_and_ended(alone, where):
 
 
 def test_child_that_the_test_has_waited_for_is_no_leftover(alone):
-    """After ``os.waitpid`` multiprocessing thinks that a child runs; its pid may be another's by now."""
+    """After ``os.waitpid``, multiprocessing believes that the child still runs; its pid may have been reused."""
     alone.file(
         test_a="""
         import multiprocessing
@@ -498,7 +498,7 @@ def test_child_that_the_test_has_waited_for_is_no_leftover(alone):
 
 
 def test_leftovers_of_one_line_are_told_together():
-    """A pool of fifty is one sentence."""
+    """A pool of fifty workers is one sentence."""
     place = Place("/a.py", 5)
     one, *many = [
         Launch("spawn", target, (), place, None, None, "leg", pid=pid)
@@ -511,7 +511,7 @@ def test_leftovers_of_one_line_are_told_together():
 
 
 def test_process_of_a_wider_fixture_lives_on(alone):
-    """Only what belongs to the leg is ended with it."""
+    """Only processes that belong to the leg are ended with it."""
     alone.file(
         test_a="""
         import multiprocessing
@@ -564,7 +564,7 @@ ENDLESS = """
 
 
 def start(alone, *args):
-    """Start a session that is to be ended from outside, and wait until its leg has its child."""
+    """Start a session to be ended from outside, and wait until its leg has a child."""
     path = os.pathsep.join([str(Path(__file__).parents[2] / "src"), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, "-m", "pytest", "-p", "pytest_startmethod.plugin", "-p", "no:cacheprovider", *args]
     os.mkfifo(alone.path / "started")
@@ -587,11 +587,11 @@ def start(alone, *args):
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 @pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "SIGKILL"])
 def test_nothing_is_left_when_the_session_is_ended(alone, method, how):
-    """Ctrl-C, terminate and kill leave no child, no server, no directory (the fixture looks)."""
+    """Ctrl-C, terminate and kill leave no child, server or directory (checked by the fixture)."""
     alone.file(test_a=ENDLESS.format(then="process.join()"))
     process = start(alone, f"--start-methods={method}", "--start-methods-timeout=0")
-    # CPython runs a handler between two instructions: of a signal just before a call that waits, nothing is heard until
-    # that call returns. Who has pressed Ctrl-C in vain presses it again.
+    # CPython runs handlers between two instructions: a signal just before a blocking call has no effect until the call
+    # returns. A user would press Ctrl-C again.
     for seconds in (5, 10, 15):
         os.kill(process.pid, getattr(signal, how))
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -601,7 +601,7 @@ def test_nothing_is_left_when_the_session_is_ended(alone, method, how):
 
 
 def test_nobody_waits_for_a_session_that_is_over_at_once(alone):
-    """What would remove the directory goes, too, however soon after it began."""
+    """The process that would remove the directory also ends, however soon after it started."""
     script = """
 from pytest_startmethod.launches import reports
 for _ in range(20):
@@ -615,13 +615,13 @@ for _ in range(20):
 
 
 def test_nothing_is_left_after_exit_first(alone):
-    """-x ends the session at the first failure, and the leg's child with it."""
+    """-x ends the session, and the leg's child, at the first failure."""
     outcome = alone.file(test_a=ENDLESS.format(then="assert False")).run("-x")
     assert list(outcome.names.values()) == ["failed"]
 
 
 def test_nothing_is_left_when_an_xdist_worker_dies(alone):
-    """A worker that is gone takes its legs' children along."""
+    """The children of a worker's legs end with the worker."""
     pytest.importorskip("xdist")
     alone.file(test_a=ENDLESS.format(then="os._exit(9)"))
     outcome = alone.run("--start-methods=spawn", where="xdist")
@@ -651,20 +651,20 @@ WRITES = """
 
 
 def test_write_that_a_wrong_result_may_come_from_is_told(alone):
-    """An assertion on what a function of the parent reads is what a lost write looks like."""
+    """An assertion about what a function of the parent reads is typical of a lost write."""
     outcome = alone.file(test_a=WRITES.replace("ENDING", "assert seen() == 1")).run()
     assert "- SM308 write-lost -" in outcome.out
 
 
 def test_time_out_does_not_come_from_a_write(alone):
-    """What others' code raised while it waited is no wrong value: a write that the parent does not see is no reason."""
+    """An exception that other code raised while waiting is not a wrong value, so a lost write is not the cause."""
     outcome = alone.file(test_a=WRITES.replace("ENDING", "seen() or queue.Queue().get(timeout=0.01)")).run()
     assert "queue.Empty" in outcome.out
     assert "SM308" not in outcome.out
 
 
 def test_last_words_of_a_leftover_are_nobodys(alone):
-    """What a child writes while it is ended is not shown with the next test, nor after the summary."""
+    """What a child writes while it is being ended appears neither in the next test nor after the summary."""
     alone.file(
         test_a="""
         import multiprocessing
@@ -697,7 +697,7 @@ def test_last_words_of_a_leftover_are_nobodys(alone):
 
 
 def test_cache_that_is_made_at_first_use_is_no_lost_write(alone):
-    """Each process makes its own where it has none: that is how such a name is meant."""
+    """Each process fills its own cache on first use, which is the intention."""
     alone.file(
         test_a="""
         import multiprocessing
@@ -779,9 +779,9 @@ KIDS = """
 
 
 def test_tests_do_not_see_our_children(alone):
-    """After the legs pytest has the children that it had: the forkserver, fresh children and an idle tracker are gone.
+    """After the legs, pytest has only its earlier children: forkserver, fresh children and an idle tracker are gone.
 
-    A tracker that has something to remove stays.
+    A tracker with something left to remove stays.
     """
     outcome = alone.file(test_a=KIDS).run()
     failed = {"test_reads[spawn]", "test_reads[forkserver]"}

@@ -1,4 +1,4 @@
-"""``start_method`` and ``mp_context``: values for fixtures of any scope, rebuilt for each method, never shared."""
+"""``start_method`` and ``mp_context``: values for fixtures of any scope, rebuilt per method and never shared."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ SUITE = (
 
 
 def log_of(outcome) -> str:
-    """Return what the last test of a suite printed."""
+    """Return the output of the last test of a suite."""
     (line,) = [line for line in outcome.lines if "log: " in line]
     return line.partition("log: ")[2]
 
 
 def test_the_values(session):
-    """A string, and the context of that name."""
+    """The values are a string and the context of that name."""
     session.file(
         test_a="""
         import multiprocessing
@@ -65,7 +65,7 @@ def test_the_values(session):
 
 
 def test_the_fixtures_are_documented(session):
-    """``--fixtures`` shows what they are for."""
+    """``--fixtures`` describes them."""
     out = session.run("--fixtures").out
     assert "start_method [session scope]" in out
     assert "mp_context [session scope]" in out
@@ -73,7 +73,7 @@ def test_the_fixtures_are_documented(session):
 
 
 def test_a_wide_fixture_is_built_once_per_method(session):
-    """The tests that share it are grouped by method, it is torn down under its own, the rest keeps its place."""
+    """Tests that share it are grouped by method, it is torn down under its own method, other tests stay in place."""
     session.file(test_a=SUITE.format(scope="module"))
     outcome = session.run("--start-methods=fork,spawn", "-s")
     assert set(outcome.names.values()) == {"passed"}
@@ -94,7 +94,7 @@ def test_a_wide_fixture_is_built_once_per_method(session):
         ("class", "+fork|a fork|b fork|-fork|+spawn|a spawn|b spawn|-spawn|plain"),
         ("package", "+fork|a fork|b fork|-fork|+spawn|a spawn|b spawn|-spawn|plain"),
         ("session", "+fork|a fork|b fork|-fork|+spawn|a spawn|b spawn|-spawn|plain"),
-        # No fixture of wider scope: the order is the user's.
+        # Without a wider-scoped fixture the order is the user's.
         (
             "function",
             "+fork|a fork|-fork|+spawn|a spawn|-spawn|+fork|b fork|-fork|+spawn|b spawn|-spawn|plain",
@@ -102,7 +102,7 @@ def test_a_wide_fixture_is_built_once_per_method(session):
     ],
 )
 def test_every_scope(session, scope, log):
-    """Built once for each method and scope, never under another one."""
+    """It is built once per method and scope, never under another method."""
     session.file(test_a=SUITE.format(scope=scope))
     outcome = session.run("--start-methods=fork,spawn", "-s")
     assert set(outcome.names.values()) == {"passed"}
@@ -110,7 +110,7 @@ def test_every_scope(session, scope, log):
 
 
 def test_different_methods_of_the_tests_that_share_a_fixture(session):
-    """Tests that name other methods, in another order, are grouped all the same."""
+    """Tests with different methods, in a different order, are grouped too."""
     session.file(
         test_a=CHECK.format(scope="session")
         + """
@@ -126,12 +126,12 @@ def test_different_methods_of_the_tests_that_share_a_fixture(session):
         print("log:", "|".join(LOG))
     """
     )
-    # Each once: not one method is built twice.
+    # once each: no method is built twice
     assert sorted(log_of(session.run("-s")).split("|")) == sorted(f"{sign}{m}" for sign in "+-" for m in METHODS)
 
 
 def test_a_session_fixture_serves_several_files(session):
-    """It is built once for each method in the whole session, which brings the files' tests together."""
+    """It is built once per method in the whole session, which groups tests across files."""
     session.file(
         conftest=CHECK.format(scope="session")
         + """
@@ -147,7 +147,7 @@ def test_a_session_fixture_serves_several_files(session):
 
 
 def test_the_users_order_is_kept_without_such_a_fixture(session):
-    """Legs stand where their test stood, and unrelated wide fixtures are shared as ever."""
+    """Legs take the place of their test, and unrelated wide fixtures are shared as usual."""
     session.file(
         test_a="""
         import pytest
@@ -170,7 +170,7 @@ def test_the_users_order_is_kept_without_such_a_fixture(session):
 
 
 def test_an_order_that_mixes_methods_never_shares(session):
-    """As pytest-randomly makes them: the fixture is rebuilt at each change, and never crosses to an unmarked test."""
+    """In the order of pytest-randomly, the fixture is rebuilt at each change and never reaches an unmarked test."""
     session.file(
         conftest="""
         import pytest
@@ -188,7 +188,7 @@ def test_an_order_that_mixes_methods_never_shares(session):
 
 
 def test_an_error_of_a_wide_fixtures_teardown_is_the_last_legs(session, where):
-    """Not the next test's, which has another method; the leg's own error is reported beside it."""
+    """It is not reported for the next test, which has another method, and the leg's own error is reported too."""
     session.file(
         test_a="""
         import pytest
@@ -221,7 +221,7 @@ def test_an_error_of_a_wide_fixtures_teardown_is_the_last_legs(session, where):
 
 
 def test_setup_failures_of_a_wide_fixture_stay_with_their_method(session):
-    """A server that cannot start under spawn does not fail the legs of fork."""
+    """A server that cannot start under spawn does not fail the fork legs."""
     session.file(
         test_a="""
         import pytest
@@ -244,7 +244,7 @@ def test_setup_failures_of_a_wide_fixture_stay_with_their_method(session):
 
 
 def test_asking_at_run_time_without_a_leg_is_said_aloud(session):
-    """``getfixturevalue`` comes too late to make legs: the test gets what is in force, and a warning names it."""
+    """``getfixturevalue`` comes too late to create legs: the test gets the current method, and a warning names it."""
     session.file(
         test_a="""
         import multiprocessing
@@ -264,7 +264,7 @@ def test_asking_at_run_time_without_a_leg_is_said_aloud(session):
 
 
 def test_asking_at_run_time_in_a_leg(session):
-    """A marked test may ask for both by name."""
+    """A marked test may request both by name."""
     session.file(
         test_a="""
         import pytest
@@ -280,7 +280,7 @@ def test_asking_at_run_time_in_a_leg(session):
 
 
 def test_users_own_fixture_named_mp_context_does_not_opt_in(session):
-    """A common name: theirs is theirs."""
+    """The name is common, so the user's fixture has nothing to do with us."""
     session.file(
         test_a="""
         import pytest
@@ -297,6 +297,6 @@ def test_users_own_fixture_named_mp_context_does_not_opt_in(session):
 
 
 def test_setup_plan_shows_the_method(session):
-    """Nothing runs, and the plan has one set-up for each method."""
+    """Nothing runs, and the plan shows one setup per method."""
     outcome = session.file(test_a=SUITE.format(scope="module")).run("--setup-plan", "--start-methods=fork,spawn")
     assert outcome.out.count("SETUP    M server (fixtures used: mp_context)") == 2

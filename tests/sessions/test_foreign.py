@@ -1,4 +1,4 @@
-"""What no start method of a leg has to do with is counted, named with its line, and left alone."""
+"""Processes outside the legs' start method are counted, reported with their line, and left alone."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_forks():
 
 @posix
 def test_os_fork_alone_is_vacuous(session):
-    """A leg that only forked says nothing about its method: SM502 with the line, and the block with the count."""
+    """A leg that only forks does not exercise its method: SM502 with the line, and the list with the count."""
     out = session.file(test_a=FORK).run()
     assert out.names == {"test_forks[spawn]": "passed"}
     assert summary(out) == [
@@ -88,7 +88,7 @@ def test_os_fork_alone_is_vacuous(session):
 
 @posix
 def test_forks_that_have_a_purpose_are_no_os_forks(session):
-    """multiprocessing's, subprocess's, and those of a runner are counted as what they are for, or not at all."""
+    """Forks by multiprocessing, subprocess and runners are counted as such or not at all."""
     out = session.file(
         test_a="""
         import multiprocessing
@@ -120,7 +120,7 @@ def test_forks_that_have_a_purpose_are_no_os_forks(session):
 
 @posix
 def test_a_fork_of_a_library_stands_at_the_users_line(session):
-    """A server that forks for the user: the line is the user's."""
+    """If a server forks for the user, the line is the user's."""
     out = session.file(
         test_a="""
         import socketserver
@@ -142,7 +142,7 @@ def test_a_fork_of_a_library_stands_at_the_users_line(session):
 
 @posix
 def test_beside_processes_of_the_legs_own_nothing_is_vacuous(session):
-    """A leg that started a process with its method, and others, is not vacuous; the others are counted."""
+    """A leg that also starts a process with its method is not vacuous; the others are counted."""
     out = session.file(
         test_a="""
         import multiprocessing
@@ -187,7 +187,7 @@ def test_parallel():
 
 
 def test_joblib_is_named(session):
-    """Its loky processes are not those of the leg, and are there after it: nothing of theirs is ended."""
+    """Its loky processes do not belong to the leg and outlive it: none of them is ended."""
     pytest.importorskip("joblib")
     out = session.file(test_a=JOBLIB, test_b=JOBLIB).run()
     assert out.results == {"test_a.py::test_parallel[spawn]": "passed", "test_b.py::test_parallel[spawn]": "passed"}
@@ -202,7 +202,7 @@ def test_joblib_is_named(session):
 
 
 def test_joblib_through_multiprocessing_is_the_legs(session):
-    """What the fix says is so: joblib's backend "multiprocessing" starts its processes with the leg's method."""
+    """The suggested fix works: joblib's backend "multiprocessing" uses the leg's method."""
     pytest.importorskip("joblib")
     out = session.file(test_a=JOBLIB.replace("(n_jobs=2)", '("multiprocessing", n_jobs=2)')).run()
     assert out.names == {"test_parallel[spawn]": "passed"}
@@ -211,7 +211,7 @@ def test_joblib_through_multiprocessing_is_the_legs(session):
 
 
 def test_loky_imported_by_the_test_is_named(session):
-    """A package that is loaded while the leg runs is listened to from there on."""
+    """A package loaded while the leg runs is watched from then on."""
     pytest.importorskip("loky")
     out = session.file(
         test_a="""
@@ -244,7 +244,7 @@ def test_loky_imported_by_the_test_is_named(session):
 @pytest.mark.parametrize("package", ["multiprocess", "billiard"])
 @pytest.mark.parametrize("place", ["module", "test"])
 def test_packages_that_are_not_selected_are_named(session, package, place):
-    """They have a default context of their own, which no leg of multiprocessing touches."""
+    """They have their own default context, which legs of multiprocessing do not affect."""
     pytest.importorskip(package)
     imports = [f"import {package}", ""] if place == "module" else ["", f"    import {package}"]
     out = session.file(
@@ -305,9 +305,9 @@ def spawn(fn, args=(), nprocs=1, join=True, daemon=False, start_method="spawn"):
 
 
 def test_torch_is_named(session):
-    """torch.multiprocessing.spawn always spawns; a torch.multiprocessing.Process has the leg's method.
+    """torch.multiprocessing.spawn always spawns, while torch.multiprocessing.Process uses the leg's method.
 
-    A stand-in made as torch 2.x makes it: multiprocessing's own names, and functions that pin a context.
+    The stand-in is built like torch 2.x: multiprocessing's own names, and functions that pin a context.
     """
     for name, text in TORCH.items():
         session.file(f"lib/site-packages/torch/multiprocessing/{name}", text)
@@ -353,7 +353,7 @@ def test_torch_is_named(session):
 
 @posix
 def test_a_long_list_is_cut(session):
-    """Six places a kind, the most frequent first; all of them with -v."""
+    """Six locations per kind are listed, most frequent first; with -v all are."""
     calls = "".join(f"    fork({n})\n" for n in range(8))
     session.file(
         "test_a.py",
@@ -373,7 +373,7 @@ def test_a_long_list_is_cut(session):
 
 
 def test_nothing_is_loaded_for_its_sake(session):
-    """A leg that uses none of the packages imports none, and finds the import system as it was."""
+    """A leg that uses none of the packages imports none, and leaves the import system as it was."""
     out = session.file(
         test_a="""
         import multiprocessing
@@ -405,7 +405,7 @@ def test_nothing_is_loaded_for_its_sake(session):
 
 
 def test_it_is_not_imported_at_start_up():
-    """Neither hooks nor backends cost anything until they are used."""
+    """Hooks and backends cost nothing until used."""
     code = (
         "import sys, pytest_startmethod.plugin, pytest_startmethod.hookspecs\n"
         "print(sorted(n for n in sys.modules if n.startswith('pytest_startmethod.') "
@@ -418,7 +418,7 @@ def test_it_is_not_imported_at_start_up():
 
 @posix
 def test_discovery_counts_what_no_leg_can_reach(session):
-    """An unmarked test that starts processes past the default context only becomes no leg, and is told all the same."""
+    """An unmarked test that starts processes only outside the default context is no leg, but is reported."""
     out = session.file(
         test_a="""
         import multiprocessing

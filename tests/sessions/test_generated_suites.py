@@ -1,4 +1,4 @@
-"""Generated trees of fixtures, scopes and parameters: each leg runs once, under its method, with its own fixtures."""
+"""In generated trees of fixtures, scopes and parameters, each leg runs once, under its method, with its fixtures."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(
 
 
 class Fixture(NamedTuple):
-    """One that asks for the method, or for the fixture before it where that is as wide, or for nothing."""
+    """A fixture that requests the method, an earlier fixture of sufficient scope, or nothing."""
 
     scope: str
     asks_method: bool
@@ -31,7 +31,7 @@ class Fixture(NamedTuple):
 
 
 class Case(NamedTuple):
-    """A test: in a class or not, marked or not, with some of the fixtures and a number of parameters."""
+    """A test: in a class or not, marked or not, with some of the fixtures and parameters."""
 
     in_class: bool
     methods: tuple[str, ...] | None
@@ -54,7 +54,7 @@ _count = itertools.count()
 
 
 class Suite:
-    """A generated suite as text, and what must come of it."""
+    """The source of a generated suite, and its expected outcome."""
 
     def __init__(self, made: list[Fixture], wanted: list[Case]) -> None:
         self.needs: list[list[str]] = []
@@ -95,14 +95,14 @@ class Suite:
 @inputs(8)
 @given(fixtures, cases)
 def test_each_leg_runs_once_under_its_method(session: Any, made: list[Fixture], wanted: list[Case]) -> None:
-    """Fixtures that ask for it see it, wider ones are built once for each or once in all, plain tests keep order."""
+    """Fixtures that request the method see it, wider ones are built once per method or once, plain tests keep order."""
     suite = Suite(made, wanted)
     (session.path / "events.jsonl").write_text("")
-    name = f"test_suite_{next(_count)}.py"  # a name of its own: bytecode is as old as a file by the second
+    name = f"test_suite_{next(_count)}.py"  # a unique name: bytecode files have a resolution of one second
     outcome = session.file(name, suite.source()).run(name)
     assert outcome.status == 0, outcome.out
     events = [tuple(json.loads(line)) for line in (session.path / "events.jsonl").read_text().splitlines()]
-    default = multiprocessing.get_all_start_methods()[0]  # whatever a session in this process set before
+    default = multiprocessing.get_all_start_methods()[0]  # whatever an earlier session in this process set
     expected = collections.Counter(
         (f"test_{number}", method, n)
         for number, case in enumerate(suite.cases)

@@ -1,4 +1,4 @@
-"""What other plugins add: findings of their own, packages of their own, and what happens when they are broken."""
+"""Extensions by other plugins: their own findings and backends, and what happens when they are broken."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a():
 
 
 def test_finding_with_a_code_of_its_own_is_shown_and_grouped(session):
-    """It stands below the failure and in the summary like one of ours, and crosses xdist."""
+    """It is shown below the failure and in the summary like ours, also under xdist."""
     out = session.file(conftest=hook("return [finding(evidence=('a fact',))]"), test_a=FAILING).run()
     assert out.names == {"test_a[spawn]": "failed"}
     at = out.lines.index("---------------------------------- XY001 own -----------------------------------")
@@ -59,7 +59,7 @@ def test_finding_with_a_code_of_its_own_is_shown_and_grouped(session):
 
 
 def test_hook_is_told_all_that_is_known(session):
-    """The view is of plain values: what the leg started, what its children raised, what was found."""
+    """The view consists of plain values: what the leg started, what its children raised, what was found."""
     body = """
 import json, dataclasses
 assert dataclasses.fields(failure)
@@ -95,7 +95,7 @@ with open("told.json", "w") as file:
 
 
 def test_hook_is_not_asked_under_fork_nor_of_a_leg_that_passed(session):
-    """It is about what fork hides; a failure under fork is none of that."""
+    """The hook is about what fork hides, so failures under fork do not call it."""
     out = session.file(
         conftest=hook("print('ASKED', failure.nodeid, failure.when)"),
         test_a="""
@@ -132,7 +132,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("body", BROKEN)
 def test_broken_hook_is_one_line_and_no_error_of_the_test(session, body):
-    """It is named with its line; the test's own failure stays; other implementations are asked all the same."""
+    """It is reported with its line, the test's own failure stays, and other implementations are still called."""
     out = (
         session.file(
             conftest=hook(body),
@@ -155,7 +155,7 @@ def own(code: str, level: str = "cause") -> Finding:
 
 
 def test_ranks():
-    """Pickling first, then theirs, then our other causes, then the notes, in the order given."""
+    """Pickling comes first, then theirs, then our other causes, then notes, in the given order."""
     ours = [own("SM103"), own("SM404"), own("SM501", "note"), own("SM101")]
     theirs = [own("AA1", "note"), own("AA2"), own("SM203")]
     assert [each.code for each in diagnose_hook.ranked(ours, theirs)] == [
@@ -170,7 +170,7 @@ def test_ranks():
 
 
 def test_view_is_frozen():
-    """Nobody changes what the next one is told."""
+    """An implementation cannot change what the next one receives."""
     view = FailedLeg("n", "spawn", "call", "failed", "X", "m")
     with pytest.raises(dataclasses.FrozenInstanceError):
         view.method = "fork"
@@ -187,7 +187,7 @@ def blocks(language):
 
 @pytest.mark.slow
 def test_worked_example_says_what_is_printed(session):
-    """The documentation's Django project, with Django: the hook's finding first, and what its fix says passes."""
+    """In the documentation's Django project the hook's finding comes first, and its fix works."""
     pytest.importorskip("django")
     session.file("shop/__init__.py", "")
     for lines in blocks("python"):
@@ -209,16 +209,16 @@ def test_worked_example_says_what_is_printed(session):
 
 
 def test_documentation_names_every_field():
-    """The table of the view is complete."""
+    """The table of the view's fields is complete."""
     named = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`\w+`[^|]*) \|", DOCS.read_text(), re.MULTILINE)))
     assert named == [field.name for field in dataclasses.fields(FailedLeg)]
 
 
-# -- backends of others ------------------------------------------------------------------------------------------------
+# -- other backends ----------------------------------------------------------------------------------------------------
 
 
 def test_backend_of_a_conftest(session):
-    """A package under another name: its legs have it in their ids, and are the package's."""
+    """A package under another name has legs with that name in their ids."""
     pytest.importorskip("multiprocess")
     out = session.file(
         conftest="from pytest_startmethod import Backend\n"
@@ -254,7 +254,7 @@ def test_backend_of_a_conftest(session):
     ],
 )
 def test_hook_that_returns_no_backends(session, returned, text):
-    """One line and exit status 4, and only when a backend is asked for."""
+    """It is one line and exit status 4, and only if a backend is requested."""
     session.file(
         conftest="from pytest_startmethod import Backend\n"
         f"def pytest_startmethod_backends(config):\n    return {returned}\n",
@@ -268,6 +268,6 @@ def test_hook_that_returns_no_backends(session, returned, text):
 
 
 def test_backend_has_its_package_from_its_name():
-    """The name is the package's unless it says otherwise."""
+    """The package defaults to the backend's name."""
     assert Backend("billiard") == Backend("billiard", package="billiard")
     assert Backend("billiard").method("spawn") == "billiard:spawn"

@@ -1,4 +1,4 @@
-"""What the plugin promises, one after the other; each has more tests beside the code that keeps it."""
+"""The plugin's promises, one by one; more tests of each are next to the code that keeps it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(
     len(multiprocessing.get_all_start_methods()) < 3, reason="the sessions below use all three methods"
 )
 
-# What happens in a nested session, a JSON value a line.
+# Events in a nested session, one JSON value per line.
 LOG = """
     import json, os
 
@@ -35,7 +35,7 @@ LOG = """
 
 @pytest.fixture
 def events(session, monkeypatch):
-    """Return the events that the session logged, in order, when it is called."""
+    """Return a function that returns the session's events in order."""
     path = session.path / "events.jsonl"
     monkeypatch.setenv("EVENTS", str(path))
     session.file(events=LOG)
@@ -51,7 +51,7 @@ def events(session, monkeypatch):
 
 @pytest.mark.own_interpreter
 def test_installed_and_unused_it_is_not_there(session):
-    """The same output, and neither multiprocessing nor cloudpickle nor a room that runs legs is imported."""
+    """The output is unchanged, and neither multiprocessing, cloudpickle nor the modules that run legs are imported."""
     session.file(
         conftest="""
         import sys
@@ -76,7 +76,7 @@ def test_installed_and_unused_it_is_not_there(session):
 
 
 def test_the_exception_is_the_users_own(session, events):
-    """The very object that the test raised reaches whoever asks for it, and the outcome is what pytest made of it."""
+    """The raised object itself reaches every observer, and the outcome is the one pytest determined."""
     session.file(
         conftest="""
         import pytest
@@ -121,9 +121,9 @@ PLACES = [
 
 
 def test_the_method_lasts_as_long_as_the_leg_and_no_longer(session, events):
-    """Fixtures of all scopes see it, unmarked tests do not, and afterwards everything is as it was."""
+    """Fixtures of all scopes see it, unmarked tests do not, and afterwards everything is restored."""
     before = [getattr(owner, name) for owner, name in PLACES]
-    default = multiprocessing.get_all_start_methods()[0]  # whatever a session in this process set before
+    default = multiprocessing.get_all_start_methods()[0]  # whatever an earlier session in this process set
     session.file(
         test_a="""
         import multiprocessing, pytest
@@ -162,7 +162,7 @@ def test_the_method_lasts_as_long_as_the_leg_and_no_longer(session, events):
 
 
 def test_wider_fixtures_are_built_once_per_method(session, events):
-    """Without one, the tests keep their order."""
+    """Without such a fixture, the tests keep their order."""
     session.file(
         test_a="""
         import pytest
@@ -231,7 +231,7 @@ def test_every_kind_of_test_has_its_legs(session, events):
 
 
 def test_a_forkserver_is_as_good_as_new(session):
-    """Its children see the environment, directory and path of the test that starts them, whatever came before."""
+    """Its children see the environment, directory and path of the test that starts them, whatever ran before."""
     outcome = session.file(
         work="""
         import os, sys
@@ -294,7 +294,7 @@ ENDS = {"time-out": 1, "crash": 1, "interrupt": 2, "kill": -signal.SIGKILL}
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="asks Linux which processes there are")
 @pytest.mark.parametrize("end", ENDS)
 def test_nothing_is_left_behind(session, events, monkeypatch, tmp_path_factory, end):
-    """No process and no file, however the legs and the session ended."""
+    """No process and no file is left, however the legs and the session ended."""
     temporary = tmp_path_factory.mktemp("t")
     monkeypatch.setenv("TMPDIR", str(temporary))
     session.file(
@@ -344,7 +344,7 @@ def test_nothing_is_left_behind(session, events, monkeypatch, tmp_path_factory, 
 
 
 def test_a_pre_check_is_not_seen(session, events):
-    """No code of the user's runs for it in this process, and the child gets what it would have got."""
+    """It runs no user code in this process, and the child receives what it would have received."""
     outcome = session.file(
         work="""
         import os
@@ -392,7 +392,7 @@ SUITE = """
 
 
 def test_xdist_changes_nothing_in_the_report(session):
-    """But times, process ids, addresses and the command."""
+    """Only times, process ids, addresses and the command differ."""
     session.file(test_a=SUITE)
     texts = []
     for where in ("in-process", "xdist"):
@@ -411,7 +411,7 @@ def test_xdist_changes_nothing_in_the_report(session):
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 def test_a_child_runs_where_our_part_of_it_cannot(session, method):
-    """The files from which it would be loaded are gone by the time the child looks for them."""
+    """It runs even if the files to load us from are gone by then."""
     outcome = session.file(
         conftest="""
         import glob, os, tempfile
@@ -482,7 +482,7 @@ NOTICED = """
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="asks Linux what is open")
 def test_nobody_notices(session, events):
-    """The user's code runs as often, warns, and leaves threads, children and loggers as it does without the plugin."""
+    """User code runs equally often, warns equally, and leaves the same threads, children and loggers as without us."""
     outcome = session.file(
         work="""
         import logging
@@ -580,7 +580,7 @@ def test_unmarked_tests_come_out_the_same(session, options):
 
 
 def test_experiments_come_when_everything_is_torn_down(session, events):
-    """No fixture is built again while a test is to come, and no recorder hears of the extra runs."""
+    """No fixture is rebuilt before the last test, and plugins that record tests do not see the extra runs."""
     session.file(
         conftest="""
         import pytest

@@ -1,4 +1,4 @@
-"""A suite as a package's maintainer has it: 19 tests, 39 failing legs, five causes; how much is printed of it."""
+"""A realistic suite with 19 tests, 39 failing legs and five causes: how much is printed about it."""
 
 from __future__ import annotations
 
@@ -266,7 +266,7 @@ def shop(session):
 
 
 def test_what_is_printed_fits(shop):
-    """Each cause is explained once and each failure shown once; without tracebacks the whole fits on a screen."""
+    """Each cause is explained once and each failure shown once; without tracebacks it all fits on a screen."""
     plain = shop.run("--no-start-methods-verify")
     assert sum(outcome == "failed" for outcome in plain.results.values()) == 39
     assert "19 tests: 1 passes everywhere, 9 need fork, 7 fail everywhere, 2 vacuous" in plain.lines
@@ -281,7 +281,7 @@ def test_what_is_printed_fits(shop):
 
 
 def test_nothing_is_lost_at_v(shop):
-    """Every failing leg has its traceback and its line, and every test of a cause is named."""
+    """Every failing leg has its traceback and line, and every test of a cause is named."""
     out = shop.run("-v", "--no-start-methods-verify")
     assert sum(line.startswith("FAILED ") for line in out.lines) == 39
     assert sum(line.startswith("E   ") and "cannot pickle" in line for line in out.lines) == 23
@@ -289,7 +289,7 @@ def test_nothing_is_lost_at_v(shop):
 
 
 def test_one_line_a_failure(shop):
-    """With --tb=line, each with its cause; and -q closes with one line."""
+    """With --tb=line each has its cause, and -q ends with one line."""
     out = shop.run("--tb=line", "-q", "--no-start-methods-verify")
     assert sum(line.endswith("[SM103 unpicklable-object]") for line in out.lines) == 23
     assert (

@@ -1,4 +1,4 @@
-"""Where else a session's legs are reported: the terminal's header and colours, JUnit, pytest-html, GitHub Actions."""
+"""Other places where legs are reported: terminal header and colours, JUnit, pytest-html, GitHub Actions."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ PLAIN = "def test_a(): pass"
     ],
 )
 def test_header(session, source, args, there):
-    """Said once, where there is a leg or an option was given; no wider than the screen."""
+    """It is printed once, if there is a leg or an option was given, and no wider than the screen."""
     outcome = session.file(test_a=source).run(*args)
     assert [line for line in outcome.lines if line in header()] == (header() if there else [])
     assert max(map(len, header())) <= 80
@@ -70,7 +70,7 @@ def test_header(session, source, args, there):
     [([], True), (["-v"], True), (["--tb=no"], True), (["-q"], False), (["--no-summary"], False)],
 )
 def test_summary_is_where_the_user_wants_it(session, args, there):
-    """As pytest's own."""
+    """It follows pytest's own options."""
     outcome = session.file(test_a=SUITE).run(*args)
     assert ("= start methods =" in outcome.out) is there
 
@@ -88,7 +88,7 @@ def test_other_methods_of_a_failure_are_in_their_order():
 
 
 def test_colours_come_from_pytest(session):
-    """Only where pytest has them, and the text is the same."""
+    """They are used only if pytest uses them, and the text is the same."""
     session.file(test_a=SUITE)
     plain = session.run("--color=no", "--tb=no", "--no-start-methods-verify")
     colourful = session.run("--color=yes", "--tb=no", "--no-start-methods-verify")
@@ -108,7 +108,7 @@ def test_colours_come_from_pytest(session):
 
 
 def test_junit_has_properties_of_each_leg(session):
-    """Its method, and what was found."""
+    """They are its method and its findings."""
     session.file(test_a=SUITE).run("--junitxml=r.xml")
     cases = ElementTree.parse(session.path / "r.xml").getroot().iter("testcase")
     found = {case.get("name"): [(p.get("name"), p.get("value")) for p in case.iter("property")] for case in cases}
@@ -125,7 +125,7 @@ def test_junit_has_properties_of_each_leg(session):
 
 
 def test_flaky_leg_says_so_in_junit():
-    """Beside what else there is."""
+    """The property is added to the others."""
     assert junit.properties(leg(flaky=True), "/project") == [("start_method_flaky", "true")]
 
 
@@ -133,7 +133,7 @@ def test_flaky_leg_says_so_in_junit():
 
 
 def test_pytest_html_has_a_column(session):
-    """With the method and the codes of each leg; what was found is in its row."""
+    """It shows method and codes of each leg, and the row has the findings."""
     pytest.importorskip("pytest_html", reason="pytest-html is not installed")
     session.file(test_a=SUITE, test_b=PLAIN).plugin(
         "pytest_metadata.plugin", "pytest_html.plugin", "pytest_html.fixtures"
@@ -148,7 +148,7 @@ def test_pytest_html_has_a_column(session):
 
 
 def test_pytest_html_is_left_alone_without_legs(session):
-    """No empty column."""
+    """There is no empty column."""
     pytest.importorskip("pytest_html", reason="pytest-html is not installed")
     session.file(test_b=PLAIN).plugin("pytest_metadata.plugin", "pytest_html.plugin", "pytest_html.fixtures")
     session.run("--html=r.html", "--self-contained-html")
@@ -156,7 +156,7 @@ def test_pytest_html_is_left_alone_without_legs(session):
 
 
 def test_extra_of_a_leg_is_escaped():
-    """What a user's text says is text."""
+    """Text of the user's stays text."""
     shown = leg(findings=(finding(message="<b>"),), predictions=(finding(line=9),))
     extra = pytest_html.extra(shown, "/project")
     assert "&lt;b&gt;" in extra["content"]
@@ -176,7 +176,7 @@ def annotations(*legs, workspace=None):
 
 
 def test_each_cause_is_one_annotation():
-    """At its place, or at the first test where it has none; errors, warnings and notices."""
+    """It is at the cause's location, or else at the first test; it is an error, warning or notice."""
     broken = finding(message="50% of a:b, c", evidence=("one", "two"))
     nowhere = finding("SM501", "vacuous", level="note", path="")
     legs = [
@@ -196,7 +196,7 @@ def test_each_cause_is_one_annotation():
 
 
 def test_annotation_without_a_cause():
-    """An error at the first test."""
+    """It is an error at the first test."""
     assert annotations(leg("fork"), leg("spawn", "failed", message="assert 3 == 4\r\n::x")) == [
         "::error file=tests/test_a.py,line=3,title=no cause found (start methods)::assert 3 == 4%0D%0A::x"
         "%0Atests/test_a.py::test_x[spawn] (spawn)"
@@ -204,7 +204,7 @@ def test_annotation_without_a_cause():
 
 
 def test_annotations_are_as_many_as_github_shows():
-    """Ten of a kind, and a line that says how many it would have dropped."""
+    """There are ten of each level, and a line says how many GitHub would have dropped."""
     legs = [leg("spawn", "failed", test=f"t{n}", findings=(finding(line=n),)) for n in range(1, 14)]
     legs += [leg("fork", test=f"p{n}", predictions=(finding(line=n + 20),)) for n in range(11)]
     found = annotations(*legs)
@@ -215,7 +215,7 @@ def test_annotations_are_as_many_as_github_shows():
 
 
 def test_files_are_relative_to_the_workspace():
-    """A project may lie in a folder of its repository."""
+    """A project may be in a subdirectory of its repository."""
     (line,) = annotations(leg("spawn", "failed", findings=(finding(),)), workspace="/")
     assert line.startswith("::error file=project/tests/test_a.py,line=7,")
     (line,) = annotations(leg("spawn", "failed", findings=(finding(),)), workspace="/elsewhere")
@@ -224,7 +224,7 @@ def test_files_are_relative_to_the_workspace():
 
 @pytest.mark.parametrize("args", [[], ["-q"]])
 def test_annotations_are_printed_once_and_only_there(session, monkeypatch, args):
-    """By the controller; each at the beginning of a line."""
+    """The controller prints them, each at the beginning of a line."""
     session.file(test_a=SUITE)
     monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
     assert "::error" not in session.run().out

@@ -1,4 +1,4 @@
-"""``--start-methods-report``: which files, when they are written, and what is in the JSON."""
+"""``--start-methods-report``: which files are written, when, and what the JSON contains."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def validate(report):
 
 
 def test_leading_cause_comes_first_and_equal_findings_are_one():
-    """Of failing legs before what a passing leg swallowed; predictions and notes on vacuous legs are last."""
+    """Causes of failing legs precede those that a passing leg swallowed; predictions and vacuous notes are last."""
     first, second, other = finding("SM103", line=1), finding("SM101", line=2), finding("SM105", line=3)
     model = build(
         leg("fork", predictions=(first, finding("SM107", line=9)), findings=(finding("SM105", line=5),)),
@@ -58,7 +58,7 @@ def test_leading_cause_comes_first_and_equal_findings_are_one():
 
 
 def test_vacuous_leg_says_so_and_its_finding_why():
-    """A bool on the leg; the finding stands with the test's others."""
+    """The leg has a boolean; its finding is listed with the test's others."""
     (test,) = build(leg("spawn", vacuous=finding("SM501", "vacuous", level="note")), leg("fork"))["tests"]
     assert [test["legs"][method]["vacuous"] for method in ("fork", "spawn")] == [False, True]
     assert [(each["code"], each["methods"]) for each in test["findings"]] == [("SM501", ["spawn"])]
@@ -66,7 +66,7 @@ def test_vacuous_leg_says_so_and_its_finding_why():
 
 
 def test_workers_of_a_pool_are_one_launch():
-    """How many there are, and how they end, is a race."""
+    """Their number and how they end depend on timing."""
     launch = {"method": "spawn", "target": "worker", "args": [], "file": "/project/a.py", "line": 3, "thread": None}
     launches = tuple({**launch, "pid": pid, "exit_code": code, "worker": True} for pid, code in [(1, 0), (2, -15)])
     (test,) = build(leg("spawn", launches=(*launches, {**launch, "pid": 3, "exit_code": 0, "worker": False})))["tests"]
@@ -77,7 +77,7 @@ def test_workers_of_a_pool_are_one_launch():
 
 
 def test_one_cause_of_many_tests_is_one_group():
-    """With how many, the first, and all of them."""
+    """The group has the count, the first test, and all of them."""
     broken = finding(path="args[3].lock")
     model = build(
         *(leg("spawn", "failed", test=f"t.py::t[{n}]", findings=(broken,)) for n in range(200)),
@@ -85,12 +85,12 @@ def test_one_cause_of_many_tests_is_one_group():
     )
     (group,) = model["groups"]
     assert (group["tests"], group["legs"], group["first"]) == (200, 200, "t.py::t[0][spawn]")
-    assert group["nodeids"][10] == "t.py::t[10][spawn]"  # numbers count as numbers
+    assert group["nodeids"][10] == "t.py::t[10][spawn]"  # numbers sort as numbers
     assert len(group["nodeids"]) == 200
 
 
 def test_failures_without_a_cause_are_told():
-    """Where another method passed; a flaky leg and a note are no cause either."""
+    """They are listed if another method passed; flakiness and notes do not count as causes."""
     model = build(
         leg("fork"),
         leg("spawn", "failed", message="assert 3 == 4", findings=(finding("SM504", level="note"),)),
@@ -107,7 +107,7 @@ def test_failures_without_a_cause_are_told():
 
 
 def test_methods_of_other_packages_have_their_place():
-    """After the standard library's, by package."""
+    """They come after the standard library's, by package."""
     (test,) = build(leg("multiprocess:spawn", "failed"), leg("forkserver"), leg("fork"))["tests"]
     assert list(test["legs"]) == ["fork", "forkserver", "multiprocess:spawn"]
     validate(build(leg("multiprocess:spawn", "failed")))
@@ -117,7 +117,7 @@ def test_methods_of_other_packages_have_their_place():
 
 
 def test_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
-    """A failure leaves what was there, and nothing beside it."""
+    """A failure leaves the previous content, and no other file."""
     path = tmp_path / "r.json"
     report_files.write(str(path), "old")
     monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
@@ -169,7 +169,7 @@ SUITE = """
 
 
 def comparable(report):
-    """Return the report as text, without times, process ids and what of these is in the user's own texts."""
+    """Return the report as text, without times, process ids and the user's texts that contain them."""
     report = copy.deepcopy(report)
     for key in ("command", "started", "duration"):
         del report[key]
@@ -184,7 +184,7 @@ def comparable(report):
 
 @pytest.mark.slow
 def test_report_is_valid_and_the_same_with_xdist(session):
-    """Durations and pids apart."""
+    """Only durations and pids differ."""
     session.file(test_b=SUITE, test_a=SUITE)
     outcome = session.run("--start-methods-report=report.json")
     report = read(session)
@@ -198,7 +198,7 @@ def test_report_is_valid_and_the_same_with_xdist(session):
 
 
 def test_several_files_and_both_sources(session):
-    """The command line beats the ini file; both may name several."""
+    """The command line beats the ini file; both accept several files."""
     session.file(test_a="def test_a(): pass").file(
         "pytest.ini", "[pytest]\nstart_methods_report =\n    one.json\n    two.json\n"
     )
@@ -214,7 +214,7 @@ def test_several_files_and_both_sources(session):
 
 
 def test_report_of_no_leg(session):
-    """Written, valid, and empty."""
+    """A session without legs writes a valid, empty report."""
     session.file(test_a="def test_a(): pass").run("--start-methods-report=report.json")
     report = read(session)
     validate(report)
@@ -232,7 +232,7 @@ def test_report_of_no_leg(session):
 )
 @pytest.mark.parametrize("source", ["--start-methods-report", "ini key start_methods_report"])
 def test_a_path_that_cannot_be_written_is_one_line_and_status_4(session, text, problem, source):
-    """At configure, before anything ran."""
+    """The error is raised at configure, before anything runs."""
     (session.path / "d.json").mkdir()
     session.file(test_a="def test_a(): pass")
     if source.startswith("ini"):
@@ -263,7 +263,7 @@ INTERRUPTED = """
     ],
 )
 def test_interrupted_session_has_its_report(session, what, args, status):
-    """Of the legs that had finished."""
+    """The report has the legs that finished."""
     session.file(test_a=INTERRUPTED.format(what=what))
     outcome = session.run("--start-methods-report=report.json", *args)
     assert outcome.status == status
@@ -274,7 +274,7 @@ def test_interrupted_session_has_its_report(session, what, args, status):
 
 
 def test_internal_error_has_its_report(session):
-    """Of another plugin's, in the middle of a test."""
+    """The report is written even if another plugin crashes during a test."""
     session.file(
         test_a=INTERRUPTED.format(what="pass"),
         conftest="""
@@ -289,14 +289,14 @@ def test_internal_error_has_its_report(session):
 
 
 def test_collecting_only_writes_nothing(session):
-    """A report that is there already stays."""
+    """An existing report stays."""
     session.file(test_a="def test_a(): pass").file("report.json", "old")
     session.run("--collect-only", "--start-methods-report=report.json")
     assert (session.path / "report.json").read_text() == "old"
 
 
 def test_a_report_that_cannot_be_written_at_the_end_is_told(session):
-    """And the session ends as it would."""
+    """The session ends as it would otherwise."""
     session.file(
         test_a="""
             import shutil
@@ -313,7 +313,7 @@ def test_a_report_that_cannot_be_written_at_the_end_is_told(session):
 
 
 def test_every_key_is_documented():
-    """And the schema names what the report has."""
+    """The schema has every key of the report."""
     schema = json.loads((files("pytest_startmethod") / "report" / "schema.json").read_text(encoding="utf-8"))
     text = (Path(__file__).parents[2] / "docs" / "reference" / "report.md").read_text(encoding="utf-8")
     for part in [schema, *schema["$defs"].values()]:

@@ -1,4 +1,4 @@
-"""A running leg: its method, its warnings, its annotated failure, and nothing of it afterwards."""
+"""A running leg: its method, its warnings, its annotated failure, and no trace of it afterwards."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SECTION = """\
 
 
 def test_each_leg_has_its_method_from_first_fixture_to_last(session):
-    """Set-up, call and tear-down of a leg see its method; the unmarked neighbour sees the interpreter's own."""
+    """Setup, call and teardown of a leg see its method; an unmarked test next to it sees the interpreter's own."""
     session.file(
         test_a="""
         import multiprocessing
@@ -76,7 +76,7 @@ def test_each_leg_has_its_method_from_first_fixture_to_last(session):
 
 
 def test_everything_is_restored_for_unmarked_tests(session):
-    """After a leg the multiprocessing package is what it was: classes, functions, contexts."""
+    """After a leg the classes, functions and contexts of multiprocessing are restored."""
     session.file(
         test_a="""
         import concurrent.futures.process
@@ -120,7 +120,7 @@ def test_everything_is_restored_for_unmarked_tests(session):
 
 
 def test_what_a_task_or_a_message_cannot_hold_is_placed_where_it_was_handed_in(session):
-    """A thread of the pool pickles a task; another line's is another finding, and one of two lines has no place."""
+    """A pool's thread pickles tasks; findings on different lines are separate, and one on two lines has no location."""
     session.file(
         test_a="""
         import concurrent.futures
@@ -157,7 +157,7 @@ def test_what_a_task_or_a_message_cannot_hold_is_placed_where_it_was_handed_in(s
 
 
 def test_failure_keeps_its_exception_and_gains_a_section(session):
-    """The user's error stands first, without CPython's frames; the section explains it."""
+    """The user's error comes first, without CPython's frames; the section explains it."""
     outcome = session.file(test_a=LOCAL).run()
     assert outcome.names == {
         "test_local[fork]": "passed",
@@ -175,7 +175,7 @@ def test_failure_keeps_its_exception_and_gains_a_section(session):
 
 
 def test_section_reads_as_promised(session):
-    """What happened, why fork hid it, what to do."""
+    """It says what happened, why fork hid it, and what to do."""
     outcome = session.file(test_a=LOCAL).run("--tb=short", "--start-methods=spawn")
     start = outcome.lines.index("----------------- SM101 local-function (confirmed under spawn) -----------------")
     assert outcome.lines[start + 1 : start + 10] == [
@@ -199,15 +199,15 @@ def test_full_trace_keeps_every_frame(session):
 
 @pytest.mark.parametrize("style", ["auto", "long", "short", "line", "native"])
 def test_section_survives_every_traceback_style(session, style):
-    """Whatever the style, the section is there."""
+    """The section is printed in every style."""
     outcome = session.file(test_a=LOCAL).run(f"--tb={style}", "--show-capture=no", "--start-methods=spawn")
-    if style != "line" or pytest.version_tuple >= (9,):  # pytest 8 has one line for a failure there, and no more
+    if style != "line" or pytest.version_tuple >= (9,):  # pytest 8 prints only one line per failure
         assert "SM101 local-function (confirmed" in outcome.out.partition("= start methods =")[0]
     assert "SM101 local-function, 1 test fails (confirmed)" in outcome.lines
 
 
 def test_summary_counts_and_names(session):
-    """The table, the verdicts, the cause with its first leg; at -v every test."""
+    """The summary has the table, the verdicts, and the cause with its first leg; with -v every test."""
     outcome = session.file(test_a=LOCAL).run()
     start = outcome.lines.index("================================ start methods =================================")
     assert outcome.lines[start + 1 : start + 13] == [
@@ -228,7 +228,7 @@ def test_summary_counts_and_names(session):
 
 
 def test_markers_for_what_still_fails_can_be_pasted(session):
-    """At -v, in one line, with the methods and the cause; pasted, the suite passes."""
+    """With -v there is one line with methods and cause; when pasted, the suite passes."""
     session.file(test_a=LOCAL)
     line = '@pytest.mark.startmethods(xfail=("spawn", "forkserver"), reason="SM101 local-function", strict=True)'
     out = session.run("-v", "--tb=no").lines
@@ -241,7 +241,7 @@ def test_markers_for_what_still_fails_can_be_pasted(session):
 
 
 def test_quiet_is_quiet(session):
-    """At -q there is one line, and one below a failure; at -qq none; without marked tests nothing at all."""
+    """There is one line at -q, plus one below a failure; none at -qq; without marked tests no output at all."""
     quiet = session.file(test_a=LOCAL).run("-q")
     assert "start methods: 1 test needs fork [SM101 x1]" in quiet.lines
     at = quiet.lines.index("SM101 local-function (confirmed): test_a.py:6")
@@ -253,7 +253,7 @@ def test_quiet_is_quiet(session):
 
 
 def test_one_start_that_fails_many_tests_is_explained_once(session):
-    """A module fixture's failed start is replayed for every test: one cause, one count."""
+    """A module fixture's failing start is repeated for every test: one cause, one count."""
     session.file(
         test_a="""
         import multiprocessing
@@ -280,7 +280,7 @@ def test_one_start_that_fails_many_tests_is_explained_once(session):
 
 
 def test_swallowed_start_is_the_cause_of_the_symptom(session):
-    """A start that fails in a thread, and a test that dies of an empty queue: the finding is about the start."""
+    """A start fails in a thread and the test fails on an empty queue: the finding is about the start."""
     session.file(
         test_a="""
         import multiprocessing
@@ -329,7 +329,7 @@ def test_swallowed_start_of_a_leg_that_passed_is_told(session):
 
 
 def test_prediction_under_fork_alone(session):
-    """When spawn was not selected, the fork leg says what spawn would."""
+    """If spawn was not selected, the fork leg predicts its failure."""
     outcome = session.file(test_a=LOCAL).run("--start-methods=fork")
     assert outcome.status == 0
     assert "SM101 local-function, predicted for spawn and forkserver: 1 test" in outcome.lines
@@ -388,7 +388,7 @@ def test_a(forks, capfd):
 
 
 def test_a_pre_check_that_runs_the_users_code_is_seen_by_nobody(session):
-    """It runs in a copy of the child: no state, output, fork, process or end of a pipe of it is in parent or child."""
+    """User code runs in a copy of the child: parent and child see no state, output, fork, process or pipe of it."""
     outcome = session.file(test_a=EMPTIES).run("--start-methods-precheck=error")
     reason = outcome.reasons["test_a.py::test_a[fork]"]
     assert "pre-check: what this test starts under fork would not start under spawn" in reason
@@ -424,7 +424,7 @@ def test_pickling_that_takes_long_delays_no_leg(session, where):
 
 
 def test_precheck_error_fails_the_fork_leg(session):
-    """Command line beats ini: an unpicklable launch fails its fork leg, with the finding as the reason."""
+    """Command line beats ini: an unpicklable launch fails its fork leg, with the finding as the message."""
     outcome = session.file(test_a=LOCAL).run("--start-methods=fork", "--start-methods-precheck=error")
     assert outcome.names == {"test_local[fork]": "failed"}
     assert (
@@ -436,7 +436,7 @@ def test_precheck_error_fails_the_fork_leg(session):
 
 
 def test_precheck_off_is_silent(session):
-    """Nothing is pickled, nothing is said."""
+    """Nothing is pickled and nothing is printed."""
     outcome = session.file(test_a=LOCAL).ini(start_methods_precheck="off").run("--start-methods=fork")
     assert outcome.status == 0
     assert "SM101" not in outcome.out
@@ -452,7 +452,7 @@ VACUOUS = """
 
 
 def test_vacuous_leg_is_named(session):
-    """The default changes no outcome."""
+    """By default no outcome changes."""
     outcome = session.file(test_a=VACUOUS).run()
     assert outcome.names == {"test_a[spawn]": "passed"}
     start = outcome.lines.index("SM501 vacuous: 1 leg passed without a process of its method")
@@ -465,7 +465,7 @@ def test_vacuous_leg_is_named(session):
 
 
 def test_vacuous_leg_can_fail(session):
-    """With `fail` the leg's failure is the finding."""
+    """With `fail` the finding becomes the leg's failure."""
     outcome = session.file(test_a=VACUOUS).run("--start-methods-vacuous=fail")
     assert outcome.names == {"test_a[spawn]": "failed"}
     assert outcome.reasons["test_a.py::test_a[spawn]"] == (
@@ -474,7 +474,7 @@ def test_vacuous_leg_can_fail(session):
 
 
 def test_vacuous_leg_that_fails_keeps_the_width(session):
-    """The text has lines of 80 columns at most; what the report calls its message is the whole sentence."""
+    """The text is wrapped at 80 columns; the report's message is the whole sentence."""
     session.file(
         test_a_name_that_is_long_enough="""
         import multiprocessing
@@ -500,14 +500,14 @@ def test_vacuous_leg_that_fails_keeps_the_width(session):
 
 
 def test_vacuous_leg_can_be_left_alone(session):
-    """With `ignore` nothing is said, and the marker's word beats the option's."""
+    """With `ignore` nothing is printed, and the marker beats the option."""
     assert "SM501" not in session.file(test_a=VACUOUS).run("--start-methods-vacuous=ignore").out
     session.file(test_a=VACUOUS.replace('"spawn"', '"spawn", vacuous="ignore"'))
     assert session.run("--start-methods-vacuous=fail").status == 0
 
 
 def test_fixture_that_started_earlier_is_named(session):
-    """A module-scoped pool made under fork serves the spawn leg: SM503 names the fixture."""
+    """A module-scoped pool created under fork serves the spawn leg: SM503 names the fixture."""
     session.file(
         test_a="""
         import multiprocessing
@@ -572,7 +572,7 @@ SETS = """
 
 
 def test_set_start_method_in_a_session_fixture_is_set_aside_and_named(session, where):
-    """It neither crashes nor wins, and the unmarked test has it."""
+    """It neither crashes nor wins, and applies to the unmarked test."""
     options = ["--dist=loadfile"] if where == "xdist" else []
     outcome = session.file(test_a=SETS).run(*options, where=where)
     assert set(outcome.names.values()) == {"passed"}, outcome.out
@@ -583,7 +583,7 @@ def test_set_start_method_in_a_session_fixture_is_set_aside_and_named(session, w
 
 
 def test_set_start_method_in_conftest_is_set_aside_and_named(session):
-    """The call that ran before the first leg is found in the source."""
+    """A call before the first leg is found in the source."""
     session.file(
         conftest="""
         import multiprocessing
@@ -598,7 +598,7 @@ def test_set_start_method_in_conftest_is_set_aside_and_named(session):
 
 
 def test_first_use_of_the_default_context_is_no_call_of_set_start_method(session):
-    """A lock that is made when a module is imported fixes the default, and nobody is told that he did."""
+    """A lock created at import fixes the default, without a warning about set_start_method."""
     session.file(
         test_a="""
         import multiprocessing
@@ -617,7 +617,7 @@ def test_first_use_of_the_default_context_is_no_call_of_set_start_method(session
 
 
 def test_set_start_method_in_the_test_wins_and_is_named(session):
-    """The test's own outcome is its own; the leg it spoils is vacuous."""
+    """The test keeps its outcome; the leg is vacuous."""
     session.file(
         test_a="""
         import multiprocessing
@@ -649,7 +649,7 @@ def test_set_start_method_in_the_test_wins_and_is_named(session):
 
 
 def test_warnings_as_errors_change_no_outcome(session):
-    """Under -W error the warning stands in the summary, and the test passes as it did."""
+    """Under -W error the warning is in the summary, and the test still passes."""
     outcome = session.file(test_a=SETS).run("-W", "error")
     assert set(outcome.names.values()) == {"passed"}, outcome.out
     assert "StartMethodWarning: test_a.py:6: set_start_method('spawn') is set aside while a" in outcome.out
@@ -680,7 +680,7 @@ def test_xfail_and_skip_keep_their_meaning(session):
 
 
 def test_check_of_the_method_is_sm504(session):
-    """Code that refuses is named as what it is, with its line."""
+    """Code that rejects the method is reported as such, with its line."""
     session.file(
         test_a="""
         import multiprocessing
@@ -701,7 +701,7 @@ def test_check_of_the_method_is_sm504(session):
 
 
 def test_children_do_not_import_pytests_main(session):
-    """A child's main module is not pytest's, and pytest is in the forkserver already."""
+    """A child's main module is not pytest's, and the forkserver has already imported pytest."""
     session.file(
         work="""
         import sys
@@ -728,7 +728,7 @@ def test_children_do_not_import_pytests_main(session):
 
 
 def test_runner_without_a_guard_is_named_by_every_leg_that_has_children(session):
-    """Each says what its children would do, below the cause if it failed; the summary says it once."""
+    """Each leg says what its children would do, below the cause if it failed; the summary says it once."""
     session.file(
         runner="""
         import sys
@@ -769,7 +769,7 @@ def test_runner_without_a_guard_is_named_by_every_leg_that_has_children(session)
 
 
 def test_leg_gets_a_forkserver_as_good_as_new(session):
-    """The environment and the directory of each leg are what its children see."""
+    """Its children see the environment and directory of each leg."""
     session.file(
         work="""
         import os
@@ -799,7 +799,7 @@ def test_leg_gets_a_forkserver_as_good_as_new(session):
 
 
 def test_capfd_sees_what_a_child_writes(session):
-    """The server's standard streams are those of the leg."""
+    """The server's standard streams are the leg's."""
     session.file(
         work="""
         def say(text):
@@ -823,7 +823,7 @@ def test_capfd_sees_what_a_child_writes(session):
 
 
 def test_subtests_and_testcases_are_annotated(session):
-    """A TestCase's failure gets its section, and pytest's objects are not in it."""
+    """A TestCase's failure has its section, which mentions none of pytest's objects."""
     session.file(
         test_a="""
         import multiprocessing
@@ -849,7 +849,7 @@ def test_subtests_and_testcases_are_annotated(session):
 
 
 def test_report_is_the_same_with_xdist(session):
-    """The summary of -n 2 is the summary without."""
+    """The summary of -n 2 is the same as without."""
     session.file(test_a=LOCAL, test_b=VACUOUS, test_c=LOCAL.replace("local", "other"))
 
     def summary(outcome):
@@ -862,7 +862,7 @@ def test_report_is_the_same_with_xdist(session):
 
 
 def test_our_own_failure_leaves_the_outcome_alone(session):
-    """When the annotation raises, the test fails as it did, and the summary says what broke."""
+    """If the annotation raises, the test fails as before, and the summary shows our error."""
     session.file(
         test_a=LOCAL,
         breaks="""
@@ -880,14 +880,14 @@ def test_our_own_failure_leaves_the_outcome_alone(session):
 
 
 def test_collect_only_starts_nothing(session):
-    """Nothing runs, nothing is summed up."""
+    """Nothing runs, and there is no summary."""
     outcome = session.file(test_a=LOCAL).run("--collect-only")
     assert outcome.collected == ["test_local[fork]", "test_local[spawn]", "test_local[forkserver]"]
     assert "start methods =" not in outcome.out
 
 
 def test_no_process_is_left(session):
-    """When the session is over, so are its forkservers."""
+    """The forkservers end with the session."""
     session.file(
         test_a="""
         import multiprocessing
@@ -915,7 +915,7 @@ def test_no_process_is_left(session):
 
 @pytest.mark.skipif(sys.version_info < (3, 14), reason="3.14 adds the notes")
 def test_notes_of_a_deep_object_are_cut(session):
-    """One note for each level would fill the screen many times over; --full-trace keeps them."""
+    """One note per level would fill the screen many times over; --full-trace keeps them."""
     session.file(
         test_a="""
         import multiprocessing
@@ -936,7 +936,7 @@ def test_notes_of_a_deep_object_are_cut(session):
 
 
 def test_leg_that_passes_when_it_is_run_again_passed(session):
-    """What a rerun within the leg's span says counts, and the first run's failure is forgotten."""
+    """The last run of a rerun leg counts, and the failure of the first is discarded."""
     session.file(
         test_a="""
         import multiprocessing
@@ -978,7 +978,7 @@ def test_leg_that_passes_when_it_is_run_again_passed(session):
 
 
 def test_two_files_of_one_module_name(session):
-    """The second conftest takes the name of the first: SM104 says that, and not that a name is wrong."""
+    """The second conftest takes the name of the first: SM104 says so, and does not blame the name."""
     session.file("a/conftest.py", "def helper():\n    pass\n").file("b/conftest.py", "").file("b/test_b.py", "")
     session.file(
         "a/test_a.py",
@@ -1000,7 +1000,7 @@ def test_two_files_of_one_module_name(session):
 
 
 def test_patched_target_is_told_at_the_line_that_starts_it(session):
-    """A mock has no place of its own; it says which name it was put in the place of."""
+    """A mock has no location of its own; the finding names what it replaces."""
     session.file(
         test_a="""
         import multiprocessing
@@ -1024,7 +1024,7 @@ def test_patched_target_is_told_at_the_line_that_starts_it(session):
 
 
 def test_multiprocessing_is_itself_again_when_a_session_stops_between_legs(session):
-    """With -x the next leg never comes, and what the legs share is put back all the same."""
+    """With -x no further leg runs, and replacements shared by legs are still undone."""
     start, data = multiprocessing.process.BaseProcess.start, multiprocessing.spawn.get_preparation_data
     out = session.file(test_a=LOCAL).run("-x", "--start-methods=spawn,forkserver", where="in-process")
     assert out.names == {"test_local[spawn]": "failed"}
@@ -1032,7 +1032,7 @@ def test_multiprocessing_is_itself_again_when_a_session_stops_between_legs(sessi
 
 
 def test_unmarked_test_between_legs_sees_multiprocessing_itself(session):
-    """Legs in a row share what is exchanged for them; a test that is none ends the row."""
+    """Consecutive legs share their replacements, which any other test ends."""
     session.file(
         test_a="""
         import multiprocessing.process
@@ -1068,7 +1068,7 @@ def test_unmarked_test_between_legs_sees_multiprocessing_itself(session):
 
 @pytest.mark.own_interpreter
 def test_library_that_nobody_imports_is_not_imported_for_us(session):
-    """A leg of a plain process loads neither pools nor locks, and what uses them is listened to all the same."""
+    """A leg with a plain process imports neither pools nor locks, and later imports of them are still watched."""
     session.file(
         test_a="""
         import multiprocessing
@@ -1104,7 +1104,7 @@ NEEDED_BY_FAILURES = {"causes.children", "causes.state", "experiments.plan", "so
 @pytest.mark.own_interpreter
 @pytest.mark.parametrize("fails", [False, True], ids=["passes", "fails"])
 def test_only_a_failure_loads_what_explains_it(session, fails):
-    """A fork costs by the memory of its parent, so that what passes under all methods loads none of it."""
+    """Forks cost in proportion to the parent's memory, so passing tests do not import it."""
     session.file(
         test_a=f"""
         import multiprocessing

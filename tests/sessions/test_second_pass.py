@@ -1,4 +1,4 @@
-"""Experiments come after the session's last test, and leave no trace with those who record how tests run."""
+"""Experiments run after the session's last test, and are invisible to plugins that record tests."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ RECORDER = """
 
 
 def test_a_conftest_that_records_reports_sees_each_leg_once(session: Session) -> None:
-    """All of its hooks are left out, and a fixture that depends on these may fail in its teardown."""
+    """All its hooks are left out, and a fixture that depends on them may fail in teardown."""
     outcome = session.file(app=APP, test_a=FAILING, conftest=RECORDER).run("-s")
     assert CONFIRMED in outcome.lines
     assert "SEEN|hook setup|call passed|hook setup|call failed" in outcome.lines
@@ -152,7 +152,7 @@ SNAPSHOTS = """
 
 
 def test_a_leg_whose_fixture_records_is_not_run_again_and_says_so(session: Session) -> None:
-    """Such a fixture's plugin writes a summary of its own; one that every test gets is none."""
+    """A fixture whose plugin writes its own summary counts as recording, unless every test uses it."""
     source = (
         FAILING
         + """
@@ -202,7 +202,7 @@ def test_a_failure_that_only_a_hook_made_is_not_taken_for_a_flake(session: Sessi
 
 
 def test_coverage_does_not_count_what_only_an_experiment_reaches(session: Session) -> None:
-    """In this process nor in a child, whatever makes coverage.py measure children."""
+    """Neither this process nor a child is measured, however coverage.py measures children."""
     source = FAILING.replace("== 1", "== 1\n        app.only_if_it_arrived()").replace('"fork", ', "")
     session.file(app=APP, test_a=source)
     session.file(".coveragerc", "[run]\nparallel = true\nconcurrency = multiprocessing\nsource = .\n")

@@ -44,7 +44,7 @@ SHOW = """
     ],
 )
 def test_the_command_line_beats_the_ini_file_beats_the_default(session, ini, args, shown):
-    """Also where the command line asks for the default."""
+    """An explicit default on the command line counts too."""
     session.platform("fork", "spawn", "forkserver").file(conftest=SHOW).ini(**ini)
     outcome = session.run(*args)
     assert f"settings: {shown}" in outcome.lines
@@ -93,7 +93,7 @@ METHODS = "(valid: all, default, or a list of fork, spawn, forkserver)"
     ],
 )
 def test_a_bad_option_is_one_line_and_status_4(session, ini, args, line):
-    """The line names the option or ini key, the value and the valid ones, and nothing else is printed."""
+    """The line names the option or ini key, the value and the valid values, and is the only output."""
     session.file(test_a="def test_a(): pass").ini(**ini)
     outcome = session.run(*args)
     assert outcome.status == pytest.ExitCode.USAGE_ERROR
@@ -105,7 +105,7 @@ def test_a_bad_option_is_one_line_and_status_4(session, ini, args, line):
 )
 @pytest.mark.parametrize("key", ["start_methods", "start_methods_timeout"])
 def test_a_list_where_the_ini_file_wants_a_string_is_one_line_and_status_4(session, table, key):
-    """``pyproject.toml`` has lists, and pytest itself refuses one in its own table only, by version in other ways."""
+    """``pyproject.toml`` has lists, which pytest rejects only in its own table, differently in each version."""
     session.file(test_a="def test_a(): pass").file("pyproject.toml", f'[{table}]\n{key} = ["fork"]\n')
     outcome = session.run()
     assert outcome.status == pytest.ExitCode.USAGE_ERROR
@@ -119,14 +119,14 @@ def test_a_list_where_the_ini_file_wants_a_string_is_one_line_and_status_4(sessi
 
 
 def test_a_bad_option_stops_xdist_before_its_workers(session):
-    """The controller says it, once."""
+    """The controller prints it, once."""
     outcome = session.file(test_a="def test_a(): pass").run("--start-methods=x", where="xdist")
     assert outcome.status == pytest.ExitCode.USAGE_ERROR
     assert outcome.out.count("ERROR") == 1
 
 
 def test_help_describes_options_and_marker(session):
-    """``--help`` and ``--markers`` say what each is for."""
+    """``--help`` and ``--markers`` describe them."""
     assert "--start-methods=METHODS" in session.run("--help").out
     (line,) = [each for each in session.run("--markers").lines if each.startswith("@pytest.mark.startmethods(")]
     assert line == (
@@ -139,7 +139,7 @@ def test_help_describes_options_and_marker(session):
 
 
 def test_a_marker_keeps_what_pytest_param_says():
-    """Marks and ids go with the method they were given to."""
+    """Marks and ids stay with the method they were given to."""
     param = pytest.param("spawn", marks=pytest.mark.xfail, id="slow")
     marker = parse_marker(("fork", param), {"vacuous": "fail", "timeout": 2})
     assert marker == Marker((Named("fork"), Named("spawn", (pytest.mark.xfail,), "slow")), "fail", 2.0)
@@ -226,7 +226,7 @@ class Loud:
     ],
 )
 def test_a_marker_that_cannot_be_meant_says_what_would_be(args, kwargs, message):
-    """The message names the argument, and asks nothing of an object that is not a word or number."""
+    """The message names the argument, and calls no methods of an object that is not a string or number."""
     with pytest.raises(SettingsError) as raised:
         parse_marker(args, kwargs)
     assert str(raised.value) == message

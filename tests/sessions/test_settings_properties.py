@@ -1,4 +1,4 @@
-"""Whatever an option, an ini key or a marker holds: one line for the user, or settings; never a traceback."""
+"""Whatever an option, ini key or marker contains, the result is settings or a one-line error, never a traceback."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ KEYS = [*options.OPTIONS, options.DISCOVER, options.VERIFY, options.USER_CODE]
 MEANT = ("all", "default", "fork", "fork,spawn", "auto", "0", "off", "report", "error", "fail", "true", "r.json")
 NOT_MEANT = ("", " ", "spawn,,", "-1", "1e19", "nan", "inf", "1_0", "no", "/", ".", '"', "'", "\\", "a b", "billiard:x")
 words = st.sampled_from(MEANT + NOT_MEANT)
-# What a line of an ini file and an argument of a process can hold.
+# Everything that a line of an ini file or a process argument can contain.
 texts = words | st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zl", "Zp"]), max_size=12)
 
 # -- markers -----------------------------------------------------------------------------------------------------------
 
 
 class Odd:
-    """An object of the user's that answers nothing."""
+    """An object of the user's that must not be touched: every method raises."""
 
     def __getattribute__(self, name):
         raise AssertionError("nobody asks for this")
@@ -57,7 +57,7 @@ anything = (
 @example([], {"timeout": 10**400})
 @example([], {"timeout": -(10**5000)})
 def test_a_marker_is_understood_or_refused(args, kwargs):
-    """With a message that is one line."""
+    """The error message is one line."""
     try:
         marker = parse_marker(tuple(args), kwargs)
     except SettingsError as error:
@@ -79,7 +79,7 @@ def test_a_marker_is_understood_or_refused(args, kwargs):
 @example({"start_methods_discover": "perhaps"}, {})
 @inputs(30)
 def test_options_are_understood_or_refused(pytester, monkeypatch, ini, given_options):
-    """By pytest itself, or with one line of ours."""
+    """The error is pytest's own, or one line of ours."""
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     lines = [f"{key} = {value}\n" for key, value in ini.items()]
     (pytester.path / "pytest.ini").write_text("[pytest]\n" + "".join(lines), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""``unittest.TestCase``: each method has its class, set up once."""
+"""``unittest.TestCase``: each method has a class of its own, set up once."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ CASE = """
 
 
 def test_the_class_is_set_up_once_per_method(session, where):
-    """The tests of a method run together, with the names they have in the class."""
+    """The tests of a method run together, under their names in the class."""
     session.file(test_a=CASE)
     outcome = session.run("-s", *(["--dist=loadfile"] if where == "xdist" else []), where=where)
     assert list(outcome.names) == [
@@ -64,12 +64,12 @@ def test_the_class_is_set_up_once_per_method(session, where):
     ],
 )
 def test_legs_are_selected_as_any_test_is(session, args, ran):
-    """By node id with and without the method, ``-k`` and ``-m``."""
+    """Legs can be selected by node id with or without the method, ``-k`` and ``-m``."""
     assert list(session.file(test_a=CASE).run(*args).names) == [f"TestA::{name}" for name in ran]
 
 
 def test_last_failed_runs_the_failed_leg(session):
-    """The cache knows legs by their node ids."""
+    """The cache stores legs by node id."""
     session.file(
         test_a="""
         import multiprocessing, unittest, pytest
@@ -85,7 +85,7 @@ def test_last_failed_runs_the_failed_leg(session):
 
 
 def test_single_marked_methods_in_an_unmarked_class(session):
-    """The others run once, as ever, and the tree shows one class for each method."""
+    """The other tests run once as usual, and the tree shows one class per method."""
     session.file(
         test_a="""
         import multiprocessing, unittest, pytest
@@ -133,7 +133,7 @@ def test_single_marked_methods_in_an_unmarked_class(session):
 
 
 def test_subtests_and_skips_and_expected_failures(session):
-    """They mean in a leg what they mean in a test."""
+    """They have their usual meaning in a leg."""
     session.file(
         test_a="""
         import unittest, pytest
@@ -199,7 +199,7 @@ def test_subtests_and_skips_and_expected_failures(session):
 
 
 def test_inheritance(session):
-    """A method inherited by a marked and by an unmarked class is marked in one of them; the closest marker counts."""
+    """A method inherited by a marked and an unmarked class is marked only in the former; the closest marker counts."""
     session.file(
         test_a="""
         import unittest, pytest
@@ -261,7 +261,7 @@ def test_isolated_asyncio_test_case(session):
 
 
 def test_fixtures_reach_test_cases(session):
-    """By autouse and ``usefixtures``, of any scope; one that needs ``mp_context`` opts its tests in."""
+    """They work by autouse and ``usefixtures`` in any scope; a fixture that needs ``mp_context`` opts its tests in."""
     session.file(
         test_a="""
         import unittest, pytest
@@ -305,7 +305,7 @@ def test_fixtures_reach_test_cases(session):
 
 
 def test_run_test_alone(session):
-    """A class whose only test is ``runTest``."""
+    """A class may have ``runTest`` as its only test."""
     session.file(
         test_a="""
         import unittest, pytest
@@ -319,7 +319,7 @@ def test_run_test_alone(session):
 
 
 def test_what_wraps_the_items_function_is_what_runs(session):
-    """Plugins replace ``item.obj``, and so does pytest for ``--trace``."""
+    """Plugins replace ``item.obj``, as pytest does for ``--trace``."""
     session.file(
         conftest="""
         import pytest

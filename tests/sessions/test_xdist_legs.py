@@ -32,7 +32,7 @@ SUITE = """
 
 @pytest.mark.parametrize("dist", ["load", "loadscope", "loadfile", "worksteal", "each"])
 def test_every_distribution(session, dist):
-    """Every leg runs, once (with ``each``, once in each worker), under its method."""
+    """Every leg runs once (with ``each``, once per worker), under its method."""
     alone = session.file(test_a=SUITE).run()
     outcome = session.run("-n", 2, f"--dist={dist}", where="xdist")
     assert outcome.results == alone.results
@@ -41,7 +41,7 @@ def test_every_distribution(session, dist):
 
 
 def test_a_worker_that_is_named_with_tx(session):
-    """Workers need not be counted with ``-n``."""
+    """Workers may be given without ``-n``."""
     session.plugin("xdist.plugin").file(test_a="def test_a(): pass")
     outcome = session.run("--tx", "popen", "--dist=load", "--start-methods=fork", where="subprocess")
     line = (

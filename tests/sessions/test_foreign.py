@@ -418,7 +418,7 @@ def test_it_is_not_imported_at_start_up():
 
 @posix
 def test_discovery_counts_what_no_leg_can_reach(session):
-    """An unmarked test that starts processes only outside the default context is no leg, but is reported."""
+    """An unmarked test that starts processes only outside the default context is not a leg, but reported."""
     out = session.file(
         test_a="""
         import multiprocessing

@@ -39,7 +39,6 @@ class Exchanges:
         self._buried.clear()
 
     def __repr__(self) -> str:
-        """Return one line per replaced attribute or other pending change."""
         return "\n".join(line for span in self._spans for line in span.lines()) or "nothing is exchanged"
 
 

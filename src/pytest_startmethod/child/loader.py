@@ -253,7 +253,6 @@ def _holds_broken(value: Any, depth: int = 5) -> bool:
 
 
 def _names(obj: object) -> tuple[str, str] | None:
-    """Return module and qualified name of a class or function, or of an object's class."""
     if not isinstance(type(obj), type) or type(obj) is _Broken:
         return None
     if not issubclass(type(obj), type) and type(obj).__name__ not in ("function", "builtin_function_or_method"):

@@ -287,7 +287,6 @@ def _signal(carried: dict[str, Any]) -> None:
 
 
 def _call(carried: dict[str, Any]) -> None:
-    """Call the function that was sent."""
     pickle.loads(carried["data"])()
 
 

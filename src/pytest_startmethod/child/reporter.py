@@ -174,7 +174,6 @@ def watch_bootstrap(
 
 
 def _begin(process: object, own: dict[str, Any]) -> Watched | None:
-    """Watch the ``run`` of this child."""
     if sys.excepthook is _excepthook:
         sys.excepthook = facts["excepthook"]  # from here on `_bootstrap` handles exceptions
     facts["process"] = str(own.get("_name"))

@@ -174,7 +174,6 @@ def _attribute(value: Any, name: str) -> Any:
 
 
 def _captured(function: types.FunctionType) -> dict[str, Any]:
-    """Return a function's captured variables."""
     found = {}
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or ()):  # noqa: B905 - of one length
         try:
@@ -374,7 +373,6 @@ def _text(value: Any) -> list[Any]:
 
 
 def _named(value: Any, kind: type) -> list[Any] | None:
-    """Return the description of a value identified by its name."""
     if kind is types.FunctionType:
         code = value.__code__
         inner = value.__dict__.get("__wrapped__")

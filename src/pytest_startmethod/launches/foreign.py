@@ -180,7 +180,6 @@ class Watch:
         _watch = None
 
     def _loaded(self, name: str) -> None:
-        """Wrap the class of a module that has been loaded."""
         package, attribute, method, wrapper = _SUBJECTS[name]
         cls = getattr(sys.modules[name], attribute, None)
         if isinstance(cls, type):

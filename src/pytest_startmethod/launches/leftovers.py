@@ -107,7 +107,6 @@ def _wait(launches: list[Launch], seconds: float, hurry: _Hurry) -> None:
 
 
 def _wait_for_one(popens: Sequence[Any], seconds: float) -> None:
-    """Wait until one of the processes has exited or `seconds` have passed."""
     if not hasattr(select, "poll"):  # Windows: sentinels are not descriptors
         popens[0].wait(seconds / len(popens))
         return

@@ -228,7 +228,6 @@ class Recorder:
         return start
 
     def _open(self, record: LegRecord, process: BaseProcess, backend: Backend, caller: FrameType) -> Started | None:
-        """Record a process that `caller` is about to start."""
         launch = self._launch(record, process, backend, caller)
         if launch is None:
             return None

@@ -154,7 +154,6 @@ class ReportDirectory:
             self.unreturned.append(Unreturned(replace(raised, frames=frames), cpython.receiver(frame)))
 
     def _stack_of(self, pid: int) -> str:
-        """Return the path of the child's stack file."""
         path = os.path.join(self.path, f"{pid}.stack")
         line = self._lines.of(pid)  # not used by the child if two threads forked at the same time
         return path if line is None or os.path.exists(path) else line.path
@@ -286,7 +285,6 @@ def compiled(file: str) -> bytes:
 
 
 def _code(file: str) -> tuple[str, str, CodeType]:
-    """Return a module's name, file and code."""
     name = os.path.basename(file).partition(".")[0]
     code: CodeType = SourceFileLoader(name, file).get_code(name)  # type: ignore[assignment]
     return name, file, code

@@ -59,7 +59,6 @@ def _streams(pid: str) -> tuple[tuple[object, str], ...]:
 
 
 def _is_running(pid: int) -> bool:
-    """Return whether a child of this process is still running."""
     try:
         return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
     except (OSError, AttributeError):  # AttributeError: macOS before 3.13

@@ -161,7 +161,6 @@ class Discovery:
         """Files with discovered tests."""
         self._second_pass = second_pass.of(session.config, settings)
         self.partly: set[str] = set()
-        """Files with deselected tests."""
         self.picked: dict[tuple[str, str], set[str]] = {}
         """See `_Starter.picked`."""
         if collection.RUNNING in session.config.stash or not _IN_USE.isdisjoint(sys.modules):
@@ -171,7 +170,6 @@ class Discovery:
         session.config.add_cleanup(contexts.tell_apart(self.method_asked))
 
     def _begin(self) -> None:
-        """Start recording launches."""
         from .running import Hooks
 
         self.running = collection.register_running(self.session.config, self.settings, self._temporary)

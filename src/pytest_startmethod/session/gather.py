@@ -85,7 +85,6 @@ class Gatherer:
         state: LegState,
         evidence: Evidence,
     ) -> Evidence:
-        """Add the evidence that only a failed phase has."""
         from ..source import waits
 
         error = call.excinfo.value if call.excinfo is not None else None
@@ -183,7 +182,6 @@ def _unloaded(launches: Sequence[Launch], reports: Sequence[ChildReport]) -> dic
 
 
 def _raised(error: BaseException) -> Raised:
-    """Return an exception with all its frames."""
     return replace(
         raised_from(exception_as_dict(error)),
         frames=tuple(

@@ -126,7 +126,7 @@ class _FlagOrSeconds(argparse.Action):
 
 
 class _WithFile(argparse.Namespace):
-    """A namespace that puts a file which an option has taken before those that are stored next."""
+    """A namespace that puts a file consumed by an option back before the files stored next."""
 
     start_methods_file: str | None
 

@@ -54,7 +54,6 @@ class Results:
         self._last: dict[str, pytest.TestReport] = {}
         """The report that carries the leg's result, by node id."""
         self._verified: dict[str, float] = {}
-        """Cost of the experiments."""
         self._failures: dict[str, str] = {}
         """pytest's text of each failure by node id, without our findings."""
         self._html_header: list[str] | None = None
@@ -107,7 +106,7 @@ class Results:
 
     @property
     def verified_line(self) -> str | None:
-        """What the experiments cost, or None if there was none to make."""
+        """The cost of the experiments in one line, or None if none was needed."""
         from ..report.text import count
 
         said = {name: round(number) for name, number in self._verified.items() if name != "seconds"}

@@ -58,7 +58,6 @@ class Running:
         self.config = config
         self.settings = settings
         self.exchanges = Exchanges()
-        """Everything replaced while legs run."""
         self.comparison = Comparison(str(config.rootpath), settings.user_code)
         self.recorder = Recorder(self.exchanges)
         self.servers = ForkServers()
@@ -205,7 +204,7 @@ class Running:
                 self.recorder.guarded(self._end_helpers, _HELPERS_SECONDS)
 
     def _end_helpers(self, seconds: float) -> None:
-        """End the processes that multiprocessing keeps for itself, which tests that are no legs would see."""
+        """End multiprocessing's own helper processes, which tests that are not legs would otherwise see."""
         if mp.has_forkserver():
             with leftovers.hurried_by_interrupts():
                 for servers in (self.servers, *self._others.values()):

@@ -93,7 +93,7 @@ class SecondPass:
             self._waiting.append(Waiting(item, leg, state, before))
 
     def wait_for(self, state: LegState) -> None:
-        """Take missing answers to the pre-checks of a leg at the end of the session."""
+        """Queue a leg whose pre-checks have no answer yet for the end of the session."""
         if state.unanswered[1] and state.finished is not None:
             self._unanswered.append(state)
 

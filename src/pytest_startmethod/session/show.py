@@ -36,7 +36,7 @@ _SHOWN_CHILDREN = 3
 _ERROR_SECONDS = 5.0
 """How long a leg that pre-checks can fail waits for them."""
 _PATIENCE_SECONDS = 2.0
-"""How long all other legs of a session wait together; later answers are taken at its end."""
+"""How long all other legs of a session wait together; later answers are collected at its end."""
 
 
 class Annotator:

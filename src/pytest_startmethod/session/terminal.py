@@ -263,7 +263,6 @@ class _Tail:
         return section.named(self.told)
 
     def __call__(self, writer: Any) -> None:
-        """Write the text to a terminal writer."""
         from ..report import section
         from ..report.text import line, listed, styled, wrap
 

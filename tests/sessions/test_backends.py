@@ -300,8 +300,8 @@ def test_what_dill_cannot_pickle_is_found_in_the_closure(session):
         "  test_a.py:7",
         "  7 | numbers = (n for n in range(3))",
         "    | ^^^^^^^ target.numbers",
-        "  `target.numbers` is a generator, which no other process can have: TypeError:",
-        "  cannot pickle 'generator' object.",
+        "  `target.numbers` is a generator, which cannot be shared with another process:",
+        "  TypeError: cannot pickle 'generator' object.",
     ]
     assert "SM101" not in out.out
     assert "dill" not in "".join(line for line in out.lines if line.startswith("test_a.py") or ".py:" in line)

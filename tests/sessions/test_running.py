@@ -152,7 +152,7 @@ def test_what_a_task_or_a_message_cannot_hold_is_placed_where_it_was_handed_in(s
         ["test_a.py:12: args[0]", "12 | pool.apply(work, (LOCK,))"],
         ["test_a.py:15: args[0]", "15 | list(executor.map(work, [LOCK]))"],
         ["test_a.py:17: object", "17 | multiprocessing.Pipe()[0].send(LOCK)"],
-        ["args[0]", "`args[0]` is a lock (_thread.lock), which no other process can have:"],
+        ["args[0]", "`args[0]` is a lock (_thread.lock), which cannot be shared with another"],
     ]
 
 

@@ -51,7 +51,7 @@ class Package:
         return str(method_of(self.default_context._default_context))  # type: ignore[attr-defined]
 
     def set_context(self) -> BaseContext | None:
-        """Return the context that code set (or that a first use fixed), or None; no listener hears of it."""
+        """Return the context that code set (or that a first use fixed), or None, without notifying a listener."""
         actual: BaseContext | None = self.default_context.__dict__["_actual_context"]
         return actual
 

@@ -1,4 +1,4 @@
-"""Private names of pytest for runs that nobody but us is to hear of, and for results that others hold already.
+"""Private names of pytest for runs that stay unseen, and for results that other plugins already hold.
 
 As in `pytest` beside this: one function each, with what it uses and what to do when that goes.
 """

@@ -45,7 +45,7 @@ def by_name(subject: Subject) -> Finding:
     cells = cells_of(func, subject.mode, obj) if func is not None else []
     maker = enclosing(name)
     if lambda_:
-        message = f"`{subject.name()}` is a lambda: its name is `<lambda>`, and a child can import nothing by that."
+        message = f"`{subject.name()}` is a lambda, which has no importable name, so a child cannot find it."
     else:
         message = f"`{short(name)}` is defined inside `{maker}`, so there is no name that a child could import it by."
     evidence += cells_text(cells)

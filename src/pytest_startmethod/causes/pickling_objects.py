@@ -25,7 +25,7 @@ def unpicklable(subject: Subject) -> Finding:
     """Report an object that cannot be sent to another process (SM103)."""
     kind = kinds.kind_of(subject.obj)
     error = one_line(subject.leaf.error)
-    message = f"`{subject.name()}` is {noun_of(subject.obj)}, which no other process can have: {error}."
+    message = f"`{subject.name()}` is {noun_of(subject.obj)}, which cannot be shared with another process: {error}."
     place, evidence = subject.set_at()
     return subject.make("SM103", place, message, evidence, keep_out(subject, kind))
 

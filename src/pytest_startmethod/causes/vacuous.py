@@ -152,7 +152,7 @@ def runner(place: Place) -> Finding:
     """Return the note on a script that runs pytest outside a main guard (SM401)."""
     message = (
         "the script that runs pytest does so outside a main guard: every spawn and forkserver child of it runs the "
-        "whole session again. The children of these legs do not: they never hear of the script"
+        "whole session again. The children of these legs do not: the script does not reach them"
     )
     fix = f'put `if __name__ == "__main__":` above line {place.line} of the script'
     return _note("SM401", "__main__", place, message, fix)

@@ -34,7 +34,7 @@ _ROWS: Final = (
     Cause(
         "SM103",
         "unpicklable-object",
-        "an object that no other process can have: a lock, file, thread, connection, generator, module",
+        "an object that cannot be shared with another process: a lock, file, thread, connection, generator, module",
         "the child is a copy of the parent, and nothing is pickled",
     ),
     Cause(

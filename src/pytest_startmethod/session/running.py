@@ -469,7 +469,7 @@ class Running:
 
     def _why_workers_died(self) -> str:
         errors = [each.error for each in self.children_reports() if each.error is not None]
-        return f"{errors[-1].type}: {errors[-1].message}" if errors else "they left no word of why"
+        return f"{errors[-1].type}: {errors[-1].message}" if errors else "no worker reported a reason"
 
     def _lost_jobs(self) -> set[int]:
         return {each.job for each in self.children_reports() if each.job is not None}

@@ -70,7 +70,6 @@ def report(phase: str, error: BaseException | None, **more: object) -> None:
         take_over()
         event = {
             "pid": os.getpid(),
-            "ppid": os.getppid(),
             "starter": facts.get("starter"),
             "method": facts.get("method"),
             "process": _clip(facts.get("process")),

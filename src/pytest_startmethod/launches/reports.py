@@ -352,7 +352,6 @@ def report_from(values: Mapping[str, Any]) -> ChildReport:
     return ChildReport(
         pid=int(values["pid"]),
         phase=str(values["phase"]),
-        ppid=_number(values.get("ppid")),
         starter=_number(values.get("starter")),
         method=_string(values.get("method")),
         process=_string(values.get("process")),

@@ -1,4 +1,4 @@
-"""Packages made like multiprocessing, with a default context of their own: multiprocess, billiard, others.
+"""Packages derived from multiprocessing, with a default context of their own: multiprocess, billiard, others.
 
 A start method of such a package is written ``multiprocess:spawn``. Nothing here imports a package before a leg of it
 is about to run.
@@ -18,9 +18,9 @@ class Backend:
     """A package with the layout of multiprocessing: ``context``, ``process``, ``reduction``, ``spawn``, ``pool``..."""
 
     name: str
-    """What stands before the colon in ``name:spawn``."""
+    """The part before the colon in ``name:spawn``."""
     package: str = ""
-    """What is imported; empty: `name`."""
+    """The package to import; empty: `name`."""
 
     def __post_init__(self) -> None:
         if not self.package:
@@ -28,14 +28,14 @@ class Backend:
 
     @property
     def installed(self) -> bool:
-        """Whether the package can be imported; does not import it, save what it lies in."""
+        """Whether the package can be imported; imports at most its parent packages."""
         try:
             return importlib.util.find_spec(self.package) is not None
         except (ImportError, ValueError):
             return False
 
     def method(self, method: str) -> str:
-        """Return what a start method of this package is called: ``spawn`` -> ``multiprocess:spawn``."""
+        """Return the name of a start method of this package: ``spawn`` -> ``multiprocess:spawn``."""
         return method if self.package == STDLIB.package else f"{self.name}:{method}"
 
     def available(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What a child reported of itself: an exception, a result that could not be sent, a stack."""
+"""What a child reported about itself: an exception, a result that could not be sent, a stack."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Result:
     """A task's result that could not be sent to the parent."""
 
     of: str
-    """Its type."""
+    """The type of the result."""
     path: str
     """The path from it to the part that does not pickle: ``"['lock']"``, or empty when it is the whole."""
     type: str
@@ -74,9 +74,8 @@ class ChildReport:
     pid: int
     phase: str
     """``"start-up"``, ``"unpickling"``, ``"run"``, ``"result"``, ``"exit"``; for a stack ``"crash"`` or ``"stack"``."""
-    ppid: int | None = None
     starter: int | None = None
-    """The pid of the process that started it: another than `ppid` under forkserver."""
+    """The pid of the process that started it; under forkserver that is not its parent."""
     method: str | None = None
     process: str | None = None
     """The process's name: ``"Process-1"``."""
@@ -114,4 +113,4 @@ class Unreturned:
 
     raised: Raised
     receiver: Literal["Pool", "ProcessPoolExecutor"] | None
-    """Who read it: a pool's own thread, or the user's code (None)."""
+    """Which pool's thread read it; None: the user's code did."""

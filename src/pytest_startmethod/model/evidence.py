@@ -1,4 +1,4 @@
-"""All that is known of one phase of a leg when it ends: facts of both processes, from which `causes` explains it."""
+"""The facts about one phase of a leg when it ends, from both processes; `causes` explains them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .unloaded import Unloaded
 
 @dataclass(frozen=True, slots=True)
 class Parent:
-    """What the parent can import, and how it came to."""
+    """What the parent can import, and why."""
 
     modules: Mapping[str, Any] = field(default_factory=lambda: sys.modules)
     sys_path: Sequence[str] = field(default_factory=lambda: tuple(sys.path))
@@ -39,7 +39,7 @@ class Patience:
     place: Place
     """The line that waits."""
     raised: bool = False
-    """Whether the wait itself raised when its time was over, rather than a later line."""
+    """Whether the wait itself raised on expiry, rather than a later line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,50 +49,50 @@ class CallEnd:
     outcome: str
     """``"passed"``, ``"failed"`` or ``"skipped"``."""
     failed_with: object = None
-    """The exception's type and the user's line; equal for failures that are alike."""
+    """The exception's type and the user's line; equal for similar failures."""
     events: frozenset[tuple[str, str]] = frozenset()
-    """What went wrong on the way: kind (``"send"``, ``"exit"``, ``"raised"``) and text."""
+    """Everything that went wrong: kind (``"send"``, ``"exit"``, ``"raised"``) and text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What is known of a phase of a leg, or of a call that is only asked about."""
+    """The facts about a phase of a leg, or about a call that never runs."""
 
     leg: str
     """Its node id."""
     method: str
     outcome: Literal["passed", "failed", "skipped", "asked"]
-    """``"asked"``: nothing has run, somebody asks what would happen."""
+    """``"asked"``: nothing has run; the question is what would happen."""
     marked: bool = True
-    """Whether the test has the marker, rather than one of the fixtures only."""
+    """Whether the test has the marker, rather than only one of the fixtures."""
     launches: Sequence[Launch] = ()
     tasks: Sequence[Task] = ()
     failures: Sequence[Failure] = ()
     """Starts and sends that failed while the leg ran, in order."""
     failure: Failure | None = None
-    """The one that the leg's exception comes from."""
+    """The one that raised the leg's exception."""
     inherited: Sequence[Launch] = ()
     """Launches that the leg's wider fixtures made in earlier legs."""
     asked: Sequence[Place] = ()
     """Where the user's code called ``get_start_method``."""
     overrides: Sequence[SetByUser] = ()
     foreign: Sequence[Foreign] = ()
-    """Processes that the leg's start method has nothing to do with."""
+    """Processes started outside the leg's start method."""
     patches: Sequence[Patched] = ()
     """What tests and fixtures replaced while the leg ran."""
     tests: Sequence[str] = ()
-    """The test's own file, then the conftest files: where something was set is looked for there first."""
+    """The test's own file, then the conftest files: searched first for where something was set."""
 
     raised: Sequence[Raised] = ()
     """The leg's exception, then what it was raised from, each with all its frames."""
     raised_at: Place | None = None
     """The user's line that raised, or skipped."""
     raised_elsewhere: bool = False
-    """Whether it is no assertion and no line of the user's raised it: a time-out, a refused connection."""
+    """Whether library code raised it, and it is no assertion: a timeout, a refused connection."""
     failed_with: object = None
     """As `CallEnd.failed_with`."""
     patience: Patience | None = None
-    """How long the test waited before it gave up, where that is known."""
+    """How long the test waited before it gave up, if known."""
     error: str = ""
     """The exception's type: ``"Empty"``."""
     text: str = ""
@@ -103,24 +103,24 @@ class Evidence:
     reports: Sequence[ChildReport] = ()
     """What children reported, the oldest first."""
     remote: Sequence[Raised] = ()
-    """What tasks raised in a worker, as far as the leg's exception carries that: type, message and frames."""
+    """What tasks raised in a worker, as far as the leg's exception carries it: type, message and frames."""
     unreturned: Sequence[Unreturned] = ()
     """Messages of children that the parent could not load."""
     unloaded: Mapping[int, Sequence[Unloaded]] = field(default_factory=dict)
-    """By pid: what of a launch's payload a fresh child could not load, and by which path."""
+    """By pid: the parts of a launch's payload that a fresh child could not load, with their paths."""
     copied: Sequence[tuple[Launch, Mapping[str, Any]]] = ()
-    """What arrived of the arguments of launches, as `Launch.account` has what was sent."""
+    """What arrived of the arguments of launches; `Launch.account` is what was sent."""
     parent: Parent = field(default_factory=Parent)
     seen: Sequence[tuple[Observed, Sequence[Seen]]] = ()
-    """What fresh children have where the code of launches and tasks reads."""
+    """The values in fresh children of what the code of launches and tasks reads."""
     environ: Mapping[str, str] | None = None
-    """The environment of the leg's forkserver, if it has one."""
+    """The environment of the leg's forkserver, if there is one."""
     server: Server | None = None
     """The forkserver, as it stood after a failure."""
     not_children: Sequence[NotAChild] = ()
-    """Calls of ``os.waitpid`` and its kind for processes that the forkserver started."""
+    """Calls of ``os.waitpid`` and the like for processes that the forkserver started."""
     hanging: Hanging | None = None
-    """Where everybody stood when the time limit was reached."""
+    """The stacks of all processes when the time limit was reached."""
 
     @property
     def frames(self) -> Sequence[Frame]:

@@ -1,4 +1,4 @@
-"""What the recorder asks of whoever examines launches: it knows neither pickling nor state itself."""
+"""The interface between the recorder and the code that examines launches for pickling and state."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from .leg_record import LegRecord
 
 
 class Examiner(Protocol):
-    """Called inside the user's ``start()``, ``submit()`` and ``send()``. What it raises is noted only."""
+    """Called inside the user's ``start()``, ``submit()`` and ``send()``. Its exceptions are recorded, not raised."""
 
     def starting(
         self, record: LegRecord, launch: Launch, process: BaseProcess, package: Package, caller: FrameType
     ) -> None:
-        """Look at a process of `package` that `caller` is about to start, and complete `launch`."""
+        """Examine a process of `package` that `caller` is about to start, and complete `launch`."""
 
     def submitted(
         self, task: Task, function: object, args: tuple[object, ...], kwargs: dict[str, Any], caller: FrameType
     ) -> None:
-        """Look at a task, or an initializer, that a pool or executor was given, and complete `task`."""
+        """Examine a task or initializer given to a pool or executor, and complete `task`."""
 
     def repeated(
         self,
@@ -33,16 +33,16 @@ class Examiner(Protocol):
         kwargs: dict[str, Any],
         caller: FrameType,
     ) -> None:
-        """Look at a task like `task`, which the leg submitted before: the parent's values may have changed."""
+        """Examine another task like `task`: the parent's values may have changed."""
 
     def sending(self, launch: Launch, process: BaseProcess) -> object:
-        """Look at a process that multiprocessing is about to pickle; what is returned comes back to `sent`."""
+        """Examine a process that is about to be pickled; the result is passed on to `sent`."""
 
     def sent(self, launch: Launch, before: object) -> None:
-        """Look at a process that multiprocessing has pickled."""
+        """Examine a process that has been pickled."""
 
     def not_pickled(self, record: LegRecord, obj: object, error: Exception, package: Package) -> Failure | None:
-        """Return the failure of a start or send; None where this thread pickles for the examiner itself.
+        """Return the failure of a start or send; None if this thread pickles for the examiner itself.
 
-        A failure like one that the leg has met before is that one again.
+        A failure like an earlier one of the leg returns that one.
         """

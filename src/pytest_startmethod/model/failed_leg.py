@@ -12,19 +12,19 @@ from .finding import Finding
 
 @dataclass(frozen=True, slots=True)
 class FailedLeg:
-    """A leg that failed. Strings, numbers, tuples and frozen dataclasses of these: nothing of the user's is kept."""
+    """A leg that failed, as plain data: strings, numbers, and tuples and frozen dataclasses of these."""
 
     nodeid: str
     """``tests/test_x.py::test_x[spawn]``"""
     method: str
-    """``spawn`` or ``forkserver``; of another package than multiprocessing: ``multiprocess:spawn``."""
+    """``spawn`` or ``forkserver``; for another package than multiprocessing: ``multiprocess:spawn``."""
     when: Literal["setup", "call", "teardown"]
     outcome: str
     """``failed``."""
     exception: str
-    """The type of what the test died of, with its module unless it is a builtin: ``queue.Empty``."""
+    """The type of the test's exception, with its module unless it is a builtin: ``queue.Empty``."""
     message: str
-    """Its text."""
+    """The exception's text."""
     file: str | None = None
     """The user's line that raised, absolute."""
     line: int | None = None

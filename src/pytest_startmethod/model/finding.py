@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final, Literal
 
-from .place import Place
+from .place import Place, file_and_line
 
 EVERY_METHOD = "tasks of a pool or executor and messages are pickled under every start method, fork included"
 WIDTH = 80
@@ -72,7 +72,7 @@ class Finding:
     level: Literal["cause", "note"]
     """A cause may explain a failure; a note never does."""
     path: str
-    """Where it hangs: ``"args[0].lock"``; for state a dotted name: ``"pkg.settings.DEBUG"``."""
+    """Where it is: ``"args[0].lock"``; for state a dotted name: ``"pkg.settings.DEBUG"``."""
     file: str | None
     """The source file that the finding points at, absolute, or None where none is known."""
     line: int | None
@@ -84,19 +84,19 @@ class Finding:
     fix: str = ""
     """What to do, in the imperative."""
     confirmed: bool | None = None
-    """What an experiment said: True, False, or None where none was made."""
+    """The result of an experiment: True, False, or None if there was none."""
     facts: tuple[Fact, ...] = ()
-    """What the message and the evidence are made of, for reports that lay it out."""
+    """The facts that message and evidence are made of, for reports that lay them out."""
     together: tuple[str, ...] = ()
     """The paths that an experiment confirmed only together, this finding's own first; empty where one was enough."""
     because_of: str = ""
-    """Of a consequence: code and path of the cause that it follows from, ``"SM103 args[0].lock"``."""
+    """For a consequence: code and path of its cause, ``"SM103 args[0].lock"``."""
     every_method: bool = False
-    """Whether it is the same under fork: tasks and messages are pickled under every method."""
+    """Whether fork fails in the same way: tasks and messages are pickled under every method."""
 
     @property
     def key(self) -> tuple[str, str, str | None, int | None]:
-        """What makes two findings the same one, whatever an experiment said of them."""
+        """The identity of the finding, whatever an experiment showed."""
         return self.code, self.path, self.file, self.line
 
     def __str__(self) -> str:
@@ -109,7 +109,7 @@ class Finding:
         """Return the finding as lines of text, with files below the directory `root` relative to it.
 
         Without `titled`, the code and name are left out and the path stands next to the place.
-        `method` is the start method of the leg, for what an experiment said.
+        `method` is the start method of the leg, for the result of an experiment.
         """
         title = f"{self.code} {self.name}"
         lines = wrapped(f"{title}: {self.path}" if self.path else title, "", "    ", width) if titled else []
@@ -124,7 +124,7 @@ class Finding:
 
     @property
     def place(self) -> str:
-        """``file:line``, or what is known of it; empty if nothing is."""
+        """``file:line``, only the file, or nothing, as far as it is known."""
         return self.file or "" if self.line is None else f"{self.file}:{self.line}"
 
     def parts(self, method: str | None = None) -> Iterator[tuple[str, str]]:
@@ -148,7 +148,7 @@ class Finding:
             yield "fix", f"fix: {masked.fix}"
 
     def experiment(self, method: str | None = None) -> str:
-        """Return in one line what an experiment said under `method`; empty if none was made."""
+        """Return the result of an experiment under `method` in one line; empty if there was none."""
         if self.confirmed is None:
             return ""
         under = f" under {method}" if method else ""
@@ -184,14 +184,7 @@ class Finding:
         """Return the finding as builtins that JSON can hold; `from_dict` is the way back."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         facts = [
-            {
-                "side": f.side,
-                "label": f.label,
-                "text": f.text,
-                "file": f.place and f.place.file,
-                "line": f.place and f.place.line,
-                "about": f.about,
-            }
+            {"side": f.side, "label": f.label, "text": f.text, **file_and_line(f.place), "about": f.about}
             for f in self.facts
         ]
         return {**values, "evidence": list(self.evidence), "facts": facts, "together": list(self.together)}
@@ -247,18 +240,12 @@ def is_secret(path: str) -> bool:
 
 def wrapped(text: str, first: str, later: str, width: int = WIDTH) -> list[str]:
     """Return `text` as lines of at most `width` columns; a path or name is never broken."""
-    return textwrap.wrap(
-        text,
-        width,
-        initial_indent=first,
-        subsequent_indent=later,
-        break_long_words=False,
-        break_on_hyphens=False,
-    ) or [first + text]
+    wrapper = textwrap.TextWrapper(width, first, later, break_long_words=False, break_on_hyphens=False)
+    return wrapper.wrap(text) or [first + text]
 
 
 def relative(text: str, root: str | None) -> str:
-    """Return `text` with paths below the directory `root` made relative to it; if that is all there is, they stay."""
+    """Return `text` with paths below the directory `root` made relative to it."""
     top = (root or "").rstrip(os.sep)
     # not in the middle of another path: /home/me/app is not below /app
     return re.sub(rf"(?<![\w.~/\\-]){re.escape(top + os.sep)}", "", text) if top else text

@@ -1,16 +1,16 @@
-"""Processes that no start method of a leg governs."""
+"""Processes started outside the leg's start method."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from .place import Place
+from .place import Place, file_and_line
 
 
 @dataclass(slots=True)
 class Foreign:
-    """Processes of one kind that one line of the user's started."""
+    """Processes of one kind, started by one line of the user's code."""
 
     kind: str
     """``context``: a fixed one of the leg's own package. Else who started them: ``os.fork``, ``loky``, ``joblib``,
@@ -21,15 +21,9 @@ class Foreign:
     count: int = 0
     """Processes."""
     tasks: int = 0
-    """What was given to processes that may have been running before; 0 where that is not told."""
+    """Tasks given to processes that may have run before; 0 where nobody counts them."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as builtins."""
-        return {
-            "kind": self.kind,
-            "method": self.method,
-            "file": self.place and self.place.file,
-            "line": self.place and self.place.line,
-            "count": self.count,
-            "tasks": self.tasks,
-        }
+        place = file_and_line(self.place)
+        return {"kind": self.kind, "method": self.method, **place, "count": self.count, "tasks": self.tasks}

@@ -1,4 +1,4 @@
-"""Processes that a leg started, tasks that it gave away, and starts and sends that failed."""
+"""Processes that a leg started, tasks that it submitted, and starts and sends that failed."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from .._compat import multiprocessing as mp
 from .finding import Finding
 from .observed import Observed
 from .payload import Payload
-from .place import Place
+from .place import Place, file_and_line
 from .server import Surroundings
 
 
 @dataclass(frozen=True, slots=True)
 class Fixture:
-    """The fixture that was being set up: its name, its scope, and the node it is defined at."""
+    """The fixture that was being set up: its name, its scope, and the node that defines it."""
 
     name: str
     scope: str
@@ -24,31 +24,31 @@ class Fixture:
 
     @classmethod
     def of(cls, definition: Any) -> Fixture:
-        """Return what is to be known of a ``pytest.FixtureDef``."""
+        """Return the facts of a ``pytest.FixtureDef``."""
         return cls(definition.argname, definition.scope, definition.baseid)
 
 
 @dataclass(slots=True)
 class WatchedPool:
-    """One pool: its workers' exits in order, and what it was given."""
+    """One pool: how its workers ended, in order, and how many results have arrived."""
 
     exits: list[int] = field(default_factory=list)
-    """Of workers that failed, since the last result."""
+    """Exit codes of workers that failed since the last result."""
     results: int = 0
     pool: Callable[[], Any] = lambda: None
-    """A weak reference; known once the pool is given a task."""
+    """A weak reference, set when the pool is given its first task."""
     given_up: str | None = None
-    """What was said when its jobs were ended."""
+    """The message with which its jobs were ended."""
 
     def exited(self, code: int | None) -> None:
-        """Note the exit code of a worker that is gone."""
+        """Record the exit code of a worker."""
         if code:
             self.exits.append(code)
 
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """An attribute that pickling took from an object of the parent's, or replaced."""
+    """An attribute of a parent's object that pickling removed or replaced."""
 
     path: str
     """``"args[0]"``"""
@@ -57,11 +57,11 @@ class Changed:
     place: Place | None
     """The method's first line."""
     lines: tuple[int, ...]
-    """All its lines that have code."""
+    """All lines of the method that have code."""
     attribute: str
     before: str
     after: str | None
-    """None: it is gone."""
+    """None: it was removed."""
     readers: frozenset[str]
     """The names of the methods of its class that read the attribute."""
 
@@ -73,11 +73,11 @@ class Launch:
     method: str
     target: str
     args: tuple[str, ...]
-    """What was passed, described by type; the values themselves are not kept."""
+    """The arguments, described by type; the values themselves are not kept."""
     place: Place | None
     """The user's line that started it."""
     thread: str | None
-    """The name of the thread that started it, unless that was the main thread."""
+    """The name of the thread that started it; None for the main thread."""
     fixture: Fixture | None
     leg: str
     pid: int | None = None
@@ -95,27 +95,27 @@ class Launch:
     pool: WatchedPool | None = None
     """The Pool whose worker it is."""
     popen: Callable[[], Any] = lambda: None
-    """Return the process's Popen object as long as the process object lives, else None."""
+    """Return the Popen object while the process object lives, else None."""
     is_worker: bool = False
     """Whether a Pool or an executor started it."""
     by_torch: bool = False
     """Whether ``torch.multiprocessing`` started it."""
     own_method: bool = False
-    """Whether its class, rather than the default context, says which method it starts with."""
+    """Whether its class, rather than the default context, determines its start method."""
     threads: tuple[str, ...] = ()
-    """Under fork: the other threads that ran in the parent when it started."""
+    """Under fork: the parent's other threads when it started."""
     pinned: bool | None = None
-    """Of a test that is only watched: whether a context that names its method started it. Of a leg: None."""
+    """For an unmarked test that is only watched: whether its context names a method. For a leg: None."""
     observed: Observed | None = None
     """What its code reads and writes, and what the parent had there."""
     changed: tuple[Changed, ...] = ()
     """What pickling it changed in the parent's own objects."""
     account: dict[str, Any] | None = None
-    """What it took along, to be compared with the copy that its child got (`child.copied.account`)."""
+    """A summary of what was sent, to compare with what arrives in the child (`child.copied.account`)."""
     surroundings: Surroundings | None = None
     """Under forkserver: what a process started by the parent itself would have inherited."""
     in_script: bool = False
-    """Whether a script that the test ran started it: how it ended is explained with the script."""
+    """Whether a script that the test ran started it; its end is then explained with the script."""
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -124,7 +124,7 @@ class Launch:
 
     @property
     def alive(self) -> bool:
-        """Whether the process runs still."""
+        """Whether the process is still running."""
         popen = self.popen()
         return popen is not None and mp.is_running(popen)
 
@@ -134,8 +134,7 @@ class Launch:
             "method": self.method,
             "target": self.target,
             "args": list(self.args),
-            "file": self.place and self.place.file,
-            "line": self.place and self.place.line,
+            **file_and_line(self.place),
             "thread": self.thread,
             "fixture": self.fixture and self.fixture.name,
             "pid": self.pid,
@@ -147,7 +146,7 @@ class Launch:
 
 @dataclass(slots=True)
 class Task:
-    """One callable handed to a pool or executor, or run by its workers when they start."""
+    """One callable given to a pool or executor, or run by its workers as they start."""
 
     method: str | None
     owner: str
@@ -161,18 +160,12 @@ class Task:
     observed: Observed | None = field(default=None, compare=False)
     """What its code reads and writes, and what the parent had there."""
     later: Observed | None = field(default=None, compare=False)
-    """The same at the last task alike, if the parent's values had changed by then."""
+    """The same at the last such task, if the parent's values had changed by then."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the task as builtins."""
-        return {
-            "method": self.method,
-            "owner": self.owner,
-            "how": self.how,
-            "target": self.target,
-            "file": self.place and self.place.file,
-            "line": self.place and self.place.line,
-        }
+        what = {"method": self.method, "owner": self.owner, "how": self.how, "target": self.target}
+        return {**what, **file_and_line(self.place)}
 
 
 @dataclass(slots=True)
@@ -186,4 +179,4 @@ class Failure:
     place: Place | None = None
     """The user's line that started or sent."""
     in_script: bool = False
-    """Whether it is that of a script that the test ran."""
+    """Whether it happened in a script that the test ran."""

@@ -9,17 +9,17 @@ from .place import Place
 
 @dataclass(frozen=True, slots=True)
 class SetByUser:
-    """A call of ``set_start_method`` that is not the leg's: which method, and where, if that is known."""
+    """A call of ``set_start_method`` in the user's code: which method, and where, if known."""
 
     method: str
     place: Place | None
     wins: bool
-    """True: it was called in the test itself and holds from there on. False: the leg's method was put back."""
+    """True: the test itself called it, and it holds from there on. False: the leg's method was restored."""
 
 
 @dataclass(frozen=True, slots=True)
 class Leg:
-    """One run of one test under one start method; every such item has one in its stash."""
+    """One run of one test under one start method, in the stash of its item."""
 
     nodeid: str
     """``tests/test_x.py::test_x[spawn-1]``"""
@@ -28,12 +28,12 @@ class Leg:
     method: str
     """``fork``, ``spawn`` or ``forkserver``; of another package than multiprocessing: ``multiprocess:spawn``."""
     file: str
-    """Where the test is defined, as pytest prints it: relative to the root directory."""
+    """The file that defines the test, relative to the root directory."""
     line: int
     """The line of `file`, counted from 1."""
     vacuous: str
-    """``report``, ``fail`` or ``ignore``: the marker's word, or the run's."""
+    """``report``, ``fail`` or ``ignore``: the marker's value, else the session's."""
     timeout: float | None
-    """Seconds, 0 for no limit, or None where the marker says nothing."""
+    """Seconds, 0 for no limit, or None if the marker sets none."""
     planned: tuple[str, ...] = ()
-    """The methods of all legs of the test, deselected ones included; empty where that is unknown."""
+    """The methods of all legs of the test, deselected ones included; empty if unknown."""

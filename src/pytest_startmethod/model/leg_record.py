@@ -14,19 +14,19 @@ from .patched import Patched
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A question that a copy of a process works on."""
+    """A question that a copy of a process is working on."""
 
     path: str
-    """The file in which it answers."""
+    """The file that will hold the answer."""
     take: Callable[[tuple[Finding, ...]], None]
-    """Given the answer, if there is one in time."""
+    """Called with the answer, if it comes in time."""
     launch: Launch | None = None
-    """The child that makes the copy; None: the copy is made."""
+    """The child that is to make the copy; None: it has been made."""
 
 
 @dataclass(slots=True)
 class LegRecord:
-    """What one leg did: filled while it runs, read when a phase ends."""
+    """What one leg did: filled in while it runs, read when a phase ends."""
 
     leg: str
     method: str
@@ -34,29 +34,29 @@ class LegRecord:
     tasks: list[Task] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     started: list[Any] = field(default_factory=list)
-    """The processes behind `launches` that did start: `launches.recorder.Started`."""
+    """The processes of `launches` that did start: `launches.recorder.Started`."""
     launches: list[Launch] = field(default_factory=list)
     """Every process that started, or failed to, in order."""
     foreign: list[Foreign] = field(default_factory=list)
-    """Processes that no leg's start method governs."""
+    """Processes started outside the leg's start method."""
     package: str = "multiprocessing"
-    """Whose start method `method` is."""
+    """The package that `method` belongs to."""
     watched: bool = False
-    """Whether this is an unmarked test that `Recorder.watcher` watches, and no leg."""
+    """Whether this is an unmarked test watched by `Recorder.watcher`, not a leg."""
     patches: list[Patched] = field(default_factory=list)
     """What monkeypatch and mock set while the leg ran, and what was in force when it began."""
     pending: list[Pending] = field(default_factory=list)
-    """What copies of processes were asked, and have not been heard on."""
+    """Questions to copies of processes that have not been answered yet."""
     alike: dict[object, Any] = field(default_factory=dict)
-    """What was examined already, by what makes it alike: launches of a pre-check, the failure of a start or send."""
+    """Results by what makes examinations alike: launches of a pre-check, the failure of a start or send."""
     observing: float = 0.0
-    """Seconds spent on finding out what launches read."""
+    """Seconds spent analysing what launches read."""
 
     def is_over(self) -> bool:
         """Return whether every process is known to have ended, and none is a Pool's."""
         return all(each.exit_code is not None and each.pool is None for each in self.launches)
 
     def clear(self) -> None:
-        """Forget what a run that is over did."""
+        """Forget a finished run."""
         for each in (self.tasks, self.failures, self.started, self.launches, self.foreign, self.pending, self.alike):
             each.clear()

@@ -1,4 +1,4 @@
-"""The result of a leg, in the one form in which it reaches the reports."""
+"""The result of a leg, as every report receives it."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ class LegResult:
     findings: tuple[Finding, ...] = ()
     """Why the leg failed, or what it swallowed."""
     predictions: tuple[Finding, ...] = ()
-    """Under fork: what spawn would say."""
+    """Under fork: what would fail under spawn."""
     troubles: tuple[str, ...] = ()
-    """What went wrong in the plugin itself, or could not be said as a warning."""
+    """Errors of the plugin itself, and warnings that could not be issued."""
     discovered: bool = False
-    """Whether the test is not marked: `discovery` found that it starts processes."""
+    """Whether the test is unmarked and was found by discovery."""
     flaky: bool = False
-    """Whether it failed and, run again in the same way, passed."""
+    """Whether it failed and passed when run again unchanged."""
     foreign: tuple[dict[str, Any], ...] = ()
-    """Processes that the leg's method had nothing to do with: kind, method, file, line, count, tasks."""
+    """Processes started outside the leg's method: kind, method, file, line, count, tasks."""
     planned: tuple[str, ...] = ()
-    """The methods of all legs that the test has in this run, deselected ones included; empty where that is unknown."""
+    """The methods of all legs of the test in this run, deselected ones included; empty if unknown."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result as builtins, for a report that crosses processes."""

@@ -56,10 +56,6 @@ def problem(word: str, backends: Callable[[], Collection[str]]) -> str | None:
     return None if name in ORDER else f"{word!r}: {name!r} is not a start method"
 
 
-def _no_backends() -> Collection[str]:
-    return ()
-
-
 def available() -> tuple[str, ...]:
     """Return the start methods of this platform, in `ORDER`."""
     # Imported here: a run without a leg never imports multiprocessing.
@@ -70,7 +66,7 @@ def available() -> tuple[str, ...]:
 
 
 def default() -> str:
-    """Return the interpreter's own start method, whatever ``set_start_method`` was told.
+    """Return the interpreter's own start method, whatever was given to ``set_start_method``.
 
     ``multiprocessing.get_all_start_methods`` is documented to list it first.
     From 3.14 it reads that from the default context: ask before a leg is active.
@@ -80,7 +76,7 @@ def default() -> str:
     return multiprocessing.get_all_start_methods()[0]
 
 
-def parse(text: str, backends: Callable[[], Collection[str]] = _no_backends) -> str:
+def parse(text: str, backends: Callable[[], Collection[str]] = tuple) -> str:
     """Return a selection as ``"all"``, ``"default"`` or names joined by commas, in order.
 
     Names may repeat and stand in any order. `backends` gives the names that may stand before a colon.

@@ -25,15 +25,15 @@ class Where:
 
 @dataclass(slots=True)
 class Read:
-    """One place that reads one thing."""
+    """One place that reads a value."""
 
     module: str
     names: tuple[str, ...]
     """From the module on: ``("Class", "attribute")``."""
     steps: tuple[Step, ...]
-    """What of the value is read; empty: all of it."""
+    """Which part of the value is read; empty: all of it."""
     where: Where
-    """Where the name is looked up."""
+    """The instruction that looks up the name."""
     inner: Where | None = None
     """Where `steps` end, if that is in another function: a method of the value."""
     called: bool = False
@@ -44,7 +44,7 @@ class Read:
     depth: int = 0
     """How many functions lie between the target and this one."""
     after_write: bool = False
-    """Whether the same function has bound the name itself by then, whichever way it went."""
+    """Whether the same function has bound the name before, on every path."""
 
     @property
     def path(self) -> str:
@@ -71,7 +71,7 @@ class Write:
 
 @dataclass(slots=True)
 class Reads:
-    """All that was found."""
+    """Everything that the analysis found."""
 
     reads: list[Read] = field(default_factory=list)
     writes: list[Write] = field(default_factory=list)
@@ -85,16 +85,16 @@ class Reads:
     imports: dict[str, Where] = field(default_factory=dict)
     """Modules imported while the code runs."""
     libraries: dict[str, Where] = field(default_factory=dict)
-    """Top-level packages of others whose functions, classes or values the user's code uses itself."""
+    """Top-level third-party packages that the user's code uses directly."""
     touched: dict[str, Where] = field(default_factory=dict)
     """Modules of the standard library and numpy whose attributes are read, with the first place."""
     roots: list[str] = field(default_factory=list)
     """The modules that a child imports in order to load what it is given."""
     all_reads: list[Read] = field(default_factory=list)
-    """Every read, also of what is only looked into."""
+    """Every read, including those that are only steps to a part."""
     functions: int = 0
     codes: list[tuple[str, str, int]] = field(default_factory=list)
-    """File, qualified name and first line of each function that was looked at."""
+    """File, qualified name and first line of each function analysed."""
 
 
 @dataclass(slots=True)
@@ -105,17 +105,17 @@ class Binding:
     names: tuple[str, ...]
     steps: tuple[tuple[str, Any], ...]
     node: Any
-    """The description of what the parent has there."""
+    """The description of the parent's value."""
     read: Read
     users: bool
     """Whether the module is the user's."""
     rebound: bool
-    """Whether a function or class stands there that is another's by its name or its place."""
+    """Whether the value is a function or class that was defined under another name or elsewhere."""
     of_class: bool
     kind: str
     """The type of the whole value."""
     shadows: tuple[str, ...] = ()
-    """Functions that the value itself holds under a name that its class has."""
+    """Functions in the instance's namespace that shadow a name of its class."""
 
     @property
     def path(self) -> str:
@@ -124,23 +124,23 @@ class Binding:
 
     @property
     def inner(self) -> str:
-        """The steps from there to the part, as code writes them."""
+        """The steps from there to the part, written as code."""
         return "".join(f".{key}" if kind == "attr" else f"[{key!r}]" for kind, key in self.steps)
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """Something that the child changes and the parent reads afterwards."""
+    """A value that the child changes and the parent reads afterwards."""
 
     write: Write
     reads: tuple[Where, ...]
     name: str
-    """What the parent calls it."""
+    """Its name in the parent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """A number that travels to the child, or that its code reads, and that is an open descriptor of the parent's."""
+    """A number sent to the child, or read by its code, that is an open descriptor in the parent."""
 
     path: str
     """``"args[0]"``, ``"target.__self__.fd"``, ``"pkg.mod.FD"``, ``"os.environ['FD']"``."""
@@ -161,7 +161,7 @@ class Observed:
     primitives: list[Binding] = field(default_factory=list)
     """Names that lead to one of multiprocessing's own objects."""
     databases: list[Binding] = field(default_factory=list)
-    """Names that lead to a connection of sqlite3: a database in memory is nobody else's."""
+    """Names that lead to a connection of sqlite3: a database in memory exists in one process only."""
     lost: list[Lost] = field(default_factory=list)
     environment: dict[str, Where] = field(default_factory=dict)
     loggers: dict[str, Where] = field(default_factory=dict)
@@ -186,13 +186,13 @@ class Observed:
 
     @property
     def print(self) -> str:
-        """What tells the parent's values apart from those at another launch."""
+        """A text that changes when the parent's values change between launches."""
         environment = [(name, self.environ.get(name)) for name in self.environment]
         return repr(([(b.path, b.node) for b in self.bindings], environment, self.ambient))
 
     @property
     def reads_state(self) -> bool:
-        """Whether there is anything that a child could have otherwise."""
+        """Whether a child could have other values."""
         return bool(self.bindings or self.touched or self.imports or self.signals)
 
 
@@ -204,14 +204,14 @@ class Seen:
     imports: dict[str, bool]
     ambient: dict[str, Any]
     broken: dict[str, str]
-    """Modules that it could not import, and why."""
+    """Modules that could not be imported, and why."""
     took: dict[str, float] = field(default_factory=dict)
-    """Seconds that it needed to import each module which the launch's code needs first."""
+    """Import time in seconds of each module that the launch needs first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One binding that a fresh child has otherwise."""
+    """One binding whose value differs in a fresh child."""
 
     binding: Binding
     inner: str
@@ -221,4 +221,4 @@ class Difference:
     others: tuple[str, ...] = ()
     """More paths that differ."""
     varies: bool = False
-    """Whether it also differs between two fresh children: made anew at import."""
+    """Whether it also differs between two fresh children, being computed at import."""

@@ -1,4 +1,4 @@
-"""A name that a test replaced for a while."""
+"""A name that a test replaced temporarily."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from .place import Place
 
 @dataclass(frozen=True, slots=True)
 class Patched:
-    """One name that a test, a fixture or a decorator rebound for a while."""
+    """One name that a test, fixture or decorator replaced temporarily."""
 
     target: str
     """The dotted name: ``"pkg.mod.Class.attr"``, ``"os.environ['HOME']"``, ``"pkg.mod.TABLE['key']"``."""
     place: Place | None
-    """The user's line that did it; of a decorator, the line of what is decorated."""
+    """The user's line that did it; for a decorator, the line of the decorated function."""
     by: str
     """``"monkeypatch"``, ``"mock.patch"`` or ``"mock.patch.dict"``."""

@@ -10,10 +10,10 @@ Form = Literal["call", "map", "starmap", "process", "state", "object"]
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """What a child would be sent, as far as it matters for loading. It may hold the authentication key: never log."""
+    """What a child would be sent. It may contain the authentication key: never log it."""
 
     data: bytes = field(repr=False)
     buffers: tuple[int, ...]
-    """Bytes of each large buffer, which is not kept: the child gets zeros."""
+    """The size of each large buffer in bytes; its content is not kept, and the child gets zeros."""
     form: Form
     """What the outermost object is."""

@@ -28,6 +28,12 @@ class Place:
         return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
+def file_and_line(place: Place | None) -> dict[str, str | int | None]:
+    """Return `place` as the keys ``file`` and ``line`` of a document; null where it is not known."""
+    file, line = (None, None) if place is None else (place.file, place.line)
+    return {"file": file, "line": line}
+
+
 def where(place: Place | None) -> str:
-    """Return `place` for a sentence, which may say that it is not known."""
+    """Return `place` as part of a sentence, also if it is not known."""
     return str(place) if place is not None else "a place that could not be found"

@@ -1,4 +1,4 @@
-"""The forkserver as seen from outside, and what a process inherits from whoever starts it."""
+"""The forkserver as seen from outside, and what a process inherits from its parent."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from .place import Place
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a process that is started now inherits, and a child of a server that runs already does not."""
+    """What a process started now inherits, but a child of an already running server does not."""
 
     streams: tuple[tuple[object, str], ...] = ()
-    """What the descriptors 0, 1 and 2 lead to: something that is equal for the same file, and its name."""
+    """The targets of descriptors 0, 1 and 2: a value that is equal for the same file, and its name."""
     ignored: frozenset[str] = frozenset()
     """Names of ignored signals."""
     server: int | None = None
-    """The pid of the forkserver that runs already."""
+    """The pid of an already running forkserver."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Server:
     socket: str | None = None
     """The path of the server's socket."""
     directory: str | None = None
-    """Where multiprocessing puts its sockets, or None if it has put none anywhere."""
+    """The directory of multiprocessing's sockets; None if there are none."""
     gone: bool = False
     """Whether `socket` or `directory` no longer exists."""
     base: str = ""
@@ -41,7 +41,7 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class NotAChild:
-    """A call that waits for a child of this process, and was given the pid of a process that is none."""
+    """A call that waits for a child, with the pid of a process that is not a child."""
 
     function: str
     """``"waitpid"``, ``"waitid"``, ``"wait4"``."""

@@ -23,14 +23,14 @@ class Stack:
 
 @dataclass(frozen=True, slots=True)
 class Hanging:
-    """Where everybody stood when the time limit was reached."""
+    """The stacks of all processes when the time limit was reached."""
 
     seconds: float
     parent: Sequence[Stack]
     children: Sequence[tuple[Launch, Sequence[Stack]]] = ()
-    """Launches that were alive, each with the stacks of its process, if it answered."""
+    """Launches that were still running, with the stacks of their processes if these answered."""
     started: bool = True
-    """Whether the leg, or a fixture that it uses, started a process at all."""
+    """Whether the leg, or a fixture that it uses, started any process."""
 
 
 def parse(lines: Sequence[str]) -> tuple[Stack, ...]:

@@ -1,4 +1,4 @@
-"""An object that pickles in the parent and does not load in a child."""
+"""An object that pickles in the parent but does not load in a child."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class Unloaded:
     raised: Raised
     method: str = "spawn"
     start_up: bool = False
-    """True: the child failed before it came to unpickle anything."""
+    """True: the child failed before unpickling anything."""
     task: bool = False
-    """True: a worker was loading a task, rather than a child its process object."""
+    """True: a worker was loading a task; False: a child was loading its process object."""
     path: str = ""
-    """From what the user passed: ``"args[0].error"``, or empty where that is not known."""
+    """From the argument on: ``"args[0].error"``; empty if unknown."""
     global_name: tuple[str, str] | None = None
-    """Module and qualified name of the class or function that was called or looked up, where that is known."""
+    """Module and qualified name of the class or function that was called or looked up, if known."""
     target: str | None = None
     """The dotted name of the process's target or of the task."""
     place: Place | None = None
@@ -33,5 +33,5 @@ class Unloaded:
 
     @property
     def child(self) -> str:
-        """What to call it."""
+        """How to name it in a sentence."""
         return f"a {self.method} worker" if self.task else f"the {self.method} child"

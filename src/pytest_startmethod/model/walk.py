@@ -16,7 +16,7 @@ the text of a step into a reduction. A plain tuple, since a walk makes hundreds 
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """An object that does not pickle for a reason of its own."""
+    """An object that cannot be pickled, for a reason of its own."""
 
     obj: Any
     error: BaseException
@@ -46,7 +46,7 @@ _KEYS = frozenset({str, int, bool, float, bytes, type(None)})
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """The place of a dictionary's value whose key cannot be written down."""
+    """The position of a dictionary's value whose key has no short text."""
 
     index: int
 

@@ -58,9 +58,16 @@ def spawning_popen() -> Any:
     return _module("context").get_spawning_popen()
 
 
-def set_spawning_popen(popen: object) -> None:
-    """Say that a process is being pickled for `popen`, or no longer (None). See `spawning_popen`."""
-    _module("context").set_spawning_popen(popen)
+@contextlib.contextmanager
+def spawning(popen: object) -> Iterator[None]:
+    """Pickle as if a process were being pickled for `popen`; None: as outside of a start. See `spawning_popen`."""
+    context = _module("context")
+    before = context.get_spawning_popen()
+    context.set_spawning_popen(popen)
+    try:
+        yield
+    finally:
+        context.set_spawning_popen(before)
 
 
 def forking_pickler() -> type[pickle.Pickler]:
@@ -192,7 +199,7 @@ def is_process(obj: object) -> bool:
     return getattr(_local, "package", "multiprocessing") != "multiprocessing" and _module("process").BaseProcess in mro
 
 
-def inner_task(func: Any, args: tuple[Any, ...]) -> tuple[str, Any, Any]:
+def inner_task(func: Any, args: tuple[Any, ...]) -> tuple[Literal["call", "map", "starmap"], Any, Any]:
     """Return what a Pool or executor wrapped: ``(form, function, items)``.
 
     `form` is "call" (`items` is `args`), "map" (one argument each) or "starmap" (a tuple of arguments each).
@@ -347,11 +354,6 @@ def set_temporary_directory(process: multiprocessing.process.BaseProcess, path: 
 
 
 # -- children --------------------------------------------------------------------------------------------------------
-
-
-def process_class() -> Any:
-    """Return the class whose `_bootstrap` runs every process object (3.10 to 3.15). When it goes: what calls `run`."""
-    return multiprocessing.process.BaseProcess
 
 
 def receiver(frame: types.FrameType | None) -> Literal["Pool", "ProcessPoolExecutor"] | None:

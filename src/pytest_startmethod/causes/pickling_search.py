@@ -40,9 +40,7 @@ def search(root: object, task: bool, allow: bool, budget: int) -> Walk:
         users = cls(Sink())
         table = getattr(users, "dispatch_table", table)
         override = getattr(users, "reducer_override", None)
-    previous = cpython.spawning_popen()
-    cpython.set_spawning_popen(None if task else dry_run.STAND_IN)
-    try:
+    with cpython.spawning(None if task else dry_run.STAND_IN):
         return walk(
             root,
             table,
@@ -52,8 +50,6 @@ def search(root: object, task: bool, allow: bool, budget: int) -> Walk:
             skip=lambda obj: ("_popen",) if obj is root and cpython.is_process(obj) else (),
             override=override,
         )
-    finally:
-        cpython.set_spawning_popen(previous)
 
 
 def by_value(leaves: Sequence[Leaf], mode: Mode, budget: int) -> Iterator[Leaf]:

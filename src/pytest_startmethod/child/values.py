@@ -42,7 +42,8 @@ MISSING: Any = _Missing()
 
 # -- lookup without running user code ----------------------------------------------------------------------------------
 
-_mro = type.__dict__["__mro__"].__get__
+mro: Callable[[type], tuple[type, ...]] = type.__dict__["__mro__"].__get__
+"""Return the classes in which a class looks up attributes, without asking its metaclass."""
 _namespace_of_type = type.__dict__["__dict__"].__get__
 
 
@@ -59,10 +60,10 @@ def instance_namespace(obj: Any) -> dict[str, Any]:
         if type(own) is dict:
             found = own
     except Exception:
-        if _local in _mro(type(obj)):  # this thread's attributes
+        if _local in mro(type(obj)):  # this thread's attributes
             found = _local.__getattribute__(obj, "__dict__")
     slots = {}
-    for cls in _mro(type(obj)):
+    for cls in mro(type(obj)):
         if cls.__module__ == "builtins":
             continue
         for name, value in list(_namespace_of_type(cls).items()):
@@ -79,7 +80,7 @@ def class_attribute(cls: type, name: str, after: type | None = None) -> tuple[An
 
     With `after`, search only the classes behind that one.
     """
-    order = _mro(cls)
+    order = mro(cls)
     if after is not None and after in order:
         order = order[order.index(after) + 1 :]
     for owner in order:
@@ -210,7 +211,7 @@ def is_mock(value: object) -> bool:
     """Return whether a value's type is that of a mock."""
     return any(
         cls.__module__ in _MOCKS and cls.__name__ in ("NonCallableMock", "CallableMixin", "Base", "_SentinelObject")
-        for cls in _mro(type(value))
+        for cls in mro(type(value))
     )
 
 
@@ -315,12 +316,12 @@ class _Describer:
             unordered = base in (set, frozenset)
             return ["<" if unordered else "(", base.__name__, sorted(parts, key=repr) if unordered else parts]
         plain = next((each for each in (str, int, float, bytes) if issubclass(kind, each)), None)
-        if plain is None or any(cls.__module__ == "enum" for cls in _mro(kind)):
+        if plain is None or any(cls.__module__ == "enum" for cls in mro(kind)):
             return None
         return ["=", plain.__name__, plain.__repr__(value)[:TEXT]]
 
     def object(self, value: Any, kind: type, depth: int) -> list[Any]:
-        if any(cls.__module__ == "enum" and cls.__name__ == "Enum" for cls in _mro(kind)):
+        if any(cls.__module__ == "enum" and cls.__name__ == "Enum" for cls in mro(kind)):
             name = instance_namespace(value).get("_name_")
             return ["=", _type(kind), f"{kind.__name__}.{name}"]
         return ["o", _type(kind), self.attributes(value, depth), None]

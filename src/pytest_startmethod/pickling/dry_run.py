@@ -1,4 +1,4 @@
-"""Would this reach a spawned child, and if not, why: the dry run, and the diagnosis made of a walk."""
+"""The dry run: whether an object would reach a spawned child, without sending it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from .._compat import cpython
 from .user_code import runs_user_code
@@ -23,20 +23,20 @@ class Call:
     target: Any
     args: Any = ()
     kwargs: Any = field(default_factory=dict)
-    form: str = "call"
-    """Whether `args` are arguments ("call"), or items of one argument ("map") or of a tuple of them ("starmap")."""
+    form: Literal["call", "map", "starmap"] = "call"
+    """Whether `args` are the arguments, or items of one argument each ("map") or of a tuple of them ("starmap")."""
 
 
 @dataclass(frozen=True, slots=True)
 class DryRun:
-    """What pickling an object without keeping the bytes came to."""
+    """The result of pickling an object without keeping the bytes."""
 
     size: int
     """Bytes of the payload as ``Process.start`` would write it, large buffers included. It holds them twice."""
     buffers: int
-    """Of these, the bytes that lie in large buffers (arrays), which the dry run did not copy."""
+    """The part of them in large buffers (arrays), which the dry run did not copy."""
     error: Exception | None
-    """What pickling raised, without its traceback; None if all went well."""
+    """The exception of pickling, without its traceback; None if it succeeded."""
 
 
 class UserCodeError(Exception):
@@ -44,11 +44,11 @@ class UserCodeError(Exception):
 
 
 class StandIn:
-    """Takes the place of the Popen object that is "spawning" while a process is pickled, and starts nothing."""
+    """Stands for the Popen object that is "spawning" while a process is pickled, and starts nothing."""
 
     @staticmethod
     def duplicate_for_child(fd: int) -> int:
-        """Return `fd`: no descriptor is duplicated. One that is closed could not be either."""
+        """Return `fd` itself, or raise as for a closed descriptor."""
         if fd < 0:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         return fd
@@ -61,54 +61,49 @@ STAND_IN = StandIn()
 
 def as_call(obj: object) -> object:
     """Return the user's call inside a pool's or executor's task; anything else as it is."""
-    item = cpython.call_item(obj)
-    if item is not None:
-        fn, args, kwargs = item
-    elif _is_pool_task(obj):
-        _, _, fn, args, kwargs = obj  # type: ignore[misc]
-    else:
+    task = cpython.call_item(obj) or _pool_task(obj)
+    if task is None:
         return obj
+    fn, args, kwargs = task
     form, inner, items = cpython.inner_task(fn, args)
     return Call(inner, items, kwargs, form)
 
 
-def _is_pool_task(obj: object) -> bool:
+def _pool_task(obj: object) -> tuple[Any, Any, Any] | None:
     if type(obj) is not tuple or len(obj) != 5:
-        return False
+        return None
     job, i, func, args, kwargs = obj
     plain = type(job) is int and (i is None or type(i) is int)
-    return plain and callable(func) and type(args) is tuple and type(kwargs) is dict
+    is_task = plain and callable(func) and type(args) is tuple and type(kwargs) is dict
+    return (func, args, kwargs) if is_task else None
 
 
 _MOST_OBJECTS: Final = 1_000
 _MOST_BYTES: Final = 32 * 1024 * 1024
-"""What a dry run without the user's code may visit and write: a second of work does not belong into ``start()``."""
+"""Limits of a dry run without the user's code: ``start()`` must not take a second longer."""
 
 
 def dry_run(obj: object, *, task: bool = False, allow_fork_primitives: bool = False, user_code: bool = True) -> DryRun:
-    """Pickle `obj` as ``Process.start`` under spawn would, and forget the bytes.
+    """Pickle `obj` as ``Process.start`` under spawn would, and discard the bytes.
 
-    With `task` it is pickled as inside a pool's task, a queue's item or a connection's message, where locks and queues
-    are not legal. With `allow_fork_primitives` locks and queues that a fork context made are let through: under spawn
-    another context would make them. No descriptor is duplicated, no thread started, no memory moved, no large buffer
-    copied, and no byte of the payload kept (it holds the authentication key).
+    With `task`, pickle it as part of a pool's task, a queue's item or a connection's message, where locks and queues
+    are not allowed. With `allow_fork_primitives`, accept locks and queues of a fork context: under spawn another
+    context would make them. No descriptor is duplicated, no thread started, no memory moved, no large buffer copied,
+    and no byte of the payload kept (it holds the authentication key).
 
     Raises:
-        UserCodeError: without `user_code`, before any code of the user's runs, or when the object is large.
+        UserCodeError: without `user_code`, before any of the user's code runs, or if the object is large.
 
     """
     run = _Run(user_code)
-    previous = cpython.spawning_popen()
-    cpython.set_spawning_popen(None if task else STAND_IN)
     error: Exception | None = None
     try:
-        run.dump(obj, allow_fork_primitives)
+        with cpython.spawning(None if task else STAND_IN):
+            run.dump(obj, allow_fork_primitives)
     except UserCodeError:
         raise
     except Exception as raised:
         error = raised.with_traceback(None)
-    finally:
-        cpython.set_spawning_popen(previous)
     return DryRun(run.sink.size + run.buffers, run.buffers, error)
 
 
@@ -148,7 +143,7 @@ class _Run:
 
 
 class _SmallSink(Sink):
-    """A sink that takes no more than a start may write in passing."""
+    """A sink with the limit of a dry run inside ``start()``."""
 
     __slots__ = ()
 
@@ -159,7 +154,7 @@ class _SmallSink(Sink):
 
 
 class _Careful(pickle.Pickler):
-    """A pickler that stops where it would call code outside the standard library."""
+    """A pickler that raises where it would call code outside the standard library."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -167,7 +162,7 @@ class _Careful(pickle.Pickler):
         self.known: dict[type, bool | None] = {}
 
     def reducer_override(self, obj: object) -> Any:
-        """Look at an object before pickle does."""
+        """Stop at an object that would run code outside the standard library."""
         self.visited += 1
         if self.visited > _MOST_OBJECTS:
             raise UserCodeError("large")
@@ -177,9 +172,9 @@ class _Careful(pickle.Pickler):
 
 
 def unstarted(obj: object) -> object:
-    """Return `obj`, or what stands for a process that has been started: ``start`` pickles it before that.
+    """Return `obj`; for a started process, the class and state that ``start`` pickles before starting it.
 
-    Only what start() itself sets is left out, and only of a process that pickles in the default way.
+    Only what start() itself sets is left out, and only if the process pickles in the default way.
     """
     if not cpython.is_process(obj) or type(obj).__reduce_ex__ is not object.__reduce_ex__:
         return obj
@@ -193,10 +188,10 @@ def unstarted(obj: object) -> object:
 
 
 def dispatch_table(*, allow_fork_primitives: bool) -> dict[type, Callable[[Any], Any]]:
-    """Return the reducers of a ForkingPickler, with those that act on the world replaced by ones that only refuse.
+    """Return the reducers of a ForkingPickler; those with side effects are replaced by ones that only refuse.
 
-    A connection's and a socket's would duplicate a descriptor and start the resource sharer's thread, a tensor's
-    would move it to shared memory, an array's would copy it.
+    Those of connections and sockets duplicate a descriptor and start the resource sharer's thread, a tensor's moves
+    it to shared memory, an array's copies it.
     """
     table = cpython.reducers()
     inert: list[tuple[type, Callable[[Any], Any]]] = [(cls, _descriptor) for cls in cpython.connection_classes()]
@@ -255,7 +250,7 @@ def _array(obj: Any) -> tuple[Any, ...]:
 
 
 def _ndarray(obj: Any) -> Any:
-    """Let an array reduce itself, unless it would copy its numbers in order to do so."""
+    """Let an array reduce itself, unless that would copy its numbers."""
     if obj.dtype.hasobject or obj.flags.c_contiguous or obj.flags.f_contiguous:
         return obj.__reduce_ex__(PROTOCOL)
     return object, ()
@@ -268,7 +263,7 @@ FORK_LOCK = (
 
 
 def _lock(obj: object) -> Any:
-    """Refuse what 3.10 lets through: the child would crash on it. Elsewhere a lock is a few numbers and a name."""
+    """Refuse what 3.10 accepts, though the child crashes on it. Otherwise a lock is a few numbers and a name."""
     if cpython.spawning_popen() is None:
         return obj.__reduce_ex__(PROTOCOL)  # which refuses: it is not being inherited
     if cpython.made_by_fork(obj):
@@ -281,7 +276,7 @@ def _allowed_lock(obj: object) -> Any:
 
 
 def _tensor(obj: Any) -> tuple[Any, ...]:
-    """Refuse what torch refuses, and leave the tensor where it is."""
+    """Refuse what torch refuses, without moving the tensor."""
     if obj.requires_grad and not obj.is_leaf:
         raise RuntimeError(
             "Cowardly refusing to serialize non-leaf tensor which requires_grad, since autograd does not support "

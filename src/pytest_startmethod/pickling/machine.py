@@ -1,13 +1,13 @@
-"""Which object an operation of a pickle belongs to: the pickle machine, run with stand-ins for objects."""
+"""Find the object that an operation of a pickle belongs to, by running the pickle machine with stand-ins."""
 
 from __future__ import annotations
 
 import pickletools
 import sys
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from ..child import values
 from ..model.payload import Form, Payload
@@ -16,14 +16,14 @@ from ..model.walk import key_text, shorten
 
 @dataclass(slots=True, eq=False)
 class _Node:
-    """An object that a pickle would make."""
+    """An object that a pickle would create."""
 
     value: Any = None
-    """Of a constant; module and name of a global."""
+    """The value of a constant; module and name of a global."""
     kind: str = ""
     """``list``, ``tuple``, ``dict``, ``set``, ``global``, or nothing."""
     numbers: list[int] = field(default_factory=list)
-    """The operations that make or change it."""
+    """The operations that create or change it."""
     parts: list[tuple[str, _Node]] = field(default_factory=list)
     """The step to each part, as text, and the part."""
     length: int = 0
@@ -31,9 +31,9 @@ class _Node:
 
 
 def paths(payload: Payload, numbers: Iterable[int]) -> dict[int, str]:
-    """Return the path to the object that each of the pickle's operations makes or changes; see `Unloaded.path`.
+    """Return the path to the object that each of these operations of the pickle creates or changes.
 
-    Nothing is loaded: the pickle is run with stand-ins. An operation that no object can be found for is left out.
+    Nothing is loaded. An operation whose object is not found is left out. For the paths, see `Unloaded.path`.
     """
     wanted = set(numbers)
     root = _Machine().run(payload.data)
@@ -53,7 +53,7 @@ def paths(payload: Payload, numbers: Iterable[int]) -> dict[int, str]:
 
 
 def _path(form: Form, steps: tuple[str, ...]) -> str:
-    """Return the path as the user knows it: from the target and the arguments."""
+    """Return the path from the target or an argument on."""
     texts = list(steps)
     if form == "state":  # (class, state)
         form, texts = "process", [f".{texts[1][2:-2]}", *texts[2:]] if len(texts) > 1 else []
@@ -78,131 +78,58 @@ def _joined(texts: list[str]) -> str:
 
 
 class _Machine:
-    """The pickle machine, with nodes for objects. What it does not know leaves the stack as its kind says."""
+    """The pickle machine, with nodes for objects. An unknown operation leaves the stack as its kind says."""
 
     def __init__(self) -> None:
         self.stack: list[_Node] = []
         self.marks: list[int] = []
-        self.memo: dict[Any, _Node] = {}
+        self.memo: dict[int, _Node] = {}
+        self.number = 0
 
     def run(self, data: bytes) -> _Node:
         """Return the node of the outermost object."""
-        for number, (opcode, arg, _) in enumerate(pickletools.genops(data)):
-            method = getattr(self, f"_{opcode.name.lower()}", None)
-            if method is not None:
-                method(number, arg)
-            elif opcode.stack_after == [] or opcode.name in ("PROTO", "FRAME", "STOP"):
-                continue
-            elif opcode.stack_before == []:
+        for self.number, (opcode, arg, _) in enumerate(pickletools.genops(data)):
+            do = _DO.get(opcode.name)
+            if do is not None:
+                do(self, arg)
+            elif opcode.stack_after and not opcode.stack_before:
                 self.stack.append(_Node(arg))
-            else:  # of the form "take one, leave one"
-                continue
         return self.stack[-1] if self.stack else _Node()
 
-    def _items(self) -> list[_Node]:
+    def pop(self, count: int) -> list[_Node]:
+        items, self.stack[-count:] = self.stack[-count:], []
+        return items
+
+    def pop_mark(self) -> list[_Node]:
         at = self.marks.pop()
         items, self.stack[at:] = self.stack[at:], []
         return items
 
-    def _push(self, number: int, kind: str, parts: Iterable[tuple[str, _Node]] = ()) -> None:
+    def keep(self, index: int) -> None:
+        self.memo[index] = self.stack[-1]
+
+    def push(self, value: object, kind: str = "") -> None:
+        self.stack.append(_Node(value, kind, [self.number] if kind == "global" else []))
+
+    def make(self, kind: str, parts: Iterable[tuple[str, _Node]] = ()) -> None:
         every = list(parts)
-        self.stack.append(_Node(None, kind, [number], every, len(every)))
+        self.stack.append(_Node(None, kind, [self.number], every, len(every)))
 
-    def _indexed(self, items: list[_Node], start: int = 0) -> list[tuple[str, _Node]]:
-        return [(f"[{index}]", item) for index, item in enumerate(items, start)]
+    def make_dict(self, items: list[_Node]) -> None:
+        self.make("dict")
+        self.set(items)
 
-    def _mark(self, _number: int, _arg: object) -> None:
-        self.marks.append(len(self.stack))
-
-    def _pop(self, _number: int, _arg: object) -> None:
-        self.stack.pop()
-
-    def _pop_mark(self, _number: int, _arg: object) -> None:
-        self._items()
-
-    def _dup(self, _number: int, _arg: object) -> None:
-        self.stack.append(self.stack[-1])
-
-    def _memoize(self, _number: int, _arg: object) -> None:
-        self.memo[len(self.memo)] = self.stack[-1]
-
-    def _put(self, _number: int, arg: Any) -> None:
-        self.memo[int(arg)] = self.stack[-1]
-
-    _binput = _long_binput = _put
-
-    def _get(self, _number: int, arg: Any) -> None:
-        self.stack.append(self.memo[int(arg)])
-
-    _binget = _long_binget = _get
-
-    def _none(self, _number: int, _arg: object) -> None:
-        self.stack.append(_Node(None, "constant"))
-
-    def _newtrue(self, _number: int, _arg: object) -> None:
-        self.stack.append(_Node(True))
-
-    def _newfalse(self, _number: int, _arg: object) -> None:
-        self.stack.append(_Node(False))
-
-    def _empty_list(self, number: int, _arg: object) -> None:
-        self._push(number, "list")
-
-    def _empty_dict(self, number: int, _arg: object) -> None:
-        self._push(number, "dict")
-
-    def _empty_set(self, number: int, _arg: object) -> None:
-        self._push(number, "set")
-
-    def _empty_tuple(self, number: int, _arg: object) -> None:
-        self._push(number, "tuple")
-
-    def _tuple(self, number: int, _arg: object) -> None:
-        self._push(number, "tuple", self._indexed(self._items()))
-
-    def _list(self, number: int, _arg: object) -> None:
-        self._push(number, "list", self._indexed(self._items()))
-
-    def _dict(self, number: int, _arg: object) -> None:
-        items = self._items()
-        self._push(number, "dict")
-        self._set(number, items)
-
-    def _frozenset(self, number: int, _arg: object) -> None:
-        self._push(number, "set", [("{element}", item) for item in self._items()])
-
-    def _some(self, number: int, count: int) -> None:
-        items, self.stack[-count:] = self.stack[-count:], []
-        self._push(number, "tuple", self._indexed(items))
-
-    def _tuple1(self, number: int, _arg: object) -> None:
-        self._some(number, 1)
-
-    def _tuple2(self, number: int, _arg: object) -> None:
-        self._some(number, 2)
-
-    def _tuple3(self, number: int, _arg: object) -> None:
-        self._some(number, 3)
-
-    def _extend(self, number: int, items: list[_Node]) -> None:
+    def extend(self, items: list[_Node]) -> None:
         holder = self.stack[-1]
-        holder.parts += self._indexed(items, holder.length)
+        holder.parts += _indexed(items, holder.length)
         holder.length += len(items)
-        holder.numbers.append(number)
+        holder.numbers.append(self.number)
 
-    def _append(self, number: int, _arg: object) -> None:
-        item = self.stack.pop()
-        self._extend(number, [item])
-
-    def _appends(self, number: int, _arg: object) -> None:
-        self._extend(number, self._items())
-
-    def _additems(self, number: int, _arg: object) -> None:
-        items = self._items()
+    def add(self, items: list[_Node]) -> None:
         self.stack[-1].parts += [("{element}", item) for item in items]
-        self.stack[-1].numbers.append(number)
+        self.stack[-1].numbers.append(self.number)
 
-    def _set(self, number: int, items: list[_Node]) -> None:
+    def set(self, items: list[_Node]) -> None:
         holder = self.stack[-1]
         for key, value in zip(items[::2], items[1::2], strict=True):
             index = holder.length
@@ -211,24 +138,10 @@ class _Machine:
             if not plain:
                 holder.parts.append((f"{{key {index}}}", key))
             holder.length += 1
-        holder.numbers.append(number)
+        holder.numbers.append(self.number)
 
-    def _setitem(self, number: int, _arg: object) -> None:
-        items, self.stack[-2:] = self.stack[-2:], []
-        self._set(number, items)
-
-    def _setitems(self, number: int, _arg: object) -> None:
-        self._set(number, self._items())
-
-    def _global(self, number: int, arg: object) -> None:
-        self.stack.append(_Node(tuple(str(arg).split(" ", 1)), "global", [number]))
-
-    def _stack_global(self, number: int, _arg: object) -> None:
-        module, name = (node.value for node in self.stack[-2:])
-        self.stack[-2:] = [_Node((module, name), "global", [number])]
-
-    def _call(self, number: int, function: _Node, args: _Node, kwargs: _Node | None = None) -> None:
-        """Push what a call makes. A part that is the function itself adds nothing to the path."""
+    def call(self, function: _Node, args: _Node, kwargs: _Node | None = None) -> None:
+        """Push the result of a call. A part that is the function itself adds nothing to the path."""
         parts = [("", function)]
         name = function.value if function.kind == "global" else None
         known = _steps_of(name, len(args.parts))
@@ -244,22 +157,11 @@ class _Machine:
             parts.append((step, part))
         if kwargs is not None:
             parts += [(f"{{argument {step[1:-1]}}}", part) for step, part in kwargs.parts]
-        self.stack.append(_Node(None, "object", [number], parts, 0, function))
+        self.stack.append(_Node(None, "object", [self.number], parts, 0, function))
 
-    def _reduce(self, number: int, _arg: object) -> None:
-        args, function = self.stack.pop(), self.stack.pop()
-        self._call(number, function, args)
-
-    def _newobj(self, number: int, _arg: object) -> None:
-        self._reduce(number, _arg)
-
-    def _newobj_ex(self, number: int, _arg: object) -> None:
-        kwargs, args, cls = self.stack.pop(), self.stack.pop(), self.stack.pop()
-        self._call(number, cls, args, kwargs)
-
-    def _build(self, number: int, _arg: object) -> None:
-        state, obj = self.stack.pop(), self.stack[-1]
-        obj.numbers.append(number)
+    def build(self, state: _Node) -> None:
+        obj = self.stack[-1]
+        obj.numbers.append(self.number)
         if state.kind == "dict":
             obj.parts += _attributes(state)
         elif _is_slots_state(state):
@@ -271,17 +173,57 @@ class _Machine:
             obj.parts.append((".__getstate__()", state))
 
 
+def _indexed(items: list[_Node], start: int = 0) -> list[tuple[str, _Node]]:
+    return [(f"[{index}]", item) for index, item in enumerate(items, start)]
+
+
+_DO: Final[dict[str, Callable[[_Machine, Any], object]]] = {
+    "MARK": lambda m, _: m.marks.append(len(m.stack)),
+    "POP": lambda m, _: m.pop(1),
+    "POP_MARK": lambda m, _: m.pop_mark(),
+    "DUP": lambda m, _: m.stack.append(m.stack[-1]),
+    "MEMOIZE": lambda m, _: m.keep(len(m.memo)),
+    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), lambda m, arg: m.keep(int(arg))),
+    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), lambda m, arg: m.stack.append(m.memo[int(arg)])),
+    "NONE": lambda m, _: m.push(None, "constant"),
+    "NEWTRUE": lambda m, _: m.push(True),
+    "NEWFALSE": lambda m, _: m.push(False),
+    "EMPTY_LIST": lambda m, _: m.make("list"),
+    "EMPTY_DICT": lambda m, _: m.make("dict"),
+    "EMPTY_SET": lambda m, _: m.make("set"),
+    "EMPTY_TUPLE": lambda m, _: m.make("tuple"),
+    "LIST": lambda m, _: m.make("list", _indexed(m.pop_mark())),
+    "DICT": lambda m, _: m.make_dict(m.pop_mark()),
+    "FROZENSET": lambda m, _: m.make("set", [("{element}", item) for item in m.pop_mark()]),
+    "TUPLE": lambda m, _: m.make("tuple", _indexed(m.pop_mark())),
+    "TUPLE1": lambda m, _: m.make("tuple", _indexed(m.pop(1))),
+    "TUPLE2": lambda m, _: m.make("tuple", _indexed(m.pop(2))),
+    "TUPLE3": lambda m, _: m.make("tuple", _indexed(m.pop(3))),
+    "APPEND": lambda m, _: m.extend(m.pop(1)),
+    "APPENDS": lambda m, _: m.extend(m.pop_mark()),
+    "ADDITEMS": lambda m, _: m.add(m.pop_mark()),
+    "SETITEM": lambda m, _: m.set(m.pop(2)),
+    "SETITEMS": lambda m, _: m.set(m.pop_mark()),
+    "GLOBAL": lambda m, arg: m.push(tuple(arg.split(" ", 1)), "global"),
+    "STACK_GLOBAL": lambda m, _: m.push(tuple(node.value for node in m.pop(2)), "global"),
+    "REDUCE": lambda m, _: m.call(*m.pop(2)),
+    "NEWOBJ": lambda m, _: m.call(*m.pop(2)),
+    "NEWOBJ_EX": lambda m, _: m.call(*m.pop(3)),
+    "BUILD": lambda m, _: m.build(*m.pop(1)),
+}
+
+
 _PARTIALS = {("functools", "partial"), ("multiprocessing.reduction", "_rebuild_partial")}
-"""What a partial is made again with: by pickle, and by ForkingPickler (3.10 to 3.15)."""
+"""The functions that rebuild a partial: pickle's, and ForkingPickler's (3.10 to 3.15)."""
 
 
 def _steps_of(name: object, count: int) -> list[str]:
-    """Return the steps to the arguments that a class is called with, where they are known to be parts of the object."""
+    """Return the steps to the arguments of a class, where these are known to be parts of the object."""
     module, qualname = name if type(name) is tuple else ("", "")
     cls: Any = values.resolve(sys.modules.get(module), str(qualname).split(".")) if module else None
     if not issubclass(type(cls), type):
         return []
-    mro = type.__dict__["__mro__"].__get__(cls)
+    mro = values.mro(cls)
     if BaseException in mro:
         group = any(each.__name__ == "BaseExceptionGroup" and each.__module__ == "builtins" for each in mro)
         return [".message", ".exceptions"] if group else [f".args[{index}]" for index in range(count)]

@@ -1,4 +1,4 @@
-"""The bytes that a child is sent: taken from multiprocessing's own dump, or packed where no process starts."""
+"""The bytes that are sent to a child: taken from multiprocessing's own dump, or packed where no process starts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def watch_dump(
 
     `after` is given the process, what `before` returned, and the bytes, if there are no more than `limit`:
     ``Popen._launch`` writes to a buffer in memory and sends it afterwards (popen_spawn_posix.py, popen_forkserver.py).
-    On Windows it writes to the child's pipe, and the bytes are not to be had.
+    On Windows it writes to the child's pipe, where nobody can read the bytes.
     """
 
     def dump(obj: Any, file: Any, protocol: int | None = None) -> None:
@@ -46,26 +46,23 @@ def watch_dump(
 
 
 def pack(obj: object, *, task: bool = False, allow_fork_primitives: bool = False) -> Payload | None:
-    """Return the bytes of `obj`, a process, a task as it lies in a queue, or anything; None if it does not pickle.
+    """Return the bytes of `obj`: a process, a queued task, or anything else; None if it does not pickle.
 
     As `dry_run.dry_run`: no descriptor is duplicated, and no large buffer copied. Also None above 64 MiB.
     """
     form, root = _root(obj)
     sink, sizes = _Bounded(_LARGE), list[int]()
-    previous = cpython.spawning_popen()
-    cpython.set_spawning_popen(None if task else dry_run.STAND_IN)
+    cls = cpython.forking_pickler()
     try:
-        cls = cpython.forking_pickler()
-        if cpython.stock_pickler(cls):
-            pickler = pickle.Pickler(sink, PROTOCOL, buffer_callback=lambda b: sizes.append(memoryview(b).nbytes))
-            pickler.dispatch_table = _dispatch_table(allow_fork_primitives)
-            pickler.dump(root)
-        else:
-            cls(sink).dump(root)
+        with cpython.spawning(None if task else dry_run.STAND_IN):
+            if cpython.stock_pickler(cls):
+                pickler = pickle.Pickler(sink, PROTOCOL, buffer_callback=lambda b: sizes.append(memoryview(b).nbytes))
+                pickler.dispatch_table = _dispatch_table(allow_fork_primitives)
+                pickler.dump(root)
+            else:
+                cls(sink).dump(root)
     except Exception:
         return None
-    finally:
-        cpython.set_spawning_popen(previous)
     return Payload(sink.getvalue(), tuple(sizes), form)
 
 
@@ -83,8 +80,7 @@ class _Bounded(io.BytesIO):
 def _root(obj: object) -> tuple[Form, object]:
     call = dry_run.as_call(obj)
     if isinstance(call, dry_run.Call):
-        form: Form = "map" if call.form == "map" else "starmap" if call.form == "starmap" else "call"
-        return form, (call.target, call.args, call.kwargs)
+        return call.form, (call.target, call.args, call.kwargs)
     if cpython.is_process(obj):
         root = dry_run.unstarted(obj)
         return ("process", root) if root is obj else ("state", root)

@@ -1,4 +1,4 @@
-"""Tells whether pickling an object would run anybody else's code, without running any.
+"""Tell whether pickling an object would run code outside the standard library, without running any.
 
 `object.__reduce_ex__` (``object_reduce_ex`` in Objects/typeobject.c) and ``save`` in Modules/_pickle.c look up a few
 special methods. A class that leaves all of them to the standard library pickles by C code alone.
@@ -11,7 +11,9 @@ import types
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from ..child.values import mro
 from ..source.callers import owner
+from .walk import own_namespace
 
 HOOKS: Final = (
     "__reduce_ex__",
@@ -27,7 +29,7 @@ HOOKS: Final = (
     "items",  # of a subclass of dict
     "__iter__",  # of a subclass of list
 )
-"""What pickle asks an object or its class for."""
+"""What pickle looks up on an object or its class."""
 _ACTING: Final = frozenset({"logging", "itertools"})
 """Modules of the standard library whose reductions act: a logger's may make one, an iterator's warns on 3.12."""
 _CONTAINERS: Final = {"items": dict, "__iter__": list}
@@ -63,8 +65,8 @@ def _class_runs_user_code(cls: type, table: Mapping[type, Callable[[Any], Any]])
 
 def hook_of(cls: type) -> tuple[str, Any] | None:
     """Return the first special method of `cls` that is not the standard library's: its name and what is bound to it."""
-    mro: tuple[type, ...] = type.__dict__["__mro__"].__get__(cls)
-    for each in mro:
+    order = mro(cls)
+    for each in order:
         if _is_stdlib(each):
             if each.__module__ in _ACTING:
                 return "__reduce__", None
@@ -72,9 +74,11 @@ def hook_of(cls: type) -> tuple[str, Any] | None:
         names: Mapping[str, Any] = type.__getattribute__(each, "__dict__")
         for name in HOOKS:
             value = names.get(name)
-            if value is None or _trusted(value) or (name in ("__dict__", "__class__") and _is_plain(value)):
+            if value is None or _trusted(value):
                 continue
-            if name in _CONTAINERS and _CONTAINERS[name] not in mro:
+            if name in ("__dict__", "__class__") and type(value) is types.GetSetDescriptorType:  # a class statement's
+                continue
+            if name in _CONTAINERS and _CONTAINERS[name] not in order:
                 continue
             return name, value
     return None
@@ -90,10 +94,6 @@ def _trusted(value: object) -> bool:
     return value is object or (isinstance(value, type) and _is_stdlib(value))
 
 
-def _is_plain(value: object) -> bool:
-    return type(value) is types.GetSetDescriptorType  # the instance dictionary that a class statement gives
-
-
 def _is_stdlib(cls: type) -> bool:
     try:
         module = type.__getattribute__(cls, "__module__")
@@ -101,13 +101,4 @@ def _is_stdlib(cls: type) -> bool:
         return False
     if type(module) is not str or module.partition(".")[0] not in sys.stdlib_module_names:
         return False
-    held = sys.modules.get(module)
-    return module == "builtins" or held is not None
-
-
-def _instance_namespace(obj: object) -> dict[Any, Any]:
-    try:
-        namespace = object.__getattribute__(obj, "__dict__")
-    except AttributeError:
-        return {}
-    return namespace if type(namespace) is dict else {}
+    return module == "builtins" or sys.modules.get(module) is not None

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from .._compat import cpython
+from ..child.values import class_attribute, mro
 from ..model.walk import _KEYS, Leaf, Number, Step, Walk, key_text
 
 PROTOCOL = 5
@@ -44,17 +45,13 @@ class Sink:
 
 def probe(obj: object, table: Mapping[type, Any]) -> Exception | None:
     """Return the error that the C pickler raises for `obj`, or None."""
-    pickler = pickle.Pickler(Sink(), PROTOCOL, buffer_callback=_drop)
+    pickler = pickle.Pickler(Sink(), PROTOCOL, buffer_callback=lambda _buffer: None)
     pickler.dispatch_table = table
     try:
         pickler.dump(obj)
     except Exception as error:
         return error
     return None
-
-
-def _drop(_buffer: object) -> None:
-    """Take a buffer out of band and forget it."""
 
 
 def walk(
@@ -156,7 +153,7 @@ class _Walker:
                 state = object.__getattribute__(obj, "__dict__")
                 if "__reduce_ex__" not in state and "__reduce__" not in state and "__getstate__" not in state:
                     return [(("attribute", key), child) for key, child in state.items() if type(child) not in _ATOMS]
-            elif type in _mro(t):
+            elif type in mro(t):
                 return self._named(obj)
         if self.prune is not None and self.prune(obj):
             error = probe(obj, self.table)
@@ -237,12 +234,11 @@ class _Walker:
         """Remember that objects of `t` reduce to their ``__dict__`` alone, so that the next is not asked."""
         if t in self.plain:
             return
-        mro = _mro(t)
-        space = [vars_ for cls in mro[:-1] if (vars_ := type.__getattribute__(cls, "__dict__"))]
+        space = [vars_ for cls in mro(t)[:-1] if (vars_ := type.__getattribute__(cls, "__dict__"))]
         special = ("__reduce_ex__", "__reduce__", "__getstate__", "__getattribute__", "__class__", "__getnewargs__")
         own = any(name in names for names in space for name in (*special, "__getnewargs_ex__", "__getattr__"))
         slots = any(type(v) is types.MemberDescriptorType for names in space for v in names.values())
-        same = type(state) is dict and state is _namespace(obj)
+        same = type(state) is dict and state is own_namespace(obj)
         self.plain[t] = (
             not own and not slots and same and self.override is None and not (self.prune and self.prune(obj))
             and not (self.skip and tuple(self.skip(obj))) and probe(t, self.table) is None
@@ -251,27 +247,27 @@ class _Walker:
 
 def _known_arguments(t: type, args: tuple[Any, ...]) -> list[tuple[Step, Any]] | None:
     """Return the arguments that rebuild a method, a partial, an exception or a container; None for anything else."""
-    mro = _mro(t)
+    bases = mro(t)
     if t is types.MethodType or t is types.BuiltinMethodType or t.__name__ == "method-wrapper":
         return [(("attribute", "__self__"), args[0])]
     if t is functools.partial:
         return _partial(args)
-    if BaseException in mro:
-        if BaseExceptionGroup_ in mro and len(args) == 2:
+    if BaseException in bases:
+        if BaseExceptionGroup_ in bases and len(args) == 2:
             return [(("attribute", "exceptions"), args[1])]
         return [(_under("args", i), each) for i, each in enumerate(args)]
-    if tuple in mro and len(args) == 1 and type(args[0]) is tuple:
+    if tuple in bases and len(args) == 1 and type(args[0]) is tuple:
         args = args[0]
-    if tuple in mro:
-        fields = _lookup(t, "_fields")
+    if tuple in bases:
+        fields = class_attribute(t, "_fields")[1]
         if type(fields) is tuple and len(fields) == len(args) and all(type(f) is str for f in fields):
             return [(("attribute", f), each) for f, each in zip(fields, args, strict=True)]
         return [(("item", i), each) for i, each in enumerate(args)]
-    if len(args) == 1 and type(args[0]) is list and (set in mro or frozenset in mro):
+    if len(args) == 1 and type(args[0]) is list and (set in bases or frozenset in bases):
         return [(("element", None), each) for each in args[0]]
-    if len(args) == 1 and type(args[0]) is dict and dict in mro:
+    if len(args) == 1 and type(args[0]) is dict and dict in bases:
         return [*_items(args[0])]
-    if collections.defaultdict in mro and len(args) == 1:
+    if collections.defaultdict in bases and len(args) == 1:
         return [(("attribute", "default_factory"), args[0])]
     return None
 
@@ -287,10 +283,10 @@ class Held:
         """Return the attribute of the object that is `part`, by identity."""
         if self._by_id is None:
             self._by_id = {}
+            enum = any(cls.__name__ == "Enum" and cls.__module__ == "enum" for cls in mro(type(self.obj)))
             for name, value in attributes(self.obj):
                 if type(value) not in _ATOMS:
-                    known = "value" if name == "_value_" and _is_enum(type(self.obj)) else name
-                    self._by_id.setdefault(id(value), known)
+                    self._by_id.setdefault(id(value), "value" if name == "_value_" and enum else name)
         return self._by_id.get(id(part))
 
     def step_to(self, part: Any, otherwise: Step) -> Step:
@@ -326,15 +322,11 @@ class Held:
             step = self.step_to(each, ("element", None))
             if step[0] != "element":
                 out.append((step, each))
-            elif type(each) is tuple and each:
-                named = [(self.name_of(part), part) for part in each]
-                if any(n for n, _ in named):
-                    out += [
-                        (("attribute", n) if n else ("reduce", f"[1][{i}][{j}]"), part)
-                        for j, (n, part) in enumerate(named)
-                    ]
-                else:
-                    out.append((("reduce", f"{{argument {i}}}" if constructor else f"[1][{i}]"), each))
+            elif type(each) is tuple and any(names := [self.name_of(part) for part in each]):
+                out += [
+                    (("attribute", name) if name else ("reduce", f"[1][{i}][{j}]"), part)
+                    for j, (name, part) in enumerate(zip(names, each, strict=True))
+                ]
             else:
                 out.append((("reduce", f"{{argument {i}}}" if constructor else f"[1][{i}]"), each))
         return out
@@ -359,7 +351,7 @@ class Held:
         return [(("attribute", name) if name else ("reduce", "[2]"), state)]
 
     def _custom(self, state: dict[Any, Any]) -> Iterable[tuple[Step, Any]]:
-        namespace = _namespace(self.obj) or {}
+        namespace = own_namespace(self.obj) or {}
         for i, (key, value) in enumerate(state.items()):
             if type(key) not in _ATOMS:
                 yield ("key", i), key
@@ -368,7 +360,7 @@ class Held:
             if key == "_mgr" and type(self.obj).__module__.partition(".")[0] == "pandas":
                 yield from _columns(self.obj)
             if type(key) is str and key.isidentifier() and (
-                namespace.get(key) is value or _lookup(type(self.obj), key) is not None
+                namespace.get(key) is value or class_attribute(type(self.obj), key)[0] is not None
             ):  # fmt: skip
                 yield ("attribute", key), value
             else:
@@ -384,7 +376,7 @@ class Held:
             name = self.name_of(each)
             if name is not None:
                 out.append((("attribute", name), each))
-            elif type(each) is dict and each is _namespace(self.obj):
+            elif type(each) is dict and each is own_namespace(self.obj):
                 out += _attributes(each)
             elif shape is not None and type(each) is list:
                 out += [(("item", _unravel(j, shape)), part) for j, part in enumerate(each)]
@@ -410,10 +402,10 @@ except NameError:
 def attributes(obj: Any) -> list[tuple[str, Any]]:
     """Return what `obj` holds in ``__dict__`` and in slots, running none of its code."""
     out: list[tuple[str, Any]] = []
-    namespace = _namespace(obj)
+    namespace = own_namespace(obj)
     if namespace is not None:
         out += [(key, value) for key, value in list(namespace.items()) if type(key) is str]
-    for cls in _mro(type(obj)):
+    for cls in mro(type(obj)):
         for name, descriptor in type.__getattribute__(cls, "__dict__").items():
             if type(descriptor) is types.MemberDescriptorType or (
                 type(descriptor) is types.GetSetDescriptorType and cls.__module__ in _C_MODULES
@@ -429,28 +421,13 @@ _C_MODULES = frozenset({"functools", "itertools", "collections", "_io", "io", "o
 """Where a getter written in C is known to be a plain read."""
 
 
-def _namespace(obj: Any) -> dict[Any, Any] | None:
+def own_namespace(obj: object) -> dict[Any, Any] | None:
+    """Return the ``__dict__`` of `obj`, or None, running none of its code."""
     try:
         namespace = object.__getattribute__(obj, "__dict__")
     except Exception:
         return None
     return namespace if type(namespace) is dict else None
-
-
-def _mro(t: type) -> tuple[type, ...]:
-    return type.__dict__["__mro__"].__get__(t)  # type: ignore[no-any-return]
-
-
-def _lookup(t: type, name: str) -> Any:
-    for cls in _mro(t):
-        namespace = type.__getattribute__(cls, "__dict__")
-        if name in namespace:
-            return namespace[name]
-    return None
-
-
-def _is_enum(t: type) -> bool:
-    return any(cls.__name__ == "Enum" and cls.__module__ == "enum" for cls in _mro(t))
 
 
 def _columns(frame: Any) -> Iterable[tuple[Step, Any]]:
@@ -465,10 +442,9 @@ def _columns(frame: Any) -> Iterable[tuple[Step, Any]]:
 
 
 def _default_state(t: type) -> bool:
-    found = _lookup(t, "__getstate__")
-    return (found is None or found is getattr(object, "__getstate__", None)) and (
-        _lookup(t, "__reduce_ex__") is object.__reduce_ex__ and _lookup(t, "__reduce__") is object.__reduce__
-    )
+    """Return whether ``__dict__`` and slots are the state of an object of class `t`."""
+    pickling = ("__getstate__", "__reduce_ex__", "__reduce__")
+    return all(class_attribute(t, name)[0] in (None, object) for name in pickling)
 
 
 def _well_formed(obj: Any, value: Any) -> bool:
@@ -564,6 +540,3 @@ def _chain(queue: list[_Entry], at: int) -> tuple[tuple[Step, Any], ...]:
             return tuple(reversed(out))
         out.append((step, obj))
         at = parent
-
-
-# -- paths -----------------------------------------------------------------------------------------------------------

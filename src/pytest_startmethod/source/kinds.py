@@ -10,13 +10,12 @@ import sys
 import types
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from ..child.values import public_name
+from ..child.values import class_name, mro, public_name
 from ..model.walk import Step
 from .callers import owner
 from .places import code_of, module_file
-
-__all__ = ["Kind", "actionable", "describe", "is_users", "judged_whole", "kind_of", "type_name"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,22 +251,9 @@ _TRANSPARENT_MODULES = frozenset({"collections", "functools", "operator", "itert
 _TRANSPARENT_PACKAGES = frozenset({"builtins", "numpy", "pandas", "polars", "xarray", "pyarrow", "scipy", "dask"})
 
 
-def _mro(t: type) -> tuple[type, ...]:
-    return type.__dict__["__mro__"].__get__(t)  # type: ignore[no-any-return]
-
-
-def _name(cls: type) -> tuple[str, str]:
-    try:
-        module = type.__getattribute__(cls, "__module__")
-        name = type.__getattribute__(cls, "__qualname__")
-    except Exception:
-        return "", ""
-    return (module if type(module) is str else "", name if type(name) is str else "")
-
-
 def type_name(t: type) -> str:
     """Return how a type is written: ``_thread.lock``, ``Holder`` (of the user), ``generator``."""
-    module, name = _name(t)
+    module, name = class_name(t)
     if not module or module in ("builtins", "__main__"):
         return name
     module, name = public_name(t)
@@ -282,29 +268,29 @@ def kind_of(obj: object) -> Kind | None:
         return Kind(f"sys.{stream}", f"look sys.{stream} up in the child, where it is used, instead of passing it")
     if judged_whole(obj):
         return _MOCK if _is_mock(obj) else _TESTCASE if is_testcase(obj) else _FIXTURE
-    for cls in _mro(t)[:-1]:
-        kind = _BY_NAME.get(_name(cls))
+    for cls in mro(t)[:-1]:
+        kind = _BY_NAME.get(class_name(cls))
         if kind is not None:
             return kind
-        if _name(cls)[1].endswith("Request") and not is_users(cls):
+        if class_name(cls)[1].endswith("Request") and not is_users(cls):
             return _REQUEST  # it reads like a file
-    if t is types.FunctionType or type in _mro(t) or is_users(t) or _transparent(t):
+    if t is types.FunctionType or type in mro(t) or is_users(t) or _transparent(t):
         return None
-    names = frozenset(name for cls in _mro(t)[:-1] for name in type.__getattribute__(cls, "__dict__"))
+    names = frozenset(name for cls in mro(t)[:-1] for name in type.__getattribute__(cls, "__dict__"))
     return next((kind for shape, kind in _BY_SHAPE if shape <= names), None)
 
 
 def judged_whole(obj: object) -> bool:
     """Return whether `obj` is not to be looked into: a mock, a running TestCase, an object of pytest's session."""
     t = type(obj)
-    if type in _mro(t):
+    if type in mro(t):
         return False
     if _is_mock(obj) or is_testcase(obj):
         return True
-    module = _name(t)[0]
+    module = class_name(t)[0]
     if module.split(".")[0] not in ("_pytest", "pytest"):
         return False
-    return tuple not in _mro(t) and BaseException not in _mro(t)
+    return tuple not in mro(t) and BaseException not in mro(t)
 
 
 def _is_mock(obj: object) -> bool:
@@ -312,13 +298,13 @@ def _is_mock(obj: object) -> bool:
     if t is types.FunctionType:  # create_autospec of a function makes a function, with the mock as an attribute
         held = obj.__dict__.get("mock")
         return held is not None and type(held) is not types.FunctionType and _is_mock(held)
-    return any(_name(cls)[1] == "NonCallableMock" and _name(cls)[0].endswith("mock") for cls in _mro(t))
+    return any(class_name(cls)[1] == "NonCallableMock" and class_name(cls)[0].endswith("mock") for cls in mro(t))
 
 
 def is_testcase(obj: object) -> bool:
     """Return whether `obj` is a TestCase whose test is running: it then holds the runner, whichever that is."""
     unittest = sys.modules.get("unittest.case")
-    if unittest is None or unittest.TestCase not in _mro(type(obj)):
+    if unittest is None or unittest.TestCase not in mro(type(obj)):
         return False
     try:
         return object.__getattribute__(obj, "__dict__").get("_outcome") is not None
@@ -331,26 +317,20 @@ def is_users(obj: object) -> bool:
     code = code_of(obj)
     if code is not None:
         return owner(code.co_filename) == "user"
-    cls = obj if isinstance(type(obj), type) and type in _mro(type(obj)) else type(obj)
-    module = _name(cls)[0]  # type: ignore[arg-type]
+    cls = obj if isinstance(type(obj), type) and type in mro(type(obj)) else type(obj)
+    module = class_name(cls)[0]
     if module in ("builtins", "", "_thread", "_io"):
         return False
     file = module_file(module)
-    if file is not None:
-        return owner(file) == "user"
-    return module == "__main__"
+    return module == "__main__" if file is None else owner(file) == "user"
 
 
 def _transparent(t: type) -> bool:
     """Return whether objects of `t` only carry what the user put into them."""
-    if _is_container(t):
+    if any(cls in mro(t) for cls in (dict, list, tuple, set, frozenset, BaseException)):
         return True
-    module = _name(t)[0]
+    module = class_name(t)[0]
     return module in _TRANSPARENT_MODULES or module.split(".")[0] in _TRANSPARENT_PACKAGES
-
-
-def _is_container(t: type) -> bool:
-    return any(cls in _mro(t) for cls in (dict, list, tuple, set, frozenset, BaseException))
 
 
 def actionable(root: object, chain: Sequence[tuple[Step, object]], leaf: object) -> int:
@@ -368,7 +348,7 @@ def actionable(root: object, chain: Sequence[tuple[Step, object]], leaf: object)
         if type(obj) is not types.MethodType and is_users(type(obj)):
             after = i + 1
     opaque = next((i for i in range(after, last) if _is_opaque(chain[i][1])), last)
-    named = type(leaf) is types.FunctionType or type in _mro(type(leaf)) or code_of(leaf) is not None
+    named = type(leaf) is types.FunctionType or type in mro(type(leaf)) or code_of(leaf) is not None
     users = named and is_users(leaf)
     for i, obj in enumerate([root, *(obj for _, obj in chain)], -1):
         kind = kind_of(obj)
@@ -381,26 +361,25 @@ def actionable(root: object, chain: Sequence[tuple[Step, object]], leaf: object)
 def _is_opaque(obj: object) -> bool:
     """Return whether a library's object holds what the user did not put there."""
     t = type(obj)
-    return not (t is types.FunctionType or type in _mro(t) or t is types.MethodType or _transparent(t))
+    return not (t is types.FunctionType or type in mro(t) or t is types.MethodType or _transparent(t))
 
 
-def describe(obj: object) -> str:
+def describe(obj: Any) -> str:
     """Return a short text for a value, without running any of its code."""
     t = type(obj)
-    if t is int and obj.bit_length() > 200:  # type: ignore[attr-defined]
-        return f"<int of {obj.bit_length()} bits>"  # type: ignore[attr-defined]
-    if t in (str, bytes) and len(obj) > 60:  # type: ignore[arg-type]
-        return f"{obj[:56]!r}..."  # type: ignore[index]
+    if t is int and obj.bit_length() > 200:
+        return f"<int of {obj.bit_length()} bits>"
+    if t in (str, bytes) and len(obj) > 60:
+        return f"{obj[:56]!r}..."
     if obj is None or t in (bool, int, float, complex, str, bytes):
         return repr(obj)
     if t is types.FunctionType:
-        return f"<function {obj.__qualname__}>"  # type: ignore[attr-defined]
+        return f"<function {obj.__qualname__}>"
     if t is types.ModuleType:
-        return f"<module {obj.__name__!r}>"  # type: ignore[attr-defined]
-    if type in _mro(t):
-        module, name = _name(obj)  # type: ignore[arg-type]
+        return f"<module {obj.__name__!r}>"
+    if type in mro(t):
+        module, name = class_name(obj)
         return f"<class {name!r}>" if module == "builtins" else f"<class '{module}.{name}'>"
     if t in (list, tuple, dict, set, frozenset):
-        count = len(obj)  # type: ignore[arg-type]
-        return f"<{t.__name__} of {count}>"
+        return f"<{t.__name__} of {len(obj)}>"
     return f"<{type_name(t)} object>"

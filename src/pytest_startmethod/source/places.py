@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .._compat import cpython
-from ..child.values import instance_namespace
+from ..child.values import instance_namespace, mro
 from ..model.place import Place
 from .callers import frames, owner, user_files
 from .index import FUNCTIONS, Store, last_name, source_of, with_text
@@ -169,12 +169,12 @@ def attribute_places(obj: object, attribute: str, value: object, extra: Iterable
     to ``self`` in one of its classes comes first; then one to a variable that was made of its class. Code that also
     sets attributes which the object does not have made another object.
     """
-    mro = type.__dict__["__mro__"].__get__(type(obj))
-    classes = {_text(cls, "__name__"): cls for cls in mro[:-1]}
+    classes_of = mro(type(obj))
+    classes = {_text(cls, "__name__"): cls for cls in classes_of[:-1]}
     own = set(instance_namespace(obj))
     ranked: dict[int, list[Store]] = {}
     everything: list[Store] = []
-    files = [f for cls in mro[:-1] if (f := module_file(_text(cls, "__module__")))]
+    files = [f for cls in classes_of[:-1] if (f := module_file(_text(cls, "__module__")))]
     for source in with_text([*files, *extra, *running_files(), *user_files()], attribute):
         everything += source.index.stores
         for store in source.index.stores:
@@ -188,7 +188,7 @@ def attribute_places(obj: object, attribute: str, value: object, extra: Iterable
         if stores:
             kept = _best(stores, everything, own, value)
             return list(dict.fromkeys(store.place for store in kept))
-    for cls in mro[:-1]:  # a cached_property sets what its function returns
+    for cls in classes_of[:-1]:  # a cached_property sets what its function returns
         maker = type.__getattribute__(cls, "__dict__").get(attribute)
         definition = function_definition(getattr(maker, "func", None)) if maker is not None else None
         if definition is not None:

@@ -115,7 +115,7 @@ class _Work:
         target, args, kwargs = mp.process_work(obj)
         extra = [value for name, value in instance_namespace(obj).items() if name not in cpython.PROCESS_FIELDS]
         owner, run = class_attribute(type(obj), "run")
-        if type(run) is types.FunctionType and owner is not cpython.process_class():
+        if type(run) is types.FunctionType and owner is not mp.STDLIB.process_class:
             target = types.MethodType(run, obj)
         return None if target is None else cls(target, args, kwargs or {}, extra)
 

@@ -1,6 +1,6 @@
-"""Every private name of CPython that pickling and its diagnosis touch.
+"""Private names of CPython around pickling, processes, threads and mock, each in one function.
 
-Read in CPython 3.10, 3.11, 3.12, 3.13, 3.14 and 3.15. Each function says what to do when its name goes.
+Checked on CPython 3.10, 3.11, 3.12, 3.13, 3.14 and 3.15. Each function says what to do when its name goes.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]
 import contextlib
 import copyreg
+import functools
 import gc
 import importlib
 import inspect
@@ -32,7 +33,7 @@ _local = threading.local()
 
 @contextlib.contextmanager
 def pickling_as(package: str) -> Iterator[None]:
-    """Let this thread's pickling questions be about `package`, which is made of multiprocessing's source."""
+    """Make this thread's questions about pickling refer to `package`, a derivative of multiprocessing."""
     before = getattr(_local, "package", "multiprocessing")
     _local.package = package
     try:
@@ -41,12 +42,12 @@ def pickling_as(package: str) -> Iterator[None]:
         _local.package = before
 
 
-def _module(name: str) -> Any:
+def _module(name: str) -> types.ModuleType:
     full = f"{getattr(_local, 'package', 'multiprocessing')}.{name}"
     return sys.modules.get(full) or importlib.import_module(full)
 
 
-def _loaded(name: str) -> Any:
+def _loaded(name: str) -> types.ModuleType | None:
     return sys.modules.get(f"{getattr(_local, 'package', 'multiprocessing')}.{name}")
 
 
@@ -71,44 +72,44 @@ def spawning(popen: object) -> Iterator[None]:
 
 
 def forking_pickler() -> type[pickle.Pickler]:
-    """Return the pickler class that ``Process.start`` uses: the user may have put another in its place."""
-    return _module("reduction").ForkingPickler  # type: ignore[no-any-return]
+    """Return the pickler class that ``Process.start`` uses; the user may have replaced it."""
+    cls: type[pickle.Pickler] = _module("reduction").ForkingPickler
+    return cls
 
 
 def stock_pickler(cls: type[pickle.Pickler]) -> bool:
     """Return whether `cls` pickles as CPython's own ForkingPickler does.
 
-    Tell by module and by the absence of `reducer_override`: our own recorder may have replaced its `dump`.
+    Decided by module and by the absence of `reducer_override`: our own recorder may have replaced its `dump`.
+    billiard's is the C pickler with a table of its own, too; multiprocess's is dill's.
     """
-    # billiard's, too, is C's with a table of its own; multiprocess's is dill's
     return cls.__module__ in ("multiprocessing.reduction", "billiard.reduction") and not hasattr(
         cls, "reducer_override"
     )
 
 
 def is_backends(cls: type[pickle.Pickler]) -> bool:
-    """Return whether `cls` is the pickler of a package that is asked about by `pickling_as`: dill's, say."""
+    """Return whether `cls` is the pickler of the package set by `pickling_as`: dill's, for example."""
     return cls.__module__ == f"{getattr(_local, 'package', 'multiprocessing')}.reduction"
 
 
 def reducers() -> dict[type, Reducer]:
     """Return the dispatch table of a new ForkingPickler: copyreg's, then those given to `ForkingPickler.register`.
 
-    `ForkingPickler._extra_reducers` and `_copyreg_dispatch_table`; when they go, `ForkingPickler(file).dispatch_table`.
+    When `_copyreg_dispatch_table` goes: `ForkingPickler(file).dispatch_table`.
     """
-    return {**copyreg.dispatch_table, **_module("reduction").ForkingPickler._extra_reducers}
+    return {**copyreg.dispatch_table, **extra_reducers()}
 
 
 def extra_reducers() -> dict[type, Reducer]:
-    """Return the reducers given to `ForkingPickler.register`: the live table. See `reducers`."""
-    from multiprocessing import reduction
-
-    return reduction.ForkingPickler._extra_reducers  # type: ignore[attr-defined, no-any-return]
+    """Return the live table of `ForkingPickler.register`: `ForkingPickler._extra_reducers`."""
+    table: dict[type, Reducer] = _module("reduction").ForkingPickler._extra_reducers
+    return table
 
 
 def newobj_functions() -> tuple[Any, Any]:
     """Return `copyreg.__newobj__` and `copyreg.__newobj_ex__`, documented in PEP 307 and PEP 3154 by name only."""
-    return copyreg.__newobj__, copyreg.__newobj_ex__  # type: ignore[attr-defined]
+    return vars(copyreg)["__newobj__"], vars(copyreg)["__newobj_ex__"]
 
 
 # -- multiprocessing's own objects -----------------------------------------------------------------------------------
@@ -127,20 +128,15 @@ def made_by_fork(semlock: object) -> bool:
 
 
 def lock_classes() -> tuple[type, ...]:
-    """Return multiprocessing's lock classes, if anyone has imported them: nobody can hold a lock otherwise."""
+    """Return multiprocessing's lock classes, if imported: without that nobody can hold a lock."""
     module = _loaded("synchronize")
-    if module is None:
-        return ()
-    return (module.Lock, module.RLock, module.Semaphore, module.BoundedSemaphore)
+    return () if module is None else (module.Lock, module.RLock, module.Semaphore, module.BoundedSemaphore)
 
 
 def connection_classes() -> tuple[type, ...]:
-    """Return the classes whose reducers hand a descriptor to the resource sharer, if imported."""
+    """Return the classes whose reducers pass a descriptor to the resource sharer, if imported."""
     module = _loaded("connection")
-    if module is None:
-        return ()
-    names = ("Connection", "PipeConnection")
-    return tuple(getattr(module, name) for name in names if hasattr(module, name))
+    return tuple(getattr(module, name) for name in ("Connection", "PipeConnection") if hasattr(module, name))
 
 
 def arena_class() -> type | None:
@@ -153,9 +149,11 @@ def inherited_forms() -> dict[type, Reducer]:
     """Return, by class, how multiprocessing pickles what a child inherits, without a descriptor or a semaphore.
 
     `connection.rebuild_connection`, `reduction._rebuild_socket`, `heap.rebuild_arena`, and `SemLock.__setstate__` with
-    four fields (3.10 to 3.15). A name that is gone is left out, and what it stood for is packed as a plain object.
+    four fields (3.10 to 3.15). When a name goes: it is left out, and its objects are packed as plain ones.
     """
-    forms: dict[type, Reducer] = dict.fromkeys(lock_classes(), _lock_form)
+    forms: dict[type, Reducer] = dict.fromkeys(
+        lock_classes(), lambda obj: (newobj_functions()[0], (type(obj),), (0, 0, 1, None))
+    )
     connection, heap = _loaded("connection"), _loaded("heap")
     socket = getattr(sys.modules.get("socket"), "socket", None)
     torch = getattr(sys.modules.get("torch.multiprocessing.reductions"), "rebuild_tensor", None)
@@ -166,17 +164,13 @@ def inherited_forms() -> dict[type, Reducer]:
     if socket is not None and hasattr(_module("reduction"), "_rebuild_socket"):
         forms[socket] = _constant((_module("reduction")._rebuild_socket, (None, 0, 0, 0)))
     arena = arena_class()
-    if arena is not None and hasattr(heap, "rebuild_arena"):
+    if arena is not None and heap is not None and hasattr(heap, "rebuild_arena"):
         forms[arena] = lambda obj: (heap.rebuild_arena, (obj.size, None))
     if torch is not None:
         for cls, reducer in reducers().items():
             if str(getattr(reducer, "__module__", "")).startswith("torch.multiprocessing"):
                 forms[cls] = _constant((torch, ()))
     return forms
-
-
-def _lock_form(obj: object) -> tuple[Any, ...]:
-    return newobj_functions()[0], (type(obj),), (0, 0, 1, None)
 
 
 def _constant(value: object) -> Reducer:
@@ -186,7 +180,7 @@ def _constant(value: object) -> Reducer:
 PROCESS_FIELDS = frozenset(
     "_identity _config _parent_pid _parent_name _popen _closed _target _args _kwargs _name".split()  # noqa: SIM905
 )
-"""What `BaseProcess.__init__` sets; all else in a process's `__dict__` is the user's. The same in 3.10 to 3.15."""
+"""Attributes set by `BaseProcess.__init__` (3.10 to 3.15); all others of a process are the user's."""
 
 
 def is_process(obj: object) -> bool:
@@ -200,29 +194,25 @@ def is_process(obj: object) -> bool:
 
 
 def inner_task(func: Any, args: tuple[Any, ...]) -> tuple[Literal["call", "map", "starmap"], Any, Any]:
-    """Return what a Pool or executor wrapped: ``(form, function, items)``.
+    """Unwrap a task of a Pool or executor: ``(form, function, items)``.
 
     `form` is "call" (`items` is `args`), "map" (one argument each) or "starmap" (a tuple of arguments each).
     `pool.mapstar(((func, batch),))`, `pool.starmapstar(((func, batch),))` and, for ProcessPoolExecutor.map,
     ``partial(_process_chunk, func)(chunk)``. When the names go, the tasks are shown as multiprocessing wraps them.
     """
-    import functools
-
     pool = _module("pool")
     if func in (pool.mapstar, pool.starmapstar) and len(args) == 1:
         inner, batch = args[0]
         return "map" if func is pool.mapstar else "starmap", inner, batch
-    futures = sys.modules.get("concurrent.futures.process")
-    chunk = getattr(futures, "_process_chunk", None)
+    chunk = getattr(sys.modules.get("concurrent.futures.process"), "_process_chunk", None)
     if type(func) is functools.partial and chunk is not None and func.func is chunk and len(args) == 1:
         return "starmap", func.args[0], args[0]
     return "call", func, args
 
 
 def call_item(obj: object) -> tuple[Any, Any, Any] | None:
-    """Return ``(fn, args, kwargs)`` of ProcessPoolExecutor's `_CallItem`, or None if `obj` is none."""
-    futures = sys.modules.get("concurrent.futures.process")
-    cls = getattr(futures, "_CallItem", None)
+    """Return ``(fn, args, kwargs)`` of ProcessPoolExecutor's `_CallItem`; None if `obj` is something else."""
+    cls = getattr(sys.modules.get("concurrent.futures.process"), "_CallItem", None)
     if cls is None or type(obj) is not cls:
         return None
     fields = object.__getattribute__(obj, "__dict__")
@@ -230,11 +220,11 @@ def call_item(obj: object) -> tuple[Any, Any, Any] | None:
 
 
 def worker_parameter(process: object, index: object) -> str | None:
-    """Return what a Pool, executor or Manager calls argument `index` of a process of its own, if the user gave it.
+    """Return the name of argument `index` of a process of a Pool, executor or Manager, if it comes from the user.
 
     ``multiprocessing.pool.worker(inqueue, outqueue, initializer, initargs, ...)``,
     ``concurrent.futures.process._process_worker(...)``, ``multiprocessing.managers.BaseManager._run_server(...)``.
-    When it goes: None, and the argument is told by its number.
+    When it goes: None, and messages give the argument's number.
     """
     target = object.__getattribute__(process, "__dict__").get("_target")
     bound = type(target) is types.MethodType
@@ -259,10 +249,10 @@ def cell_value(cell: types.CellType) -> tuple[bool, Any]:
 
 
 def local_variables(frame: types.FrameType) -> dict[str, Any]:
-    """Return a running function's variables; nothing of them stays with the frame.
+    """Return a running function's variables without leaving references to them in the frame.
 
-    Up to 3.12 ``frame.f_locals`` is a snapshot that the frame keeps, and with it what the function deletes afterwards
-    (PEP 667). A class body or module has no snapshot: there it is the namespace itself.
+    Up to 3.12 the frame keeps ``f_locals`` as a snapshot, including variables that the function deletes later
+    (PEP 667). For a class body or module it is the namespace itself.
     """
     names = frame.f_locals
     found = dict(names)
@@ -277,29 +267,25 @@ def local_variables(frame: types.FrameType) -> dict[str, Any]:
 def interpreter_flags() -> list[str]:
     """Return this interpreter's flags as arguments: ``-W``, ``-X``, ``-B`` and the others.
 
-    `subprocess._args_from_interpreter_flags` (3.10 to 3.15), which multiprocessing's spawn uses, too; when it goes,
-    its lines over ``sys.flags``, ``sys.warnoptions`` and ``sys._xoptions``.
+    `subprocess._args_from_interpreter_flags` (3.10 to 3.15), also used by multiprocessing's spawn. When it goes:
+    its code over ``sys.flags``, ``sys.warnoptions`` and ``sys._xoptions``.
     """
-    import subprocess
-
-    return list(subprocess._args_from_interpreter_flags())  # type: ignore[attr-defined]
+    return list(importlib.import_module("subprocess")._args_from_interpreter_flags())
 
 
-def process_starter() -> Any:
+def process_starter() -> types.ModuleType:
     """Return the module whose `spawnv_passfds` starts the forkserver (3.10 to 3.15).
 
     When it goes: whatever ``ForkServer.ensure_running`` then calls with the server's command line.
     """
-    from multiprocessing import util
-
-    return util
+    return importlib.import_module("multiprocessing.util")
 
 
 def with_server_prefix(args: Any, prefix: str) -> Any:
-    """Return a command line with `prefix` before the forkserver's own code; any other command line as it is.
+    """Return a command line with `prefix` before the forkserver's own code; any other command line unchanged.
 
     The code is the argument after ``-c`` and imports ``main`` from ``multiprocessing.forkserver`` (3.10 to 3.15).
-    When that changes nothing is prefixed, and a server that dies as it imports the main module dies unexplained.
+    When that changes: no prefix, and a server that dies while importing the main module stays unexplained.
     """
     try:
         at = list(args).index("-c") + 1
@@ -311,7 +297,7 @@ def with_server_prefix(args: Any, prefix: str) -> Any:
 
 
 def tracker_pid() -> int | None:
-    """Return the pid of the resource tracker, if one was started. When `_pid` goes: it is no longer recognised."""
+    """Return the pid of the resource tracker, if started (`_pid`). When it goes: the tracker is not recognised."""
     module = sys.modules.get("multiprocessing.resource_tracker")
     return getattr(getattr(module, "_resource_tracker", None), "_pid", None)
 
@@ -341,16 +327,16 @@ def forget_tracker() -> int | None:
 def temporary_directory_of(process: multiprocessing.process.BaseProcess) -> str | None:
     """Return multiprocessing's own temporary directory in `process` if it has made one, without making it.
 
-    `_config["tempdir"]` (3.10 to 3.15), which `util.get_temp_dir` fills and children inherit; when it goes: None, and
-    a lost directory is told by the server's socket alone.
+    `_config["tempdir"]` (3.10 to 3.15), set by `util.get_temp_dir` and inherited by children. When it goes: None, and
+    only the server's socket shows that a directory was lost.
     """
     path = getattr(process, "_config", {}).get("tempdir")
     return path if isinstance(path, str) else None
 
 
 def set_temporary_directory(process: multiprocessing.process.BaseProcess, path: str | None) -> None:
-    """Let `process`, which was not started yet, use `path` instead of making a directory. See the getter."""
-    process._config["tempdir"] = path  # type: ignore[attr-defined]
+    """Make `process`, which has not started yet, use `path` instead of making a directory. See the getter."""
+    vars(process)["_config"]["tempdir"] = path
 
 
 # -- children --------------------------------------------------------------------------------------------------------
@@ -359,7 +345,7 @@ def set_temporary_directory(process: multiprocessing.process.BaseProcess, path: 
 def receiver(frame: types.FrameType | None) -> Literal["Pool", "ProcessPoolExecutor"] | None:
     """Return whose result thread `frame` belongs to, or None: `Pool._handle_results`, `_ExecutorManagerThread`.
 
-    3.10 to 3.15; when the names go, a result that does not load reads as a message that does not.
+    3.10 to 3.15. When the names go: a result that does not load is reported as a message that does not.
     """
     while frame is not None:
         module, function = frame.f_globals.get("__name__"), frame.f_code.co_name
@@ -375,10 +361,10 @@ def receiver(frame: types.FrameType | None) -> Literal["Pool", "ProcessPoolExecu
 
 
 def getsignal(number: int) -> Any:
-    """Return the handler of a signal: ``signal.getsignal`` without its search for a member of the enum `Handlers`.
+    """Return the handler of a signal, without the search of ``signal.getsignal`` for a member of the enum `Handlers`.
 
-    That search raises and catches a ValueError for each function, which costs more than all else of a leg's clock.
-    `_signal` (3.10 to 3.15); when it goes: `signal`.
+    The search raises and catches a ValueError for each function, and is the largest part of the cost of a leg's clock.
+    `_signal` (3.10 to 3.15). When it goes: `signal`.
     """
     return _signal.getsignal(number)
 
@@ -389,7 +375,7 @@ def setsignal(number: int, handler: object) -> Any:
 
 
 def is_running(pid: int) -> bool:
-    """Return whether there is a process `pid`, one that has ended and was not waited for included.
+    """Return whether a process `pid` exists; one that has ended but was not waited for counts.
 
     On Windows ``os.kill(pid, 0)`` sends Ctrl-C; there the process is opened by `_winapi`, as `multiprocessing` does.
     """
@@ -418,8 +404,8 @@ def is_running(pid: int) -> bool:
 def catches(pid: int, number: int) -> bool:
     """Return whether a process has a handler for a signal: ``SigCgt`` in ``/proc/<pid>/status`` of Linux (proc(5)).
 
-    One that is starting has none yet, and one that executes another program has none any more. Elsewhere than on Linux
-    the signals we send do nothing by default.
+    A process that is just starting, or has executed another program, has none. On other systems than Linux the
+    signals we send do nothing by default, so the answer is True.
     """
     if sys.platform != "linux":
         return True
@@ -432,9 +418,9 @@ def catches(pid: int, number: int) -> bool:
 
 
 def wait_for(pid: int, options: int = 0) -> bool:
-    """Wait for a child of ours with the system call itself, and return whether it has ended.
+    """Wait for a child with the system call itself, and return whether it has ended.
 
-    gevent replaces ``os.waitpid`` by a function that waits for ever on a child that gevent did not fork.
+    gevent replaces ``os.waitpid`` with a function that waits forever for a child that gevent did not fork.
     """
     import posix
 
@@ -448,7 +434,7 @@ def wait_for(pid: int, options: int = 0) -> bool:
 
 
 def environment() -> dict[str, str]:
-    """Return ``os.environ`` as far as it is text: a test may have put anything into `_data` of it (3.10 to 3.15)."""
+    """Return the text in ``os.environ``: a test may have put anything into its `_data` (3.10 to 3.15)."""
     try:
         return dict(os.environ)
     except Exception:
@@ -458,17 +444,17 @@ def environment() -> dict[str, str]:
 
 
 def collect_before_parsing() -> None:
-    """Collect garbage where an object of it could break the parser that puts a failure into words.
+    """Collect garbage before pytest parses source to describe a failure, on versions where a finalizer breaks that.
 
-    Before 3.11.9 and 3.12.3 an exception in a ``__del__`` that runs while a tree is made makes ``ast.parse`` raise
-    SystemError (gh-106905), which ends a session that was about to report.
+    Before 3.11.9 and 3.12.3, an exception in a ``__del__`` during ``ast.parse`` makes it raise SystemError
+    (gh-106905), which ends the session.
     """
     if sys.version_info < (3, 11, 9) or (3, 12) <= sys.version_info < (3, 12, 3):
         gc.collect()
 
 
 class RealTime:
-    """Clock and sleep that nobody has frozen.
+    """Clock and sleep that no test can freeze.
 
     freezegun replaces functions of `time` wherever a module has them as a global, time-machine replaces
     ``time.monotonic`` itself; neither reaches an attribute of a class that holds ``time.perf_counter``.
@@ -482,14 +468,14 @@ class RealTime:
 
 MOCK_MODULES = ("unittest.mock", "mock.mock")
 MOCK_DICT = ("_patch_dict", "_unpatch_dict")
-"""The methods of `_patch_dict` through which ``patch.dict`` begins and ends in every form (3.10 to 3.15, mock 5)."""
+"""The methods of `_patch_dict` behind every form of ``patch.dict`` (3.10 to 3.15, mock 5)."""
 
 
 def mock_patchers() -> list[tuple[Any, Any]]:
     """Return the classes behind ``patch`` and ``patch.dict``, of ``unittest.mock`` and of the package ``mock``.
 
     `_patch` and `_patch_dict`, as far as imported (3.10 to 3.15, mock 5). Decorators, ``with`` and ``start()`` all go
-    through ``_patch.__enter__``. When they go, such patches are found as rebinding that nobody is known to have made.
+    through ``_patch.__enter__``. When they go: such patches are reported as assignments of unknown origin.
     """
     found = []
     for name in MOCK_MODULES:
@@ -498,16 +484,14 @@ def mock_patchers() -> list[tuple[Any, Any]]:
             continue
         patchers = getattr(module, "_patch", None), getattr(module, "_patch_dict", None)
         needed = ("__enter__", "__exit__"), MOCK_DICT
-        if all(
-            type(cls) is type and all(hasattr(cls, n) for n in names)
-            for cls, names in zip(patchers, needed, strict=True)
-        ):
+        each = zip(patchers, needed, strict=True)
+        if all(type(cls) is type and all(hasattr(cls, name) for name in names) for cls, names in each):
             found.append(patchers)
     return found
 
 
 def decorated_by_mock(frame: types.FrameType) -> Any:
-    """Return the user's function if `frame` is the one in which mock calls what it decorates, else None.
+    """Return the user's function if mock is calling the function it decorates in `frame`, else None.
 
     `patched` in ``_patch.decorate_callable`` and `_inner` in ``_patch_dict.decorate_callable``, whose free variables
     are `func` and `f` (3.10 to 3.15, mock 5).

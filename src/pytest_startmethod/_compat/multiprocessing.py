@@ -1,11 +1,12 @@
-"""The private names of multiprocessing that this plugin touches, each in one function.
+"""Private names of multiprocessing, each in one function.
 
-Checked on CPython 3.10 to 3.15. Each docstring says what to do when its name goes. Packages made from multiprocessing's
-source (multiprocess 0.70.19, billiard 4.3) have the same names: a `Package` is one of them.
+Checked on CPython 3.10 to 3.15. Each docstring says what to do when its name goes. Derivatives of multiprocessing
+(multiprocess 0.70.19, billiard 4.3) have the same names: a `Package` is one of them.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import multiprocessing.context
 import multiprocessing.process
@@ -18,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.context import BaseContext, DefaultContext
 from multiprocessing.process import BaseProcess
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any
 
 _FORKSERVER_FIELDS = "_forkserver_"  # address, alive_fd, pid on all versions; authkey since 3.12.9, 3.13.2 and 3.14
@@ -26,67 +27,69 @@ _FORKSERVER_FIELDS = "_forkserver_"  # address, alive_fd, pid on all versions; a
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """multiprocessing, or a package made from its source, by the names of its modules."""
+    """multiprocessing or a derivative of it, by the names of its modules."""
 
     name: str
 
-    def module(self, name: str) -> Any:
+    def module(self, name: str) -> ModuleType:
         """Return a module of the package: ``context``, ``process``, ``pool``..."""
         full = f"{self.name}.{name}"
         return sys.modules.get(full) or importlib.import_module(full)
+
+    def _class(self, module: str, name: str) -> type[Any]:
+        found: type[Any] = getattr(self.module(module), name)
+        return found
 
     # -- the default context -----------------------------------------------------------------------------------------
 
     @property
     def default_context(self) -> DefaultContext:
-        """The one object behind ``multiprocessing.Process``, ``Pool``, ``set_start_method`` and the others."""
+        """The object behind ``multiprocessing.Process``, ``Pool``, ``set_start_method`` and the others."""
         return _default if self.name == "multiprocessing" else self.module("context")._default_context
 
     def concrete_context(self, method: str) -> BaseContext:
-        """Return the context of a start method by its private table, which no watched context intercepts."""
-        return self.module("context")._concrete_contexts[method]  # type: ignore[no-any-return]
+        """Return the context of a start method from the private table, which no watched context intercepts."""
+        context: BaseContext = self.module("context")._concrete_contexts[method]
+        return context
 
     def interpreter_default(self) -> str:
         """Return the package's own default method, without fixing it for the rest of the process."""
-        return str(method_of(self.default_context._default_context))  # type: ignore[attr-defined]
+        return str(method_of(vars(self.default_context)["_default_context"]))
 
     def set_context(self) -> BaseContext | None:
-        """Return the context that code set (or that a first use fixed), or None, without notifying a listener."""
+        """Return the context that was set, or fixed by its first use, or None, without notifying a listener."""
         actual: BaseContext | None = self.default_context.__dict__["_actual_context"]
         return actual
 
     def process_method(self, process: BaseProcess) -> str:
         """Return the method `process` starts with: its class's own, or the default context's."""
-        pinned: str | None = process._start_method  # type: ignore[attr-defined]
-        if pinned is not None:
-            return pinned
-        context: Any = self.default_context
-        return str((context.__dict__["_actual_context"] or context._default_context)._name)
+        pinned = getattr(process, "_start_method", None)
+        return str(pinned or method_of(self.set_context()) or self.interpreter_default())
 
     # -- what starts processes, and what they pickle with ------------------------------------------------------------
 
     @property
     def process_class(self) -> type[Any]:
         """The base of all process objects."""
-        return self.module("process").BaseProcess  # type: ignore[no-any-return]
+        return self._class("process", "BaseProcess")
 
     @property
-    def forking_popen_class(self) -> Any:
+    def forking_popen_class(self) -> type[Any]:
         """The class whose ``_launch`` forks and has the child call ``_bootstrap``.
 
         When it goes: forked children do not report.
         """
-        return self.module("popen_fork").Popen
+        return self._class("popen_fork", "Popen")
 
     @property
-    def spawn(self) -> Any:
+    def spawn(self) -> ModuleType:
         """The module whose ``get_preparation_data`` the Popen classes call as an attribute."""
         return self.module("spawn")
 
     @property
     def pickler_class(self) -> type[Any]:
         """The pickler behind Process, Pool, ProcessPoolExecutor and Connection.send."""
-        return self.module("reduction").ForkingPickler  # type: ignore[no-any-return]
+        return self._class("reduction", "ForkingPickler")
 
     def is_spawning(self) -> bool:
         """Return whether this thread is pickling a process object for its child."""
@@ -103,28 +106,29 @@ class Package:
     @property
     def forkserver_class(self) -> type[Any]:
         """The class whose ``ensure_running`` every start passes through (POSIX only)."""
-        return self.module("forkserver").ForkServer  # type: ignore[no-any-return]
+        return self._class("forkserver", "ForkServer")
 
     @property
     def server(self) -> Any:
-        """The one ForkServer object; its bound methods are module attributes, so it is never exchanged."""
+        """The one ForkServer object. Its bound methods are module attributes, so it is never replaced."""
         return self.module("forkserver")._forkserver
 
     def server_state(self) -> dict[str, Any]:
-        """Return the fields that say which server process is in use; all None: none is."""
+        """Return the fields that identify the server process in use; all are None if there is none."""
         return {name: value for name, value in self.server.__dict__.items() if name.startswith(_FORKSERVER_FIELDS)}
 
     def set_server_state(self, state: Mapping[str, object] | None) -> None:
-        """Use the server that `state` of `server_state` describes; None: none, the next start makes one."""
+        """Use the server with the given `server_state`; None: the next start launches a new one."""
         self.server.__dict__.update(state if state is not None else dict.fromkeys(self.server_state()))
 
     @property
     def preload_modules(self) -> list[str]:
-        """The names that a new server will import: the user's list, or ``["__main__"]``."""
-        return self.server._preload_modules  # type: ignore[no-any-return]
+        """The modules that a new server will import: the user's list, or ``["__main__"]``."""
+        names: list[str] = self.server._preload_modules
+        return names
 
     def set_preload_modules(self, names: list[str]) -> None:
-        """Set the names that a new server will import, past the checks of ``set_forkserver_preload``."""
+        """Set the modules that a new server will import, without the checks of ``set_forkserver_preload``."""
         self.server._preload_modules = names
 
     # -- locks -------------------------------------------------------------------------------------------------------
@@ -132,13 +136,13 @@ class Package:
     @property
     def lock_class(self) -> type[Any]:
         """The base of Lock, RLock, Semaphore and BoundedSemaphore; Queue, Event, Value and the others hold these."""
-        return self.module("synchronize").SemLock  # type: ignore[no-any-return]
+        return self._class("synchronize", "SemLock")
 
     def made_by_default_context(self, frame: FrameType | None) -> bool:
-        """Return whether the factory method that makes a lock was called on the default context.
+        """Return whether the factory method that creates a lock was called on the default context.
 
-        ``BaseContext.Lock`` and its kind pass ``self.get_context()`` on; a Queue, Value or Event makes its locks within
-        the same call.
+        ``BaseContext.Lock`` and the like pass on ``self.get_context()``; a Queue, Value or Event creates its locks
+        within the same call.
         """
         context = None
         while frame is not None and (frame.f_globals.get("__name__") or "").startswith(f"{self.name}."):
@@ -148,9 +152,9 @@ class Package:
         return context is None or context is self.default_context
 
     def make_lock_anew(self, lock: Any) -> None:
-        """Give a SemLock a named semaphore of the same kind and value: ``SemLock.__init__`` once more.
+        """Give a SemLock a named semaphore of the same kind and value, by calling ``SemLock.__init__`` again.
 
-        An RLock that this process holds keeps the one it has: a semaphore does not know how often it was acquired.
+        An RLock held by this process keeps its semaphore, which does not know how often it was acquired.
         """
         semaphore = lock._semlock
         recursive = self.module("synchronize").RECURSIVE_MUTEX
@@ -168,7 +172,7 @@ _default: DefaultContext = multiprocessing.context._default_context
 
 def method_of(context: BaseContext | None) -> str | None:
     """Return the start method of a concrete context."""
-    return None if context is None else context._name  # type: ignore[attr-defined]
+    return getattr(context, "_name", None)
 
 
 def qualified_method(context: Any) -> str | None:
@@ -177,14 +181,9 @@ def qualified_method(context: Any) -> str | None:
     return method if method is None or package == STDLIB.name else f"{package}:{method}"
 
 
-def executor_method(executor: object) -> str | None:
-    """Return the start method of a ProcessPoolExecutor."""
-    return qualified_method(getattr(executor, "_mp_context", None))
-
-
 def pool_method(pool: object) -> str | None:
-    """Return the start method of a Pool."""
-    return qualified_method(getattr(pool, "_ctx", None))
+    """Return the start method of a Pool or executor."""
+    return qualified_method(pool_context(pool))
 
 
 def pool_context(pool: object) -> Any:
@@ -205,11 +204,11 @@ def has_forkserver() -> bool:
 # -- processes -------------------------------------------------------------------------------------------------------
 
 POPEN = "_popen"
-"""Where a started process has its Popen object, whose pid and returncode can be read without side effect."""
+"""The attribute with a started process's Popen object, whose pid and returncode are read without side effects."""
 
 
 def process_work(process: BaseProcess) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
-    """Return target, args and kwargs of a process that was not started yet (a subclass may have dropped them)."""
+    """Return target, args and kwargs of a process that has not started (a subclass may have dropped them)."""
     state = process.__dict__
     return state.get("_target"), tuple(state.get("_args", ())), dict(state.get("_kwargs", {}))
 
@@ -219,7 +218,7 @@ def worker_initializer(target: Any, args: tuple[Any, ...]) -> tuple[Any, tuple[A
 
     ``multiprocessing.pool.worker(inqueue, outqueue, initializer, initargs, ...)`` and
     ``concurrent.futures.process._process_worker(call_queue, result_queue, initializer, initargs, ...)``.
-    Of billiard it is an object of the class ``billiard.pool.Worker``.
+    billiard's is an object of the class ``billiard.pool.Worker``.
     """
     if (type(target).__module__, type(target).__qualname__) == ("billiard.pool", "Worker"):
         return target.initializer, tuple(target.initargs or ())
@@ -229,7 +228,7 @@ def worker_initializer(target: Any, args: tuple[Any, ...]) -> tuple[Any, tuple[A
 
 
 def is_pool_worker(target: object) -> bool:
-    """Return whether `target` is what a Pool hands to its processes."""
+    """Return whether `target` is the function that a Pool's processes run."""
     return _name(target) in (("multiprocessing.pool", "worker"), ("multiprocess.pool", "worker"))
 
 
@@ -238,15 +237,15 @@ def _name(target: object) -> tuple[str | None, str | None]:
 
 
 def is_manager_server(target: object) -> bool:
-    """Return whether `target` is what ``BaseManager.start`` hands to its process."""
+    """Return whether `target` is the function that a manager's process runs."""
     return getattr(target, "__qualname__", None) == "BaseManager._run_server"
 
 
 def is_running(popen: Any) -> bool:
-    """Return whether the process of a Popen object still runs.
+    """Return whether the process of a Popen object is still running.
 
-    ``popen_fork.Popen.poll`` takes a child whose exit status somebody else's ``waitpid`` has collected for one that
-    was not created yet: it runs for ever (3.10 to 3.15). Its pid may belong to another process by now.
+    ``popen_fork.Popen.poll`` reports a child as running forever once another ``waitpid`` has collected its exit
+    status (3.10 to 3.15). By then its pid may belong to another process.
     """
     if popen.poll() is not None:
         return False
@@ -273,12 +272,13 @@ def server_pid(state: Mapping[str, Any]) -> int | None:
 
 
 def server_alive_fd(state: Mapping[str, Any]) -> int | None:
-    """Return the descriptor whose closing, here and in every child, ends the server in `state`."""
-    return state["_forkserver_alive_fd"]  # type: ignore[no-any-return]
+    """Return the descriptor that ends the server in `state` once it is closed here and in every child."""
+    descriptor: int | None = state["_forkserver_alive_fd"]
+    return descriptor
 
 
 def server_socket(state: Mapping[str, object]) -> str | None:
-    """Return the path of the server's socket, or None where it lies in the abstract namespace."""
+    """Return the path of the server's socket, or None if it is in the abstract namespace."""
     address = state["_forkserver_address"]
     return address if isinstance(address, str) and not address.startswith("\0") else None
 
@@ -287,26 +287,26 @@ def server_socket(state: Mapping[str, object]) -> str | None:
 
 
 def submissions(module: str) -> Iterator[tuple[type[Any], str, Callable[[Any], str | None]]]:
-    """Yield class, method name and start-method getter of each place of a module that is given a task.
+    """Yield class, method name and start-method getter for each method of a module that accepts tasks.
 
     ``Pool.apply`` goes through ``apply_async``; ``map``, ``starmap`` and their async forms through ``_map_async``
     (3.10 to 3.15); ``Executor.map`` through ``submit``.
     """
     names: Any = sys.modules[module]
     if module == "concurrent.futures.process":
-        yield names.ProcessPoolExecutor, "submit", executor_method
+        yield names.ProcessPoolExecutor, "submit", pool_method
         return
     for name in ("apply_async", "_map_async", "imap", "imap_unordered"):
         yield names.Pool, name, pool_method
 
 
 def is_thread_pool(pool: object) -> bool:
-    """Return whether `pool` runs its tasks in threads: ThreadPool is a subclass of Pool."""
+    """Return whether `pool` is a ThreadPool, which is a subclass of Pool."""
     return any(cls.__name__ == "ThreadPool" and cls.__module__.endswith(".pool") for cls in type(pool).__mro__)
 
 
 def in_pool_thread() -> bool:
-    """Return whether this is the thread in which a Pool replaces its workers, whatever test runs just now.
+    """Return whether this is the thread in which a Pool replaces its workers.
 
     ``threading.Thread`` names a thread after its target: ``Thread-1 (_handle_workers)`` (3.10).
     """
@@ -315,8 +315,6 @@ def in_pool_thread() -> bool:
 
 def unwrap_chunk(function: object) -> Any:
     """Return the user's function behind the partial that ``ProcessPoolExecutor.map`` submits."""
-    import functools
-
     if type(function) is functools.partial and getattr(function.func, "__name__", "") == "_process_chunk":
         return function.args[0] if function.args else function
     return function
@@ -325,11 +323,11 @@ def unwrap_chunk(function: object) -> Any:
 def task_arguments(
     name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return arguments of a task, or of the first of many, from those of the method `name` that was given it.
+    """Return the arguments of a task, or of the first of many, from those of the method `name` that accepted it.
 
     ``Pool.apply_async(func, args, kwds)``, ``Pool._map_async(func, iterable, mapper)``, ``Pool.imap(func, iterable)``,
-    ``Executor.submit(fn, *args, **kwargs)``, which ``Executor.map`` calls with chunks of argument tuples. Of an
-    iterable that is no list or tuple, nothing is taken.
+    ``Executor.submit(fn, *args, **kwargs)``, which ``Executor.map`` calls with chunks of argument tuples. An
+    iterable other than a list or tuple is not consumed.
     """
     if name == "apply_async":
         given = args[1] if len(args) > 1 else kwargs.get("args", ())
@@ -351,12 +349,12 @@ def task_arguments(
 
 
 def pool_queue(pool: Any) -> Any:
-    """Return the queue from which the pool's workers take tasks: their first argument."""
+    """Return the queue from which the pool's workers take tasks: the first argument of each."""
     return pool._inqueue
 
 
 def pool_size(pool: Any) -> int:
-    """Return how many workers the pool keeps."""
+    """Return the number of workers that the pool maintains."""
     return int(pool._processes)
 
 
@@ -366,14 +364,14 @@ def pool_jobs(pool: Any) -> Any:
 
 
 def job_cache(job: Any) -> Any:
-    """Return the unfinished jobs among which `job` is counted."""
+    """Return the table of unfinished jobs that contains `job`."""
     return job._cache
 
 
 def result_classes(module: str) -> tuple[type[Any], ...]:
-    """Return the classes of a module of pools whose ``_set`` the result thread calls for each result that arrives.
+    """Return the classes of a pool module whose ``_set`` the result thread calls for each arriving result.
 
-    None of billiard: its pools know themselves when a worker is lost.
+    None for billiard, whose pools detect lost workers themselves.
     """
     if module in ("billiard.pool", "concurrent.futures.process"):
         return ()
@@ -382,35 +380,30 @@ def result_classes(module: str) -> tuple[type[Any], ...]:
 
 
 def fail_job(job: Any, error: BaseException) -> None:
-    """Give an unfinished job `error` for all the results that it waits for, as the result thread would."""
+    """Make an unfinished job fail with `error` for all missing results, as the result thread would."""
     names = {cls.__name__ for cls in type(job).__mro__}
     if "IMapIterator" in names:
         with job._cond:
             index = job._index
         job._set(index, (False, error))
     elif "MapResult" in names:
-        # a job is counted before it is whole: one that is not has to wait for the next death
+        # a job is in the table before it is complete: then it waits for the next death
         for _ in range(vars(job).get("_number_left", 0)):
             job._set(0, (False, error))
     elif job is not None:
         job._set(0, (False, error))
 
 
-def is_fork_lock(lock: Any) -> bool:
-    """Return whether a SemLock is for forked children only: its semaphore has no name (3.10 has no other mark)."""
-    return lock._semlock.name is None
-
-
 # -- pickling in an experiment ---------------------------------------------------------------------------------------
 
 
-def reduction_module() -> Any:
+def reduction_module() -> ModuleType:
     """Return the module whose ``dump`` the Popen classes call as an attribute."""
     return STDLIB.module("reduction")
 
 
 class _Distinct(list[int]):
-    """The descriptors that a spawn child inherits: one that two payloads hold is passed once, or exec refuses."""
+    """The descriptors that a spawn child inherits, each once: exec refuses repeated ones."""
 
     def append(self, fd: int) -> None:
         if fd not in self:
@@ -423,7 +416,7 @@ class _Distinct(list[int]):
 
 @contextmanager
 def descriptors_of_start() -> Iterator[None]:
-    """Forget the descriptors that an attempt to pickle has handed to the starting process, if the attempt fails.
+    """Discard the descriptors that a failed attempt to pickle has added to the starting process.
 
     ``Popen._fds`` of spawn and forkserver on POSIX. When it goes: they are inherited and not used.
     """

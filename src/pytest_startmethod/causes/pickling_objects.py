@@ -41,7 +41,7 @@ def resource(subject: Subject) -> Finding:
     shared = module.startswith("multiprocessing.") and module != "multiprocessing.pool"  # an AsyncResult holds its pool
     if shared and any(is_foreign(leaf.error) for leaf, _ in inner):
         return foreign_primitive(subject)
-    fixture = _fixture_name(subject.obj) if kind is kinds._FIXTURE else None
+    fixture = _fixture_name(subject.obj) if kind is kinds.FIXTURE else None
     noun = noun_of(subject.obj) if fixture is None else f"the fixture `{fixture}`, {noun_of(subject.obj)}"
     message = f"`{subject.name()}` is {noun}, which belongs to this process and cannot be pickled."
     because = subject.because(inner) if kind is not kinds._FIXTURE else []
@@ -94,7 +94,7 @@ def keep_out(subject: Subject, kind: kinds.Kind | None) -> str:
             f"re-create the {kinds.type_name(type(subject.obj)).rpartition('.')[2]} in the child from plain values"
         )
     held = subject.holder()
-    if held is None or kind is kinds._MOCK:
+    if held is None or kind is kinds.MOCK:
         return instead
     class_, attribute = held
     return (

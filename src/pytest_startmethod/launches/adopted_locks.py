@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from .._compat import cpython
 from .._compat import multiprocessing as mp
 
 _MADE_BY_NAME = "_pytest_startmethod_pinned"
@@ -42,7 +43,7 @@ def adopt(original: Callable[[Any], object], native: str, package: mp.Package) -
             pinned = lock.__dict__.get(_MADE_BY_NAME, native != "fork")
             # during a leg, the interpreter's default is the leg's method
             spawning = package.is_spawning() and package.interpreter_default() != "fork"
-            if spawning and not pinned and mp.is_fork_lock(lock):
+            if spawning and not pinned and cpython.made_by_fork(lock):
                 package.make_lock_anew(lock)
         return original(lock)
 

@@ -1,4 +1,4 @@
-"""Map frames to places in the source, and tell the user's code from that of others."""
+"""Map frames to places in the source, and tell user code from library code."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import types
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from types import CodeType, FrameType
+from types import FrameType
 
 from ..child.values import class_name, module_of
 from ..model.place import Place
@@ -30,8 +30,8 @@ _CONSOLES = ("<doctest", "<ipython", "<stdin", "<python-input")
 def owner(filename: str) -> str:
     """Return whose code a file is: ``ours``, ``stdlib``, ``runner`` (pytest and its kind), ``installed`` or ``user``.
 
-    Code without a file (``"<string>"``: a dataclass's methods) counts as the standard library's: its caller says who
-    made it. Doctests and consoles are the user's.
+    Code without a file (``"<string>"``: a dataclass's methods) counts as the standard library's; its caller decides.
+    Doctests and consoles are the user's.
     """
     path = os.path.abspath(filename)
     if path.startswith(_HERE):
@@ -53,13 +53,9 @@ def frames(frame: FrameType | None) -> Iterator[FrameType]:
 
 
 def place_of(frame: FrameType) -> Place:
-    """Return where `frame` stands."""
-    return place_in(frame.f_code, frame.f_lineno)
-
-
-def place_in(code: CodeType, line: int) -> Place:
-    """Return the place of a line of some code."""
-    return _place(code.co_filename, line, getattr(code, "co_qualname", code.co_name))  # co_qualname: 3.11
+    """Return the line that `frame` is executing."""
+    code = frame.f_code
+    return _place(code.co_filename, frame.f_lineno, getattr(code, "co_qualname", code.co_name))  # co_qualname: 3.11
 
 
 @functools.lru_cache(maxsize=1024)
@@ -68,27 +64,26 @@ def _place(file: str, line: int, function: str) -> Place:
 
 
 absolute = functools.cache(os.path.abspath)
-"""A relative name is relative to where pytest was started; a test that changes the directory does not change that."""
+"""Resolve a path, once: a relative one refers to the directory where pytest started, also after a ``chdir``."""
 
 
 def calling_place(frame: FrameType | None) -> Place | None:
-    """Return the user's line that led to `frame`; failing that, the nearest line of an installed package.
+    """Return the user's line that led to `frame`, else the nearest line of an installed package.
 
-    None where neither is on the stack: a thread whose target is a function of the standard library.
+    None if neither is on the stack: in a thread whose target is a function of the standard library.
     """
     nearest = None
-    while frame is not None:
-        whose = owner(frame.f_code.co_filename)
+    for each in frames(frame):
+        whose = owner(each.f_code.co_filename)
         if whose == "user":
-            return place_of(frame)
+            return place_of(each)
         if whose == "installed" and nearest is None:
-            nearest = place_of(frame)
-        frame = frame.f_back
+            nearest = place_of(each)
     return nearest
 
 
 def is_plugins(frame: FrameType | None) -> bool:
-    """Return whether a hook of an installed plugin led to `frame`, and no line of a test's."""
+    """Return whether a hook of an installed plugin led to `frame`, and no line of a test."""
     hook = False
     for each in frames(frame):
         whose = owner(each.f_code.co_filename)
@@ -99,17 +94,17 @@ def is_plugins(frame: FrameType | None) -> bool:
 
 
 def user_files() -> list[str]:
-    """Return the source files of all imported modules that are the user's."""
+    """Return the source files of all imported modules of the user."""
     files = (getattr(module, "__dict__", {}).get("__file__") for module in list(sys.modules.values()))
     return sorted({f for f in files if isinstance(f, str) and f.endswith(".py") and owner(f) == "user"})
 
 
 @dataclass(frozen=True)
 class UserCode:
-    """The rule whose code a file is: the user's is what is neither the standard library's nor installed.
+    """The rule that decides whether a file is user code: neither standard library nor installed.
 
-    So are packages of others whose top-level name is in `packages`: those that the ini key ``start_methods_user_code``
-    names, and the project's own, which also lie in the root directory or its ``src``.
+    Installed packages in `packages` count as user code, too: those named by the ini key ``start_methods_user_code``,
+    and the project's own, which also exist in the root directory or its ``src``.
     """
 
     packages: frozenset[str] = frozenset()
@@ -125,7 +120,7 @@ class UserCode:
 
     @classmethod
     def of_target(cls, target: object) -> UserCode:
-        """Return the rule for one callable: its own top-level package is the user's."""
+        """Return the rule for one callable: its own top-level package is user code."""
         for _ in range(10):
             if type(target) is functools.partial:
                 target = target.func
@@ -148,7 +143,7 @@ def _is_users(file: str, packages: frozenset[str]) -> bool:
 
 @functools.lru_cache(maxsize=8192)
 def package_of(file: str) -> str:
-    """Return the top-level module or package of others that a file belongs to; empty for the user's own files."""
+    """Return the top-level installed or standard module of a file; empty for the user's files."""
     path = os.path.abspath(file)
     for part in _INSTALLED:
         _, found, rest = path.rpartition(part)
@@ -162,7 +157,7 @@ def package_of(file: str) -> str:
 
 @functools.lru_cache(maxsize=8)
 def _own_packages(root: str) -> frozenset[str]:
-    """Return the top-level modules and packages that lie in a directory or its ``src``."""
+    """Return the top-level modules and packages in a directory, its ``src`` and its ``lib``."""
     names = set()
     for directory in (root, os.path.join(root, "src"), os.path.join(root, "lib")):
         try:

@@ -1,4 +1,4 @@
-"""Short texts for objects and exceptions of the user's, without running their code where that can be avoided."""
+"""Short texts for the user's objects and exceptions, running none of their code where possible."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _PATH_LENGTH = 240
 
 
 def describe_callable(function: Any) -> str:
-    """Return a callable's dotted name, without calling any code of its own."""
+    """Return a callable's dotted name, without running its code."""
     seen = 0
     while type(function).__name__ == "partial" and seen < 10:
         function, seen = object.__getattribute__(function, "func"), seen + 1
@@ -26,12 +26,12 @@ def describe_callable(function: Any) -> str:
 
 
 def describe(value: Any) -> str:
-    """Return a short text for an argument: builtin values as they are, everything else by its type."""
+    """Return a short text for an argument: the value of builtins, the type of everything else."""
     kind = type(value)
     if kind in (int, float, bool, type(None), complex):
         return repr(value)
     if kind in (str, bytes):
-        # A path is kept whole: the length of a temporary directory's says nothing, and xdist makes it longer.
+        # A path is not cut: where that would happen depends on the temporary directory.
         limit = _PATH_LENGTH if kind is str and os.path.isabs(value) else _LENGTH
         return repr(value) if len(value) <= limit else f"<{kind.__name__} of length {len(value)}>"
     if kind in (list, tuple, dict, set, frozenset):

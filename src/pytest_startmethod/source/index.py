@@ -1,6 +1,6 @@
 """The source of one file, parsed and indexed once: definitions, what is set and where, calls, imports, names.
 
-A file is read again when its size or its time of change differs. Nothing of it is run.
+A file is read again when its size or modification time changes. None of it is executed.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ _MOST_FILES: Final = 500
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """One place where the source sets an attribute."""
+    """One place that sets an attribute."""
 
     place: Place
     attribute: str
     receiver: str
     kind: str
-    """``self`` in a method of `owner`, ``other`` of a variable, ``call`` as a keyword, ``field`` in a class body."""
+    """``self``: in a method of `owner`; ``other``: on a variable; ``call``: by keyword; ``field``: in a class body."""
     owner: str | None
-    """The name of the class it is set on, as far as the source tells."""
+    """The name of its class, as far as the source shows."""
     value: ast.expr | None
 
 
@@ -40,7 +40,7 @@ class Item:
     key: str
     place: Place
     keys: frozenset[str]
-    """All keys that are given there."""
+    """All keys set there."""
     value: ast.expr | None
 
 
@@ -72,10 +72,10 @@ class Call:
 
 @dataclass(slots=True)
 class Index:
-    """What a file's syntax says, in source order."""
+    """The content of a file, in source order."""
 
     functions: list[tuple[Any, str, tuple[Any, ...]]] = field(default_factory=list)
-    """Each function: node, qualified name, functions around it, innermost first."""
+    """Each function: node, qualified name, enclosing functions, innermost first."""
     classes: list[tuple[ast.ClassDef, str]] = field(default_factory=list)
     stores: list[Store] = field(default_factory=list)
     items: list[Item] = field(default_factory=list)
@@ -84,14 +84,14 @@ class Index:
     imports: list[tuple[str, str, str, int]] = field(default_factory=list)
     """Module, name in it (empty for the module itself), variable, and line; relative modules without their dots."""
     named: list[tuple[str, str, int]] = field(default_factory=list)
-    """Types made by a call that is given their name: the name, the variable, the line."""
+    """Types created by a call with their name: the name, the variable, the line."""
     bound: list[tuple[str, int]] = field(default_factory=list)
-    """Names that the module's own level binds, and where."""
+    """Names bound at the module's own level, with the line."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """One file's text, and what it says; empty where there is no text, or it is not Python of this version."""
+    """One file's text and its index; both empty if it cannot be read or is not Python of this version."""
 
     file: str
     text: str
@@ -119,7 +119,7 @@ _sources: dict[str, tuple[object, Source]] = {}
 
 
 def source_of(file: str) -> Source:
-    """Return the source of a file as it is now."""
+    """Return the source of a file as it is now, from the cache if it is unchanged."""
     try:
         status = os.stat(file)
         stamp: object = (status.st_mtime_ns, status.st_size)
@@ -137,7 +137,7 @@ def source_of(file: str) -> Source:
 
 
 def with_text(files: Iterable[str], *texts: str) -> Iterator[Source]:
-    """Yield the sources, each file once, in which one of `texts` occurs."""
+    """Yield the source of each file that contains one of `texts`."""
     for file in list(dict.fromkeys(files))[:_MOST_FILES]:
         source = source_of(file)
         if any(text in source.text for text in texts):
@@ -150,14 +150,14 @@ class _Scope:
     """The qualified name, with ``<locals>``."""
     around: tuple[Any, ...] = ()
     known: dict[str, str] = field(default_factory=dict)
-    """Variables and the class that each was made of."""
+    """Variables, with the class of which each is an instance."""
     cls: tuple[str, str] | None = None
-    """The class whose body or method this is, and what the method calls ``self``."""
+    """The class whose body or method this is, and the method's name for ``self``."""
     globals: frozenset[str] = frozenset()
 
 
 class _Indexer:
-    """Fills an `Index` in one pass that knows the scope it is in."""
+    """Fill an `Index` in one pass, keeping track of the scope."""
 
     def __init__(self, file: str) -> None:
         self.file = file
@@ -171,9 +171,9 @@ class _Indexer:
         for each in ast.iter_child_nodes(node):
             self.visit(each)
 
-    def place(self, node: ast.AST) -> Place:
+    def place(self, node: ast.expr | ast.stmt) -> Place:
         names = self.scope.names[:-1] if self.scope.names[-1:] == ("<locals>",) else self.scope.names
-        return Place(self.file, node.lineno, ".".join(names))  # type: ignore[attr-defined]
+        return Place(self.file, node.lineno, ".".join(names))
 
     def inside(self, scope: _Scope, nodes: Iterable[ast.AST]) -> None:
         before, self.scope = self.scope, scope
@@ -207,9 +207,8 @@ class _Indexer:
         scope, name = self.scope, getattr(node, "name", "<lambda>")
         inner = (*scope.names, name)
         self.index.functions.append((node, ".".join(inner), scope.around))
-        lambdas = isinstance(node, ast.Lambda)
         body: list[Any] = [node.body] if isinstance(node, ast.Lambda) else node.body
-        if not lambdas:
+        if not isinstance(node, ast.Lambda):
             self.bind(name, node.lineno)
         arguments = [*node.args.posonlyargs, *node.args.args]
         first = arguments[0].arg if arguments else ""
@@ -220,10 +219,10 @@ class _Indexer:
             if made:
                 known[argument.arg] = made
         declared = scope.globals
-        if not lambdas:
+        if not isinstance(node, ast.Lambda):
             _learn(body, known)
             declared = frozenset(n for s in ast.walk(node) if isinstance(s, ast.Global) for n in s.names)
-            self.inside(scope, node.decorator_list)  # type: ignore[union-attr]
+            self.inside(scope, node.decorator_list)
         method = (scope.cls[0], first) if scope.cls is not None and scope.cls[1] == "" else scope.cls
         self.inside(_Scope((*inner, "<locals>"), (node, *scope.around), known, method, declared), body)
         self.inside(scope, [*node.args.defaults, *(each for each in node.args.kw_defaults if each)])
@@ -275,7 +274,7 @@ class _Indexer:
             if made:
                 self.index.named.append((made, target.id, target.lineno))
 
-    def attribute(self, node: ast.AST, attribute: str, receiver: ast.expr, value: ast.expr | None) -> None:
+    def attribute(self, node: ast.expr, attribute: str, receiver: ast.expr, value: ast.expr | None) -> None:
         text, cls = dotted(receiver), self.scope.cls
         if cls is not None and text and text == cls[1]:
             self.store(node, attribute, text, "self", cls[0], value)
@@ -283,7 +282,13 @@ class _Indexer:
             self.store(node, attribute, text, "other", self.scope.known.get(text), value)
 
     def store(
-        self, node: ast.AST, attribute: str, receiver: str, kind: str, owned: str | None, value: ast.expr | None
+        self,
+        node: ast.expr | ast.stmt,
+        attribute: str,
+        receiver: str,
+        kind: str,
+        owned: str | None,
+        value: ast.expr | None,
     ) -> None:
         self.index.stores.append(Store(self.place(node), attribute, receiver, kind, owned, value))
 
@@ -326,7 +331,7 @@ _VISIT: Final[dict[type, Callable[[_Indexer, Any], None]]] = {
 
 
 def _learn(body: Iterable[ast.AST], known: dict[str, str]) -> None:
-    """Note which variables a function's own statements make of which class."""
+    """Record the classes of variables that a function's own statements assign."""
     todo = list(body)
     aliases: list[tuple[str, str]] = []
     while todo:
@@ -351,7 +356,7 @@ def _learn(body: Iterable[ast.AST], known: dict[str, str]) -> None:
 
 
 def _made_by(value: ast.expr) -> str | None:
-    """Return the class that ``Class(...)``, ``Class.__new__(...)`` or ``Class.make(...)`` makes an object of."""
+    """Return the class instantiated by ``Class(...)``, ``Class.__new__(...)`` or ``Class.make(...)``."""
     if not isinstance(value, ast.Call):
         return None
     if isinstance(value.func, ast.Attribute) and isinstance(value.func.value, ast.Name):
@@ -377,11 +382,11 @@ def _type_name(value: ast.expr | None) -> str | None:
 
 
 def dotted(node: ast.AST) -> str:
-    """Return ``a.b.c`` as it is written, or nothing for anything else."""
-    if isinstance(node, ast.Name):
-        return node.id
-    before = dotted(node.value) if isinstance(node, ast.Attribute) else ""
-    return f"{before}.{node.attr}" if before and isinstance(node, ast.Attribute) else ""
+    """Return ``a.b.c`` as written; empty for any other expression."""
+    if isinstance(node, ast.Attribute):
+        before = dotted(node.value)
+        return f"{before}.{node.attr}" if before else ""
+    return node.id if isinstance(node, ast.Name) else ""
 
 
 def last_name(node: ast.AST | None) -> str | None:
@@ -397,7 +402,7 @@ def last_name(node: ast.AST | None) -> str | None:
 def find_calls(files: Iterable[str], name: str, argument: str | None = None, *, outermost: bool = False) -> list[Place]:
     """Return where `files` call something named `name` (with the string `argument`, if given), in source order.
 
-    `outermost`: only calls that an import of the file makes.
+    `outermost`: only calls that run when the file is imported.
     """
     found = []
     for source in with_text(files, name):
@@ -416,8 +421,8 @@ def find_calls(files: Iterable[str], name: str, argument: str | None = None, *, 
 def find_names(files: Iterable[str], name: str) -> list[Place]:
     """Return where `files` use the name or attribute `name`, in source order."""
     return [
-        Place(source.file, node.lineno)  # type: ignore[attr-defined]
+        Place(source.file, node.lineno)
         for source in with_text(files, name)
         for node in ast.walk(source.tree)
-        if name in (getattr(node, "attr", None), getattr(node, "id", None))
+        if isinstance(node, (ast.Attribute, ast.Name)) and last_name(node) == name
     ]

@@ -1,4 +1,4 @@
-"""What kind of thing an object is, and which object on the way to a leaf the user can do something about.
+"""Classify objects, and pick the object on the path to a leaf that the user can do something about.
 
 A traceback of pickling names the leaf: ``_thread.lock``. The user knows a thread, a client, an application. Kinds are
 recognised by the names in a type's MRO and by what the type defines, never by running the object's own code.
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..child.values import class_name, mro, public_name
+from ..child.values import class_name, instance_namespace, mro, public_name
 from ..model.walk import Step
 from .callers import owner
 from .places import code_of, module_file
@@ -20,14 +20,14 @@ from .places import code_of, module_file
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of thing that does not cross to another process."""
+    """A kind of object that cannot be sent to another process."""
 
     noun: str
     """With its article: ``a lock``."""
     instead: str
     """What to do instead, in the imperative."""
     resource: bool = True
-    """Whether it is to be named rather than what lies inside it."""
+    """Whether a finding names it rather than an object inside it."""
 
 
 _LOCK = Kind("a lock", "create the lock in the child, or share one made by multiprocessing's own Lock", False)
@@ -41,7 +41,7 @@ _APP = Kind(
 )
 _SERVER = Kind("a server", "create the server in the child and pass it the address")
 _EXECUTOR = Kind("an executor", "make the executor in the child, or submit the work from the parent")
-_MOCK = Kind(
+MOCK = Kind(
     "a mock",
     "a mock cannot be handed to a child process: pass a fake or stub of your own, a class at module level, "
     "or make the mock in the child",
@@ -61,7 +61,7 @@ _OF_THREADS = {
     ("queue", "Queue"): Kind("a queue of threads (queue.Queue)", "pass multiprocessing's Queue"),
     ("_queue", "SimpleQueue"): Kind("a queue of threads", "pass multiprocessing's SimpleQueue"),
 }
-"""What the user can make otherwise, unless a library has made it for itself."""
+"""Kinds that the user can replace, unless a library created the object for itself."""
 
 _BY_NAME: dict[tuple[str, str], Kind] = {
     **_OF_THREADS,
@@ -73,7 +73,7 @@ _BY_NAME: dict[tuple[str, str], Kind] = {
     ),
     ("threading", "Thread"): Kind("a thread", "start the thread in the child, and pass what it works on"),
     ("_thread", "_ThreadHandle"): Kind("a thread's handle", "start the thread in the child", False),
-    ("subprocess", "Popen"): Kind("a running subprocess", "start it in the child, or pass its pid or its output", True),
+    ("subprocess", "Popen"): Kind("a running subprocess", "start it in the child, or pass its pid or its output"),
     ("socketserver", "BaseServer"): _SERVER,
     ("asyncio.events", "AbstractServer"): _SERVER,
     ("asyncio.events", "AbstractEventLoop"): _LOOP,
@@ -162,11 +162,11 @@ _BY_NAME: dict[tuple[str, str], Kind] = {
     ("weakref", "CallableProxyType"): _WEAK,
     ("builtins", "weakproxy"): _WEAK,
     ("builtins", "weakcallableproxy"): _WEAK,
-    ("weakref", "finalize"): Kind("a finalizer", "register the finalizer in the child", True),
-    ("weakref", "WeakSet"): Kind("a set of weak references", "pass set(...) of it", True),
-    ("_weakrefset", "WeakSet"): Kind("a set of weak references", "pass set(...) of it", True),
-    ("weakref", "WeakKeyDictionary"): Kind("a weak dictionary", "pass dict(...) of it", True),
-    ("weakref", "WeakValueDictionary"): Kind("a weak dictionary", "pass dict(...) of it", True),
+    ("weakref", "finalize"): Kind("a finalizer", "register the finalizer in the child"),
+    ("weakref", "WeakSet"): Kind("a set of weak references", "pass set(...) of it"),
+    ("_weakrefset", "WeakSet"): Kind("a set of weak references", "pass set(...) of it"),
+    ("weakref", "WeakKeyDictionary"): Kind("a weak dictionary", "pass dict(...) of it"),
+    ("weakref", "WeakValueDictionary"): Kind("a weak dictionary", "pass dict(...) of it"),
     ("_contextvars", "ContextVar"): Kind(
         "a context variable", "pass its value as an argument and set the variable in the child", False
     ),
@@ -175,28 +175,28 @@ _BY_NAME: dict[tuple[str, str], Kind] = {
     ("_ctypes", "_CData"): Kind(
         "ctypes data with pointers", "pass the values, and re-create the pointer in the child", False
     ),
-    ("ctypes", "CDLL"): Kind("a loaded C library", "pass its path and load it in the child", True),
-    ("_ssl", "_SSLContext"): Kind("a TLS context", "create the context in the child", True),
-    ("ssl", "SSLContext"): Kind("a TLS context", "create the context in the child", True),
+    ("ctypes", "CDLL"): Kind("a loaded C library", "pass its path and load it in the child"),
+    ("_ssl", "_SSLContext"): Kind("a TLS context", "create the context in the child"),
+    ("ssl", "SSLContext"): Kind("a TLS context", "create the context in the child"),
     ("ssl", "SSLSocket"): _CLIENT,
     ("http.client", "HTTPConnection"): _CLIENT,
     ("http.client", "HTTPResponse"): Kind("an HTTP response", "read() it in the parent and pass the bytes"),
     ("urllib.request", "OpenerDirector"): Kind("a URL opener", "build the opener in the child"),
     ("smtplib", "SMTP"): _CLIENT,
     ("ftplib", "FTP"): _CLIENT,
-    ("selectors", "BaseSelector"): Kind("a selector", "make the selector in the child", True),
+    ("selectors", "BaseSelector"): Kind("a selector", "make the selector in the child"),
     ("contextlib", "_GeneratorContextManagerBase"): Kind(
         "a context manager", "enter it in the child: pass the function that makes it", True
     ),
-    ("contextlib", "_BaseExitStack"): Kind("an exit stack", "make the stack in the child", True),
+    ("contextlib", "_BaseExitStack"): Kind("an exit stack", "make the stack in the child"),
     ("re", "Match"): Kind("a match object", "pass match.group() or match.groupdict()", False),
-    ("unittest.mock", "NonCallableMock"): _MOCK,
-    ("mock.mock", "NonCallableMock"): _MOCK,
-    ("argparse", "ArgumentParser"): Kind("an argument parser", "pass what it parsed (the Namespace)", True),
+    ("unittest.mock", "NonCallableMock"): MOCK,
+    ("mock.mock", "NonCallableMock"): MOCK,
+    ("argparse", "ArgumentParser"): Kind("an argument parser", "pass what it parsed (the Namespace)"),
     ("numpy", "ufunc"): Kind("a ufunc made at run time", "make it in the child, of a function at module level", False),
     ("random", "SystemRandom"): Kind("a source of random numbers", "make it in the child", False),
     ("xml.parsers.expat", "XMLParserType"): Kind("a parser", "make the parser in the child", False),
-    ("tkinter", "Misc"): Kind("a window", "create the window in the child", True),
+    ("tkinter", "Misc"): Kind("a window", "create the window in the child"),
     ("posix", "DirEntry"): Kind("a directory entry", "pass its path", False),
     ("nt", "DirEntry"): Kind("a directory entry", "pass its path", False),
     ("posix", "ScandirIterator"): _ITERATOR,
@@ -208,7 +208,7 @@ _TESTCASE = Kind(
     "move the code to a module-level function (or a @staticmethod of the class) and pass what it needs of self as "
     "arguments",
 )
-_FIXTURE = Kind(
+FIXTURE = Kind(
     "an object of pytest's own session",
     "use the fixture in the test only, and pass the child plain values that it gave",
 )
@@ -243,7 +243,7 @@ _BY_SHAPE: tuple[tuple[frozenset[str], Kind], ...] = tuple(
         ("__iter__ __next__", _ITERATOR),
     )
 )
-"""Kinds recognised by what a type defines, for classes of others: libraries have their own names for these."""
+"""Kinds recognised by what a library's class defines, whatever its name."""
 
 _SHAPES = tuple(kind for _, kind in _BY_SHAPE)
 
@@ -252,7 +252,7 @@ _TRANSPARENT_PACKAGES = frozenset({"builtins", "numpy", "pandas", "polars", "xar
 
 
 def type_name(t: type) -> str:
-    """Return how a type is written: ``_thread.lock``, ``Holder`` (of the user), ``generator``."""
+    """Return the name of a type in messages: ``_thread.lock``, ``Holder`` (of the user), ``generator``."""
     module, name = class_name(t)
     if not module or module in ("builtins", "__main__"):
         return name
@@ -261,13 +261,13 @@ def type_name(t: type) -> str:
 
 
 def kind_of(obj: object) -> Kind | None:
-    """Return the kind of thing that `obj` is, if it is a known one."""
+    """Return the kind of `obj`, if known."""
     t = type(obj)
     stream = next((name for name in ("stdin", "stdout", "stderr") if obj is getattr(sys, name)), None)
     if stream is not None:
         return Kind(f"sys.{stream}", f"look sys.{stream} up in the child, where it is used, instead of passing it")
     if judged_whole(obj):
-        return _MOCK if _is_mock(obj) else _TESTCASE if is_testcase(obj) else _FIXTURE
+        return MOCK if _is_mock(obj) else _TESTCASE if is_testcase(obj) else FIXTURE
     for cls in mro(t)[:-1]:
         kind = _BY_NAME.get(class_name(cls))
         if kind is not None:
@@ -281,16 +281,14 @@ def kind_of(obj: object) -> Kind | None:
 
 
 def judged_whole(obj: object) -> bool:
-    """Return whether `obj` is not to be looked into: a mock, a running TestCase, an object of pytest's session."""
+    """Return whether findings treat `obj` as a whole: a mock, a running TestCase, an object of pytest's session."""
     t = type(obj)
     if type in mro(t):
         return False
     if _is_mock(obj) or is_testcase(obj):
         return True
-    module = class_name(t)[0]
-    if module.split(".")[0] not in ("_pytest", "pytest"):
-        return False
-    return tuple not in mro(t) and BaseException not in mro(t)
+    of_pytest = class_name(t)[0].split(".")[0] in ("_pytest", "pytest")
+    return of_pytest and tuple not in mro(t) and BaseException not in mro(t)
 
 
 def _is_mock(obj: object) -> bool:
@@ -302,18 +300,15 @@ def _is_mock(obj: object) -> bool:
 
 
 def is_testcase(obj: object) -> bool:
-    """Return whether `obj` is a TestCase whose test is running: it then holds the runner, whichever that is."""
+    """Return whether `obj` is a TestCase whose test is running: it then holds the runner."""
     unittest = sys.modules.get("unittest.case")
     if unittest is None or unittest.TestCase not in mro(type(obj)):
         return False
-    try:
-        return object.__getattribute__(obj, "__dict__").get("_outcome") is not None
-    except Exception:
-        return False
+    return instance_namespace(obj).get("_outcome") is not None
 
 
 def is_users(obj: object) -> bool:
-    """Return whether a function, a class, or the class of an instance was written by the user."""
+    """Return whether a function, a class or an instance's class is user code."""
     code = code_of(obj)
     if code is not None:
         return owner(code.co_filename) == "user"
@@ -326,7 +321,7 @@ def is_users(obj: object) -> bool:
 
 
 def _transparent(t: type) -> bool:
-    """Return whether objects of `t` only carry what the user put into them."""
+    """Return whether objects of `t` only contain what the user put into them."""
     if any(cls in mro(t) for cls in (dict, list, tuple, set, frozenset, BaseException)):
         return True
     module = class_name(t)[0]
@@ -334,11 +329,10 @@ def _transparent(t: type) -> bool:
 
 
 def actionable(root: object, chain: Sequence[tuple[Step, object]], leaf: object) -> int:
-    """Return the number of the entry of `chain` to name, -1 for `root`: the leaf's, or the outermost resource's.
+    """Return the index in `chain` of the object to name; -1 for `root`.
 
-    The leaf's own if it is the user's function or class, or if nothing but the user's objects and plain containers
-    lies on the way. Otherwise the outermost known resource; else the outermost library object behind the last object
-    of the user's.
+    That is the leaf if it is the user's function or class, or if only the user's objects and plain containers lead to
+    it. Otherwise the outermost known resource, else the outermost library object behind the user's last object.
     """
     if not chain:
         return -1
@@ -352,20 +346,20 @@ def actionable(root: object, chain: Sequence[tuple[Step, object]], leaf: object)
     users = named and is_users(leaf)
     for i, obj in enumerate([root, *(obj for _, obj in chain)], -1):
         kind = kind_of(obj)
-        # A thread cannot be helped by moving its function; an application may pickle but for the user's own callback.
+        # Moving its function does not help a thread; an application may pickle except for the user's callback.
         if kind is not None and kind.resource and not (users and kind in _SHAPES):
             return min(i, opaque) if kind in _OF_THREADS.values() and not users else i
     return last if users else opaque
 
 
 def _is_opaque(obj: object) -> bool:
-    """Return whether a library's object holds what the user did not put there."""
+    """Return whether an object may contain what the user did not put there."""
     t = type(obj)
     return not (t is types.FunctionType or type in mro(t) or t is types.MethodType or _transparent(t))
 
 
 def describe(obj: Any) -> str:
-    """Return a short text for a value, without running any of its code."""
+    """Return a short text for a value, without running its code."""
     t = type(obj)
     if t is int and obj.bit_length() > 200:
         return f"<int of {obj.bit_length()} bits>"

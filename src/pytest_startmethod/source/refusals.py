@@ -1,4 +1,4 @@
-"""Code that checks the start method and refuses some: a comparison that guards a ``raise``, a skip or an ``assert``."""
+"""Find code that refuses start methods: a comparison that guards a ``raise``, a skip or an ``assert``."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def method_check(place: Place, *, refusing: bool = False) -> Place | None:
 
 
 def refuses_methods(place: Place, *, in_test: bool) -> bool:
-    """Return whether the function that calls ``get_start_method`` at `place` raises, skips or asserts by the answer.
+    """Return whether the function that calls ``get_start_method`` at `place` raises, skips or asserts on the result.
 
-    What a test asserts is what it expects, and refuses nothing.
+    With `in_test`, an ``assert`` is an expectation and does not count.
     """
     function = _innermost(source_of(place.file).tree, place.line)
     statements = [node for node in ast.walk(function) if isinstance(node, ast.stmt) and _refuses(node)]
@@ -35,7 +35,7 @@ def refuses_methods(place: Place, *, in_test: bool) -> bool:
 
 
 def _guard(function: ast.AST, line: int) -> ast.expr | None:
-    """Return the comparison that lets the refusal at `line` happen: around it, in it, or an early return before it."""
+    """Return the comparison that leads to the refusal at `line`: around it, in it, or an early return before it."""
     above: list[ast.AST] = []
     block: ast.AST | None = function
     while block is not None:  # down to the statement at `line`
@@ -60,15 +60,13 @@ def _guard(function: ast.AST, line: int) -> ast.expr | None:
 
 
 def _comparison(test: ast.AST) -> ast.expr | None:
-    return next((node for node in ast.walk(test) if _compares_method(node)), None)  # type: ignore[return-value]
-
-
-def _compares_method(node: ast.AST) -> bool:
-    """Return whether `node` compares something that is called a method or context with the name of a start method."""
-    if not isinstance(node, ast.Compare):
-        return False
-    sides = [node.left, *node.comparators]
-    return any(map(_names_methods, sides)) and any(map(_is_called_method, sides))
+    """Return the first comparison of something called a method or context with the name of a start method."""
+    for node in ast.walk(test):
+        if isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+            if any(map(_names_methods, sides)) and any(map(_is_called_method, sides)):
+                return node
+    return None
 
 
 def _names_methods(side: ast.expr) -> bool:
@@ -93,6 +91,4 @@ def _refuses(statement: ast.AST) -> bool:
     if isinstance(statement, (ast.Raise, ast.Assert)):
         return True
     call = statement.value if isinstance(statement, ast.Expr) else None
-    if not isinstance(call, ast.Call):
-        return False
-    return last_name(call.func) in _REFUSALS
+    return isinstance(call, ast.Call) and last_name(call.func) in _REFUSALS

@@ -1,4 +1,4 @@
-"""Where the source sets a module's or class's name, or changes what is behind it: assignments, patches, options."""
+"""Where the source sets a name of a module or class, or changes its value: assignments, patches, options."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ _ENOUGH: Final = 12
 
 @dataclass(frozen=True, slots=True)
 class Setter:
-    """A place whose code sets a name, or changes what is behind it."""
+    """A place that sets a name, or changes its value."""
 
     place: Place
     by: str
     """``assignment``, ``monkeypatch``, ``mock.patch``."""
     exact: bool = False
-    """Whether it names all of the dotted name."""
+    """Whether it contains the whole dotted name."""
 
 
 def setters(module: str, names: tuple[str, ...], inner: Sequence[str] = (), first: Iterable[str] = ()) -> list[Setter]:
-    """Return where the source sets ``module.names``, other than at the import of the module, in source order.
+    """Return where the source sets ``module.names``, except at import of the module, in source order.
 
-    `inner` are the names that lead on from there to the part that is meant. The files in `first` are searched before
-    the module's own and the rest of the user's.
+    `inner` are the names from there to the part in question. The files in `first` are searched before the module's
+    own file and the user's other files.
     """
     home = module_of(sys.modules.get(module)).get("__file__")
     own = home if type(home) is str else ""
@@ -50,7 +50,7 @@ def setters(module: str, names: tuple[str, ...], inner: Sequence[str] = (), firs
 
 
 def uses_of(package: str, files: Iterable[str]) -> list[Setter]:
-    """Return where `files` use an installed package that replaces things: decorators first, then fixtures and calls."""
+    """Return where `files` use an installed package for patching: decorators first, then fixtures and calls."""
     decorators: list[Setter] = []
     others: list[Setter] = []
     for source in with_text(files, package):
@@ -74,7 +74,7 @@ def _root(node: ast.AST) -> str:
 
 
 def made_at_import(module: str, names: tuple[str, ...]) -> Place | None:
-    """Return the line of the module's own level, or of a class's body, that gives a name a value other than None."""
+    """Return the line at module level, or in a class body, that gives a name a value other than None."""
     file = module_of(sys.modules.get(module)).get("__file__")
     for each in source_of(file).index.assigned if type(file) is str else ():
         if isinstance(each.target, ast.Name) and each.target.id == names[-1] and not each.in_function:
@@ -85,7 +85,7 @@ def made_at_import(module: str, names: tuple[str, ...]) -> Place | None:
 
 
 class _Search:
-    """What one file says of one name."""
+    """The search for one name in one file."""
 
     def __init__(self, source: Source, module: str, names: tuple[str, ...], inner: Sequence[str], own: bool) -> None:
         self.index = source.index
@@ -94,9 +94,9 @@ class _Search:
         self.dotted = f"{module}.{'.'.join(names)}"
         parent = names[-2] if len(names) > 1 else module.rpartition(".")[2]
         self.aliases: set[str] = set()
-        """Variables that were imported from the name itself."""
+        """Variables imported from the name itself."""
         self.owners = {parent}
-        """Variables that lead to what has the name: the module, or the class."""
+        """Variables for the module or class that has the name."""
         for home, name, variable, _ in self.index.imports:
             if len(names) == 1 and name == self.last and home.rpartition(".")[2] in (module.rpartition(".")[2], ""):
                 self.aliases.add(variable)
@@ -108,8 +108,12 @@ class _Search:
         self.imported = {variable for _, _, variable, _ in self.index.imports}
 
     def run(self) -> list[Setter]:
-        every = [*self.by_calls(), *self.by_assignments()]
-        return sorted(every, key=lambda each: each.place.line)
+        assignments = (
+            Setter(each.place, "assignment")
+            for each in self.index.assigned
+            if (each.in_function or not self.own) and self.assigns(each)
+        )
+        return sorted([*self.by_calls(), *assignments], key=lambda each: each.place.line)
 
     def by_calls(self) -> Iterator[Setter]:
         for call in self.index.calls:
@@ -125,13 +129,8 @@ class _Search:
             ):
                 yield Setter(call.place, "assignment")
 
-    def by_assignments(self) -> Iterator[Setter]:
-        for each in self.index.assigned:
-            if (each.in_function or not self.own) and self.assigns(each):
-                yield Setter(each.place, "assignment")
-
     def leads(self, node: ast.AST) -> bool:
-        """Return whether an expression is likely the name itself."""
+        """Return whether an expression probably is the name itself."""
         if isinstance(node, ast.Attribute):
             return node.attr == self.last and (last_name(node.value) in self.owners or len(self.names) > 1)
         own = self.own and len(self.names) == 1
@@ -181,7 +180,7 @@ class _Search:
         return None
 
     def names_part(self, text: str, holder: ast.expr) -> bool:
-        """Return whether a string names the last part of the path, for the object that is given with it."""
+        """Return whether a string is the last part of the path, for the object passed with it."""
         if text == self.last:
             return not isinstance(holder, ast.Name) or holder.id in self.owners or holder.id not in self.imported
         return text in self.inner[-1:] and (isinstance(holder, ast.Constant) or self.root_leads(holder))

@@ -1,4 +1,4 @@
-"""How long a test waits: the time limit of the call that it failed in, or of the wait before the line that failed."""
+"""How long a test waited: the time limit of the call that failed, or of the last wait before the failing line."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Any
 from ..model.evidence import Patience
 from ..model.place import Place
 from .callers import owner
-from .index import source_of
+from .index import last_name, source_of
 
 _WAITING = frozenset(("get", "poll", "wait", "result", "join", "acquire", "wait_for", "map", "recv", "sleep", "next"))
-"""Functions that are given a time to wait."""
+"""Functions with a timeout."""
 _CLOCKS = frozenset(("time", "monotonic", "perf_counter"))
 
 
 def patience(tb: TracebackType | None) -> Patience | None:
     """Return how long the user's code waited before it gave up; None if unknown.
 
-    Runs no code of the user's: names are looked up in frames.
+    Reads values from frames and runs none of the user's code.
     """
     every = list(traceback.walk_tb(tb))
     limit: float | None = None
@@ -61,18 +61,14 @@ def _before(frame: FrameType, line: int) -> Patience | None:
 def _limit(node: ast.Call | ast.BinOp, frame: FrameType) -> float | None:
     """Return the seconds in ``x.join(0.5)``, ``q.get(timeout=LIMIT)``, ``time.monotonic() + 3``."""
     if isinstance(node, ast.BinOp):
-        is_clock = isinstance(node.left, ast.Call) and _name(node.left.func) in _CLOCKS
+        is_clock = isinstance(node.left, ast.Call) and last_name(node.left.func) in _CLOCKS
         return _value(node.right, frame) if is_clock and isinstance(node.op, ast.Add) else None
-    if _name(node.func) not in _WAITING:
+    if last_name(node.func) not in _WAITING:
         return None
     given = [keyword.value for keyword in node.keywords if keyword.arg == "timeout"]
-    if not given and _name(node.func) not in ("get", "map"):
+    if not given and last_name(node.func) not in ("get", "map"):
         given = node.args[-1:]
     return _value(given[0], frame) if given else None
-
-
-def _name(node: ast.expr) -> str:
-    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
 
 
 def _value(node: ast.expr, frame: FrameType) -> float | None:
@@ -82,5 +78,5 @@ def _value(node: ast.expr, frame: FrameType) -> float | None:
 
 
 def _seconds(value: Any) -> float | None:
-    # multiprocessing counts its own `timeout` down: 0.79998
+    # multiprocessing reduces its own `timeout` meanwhile: 0.79998
     return float(f"{value:.2g}") if type(value) in (int, float) and 0 < value < 3600 else None

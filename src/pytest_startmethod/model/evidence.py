@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from .child_report import ChildReport, Frame, Raised, Unreturned
 from .foreign import Foreign
@@ -17,13 +17,14 @@ from .place import Place
 from .server import NotAChild, Server
 from .stack import Hanging
 from .unloaded import Unloaded
+from .wire import Fields
 
 
 @dataclass(frozen=True, slots=True)
 class Parent:
     """What the parent can import, and why."""
 
-    modules: Mapping[str, Any] = field(default_factory=lambda: sys.modules)
+    modules: Mapping[str, object] = field(default_factory=lambda: sys.modules)
     sys_path: Sequence[str] = field(default_factory=lambda: tuple(sys.path))
     rootdir: str | None = None
     """pytest's; ``pythonpath`` in its ini file is relative to the directory of that file."""
@@ -108,7 +109,7 @@ class Evidence:
     """Messages of children that the parent could not load."""
     unloaded: Mapping[int, Sequence[Unloaded]] = field(default_factory=dict)
     """By pid: the parts of a launch's payload that a fresh child could not load, with their paths."""
-    copied: Sequence[tuple[Launch, Mapping[str, Any]]] = ()
+    copied: Sequence[tuple[Launch, Fields]] = ()
     """What arrived of the arguments of launches; `Launch.account` is what was sent."""
     parent: Parent = field(default_factory=Parent)
     seen: Sequence[tuple[Observed, Sequence[Seen]]] = ()

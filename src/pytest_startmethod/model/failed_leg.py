@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from .child_report import ChildReport
 from .finding import Finding
+from .wire import Fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +28,9 @@ class FailedLeg:
     file: str | None = None
     """The user's line that raised, absolute."""
     line: int | None = None
-    launches: tuple[Mapping[str, Any], ...] = ()
+    launches: tuple[Fields, ...] = ()
     """Processes that the leg started: method, target, args, file, line, thread, fixture, pid, exit_code, error."""
-    tasks: tuple[Mapping[str, Any], ...] = ()
+    tasks: tuple[Fields, ...] = ()
     """What it gave to pools and executors: method, owner, how, target, file, line."""
     children: tuple[ChildReport, ...] = ()
     """What went wrong in its children, the oldest first: phase, ``error.type``, ``error.message``, ``error.frames``."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from .place import Place, file_and_line
+from .wire import Fields, Json
 
 EVERY_METHOD = "tasks of a pool or executor and messages are pickled under every start method, fork included"
 WIDTH = 80
@@ -180,7 +181,7 @@ class Finding:
             facts=tuple(replace(each, text=without(each.text)) for each in self.facts),
         )
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> Json:
         """Return the finding as builtins that JSON can hold; `from_dict` is the way back."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         facts = [
@@ -190,7 +191,7 @@ class Finding:
         return {**values, "evidence": list(self.evidence), "facts": facts, "together": list(self.together)}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Finding:
+    def from_dict(cls, values: Fields) -> Finding:
         """Return the finding that `as_dict` made `values` of; keys that it does not know are left out."""
         known = {each.name for each in fields(cls)}
         kept = {key: value for key, value in values.items() if key in known}

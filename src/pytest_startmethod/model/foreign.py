@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from .place import Place, file_and_line
+from .wire import Json
 
 
 @dataclass(slots=True)
@@ -23,7 +23,7 @@ class Foreign:
     tasks: int = 0
     """Tasks given to processes that may have run before; 0 where nobody counts them."""
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> Json:
         """Return it as builtins."""
         place = file_and_line(self.place)
         return {"kind": self.kind, "method": self.method, **place, "count": self.count, "tasks": self.tasks}

@@ -12,6 +12,7 @@ from .observed import Observed
 from .payload import Payload
 from .place import Place, file_and_line
 from .server import Surroundings
+from .wire import Json
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,7 @@ class Launch:
     """What its code reads and writes, and what the parent had there."""
     changed: tuple[Changed, ...] = ()
     """What pickling it changed in the parent's own objects."""
-    account: dict[str, Any] | None = None
+    account: Json | None = None
     """A summary of what was sent, to compare with what arrives in the child (`child.copied.account`)."""
     surroundings: Surroundings | None = None
     """Under forkserver: what a process started by the parent itself would have inherited."""
@@ -128,7 +129,7 @@ class Launch:
         popen = self.popen()
         return popen is not None and mp.is_running(popen)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> Json:
         """Return the launch as builtins."""
         return {
             "method": self.method,
@@ -162,7 +163,7 @@ class Task:
     later: Observed | None = field(default=None, compare=False)
     """The same at the last such task, if the parent's values had changed by then."""
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> Json:
         """Return the task as builtins."""
         what = {"method": self.method, "owner": self.owner, "how": self.how, "target": self.target}
         return {**what, **file_and_line(self.place)}

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from .finding import Finding
+from .wire import Fields, Json
 
 OUTCOMES = ("passed", "failed", "error", "skipped", "xfailed", "xpassed")
 _LISTS = ("launches", "tasks", "troubles", "foreign", "planned")
@@ -28,8 +27,8 @@ class LegResult:
     """Seconds of set-up, call and tear-down together."""
     message: str | None = None
     """The first line of what failed."""
-    launches: tuple[dict[str, Any], ...] = ()
-    tasks: tuple[dict[str, Any], ...] = ()
+    launches: tuple[Json, ...] = ()
+    tasks: tuple[Json, ...] = ()
     vacuous: Finding | None = None
     findings: tuple[Finding, ...] = ()
     """Why the leg failed, or what it swallowed."""
@@ -41,12 +40,12 @@ class LegResult:
     """Whether the test is unmarked and was found by discovery."""
     flaky: bool = False
     """Whether it failed and passed when run again unchanged."""
-    foreign: tuple[dict[str, Any], ...] = ()
+    foreign: tuple[Json, ...] = ()
     """Processes started outside the leg's method: kind, method, file, line, count, tasks."""
     planned: tuple[str, ...] = ()
     """The methods of all legs of the test in this run, deselected ones included; empty if unknown."""
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> Json:
         """Return the result as builtins, for a report that crosses processes."""
         data = {name: getattr(self, name) for name in self.__slots__}
         for name in _LISTS:
@@ -57,7 +56,7 @@ class LegResult:
         return data
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> LegResult:
+    def from_dict(cls, data: Fields) -> LegResult:
         """Return the result that `as_dict` was made from."""
         values = dict(data)
         for name in _LISTS:

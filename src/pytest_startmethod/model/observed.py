@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .place import Place
+from .wire import Json
 
 Step = tuple[str, Any]
 """``("attr", name)`` or ``("item", key)``."""
@@ -171,7 +172,7 @@ class Observed:
     blocked: frozenset[str] = frozenset()
     """Of `imports`, those that ``sys.modules`` keeps from being imported."""
     touched: dict[str, Where] = field(default_factory=dict)
-    ambient: dict[str, Any] = field(default_factory=dict)
+    ambient: Json = field(default_factory=dict)
     roots: list[str] = field(default_factory=list)
     libraries: dict[str, Where] = field(default_factory=dict)
     """As `Reads.libraries`."""
@@ -180,7 +181,7 @@ class Observed:
     codes: list[tuple[str, str, int]] = field(default_factory=list)
     environ: dict[str, str] = field(default_factory=dict)
     descriptors: list[Descriptor] = field(default_factory=list)
-    prepare: dict[str, Any] = field(default_factory=dict)
+    prepare: Json = field(default_factory=dict)
     packages: frozenset[str] = frozenset()
     """Installed top-level packages that count as the user's code."""
 
@@ -202,7 +203,7 @@ class Seen:
 
     values: list[Any]
     imports: dict[str, bool]
-    ambient: dict[str, Any]
+    ambient: Json
     broken: dict[str, str]
     """Modules that could not be imported, and why."""
     took: dict[str, float] = field(default_factory=dict)

@@ -1,8 +1,8 @@
-"""The report of a session as builtins: what the JSON file holds, and what the other reports are made of.
+"""The report of a session as builtins: the content of the JSON file, from which the other reports are made.
 
-The same suite gives the same report whichever processes ran it, save times, process ids and what such numbers the
-user's own texts contain: lists are sorted, and paths are relative to the root directory.
-``docs/reference/report.md`` describes it for its readers.
+The same suite gives the same report in any distribution over processes, except for times, process ids and such numbers
+in the user's own texts: lists are sorted, and paths are relative to the root directory. ``docs/reference/report.md``
+is its reference.
 """
 
 from __future__ import annotations
@@ -12,24 +12,25 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from ..launches import foreign
 from ..model.codes import url
 from ..model.finding import MASK, Finding, is_secret, relative
 from ..model.leg_result import LegResult
 from ..model.methods import rank
+from ..model.wire import Fields, Json
 from . import groups, verdicts
 
 SCHEMA: Final = 1
-"""Raised when a key changes its meaning or goes; new keys do not raise it."""
+"""Incremented when a key changes its meaning or is removed, not when keys are added."""
 
 _WORKERS: Final = ("multiprocessing.pool.worker", "concurrent.futures.process._process_worker")
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What the report says of the run as a whole."""
+    """The run as a whole."""
 
     root: str
     """The root directory, absolute."""
@@ -38,9 +39,9 @@ class Session:
     default: str
     """The interpreter's own start method."""
     methods: tuple[str, ...]
-    """The selected ones."""
+    """The selected methods."""
     version: str
-    """Of the plugin."""
+    """The plugin's version."""
     exit_status: int = 0
     command: tuple[str, ...] = ()
     """pytest's arguments."""
@@ -55,11 +56,12 @@ def build(
     session: Session,
     fixed: Iterable[Mapping[str, object]] = (),
     failures: Mapping[str, str] | None = None,
-) -> dict[str, Any]:
-    """Return the report of `results`, whatever their order.
+) -> Json:
+    """Return the report of `results`, in any order.
 
-    `fixed`: what unmarked tests started with a context of their own, as in `LegResult.foreign` with their node id.
-    `failures`: by node id what pytest prints of a leg's failure: the tracebacks in the parent and in children.
+    `fixed`: processes that unmarked tests started with a context of their own, as in `LegResult.foreign`, with the
+    test's node id. `failures`: pytest's text of each leg's failure by node id, with the tracebacks of parent and
+    children.
     """
     legs = verdicts.in_order(results)
     tests = verdicts.by_test(legs)
@@ -85,8 +87,8 @@ def build(
     }
 
 
-def not_exercised(legs: Iterable[LegResult], fixed: Iterable[Mapping[str, object]], root: str) -> list[dict[str, Any]]:
-    """Return the tests that started processes which no start method of a leg reaches, each with what and where."""
+def not_exercised(legs: Iterable[LegResult], fixed: Iterable[Mapping[str, object]], root: str) -> list[Json]:
+    """Return the tests that started processes outside their legs' start methods, each with kind, method and place."""
     found = {}
     for test, each in [*((leg.test, each) for leg in legs for each in leg.foreign), *((e["test"], e) for e in fixed)]:
         entry = {"nodeid": test, "kind": each["kind"], "method": each["method"]}
@@ -95,18 +97,18 @@ def not_exercised(legs: Iterable[LegResult], fixed: Iterable[Mapping[str, object
     return [found[key] for key in sorted(found)]
 
 
-# -- what other reports ask of a group -------------------------------------------------------------------------------
+# -- a group in other reports ----------------------------------------------------------------------------------------
 
 
 def level(entry: Mapping[str, object]) -> str:
-    """Return how serious an entry of ``groups`` or ``unexplained`` is: ``error``, ``warning`` or ``notice``."""
+    """Return the severity of an entry of ``groups`` or ``unexplained``: ``error``, ``warning`` or ``notice``."""
     if entry.get("level") == "note" or entry.get("vacuous"):
         return "notice"
     return "warning" if entry.get("predicted") else "error"
 
 
-def place(entry: Mapping[str, Any], model: Mapping[str, Any]) -> tuple[str, int | None]:
-    """Return where an entry of ``groups`` or ``unexplained`` is: its own place, or its first test's."""
+def place(entry: Fields, model: Fields) -> tuple[str, int | None]:
+    """Return the place of an entry of ``groups`` or ``unexplained``, else that of its first test."""
     if entry.get("file"):
         return entry["file"], entry["line"]
     for test in model["tests"]:
@@ -115,8 +117,8 @@ def place(entry: Mapping[str, Any], model: Mapping[str, Any]) -> tuple[str, int 
     return entry["first"].partition("::")[0], None
 
 
-def who(entry: Mapping[str, Any]) -> str:
-    """Return the first leg of an entry, how many more there are, and their methods."""
+def who(entry: Fields) -> str:
+    """Return the first leg of an entry, the number of others, and their methods."""
     more = f" and {entry['legs'] - 1} more" if entry["legs"] > 1 else ""
     return f"{entry['first']}{more} ({', '.join(entry['methods'])})"
 
@@ -125,11 +127,11 @@ def who(entry: Mapping[str, Any]) -> str:
 
 
 def _path(path: str | None, root: str) -> str | None:
-    """Return a path with slashes, relative to the root where it is below."""
+    """Return a path with slashes, relative to the root if it is below it."""
     return None if path is None else relative(path, root).replace(os.sep, "/")
 
 
-def _finding(finding: Finding, root: str) -> dict[str, Any]:
+def _finding(finding: Finding, root: str) -> Json:
     values = finding.masked().as_dict()
     for key in ("message", "fix"):
         values[key] = relative(values[key], root)
@@ -138,7 +140,7 @@ def _finding(finding: Finding, root: str) -> dict[str, Any]:
     return {**values, "file": _path(finding.file, root), "url": url(finding.code)}
 
 
-def _test(test: str, legs: Mapping[str, LegResult], root: str, failures: Mapping[str, str]) -> dict[str, Any]:
+def _test(test: str, legs: Mapping[str, LegResult], root: str, failures: Mapping[str, str]) -> Json:
     first = next(iter(legs.values()))
     found = [*groups.merged(legs)]
     return {
@@ -154,7 +156,7 @@ def _test(test: str, legs: Mapping[str, LegResult], root: str, failures: Mapping
     }
 
 
-def _leg(leg: LegResult, root: str) -> dict[str, Any]:
+def _leg(leg: LegResult, root: str) -> Json:
     passed = leg.outcome == "passed"
     return {
         "nodeid": leg.nodeid,
@@ -165,19 +167,19 @@ def _leg(leg: LegResult, root: str) -> dict[str, Any]:
         "vacuous": leg.vacuous is not None,
         "flaky": leg.flaky,
         "discovered": leg.discovered,
-        "foreign": _unrepeated({**_countable(each), "file": _path(each["file"], root)} for each in leg.foreign),
+        "foreign": _unrepeated(_foreign(each, root) for each in leg.foreign),
         "message": leg.message,
     }
 
 
-def _launch(launch: Mapping[str, Any], root: str, *, passed: bool) -> dict[str, Any]:
+def _launch(launch: Fields, root: str, *, passed: bool) -> Json:
     worker = bool(launch.get("worker")) or launch.get("target") in _WORKERS
     args = [argument(each, passed=passed) for each in launch["args"]]
     return {**launch, "args": args, "file": _path(launch["file"], root), "worker": worker}
 
 
 def argument(described: str, *, passed: bool) -> str:
-    """Return an argument for a report: of a leg that passed its type, and no value of a name like ``password``."""
+    """Return an argument for a report: only the type if the leg passed, and no value of a name like ``password``."""
     name, equals, value = described.partition("=")
     if not equals or not name.isidentifier():
         name, equals, value = "", "", described
@@ -189,15 +191,15 @@ def argument(described: str, *, passed: bool) -> str:
     return f"{name}{equals}{value}"
 
 
-def _launches(launches: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the processes that were started; the workers of one pool or executor are one entry.
+def _launches(launches: Sequence[Json]) -> list[Json]:
+    """Return the processes that were started, with the workers of one pool or executor as one entry.
 
-    How many workers an executor starts, and how those of a pool end, depends on who is faster.
+    How many workers an executor starts, and how those of a pool end, is a race.
     """
-    found: dict[object, dict[str, Any]] = {}
+    found: dict[object, Json] = {}
     for number, entry in enumerate(launches):
         if entry["worker"]:
-            if entry["exit_code"] in (0, -15):  # ended by the pool, or by its own end: whichever came first
+            if entry["exit_code"] in (0, -15):  # by itself or by the pool: a race
                 entry["exit_code"] = None
             key: object = tuple(str(entry[k]) for k in sorted(entry) if k not in ("pid", "exit_code", "args"))
             first = found.setdefault(key, entry)
@@ -205,26 +207,27 @@ def _launches(launches: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         else:
             found[number] = entry
     entries = list(found.values())
-    # Those of the main thread as they came, then those of others: their order is a race.
+    # Those of the main thread in order, then those of other threads, whose order is a race.
     rest = [each for each in entries if each.get("thread") is not None]
     rest.sort(key=lambda each: str({**each, "pid": None}))
     return [each for each in entries if each.get("thread") is None] + rest
 
 
-def _countable(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Return processes past the leg's method without the numbers that depend on which tests ran before."""
-    return {**entry, "count": None, "tasks": None} if foreign.is_reused(entry["kind"]) else dict(entry)
+def _foreign(entry: Fields, root: str) -> Json:
+    # the numbers of processes that are used again depend on the tests that ran before
+    unknown = dict.fromkeys(("count", "tasks") if foreign.is_reused(entry["kind"]) else ())
+    return {**entry, **unknown, "file": _path(entry["file"], root)}
 
 
-def _unrepeated(facts: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
+def _unrepeated(facts: Iterable[Json]) -> list[Json]:
+    found: list[Json] = []
     for each in facts:
         if each not in found:
             found.append(each)
     return found
 
 
-def _groups(legs: Sequence[LegResult], root: str, tests: Mapping[str, Mapping[str, LegResult]]) -> list[dict[str, Any]]:
+def _groups(legs: Sequence[LegResult], root: str, tests: Mapping[str, Mapping[str, LegResult]]) -> list[Json]:
     every = groups.group(legs)
     number = {id(each.finding): index for index, each in enumerate(every)}
     entries = [_group(each, root, tests) for each in every]
@@ -236,7 +239,7 @@ def _groups(legs: Sequence[LegResult], root: str, tests: Mapping[str, Mapping[st
 
 def _group(
     each: groups.Group, root: str, tests: Mapping[str, Mapping[str, LegResult]], *, vacuous: bool = False
-) -> dict[str, Any]:
+) -> Json:
     return {
         **_finding(each.finding, root),
         "methods": each.methods,
@@ -251,7 +254,7 @@ def _group(
     }
 
 
-def _unexplained(legs: Sequence[LegResult]) -> dict[str, Any]:
+def _unexplained(legs: Sequence[LegResult]) -> Json:
     return {
         "message": legs[0].message,
         "methods": sorted({leg.method for leg in legs}, key=rank),
@@ -262,7 +265,7 @@ def _unexplained(legs: Sequence[LegResult]) -> dict[str, Any]:
     }
 
 
-def _summary(legs: Sequence[LegResult], tests: Mapping[str, Mapping[str, LegResult]]) -> dict[str, Any]:
+def _summary(legs: Sequence[LegResult], tests: Mapping[str, Mapping[str, LegResult]]) -> Json:
     said = [verdicts.verdict(by_method) for by_method in tests.values()]
     outcomes: dict[str, dict[str, int]] = {}
     for leg in legs:

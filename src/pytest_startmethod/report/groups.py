@@ -15,31 +15,27 @@ from ..model.methods import base, rank, split
 from .verdicts import failed
 
 PREDICTED_FOR: Final = ("spawn", "forkserver")
-"""The methods that a prediction of the pre-check is about."""
+"""The methods for which the pre-check predicts."""
 
 _VARYING: Final = re.compile(r"\b0x[0-9a-fA-F]{5,16}\b|\d+|\b(?:fork|spawn|forkserver)\b")
 
 
 def _same(text: str) -> str:
-    """Return a text without what differs from leg to leg: numbers, addresses, methods, temporary paths."""
+    """Return a text without numbers, addresses, methods and temporary paths, which differ from leg to leg."""
     temp = "|".join(re.escape(each) for each in {tempfile.gettempdir(), os.path.realpath(tempfile.gettempdir())})
     return _VARYING.sub("", re.sub(rf"(?:{temp})[/\\][^\s'\",;:)]*?([^/\\\s'\",;:)]*)(?=[\s'\",;:)]|$)", r"\1", text))
 
 
 def identity(finding: Finding) -> tuple[object, ...]:
-    """Return what makes two findings one: code, place, and path whatever its indices are.
+    """Return the identity of a finding across legs: code, place, and path without its indices.
 
-    Without a place, the message tells them apart.
+    A finding without a place is identified by its message. A leg's own ``tmp_path`` does not count.
     """
     path = re.sub(r"\[\d+\]", "[]", finding.path)
     if finding.file is None:
         return finding.code, path, None, None, _same(finding.message)
-    return finding.code, path, _same_file(finding.file), finding.line, ""
-
-
-def _same_file(file: str) -> str:
-    """Return a path in which the directory that pytest made for one leg's ``tmp_path`` has no name."""
-    return re.sub(r"([/\\]pytest-of-[^/\\]+[/\\]pytest-)\d+(?:[/\\]popen-gw\d+)?[/\\][^/\\]+", r"\1", file)
+    temporary = r"([/\\]pytest-of-[^/\\]+[/\\]pytest-)\d+(?:[/\\]popen-gw\d+)?[/\\][^/\\]+"
+    return finding.code, path, re.sub(temporary, r"\1", finding.file), finding.line, ""
 
 
 def _key(finding: Finding, leg: LegResult) -> tuple[object, ...]:
@@ -47,7 +43,7 @@ def _key(finding: Finding, leg: LegResult) -> tuple[object, ...]:
 
 
 def parent_path(finding: Finding) -> str:
-    """Return the object that the last step of a finding's path leads away from; the path itself if there is none."""
+    """Return a finding's path without its last step."""
     return re.sub(r"(?<=[\w\])])(?:\.\w+|\[[^\[\]]*\])$", "", finding.path)
 
 
@@ -56,7 +52,7 @@ def parent_path(finding: Finding) -> str:
 
 @dataclass(slots=True)
 class Told:
-    """Findings that are told as one: leaves of one object, or values that only together are enough."""
+    """Findings reported as one: leaves of one object, or values that are sufficient only together."""
 
     findings: list[Finding]
     consequences: list[Finding] = field(default_factory=list)
@@ -68,7 +64,7 @@ class Told:
 
     @property
     def paths(self) -> str:
-        """The paths, those after the first without the part that they share with it: ``a._lock, ._log``."""
+        """The paths; those after the first without their common beginning: ``a._lock, ._log``."""
         if self.finding.together:
             return ", ".join(self.finding.together)
         start = parent_path(self.finding)
@@ -86,14 +82,14 @@ class Told:
 
 
 def _belongs(finding: Finding, to: Finding) -> bool:
-    """Return whether two findings are about one object, and an experiment said the same of both."""
+    """Return whether two findings are about one object, with the same result of experiments."""
     if (finding.code, finding.level, finding.confirmed) != (to.code, to.level, to.confirmed) or not to.path:
         return False
     return parent_path(finding) == parent_path(to) != to.path
 
 
 def told(findings: Iterable[Finding]) -> list[Told]:
-    """Return a leg's findings as they are told: one object once, consequences with their cause."""
+    """Group a leg's findings for output: one object once, consequences with their cause."""
     found: list[Told] = []
     after: list[Finding] = []
     for each in findings:
@@ -113,7 +109,7 @@ def told(findings: Iterable[Finding]) -> list[Told]:
 
 
 def _follows(finding: Finding, causes: Iterable[Finding]) -> bool:
-    """Return whether one of `causes`, not cleared by an experiment, is the one that brings `finding` about."""
+    """Return whether `finding` is a consequence of one of `causes` that no experiment cleared."""
     return any(f"{c.code} {c.path}".strip() == finding.because_of and c.confirmed is not False for c in causes)
 
 
@@ -122,7 +118,7 @@ def _follows(finding: Finding, causes: Iterable[Finding]) -> bool:
 
 @dataclass(slots=True)
 class Group:
-    """One cause and the legs it has."""
+    """One cause and its legs."""
 
     finding: Finding
     legs: list[LegResult] = field(default_factory=list)
@@ -130,7 +126,7 @@ class Group:
     others: list[Group] = field(default_factory=list)
     """Findings of the same object, in the same legs."""
     consequences: list[Group] = field(default_factory=list)
-    """What it brings about, in some of its legs."""
+    """Its consequences in some of its legs."""
 
     @property
     def tests(self) -> list[str]:
@@ -144,7 +140,7 @@ class Group:
 
     @property
     def methods(self) -> list[str]:
-        """The methods that it is about."""
+        """The methods concerned."""
         return list(PREDICTED_FOR) if self.predicted else sorted({leg.method for leg in self.legs}, key=rank)
 
     @property
@@ -154,10 +150,10 @@ class Group:
 
 
 def group(results: Iterable[LegResult]) -> list[Group]:
-    """Gather equal findings of all legs: causes first, the most frequent first.
+    """Group equal findings of all legs: causes first, the most frequent first.
 
-    What an experiment cleared in a leg that another finding explains is that leg's no more. A prediction is left out
-    where a leg of its test has the finding, or shows that it is wrong.
+    A finding that an experiment cleared does not count in a leg that another finding explains. A prediction is left
+    out if a leg of its test has the finding or refutes it.
     """
     groups: dict[object, Group] = {}
     legs = list(results)
@@ -179,7 +175,7 @@ def group(results: Iterable[LegResult]) -> list[Group]:
 
 
 def predictions(legs: Sequence[LegResult]) -> Iterator[tuple[LegResult, Finding]]:
-    """Yield what is predicted and neither came true nor was refuted in a leg of the same test and package."""
+    """Yield the predictions that no leg of the same test and package has fulfilled or refuted."""
     refuted = {(leg.test, split(leg.method)[0]) for leg in legs if refutes(leg)}
     true = {(leg.test, identity(each)) for leg in legs for each in leg.findings}
     for leg in legs:
@@ -188,15 +184,15 @@ def predictions(legs: Sequence[LegResult]) -> Iterator[tuple[LegResult, Finding]
 
 
 def refutes(leg: LegResult) -> bool:
-    """Return whether a leg shows that the test does without what fork alone allows."""
+    """Return whether a leg shows that the test works without fork."""
     if base(leg.method) == "fork" or leg.outcome not in ("passed", "xpassed"):
         return False
-    # the processes that it did not start itself are those of another leg, which may have been the fork leg's
+    # processes that it did not start itself may be those of the fork leg
     return leg.vacuous is None or leg.vacuous.code not in ("SM501", "SM503")
 
 
 def nested(groups: Sequence[Group]) -> list[Group]:
-    """Return `groups` as they are told: those of one object as one, consequences within their cause."""
+    """Nest `groups` for output: those of one object as one, consequences within their cause."""
     found: list[Group] = []
     for each in groups:
         first = next((g for g in found if _shares(each, g)), None)
@@ -224,7 +220,7 @@ def _shares(each: Group, other: Group) -> bool:
 
 
 def group_vacuous(results: Iterable[LegResult]) -> list[Group]:
-    """Gather the legs that passed and tested nothing by what they did instead, the most frequent first."""
+    """Group the legs that passed without testing their method, the most frequent kind first."""
     groups: dict[object, Group] = {}
     for leg in results:
         if leg.vacuous is not None:
@@ -233,7 +229,7 @@ def group_vacuous(results: Iterable[LegResult]) -> list[Group]:
 
 
 def unexplained(results: Iterable[LegResult]) -> list[list[LegResult]]:
-    """Gather the failed legs without a cause of tests that passed under another method, by their messages."""
+    """Group the failed legs without a cause, of tests that passed under another method, by message."""
     legs = list(results)
     passed = {leg.test for leg in legs if leg.outcome in ("passed", "xfailed", "xpassed")}
     groups: dict[str, list[LegResult]] = {}
@@ -256,9 +252,9 @@ class Merged:
 
 
 def merged(legs: Mapping[str, LegResult]) -> list[Merged]:
-    """Return the findings of one test, equal ones of several legs as one: the leading cause of its failures first.
+    """Merge equal findings of one test's legs: the leading cause of its failures first.
 
-    Then what a passing leg swallowed, what is predicted and did not come true, and notes.
+    Then come the findings of passing legs, unfulfilled predictions, and notes.
     """
     found: dict[object, Merged] = {}
     place: dict[object, tuple[object, ...]] = {}

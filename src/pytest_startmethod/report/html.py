@@ -1,4 +1,4 @@
-"""The report as one HTML file that needs nothing else: no network, and no script for reading it."""
+"""The report as one self-contained HTML file, readable without network or JavaScript."""
 
 from __future__ import annotations
 
@@ -6,24 +6,25 @@ import html
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path, PurePath
-from typing import Any, Final
+from typing import Final
 
 import jinja2
 from markupsafe import Markup
 
 from ..model.codes import CAUSES
 from ..model.methods import in_order
+from ..model.wire import Fields, Json
 from . import verdicts
 from .document import level
 from .links import Links
 from .text import count
 
 _AROUND: Final = 4
-"""Lines of source before and after the one that is meant."""
+"""Lines of source shown before and after a place."""
 _LARGEST: Final = 2_000_000
 _LISTED: Final = 200
 _MANY: Final = 300
-"""With more tests, those that pass are hidden until somebody asks for them."""
+"""With more tests than this, passing ones are hidden at first."""
 
 _WORDS: Final = ("passed", "failed", "error", "skipped", "xfailed", "xpassed", "vacuous", "flaky")
 _UNEXPLAINED: Final = "legs that failed where another method passed, and nothing was found that explains it"
@@ -34,8 +35,8 @@ _HERE: Final = ("set", "made", "read", "written", "started", "raised", "defined"
 """Labels of facts that read better with ``here`` above their line of source."""
 
 
-def text(model: Mapping[str, Any], links: Links | None = None) -> str:
-    """Return the report of `document.build` as HTML; the sources are read from the files that it names."""
+def text(model: Fields, links: Links | None = None) -> str:
+    """Return the report of `document.build` as HTML, with excerpts read from the files that it names."""
     templates = files("pytest_startmethod") / "report" / "templates"
 
     def read(name: str) -> str:
@@ -57,11 +58,11 @@ def text(model: Mapping[str, Any], links: Links | None = None) -> str:
     return template.render(css=Markup(read("report.css")), js=Markup(read("report.js")), **view(model))
 
 
-# -- what is shown ---------------------------------------------------------------------------------------------------
+# -- the template's values -------------------------------------------------------------------------------------------
 
 
-def view(model: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the template shows."""
+def view(model: Fields) -> Json:
+    """Return the values for the template."""
     sources = Sources(model["rootdir"])
     tests = list(model["tests"])
     number_of = {leg["nodeid"]: number for number, test in enumerate(tests) for leg in test["legs"].values()}
@@ -88,24 +89,22 @@ def view(model: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _blank(each: Mapping[str, object]) -> dict[str, Any]:
+def _blank(each: Mapping[str, object]) -> Json:
     """Return an entry of ``unexplained`` with the keys of a group."""
     keys = ("file", "line", "url", "confirmed", "part_of")
     texts = {"code": "", "name": "no cause found", "level": "cause", "path": "", "fix": ""}
     message = each["message"] or "no message"
-    rest: dict[str, Any] = {"message": message, "evidence": [], "facts": []}
+    rest: Json = {"message": message, "evidence": [], "facts": []}
     flags = dict.fromkeys(("predicted", "vacuous", "every_method"), False)
     return {**dict.fromkeys(keys), **texts, **flags, **each, **rest}
 
 
-def _entry(
-    group: Mapping[str, Any], tests: Sequence[Mapping[str, Any]], number_of: Mapping[str, int], sources: Sources
-) -> dict[str, Any]:
+def _entry(group: Fields, tests: Sequence[Fields], number_of: Mapping[str, int], sources: Sources) -> Json:
     kind = {"error": "cause", "warning": "predicted", "notice": "note"}[level(group)]
     cause = CAUSES.get(group["code"])
     test = tests[number_of[group["first"]]] if group["first"] in number_of else None
     legs = test["legs"] if test is not None else {}
-    leg: Mapping[str, Any] = next((each for each in legs.values() if each["nodeid"] == group["first"]), {})
+    leg: Fields = next((each for each in legs.values() if each["nodeid"] == group["first"]), {})
     return {
         **group,
         "kind": kind,
@@ -117,9 +116,9 @@ def _entry(
     }
 
 
-def _by_code(entries: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield the entries of each code with its name and what it is, the commonest first."""
-    found: dict[str, list[dict[str, Any]]] = {}
+def _by_code(entries: Iterator[Json]) -> Iterator[Json]:
+    """Yield the entries of each code with its name and description, the most frequent first."""
+    found: dict[str, list[Json]] = {}
     for each in entries:
         found.setdefault(each["code"], []).append(each)
     order = sorted(found.items(), key=lambda item: (not item[0], -sum(len(each["of"]) for each in item[1])))
@@ -129,12 +128,12 @@ def _by_code(entries: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         yield {"code": code, "name": these[0]["name"], "url": these[0]["url"], "what": what, "of": of, "causes": these}
 
 
-def _by_file(tests: Sequence[Mapping[str, Any]], entries: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    of_test: dict[int, list[Mapping[str, Any]]] = {}
+def _by_file(tests: Sequence[Fields], entries: Sequence[Fields]) -> Iterator[Json]:
+    of_test: dict[int, list[Fields]] = {}
     for entry in entries:
         for number in entry["of"]:
             of_test.setdefault(number, []).append(entry)
-    found: dict[str, list[dict[str, Any]]] = {}
+    found: dict[str, list[Json]] = {}
     for number, test in enumerate(tests):
         file, _, name = test["nodeid"].partition("::")
         mine = of_test.get(number, [])
@@ -152,11 +151,11 @@ def _by_file(tests: Sequence[Mapping[str, Any]], entries: Sequence[Mapping[str, 
 # -- the two sides ---------------------------------------------------------------------------------------------------
 
 
-def _sides(group: Mapping[str, Any], leg: Mapping[str, Any], sources: Sources) -> list[dict[str, Any]]:
-    """Return what is known of the parent, of the child, and of neither in particular."""
+def _sides(group: Fields, leg: Fields, sources: Sources) -> list[Json]:
+    """Return the facts about the parent, about the child, and about neither in particular."""
     under = ", ".join(group["methods"])
     titles = {"parent": "In the parent", "child": f"In the child ({under})", "": ""}
-    sides: dict[str, dict[str, Any]] = {
+    sides: dict[str, Json] = {
         key: {"title": title, "values": [], "places": [], "facts": []} for key, title in titles.items()
     }
     if group["part_of"] is None:
@@ -181,8 +180,8 @@ def _sides(group: Mapping[str, Any], leg: Mapping[str, Any], sources: Sources) -
     return list(sides.values())
 
 
-def _printed(fact: Mapping[str, Any]) -> str:
-    """Return the line of evidence that a fact is printed as: `Fact.__str__`, with a relative file."""
+def _printed(fact: Fields) -> str:
+    """Return the line of evidence for a fact, like `Fact.__str__` with a relative file."""
     if fact["file"] is None:
         return f"{fact['label']}: {fact['text']}" if fact["label"] else fact["text"]
     by = f" by {fact['about']}" if fact["about"] else ""
@@ -190,8 +189,8 @@ def _printed(fact: Mapping[str, Any]) -> str:
     return f"{fact['label']}{by}{at} {fact['file']}:{fact['line']}" + (f": {fact['text']}" if fact["text"] else "")
 
 
-def _add_start(sides: Mapping[str, dict[str, Any]], leg: Mapping[str, Any], sources: Sources) -> None:
-    """Show where the process was started, and what became of it."""
+def _add_start(sides: Mapping[str, Json], leg: Fields, sources: Sources) -> None:
+    """Show where the process was started, and how it ended."""
     launches, tasks = leg.get("launches", ()), leg.get("tasks", ())
     launch = next((each for each in launches if each["error"]), None) or next(iter(launches), None)
     parent, child = sides["parent"], sides["child"]
@@ -210,7 +209,7 @@ def _add_start(sides: Mapping[str, dict[str, Any]], leg: Mapping[str, Any], sour
         child["facts"].append(f"ended with exit code {launch['exit_code']}")
 
 
-def _add_place(side: dict[str, Any], label: str, at: Mapping[str, Any], sources: Sources) -> None:
+def _add_place(side: Json, label: str, at: Fields, sources: Sources) -> None:
     file, line = at["file"], at["line"]
     if file is None or line is None:
         return
@@ -236,7 +235,7 @@ class Sources:
         self._lines: dict[str, list[str]] = {}
 
     def around(self, file: str, line: int) -> list[tuple[int, bool, Markup]]:
-        """Return the lines around one, each with its number and whether it is that one; nothing without the file."""
+        """Return the lines around one, each with its number and whether it is that one; empty without the file."""
         if file not in self._lines:
             self._lines[file] = self._highlighted(file)
         lines = self._lines[file]
@@ -272,7 +271,7 @@ class Sources:
 
 
 def ticks(text: str) -> Markup:
-    """Return text as HTML in which what stands between two backticks is code."""
+    """Return text as HTML, with code between backticks."""
     parts = text.split("`")
     if len(parts) % 2 == 0:
         return Markup(html.escape(text))
@@ -281,5 +280,5 @@ def ticks(text: str) -> Markup:
 
 
 def seconds(duration: float) -> str:
-    """Return a duration for people."""
+    """Format a duration."""
     return f"{duration * 1000:.0f} ms" if duration < 1 else f"{duration:.1f} s"

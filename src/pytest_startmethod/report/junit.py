@@ -1,4 +1,4 @@
-"""What ``--junitxml`` says of a finished leg. Pure."""
+"""Properties of a finished leg in the file of ``--junitxml``. Pure."""
 
 from __future__ import annotations
 

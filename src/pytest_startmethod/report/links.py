@@ -1,4 +1,4 @@
-"""Addresses of source lines: of the commit in CI, else of the file in an editor. Pure."""
+"""Addresses of source lines: in the commit on CI, else in a local editor. Pure."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from urllib.parse import quote
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """Where source lines can be looked at."""
+    """Where to view source lines."""
 
     root: str
-    """What relative files are relative to."""
+    """The directory that relative files refer to."""
     base: str | None = None
     """The address of the repository's files at the commit, with a slash at the end."""
     top: str | None = None
@@ -21,7 +21,7 @@ class Links:
 
     @classmethod
     def of(cls, environ: Mapping[str, str], root: str) -> Links:
-        """Return the links that the variables of GitHub Actions or GitLab CI allow."""
+        """Return the links according to the variables of GitHub Actions or GitLab CI."""
         if environ.get("GITHUB_REPOSITORY") and environ.get("GITHUB_SHA"):
             server = environ.get("GITHUB_SERVER_URL", "https://github.com")
             base = f"{server}/{environ['GITHUB_REPOSITORY']}/blob/{environ['GITHUB_SHA']}/"
@@ -32,7 +32,7 @@ class Links:
         return cls(root)
 
     def permanent(self, file: str | None, line: int | None) -> str | None:
-        """Return the address of a line at the commit, if that is known and the file is in the repository."""
+        """Return the address of a line in the commit, if that is known and contains the file."""
         if file is None or self.base is None or self.top is None:
             return None
         path = PurePath(self.root, file)
@@ -41,7 +41,7 @@ class Links:
         return f"{self.base}{quote(path.relative_to(self.top).as_posix())}{f'#L{line}' if line else ''}"
 
     def editor(self, file: str | None, line: int | None) -> str | None:
-        """Return the address of a line at the commit, or else the one that opens it in an editor here."""
+        """Return the address of a line in the commit, else the one that opens it in a local editor."""
         if file is None:
             return None
         path = quote(PurePath(self.root, file).as_posix().lstrip("/"))

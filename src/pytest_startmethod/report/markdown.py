@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Iterator, Sequence
+from typing import Final
 
 from ..model.methods import in_order
+from ..model.wire import Fields
 from . import verdicts
 from .document import level
 from .links import Links
@@ -23,10 +24,10 @@ _WORDS: Final = ("passed", "failed", "error", "skipped", "xfailed", "xpassed", "
 _LEFT_OUT: Final = "The rest is left out to keep the report below GitHub's limit; the JSON and HTML reports have it."
 
 
-def text(model: Mapping[str, Any], links: Links | None = None) -> str:
-    """Return the report of `document.build` as GitHub's Markdown, well-formed whatever the texts contain.
+def text(model: Fields, links: Links | None = None) -> str:
+    """Return the report of `document.build` as well-formed GitHub Markdown of at most `MOST` bytes.
 
-    It has at most `MOST` bytes: whole blocks are left out at its end.
+    If it is longer, whole blocks are left out at its end.
     """
     found, size = [], len(_LEFT_OUT) + 2
     for block in _blocks(model, links or Links(model["rootdir"])):
@@ -39,7 +40,7 @@ def text(model: Mapping[str, Any], links: Links | None = None) -> str:
     return "".join(found).rstrip("\n") + "\n"
 
 
-def _blocks(model: Mapping[str, Any], links: Links) -> Iterator[list[str]]:
+def _blocks(model: Fields, links: Links) -> Iterator[list[str]]:
     """Yield the parts of the report, the most important one first."""
     yield ["## Start methods"]
     if not model["tests"]:
@@ -65,13 +66,13 @@ def _blocks(model: Mapping[str, Any], links: Links) -> Iterator[list[str]]:
         yield list(_details(title, [f"- {inline(each)}" for each in model["troubles"]]))
 
 
-def _session(model: Mapping[str, Any]) -> str:
+def _session(model: Fields) -> str:
     methods = ", ".join(model["methods"])
     python = f"Python {cell(model['python'])} on {cell(model['platform'])}"
     return f"{python}, default `{model['default']}`; ran under {cell(methods)}."
 
 
-def _verdicts(summary: Mapping[str, Any]) -> str:
+def _verdicts(summary: Fields) -> str:
     everywhere = len(summary["outcomes"]) > 1
     told = []
     for word, number in summary["verdicts"].items():
@@ -82,7 +83,7 @@ def _verdicts(summary: Mapping[str, Any]) -> str:
     return f"{count(summary['tests'], 'test')}: {', '.join(told)}.{more}"
 
 
-def _table(summary: Mapping[str, Any]) -> Iterator[str]:
+def _table(summary: Fields) -> Iterator[str]:
     outcomes = summary["outcomes"]
     words = [word for word in _WORDS if word == "passed" or any(word in row for row in outcomes.values())]
     yield "| legs | " + " | ".join(words) + " |"
@@ -94,7 +95,7 @@ def _table(summary: Mapping[str, Any]) -> Iterator[str]:
 # -- causes ----------------------------------------------------------------------------------------------------------
 
 
-def _row(entry: Mapping[str, Any], links: Links) -> str:
+def _row(entry: Fields, links: Links) -> str:
     """Return a cause's row of the first table."""
     if "code" not in entry:
         cause, where, fix = "no cause found", "", cell(_short(entry["message"] or ""))
@@ -106,13 +107,13 @@ def _row(entry: Mapping[str, Any], links: Links) -> str:
     return f"| {cause} | {where} | {entry['tests']}{need} | {fix} |"
 
 
-def _said(entry: Mapping[str, Any]) -> str:
+def _said(entry: Fields) -> str:
     if entry["predicted"]:
         return ", *predicted*"
     return {True: ", *confirmed*", False: ", *cleared*", None: ""}[entry["confirmed"]]
 
 
-def _where(entry: Mapping[str, Any], links: Links) -> str:
+def _where(entry: Fields, links: Links) -> str:
     parts = []
     if entry["file"]:
         place = entry["file"] if entry["line"] is None else f"{entry['file']}:{entry['line']}"
@@ -123,7 +124,7 @@ def _where(entry: Mapping[str, Any], links: Links) -> str:
     return " ".join(parts)
 
 
-def _title(entry: Mapping[str, Any]) -> str:
+def _title(entry: Fields) -> str:
     """Return the title of a cause's details, as HTML."""
     legs, tests = count(entry["legs"], "leg"), count(entry["tests"], "test")
     under = ", ".join(entry["methods"])
@@ -137,7 +138,7 @@ def _title(entry: Mapping[str, Any]) -> str:
     return f"{html.escape(name)}{path}: {html.escape(what)}".replace("@", "&#64;")
 
 
-def _more(entry: Mapping[str, Any]) -> list[str]:
+def _more(entry: Fields) -> list[str]:
     lines = [inline(entry["message"] or "no message"), ""]
     if entry.get("fix"):
         lines += [f"**Fix:** {inline(entry['fix'])}", ""]
@@ -150,7 +151,7 @@ def _more(entry: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _tests(model: Mapping[str, Any]) -> Iterator[list[str]]:
+def _tests(model: Fields) -> Iterator[list[str]]:
     tests = [each for each in model["tests"] if each["verdict"] not in ("passes", "skipped")]
     if not tests:
         return
@@ -171,7 +172,7 @@ def _tests(model: Mapping[str, Any]) -> Iterator[list[str]]:
 
 
 def _details(summary: str, lines: Sequence[str]) -> Iterator[str]:
-    # The blank lines are needed: without them GitHub reads what is inside as HTML, not as Markdown.
+    # Without the blank lines GitHub would read the content as HTML, not as Markdown.
     yield from (f"<details><summary>{summary}</summary>", "", *lines, "", "</details>")
 
 
@@ -186,12 +187,12 @@ def _short(text: str) -> str:
 
 
 def oneline(text: str) -> str:
-    """Return a text on one line, with a space in place of each character that cannot be seen."""
+    """Return a text on one line, with a space in place of each unprintable character."""
     return "".join(char if char.isprintable() else " " for char in " ".join(text.split()))
 
 
 def cell(text: str) -> str:
-    """Return plain text that stands for itself everywhere, in a table too."""
+    """Escape plain text, also for use in a table."""
     return _escaped(oneline(text))
 
 
@@ -200,7 +201,7 @@ def _escaped(text: str) -> str:
 
 
 def inline(text: str, *, in_table: bool = False) -> str:
-    """Return text in which what stands between two backticks is code, and everything else stands for itself."""
+    """Escape text except for code between backticks."""
     parts = oneline(text).split("`")
     if len(parts) % 2 == 0:  # a backtick without another
         return cell(text)

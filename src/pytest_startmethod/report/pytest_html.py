@@ -1,24 +1,25 @@
-"""What the report of pytest-html says of a leg. Pure."""
+"""The parts of a leg in the report of pytest-html. Pure."""
 
 from __future__ import annotations
 
 from html import escape
-from typing import Any, Final
+from typing import Final
 
 from ..model.leg_result import LegResult
+from ..model.wire import Json
 
 HEADER: Final = '<th class="sortable" data-column-type="startMethod">Start method</th>'
 
 
 def cell(leg: LegResult) -> str:
-    """Return the cell of a leg's row: its method and the codes of what was found."""
+    """Return the cell of a leg's row: its method and the codes of its findings."""
     found = [*leg.findings, *leg.predictions, *([leg.vacuous] if leg.vacuous is not None else [])]
     text = " ".join([leg.method, *dict.fromkeys(each.code for each in found), *(["flaky"] if leg.flaky else [])])
     return f'<td class="col-startMethod">{escape(text)}</td>'
 
 
-def extra(leg: LegResult, root: str) -> dict[str, Any] | None:
-    """Return what `extras.html` of pytest-html would for the findings that do not stand below a failure, or None."""
+def extra(leg: LegResult, root: str) -> Json | None:
+    """Return an extra like `extras.html` of pytest-html for the findings that no failure shows, or None."""
     parts = [(each, "") for each in leg.findings if leg.outcome not in ("failed", "error")]
     parts += [(each, "predicted for spawn and forkserver: ") for each in leg.predictions]
     parts += [(leg.vacuous, "")] if leg.vacuous is not None else []

@@ -1,6 +1,6 @@
 """The report as a SARIF 2.1.0 log, for code scanning and editors: a result for each cause. Pure.
 
-The format is the OASIS standard's (sarif-v2.1.0); what GitHub reads of it is in its documentation of code scanning.
+The format is the OASIS standard (sarif-v2.1.0); GitHub's documentation of code scanning says which part it reads.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from ..model.codes import CAUSES, DOCS, url
+from ..model.wire import Fields, Json
 from .document import level, place, who
 
 _SCHEMA: Final = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
@@ -19,7 +20,7 @@ _ROOT: Final = "ROOT"
 _LABELS: Final = {"parent": " in the parent", "child": " in the child", "": ""}
 
 
-def log(model: Mapping[str, Any]) -> dict[str, Any]:
+def log(model: Fields) -> Json:
     """Return the log of a report of `document.build`."""
     entries = [*model["groups"], *({**each, "code": "unexplained"} for each in model["unexplained"])]
     codes = sorted({each["code"] for each in entries})
@@ -40,10 +41,10 @@ def log(model: Mapping[str, Any]) -> dict[str, Any]:
     return {"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}
 
 
-def _rule(code: str, name: str) -> dict[str, Any]:
+def _rule(code: str, name: str) -> Json:
     cause = CAUSES.get(code)
     what = cause.what if cause is not None else name
-    rule: dict[str, Any] = {
+    rule: Json = {
         "id": code,
         "name": name.title().replace("-", "").replace(" ", ""),
         "shortDescription": {"text": name},
@@ -56,7 +57,7 @@ def _rule(code: str, name: str) -> dict[str, Any]:
     return rule
 
 
-def _result(entry: Mapping[str, Any], model: Mapping[str, Any], codes: list[str]) -> dict[str, Any]:
+def _result(entry: Fields, model: Fields, codes: list[str]) -> Json:
     text = [entry["message"] or "no cause found", *entry.get("evidence", ())]
     text += [f"fix: {entry['fix']}"] if entry.get("fix") else []
     file, line = place(entry, model)
@@ -81,7 +82,7 @@ def _result(entry: Mapping[str, Any], model: Mapping[str, Any], codes: list[str]
     }
 
 
-def _label(fact: Mapping[str, Any]) -> str:
+def _label(fact: Fields) -> str:
     return f"{fact['label'] or 'see'}{_LABELS[fact['side']]}"
 
 

@@ -1,4 +1,4 @@
-"""What stands below a failing leg in the terminal: the source line, the cause and the fix. Lines out."""
+"""The section below a failing leg in the terminal: the source line, the cause and the fix."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .text import Line, cut, line, styled, wrap
 
 
 def title(told: groups.Told, method: str) -> str:
-    """Return the title of a section: code, name, and what an experiment said."""
+    """Return the title of a section: code, name, and the result of experiments."""
     finding = told.finding
     if finding.confirmed is None:
         return f"{finding.code} {finding.name}"
@@ -77,7 +77,7 @@ def _why_fork(finding: Finding, method: str) -> str:
 
 
 def named(findings: Iterable[groups.Told]) -> str:
-    """Return the codes and names of findings, and what experiments said."""
+    """Return the codes and names of findings, with the results of experiments."""
     said = {True: " (confirmed)", False: " (cleared)", None: ""}
     every = (each.finding for each in findings)
     return ", ".join(dict.fromkeys(f"{each.code} {each.name}{said[each.confirmed]}" for each in every))
@@ -87,10 +87,7 @@ def named(findings: Iterable[groups.Told]) -> str:
 
 
 def excerpt(finding: Finding, width: int = WIDTH) -> list[Line]:
-    """Return the source line that a finding points at, and a mark below its object; nothing without the file.
-
-    There is one line where the object cannot be told.
-    """
+    """Return the source line of a finding, and a line that marks its object, if found; empty without the file."""
     if finding.file is None or finding.line is None:
         return []
     whole = linecache.getline(finding.file, finding.line).rstrip()
@@ -108,9 +105,9 @@ def excerpt(finding: Finding, width: int = WIDTH) -> list[Line]:
 
 
 def mark(source: str, path: str, *, defines: bool = True) -> tuple[int, int] | None:
-    """Return the columns of what `path` names in a source line, or None where that cannot be told.
+    """Return the columns of the object at `path` in a source line, or None if not found.
 
-    It is the last name of the path, or, where the line `defines` the object, the name that it binds or the lambda.
+    That is the last name of the path or, where the line `defines` the object, the name that it binds or the lambda.
     """
     tokens = _tokens(source)
     words = [word for word, _ in tokens]
@@ -133,7 +130,7 @@ def mark(source: str, path: str, *, defines: bool = True) -> tuple[int, int] | N
 
 
 def _tokens(source: str) -> list[tuple[str, int]]:
-    """Return the names, strings' contents and operators of a line, each with its column; all that can be read."""
+    """Return the names, contents of strings and operators of a line, each with its column, as far as it parses."""
     found = []
     try:
         for token in tokenize.generate_tokens(io.StringIO(source).readline):
@@ -142,5 +139,5 @@ def _tokens(source: str) -> list[tuple[str, int]]:
             elif token.type in (tokenize.NAME, tokenize.OP):
                 found.append((token.string, token.start[1]))
     except (tokenize.TokenError, SyntaxError):
-        pass  # a line of several: what came before the end is there
+        pass  # the statement goes on below: keep the tokens of this line
     return found

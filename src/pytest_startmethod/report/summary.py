@@ -1,41 +1,45 @@
-"""The section that closes a session in the terminal: verdicts, causes, vacuous legs. Plain data in, lines out."""
+"""The section at the end of a session in the terminal: verdicts, causes, vacuous legs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from ..launches import foreign
 from ..model.finding import WIDTH, relative
 from ..model.leg_result import OUTCOMES, LegResult
 from ..model.methods import base, rank
+from ..model.wire import Fields
 from . import groups, verdicts
 from .text import Line, count, cut, line, listed, styled, wrap
 
 _CAUSES, _NOTES, _LISTED = 40, 10, 6
 _SCREEN: Final = 45
-"""A summary that is longer is told densely, unless ``-v`` asks for all of it."""
+"""A summary with more lines is printed densely, unless ``-v`` is given."""
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The legs of a session, and how their summary is printed."""
+    """The legs of a session, and how to print their summary."""
 
     results: Sequence[LegResult]
     """In order."""
     root: str
-    fixed: Sequence[Mapping[str, Any]] = ()
-    """What tests that are no legs started with a context of their own: `LegResult.foreign` and their node id."""
+    fixed: Sequence[Fields] = ()
+    """Processes of unmarked tests with a context of their own: `LegResult.foreign`, with the test's node id."""
     width: int = WIDTH
 
     def lines(self, *, verbose: bool) -> list[Line]:
-        """Return the whole section; with few lines for a cause if there are many of them and not `verbose`."""
+        """Return the whole section; with less for each cause if there are many, and not `verbose`."""
         full = self._lines(dense=False, verbose=verbose)
         return full if verbose or len(full) <= _SCREEN else self._lines(dense=True, verbose=False)
 
     def _lines(self, *, dense: bool, verbose: bool) -> list[Line]:
-        blocks = [self._head(dense=dense)] if self.results else []
+        blocks = []
+        if self.results:
+            verdict = verdict_line(self.results)
+            blocks += [[verdict, _failures(self.results)] if dense else [*_table(self.results), verdict]]
         blocks += self._causes(dense=dense, verbose=verbose)
         blocks += [self._unexplained(legs, verbose=verbose) for legs in groups.unexplained(self.results)]
         blocks += [self._flaky(verbose=verbose), *self._vacuous(dense=dense, verbose=verbose)]
@@ -51,11 +55,8 @@ class Summary:
     def _wrap(self, text: str, *, indent: str = "  ", first: str | None = None) -> list[str]:
         return wrap(relative(text, self.root), indent=indent, first=first, width=self.width)
 
-    # -- the verdicts ------------------------------------------------------------------------------------------------
-
-    def _head(self, *, dense: bool) -> list[Line]:
-        verdict = verdict_line(self.results)
-        return [verdict, _failures(self.results)] if dense else [*_table(self.results), verdict]
+    def _fix(self, fix: str) -> list[Line]:
+        return styled(self._wrap(f"fix: {fix}", indent="       ", first="  "), "fix:", "fix")
 
     # -- the causes --------------------------------------------------------------------------------------------------
 
@@ -79,7 +80,8 @@ class Summary:
         if each.predicted:
             head = f"{name}, predicted for spawn and forkserver: {count(len(each.tests), 'test')}"
         else:
-            head = f"{name}, {_verdicts_of(each, self.results)}"
+            mine = set(each.tests)
+            head = f"{name}, {verdict_line([leg for leg in self.results if leg.test in mine]).text}"
         if finding.confirmed is not None:
             together = " together" if finding.together else ""
             head += f" ({'confirmed' if finding.confirmed else 'cleared by an experiment'}{together})"
@@ -91,7 +93,7 @@ class Summary:
         for one in told.findings:
             lines += [line(text) for text in self._wrap(one.masked().message)]
         for fix in dict.fromkeys(one.masked().fix for one in told.findings if one.fix):
-            lines += styled(self._wrap(f"fix: {fix}", indent="       ", first="  "), "fix:", "fix")
+            lines += self._fix(fix)
         for after in each.consequences:
             text = f"and so: {after.finding.code} {after.finding.name}: {after.finding.message}"
             lines += [line(text) for text in self._wrap(text, indent="    ", first="  ")]
@@ -106,8 +108,7 @@ class Summary:
 
     def _first(self, legs: Sequence[LegResult], *, verbose: bool) -> list[str]:
         if verbose:
-            tests = verdicts.by_test(legs)
-            return [f"  {test} ({', '.join(sorted(by_method, key=rank))})" for test, by_method in tests.items()]
+            return self._listed(legs, verbose=True)
         more = f" and {len(legs) - 1} more (-v)" if len(legs) > 1 else ""
         text = f"  first: {legs[0].nodeid}{more}"
         return [text] if len(text) <= self.width or not more else [f"  first: {legs[0].nodeid}", f"   {more}"]
@@ -119,7 +120,7 @@ class Summary:
         lines = [*self._wrap(legs[0].message or ""), *self._first(legs, verbose=verbose)]
         return [*styled([head], "no cause found", "cause"), *map(line, lines)]
 
-    # -- what else there is ------------------------------------------------------------------------------------------
+    # -- the rest ----------------------------------------------------------------------------------------------------
 
     def _flaky(self, *, verbose: bool) -> list[Line]:
         flaky = [leg for leg in self.results if leg.flaky]
@@ -147,7 +148,7 @@ class Summary:
         lines += map(line, self._wrap(finding.message))
         for evidence in finding.evidence:
             lines += map(line, self._wrap(evidence, indent="      ", first="    "))
-        lines += styled(self._wrap(f"fix: {finding.fix}", indent="       ", first="  "), "fix:", "fix")
+        lines += self._fix(finding.fix)
         return [*lines, *map(line, self._listed(each.legs, verbose=verbose))]
 
     def _listed(self, legs: Sequence[LegResult], *, verbose: bool) -> list[str]:
@@ -158,7 +159,7 @@ class Summary:
         return [*texts[:_LISTED], f"  and {len(texts) - _LISTED} more (-v)"]
 
     def _fixed(self, *, dense: bool, verbose: bool) -> list[Line]:
-        """Return the block on processes that no start method of a leg reached: by kind, each place once."""
+        """Return the block on processes started outside the legs' start methods: by kind, each place once."""
         every = [({"test": leg.test, **each}) for leg in self.results for each in leg.foreign] + [*self.fixed]
         if not every:
             return []
@@ -175,9 +176,7 @@ class Summary:
             places[place] = places.get(place, 0) + (0 if foreign.is_reused(each["kind"]) else each["count"])
         for (kind, method), places in sorted(kinds.items()) if not dense else ():
             lines += map(line, self._places(kind, method, places, verbose=verbose))
-            lines += styled(
-                self._wrap(f"fix: {foreign.fix(kind, method)}", indent="       ", first="  "), "fix:", "fix"
-            )
+            lines += self._fix(foreign.fix(kind, method))
         if dense:
             return lines
         forks = self._never_leaving_fork()
@@ -189,9 +188,9 @@ class Summary:
         return lines
 
     def _never_leaving_fork(self) -> list[str]:
-        """Return the tests of which every process is forked, whatever the start method: legs, and unmarked tests."""
+        """Return the tests, unmarked ones included, whose processes are all forked whatever the start method."""
 
-        def forks(each: Mapping[str, Any]) -> bool:
+        def forks(each: Fields) -> bool:
             return each["kind"] == "os.fork" or base(each["method"]) == "fork"
 
         tests: dict[str, list[bool]] = {}
@@ -205,7 +204,7 @@ class Summary:
 
     def _places(self, kind: str, method: str, places: Mapping[str, int], *, verbose: bool) -> list[str]:
         every = sorted(places.items(), key=lambda item: (-item[1], item[0]))
-        shown = every if verbose or len(every) <= _LISTED else every[:_LISTED]
+        shown = every if verbose else every[:_LISTED]
         lines = []
         for place, number in shown:
             lines += self._wrap(f"{foreign.told(kind, method, number)} at {place}", indent="    ", first="  ")
@@ -213,7 +212,7 @@ class Summary:
 
 
 def verdict_line(results: Sequence[LegResult]) -> Line:
-    """Return how many tests there are, and what their legs say together."""
+    """Return the number of tests, and how many have which verdict."""
     tests = verdicts.by_test(results)
     said = [verdicts.verdict(legs) for legs in tests.values()]
     everywhere = len({leg.method for leg in results}) > 1
@@ -233,7 +232,7 @@ def verdict_line(results: Sequence[LegResult]) -> Line:
 
 
 def quiet_line(results: Sequence[LegResult]) -> Line:
-    """Return the only line at ``-q``: the verdicts, and the codes with the number of tests that each concerns."""
+    """Return the only line at ``-q``: the verdicts, and the codes with the number of their tests."""
     tests: dict[str, set[str]] = {}
     for each in groups.group(results):
         if each.finding.level == "cause":
@@ -243,14 +242,8 @@ def quiet_line(results: Sequence[LegResult]) -> Line:
     return Line((*spans, (f" [{codes}]", "")) if codes else tuple(spans))
 
 
-def _verdicts_of(each: groups.Group, results: Sequence[LegResult]) -> str:
-    """Return how many tests a cause has, and their verdicts."""
-    mine = set(each.tests)
-    return verdict_line([leg for leg in results if leg.test in mine]).text
-
-
 def _counts(results: Sequence[LegResult]) -> dict[str, dict[str, int]]:
-    """Return the legs by method and outcome; ``vacuous`` and ``flaky`` legs are counted as that alone."""
+    """Count the legs by method and outcome; ``vacuous`` and ``flaky`` legs count as nothing else."""
     counts: dict[str, dict[str, int]] = {}
     for leg in results:
         word = "flaky" if leg.flaky else "vacuous" if leg.vacuous is not None else leg.outcome
@@ -277,7 +270,7 @@ def _table(results: Sequence[LegResult]) -> list[Line]:
 
 
 def _failures(results: Sequence[LegResult]) -> Line:
-    """Return the table in one line: the legs that failed."""
+    """Return the table in one line: the number of failed legs by method."""
     counts = _counts(results)
     failed = {m: sum(row.get(word, 0) for word in verdicts.FAILED) for m, row in counts.items()}
     return line(f"failing legs: {listed(f'{number} under {method}' for method, number in failed.items())}")

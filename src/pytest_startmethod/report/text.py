@@ -1,4 +1,4 @@
-"""Lines of text for the terminal: wrapping, counting, and which part of a line has which style. Pure."""
+"""Lines of text for the terminal: wrapping, counting, and styles of parts of a line. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from ..model.finding import WIDTH, wrapped
 
 WIDEST: Final = 120
-"""Text is not wrapped later than this, however wide the terminal is."""
+"""The most columns of wrapped text, however wide the terminal is."""
 
 
 class Line(NamedTuple):
@@ -28,12 +28,12 @@ def line(text: str = "", style: str = "") -> Line:
 
 
 def wrap(text: str, *, indent: str = "  ", first: str | None = None, width: int = WIDTH) -> list[str]:
-    """Return `text` as lines of at most `width` columns that begin with `indent`, or the first one with `first`."""
+    """Wrap `text` to `width` columns, with `indent` before each line and `first`, if given, before the first."""
     return wrapped(text, indent if first is None else first, indent, width) if text else []
 
 
 def styled(lines: Iterable[str], head: str, style: str) -> list[Line]:
-    """Return `lines` of which the first has `head` in `style`, if it has it at all."""
+    """Return `lines`, with `head` in `style` if it occurs in the first one."""
     found = [line(each) for each in lines]
     before, there, after = found[0].text.partition(head) if found else ("", "", "")
     if there:
@@ -42,7 +42,7 @@ def styled(lines: Iterable[str], head: str, style: str) -> list[Line]:
 
 
 def cut(text: str, width: int) -> str:
-    """Return `text` if it has at most `width` characters, else what fits with an ellipsis."""
+    """Cut `text` to `width` characters, with an ellipsis if it is longer."""
     return text if len(text) <= width else f"{text[: max(0, width - 3)].rstrip()}..."
 
 

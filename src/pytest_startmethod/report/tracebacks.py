@@ -1,4 +1,4 @@
-"""What a child raised, as the text below a failing leg."""
+"""The exception of a child, as text below a failing leg."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _STACK_LINE = re.compile(r'\s*File "(?P<file>[^"]+)", line (?P<line>\d+) in (?P<
 
 
 def has_user_frames(report: ChildReport) -> bool:
-    """Say whether a child's traceback shows more than its finding says."""
+    """Return whether a child's traceback adds anything to its finding."""
     return any(owner(each.file) in ("user", "installed") for raised in report.raised for each in raised.frames)
 
 
@@ -58,28 +58,21 @@ def _raised_lines(raised: Raised, report: ChildReport, root: str | None, full: b
         lines += [f"  {line}"] if full or not line.strip() else _wrapped(line)
     if raised.statement is not None:
         lines += [f"    {name} = {text}" for name, text in raised.values]
-        how = "forked" if report.method == "fork" else f"{report.method} "
-        text = f"pytest does not rewrite asserts in this {how.strip()} child: it says no more than this"
+        how = "forked" if report.method == "fork" else report.method
+        text = f"pytest does not rewrite asserts in this {how} child: it says no more than this"
         lines += textwrap.wrap(text, WIDTH, initial_indent="    ", subsequent_indent="    ")
     return lines
 
 
 def _wrapped(line: str) -> list[str]:
-    """Return a line of a message in the width of a section; a path or name is never broken."""
-    return textwrap.wrap(
-        line,
-        WIDTH,
-        initial_indent="  ",
-        subsequent_indent="    ",
-        break_long_words=False,
-        break_on_hyphens=False,
-        drop_whitespace=True,
-        replace_whitespace=False,
-    )
+    """Wrap a line of a message to the width of a section, never breaking a path or name."""
+    wrapper = textwrap.TextWrapper(WIDTH, "  ", "    ", break_long_words=False, break_on_hyphens=False)
+    wrapper.replace_whitespace = False
+    return wrapper.wrap(line)
 
 
 def _stack_worth_showing(stack: Sequence[str], root: str | None) -> list[str]:
-    """Return faulthandler's text without the parent's frames below a fork, and of frames only the user's."""
+    """Return faulthandler's text with the user's frames only, and without the parent's below a fork."""
     lines: list[str] = []
     inherited = False
     for line in stack:
@@ -97,7 +90,7 @@ def _stack_worth_showing(stack: Sequence[str], root: str | None) -> list[str]:
 
 
 def _worth_showing(frames: Sequence[Frame]) -> list[Frame]:
-    """Return the user's frames, and where an installed package raised."""
+    """Return the user's frames, and the innermost one if it is an installed package's."""
     own = [each for each in frames if owner(each.file) == "user"]
     installed = [each for each in frames if owner(each.file) == "installed"]
     chosen = own + ([installed[-1]] if installed and frames[-1] is installed[-1] else [])

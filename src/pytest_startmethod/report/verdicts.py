@@ -1,4 +1,4 @@
-"""What the legs of one test say together, and how many tests say it. Pure."""
+"""The verdict on one test from all its legs, and how to count verdicts. Pure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PLURAL = {
 
 
 def in_order(results: Iterable[LegResult]) -> list[LegResult]:
-    """Return `results` by file, line, test and method, whoever ran them and when."""
+    """Sort `results` by file, line, test and method."""
     return sorted(results, key=lambda leg: (leg.file, leg.line, _natural(leg.test), rank(leg.method)))
 
 
@@ -39,15 +39,15 @@ def by_test(results: Iterable[LegResult]) -> dict[str, dict[str, LegResult]]:
 
 
 def failed(leg: LegResult) -> bool:
-    """Return whether a leg failed, and not only by chance."""
+    """Return whether a leg failed and is not flaky."""
     return leg.outcome in FAILED and not leg.flaky
 
 
 def verdict(legs: Mapping[str, LegResult]) -> str:
-    """Return what one test's legs (by method) say together.
+    """Return the verdict on one test from its legs by method.
 
-    ``incomplete`` if a leg that the test has did not run. An xfailed leg counts as failing, and ``xfails`` means
-    that no other leg failed. A skipped leg has no say, but a test is not said to pass where it was skipped.
+    ``incomplete`` if a planned leg did not run. An xfailed leg counts as failing; ``xfails`` means that no other leg
+    failed. A skipped leg does not count, but the verdict then names the methods skipped.
     """
     order = sorted(legs, key=rank)
     ran = [m for m in order if legs[m].outcome != "skipped"]
@@ -78,7 +78,7 @@ def _without_failure(legs: Mapping[str, LegResult], order: list[str], ran: list[
 
 
 def needs_fork(legs: Mapping[str, LegResult]) -> bool:
-    """Return whether a test passes under fork and, expected or not, fails under every other method that ran."""
+    """Return whether a test passes under fork and fails, expectedly or not, under every other method that ran."""
     if verdict(legs) == "incomplete":
         return False
     others = [leg for m, leg in legs.items() if base(m) != "fork" and leg.outcome != "skipped"]
@@ -88,7 +88,7 @@ def needs_fork(legs: Mapping[str, LegResult]) -> bool:
 
 
 def verdict_order(verdicts: Iterable[str]) -> list[str]:
-    """Return the distinct `verdicts` in the order in which they are listed."""
+    """Return the distinct `verdicts` in the order of output."""
     every = set(verdicts)
     first, last = [v for v in _FIRST if v in every], [v for v in _LAST if v in every]
     return [*first, *sorted(every - {*first, *last}), *last]
@@ -104,5 +104,5 @@ def in_words(verdict: str, number: int, *, everywhere: bool = False) -> str:
 
 
 def style(verdict: str) -> str:
-    """Return how the terminal shows a verdict: ``"good"``, ``"bad"`` or ``"warn"``."""
+    """Return the style of a verdict in the terminal: ``"good"``, ``"bad"`` or ``"warn"``."""
     return "good" if verdict == "passes" else "bad" if verdict.startswith(("needs-fork", "fails")) else "warn"

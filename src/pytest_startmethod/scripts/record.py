@@ -7,7 +7,7 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from multiprocessing.process import BaseProcess, current_process
@@ -31,6 +31,7 @@ from ..model.finding import Finding, unique
 from ..model.launch import Failure, Launch
 from ..model.leg_record import LegRecord
 from ..model.place import Place
+from ..model.wire import Fields
 from ..source.callers import owner
 from .process import _write
 
@@ -247,7 +248,7 @@ def _watch_server(original: Callable[..., int], prefix: str) -> Callable[..., in
     return spawnv_passfds
 
 
-def launch_from(entry: Mapping[str, Any], leg: str) -> Launch:
+def launch_from(entry: Fields, leg: str) -> Launch:
     """Return the launch that `ScriptRecorder` made `entry` of. Raises KeyError or TypeError if it is none."""
     file, line = entry["file"], entry["line"]
     return Launch(

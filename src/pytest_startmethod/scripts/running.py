@@ -23,6 +23,7 @@ from ..model import methods
 from ..model.child_report import ChildReport
 from ..model.finding import Finding, unique
 from ..model.launch import Launch
+from ..model.wire import Fields, Json
 from . import process as script_process
 from . import record
 
@@ -81,7 +82,7 @@ class ScriptRun:
         lines = self.stderr.rstrip().splitlines()
         return [*(["..."] if len(lines) > _TAIL_LINES else []), *lines[-_TAIL_LINES:]]
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> Json:
         """Return the run as builtins for JSON."""
         return {
             "schema": 1,
@@ -212,7 +213,7 @@ def _count(directory: ReportDirectory) -> int:
 # -- the result --------------------------------------------------------------------------------------------------------
 
 
-def _launches(log: Sequence[Mapping[str, Any]], leg: str) -> tuple[Launch, ...]:
+def _launches(log: Sequence[Fields], leg: str) -> tuple[Launch, ...]:
     launches: dict[int, Launch] = {}
     for entry in log:
         with suppress(KeyError, TypeError, ValueError):
@@ -223,7 +224,7 @@ def _launches(log: Sequence[Mapping[str, Any]], leg: str) -> tuple[Launch, ...]:
     return tuple(launches.values())
 
 
-def _findings(log: Sequence[Mapping[str, Any]], reports: Sequence[ChildReport]) -> tuple[Finding, ...]:
+def _findings(log: Sequence[Fields], reports: Sequence[ChildReport]) -> tuple[Finding, ...]:
     """Return what the script's process found; of one that was killed, what its children's reports say."""
     found = [Finding.from_dict(each) for entry in log if "launch" not in entry for each in entry.get("findings", ())]
     if not any("findings" in entry and "launch" not in entry for entry in log):
@@ -234,7 +235,7 @@ def _findings(log: Sequence[Mapping[str, Any]], reports: Sequence[ChildReport]) 
     return unique(found)
 
 
-def _notes(log: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+def _notes(log: Sequence[Fields]) -> tuple[str, ...]:
     notes = []
     for entry in log:
         if "override" in entry:

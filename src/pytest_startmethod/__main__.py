@@ -7,14 +7,13 @@ import json
 import os
 import signal
 import sys
-import textwrap
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from .model import codes, methods
-from .model.finding import WIDTH, Finding, unique
+from .model.finding import Finding, unique, wrapped
 from .scripts import running
 
 _PROGRAM = "python -m pytest_startmethod"
@@ -28,7 +27,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _Version(argparse.Action):
-    """Looks the version up only when it is asked for."""
+    """Print the version, which is looked up only on request."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from . import __version__
@@ -55,7 +54,7 @@ def _seconds(text: str) -> float:
 
 
 def _code(text: str) -> str:
-    """Return the code that `text` gives, in any case, or by its name."""
+    """Return the code with the given code or name, in upper or lower case."""
     for code, cause in codes.CAUSES.items():
         if text.upper() == code or text.lower() == cause.name:
             return code
@@ -63,7 +62,7 @@ def _code(text: str) -> str:
 
 
 def _report(text: str) -> Path:
-    """Return a path that can be written to; what is there is not touched."""
+    """Return a path after checking that it is writable, without changing the file."""
     path = Path(text)
     new = not path.exists()
     try:
@@ -118,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\n".join(map(page, options.codes)), end="")
     elif options.command == "codes":
         for cause in codes.CAUSES.values():
-            print("\n".join(_wrap(f"{cause.code}  {cause.name:<26}{cause.what}", indent=33)))
+            print("\n".join(wrapped(f"{cause.code}  {cause.name:<26}{cause.what}", "", " " * 33)))
     elif options.command == "run":
         return _run(options)
     else:
@@ -128,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def page(code: str) -> str:
-    """Return the documentation of a cause, as Markdown. Raises FileNotFoundError where it is not installed."""
+    """Return the documentation of a cause, as Markdown. Raises FileNotFoundError if it is not installed."""
     here = Path(__file__).parent
     folders = (here / "pages", here.parents[1] / "docs" / "causes")  # of the wheel; of a checkout
     page = next((folder for folder in folders if folder.is_dir()), folders[0]) / f"{code}.md"
@@ -140,7 +139,7 @@ def page(code: str) -> str:
 
 
 def _run(options: argparse.Namespace) -> int:
-    """Run the script under the methods asked for; return the exit status of the first run that failed."""
+    """Run the script under the selected methods; return the exit status of the first failed run."""
     if options.module:
         words = ["-m", *options.module]
     elif options.script and options.module is None:
@@ -172,7 +171,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _write(path: Path, runs: Sequence[dict[str, Any]], *, several: bool) -> None:
-    """Write the report; a failure is one line, and the script's exit status stays what it is."""
+    """Write the report; on failure print one line and keep the script's exit status."""
     document = {"schema": 1, "runs": runs} if several else runs[0]
     try:
         path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
@@ -181,12 +180,12 @@ def _write(path: Path, runs: Sequence[dict[str, Any]], *, several: bool) -> None
 
 
 def _told(runs: Sequence[running.ScriptRun]) -> Iterable[str]:
-    """Yield the notes and findings, those of several methods once, and why the script was ended."""
+    """Yield why the script was ended, the notes, and the findings, each once for all methods."""
     for result in runs:
         if result.ended == "time limit":
-            yield from _wrap(f"pytest-startmethod: {result.outcome}")
+            yield from wrapped(f"pytest-startmethod: {result.outcome}", "", "  ")
     for note in dict.fromkeys(note for result in runs for note in result.notes):
-        yield from _wrap(note if note.startswith("pytest-startmethod") else f"note: {note}")
+        yield from wrapped(note if note.startswith("pytest-startmethod") else f"note: {note}", "", "  ")
     findings = unique(each for result in runs for each in result.findings)
     for number, each in enumerate(findings):
         if number:
@@ -196,18 +195,11 @@ def _told(runs: Sequence[running.ScriptRun]) -> Iterable[str]:
 
 
 def _table(results: Sequence[tuple[running.ScriptRun, float]]) -> Iterable[str]:
-    """Yield a line on each method: how the script ended, in how many seconds, and why."""
+    """Yield a line for each method: how the script ended, after how many seconds, and why."""
     yield ""
     for result, seconds in results:
         why = "".join(f"; {_short(each)}" for each in result.findings[:1])
         yield f"{result.method:<12}{result.outcome} after {seconds:.1f} s{why}"
-
-
-def _wrap(text: str, indent: int = 2) -> list[str]:
-    """Return `text` as lines that break no path or name."""
-    wrapper = textwrap.TextWrapper(WIDTH, subsequent_indent=" " * indent, break_long_words=False)
-    wrapper.break_on_hyphens = False
-    return wrapper.wrap(text)
 
 
 def _short(finding: Finding) -> str:
@@ -216,7 +208,7 @@ def _short(finding: Finding) -> str:
 
 
 def _die(number: int) -> int:
-    """End by the signal that ended the script, so that a shell sees the same."""
+    """End by the signal that ended the script, so that a shell sees the same status."""
     sys.stdout.flush()
     sys.stderr.flush()
     if os.name == "posix":

@@ -1,6 +1,6 @@
-"""The plugin's hooks; what they do is in the modules they call, which are imported when there is something to do.
+"""pytest hooks. Each delegates to a module that is imported only when needed.
 
-Nothing here asserts for a test, so pytest need not rewrite it: PYTEST_DONT_REWRITE.
+There is no test assertion here for pytest to rewrite: PYTEST_DONT_REWRITE.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 __all__ = ["mp_context", "start_method", "start_method_script"]
 
 COUNT = pytest.StashKey[int]()
-"""How many collected tests are marked or legs, in ``config.stash``; absent if collection did not come so far."""
+"""The number of collected tests that are marked or legs, in ``config.stash``; absent before collection."""
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
-    """Declare the hooks that others may implement."""
+    """Declare the hooks that other plugins may implement."""
     from . import hookspecs
 
     pluginmanager.add_hookspecs(hookspecs)
 
 
 def pytest_startmethod_backends() -> Sequence[Backend]:
-    """Offer the backends that are tested with this plugin."""
+    """Provide the backends that are tested with this plugin."""
     from .model import backends
 
     return backends.SHIPPED
@@ -43,10 +43,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     options.add_options(parser)
 
 
-# First, and so before the module that takes its context when a conftest.py imports it.
+# First, and so before a conftest.py imports a module that gets its context at import.
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
-    """Let a session that discovers know from here on what is taken from the default context."""
+    """With discovery, track from here on what is taken from the default context."""
     given = early_config.known_args_namespace
     if getattr(given, options.DISCOVER, None) or options.is_on(early_config, options.DISCOVER):
         from .activation import contexts
@@ -55,7 +55,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker, and look at the options if there are any."""
+    """Register the marker, and check the options if any are given."""
     config.addinivalue_line("markers", options.MARKER_HELP)
     if options.any_given(config):
         from .session import collection
@@ -72,7 +72,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> list[str] | None:
-    """Say which methods were asked for, if an option was given."""
+    """Show the selected methods, if an option was given."""
     if not options.any_given(config) or config.getoption("no_header"):
         return None
     from .session import collection
@@ -81,17 +81,17 @@ def pytest_report_header(config: pytest.Config) -> list[str] | None:
 
 
 def pytest_report_collectionfinish(config: pytest.Config) -> list[str] | None:
-    """Say which methods run, if no option was given and there are legs."""
+    """Show the methods, if no option was given and there are legs."""
     if not config.stash.get(COUNT, 0) or options.any_given(config):
         return None
-    if config.getoption("no_header") or config.get_verbosity() < 0:  # pytest asks all the same
+    if config.getoption("no_header") or config.get_verbosity() < 0:  # pytest calls this hook all the same
         return None
     from .session import collection
 
     return collection.header(config)
 
 
-# Last, so that every other parametrization is known.
+# Last, so that all other parametrizations are known.
 @pytest.hookimpl(trylast=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Make legs of a marked function, or of one that requests ``start_method``."""
@@ -124,7 +124,7 @@ def pytest_make_collect_report(
 # First, so that other plugins see the legs and nothing is deselected yet.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Note what every leg is."""
+    """Store the leg of each item."""
     found = list(dict.fromkeys([*options.requesting(items), *options.marked(items)]))
     config.stash[COUNT] = 0
     if found:
@@ -134,7 +134,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Say which marked tests are no legs."""
+    """Report marked tests that are not legs."""
     found = options.marked(session.items)
     if found:
         from .session import collection
@@ -143,34 +143,34 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Say that an explicit ``--start-methods`` met no marked test."""
+    """Report an explicit ``--start-methods`` without a marked test."""
     line = options.unused_line(config)
     if line is not None and config.stash.get(COUNT, None) == 0:
         terminalreporter.write_line(line)
 
 
 class _Xdist:
-    """What needs xdist: its controller collects nothing, and asks its workers."""
+    """Hooks under xdist, whose controller collects nothing itself."""
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
 
     def pytest_sessionstart(self) -> None:
-        """Take the reports of legs on the controller."""
+        """Receive the reports of legs on the controller."""
         if not hasattr(self.config, "workerinput"):
             from .session import collection
 
             collection.register_summary(self.config)
 
     def pytest_sessionfinish(self) -> None:
-        """Tell the controller how many marked tests this worker collected."""
+        """Send the controller the number of marked tests that this worker collected."""
         output: dict[str, Any] | None = getattr(self.config, "workeroutput", None)
         if output is not None:
             output["startmethod_count"] = self.config.stash.get(COUNT, 0)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: object) -> None:
-        """Take a worker's number, which is the same for all, and what its experiments said."""
+        """Receive a worker's number, which is the same for all, and the results of its experiments."""
         output = getattr(node, "workeroutput", {})
         self.config.stash[COUNT] = output.get("startmethod_count", self.config.stash.get(COUNT, 0))
         results: Any = self.config.pluginmanager.get_plugin("startmethod-results")

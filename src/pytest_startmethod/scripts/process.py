@@ -1,11 +1,11 @@
 """The process of a script: ``python process.py DIRECTORY LIFE_FD METHOD (SCRIPT | -m MODULE) ARGS...``.
 
 Makes the method the default, records what the script starts, and runs it as ``python SCRIPT`` or ``python -m MODULE``
-would. Run by its path, since a fresh interpreter need not find the package; no failure of ours keeps the script from
+would. Run by path, since a fresh interpreter may not find the package. No failure of the plugin keeps the script from
 running.
 """
 
-# ruff: noqa: SIM105 - what is imported here costs the script time
+# ruff: noqa: SIM105 - each import here delays the script
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 LOG = "launches.jsonl"
-"""The log in the directory: one JSON object a line for everything that happens."""
+"""The log in the directory: one JSON object a line for each event."""
 
-# Set differently from version to version: a script's main module gets those that ours has.
+# These vary with the version: a script's main module gets the ones that ours has.
 _MAIN_NAMES = ("__annotations__", "__cached__", "__doc__", "__package__", "__spec__")
 
 
 def main() -> None:
-    """Run the script that `sys.argv` names; return or raise as it does."""
+    """Run the script named in `sys.argv`; return or raise like it."""
     directory, life, method, script, *args = sys.argv[1:]
     module = args.pop(0) if script == "-m" else None
     if sys.path and sys.path[0] == os.path.dirname(os.path.realpath(__file__)):  # not under -P and -I
@@ -56,13 +56,13 @@ def main() -> None:
 
 
 def _ignore(error: BaseException) -> None:
-    """Stand in for a recorder that could not be prepared."""
+    """Stand for a recorder that could not be prepared."""
 
 
 def _main_module(path: str | None) -> dict[str, Any]:
-    """Replace our ``__main__`` by an empty one for the script; return its namespace.
+    """Replace our ``__main__`` with an empty one for the script, and return its namespace.
 
-    Called before multiprocessing is imported, which makes ``__mp_main__`` another name of it.
+    Call this before importing multiprocessing, which makes ``__mp_main__`` another name for it.
     """
     from importlib.machinery import SourceFileLoader
 
@@ -84,7 +84,7 @@ def _script_code(path: str) -> Any:
 
 
 def _module_code(name: str, namespace: dict[str, Any]) -> Any:
-    """Return the code that ``python -m name`` runs, and fill its namespace. Raises SystemExit if there is none."""
+    """Return the code that ``python -m name`` runs, and fill its namespace. Raises SystemExit if not found."""
     from importlib.util import find_spec
 
     try:
@@ -104,7 +104,7 @@ def _module_code(name: str, namespace: dict[str, Any]) -> Any:
 
 
 def _without_us(hook: Callable[..., object]) -> Callable[..., Any]:
-    """Wrap the excepthook in force so that our frames are not printed."""
+    """Wrap the current excepthook to leave out the plugin's frames."""
 
     def excepthook(cls: type[BaseException], error: BaseException, tb: TracebackType | None) -> None:
         sys.excepthook = hook
@@ -136,14 +136,14 @@ def _user_part(tb: TracebackType | None) -> TracebackType | None:
     return result
 
 
-# -- when whoever runs the script is killed ----------------------------------------------------------------------------
+# -- if the caller is killed -------------------------------------------------------------------------------------------
 
 
 def _watch_life(life: int, directory: str) -> None:
-    """Start a process that ends the script's group and removes its files if whoever runs the script is killed.
+    """Start a process that ends the script's group and removes its files if the caller is killed.
 
     It is detached and in a session of its own, so the script does not see it. `life` is the reading end of a pipe:
-    a byte means that all went well, its end without one that the writer was killed.
+    a byte means a normal end, end of file without one that the writer was killed.
     """
     script = os.getpid()
     between = os.fork()
@@ -176,7 +176,7 @@ def _watch_life(life: int, directory: str) -> None:
 
 
 def _prepare(directory: str, method: str) -> Callable[[BaseException], None]:
-    """Make `method` the default and record what the script starts; return what records its exception."""
+    """Make `method` the default, record what the script starts, and return the function that records its exception."""
     owner = os.getpid()
     closing: list[Callable[[], None]] = []
 
@@ -188,7 +188,7 @@ def _prepare(directory: str, method: str) -> Callable[[BaseException], None]:
                 except Exception as trouble:
                     _write(directory, {"trouble": f"{type(trouble).__name__}: {trouble}"})
 
-    # Registered before multiprocessing is imported, so that this runs after it has joined its children.
+    # Registered before multiprocessing is imported, so it runs after multiprocessing has joined its children.
     atexit.register(finish)
     _find_package()
     from pytest_startmethod.scripts import record
@@ -199,7 +199,7 @@ def _prepare(directory: str, method: str) -> Callable[[BaseException], None]:
 
 
 def _find_package() -> None:
-    """Import the package from where this file is, whatever ``sys.path`` says."""
+    """Import the package from this file's location, regardless of ``sys.path``."""
     from importlib.util import module_from_spec, spec_from_file_location
 
     spec = spec_from_file_location(
@@ -213,7 +213,7 @@ def _find_package() -> None:
 
 
 def _write(directory: str, entry: dict[str, Any]) -> None:
-    """Append a line to the log; if that fails, the script goes on without it."""
+    """Append a line to the log; errors are ignored."""
     import json
 
     try:
@@ -227,7 +227,7 @@ def _write(directory: str, entry: dict[str, Any]) -> None:
 
 
 def read_log(directory: str) -> list[dict[str, Any]]:
-    """Return the entries of the log, without a line that was cut short."""
+    """Return the entries of the log, without an incomplete line."""
     import json
 
     entries = []
@@ -246,7 +246,7 @@ def read_log(directory: str) -> list[dict[str, Any]]:
 
 
 def temporary_directories(directory: str) -> list[str]:
-    """Return the script's multiprocessing temporary directories, which it leaves behind when it is killed."""
+    """Return the script's temporary directories of multiprocessing, which remain if it is killed."""
     named = (entry.get("temporary_directory") for entry in read_log(directory))
     return [path for path in named if isinstance(path, str) and os.path.basename(path).startswith("pymp-")]
 

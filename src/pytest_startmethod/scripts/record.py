@@ -1,4 +1,4 @@
-"""Record in the process of a script what it starts, and explain at its end why that failed."""
+"""In the process of a script: record what it starts, and explain at its end what failed."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ from ..source.callers import owner
 from .process import _write
 
 _SHORT = 64
-"""A temporary directory with a shorter path leaves room for a socket's."""
+"""The path of a temporary directory must be shorter, to leave room for a socket's name."""
 
 
 class Listening:
-    """Makes `method` the default, and writes what the script starts to `directory` until `finish` is called."""
+    """Make `method` the default, and log what the script starts in `directory` until `finish` is called."""
 
     def __init__(self, directory: str, method: str) -> None:
         self._directory = directory
@@ -50,7 +50,7 @@ class Listening:
         self._recorder = ScriptRecorder(directory, exchanges)
         self._record = self._open.enter_context(self._recorder.leg("script", method, precheck=False))
         self._activation = Activation(method)
-        self._activation.in_call = True  # a method that the script sets is in force, as it is for its user
+        self._activation.in_call = True  # a method that the script sets takes effect, as for its user
         self._activation.enter()
         span = exchanges.span("script")
         self._open.callback(span.undo)
@@ -59,10 +59,11 @@ class Listening:
         self._waits = FailedWaits()
         self._waits.listen(span)
         if mp.has_forkserver():
-            prefix = _server_prefix(directory)
+            compiled = os.path.join(directory, reporter.COMPILED)
+            prefix = _PREFIX % ((directory, reporter.__file__, compiled, os.getpid()),)
             span.put(cpython.process_starter(), "spawnv_passfds", lambda original: _watch_server(original, prefix))
         self._pid = os.getpid()
-        atexit.register(self._hold)  # after multiprocessing's own, and so called before it
+        atexit.register(self._hold)  # registered after multiprocessing's own, so called before it
 
     def _hold(self) -> None:
         if os.getpid() == self._pid:
@@ -70,8 +71,8 @@ class Listening:
 
     def failed(self, error: BaseException) -> None:
         """Record the exception that ends the script."""
-        # What `_explain` needs. At exit it would be too late: an import that defines a dataclass runs text as code, and
-        # then CPython forgets that a KeyboardInterrupt is to end the process by SIGINT.
+        # `_explain` needs these. At exit it is too late: an import that defines a dataclass executes text as code,
+        # which makes CPython forget that a KeyboardInterrupt is to end the process by SIGINT.
         from ..causes import explain, main_module  # noqa: F401
         from ..launches import server
 
@@ -89,7 +90,7 @@ class Listening:
         )
 
     def finish(self) -> None:
-        """Write down how all ended, and why; called at exit, when multiprocessing has joined its children."""
+        """Log how everything ended, and why; called at exit, after multiprocessing has joined its children."""
         self._open.close()
         record, recorder = self._record, self._recorder
         recorder.note_held_codes()
@@ -115,7 +116,7 @@ class Listening:
 
 
 def _explain(evidence: Evidence) -> tuple[Finding, ...]:
-    """Return why the script or its children failed, first what comes of its being the main module."""
+    """Return why the script or its children failed; first the findings about the main module."""
     from ..causes import main_module
     from ..causes.explain import explain
 
@@ -127,14 +128,14 @@ def _explain(evidence: Evidence) -> tuple[Finding, ...]:
     name = getattr(getattr(main, "__spec__", None), "name", None)
     ours = main_module.findings(evidence.reports, evidence.raised, str(getattr(main, "__file__", "")), name)
     known = {(each.code, each.line) for each in ours}
-    # of a child that dies while it imports the script
+    # what else is reported of a child that dies while importing the script
     symptoms = ("SM201", "SM402", "SM404", "SM408") if any(each.code == "SM401" for each in ours) else ()
     theirs = [each for each in explain(evidence) if (each.code, each.line) not in known and each.code not in symptoms]
     return unique([*ours, *theirs])
 
 
 def _raised(error: BaseException) -> Raised:
-    """Return an exception; of a remote traceback with all of its text."""
+    """Return an exception; a remote traceback keeps its whole text."""
     raised = raised_from(exception_as_dict(error))
     return replace(raised, message=str(error)) if raised.type.endswith("RemoteTraceback") else raised
 
@@ -148,7 +149,7 @@ def _raised_at(error: BaseException) -> Place | None:
 
 
 class ScriptRecorder(Recorder):
-    """Writes each launch down at once: the script may be killed."""
+    """Log each launch at once, since the script may be killed."""
 
     def __init__(self, directory: str, exchanges: Exchanges) -> None:
         super().__init__(exchanges, LaunchExaminer(directory=directory))
@@ -158,14 +159,14 @@ class ScriptRecorder(Recorder):
         self._held_at_exit: list[tuple[Launch, Any]] = []
 
     def hold_at_exit(self, record: LegRecord) -> None:
-        """Keep what tells the exit codes of the processes that are alive at the end of the script.
+        """Keep the Popen objects of processes that are alive at the end of the script, for their exit codes.
 
-        multiprocessing joins them at exit and lets go of them.
+        multiprocessing joins them at exit and drops them.
         """
         self._held_at_exit = [(each.launch, each.held) for each in record.started if each.held is not None]
 
     def note_held_codes(self) -> None:
-        """Note the exit codes of the processes that `hold_at_exit` found."""
+        """Record the exit codes of the processes that `hold_at_exit` kept."""
         for launch, popen in self._held_at_exit:
             if launch.exit_code is None:
                 launch.exit_code = popen.returncode
@@ -175,7 +176,7 @@ class ScriptRecorder(Recorder):
         return super()._open(record, process, backend, caller)
 
     def _settle_directory(self, process: BaseProcess) -> None:
-        """Give a manager's server its temporary directory, which it leaves behind if it is killed."""
+        """Create the temporary directory of a manager's server, which leaves it behind if killed."""
         target, _, _ = mp.process_work(process)
         base = tempfile.gettempdir()
         if mp.is_manager_server(target) and len(base) < _SHORT and cpython.temporary_directory_of(process) is None:
@@ -204,9 +205,9 @@ class ScriptRecorder(Recorder):
 
 # -- the forkserver's own failure ------------------------------------------------------------------------------------
 
-# Since 3.14 (and late patches of 3.13) the server itself imports the main module, before any child is there that the
-# preparation data could tell of us. What `child` makes of an exception is used here without its other parts: the
-# server's children are forks of it and get those from their preparation data.
+# Since 3.14 (and late patches of 3.13) the server itself imports the main module, before the first child could get us
+# from its preparation data. Only the reporting of exceptions is used here: the server's children are forks of it and
+# get the rest from their preparation data.
 _PREFIX = """
 def watch(directory, file, compiled, starter):
     import os, sys
@@ -235,12 +236,8 @@ del watch
 """
 
 
-def _server_prefix(directory: str) -> str:
-    return _PREFIX % ((directory, reporter.__file__, os.path.join(directory, reporter.COMPILED), os.getpid()),)
-
-
 def _watch_server(original: Callable[..., int], prefix: str) -> Callable[..., int]:
-    """Wrap ``util.spawnv_passfds``: the forkserver runs `prefix` first."""
+    """Wrap ``util.spawnv_passfds`` to make the forkserver run `prefix` first."""
 
     def spawnv_passfds(path: object, args: object, passfds: object) -> int:
         return original(path, cpython.with_server_prefix(args, prefix), passfds)
@@ -249,7 +246,7 @@ def _watch_server(original: Callable[..., int], prefix: str) -> Callable[..., in
 
 
 def launch_from(entry: Fields, leg: str) -> Launch:
-    """Return the launch that `ScriptRecorder` made `entry` of. Raises KeyError or TypeError if it is none."""
+    """Return the launch of an `entry` by `ScriptRecorder`. Raises KeyError or TypeError for another entry."""
     file, line = entry["file"], entry["line"]
     return Launch(
         method=str(entry["method"]),

@@ -29,9 +29,9 @@ from . import record
 
 _POLL_SECONDS = 0.02
 _GUARD_SECONDS = 1.0
-"""How long a script may go on after a child failed because of a missing main guard: most end by themselves."""
+"""How long a script may continue after a child failed without a main guard: most end by themselves."""
 _SETTLE_SECONDS = 1.0
-"""How long processes of the script may outlive it: a forkserver and a resource tracker end at their own pace."""
+"""How long processes of the script may outlive it: a forkserver and a resource tracker take a moment to end."""
 _TERM_SECONDS = 0.5
 _KILL_SECONDS = 2.0
 _TAIL_LINES = 20
@@ -39,30 +39,30 @@ _TAIL_LINES = 20
 
 @dataclass(frozen=True, slots=True)
 class ScriptRun:
-    """A script that has run, or was ended."""
+    """A finished or ended script."""
 
     script: str
-    """Its absolute path; of ``-m``, the module's name."""
+    """Its absolute path; with ``-m`` the module's name."""
     args: tuple[str, ...]
     method: str
     returncode: int
-    """Its exit status; if negative, the number of the signal that ended it."""
+    """Its exit status; if negative, the signal that ended it."""
     stdout: str
-    """Empty if it was not captured."""
+    """Empty unless captured."""
     stderr: str
     launches: tuple[Launch, ...] = ()
-    """The processes that it started itself, in order; not those of its children."""
+    """The processes that it started itself, in order, without those of its children."""
     findings: tuple[Finding, ...] = ()
     """Why processes did not start or failed."""
     ended: Literal["", "main guard", "time limit"] = ""
-    """Why we ended it, if we did."""
+    """Why the plugin ended it, if so."""
     notes: tuple[str, ...] = ()
-    """A start method that the script set; a failure of the plugin's."""
+    """Start methods that the script set, and failures of the plugin."""
     reports: tuple[ChildReport, ...] = ()
     """What its children reported of their failures."""
 
     def check(self) -> ScriptRun:
-        """Return the run itself. Raises AssertionError with the last lines of its errors if its status is not 0."""
+        """Return the run itself; raise AssertionError with the end of its standard error if its status is not 0."""
         __tracebackhide__ = True
         if self.returncode != 0:
             raise AssertionError("\n".join([f"{self.outcome} under {self.method}", *self._tail()]))
@@ -112,9 +112,9 @@ def run(
 
     ``run("-m", "package.module", ...)`` runs a module as ``python -m`` does. `timeout` is in seconds, for the whole
     script. `cwd`, `env` and `input` are those of `subprocess.run`; without `input` standard input is empty. Without
-    `capture` the script has the caller's three streams, and Ctrl-C. However it ends, no process of it is left.
+    `capture` the script uses the caller's three streams and receives Ctrl-C. None of its processes outlives the call.
 
-    Raises FileNotFoundError if there is no such script, ValueError for a method that this platform lacks.
+    Raises FileNotFoundError if there is no such script, ValueError if this platform lacks the method.
     """
     name = os.fspath(script)
     if name != "-m" and not os.path.isfile(os.path.join(os.path.abspath(cwd or os.curdir), name)):
@@ -130,9 +130,9 @@ def run(
             process = subprocess.Popen(words, **keywords, **streams, cwd=cwd, env=env)
             try:
                 ended = _watch(process, directory, timeout, interrupts)
-                size = _size(streams["stderr"])  # what its processes print as they are ended is not its own
-                if not ended:
-                    _settle(process)
+                size = _size(streams["stderr"])  # leave out what its processes print while being ended
+                if not ended and os.name == "posix":
+                    _gone(process, _SETTLE_SECONDS)
             finally:
                 end(process)
             out, err = _text(streams["stdout"]), _text(streams["stderr"], size if ended else None)
@@ -148,9 +148,9 @@ def run(
 
 
 class _Interrupts:
-    """Counts Ctrl-C instead of raising KeyboardInterrupt, which could come before the script is known.
+    """Count Ctrl-C instead of raising KeyboardInterrupt, which could come before the script has started.
 
-    The second one raises. Without `noted`, or with a handler that is not Python's own, nothing changes.
+    The second one raises. Does nothing without `noted`, or if the handler is not Python's own.
     """
 
     def __init__(self, *, noted: bool) -> None:
@@ -194,20 +194,15 @@ def _watch(
         now = time.monotonic()
         if timeout is not None and now - start > timeout:
             return "time limit"
-        files = _count(directory)
+        files = known
+        with suppress(OSError):
+            files = sum(name.endswith(".json") for name in os.listdir(directory.path))
         if unguarded is None and files != known:
             known = files
             if main_module.find(directory.read(), "") is not None:
                 unguarded = now
         if unguarded is not None and now - unguarded > _GUARD_SECONDS:
             return "main guard"
-
-
-def _count(directory: ReportDirectory) -> int:
-    try:
-        return sum(name.endswith(".json") for name in os.listdir(directory.path))
-    except OSError:
-        return 0
 
 
 # -- the result --------------------------------------------------------------------------------------------------------
@@ -225,7 +220,7 @@ def _launches(log: Sequence[Fields], leg: str) -> tuple[Launch, ...]:
 
 
 def _findings(log: Sequence[Fields], reports: Sequence[ChildReport]) -> tuple[Finding, ...]:
-    """Return what the script's process found; of one that was killed, what its children's reports say."""
+    """Return the findings of the script's process; if it was killed, those from its children's reports."""
     found = [Finding.from_dict(each) for entry in log if "launch" not in entry for each in entry.get("findings", ())]
     if not any("findings" in entry and "launch" not in entry for entry in log):
         for entry in log:
@@ -251,7 +246,7 @@ def _notes(log: Sequence[Fields]) -> tuple[str, ...]:
 
 @contextmanager
 def _streams(text: str | None, capture: bool) -> Iterator[dict[str, Any]]:
-    """Yield the script's standard streams. They are files, so that it never waits for somebody to read a pipe."""
+    """Yield the script's standard streams: files, so that it never blocks on a full pipe."""
     if not capture:
         yield dict.fromkeys(("stdin", "stdout", "stderr"))
         return
@@ -274,7 +269,7 @@ def _text(stream: IO[bytes] | None, size: int | None = None) -> str:
 
 @contextmanager
 def _life_line() -> Iterator[int]:
-    """Yield the reading end of a pipe for the script's process: it ends without a byte if this process is killed."""
+    """Yield the reading end of a pipe for the script's process; end of file without a byte: this process was killed."""
     if os.name != "posix":
         yield -1
         return
@@ -289,7 +284,7 @@ def _life_line() -> Iterator[int]:
 
 
 def _above_the_streams(descriptor: int) -> int:
-    """Return a descriptor above those of the standard streams, which this process may have been started without."""
+    """Return a descriptor above those of the standard streams, which may be closed in this process."""
     if descriptor > 2:
         return descriptor
     import fcntl
@@ -304,9 +299,9 @@ def _above_the_streams(descriptor: int) -> int:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """End the script and every process of it, first by SIGTERM; return when they are gone.
+    """End the script and all its processes, first by SIGTERM, and wait for them.
 
-    The resource tracker ignores SIGTERM, and removes what the others leave in shared memory.
+    The resource tracker ignores SIGTERM, and removes shared memory that the others leave behind.
     """
     if os.name != "posix":
         process.kill()
@@ -318,11 +313,6 @@ def end(process: subprocess.Popen[bytes]) -> None:
             _signal_group(process, signal.SIGKILL)
             _gone(process, _KILL_SECONDS)
     process.wait()
-
-
-def _settle(process: subprocess.Popen[bytes]) -> None:
-    if os.name == "posix":
-        _gone(process, _SETTLE_SECONDS)
 
 
 def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:
@@ -344,7 +334,7 @@ def _gone(process: subprocess.Popen[bytes], seconds: float) -> bool:
 
 
 def _members(group: int) -> bool:
-    """Return whether a process of the group is alive; a zombie is not."""
+    """Return whether a process of the group is alive and no zombie."""
     try:
         os.killpg(group, 0)
     except ProcessLookupError:

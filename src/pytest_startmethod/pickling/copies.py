@@ -1,7 +1,7 @@
-"""Run work in a forked copy of this process, where it can change, print, log, hang or leak nothing of the user's.
+"""Run work in a forked copy of this process, where it cannot change, print, log, block or leak anything of the user's.
 
-The copy is nobody's child: the process between the two ends at once. It writes one JSON document and leaves by
-``_exit``. If it does not, a timer ends it, or the kernel when pytest is gone, or who no longer waits for the answer.
+The copy is nobody's child: an intermediate process ends at once. The copy writes one JSON document and leaves by
+``_exit``. Otherwise it is ended by a timer, by the kernel once pytest has ended, or when nobody waits any more.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if sys.platform != "win32":
 
 _POLL: Final = 0.002
 _PART: Final = ".part"
-"""Ends the name of the file that is there from when a copy is made until it has answered."""
+"""The suffix of the file that exists from the start of a copy until its answer."""
 _clock = time.monotonic
 _sleep = time.sleep
 _written = json.JSONEncoder().encode
@@ -35,10 +35,10 @@ _parsed = json.JSONDecoder().decode
 
 
 def can_copy() -> bool:
-    """Return whether this process can be forked without anybody noticing.
+    """Return whether this process can be forked unnoticed.
 
-    From 3.12 on ``os.fork`` warns where more than one thread runs, threads of C libraries included (gh-100228). A copy
-    of a process that uses Apple's frameworks may crash.
+    From 3.12 on ``os.fork`` warns if there are several threads, including those of C libraries (gh-100228). On macOS
+    a copy of a process that uses Apple's frameworks may crash.
     """
     if not hasattr(os, "fork") or sys.platform == "darwin":
         return False
@@ -54,9 +54,9 @@ def _threads() -> int:
 
 
 def in_copy(work: Callable[[], object], path: str, seconds: float) -> None:
-    """Run `work` in a copy for at most `seconds`, and write what it returns to `path` as JSON, whole or not at all.
+    """Run `work` in a copy for at most `seconds`, and write its result to `path` atomically, as JSON.
 
-    Returns at once. What `work` raises becomes an answer of null. Raises OSError if there is no process to be had.
+    Return at once. If `work` raises, the answer is null. Raises OSError if no process can be created.
     """
     os.close(os.open(path + _PART, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     with _unheard_exit():
@@ -73,7 +73,7 @@ def in_copy(work: Callable[[], object], path: str, seconds: float) -> None:
 
 @contextlib.contextmanager
 def _unheard_exit() -> Iterator[None]:
-    """Keep the end of a child of ours from a SIGCHLD handler of the user's."""
+    """Hide the end of our own child from the user's SIGCHLD handler."""
     if not callable(signal.getsignal(signal.SIGCHLD)):
         yield
         return
@@ -94,7 +94,7 @@ def _run(work: Callable[[], object], path: str, seconds: float) -> None:
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM])
     signal.setitimer(signal.ITIMER_REAL, seconds)
-    gc.disable()  # a finalizer may act on the world
+    gc.disable()  # a finalizer may have side effects
     sys.settrace(None)
     sys.setprofile(None)
     _let_go()
@@ -117,9 +117,9 @@ def _write(path: str, text: str) -> None:
 
 
 def _let_go() -> None:
-    """Share no open file with anybody: what is written goes nowhere, and nobody's end of a pipe stays open for us.
+    """Share no open file with other processes: output goes nowhere, and no end of a pipe stays open because of us.
 
-    Files that are only read are opened again, each where it stands, since a read moves the position for all.
+    Read-only files are reopened at their position, since a read moves a shared position.
     """
     null = os.open(os.devnull, os.O_RDWR)
     for number in _descriptors():
@@ -155,12 +155,12 @@ def is_answered(path: str, until: float) -> bool:
 
 
 def is_asked(path: str) -> bool:
-    """Return whether a copy was made that answers in `path`."""
+    """Return whether a copy was started that answers in `path`."""
     return os.path.exists(path) or os.path.exists(path + _PART)
 
 
 def answer_of(path: str, until: float) -> Any:
-    """Return what a copy wrote to `path`; None if it has not by `until`, on the monotonic clock. Then it is ended."""
+    """Return the answer in `path`; if there is none by `until` on the monotonic clock, end the copy and return None."""
     while True:
         try:
             with io.open(path, encoding="utf-8") as file:  # noqa: UP020

@@ -1,4 +1,4 @@
-"""What a process object takes along, looked at before and after it is pickled without running any of its code."""
+"""The objects that a process is sent with, examined before and after pickling without running their code."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def parts(process: object) -> list[tuple[Any, str]]:
 
 
 def _parts(process: object) -> dict[str, Any]:
-    """Return target, arguments and keyword arguments of a process object, by these names."""
+    """Return the ``target``, ``args`` and ``kwargs`` of a process object."""
     own = values.instance_namespace(process)
     return {name: own.get(f"_{name}") for name in _PARTS}
 
@@ -65,7 +65,7 @@ def _method(cls: type) -> tuple[str, str, Place | None] | None:
 
 @dataclass(frozen=True, slots=True)
 class _Before:
-    """An object with a pickling method of the user's, and what it held."""
+    """An object with a user's pickling method, and its attributes."""
 
     obj: Any
     path: str
@@ -91,7 +91,7 @@ def before(every: list[tuple[Any, str]]) -> list[_Before]:
 
 
 def changes(seen: list[_Before]) -> Iterator[Changed]:
-    """Yield what objects no longer hold, or hold otherwise; what they hold in addition is theirs to keep."""
+    """Yield attributes that were removed or changed since `before`; added ones do not count."""
     for each in seen:
         now = values.instance_namespace(each.obj)
         for name, (value, described) in each.held.items():
@@ -105,7 +105,7 @@ def changes(seen: list[_Before]) -> Iterator[Changed]:
 
 
 def restore(seen: list[_Before]) -> None:
-    """Give objects back what they held; only in a copy of the user's process."""
+    """Restore the attributes of objects; only in a copy of the user's process."""
     for each in seen:
         held = {name: value for name, (value, _) in each.held.items()}
         if type(getattr(each.obj, "__dict__", None)) is dict:
@@ -137,13 +137,13 @@ def _changed(each: _Before, name: str, ours: str, after: str | None) -> Changed:
 
 
 def _place(function: object) -> Place | None:
-    """Return the first line of a function, whose source is not read while a process starts."""
+    """Return the first line of a function; the source is not read while a process starts."""
     code = getattr(function, "__code__", None)
     return None if code is None else Place(os.path.abspath(code.co_filename), code.co_firstlineno, code.co_name)
 
 
 def path_of(path: str) -> str:
-    """Return a path of an account as the user would write it: ``args[0].lock``."""
+    """Return a path of an account in the user's notation: ``args[0].lock``."""
     for name in _PARTS:
         path = path.replace(f"[{name!r}]", name, 1) if path.startswith(f"[{name!r}]") else path
     return path

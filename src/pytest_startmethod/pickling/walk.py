@@ -1,8 +1,8 @@
 """Find every object that keeps a graph from being pickled, and the shortest path to each.
 
-A breadth-first walk over the documented reduce protocol, iterative and linear in the number of objects: what the C
-pickler would visit is visited once, and whether a function or class can be found by name is asked of the C pickler
-itself. Nothing here pickles more than one object at a time, so `[x, x]` nested 24 deep costs 25 visits.
+A breadth-first walk over the documented reduce protocol, iterative and linear in the number of objects: it visits each
+object of the C pickler once, and asks the C pickler itself whether a function or class is found by name. It never
+pickles more than one object at a time, so `[x, x]` nested 24 deep costs 25 visits.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..child.values import class_attribute, mro
 from ..model.walk import _KEYS, Leaf, Number, Step, Walk, key_text
 
 PROTOCOL = 5
-"""The protocol that objects are asked to reduce for. 5 lets arrays hand over their buffers instead of copying them."""
+"""The protocol for ``__reduce_ex__``. With 5, arrays pass on their buffers instead of copying them."""
 
 _NEWOBJ, _NEWOBJ_EX = cpython.newobj_functions()
 _ATOMS = frozenset(
@@ -29,7 +29,7 @@ _ATOMS = frozenset(
 
 
 class Sink:
-    """A file that forgets: what a pickler writes is counted, not kept."""
+    """A file that counts what a pickler writes, and keeps nothing."""
 
     __slots__ = ("size",)
 
@@ -66,11 +66,11 @@ def walk(
 ) -> Walk:
     """Return every leaf below `root`, nearest first.
 
-    `table` is the pickler's dispatch table; `budget` the number of objects to visit; `limit` the number of leaves to
-    collect. `prune(obj)` says that an object is to be judged as a whole, `skip(obj)` which of its attributes the
-    pickler will not see, and `override` is a user pickler's `reducer_override`.
+    `table` is the pickler's dispatch table, `budget` the number of objects to visit, `limit` the number of leaves to
+    collect. `prune(obj)` decides whether to treat an object as a whole, `skip(obj)` gives its attributes that the
+    pickler does not see, and `override` is a user pickler's `reducer_override`.
     """
-    # What the walk allocates lives until its end: collecting garbage meanwhile only costs time.
+    # Everything that the walk allocates lives until its end, so collecting garbage is a waste of time.
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -129,12 +129,12 @@ class _Walker:
         return Walk(tuple(leaves), at, at == len(queue), deepest)
 
     def children(self, obj: Any) -> Iterable[tuple[Step, Any]]:
-        """Return what the pickler would go on to, in its own order of tests (`save` in Modules/_pickle.c)."""
+        """Return the objects that the pickler would visit next, in the order of `save` in Modules/_pickle.c."""
         t = type(obj)
         if t in _ATOMS:
             return ()
         if t is dict:
-            return _items(obj)
+            return _pairs(list(obj.items()))
         if t is list or t is tuple:
             return _sequence(obj)
         if t is set or t is frozenset:
@@ -169,7 +169,7 @@ class _Walker:
         return ()
 
     def _buffer(self, obj: Any) -> None:
-        """Judge a buffer that the user put there: the default protocol takes it in band, from 3.14 on."""
+        """Test a buffer of the user's: the default protocol accepts it in band, from 3.14 on."""
         try:
             if pickle.DEFAULT_PROTOCOL < 5 or not memoryview(obj).contiguous:
                 pickle.dumps(obj)
@@ -231,7 +231,7 @@ class _Walker:
         return [each for each in out if type(each[1]) not in _ATOMS]
 
     def _learn(self, obj: Any, t: type, state: Any) -> None:
-        """Remember that objects of `t` reduce to their ``__dict__`` alone, so that the next is not asked."""
+        """Remember whether objects of `t` reduce to their ``__dict__`` alone, to skip the reduction of the next one."""
         if t in self.plain:
             return
         space = [vars_ for cls in mro(t)[:-1] if (vars_ := type.__getattribute__(cls, "__dict__"))]
@@ -246,7 +246,7 @@ class _Walker:
 
 
 def _known_arguments(t: type, args: tuple[Any, ...]) -> list[tuple[Step, Any]] | None:
-    """Return the arguments that rebuild a method, a partial, an exception or a container; None for anything else."""
+    """Return the steps to the arguments that rebuild a method, partial, exception or container; None for others."""
     bases = mro(t)
     if t is types.MethodType or t is types.BuiltinMethodType or t.__name__ == "method-wrapper":
         return [(("attribute", "__self__"), args[0])]
@@ -266,21 +266,21 @@ def _known_arguments(t: type, args: tuple[Any, ...]) -> list[tuple[Step, Any]] |
     if len(args) == 1 and type(args[0]) is list and (set in bases or frozenset in bases):
         return [(("element", None), each) for each in args[0]]
     if len(args) == 1 and type(args[0]) is dict and dict in bases:
-        return [*_items(args[0])]
+        return _pairs(list(args[0].items()))
     if collections.defaultdict in bases and len(args) == 1:
         return [(("attribute", "default_factory"), args[0])]
     return None
 
 
 class Held:
-    """What an object visibly holds, so that a part of its reduction can be named as the user knows it."""
+    """The attributes of an object, by which the parts of its reduction get names known to the user."""
 
     def __init__(self, obj: Any) -> None:
         self.obj = obj
         self._by_id: dict[int, str] | None = None
 
     def name_of(self, part: Any) -> str | None:
-        """Return the attribute of the object that is `part`, by identity."""
+        """Return the name of the attribute that is `part`, by identity."""
         if self._by_id is None:
             self._by_id = {}
             enum = any(cls.__name__ == "Enum" and cls.__module__ == "enum" for cls in mro(type(self.obj)))
@@ -290,7 +290,7 @@ class Held:
         return self._by_id.get(id(part))
 
     def step_to(self, part: Any, otherwise: Step) -> Step:
-        """Return the step to a part of the reduction: an attribute of the object or an item of one, if it is that."""
+        """Return the step to a part of the reduction, if it is an attribute of the object or an item of one."""
         name = self.name_of(part)
         if name is not None:
             return "attribute", name
@@ -312,7 +312,7 @@ class Held:
         return self._unknown_arguments(args, constructor) if known is None else known
 
     def _unknown_arguments(self, args: tuple[Any, ...], constructor: bool) -> list[tuple[Step, Any]]:
-        """Return the arguments of a class that is no builtin, by the attributes that hold them."""
+        """Return the steps to the arguments of a class that is not a builtin, by the attributes that hold them."""
         t = type(self.obj)
         out: list[tuple[Step, Any]] = []
         for i, each in enumerate(args):
@@ -332,7 +332,7 @@ class Held:
         return out
 
     def state(self, state: Any) -> list[tuple[Step, Any]]:
-        """Return what the object's state holds, with the step that leads to each."""
+        """Return the objects in the state, each with its step."""
         t = type(self.obj)
         default = _default_state(t)
         if type(state) is tuple and len(state) == 2 and default:
@@ -400,7 +400,7 @@ except NameError:
 
 
 def attributes(obj: Any) -> list[tuple[str, Any]]:
-    """Return what `obj` holds in ``__dict__`` and in slots, running none of its code."""
+    """Return the attributes of `obj` in ``__dict__`` and slots, running none of its code."""
     out: list[tuple[str, Any]] = []
     namespace = own_namespace(obj)
     if namespace is not None:
@@ -418,7 +418,7 @@ def attributes(obj: Any) -> list[tuple[str, Any]]:
 
 
 _C_MODULES = frozenset({"functools", "itertools", "collections", "_io", "io", "operator", "re", "slice"})
-"""Where a getter written in C is known to be a plain read."""
+"""Modules whose getters written in C are plain reads."""
 
 
 def own_namespace(obj: object) -> dict[Any, Any] | None:
@@ -431,7 +431,7 @@ def own_namespace(obj: object) -> dict[Any, Any] | None:
 
 
 def _columns(frame: Any) -> Iterable[tuple[Step, Any]]:
-    """Yield what a table of pandas holds as objects, by its columns' names, or by position in a series."""
+    """Yield the objects in a pandas table by column, or by position in a series."""
     name = type(frame).__name__
     if name == "Series" and str(frame.dtype) == "object":
         yield from ((("item", i), each) for i, each in enumerate(frame.to_numpy()) if type(each) not in _ATOMS)
@@ -448,15 +448,14 @@ def _default_state(t: type) -> bool:
 
 
 def _well_formed(obj: Any, value: Any) -> bool:
-    """Return whether `value` is what `save_reduce` in Modules/_pickle.c takes."""
+    """Return whether `save_reduce` in Modules/_pickle.c accepts `value`."""
     if not isinstance(value, tuple) or not 2 <= len(value) <= 6:
         return False
     func, args = value[0], value[1]
     if not callable(func) or not isinstance(args, tuple):
         return False
-    for iterator in value[3:5]:
-        if iterator is not None and not hasattr(type(iterator), "__next__"):
-            return False
+    if any(each is not None and not hasattr(type(each), "__next__") for each in value[3:5]):
+        return False
     if len(value) == 6 and value[5] is not None and not callable(value[5]):
         return False
     name = getattr(func, "__name__", "")
@@ -474,28 +473,22 @@ def _sequence(obj: Any) -> Iterable[tuple[Step, Any]]:
     return [(("item", i), child) for i, child in enumerate(obj) if type(child) not in _ATOMS]
 
 
-def _items(obj: dict[Any, Any]) -> Iterable[tuple[Step, Any]]:
-    return _pairs(list(obj.items()))
+def _item_step(key: object, index: int) -> Step:
+    return "item", key if type(key) in _KEYS else Number(index)
 
 
-def _pairs(pairs: Iterable[Any]) -> list[tuple[Step, Any]]:
+def _pairs(pairs: Iterable[Any], step: Callable[[Any, int], Step] = _item_step) -> list[tuple[Step, Any]]:
     out: list[tuple[Step, Any]] = []
     for i, (key, value) in enumerate(pairs):
         if type(value) not in _ATOMS:
-            out.append((("item", key if type(key) in _KEYS else Number(i)), value))
+            out.append((step(key, i), value))
         if type(key) not in _ATOMS:
             out.append((("key", i), key))
     return out
 
 
 def _attributes(namespace: dict[Any, Any]) -> list[tuple[Step, Any]]:
-    out: list[tuple[Step, Any]] = []
-    for i, (key, value) in enumerate(namespace.items()):
-        if type(value) not in _ATOMS:
-            out.append((("attribute", key) if type(key) is str else ("reduce", f"[2][{i}]"), value))
-        if type(key) not in _ATOMS:
-            out.append((("key", i), key))
-    return out
+    return _pairs(namespace.items(), lambda key, i: ("attribute", key) if type(key) is str else ("reduce", f"[2][{i}]"))
 
 
 def _partial(args: tuple[Any, ...]) -> list[tuple[Step, Any]]:
@@ -529,7 +522,7 @@ def _unravel(index: int, shape: tuple[int, ...]) -> Any:
 
 
 _Entry = tuple[Any, int, Step | None]
-"""An object that the walk reached, the entry that led there, and the step."""
+"""A visited object, the number of the entry that led there, and the step."""
 
 
 def _chain(queue: list[_Entry], at: int) -> tuple[tuple[Step, Any], ...]:

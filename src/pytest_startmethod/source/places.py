@@ -1,4 +1,4 @@
-"""Places in the user's source: where a function or class is defined, and where an attribute or name was set."""
+"""Places in the user's source: definitions of functions and classes, and where attributes and names were set."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import sys
 import types
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +33,7 @@ class Definition:
 
 
 def function_definition(func: object) -> Definition | None:
-    """Return where `func` is defined: what it wraps, if it is a wrapper object without code of its own."""
+    """Return the definition of `func`, or of what it wraps if it has no code of its own."""
     code = code_of(users_function(func))
     return None if code is None else _code_definition(code)
 
@@ -50,7 +51,7 @@ def _code_definition(code: types.CodeType) -> Definition | None:
 
 
 def users_function(func: object) -> Any:
-    """Return the user's function that a library's decorator wraps (``functools.wraps``), or `func` itself."""
+    """Return the user's function behind a library's decorator (``functools.wraps``), else `func` itself."""
     inner = func
     for _ in range(20):
         code = code_of(inner)
@@ -64,28 +65,20 @@ def users_function(func: object) -> Any:
 
 
 def maker_of(obj: object) -> Definition | None:
-    """Return where the function is defined that a generator, coroutine, frame or code object belongs to."""
-    code = None
+    """Return the definition of the function of a generator, coroutine, frame or code object."""
+    code = obj
     for name in ("gi_code", "cr_code", "ag_code", "f_code"):
-        try:
+        with suppress(Exception):
             code = object.__getattribute__(obj, name)
-            break
-        except Exception:
-            continue
-    if type(obj) is types.CodeType:
-        code = obj
-    return None if type(code) is not types.CodeType else _code_definition(code)
+    return _code_definition(code) if type(code) is types.CodeType else None
 
 
 def code_of(func: Any) -> types.CodeType | None:
-    """Return the code of a function, of a method's function, or of what a C wrapper (`lru_cache`) wraps."""
+    """Return the code of a function, a method, or a function behind a C wrapper (`lru_cache`)."""
     for _ in range(20):
         if type(func) is types.FunctionType:
             return func.__code__
-        if type(func) is types.MethodType:
-            func = func.__func__
-            continue
-        if type(func) in (staticmethod, classmethod):
+        if type(func) in (types.MethodType, staticmethod, classmethod):
             func = func.__func__
             continue
         try:
@@ -96,7 +89,7 @@ def code_of(func: Any) -> types.CodeType | None:
 
 
 def class_definition(cls: type) -> Definition | None:
-    """Return where `cls` is defined, by its qualified name and its methods, or by the call that named it."""
+    """Return the definition of `cls`, found by its qualified name and methods, or by the call that named it."""
     namespace = type.__getattribute__(cls, "__dict__")
     codes = [code for value in namespace.values() if (code := code_of(value)) is not None]
     codes = [code for code in codes if not code.co_filename.startswith("<")]
@@ -128,7 +121,7 @@ def _class_in(file: str, cls: type, codes: list[types.CodeType]) -> Definition |
             matches = [node]
             break
     if matches:
-        # Of several definitions of one name, the last is the one that the name leads to.
+        # Of several definitions of one name, the last one is bound to it.
         held = getattr(sys.modules.get(_text(cls, "__module__")), "__dict__", {})
         node = matches[-1 if held.get(qualname) is cls else 0]
         decorators = tuple(Place(file, each.lineno, qualname) for each in node.decorator_list)
@@ -147,7 +140,7 @@ def _text(cls: type, name: str) -> str:
 
 
 def named_place(module: str, name: str) -> Place | None:
-    """Return where a module makes something by a call that is given `name`: ``NewType("name", int)``."""
+    """Return where a module creates an object by a call with its `name`: ``NewType("name", int)``."""
     file = module_file(module)
     named = source_of(file).index.named if file is not None else []
     lines = [line for made, variable, line in named if made == name and variable]
@@ -155,7 +148,7 @@ def named_place(module: str, name: str) -> Place | None:
 
 
 def module_rebindings(file: str, name: str, after: int) -> list[Place]:
-    """Return where the module in `file` binds `name` again, below line `after`."""
+    """Return where the module in `file` rebinds `name` below line `after`."""
     return [Place(file, line) for bound, line in source_of(file).index.bound if bound == name and line > after]
 
 
@@ -163,11 +156,11 @@ def module_rebindings(file: str, name: str, after: int) -> list[Place]:
 
 
 def attribute_places(obj: object, attribute: str, value: object, extra: Iterable[str] = ()) -> list[Place]:
-    """Return where `obj`'s `attribute` was set to `value`, as far as the source can tell; several when it cannot.
+    """Return where `obj`'s `attribute` was set to `value`; several places if the source is not conclusive.
 
-    Looked for in the files of its classes, in those of the functions that are running, and in `extra`. An assignment
-    to ``self`` in one of its classes comes first; then one to a variable that was made of its class. Code that also
-    sets attributes which the object does not have made another object.
+    Searches the files of its classes, of running functions, and `extra`. An assignment to ``self`` in one of its
+    classes comes first, then one to a variable that holds an instance. Code that also sets attributes which the
+    object does not have is about another object.
     """
     classes_of = mro(type(obj))
     classes = {_text(cls, "__name__"): cls for cls in classes_of[:-1]}
@@ -184,11 +177,15 @@ def attribute_places(obj: object, attribute: str, value: object, extra: Iterable
             if rank is not None and not (store.kind in ("other", "call") and _means_another(store, classes)):
                 ranked.setdefault(rank, []).append(store)
     for rank in sorted(ranked):
-        stores = [s for s in ranked[rank] if s.kind != "other" or _same_maker(s, everything, own)]
+        stores = [
+            store
+            for store in ranked[rank]
+            if store.kind != "other" or all(each.attribute in own for each in _with(store, everything))
+        ]
         if stores:
             kept = _best(stores, everything, own, value)
             return list(dict.fromkeys(store.place for store in kept))
-    for cls in classes_of[:-1]:  # a cached_property sets what its function returns
+    for cls in classes_of[:-1]:  # a cached_property sets the result of its function
         maker = type.__getattribute__(cls, "__dict__").get(attribute)
         definition = function_definition(getattr(maker, "func", None)) if maker is not None else None
         if definition is not None:
@@ -211,7 +208,7 @@ def _rank(store: Store, classes: set[str], own_file: bool) -> int | None:
 
 
 def _means_another(store: Store, classes: dict[str, type]) -> bool:
-    """Return whether the class's name means some other class in the module that the source is of."""
+    """Return whether the class's name refers to another class in the module of the source."""
     cls = classes.get(store.owner or "")
     if cls is None:
         return False
@@ -227,7 +224,7 @@ def _means_another(store: Store, classes: dict[str, type]) -> bool:
 
 
 def _plainly_other(node: ast.expr | None, value: object) -> bool:
-    """Return whether the source sets something that is certainly not `value`: a constant, a literal of another type."""
+    """Return whether the source sets a constant or literal that cannot be `value`."""
     if isinstance(node, ast.Constant):
         return type(node.value) is not type(value)
     for kind, t in ((ast.List, list), (ast.Dict, dict), (ast.Set, set), (ast.Tuple, tuple)):
@@ -238,18 +235,14 @@ def _plainly_other(node: ast.expr | None, value: object) -> bool:
     return False
 
 
-def _same_maker(store: Store, everything: list[Store], own: set[str]) -> bool:
-    return all(each.attribute in own for each in _with(store, everything))
-
-
 def _with(store: Store, everything: list[Store]) -> list[Store]:
-    """Return what the same function sets on the same variable."""
+    """Return all that the same function sets on the same variable."""
     here = (store.place.file, store.place.function, store.receiver, store.kind)
     return [s for s in everything if (s.place.file, s.place.function, s.receiver, s.kind) == here]
 
 
 def _best(stores: list[Store], everything: list[Store], own: set[str], value: object) -> list[Store]:
-    """Put first what fits best: running code, a call of the value's type, code that sets more of the object."""
+    """Order by likelihood: running code, a call of the value's type, code that sets more of the object's attributes."""
     running = running_functions()
 
     def key(store: Store) -> tuple[bool, bool, int]:
@@ -267,9 +260,9 @@ def _best(stores: list[Store], everything: list[Store], own: set[str], value: ob
 
 
 def item_places(held: object, key: object, value: object, extra: Iterable[str] = ()) -> list[Place]:
-    """Return where the running code, or `extra`, puts `value` under the constant `key` of the dictionary `held`.
+    """Return where running code, or `extra`, stores `value` under the constant `key` of the dictionary `held`.
 
-    Code that also gives keys which the dictionary does not have made another one; what gives most of its keys is best.
+    Code that also sets keys which the dictionary does not have is about another one; the most keys win.
     """
     text = repr(key)
     keys = {repr(each) for each in held if type(each) in (str, int, bytes)} if isinstance(held, dict) else {text}
@@ -285,7 +278,7 @@ def item_places(held: object, key: object, value: object, extra: Iterable[str] =
 
 
 def names_in_callers(value: object) -> list[tuple[str, Place]]:
-    """Return the local variables of running user functions that hold `value`, each with where it was bound."""
+    """Return the local variables of running user functions that hold `value`, with the places that bound them."""
     found: list[tuple[str, Place]] = []
     for frame in _user_frames():
         if len(found) > 3:
@@ -316,7 +309,7 @@ def _node_of(code: types.CodeType) -> Any:
 
 
 def _functions_of(code: types.CodeType) -> Iterator[tuple[Any, str]]:
-    """Yield the functions of the source, node and qualified name, that the code may be of."""
+    """Yield node and qualified name of the functions in the source that may be those of `code`."""
     for node, qualname, _ in source_of(os.path.abspath(code.co_filename)).index.functions:
         lines = [node.lineno, *(each.lineno for each in getattr(node, "decorator_list", ()))]
         if getattr(node, "name", "<lambda>") == code.co_name and code.co_firstlineno in lines:
@@ -341,7 +334,7 @@ def _stores_in(function: Any, name: str) -> list[int]:
 
 
 def names_read(func: types.FunctionType) -> list[str]:
-    """Return the module globals that `func` and the functions inside it read, in order."""
+    """Return the module globals read by `func` and the functions inside it, in order."""
     import dis
 
     names: dict[str, None] = {}

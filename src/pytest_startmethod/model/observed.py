@@ -70,11 +70,10 @@ class Write:
         return ".".join(filter(None, (self.module, *self.names)))
 
 
-@dataclass(slots=True)
-class Reads:
-    """Everything that the analysis found."""
+@dataclass(slots=True, kw_only=True)
+class Uses:
+    """What code uses, apart from values behind names."""
 
-    reads: list[Read] = field(default_factory=list)
     writes: list[Write] = field(default_factory=list)
     environment: dict[str, Where] = field(default_factory=dict)
     """Keys of ``os.environ``."""
@@ -90,12 +89,19 @@ class Reads:
     touched: dict[str, Where] = field(default_factory=dict)
     """Modules of the standard library and numpy whose attributes are read, with the first place."""
     roots: list[str] = field(default_factory=list)
-    """The modules that a child imports in order to load what it is given."""
+    """The modules that a child imports in order to load its payload."""
+    codes: list[tuple[str, str, int]] = field(default_factory=list)
+    """File, qualified name and first line of each function analysed."""
+
+
+@dataclass(slots=True)
+class Reads(Uses):
+    """Everything that the analysis found."""
+
+    reads: list[Read] = field(default_factory=list)
     all_reads: list[Read] = field(default_factory=list)
     """Every read, including those that are only steps to a part."""
     functions: int = 0
-    codes: list[tuple[str, str, int]] = field(default_factory=list)
-    """File, qualified name and first line of each function analysed."""
 
 
 @dataclass(slots=True)
@@ -108,8 +114,6 @@ class Binding:
     node: Any
     """The description of the parent's value."""
     read: Read
-    users: bool
-    """Whether the module is the user's."""
     rebound: bool
     """Whether the value is a function or class that was defined under another name or elsewhere."""
     of_class: bool
@@ -151,34 +155,23 @@ class Descriptor:
 
 
 @dataclass(slots=True)
-class Observed:
+class Observed(Uses):
     """What the code of one launch or task reads and writes, and what the parent had there when it was started."""
 
     method: str
     target: str
     place: Place | None
     bindings: list[Binding] = field(default_factory=list)
-    writes: list[Write] = field(default_factory=list)
     primitives: list[Binding] = field(default_factory=list)
     """Names that lead to one of multiprocessing's own objects."""
     databases: list[Binding] = field(default_factory=list)
     """Names that lead to a connection of sqlite3: a database in memory exists in one process only."""
     lost: list[Lost] = field(default_factory=list)
-    environment: dict[str, Where] = field(default_factory=dict)
-    loggers: dict[str, Where] = field(default_factory=dict)
-    configuration: dict[str, Where] = field(default_factory=dict)
-    signals: dict[str, Where] = field(default_factory=dict)
-    imports: dict[str, Where] = field(default_factory=dict)
     blocked: frozenset[str] = frozenset()
     """Of `imports`, those that ``sys.modules`` keeps from being imported."""
-    touched: dict[str, Where] = field(default_factory=dict)
     ambient: Json = field(default_factory=dict)
-    roots: list[str] = field(default_factory=list)
-    libraries: dict[str, Where] = field(default_factory=dict)
-    """As `Reads.libraries`."""
     heavy: list[str] = field(default_factory=list)
     """Installed modules that the user's modules hold."""
-    codes: list[tuple[str, str, int]] = field(default_factory=list)
     environ: dict[str, str] = field(default_factory=dict)
     descriptors: list[Descriptor] = field(default_factory=list)
     prepare: Json = field(default_factory=dict)

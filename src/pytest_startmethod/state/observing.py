@@ -14,7 +14,7 @@ import sys
 import types
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from .._compat import cpython
@@ -31,7 +31,7 @@ from ..child.values import (
     module_of,
     resolve,
 )
-from ..model.observed import Binding, Descriptor, Difference, Observed, Read, Reads, Seen
+from ..model.observed import Binding, Descriptor, Difference, Observed, Read, Reads, Seen, Uses
 from ..source.callers import UserCode, frames, owner, package_of, place_of
 from . import reads
 from .instructions import ByCode
@@ -84,9 +84,8 @@ def observe(
         found = work.reads(user, limit)
     place = next((place_of(each) for each in frames(frame) if user(each.f_code.co_filename)), None)
     observed = Observed(method, _name(work.function), place, packages=user.packages)
-    for name in ("environment", "loggers", "configuration", "signals", "imports", "touched", "roots", "codes",
-                 "libraries", "writes"):  # fmt: skip
-        setattr(observed, name, getattr(found, name))
+    for each in fields(Uses):
+        setattr(observed, each.name, getattr(found, each.name))
     if frame is not None and found.writes:
         observed.lost = list(lost_writes(found.writes, work.function, work.args, work.kwargs, frame, user))
     if method != "fork":
@@ -204,7 +203,7 @@ def _values(observed: Observed, found: Iterable[Read], user: UserCode) -> None:
                 continue
         of_class = _of_class(module, read.names)
         kind = ".".join(class_name(type(value)))
-        binding = Binding(read.module, read.names, read.steps, None, read, users, rebound, of_class, kind)
+        binding = Binding(read.module, read.names, read.steps, None, read, rebound, of_class, kind)
         if is_primitive(part):
             observed.primitives.append(binding)
         elif any(class_name(cls) == ("sqlite3", "Connection") for cls in type.mro(type(part))):
@@ -221,9 +220,7 @@ def _primitives(observed: Observed, found: Iterable[Read]) -> None:
         if is_primitive(part):
             kind = ".".join(class_name(type(part)))
             node, of_class = describe(part), _of_class(sys.modules[read.module], read.names)
-            observed.primitives.append(
-                Binding(read.module, read.names, read.steps, node, read, False, False, of_class, kind)
-            )
+            observed.primitives.append(Binding(read.module, read.names, read.steps, node, read, False, of_class, kind))
 
 
 def _shadows(value: object) -> Iterable[str]:

@@ -92,7 +92,7 @@ def from_config(config: pytest.Config) -> Settings:
         word("start_methods_vacuous", VACUOUS),
         _limit(*_given(config, "start_methods_timeout")),
         _reports(config),
-        _truth(config, DISCOVER, default=False),
+        _discover(config),
         *_verify(config),
         _packages(_ini(config, USER_CODE)),
     )
@@ -100,21 +100,15 @@ def from_config(config: pytest.Config) -> Settings:
 
 def _given(config: pytest.Config, key: str) -> tuple[str, str]:
     """Return an option's text, empty if not given, and where it was set, as messages name it."""
-    text = config.getoption(key)
-    if text is not None:
-        return text, flag(key)
-    value = _ini(config, key)
+    value, source = _raw(config, key)
     if not isinstance(value, str):  # a list in [tool.pytest.ini_options], where pytest does not check types
         raise SettingsError(f"ini key {key}: expects a string, got {type(value).__name__}: {value!r}")
-    return value.strip(), f"ini key {key}"
+    return value if source.startswith("--") else value.strip(), source
 
 
-def _given_list(config: pytest.Config, key: str) -> tuple[list[str], str]:
-    """Return the values of an option in `options.LISTS`, and where they were set, as messages name it."""
-    values = config.getoption(key)
-    if values is not None:
-        return values, flag(key)
-    return _ini(config, key), f"ini key {key}"
+def _raw(config: pytest.Config, key: str) -> tuple[Any, str]:
+    value = config.getoption(key)
+    return (_ini(config, key), f"ini key {key}") if value is None else (value, flag(key))
 
 
 def _ini(config: pytest.Config, key: str) -> Any:
@@ -145,7 +139,7 @@ def _refuse_missing(config: pytest.Config, chosen: str, source: str) -> None:
 
 
 def _reports(config: pytest.Config) -> tuple[str, ...]:
-    texts, source = _given_list(config, "start_methods_report")
+    texts, source = _raw(config, "start_methods_report")
     if not texts:
         return ()
     from . import report_files
@@ -158,21 +152,15 @@ def _reports(config: pytest.Config) -> tuple[str, ...]:
         raise SettingsError(f"{source}: {error}") from None
 
 
-def _truth(config: pytest.Config, key: str, *, default: bool) -> bool:
-    if config.getoption(key) is not None:
-        return bool(config.getoption(key))
+def _discover(config: pytest.Config) -> bool:
     try:
-        value = config.getini(key)
-    except Exception as error:  # ValueError, TypeError or, from 9.2 on, UsageError
-        raise SettingsError(f"ini key {key}: {error} (valid: true, false)") from None
-    return default if value is None else bool(value)
+        return bool(_raw(config, DISCOVER)[0])
+    except SettingsError as error:
+        raise SettingsError(f"{error} (valid: true, false)") from None
 
 
 def _verify(config: pytest.Config) -> tuple[bool, float | None]:
-    text = config.getoption(VERIFY)
-    source = flag(VERIFY)
-    if text is None:
-        text, source = _ini(config, VERIFY), f"ini key {VERIFY}"
+    text, source = _raw(config, VERIFY)
     word = str(text).strip().lower() if isinstance(text, (str, bool, int, float)) or text is None else ""
     if word in ("none", "true", "1", "yes", "on"):
         return True, None

@@ -74,7 +74,7 @@ def marker_of(node: pytest.Item) -> Marker | None:
         raise pytest.Collector.CollectError(f"{node.nodeid}: @pytest.mark.{MARKER}: {error}") from None
 
 
-def refuse_misspelt(node: pytest.Item) -> None:
+def refuse_misspelt(node: pytest.Item | pytest.Collector) -> None:
     """Reject the package's name used as a marker: the test would silently run only once.
 
     Raises:
@@ -197,7 +197,7 @@ def expand_report(collector: pytest.Collector, report: pytest.CollectReport) -> 
         report.outcome, report.longrepr, report.result = "failed", str(error), []
 
 
-def _expand_testcase(collector: pytest.Collector, collected: Sequence[object]) -> list[Any]:
+def _expand_testcase(collector: pytest.Collector, collected: Sequence[pytest.Item | pytest.Collector]) -> list[Any]:
     """Return what a ``unittest.TestCase`` class collects: unmarked tests unchanged, and legs of the others.
 
     The legs of each method have a class collector of their own, so that class-scoped setup such as ``setUpClass`` runs

@@ -44,8 +44,8 @@ def resource(subject: Subject) -> Finding:
     fixture = _fixture_name(subject.obj) if kind is kinds.FIXTURE else None
     noun = noun_of(subject.obj) if fixture is None else f"the fixture `{fixture}`, {noun_of(subject.obj)}"
     message = f"`{subject.name()}` is {noun}, which belongs to this process and cannot be pickled."
-    because = subject.because(inner) if kind is not kinds._FIXTURE else []
-    bound = bound_to(subject.obj) if kind is kinds._MOCK else []  # names the patched attribute
+    because = subject.because(inner) if kind is not kinds.FIXTURE else []
+    bound = bound_to(subject.obj) if kind is kinds.MOCK else []  # names the patched attribute
     evidence = [*evidence, *([f"bound to: {', '.join(bound)}"] if bound else [])]
     return subject.make("SM103", place, message, [*evidence, *because], keep_out(subject, kind))
 

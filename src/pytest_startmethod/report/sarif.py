@@ -6,9 +6,8 @@ The format is the OASIS standard (sarif-v2.1.0); GitHub's documentation of code 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote
 
 from ..model.codes import CAUSES, DOCS, url
@@ -86,7 +85,7 @@ def _label(fact: Fields) -> str:
     return f"{fact['label'] or 'see'}{_LABELS[fact['side']]}"
 
 
-def _location(file: str, line: int | None) -> dict[str, Any]:
+def _location(file: str, line: int | None) -> Json:
     path = Path(file)
     artifact = {"uri": path.as_uri()} if path.is_absolute() else {"uri": quote(path.as_posix()), "uriBaseId": _ROOT}
     region = {"region": {"startLine": line}} if line else {}

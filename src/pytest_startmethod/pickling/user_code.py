@@ -48,8 +48,8 @@ def runs_user_code(obj: object, table: Mapping[type, Callable[[Any], object]], k
         runs = known[cls] = _class_runs_user_code(cls, table)
     if runs is not None:
         return runs
-    namespace = _instance_namespace(obj)
-    return bool(namespace) and not namespace.keys().isdisjoint(HOOKS)
+    namespace = own_namespace(obj)
+    return namespace is not None and not namespace.keys().isdisjoint(HOOKS)
 
 
 def _class_runs_user_code(cls: type, table: Mapping[type, Callable[[Any], Any]]) -> bool | None:

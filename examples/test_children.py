@@ -1,4 +1,4 @@
-"""One test for each way in which a child that did start goes wrong, or is never heard of again."""
+"""One test for each way in which a child that has started goes wrong."""
 
 import importlib.util
 import multiprocessing
@@ -44,7 +44,7 @@ class Counter:
 
 
 def test_name_missing_in_child():
-    """SM202: a private method goes by a name that the class does not have."""
+    """SM202: pickle looks up a private method by a name that the class does not have."""
     assert Counter().start() == 0
 
 
@@ -59,7 +59,7 @@ class Connection:
 
 
 def test_unpickling_raised():
-    """SM203: pickling is fine, and loading is not."""
+    """SM203: the object pickles and does not load."""
     assert run(use, Connection()) == 0
 
 
@@ -72,7 +72,7 @@ def check():
 
 
 def test_pool_crash_loop(monkeypatch):
-    """SM402: no worker of the pool comes through its initializer, and the pool tries for ever."""
+    """SM402: every worker of the pool dies in its initializer, and the pool keeps replacing them."""
     monkeypatch.setitem(globals(), "READY", True)
     with multiprocessing.Pool(2, initializer=check) as pool:
         assert pool.map(abs, [-1, -2]) == [1, 2]
@@ -88,7 +88,7 @@ def answer():
 
 @pytest.mark.startmethods(timeout=2)
 def test_hang(monkeypatch):
-    """SM403: a fresh child does not have the queue that the test put into a global, and the test waits for it."""
+    """SM403: a fresh child lacks the queue that the test put into a global, and the test waits for an answer."""
     monkeypatch.setitem(globals(), "ANSWERS", multiprocessing.Queue())
     process = multiprocessing.Process(target=answer)
     process.start()
@@ -105,7 +105,7 @@ def leave():
 
 
 def test_child_crashed(monkeypatch):
-    """SM404: the child leaves without a word."""
+    """SM404: the child ends without an exception."""
     monkeypatch.setitem(globals(), "CONFIGURED", True)
     assert run(leave) == 0
 
@@ -144,13 +144,13 @@ def make_lock():
 
 
 def test_unpicklable_result():
-    """SM407: the task runs, and what it returns cannot be sent back, under every method."""
+    """SM407: the task's result cannot be sent back, whatever the method."""
     with multiprocessing.Pool(1) as pool:
         assert pool.apply(make_lock) is not None
 
 
 def test_start_failed_elsewhere():
-    """SM408: the start fails in a thread, and the test sees that nothing came."""
+    """SM408: the start fails in a thread, and the test only sees that no answer came."""
     answers = multiprocessing.SimpleQueue()
 
     def serve():

@@ -1,4 +1,4 @@
-"""What is peculiar to forkserver: a server, which has a socket, and which is the parent of what it starts."""
+"""What only the forkserver has: a server with a socket, which is the parent of its children."""
 
 import multiprocessing
 import os
@@ -12,14 +12,14 @@ def work():
 
 
 def test_socket_in_a_removed_directory(start_method_script):
-    """SM601: the server's socket is made with the first process, where temporary files go then."""
+    """SM601: the first process creates the server's socket in what is then the temporary directory."""
     run = start_method_script("redirecting_script.py")
     assert run.stdout == "done\n"
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 14), reason="Python takes /tmp then")
 def test_long_temporary_directory(start_method_script, tmp_path):
-    """SM602: the path of a socket has room for about a hundred characters."""
+    """SM602: a socket's path has room for about a hundred characters."""
     directory = tmp_path / ("x" * 100)
     directory.mkdir()
     run = start_method_script("redirecting_script.py", env={**os.environ, "TMPDIR": str(directory)})

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.startmethods
 
 
 def run(target, *args):
-    """Start a process, wait for it, and say whether it ended well."""
+    """Start a process, wait for it, and return whether it succeeded."""
     process = multiprocessing.Process(target=target, args=args)
     process.start()
     process.join()
@@ -53,7 +53,7 @@ class Cache:
 
 
 def test_unpicklable_object():
-    """SM103: the method is the target, so its object goes along, and the lock in it."""
+    """SM103: the target is a method, so its object is pickled, too, with the lock in it."""
     assert run(Cache().refresh)
 
 
@@ -79,7 +79,7 @@ def test_shadowed_name():
 
 
 class Session:
-    """Cannot say what it is made of before it is opened."""
+    """Cannot be pickled before it is opened."""
 
     def __getstate__(self):
         return {"token": self.token}
@@ -96,7 +96,7 @@ def hold(lock):
 
 
 def test_foreign_primitive():
-    """SM106: the lock comes from a fork context whatever the process comes from."""
+    """SM106: the lock comes from a fork context, whatever the process's context is."""
     lock = multiprocessing.get_context("fork").Lock()
     assert run(hold, lock)
 

@@ -1,4 +1,4 @@
-"""One example for each code of the SM3xx family: nothing raises in the child, it only sees other values."""
+"""One example for each code of the SM3xx family: nothing raises in the child, which only sees other values."""
 
 import decimal
 import logging
@@ -127,7 +127,7 @@ def locked():
 
 
 def test_unshared_lock():
-    """SM307: nothing fails, and the lock keeps nobody out."""
+    """SM307: nothing fails, and the lock locks nobody out."""
     assert ask(locked) == "locked"
 
 

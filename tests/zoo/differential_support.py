@@ -1,4 +1,4 @@
-"""What made-up graphs are made of: apart from the tests, since a child that is sent one imports this module."""
+"""Building blocks of random object graphs, in a separate module because children that receive a graph import it."""
 
 from __future__ import annotations
 

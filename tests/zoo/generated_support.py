@@ -1,4 +1,4 @@
-"""What made-up calls are made of, and a child that answers: apart from the tests, since children import this module."""
+"""Building blocks of random calls and the answering child, in a separate module because children import it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def serve(connection: Any) -> None:
 
 
 def nothing(*_: object) -> None:
-    """Take anything."""
+    """Accept any arguments."""
 
 
 class Node:

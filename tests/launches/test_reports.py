@@ -6,6 +6,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import time
 
@@ -17,7 +18,7 @@ from pytest_startmethod.activation.exchanges import Exchanges
 from pytest_startmethod.child import reporter
 from pytest_startmethod.child.events import handover
 from pytest_startmethod.launches import leftovers
-from pytest_startmethod.launches.reports import ReportDirectory
+from pytest_startmethod.launches.reports import _WAIT_AND_REMOVE, ReportDirectory
 from pytest_startmethod.model.launch import Launch
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="asks Linux what is open")
@@ -182,3 +183,26 @@ def test_interrupts_of_an_interrupted_session_are_no_news():
         with leftovers.hurried_by_interrupts() as hurry:
             signal.raise_signal(signal.SIGINT)
     assert hurry.asked
+
+
+def test_directory_of_a_killed_process_goes_at_once(tmp_path):
+    """A child that is still starting never finds half of it, which it could not tell from a whole one."""
+    found = tmp_path / "found"
+    for name in ("reports", "tools"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "tools" / "rm").write_text(f'#!/bin/sh\nshift\nfor each in "$@"; do [ -d "$each" ]; echo $?; done >{found}')
+    (tmp_path / "tools" / "rm").chmod(0o755)
+    life_line = tmp_path / "reports" / reporter.LIFE_LINE
+    os.mkfifo(life_line)
+    writing_end = os.open(life_line, os.O_RDWR)
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    path = {"PATH": f"{tmp_path / 'tools'}:{os.environ['PATH']}"}
+    shell = ["sh", "-c", _WAIT_AND_REMOVE, "sh", str(tmp_path / "reports"), str(life_line), str(ended.pid)]
+    subprocess.run(shell, env=path, check=True)
+    os.close(writing_end)
+    deadline = time.monotonic() + 60
+    while not (found.exists() and found.read_text().count("\n") == 2):
+        assert time.monotonic() < deadline
+        os.sched_yield()
+    assert found.read_text().split() == ["0", "1"]

@@ -228,10 +228,12 @@ class ReportDirectory:
 
 # The shell opens the FIFO before the parent carries on: opening it after the last writer is gone would block forever.
 # User code may close the writing end while the parent lives, so the loop also waits for the parent itself.
+# The directory is renamed first: a child that is still starting finds all of it or, like its parent, none.
 _WAIT_AND_REMOVE = """exec 3< "$2"; (
 read -r line <&3
 while [ -d "$1" ] && kill -0 "$3"; do sleep 1; done
-rm -rf "$1"
+mv "$1" "$1-"
+rm -rf "$1-" "$1"
 ) </dev/null >/dev/null 2>&1 &"""
 
 

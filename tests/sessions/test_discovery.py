@@ -24,9 +24,9 @@ START = """
 
     import pytest
 
-
-    def work():
-        pass
+    # Children import the module of their target: with this one, they would
+    # import pytest.
+    from does_nothing import work
 
 
     def start(context=multiprocessing, target=work):
@@ -35,6 +35,12 @@ START = """
         process.join()
         assert process.exitcode == 0
 """
+
+
+@pytest.fixture(autouse=True)
+def _target(session: Session) -> None:
+    """Write the module of the target, apart from the test modules: a child that imports one of these imports pytest."""
+    session.file(does_nothing="def work(): pass")
 
 
 def suite(text: str) -> str:
@@ -491,16 +497,11 @@ def test_a_failing_leg_leads_the_next_run_to_its_test(session: Session, option: 
         assert json.loads((cache / "stepwise").read_text())["last_failed"] is None
 
 
-def test_progress_stays_within_a_hundred_percent(session: Session) -> None:
-    outcome = session.file(test_a=PASSED).run(DISCOVER, "-v")
-    percents = [int(each) for each in re.findall(r"\[ *(\d+)%\]", outcome.out)]
-    assert percents
-    assert max(percents) == 100
-    assert percents[-1] == 100
-
-
-def test_durations_and_junit_have_the_legs(session: Session) -> None:
+def test_progress_durations_and_junit_have_the_legs(session: Session) -> None:
+    """The progress ends at a hundred percent, and not before the last leg."""
     outcome = session.file(test_a=PASSED).run(DISCOVER, "--durations=0", "-vv", "--junitxml=x.xml")
+    percents = [int(each) for each in re.findall(r"\[ *(\d+)%\]", outcome.out)]
+    assert max(percents) == percents[-1] == 100
     assert "call     test_a.py::test_start[spawn]" in outcome.out
     text = (session.path / "x.xml").read_text(encoding="utf-8")
     assert text.count("<testcase") == 19

@@ -23,9 +23,7 @@ PATCHED = """
     import app
     import pytest
 
-
-    def work(queue):
-        queue.put(app.VALUE)
+    from work import work
 
 
     def ask():
@@ -40,6 +38,21 @@ PATCHED = """
     def patched(monkeypatch):
         monkeypatch.setattr(app, "VALUE", 1)
 """
+
+WORK = """
+    import app
+
+
+    def work(queue):
+        queue.put(app.VALUE)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _target(session: Session) -> None:
+    """Write the target's module, apart from the test module: a child that imports that one imports pytest."""
+    session.file(work=WORK)
+
 
 FAILING = (
     PATCHED

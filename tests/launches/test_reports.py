@@ -190,8 +190,9 @@ def test_directory_of_a_killed_process_goes_at_once(tmp_path):
     found = tmp_path / "found"
     for name in ("reports", "tools"):
         (tmp_path / name).mkdir()
-    (tmp_path / "tools" / "rm").write_text(f'#!/bin/sh\nshift\nfor each in "$@"; do [ -d "$each" ]; echo $?; done >{found}')
-    (tmp_path / "tools" / "rm").chmod(0o755)
+    rm = tmp_path / "tools" / "rm"
+    rm.write_text(f'#!/bin/sh\nshift\nfor each in "$@"; do [ -d "$each" ]; echo $?; done >{found}')
+    rm.chmod(0o755)
     life_line = tmp_path / "reports" / reporter.LIFE_LINE
     os.mkfifo(life_line)
     writing_end = os.open(life_line, os.O_RDWR)

@@ -178,7 +178,7 @@ OTHERS = {
 @pytest.mark.skipif(sys.version_info >= (3, 15), reason="dill 0.4.1 pickles no lambda there")
 @pytest.mark.parametrize("command", OTHERS)
 def test_what_others_say(command, tmp_path):
-    """The comparison's files run, and say what the table says that they do."""
+    """The comparison's files run, and behave as the table says."""
     package, said = OTHERS[command]
     pytest.importorskip(package, reason="the comparison asks it, the suite does not need it")
     workshop = refresh.Workshop(str(tmp_path))

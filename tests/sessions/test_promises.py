@@ -568,7 +568,7 @@ def test_unmarked_tests_come_out_the_same(session, options):
         lines = [re.sub(r"\d+\.\d+s|=", "", line) for line in outcome.lines]
         warned = lines[next(n for n, line in enumerate(lines) if " warnings summary " in line) :]
         end = next(n for n, line in enumerate(warned) if line.startswith("-- Docs: "))
-        # Below a watched failure stands what its child raised.
+        # A watched failure is followed by the child's error.
         reasons = [re.sub(r"0x\w+|\n-+ start method (?s:.*)", "", reason) for reason in outcome.reasons.values()]
         files = {path.name for path in session.path.iterdir() if not path.name.startswith("runpytest-")}
         seen.append((outcome.status, outcome.results, reasons, warned[:end], lines[-3], files))

@@ -76,7 +76,7 @@ def test_summary_is_where_the_user_wants_it(session, args, there):
 
 
 def test_other_methods_of_a_failure_are_in_their_order():
-    """Whichever worker of xdist was first."""
+    """The order does not depend on which xdist worker was first."""
     tail = terminal._Tail(leg("fork", "failed"), [], SimpleNamespace(width=80, verbosity=0))
     tail.twins += [leg("forkserver", "failed"), leg("spawn", "failed")]
     written = io.StringIO()

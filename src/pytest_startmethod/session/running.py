@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from .show import Annotator
 
 _HELPERS_SECONDS = 0.5
-"""So long the next test waits for the end of a forkserver or resource tracker that somebody may still use."""
+"""How long the next test waits for a forkserver or resource tracker to end, since it may still be in use."""
 
 
 class Running:
@@ -381,7 +381,7 @@ class Running:
             self.recorder.troubles.append(f"{type(trouble).__name__} in Running._look: {trouble}")
 
     def _unblock(self, item: pytest.Item, state: LegState, seconds: float) -> None:
-        """End the children that the main thread may wait for; if there are none, show once where it waits."""
+        """End the children that the main thread may be waiting for; without any, print once where it waits."""
         known = state.hanging is not None
         self._look(item, state, seconds)
         if leftovers.end(state.record.launches, grace=0.0) or known or state.hanging is None:

@@ -211,6 +211,31 @@ def test_what_did_not_reach_the_child_is_neither_confirmed_nor_cleared():
     assert (said.cleared, said.confirmed) == ((), ())
 
 
+def test_what_did_not_reach_the_child_does_not_hide_what_did():
+    def outcome_of(attempt):
+        unsent = frozenset([Replay("h")]) & frozenset(attempt.experiments)
+        return replace(needing("a")(attempt), unsent=unsent)
+
+    made, said = play([finding(path="a")], outcome_of, hidden=[finding("SM303", "h")])
+    assert made == ["", "a h", "a", "control"]
+    assert paths(said.confirmed) == ["a"]
+
+
+def test_a_candidate_that_breaks_the_test_does_not_hide_the_one_behind_it():
+    def outcome_of(attempt):
+        sent = {each.path for each in attempt.experiments}
+        return Outcome(False, ("call: broken",)) if "b" in sent else needing("c")(attempt)
+
+    for order, runs in (
+        ("bc", ["", "b c", "b", "c", "control"]),
+        ("abc", ["", "a b c", "a", "b c", "b"]),
+        ("acb", ["", "a c b", "a", "c b", "c", "control"]),
+    ):
+        made, said = play([], outcome_of, hidden=[finding("SM303", each) for each in order])
+        assert made[: len(runs)] == runs
+        assert paths(said.confirmed) == (["c"] if made[-1] == "control" else [])
+
+
 def test_what_is_not_over_in_time_says_nothing_and_ends_the_runs():
     found = [finding(path="a"), finding(path="b")]
     made, said = play(found, lambda attempt: Outcome(False, () if attempt.experiments else FAILED, in_time=False))
@@ -283,6 +308,17 @@ def test_a_cause_that_many_legs_share_is_tried_once():
         assert [each.confirmed for each in verified.findings] == [True]
     assert len(run.attempts) == 3
     assert (verifier.legs, verifier.runs) == (1, 3)
+
+
+def test_a_set_that_is_sufficient_under_one_method_is_tried_first_under_the_next():
+    verifier, run = Verifier(), World("a", "b")
+    found = [finding(path=each) for each in "cab"]
+    verifier.verify(leg(*found), run)
+    before = len(run.attempts)
+    verified = verifier.verify(replace(leg(*found), method="forkserver"), run)
+    tried = [([each.path for each in attempt.experiments], attempt.control) for attempt in run.attempts[before:]]
+    assert tried == [([], False), (["a", "b"], False), (["a", "b"], True)]
+    assert [each.together for each in verified.findings if each.confirmed] == [("a", "b")]
 
 
 def test_what_is_cleared_for_one_failure_is_not_for_another():

@@ -16,7 +16,8 @@ SOURCE = Path(__file__).parents[2] / "src"
 METHODS = ["spawn", "forkserver"]
 
 STATE = """
-import abc, contextvars, decimal, enum, functools, logging, multiprocessing, random, signal, threading, time, warnings
+import abc, contextvars, decimal, enum, functools, logging, multiprocessing, random, signal, threading, time
+import warnings, weakref
 from contextlib import suppress
 
 DEBUG = False
@@ -85,6 +86,7 @@ SETTINGS = Settings()
 LOGGER = logging.getLogger("a.b")
 SLOTTED = Slotted()
 SLOTTED.x = 1
+WEAK = weakref.WeakValueDictionary()
 
 
 def on_signal(number, frame):
@@ -206,6 +208,8 @@ def main(method):
     exec("def value():\\n    return 4", injected.__dict__)
     sys.modules["injected"] = injected
     results["module"] = outcome(method, ["sys.modules['injected']"], "module")
+    state.WEAK["a"] = state.Base
+    results["weak"] = outcome(method, ["state.WEAK"], "weak")
     with state.LOCK:
         results["lock"] = outcome(method, ["state.LOCK"], "lock")
     results["queue"] = [*outcome(method, ["state.QUEUE"], "queue"), state.QUEUE.get(timeout=20)]
@@ -294,6 +298,8 @@ def value(name):
         return state.SLOTTED.x
     if name == "contextvar":
         return state.VAR.get()
+    if name == "weak":
+        return [each.__name__ for each in state.WEAK.values()]
     if name == "local":
         return state.LOCAL.user
     if name == "deleted":
@@ -423,6 +429,7 @@ def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         ("warnings", "warnings.filters", "raised"),
         ("signal", "signal.SIGUSR1", "on_signal"),
         ("module", "sys.modules['injected']", 4),
+        ("weak", "state.WEAK", ["Base"]),
         ("lock", "state.LOCK", False),
         ("queue", "state.QUEUE", "put"),
         ("registered", "state.Shape._abc_registry", True),

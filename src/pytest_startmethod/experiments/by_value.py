@@ -75,6 +75,8 @@ class StatePickler(Pickler):
             type(threading.RLock()): lambda _: (threading.RLock, ()),
             threading.local: _anew,
             weakref.ref: _weak,
+            weakref.WeakValueDictionary: lambda weak: (weakref.WeakValueDictionary, (dict(weak),)),
+            weakref.WeakKeyDictionary: lambda weak: (weakref.WeakKeyDictionary, (dict(weak),)),
         },
         Pickler.dispatch_table,
     )

@@ -212,8 +212,8 @@ class _Search:
         outcome = yield from self.run(every)
         sent = [each for each in every if each.experiment not in outcome.unsent]
         if outcome.passed:
-            enough = sent if len(sent) == len(every) else []
-            yield from self.confirm(enough)
+            if sent and (len(sent) == len(every) or (yield from self.enough(sent))):
+                yield from self.confirm((yield from self.smallest(sent, [])))
         elif outcome.failure in self.usual:
             self.conclusion.cleared = tuple(sent)
         elif any(each.hidden for each in every) and not all(each.hidden for each in every):
@@ -221,11 +221,8 @@ class _Search:
         elif len(sent) == len(every) and outcome.failure:
             yield from self.follow(every, outcome)
 
-    def confirm(self, enough: list[Candidate]) -> Runs:
-        """Confirm the smallest sufficient part of `enough`, unless the test also passes in a control."""
-        if not enough:
-            return
-        smallest = yield from self.smallest(enough, [])
+    def confirm(self, smallest: list[Candidate]) -> Runs:
+        """Confirm `smallest`, which is sufficient, unless the test also passes in a control."""
         if any(type(each.experiment) is Replay for each in smallest):
             control = yield from self.run(smallest, control=True)
             if control.passed and not control.imported.issuperset(each.experiment for each in smallest):
@@ -259,23 +256,31 @@ class _Search:
         """Handle a different failure with `every` removed: the first cause hid a second one."""
         if len(every) > 1:
             alone = yield from self.run(every[:1])
-            if alone.passed or not alone.failure or alone.failure in self.usual:
-                if alone.passed and not alone.unsent:
-                    yield from self.confirm(every[:1])
-                return
+            if alone.passed and not alone.unsent:
+                return (yield from self.confirm(every[:1]))
+            if alone.failure in self.usual or every[0].hidden:  # what breaks the test hides what is behind it
+                return (yield from self.all_at_once(every[1:]))
+            if alone.passed or not alone.failure:
+                return None
             every, outcome = every[:1], alone
         self.conclusion.necessary, self.conclusion.met = every[0], outcome.met
         more = [each for each in candidates(outcome.met) if each.experiment != every[0].experiment]
         if more and (yield from self.enough([*every, *more])):
-            yield from self.confirm([*every, *more])
+            yield from self.confirm((yield from self.smallest([*every, *more], [])))
+        return None
 
 
 def search(
-    found: Sequence[Candidate], usual: Failures, *, not_pickled: bool = False
+    found: Sequence[Candidate],
+    usual: Failures,
+    *,
+    not_pickled: bool = False,
+    sufficient: Collection[Experiment] = (),
 ) -> Generator[Attempt, Outcome, Conclusion]:
     """Yield the runs to make for a leg with the failures `usual`, and return the conclusion.
 
     `not_pickled` says that a start failed in pickling. Such a failure is never flaky, so the unchanged run is skipped.
+    `sufficient` holds the experiments that are the smallest sufficient set of the test under another method.
     """
     state = _Search(usual)
     try:
@@ -291,7 +296,10 @@ def search(
             more = candidates(causes, [each for each in plain.more if each.level != "cause"])
             found = [*found, *(each for each in more if each.experiment not in known)]
             state.conclusion.more = tuple(causes)
-        if found:
+        there = [each for each in found if each.experiment in sufficient]
+        if there and len(there) == len(sufficient) and (yield from state.enough(there)):
+            yield from state.confirm(there)
+        elif found:
             yield from state.all_at_once(list(found))
     except SpentError:
         pass

@@ -53,7 +53,7 @@ class LegToVerify:
         return tuple(each.key for each in self.findings) or (*self.failures, self.touched)
 
     @property
-    def alike(self) -> tuple[object, object]:
+    def alike(self) -> tuple[tuple[object, ...], tuple[object, ...]]:
         """Keys shared by legs with the same causes, and by those that also fail with the same words."""
         messages = tuple(_without_numbers(each.message) for each in self.findings)
         words = _without_numbers(" ".join(word for each in self.failures for word in each))
@@ -93,6 +93,8 @@ class Verifier:
     """Number of legs that were rerun, by method and first cause."""
     _settled: dict[object, tuple[Finding, ...]] = field(default_factory=dict)
     """Settled findings, by method and causes."""
+    _sufficient: dict[object, list[plan.Experiment]] = field(default_factory=dict)
+    """The smallest sufficient experiments, by causes: other methods try these first."""
 
     def verify(self, leg: LegToVerify, run: Run) -> Verified:
         """Return the leg's findings, confirmed or cleared where the runs allow it."""
@@ -115,6 +117,8 @@ class Verifier:
         found = (*leg.findings, *(each for each in leg.hidden if each.key in hidden))
         settled = tuple(e for e in plan.settle(found, conclusion) if e.confirmed or e.key not in hidden)
         by_cause, by_failure = leg.alike
+        if conclusion.confirmed:
+            self._sufficient[by_cause[1:]] = [each.experiment for each in conclusion.confirmed]
         if any(each.confirmed for each in settled):
             self._settled[by_cause] = settled
         elif any(each.confirmed is False for each in settled):  # valid for this failure only
@@ -123,7 +127,9 @@ class Verifier:
 
     def _search(self, leg: LegToVerify, usual: Failures, run: Run) -> Conclusion:
         found = plan.candidates(leg.findings, leg.hidden, leg.touched)
-        search = plan.search(found, usual, not_pickled=leg.not_pickled)
+        search = plan.search(
+            found, usual, not_pickled=leg.not_pickled, sufficient=self._sufficient.get(leg.alike[0][1:], ())
+        )
         try:
             attempt = next(search)
             while True:

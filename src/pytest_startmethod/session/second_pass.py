@@ -35,7 +35,7 @@ NAME = "startmethod-second-pass"
 OUTPUT = "startmethod_verified"
 """``workeroutput`` key under which an xdist worker sends the results of its experiments."""
 
-_TRIAL_SECONDS = 10.0
+_TRIAL_SECONDS = 5.0
 _TRIAL_TIMES = 10.0
 """Time limit of a run: this many seconds plus this many times the longest finished leg of the test."""
 

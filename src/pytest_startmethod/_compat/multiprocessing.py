@@ -36,8 +36,8 @@ class Package:
         full = f"{self.name}.{name}"
         return sys.modules.get(full) or importlib.import_module(full)
 
-    def _class(self, module: str, name: str) -> type[Any]:
-        found: type[Any] = getattr(self.module(module), name)
+    def _class(self, module: str, name: str) -> type[object]:
+        found: type[object] = getattr(self.module(module), name)
         return found
 
     # -- the default context -----------------------------------------------------------------------------------------
@@ -69,12 +69,12 @@ class Package:
     # -- what starts processes, and what they pickle with ------------------------------------------------------------
 
     @property
-    def process_class(self) -> type[Any]:
+    def process_class(self) -> type[object]:
         """The base of all process objects."""
         return self._class("process", "BaseProcess")
 
     @property
-    def forking_popen_class(self) -> type[Any]:
+    def forking_popen_class(self) -> type[object]:
         """The class whose ``_launch`` forks and has the child call ``_bootstrap``.
 
         When it goes: forked children do not report.
@@ -104,7 +104,7 @@ class Package:
     # -- the forkserver ----------------------------------------------------------------------------------------------
 
     @property
-    def forkserver_class(self) -> type[Any]:
+    def forkserver_class(self) -> type[object]:
         """The class whose ``ensure_running`` every start passes through (POSIX only)."""
         return self._class("forkserver", "ForkServer")
 
@@ -113,7 +113,7 @@ class Package:
         """The one ForkServer object. Its bound methods are module attributes, so it is never replaced."""
         return self.module("forkserver")._forkserver
 
-    def server_state(self) -> dict[str, Any]:
+    def server_state(self) -> dict[str, object]:
         """Return the fields that identify the server process in use; all are None if there is none."""
         return {name: value for name, value in self.server.__dict__.items() if name.startswith(_FORKSERVER_FIELDS)}
 
@@ -207,13 +207,13 @@ POPEN = "_popen"
 """The attribute with a started process's Popen object, whose pid and returncode are read without side effects."""
 
 
-def process_work(process: BaseProcess) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+def process_work(process: BaseProcess) -> tuple[object, tuple[object, ...], dict[str, object]]:
     """Return target, args and kwargs of a process that has not started (a subclass may have dropped them)."""
     state = process.__dict__
     return state.get("_target"), tuple(state.get("_args", ())), dict(state.get("_kwargs", {}))
 
 
-def worker_initializer(target: Any, args: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]] | None:
+def worker_initializer(target: Any, args: tuple[Any, ...]) -> tuple[object, tuple[object, ...]] | None:
     """Return initializer and initargs if `target` is the worker of a Pool or ProcessPoolExecutor, else None.
 
     ``multiprocessing.pool.worker(inqueue, outqueue, initializer, initargs, ...)`` and
@@ -286,7 +286,7 @@ def server_socket(state: Mapping[str, object]) -> str | None:
 # -- tasks -----------------------------------------------------------------------------------------------------------
 
 
-def submissions(module: str) -> Iterator[tuple[type[Any], str, Callable[[Any], str | None]]]:
+def submissions(module: str) -> Iterator[tuple[type[object], str, Callable[[object], str | None]]]:
     """Yield class, method name and start-method getter for each method of a module that accepts tasks.
 
     ``Pool.apply`` goes through ``apply_async``; ``map``, ``starmap`` and their async forms through ``_map_async``
@@ -313,7 +313,7 @@ def in_pool_thread() -> bool:
     return "(_handle_workers)" in threading.current_thread().name
 
 
-def unwrap_chunk(function: object) -> Any:
+def unwrap_chunk(function: object) -> object:
     """Return the user's function behind the partial that ``ProcessPoolExecutor.map`` submits."""
     if type(function) is functools.partial and getattr(function.func, "__name__", "") == "_process_chunk":
         return function.args[0] if function.args else function
@@ -322,7 +322,7 @@ def unwrap_chunk(function: object) -> Any:
 
 def task_arguments(
     name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
+) -> tuple[tuple[object, ...], dict[str, object]]:
     """Return the arguments of a task, or of the first of many, from those of the method `name` that accepted it.
 
     ``Pool.apply_async(func, args, kwds)``, ``Pool._map_async(func, iterable, mapper)``, ``Pool.imap(func, iterable)``,
@@ -368,7 +368,7 @@ def job_cache(job: Any) -> Any:
     return job._cache
 
 
-def result_classes(module: str) -> tuple[type[Any], ...]:
+def result_classes(module: str) -> tuple[type[object], ...]:
     """Return the classes of a pool module whose ``_set`` the result thread calls for each arriving result.
 
     None for billiard, whose pools detect lost workers themselves.

@@ -23,7 +23,7 @@ _ATOMS = (int, float, complex, str, bytes, bool, type(None), type(Ellipsis), typ
           types.FunctionType, types.BuiltinFunctionType, range, slice)  # fmt: skip
 
 
-def account(obj: Any, look: Mapping[str, Any], modules: Iterable[str] | None = None) -> dict[str, Any]:
+def account(obj: object, look: Mapping[str, Any], modules: Iterable[str] | None = None) -> dict[str, Any]:
     """Return an object's description, its sentinels, and the kernel objects behind its shared parts.
 
     `look` is the namespace of `values`. Paths are those of `values.differences`. A sentinel is a module global without
@@ -44,14 +44,14 @@ def account(obj: Any, look: Mapping[str, Any], modules: Iterable[str] | None = N
 def lost(
     sent: Mapping[str, Any],
     arrived: Mapping[str, Any],
-    differences: Callable[[Any, Any], Iterable[tuple[str, Any, Any]]],
-) -> list[tuple[str, str, Any, Any]]:
+    differences: Callable[[object, object], Iterable[tuple[str, object, object]]],
+) -> list[tuple[str, str, Any, object]]:
     """Return the differences of the copy: kind, path, and the descriptions or texts of both sides.
 
     The kind is ``"lacks"`` (a missing attribute or key), ``"differs"``, ``"identity"`` (a sentinel that became another
     object) or ``"new"`` (a lock, pipe or queue that is no longer connected to the original).
     """
-    found: list[tuple[str, str, Any, Any]] = []
+    found: list[tuple[str, str, object, object]] = []
     for path, name in sent["own"].items():
         if arrived["own"].get(path) != name:
             found.append(("identity", path, name, arrived["own"].get(path, "")))
@@ -66,7 +66,7 @@ def lost(
     return found
 
 
-def parts(obj: Any, namespace_of: Callable[[Any], dict[str, Any]]) -> Iterator[tuple[Any, str]]:
+def parts(obj: Any, namespace_of: Callable[[object], dict[str, object]]) -> Iterator[tuple[object, str]]:
     """Yield an object and its parts with their paths, breadth first and each once."""
     todo, seen, known = deque([(obj, "")]), set[int](), dict[type, bool]()
     while todo and len(seen) < MOST:

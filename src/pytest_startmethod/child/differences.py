@@ -8,13 +8,13 @@ from typing import Any
 
 from .values import SHOWN
 
-Parts = Iterator[tuple[Any, Any, "str | None"]]
+Parts = Iterator[tuple[object, object, "str | None"]]
 """Both sides of each part and the step to it. A step of None means: report the whole."""
 
 
-def differences(ours: object, theirs: object, path: str = "", limit: int = 20) -> list[tuple[str, Any, Any]]:
+def differences(ours: object, theirs: object, path: str = "", limit: int = 20) -> list[tuple[str, Any, object]]:
     """Return the differences between two descriptions: the path within the value, and both parts."""
-    found: list[tuple[str, Any, Any]] = []
+    found: list[tuple[str, object, object]] = []
     for each in _differ(ours, theirs, path, 0):
         found.append(each)
         if len(found) >= limit:
@@ -22,7 +22,7 @@ def differences(ours: object, theirs: object, path: str = "", limit: int = 20) -
     return found
 
 
-def _differ(a: Any, b: Any, path: str, depth: int) -> Iterator[tuple[str, Any, Any]]:
+def _differ(a: Any, b: Any, path: str, depth: int) -> Iterator[tuple[str, object, object]]:
     if a == b or a == ["-"] or b == ["-"] or depth > 50:
         return
     kind = a[0]
@@ -104,7 +104,7 @@ def _short(node: Any, depth: int) -> str:
     return f"<{node[1]} object>" if len(node) > 1 else "?"
 
 
-def _several(parts: list[Any], depth: int, most: int = 8) -> str:
+def _several(parts: list[object], depth: int, most: int = 8) -> str:
     return ", ".join(_short(each, depth + 1) for each in parts[:most]) + (", ..." if len(parts) > most else "")
 
 

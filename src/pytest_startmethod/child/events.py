@@ -43,7 +43,7 @@ class Handover:
         """The parent's writing end of the life line. A fork inherits it and must close it."""
         self.parent = 0
         """Pid of the process that opened the writing end."""
-        self.errand: tuple[Callable[[], Any], Callable[[], None]] | None = None
+        self.errand: tuple[Callable[[], object], Callable[[], None]] | None = None
         """Reference to a process object, and what its child must do before any user code."""
         self.forks = False
         """Whether the next fork starts a process object."""
@@ -99,7 +99,7 @@ def _cwd() -> str | None:
         return None
 
 
-def write(event: dict[str, Any], suffix: str = "json") -> None:
+def write(event: dict[str, object], suffix: str = "json") -> None:
     """Write one event to the report directory."""
     import json
 
@@ -140,13 +140,13 @@ def chain(error: BaseException | None) -> list[BaseException]:
     return found
 
 
-def exception_as_dict(error: BaseException) -> dict[str, Any]:
+def exception_as_dict(error: BaseException) -> dict[str, object]:
     """Return an exception as builtins."""
     tb, frames = error.__traceback__, []
     while tb is not None:
         frames.append((tb.tb_frame, tb.tb_lineno))
         tb = tb.tb_next
-    values: dict[str, Any] = {
+    values: dict[str, object] = {
         "type": type_name(error),
         "message": message(error),
         "frames": [_frame(*each) for each in _ends(frames) if each[0].f_code.co_filename != __file__],
@@ -166,7 +166,7 @@ def _ends(frames: list[Any]) -> list[Any]:
     return frames if len(frames) <= FRAMES else frames[:8] + frames[8 - FRAMES :]
 
 
-def _frame(frame: FrameType, line: int) -> list[Any]:
+def _frame(frame: FrameType, line: int) -> list[object]:
     code = frame.f_code
     try:
         import linecache
@@ -202,7 +202,7 @@ def _asserted(frame: FrameType, line: int) -> tuple[str, list[list[str]]]:
     return statement[:500], [list(each) for each in values.items()]
 
 
-def _value(node: Any, frame: FrameType) -> Any:
+def _value(node: Any, frame: FrameType) -> object:
     """Return the value of a name, or of an attribute in an instance's ``__dict__``. Runs no user code."""
     if type(node).__name__ == "Name":
         for scope in (frame.f_locals, frame.f_globals):
@@ -262,7 +262,7 @@ def _clip(value: object) -> str | None:
     return None if value is None else str(value)[:TEXT]
 
 
-def describe(function: object) -> dict[str, Any] | None:
+def describe(function: object) -> dict[str, object] | None:
     """Return a callable's name, file and line."""
     while type(function) is partial:
         function = function.func
@@ -299,7 +299,7 @@ def report_result(error: BaseException, value: Any) -> None:
         pass
 
 
-def _bad_part(value: object) -> tuple[str, Any]:
+def _bad_part(value: object) -> tuple[str, object]:
     """Return the path to the deepest part of `value` that cannot be pickled, and the part."""
     dump, path = dumps(), ""
     end, budget = time.monotonic() + 0.5, 300
@@ -317,7 +317,7 @@ def _bad_part(value: object) -> tuple[str, Any]:
             return path, value
 
 
-def _parts(value: Any) -> Iterator[tuple[str, Any]]:
+def _parts(value: Any) -> Iterator[tuple[str, object]]:
     cls = type(value)
     if cls in (list, tuple):
         yield from ((f"[{index}]", part) for index, part in enumerate(value))

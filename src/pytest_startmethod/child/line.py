@@ -43,7 +43,7 @@ class Line:
 
     identity: tuple[int, ...]
     """The process object's ``_identity``, a unique tuple by which the child recognizes its line."""
-    before: Any
+    before: object
     """The process object's own ``run`` attribute, if it has one."""
     runs: bool
     """Whether the child's ``run`` can be watched."""
@@ -56,7 +56,7 @@ class Line:
         self.path = path
         self.kept = kept
         """Whether to reuse the line for later children."""
-        self.facts: dict[str, Any] = {
+        self.facts: dict[str, object] = {
             "directory": directory,
             "method": "fork",
             "starter": os.getpid(),
@@ -68,7 +68,7 @@ class Line:
         """Whether `run` has returned, in the child."""
         self.process: Any = None
         """The process object, in the child."""
-        self.cls: type[Any] | None = None
+        self.cls: type[object] | None = None
         """Class of the process object and code of its target, to which `is_worker` and `runs` apply."""
         self.code: CodeType | None = None
         self.life: Descriptor | None = None

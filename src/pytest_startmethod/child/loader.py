@@ -23,7 +23,7 @@ LIMIT = 20
 
 
 def main(
-    exception: Callable[[BaseException], dict[str, Any]], modules: Mapping[str, Mapping[str, Any]] | None = None
+    exception: Callable[[BaseException], dict[str, object]], modules: Mapping[str, Mapping[str, Any]] | None = None
 ) -> None:
     """Answer requests until standard input ends. `exception` converts an exception to builtins.
 
@@ -61,7 +61,7 @@ def main(
         write_block(answers, json.dumps(answer).encode())
 
 
-def _in_fork(work: Callable[[], dict[str, Any]], seconds: float) -> dict[str, Any]:
+def _in_fork(work: Callable[[], dict[str, object]], seconds: float) -> dict[str, object]:
     """Return the result of `work`, run in a fork or, on platforms without fork, in this process."""
     if not hasattr(os, "fork"):
         return work()
@@ -89,7 +89,7 @@ def _in_fork(work: Callable[[], dict[str, Any]], seconds: float) -> dict[str, An
 # -- loading ---------------------------------------------------------------------------------------------------------
 
 
-def _prepare(question: Mapping[str, Any]) -> list[Any]:
+def _prepare(question: Mapping[str, Any]) -> list[object]:
     """Do what ``spawn._main`` does before unpickling. Return zeroed memory in place of large buffers."""
     import mmap
     import multiprocessing.process
@@ -102,9 +102,9 @@ def _prepare(question: Mapping[str, Any]) -> list[Any]:
 
 
 def _load(
-    question: Mapping[str, Any],
+    question: Mapping[str, object],
     payload: bytes,
-    exception: Callable[[BaseException], dict[str, Any]],
+    exception: Callable[[BaseException], dict[str, object]],
     modules: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
     try:
@@ -125,7 +125,7 @@ def _load(
 
 
 def _trace(
-    question: Mapping[str, object], payload: bytes, exception: Callable[[BaseException], dict[str, Any]]
+    question: Mapping[str, object], payload: bytes, exception: Callable[[BaseException], dict[str, object]]
 ) -> dict[str, Any]:
     tracing = _Tracing(io.BytesIO(payload), buffers=_prepare(question))
     tracing.exception = exception
@@ -147,12 +147,12 @@ class _StandIn:
     def __setstate__(self, _state: object) -> None:
         pass
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         if name.startswith("__"):
             raise AttributeError(name)
         return self
 
-    def __call__(self, *_args: object, **_kwargs: object) -> Any:
+    def __call__(self, *_args: object, **_kwargs: object) -> object:
         return self
 
     def __enter__(self) -> _StandIn:
@@ -162,7 +162,7 @@ class _StandIn:
         pass
 
 
-def _arena(size: int, *_descriptor: object) -> Any:
+def _arena(size: int, *_descriptor: object) -> object:
     """Replace ``heap.rebuild_arena``: private memory of the same size."""
     arena = _StandIn()
     arena.size, arena.buffer = size, bytearray(size)  # type: ignore[attr-defined]
@@ -217,9 +217,9 @@ class _Tracing(pickle._Unpickler):
 
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {}
     stack: list[Any]
-    metastack: list[list[Any]]
-    append: Callable[[Any], None]
-    exception: Callable[[BaseException], dict[str, Any]]
+    metastack: list[list[object]]
+    append: Callable[[object], None]
+    exception: Callable[[BaseException], dict[str, object]]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -231,7 +231,7 @@ class _Tracing(pickle._Unpickler):
             return _arena
         return _StandIn if _stand_in(module, name) else super().find_class(module, name)
 
-    def note(self, error: BaseException, operands: list[Any], names: tuple[str, str] | None) -> None:
+    def note(self, error: BaseException, operands: list[object], names: tuple[str, str] | None) -> None:
         """Record a failure unless it is the consequence of an earlier one."""
         if len(self.broken) >= LIMIT or any(map(_holds_broken, operands)):
             return

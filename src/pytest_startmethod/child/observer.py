@@ -23,7 +23,9 @@ _kept: dict[str, float] = {}
 """Import time in seconds of each module kept between questions."""
 
 
-def answer(question: Mapping[str, object], look: Mapping[str, object], ambient: Mapping[str, object]) -> dict[str, Any]:
+def answer(
+    question: Mapping[str, object], look: Mapping[str, object], ambient: Mapping[str, object]
+) -> dict[str, object]:
     """Return the descriptions that the question asks for, or ``{"trouble": ...}`` on failure.
 
     Runs in a fork, so nothing here outlives it.

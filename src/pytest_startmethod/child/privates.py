@@ -49,9 +49,9 @@ def spawn_module() -> Any:
     return _module("spawn")
 
 
-def dumps() -> Callable[[Any], Any]:
+def dumps() -> Callable[[object], object]:
     """Return the function that pickles results."""
-    dumps: Callable[[Any], Any] = _module("reduction").ForkingPickler.dumps
+    dumps: Callable[[object], object] = _module("reduction").ForkingPickler.dumps
     return dumps
 
 
@@ -107,7 +107,7 @@ def job(tb: TracebackType | None) -> int | None:
     return None
 
 
-def current_task() -> Any:
+def current_task() -> object:
     """Return the user function that the worker is running, read from the worker frame's locals."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
@@ -126,7 +126,7 @@ def current_task() -> Any:
     return None
 
 
-def unsent(tb: TracebackType | None) -> tuple[Any, ...]:
+def unsent(tb: TracebackType | None) -> tuple[object, ...]:
     """Return the value that ``concurrent.futures.process._sendback_result`` failed to send, if it is what raised."""
     if tb is None or tb.tb_frame.f_code.co_name != "_sendback_result":
         return ()

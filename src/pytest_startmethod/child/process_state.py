@@ -36,10 +36,10 @@ SETTINGS = {
 
 
 def observe(
-    describe: Callable[[Any], list[Any]], modules: Iterable[str], loggers: Iterable[str], signals: Iterable[str]
-) -> dict[str, Any]:
+    describe: Callable[[object], list[object]], modules: Iterable[str], loggers: Iterable[str], signals: Iterable[str]
+) -> dict[str, object]:
     """Return descriptions by name: the state used by `modules`, the named loggers and the named signal handlers."""
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for name in modules:
         try:
             if name in _LOOKS:
@@ -63,7 +63,7 @@ def observe(
     return found
 
 
-def decimal_context() -> dict[str, Any]:
+def decimal_context() -> dict[str, object]:
     """Return this thread's decimal context without its flags."""
     import decimal
 
@@ -97,7 +97,7 @@ def filters() -> list[str]:
     return out
 
 
-def logger(name: str) -> dict[str, Any]:
+def logger(name: str) -> dict[str, object]:
     """Return what decides the fate of a logger's records: level, disabled flags, and handlers up to the root.
 
     A logger that does not exist is not created. It would inherit from its nearest ancestor.
@@ -126,7 +126,7 @@ def logger(name: str) -> dict[str, Any]:
     return found
 
 
-def existing_logger(name: str) -> Any:
+def existing_logger(name: str) -> object:
     """Return the logger of this name if it exists; the root for an empty name."""
     import logging
 
@@ -158,14 +158,14 @@ def mime_types() -> dict[str, str]:
     return mimetypes.types_map
 
 
-def pandas_options() -> Any:
+def pandas_options() -> object:
     """Return all pandas options as nested dictionaries."""
     import importlib
 
     return object.__getattribute__(importlib.import_module("pandas").options, "d")
 
 
-def setting(name: str) -> Any:
+def setting(name: str) -> object:
     """Return the result of a function in `SETTINGS`. Raises LookupError if the function has been replaced."""
     import importlib
 
@@ -185,7 +185,7 @@ def temporary_directory() -> str:
     return tempfile.gettempdir()
 
 
-_LOOKS: dict[str, Callable[[], Any]] = {
+_LOOKS: dict[str, Callable[[], object]] = {
     "asyncio": loop_policy,
     "decimal": decimal_context,
     "locale": locales,

@@ -20,7 +20,7 @@ ABSENT = "absent"
 """Marks, in place of the bytes, a binding that the parent does not have."""
 
 
-def apply(carried: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+def apply(carried: Iterable[dict[str, Any]]) -> list[dict[str, object]]:
     """Set every value sent. Return for each its path, the error or None, and the result of `_load`."""
     outcomes = []
     for each in carried:
@@ -111,7 +111,7 @@ def _set_aliases(carried: dict[str, Any], old: object, new: object) -> None:
             names[alias] = new
 
 
-def _exchange_function(target: Any, name: str, new: Any) -> None:
+def _exchange_function(target: object, name: str, new: Any) -> None:
     function = read(target, name)
     function.__dict__.update(new[0])
     function.__code__ = new[1]
@@ -122,7 +122,7 @@ def _register(target: Any, _name: str, new: Any) -> None:
         target.register(*entry)
 
 
-_WAYS: dict[str, Callable[[Any, str, Any], Any]] = {
+_WAYS: dict[str, Callable[[object, str, object], object]] = {
     "context variable": lambda target, name, new: read(target, name).set(new),
     "thread-local": lambda target, name, new: vars(read(target, name)).update(new),
     "virtual subclasses": _register,
@@ -134,7 +134,7 @@ _WAYS: dict[str, Callable[[Any, str, Any], Any]] = {
 _NONE = object()
 
 
-def own_value(owner: Any, name: str, default: Any = None) -> Any:
+def own_value(owner: Any, name: str, default: object = None) -> Any:
     """Return what `owner` itself holds under `name`, without invoking descriptors or other code of its own."""
     kind = type(owner)
     try:
@@ -179,12 +179,12 @@ def set_value(owner: object, name: str, value: object) -> None:
         (type if _is_class(owner) else object).__setattr__(owner, name, value)
 
 
-def make_instance(cls: type) -> Any:
+def make_instance(cls: type) -> object:
     """Create an instance without calling the class: a mock's would refuse."""
     return object.__new__(cls)
 
 
-def set_state(instance: object, state: dict[str, Any]) -> None:
+def set_state(instance: object, state: dict[str, object]) -> None:
     """Set the state of an instance created by `make_instance`."""
     object.__getattribute__(instance, "__dict__").update(state)
 

@@ -66,7 +66,7 @@ except Exception:
     pass
 """
 
-carried: Callable[[], list[dict[str, Any]]] | None = None
+carried: Callable[[], list[dict[str, object]]] | None = None
 """Returns what an experiment sends along with every start (see `replay`); None outside experiments."""
 
 
@@ -87,7 +87,7 @@ class Stowaway:
             "starter": os.getpid(),
         }
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         # Refers only to builtins: the child's sys.path is not set yet, so it cannot import anything else.
         # The experiment's values are pickled here because locks and queues can be pickled only while a process starts.
         return exec, (_SOURCE, {**self.names, "carried": carried() if carried is not None else None})
@@ -98,7 +98,7 @@ def install(
     method: str | None,
     process: str,
     starter: int,
-    sent: list[dict[str, Any]] | None = None,
+    sent: list[dict[str, object]] | None = None,
     package: str = "multiprocessing",
 ) -> None:
     """Watch this spawn or forkserver child, before it unpickles its process object, and its own children.
@@ -124,11 +124,11 @@ def install(
 
 
 def watch_preparation(
-    original: Callable[[str], dict[str, Any]], directory: str, package: str = "multiprocessing"
-) -> Callable[[str], dict[str, Any]]:
+    original: Callable[[str], dict[str, object]], directory: str, package: str = "multiprocessing"
+) -> Callable[[str], dict[str, object]]:
     """Wrap ``spawn.get_preparation_data`` so that the child loads this module before anything else."""
 
-    def get_preparation_data(name: str) -> dict[str, Any]:
+    def get_preparation_data(name: str) -> dict[str, object]:
         data = original(name)
         try:
             data[KEY] = Stowaway(directory, starting_method(sys._getframe(1)), str(name), package)
@@ -154,7 +154,7 @@ def watch_bootstrap(
         except Exception:
             pass
         try:
-            own: dict[str, Any] = object.__getattribute__(process, "__dict__")
+            own: dict[str, object] = object.__getattribute__(process, "__dict__")
             line = handover.line
             if line is not None and line.identity is own.get("_identity"):
                 if line.process is None:  # with two wrappers, the outer one starts
@@ -173,7 +173,7 @@ def watch_bootstrap(
     return _bootstrap
 
 
-def _begin(process: object, own: dict[str, Any]) -> Watched | None:
+def _begin(process: object, own: dict[str, object]) -> Watched | None:
     if sys.excepthook is _excepthook:
         sys.excepthook = facts["excepthook"]  # from here on `_bootstrap` handles exceptions
     facts["process"] = str(own.get("_name"))
@@ -181,7 +181,7 @@ def _begin(process: object, own: dict[str, Any]) -> Watched | None:
     return watch_run(process, own)
 
 
-def _begin_forked(line: Line, process: object, own: dict[str, Any]) -> Line:
+def _begin_forked(line: Line, process: object, own: dict[str, object]) -> Line:
     """Take over, in a forked child, what its parent prepared.
 
     After a fork every page touched costs a page fault. So the steps of `_begin_late` are callables prepared by the
@@ -202,7 +202,7 @@ def _begin_forked(line: Line, process: object, own: dict[str, Any]) -> Line:
     return line
 
 
-def _begin_late(process: object, own: dict[str, Any], directory: str, package: str) -> Watched | None:
+def _begin_late(process: object, own: dict[str, object], directory: str, package: str) -> Watched | None:
     """Watch a forked child for which the parent prepared nothing."""
     handover.line = None  # it belongs to another process
     starter = own.get("_parent_pid", os.getppid())  # not getppid(): the parent may have died
@@ -216,10 +216,10 @@ def _begin_late(process: object, own: dict[str, Any], directory: str, package: s
     return _begin(process, own)
 
 
-def _replay_after(original: Callable[[dict[str, Any]], None], sent: list[dict[str, Any]]) -> Callable[..., None]:
+def _replay_after(original: Callable[[dict[str, object]], None], sent: list[dict[str, object]]) -> Callable[..., None]:
     """Wrap ``spawn.prepare`` to apply the experiment's values once ``sys.path`` is set."""
 
-    def prepare(data: dict[str, Any]) -> None:
+    def prepare(data: dict[str, object]) -> None:
         original(data)
         try:
             from pytest_startmethod.child import replayer
@@ -248,7 +248,7 @@ for _ in _finished:
     pass
 
 
-def _unseen(function: Callable[[Any], Any], arg: Any) -> Callable[[], None]:
+def _unseen(function: Callable[[Any], Any], arg: object) -> Callable[[], None]:
     """Return a callable that runs ``function(arg)`` once and raises the exception in the tuple it returns.
 
     A Python function through which an exception passes appears in the traceback that the child prints. So the call goes
@@ -263,7 +263,7 @@ class Watched:
     __slots__ = ("before", "process", "returned")
 
     process: Any
-    before: Any
+    before: object
     """The process object's own ``run`` attribute, if it has one."""
     returned: bool
 
@@ -278,7 +278,7 @@ def can_be_watched(process: object) -> bool:
     return type(getattr(type(process), "run", None)) is FunctionType
 
 
-def watch_run(process: object, own: dict[str, Any]) -> Watched | None:
+def watch_run(process: object, own: dict[str, object]) -> Watched | None:
     """Report what ``process.run`` raises. The instance attribute is removed before user code runs."""
     if not can_be_watched(process):
         return None

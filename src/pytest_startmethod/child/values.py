@@ -37,7 +37,7 @@ class _Missing:
     __slots__ = ()
 
 
-MISSING: Any = _Missing()
+MISSING: object = _Missing()
 """Stands for a missing value."""
 
 # -- lookup without running user code ----------------------------------------------------------------------------------
@@ -47,14 +47,14 @@ mro: Callable[[type], tuple[type, ...]] = type.__dict__["__mro__"].__get__
 _namespace_of_type = type.__dict__["__dict__"].__get__
 
 
-def module_of(module: object) -> dict[str, Any]:
+def module_of(module: object) -> dict[str, object]:
     """Return a module's namespace, or an empty one if it is not a module."""
     return instance_namespace(module) if module is not None else {}
 
 
-def instance_namespace(obj: Any) -> dict[str, Any]:
+def instance_namespace(obj: Any) -> dict[str, object]:
     """Return an instance's own attributes: its ``__dict__`` and slots."""
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     try:
         own = object.__getattribute__(obj, "__dict__")
         if type(own) is dict:
@@ -133,7 +133,7 @@ VIRTUAL = "_abc_registry"
 """Name by which `resolve` finds the classes registered with an ABC, after the attribute of ``_py_abc.ABCMeta``."""
 
 
-def resolve(module: Any, names: Sequence[str], steps: Iterable[Sequence[Any]] = ()) -> Any:
+def resolve(module: Any, names: Sequence[str], steps: Iterable[Sequence[Any]] = ()) -> object:
     """Return the value at a dotted name followed by steps, or MISSING."""
     value = module
     for name in names:
@@ -154,7 +154,7 @@ def resolve(module: Any, names: Sequence[str], steps: Iterable[Sequence[Any]] = 
     return value
 
 
-def _attribute(value: Any, name: str) -> Any:
+def _attribute(value: Any, name: str) -> object:
     if type(value) in (staticmethod, classmethod):
         value = value.__func__
     if issubclass(type(value), type):
@@ -174,7 +174,7 @@ def _attribute(value: Any, name: str) -> Any:
     return found if owner is not None and not hasattr(type(found), "__set__") else MISSING
 
 
-def _captured(function: types.FunctionType) -> dict[str, Any]:
+def _captured(function: types.FunctionType) -> dict[str, object]:
     found = {}
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or ()):  # noqa: B905 - of one length
         try:
@@ -215,7 +215,7 @@ def is_mock(value: object) -> bool:
     )
 
 
-def describe(value: object, budget: int = BUDGET) -> list[Any]:
+def describe(value: object, budget: int = BUDGET) -> list[object]:
     """Return the description of a value."""
     return _Describer(budget).node(value, 0)
 
@@ -224,7 +224,7 @@ class _Describer:
     def __init__(self, budget: int) -> None:
         self.left = budget
         self.seen: dict[int, int] = {}
-        self.kept: list[Any] = []
+        self.kept: list[object] = []
 
     def node(self, value: Any, depth: int) -> list[Any]:
         kind = type(value)
@@ -250,7 +250,7 @@ class _Describer:
         except Exception:
             return ["?", _type(kind)]
 
-    def composed(self, value: object, kind: type, depth: int) -> list[Any]:
+    def composed(self, value: object, kind: type, depth: int) -> list[object]:
         builtin = _BUILTIN.get(kind)
         if builtin is not None:
             return builtin(self, value, kind, depth)
@@ -263,7 +263,7 @@ class _Describer:
             return ["o", _type(kind), self.attributes(value, depth), content]
         return self.object(value, kind, depth)
 
-    def sequence(self, value: Any, kind: type, depth: int) -> list[Any]:
+    def sequence(self, value: Any, kind: type, depth: int) -> list[object]:
         return ["(", kind.__name__, self.parts(value, depth)]
 
     def unordered(self, value: Any, kind: type, depth: int) -> list[Any]:
@@ -272,10 +272,10 @@ class _Describer:
     def wrapper(self, value: Any, kind: type, depth: int) -> list[Any]:
         return ["d", kind.__name__, self.node(value.fget if kind is property else value.__func__, depth + 1)]
 
-    def method(self, value: Any, _kind: type, depth: int) -> list[Any]:
+    def method(self, value: Any, _kind: type, depth: int) -> list[object]:
         return ["M", self.node(value.__func__, depth + 1), self.node(value.__self__, depth + 1)]
 
-    def library(self, value: Any, kind: type, depth: int) -> list[Any] | None:
+    def library(self, value: Any, kind: type, depth: int) -> list[object] | None:
         """Return the description of a standard library wrapper around other values."""
         module, name = class_name(kind)
         if name == "_lru_cache_wrapper":
@@ -292,11 +292,11 @@ class _Describer:
             return self.sequence(value, kind, depth)
         return None
 
-    def held(self, value: object, kind: type, depth: int) -> list[Any] | None:
+    def held(self, value: object, kind: type, depth: int) -> list[object] | None:
         held = _held(value, *class_name(kind))
         return None if held is MISSING else ["(", _type(kind), self.parts(held, depth)]
 
-    def opaque(self, value: object, kind: type, depth: int) -> list[Any] | None:
+    def opaque(self, value: object, kind: type, depth: int) -> list[object] | None:
         """Return the description of a value whose content cannot be compared, or only this thread's part of it."""
         module, name = class_name(kind)
         if name == "ContextVar" and module in ("_contextvars", "contextvars", "builtins"):
@@ -306,7 +306,7 @@ class _Describer:
         hidden = module.partition(".")[0] in _OPAQUE_MODULES or name in ("generator", "coroutine", "frame", "cell")
         return ["?", _type(kind)] if hidden else None
 
-    def content(self, value: Any, kind: type, depth: int) -> list[Any] | None:
+    def content(self, value: Any, kind: type, depth: int) -> list[object] | None:
         """Return the content of an instance whose class extends a container or plain type."""
         if issubclass(kind, dict):
             return self.mapping(value, dict, depth)
@@ -320,7 +320,7 @@ class _Describer:
             return None
         return ["=", plain.__name__, plain.__repr__(value)[:TEXT]]
 
-    def object(self, value: Any, kind: type, depth: int) -> list[Any]:
+    def object(self, value: object, kind: type, depth: int) -> list[object]:
         if any(cls.__module__ == "enum" and cls.__name__ == "Enum" for cls in mro(kind)):
             name = instance_namespace(value).get("_name_")
             return ["=", _type(kind), f"{kind.__name__}.{name}"]
@@ -350,7 +350,7 @@ class _Describer:
         return ["{", kind.__name__, out]
 
 
-_BUILTIN: dict[type, Callable[[_Describer, Any, type, int], list[Any]]] = {
+_BUILTIN: dict[type, Callable[[_Describer, object, type, int], list[object]]] = {
     **dict.fromkeys((list, tuple), _Describer.sequence),
     **dict.fromkeys((set, frozenset), _Describer.unordered),
     **dict.fromkeys((dict, types.MappingProxyType), _Describer.mapping),
@@ -363,7 +363,7 @@ _DESCRIPTORS = frozenset(
 )  # fmt: skip
 
 
-def _text(value: Any) -> list[Any]:
+def _text(value: Any) -> list[object]:
     kind = type(value)
     if len(value) <= TEXT:
         return ["=", kind.__name__, repr(value)]
@@ -373,7 +373,7 @@ def _text(value: Any) -> list[Any]:
     return ["=", kind.__name__, f"{value[: SHOWN // 2]!r}... ({len(value)} long, sha1 {digest[:8]})"]
 
 
-def _named(value: Any, kind: type) -> list[Any] | None:
+def _named(value: Any, kind: type) -> list[object] | None:
     if kind is types.FunctionType:
         code = value.__code__
         inner = value.__dict__.get("__wrapped__")
@@ -436,7 +436,7 @@ def _held(value: Any, module: str, name: str) -> Any:
     return MISSING
 
 
-def _generator_state(value: Any, kind: type, _depth: int) -> list[Any] | None:
+def _generator_state(value: Any, kind: type, _depth: int) -> list[object] | None:
     """Return the description of a random number generator: a digest of its state."""
     module, name = class_name(kind)
     if (module, name) == ("random", "Random"):

@@ -20,7 +20,7 @@ from .walk import PROTOCOL, Sink
 class Call:
     """A target and its arguments, as one object to pickle and walk."""
 
-    target: Any
+    target: object
     args: Any = ()
     kwargs: Any = field(default_factory=dict)
     form: Literal["call", "map", "starmap"] = "call"
@@ -69,7 +69,7 @@ def as_call(obj: object) -> object:
     return Call(inner, items, kwargs, form)
 
 
-def _pool_task(obj: object) -> tuple[Any, Any, Any] | None:
+def _pool_task(obj: object) -> tuple[object, Any, object] | None:
     if type(obj) is not tuple or len(obj) != 5:
         return None
     job, i, func, args, kwargs = obj
@@ -187,7 +187,7 @@ def unstarted(obj: object) -> object:
 # -- inert reducers --------------------------------------------------------------------------------------------------
 
 
-def dispatch_table(*, allow_fork_primitives: bool) -> dict[type, Callable[[Any], Any]]:
+def dispatch_table(*, allow_fork_primitives: bool) -> dict[type, Callable[[object], Any]]:
     """Return the reducers of a ForkingPickler; those with side effects are replaced by ones that only refuse.
 
     Those of connections and sockets duplicate a descriptor and start the resource sharer's thread, a tensor's moves
@@ -230,7 +230,7 @@ def _module_of(reducer: object) -> str:
     return module if isinstance(module, str) else ""
 
 
-def _nothing(_obj: object) -> tuple[Any, ...]:
+def _nothing(_obj: object) -> tuple[object, ...]:
     return object, ()
 
 
@@ -249,7 +249,7 @@ def _array(obj: Any) -> tuple[Any, ...]:
     return type(obj), (obj.typecode,)
 
 
-def _ndarray(obj: Any) -> Any:
+def _ndarray(obj: Any) -> object:
     """Let an array reduce itself, unless that would copy its numbers."""
     if obj.dtype.hasobject or obj.flags.c_contiguous or obj.flags.f_contiguous:
         return obj.__reduce_ex__(PROTOCOL)
@@ -262,7 +262,7 @@ FORK_LOCK = (
 )
 
 
-def _lock(obj: object) -> Any:
+def _lock(obj: object) -> object:
     """Refuse what 3.10 accepts, though the child crashes on it. Otherwise a lock is a few numbers and a name."""
     if cpython.spawning_popen() is None:
         return obj.__reduce_ex__(PROTOCOL)  # which refuses: it is not being inherited
@@ -271,7 +271,7 @@ def _lock(obj: object) -> Any:
     return object, ()
 
 
-def _allowed_lock(obj: object) -> Any:
+def _allowed_lock(obj: object) -> object:
     return obj.__reduce_ex__(PROTOCOL) if cpython.spawning_popen() is None else (object, ())
 
 

@@ -18,7 +18,7 @@ from ..model.walk import key_text, shorten
 class _Node:
     """An object that a pickle would create."""
 
-    value: Any = None
+    value: object = None
     """The value of a constant; module and name of a global."""
     kind: str = ""
     """``list``, ``tuple``, ``dict``, ``set``, ``global``, or nothing."""

@@ -31,7 +31,7 @@ def watch_dump(
     On Windows it writes to the child's pipe, where nobody can read the bytes.
     """
 
-    def dump(obj: Any, file: Any, protocol: int | None = None) -> None:
+    def dump(obj: object, file: Any, protocol: int | None = None) -> None:
         __tracebackhide__ = True
         if not cpython.is_process(obj):
             return original(obj, file, protocol)
@@ -87,7 +87,7 @@ def _root(obj: object) -> tuple[Form, object]:
     return "object", obj
 
 
-def _dispatch_table(allow: bool) -> dict[type, Callable[[Any], Any]]:
+def _dispatch_table(allow: bool) -> dict[type, Callable[[object], Any]]:
     """Return the dry run's inert reducers, with results in multiprocessing's own form: see `child.loader`."""
     table = dry_run.dispatch_table(allow_fork_primitives=allow)
     for cls, form in cpython.inherited_forms().items():
@@ -96,6 +96,6 @@ def _dispatch_table(allow: bool) -> dict[type, Callable[[Any], Any]]:
     return table
 
 
-def _in_form(inert: Callable[[Any], object], form: Callable[[Any], object], obj: object) -> Any:
+def _in_form(inert: Callable[[object], object], form: Callable[[object], object], obj: object) -> object:
     inert(obj)  # which refuses what multiprocessing refuses
     return form(obj)

@@ -27,7 +27,7 @@ def parts(process: object) -> list[tuple[Any, str]]:
     return list(copied.parts(_parts(process), values.instance_namespace))
 
 
-def _parts(process: object) -> dict[str, Any]:
+def _parts(process: object) -> dict[str, object]:
     """Return the ``target``, ``args`` and ``kwargs`` of a process object."""
     own = values.instance_namespace(process)
     return {name: own.get(f"_{name}") for name in _PARTS}
@@ -67,10 +67,10 @@ def _method(cls: type) -> tuple[str, str, Place | None] | None:
 class _Before:
     """An object with a user's pickling method, and its attributes."""
 
-    obj: Any
+    obj: object
     path: str
     method: str
-    held: dict[str, tuple[Any, list[Any]]]
+    held: dict[str, tuple[object, list[object]]]
 
 
 def before(every: list[tuple[Any, str]]) -> list[_Before]:

@@ -63,7 +63,7 @@ def _class_runs_user_code(cls: type, table: Mapping[type, Callable[[Any], Any]])
     return True if hooked else None
 
 
-def hook_of(cls: type) -> tuple[str, Any] | None:
+def hook_of(cls: type) -> tuple[str, object] | None:
     """Return the first special method of `cls` that is not the standard library's: its name and what is bound to it."""
     order = mro(cls)
     for each in order:
@@ -71,7 +71,7 @@ def hook_of(cls: type) -> tuple[str, Any] | None:
             if each.__module__ in _ACTING:
                 return "__reduce__", None
             continue
-        names: Mapping[str, Any] = type.__getattribute__(each, "__dict__")
+        names: Mapping[str, object] = type.__getattribute__(each, "__dict__")
         for name in HOOKS:
             value = names.get(name)
             if value is None or _trusted(value):

@@ -56,13 +56,13 @@ def probe(obj: object, table: Mapping[type, Any]) -> Exception | None:
 
 def walk(
     root: object,
-    table: Mapping[type, Any],
+    table: Mapping[type, object],
     *,
     budget: int = 1_000_000,
     limit: int = 200,
     prune: Callable[[object], bool] | None = None,
     skip: Callable[[object], Iterable[str]] | None = None,
-    override: Callable[[object], Any] | None = None,
+    override: Callable[[object], object] | None = None,
 ) -> Walk:
     """Return every leaf below `root`, nearest first.
 
@@ -162,7 +162,7 @@ class _Walker:
             return ()
         return self._reduced(obj, self._reduce(obj, t))
 
-    def _named(self, obj: Any, name: str | None = None) -> tuple[()]:
+    def _named(self, obj: object, name: str | None = None) -> tuple[()]:
         error = probe(obj, self.table)
         if error is not None:
             raise _LeafError("name", error, name)
@@ -176,7 +176,7 @@ class _Walker:
         except Exception as error:
             raise _LeafError("buffer", error) from None
 
-    def _reduce(self, obj: Any, t: type) -> Any:
+    def _reduce(self, obj: object, t: type) -> object:
         try:
             reducer = self.table.get(t)
             if reducer is not None:
@@ -189,7 +189,7 @@ class _Walker:
         except Exception as error:
             raise _LeafError("raised", error) from None
 
-    def _reduced(self, obj: Any, value: Any) -> Iterable[tuple[Step, Any]]:
+    def _reduced(self, obj: object, value: Any) -> Iterable[tuple[Step, Any]]:
         if isinstance(value, str):
             return self._named(obj, value)
         if not _well_formed(obj, value):
@@ -230,7 +230,7 @@ class _Walker:
                 out = [each for each in out if not (each[0][0] == "attribute" and each[0][1] in hidden)]
         return [each for each in out if type(each[1]) not in _ATOMS]
 
-    def _learn(self, obj: Any, t: type, state: Any) -> None:
+    def _learn(self, obj: object, t: type, state: object) -> None:
         """Remember whether objects of `t` reduce to their ``__dict__`` alone, to skip the reduction of the next one."""
         if t in self.plain:
             return
@@ -245,7 +245,7 @@ class _Walker:
         )  # fmt: skip
 
 
-def _known_arguments(t: type, args: tuple[Any, ...]) -> list[tuple[Step, Any]] | None:
+def _known_arguments(t: type, args: tuple[object, ...]) -> list[tuple[Step, object]] | None:
     """Return the steps to the arguments that rebuild a method, partial, exception or container; None for others."""
     bases = mro(t)
     if t is types.MethodType or t is types.BuiltinMethodType or t.__name__ == "method-wrapper":
@@ -275,11 +275,11 @@ def _known_arguments(t: type, args: tuple[Any, ...]) -> list[tuple[Step, Any]] |
 class Held:
     """The attributes of an object, by which the parts of its reduction get names known to the user."""
 
-    def __init__(self, obj: Any) -> None:
+    def __init__(self, obj: object) -> None:
         self.obj = obj
         self._by_id: dict[int, str] | None = None
 
-    def name_of(self, part: Any) -> str | None:
+    def name_of(self, part: object) -> str | None:
         """Return the name of the attribute that is `part`, by identity."""
         if self._by_id is None:
             self._by_id = {}
@@ -289,7 +289,7 @@ class Held:
                     self._by_id.setdefault(id(value), "value" if name == "_value_" and enum else name)
         return self._by_id.get(id(part))
 
-    def step_to(self, part: Any, otherwise: Step) -> Step:
+    def step_to(self, part: object, otherwise: Step) -> Step:
         """Return the step to a part of the reduction, if it is an attribute of the object or an item of one."""
         name = self.name_of(part)
         if name is not None:
@@ -301,7 +301,7 @@ class Held:
                         return "reduce", f".{name}[{i}]"
         return otherwise
 
-    def arguments(self, args: tuple[Any, ...], *, constructor: bool = True) -> list[tuple[Step, Any]]:
+    def arguments(self, args: tuple[object, ...], *, constructor: bool = True) -> list[tuple[Step, object]]:
         """Return the arguments that rebuild the object, with the step that leads to each.
 
         With `constructor` they are those of the object's own class, or of a builtin like ``iter``.
@@ -311,7 +311,7 @@ class Held:
         known = _known_arguments(type(self.obj), args)
         return self._unknown_arguments(args, constructor) if known is None else known
 
-    def _unknown_arguments(self, args: tuple[Any, ...], constructor: bool) -> list[tuple[Step, Any]]:
+    def _unknown_arguments(self, args: tuple[object, ...], constructor: bool) -> list[tuple[Step, object]]:
         """Return the steps to the arguments of a class that is not a builtin, by the attributes that hold them."""
         t = type(self.obj)
         out: list[tuple[Step, Any]] = []
@@ -331,12 +331,12 @@ class Held:
                 out.append((("reduce", f"{{argument {i}}}" if constructor else f"[1][{i}]"), each))
         return out
 
-    def state(self, state: Any) -> list[tuple[Step, Any]]:
+    def state(self, state: object) -> list[tuple[Step, object]]:
         """Return the objects in the state, each with its step."""
         t = type(self.obj)
         default = _default_state(t)
         if type(state) is tuple and len(state) == 2 and default:
-            out: list[tuple[Step, Any]] = []
+            out: list[tuple[Step, object]] = []
             for part in state:
                 if type(part) is dict:
                     out += _attributes(part)
@@ -350,7 +350,7 @@ class Held:
         name = self.name_of(state)
         return [(("attribute", name) if name else ("reduce", "[2]"), state)]
 
-    def _custom(self, state: dict[Any, Any]) -> Iterable[tuple[Step, Any]]:
+    def _custom(self, state: dict[object, object]) -> Iterable[tuple[Step, object]]:
         namespace = own_namespace(self.obj) or {}
         for i, (key, value) in enumerate(state.items()):
             if type(key) not in _ATOMS:
@@ -367,7 +367,7 @@ class Held:
                 name = self.name_of(value)
                 yield (("attribute", name) if name else ("reduce", f"[2][{key_text(key, i)}]")), value
 
-    def _numbered(self, state: tuple[Any, ...], where: str) -> list[tuple[Step, Any]]:
+    def _numbered(self, state: tuple[object, ...], where: str) -> list[tuple[Step, object]]:
         out: list[tuple[Step, Any]] = []
         shape = _shape(self.obj)
         for i, each in enumerate(state):
@@ -394,14 +394,14 @@ class Held:
 
 
 try:
-    BaseExceptionGroup_: Any = BaseExceptionGroup  # type: ignore[name-defined]  # 3.11
+    BaseExceptionGroup_: object = BaseExceptionGroup  # type: ignore[name-defined]  # 3.11
 except NameError:
     BaseExceptionGroup_ = None
 
 
-def attributes(obj: Any) -> list[tuple[str, Any]]:
+def attributes(obj: object) -> list[tuple[str, Any]]:
     """Return the attributes of `obj` in ``__dict__`` and slots, running none of its code."""
-    out: list[tuple[str, Any]] = []
+    out: list[tuple[str, object]] = []
     namespace = own_namespace(obj)
     if namespace is not None:
         out += [(key, value) for key, value in list(namespace.items()) if type(key) is str]
@@ -421,7 +421,7 @@ _C_MODULES = frozenset({"functools", "itertools", "collections", "_io", "io", "o
 """Modules whose getters written in C are plain reads."""
 
 
-def own_namespace(obj: object) -> dict[Any, Any] | None:
+def own_namespace(obj: object) -> dict[object, object] | None:
     """Return the ``__dict__`` of `obj`, or None, running none of its code."""
     try:
         namespace = object.__getattribute__(obj, "__dict__")
@@ -430,7 +430,7 @@ def own_namespace(obj: object) -> dict[Any, Any] | None:
     return namespace if type(namespace) is dict else None
 
 
-def _columns(frame: Any) -> Iterable[tuple[Step, Any]]:
+def _columns(frame: Any) -> Iterable[tuple[Step, object]]:
     """Yield the objects in a pandas table by column, or by position in a series."""
     name = type(frame).__name__
     if name == "Series" and str(frame.dtype) == "object":
@@ -447,7 +447,7 @@ def _default_state(t: type) -> bool:
     return all(class_attribute(t, name)[0] in (None, object) for name in pickling)
 
 
-def _well_formed(obj: Any, value: Any) -> bool:
+def _well_formed(obj: object, value: object) -> bool:
     """Return whether `save_reduce` in Modules/_pickle.c accepts `value`."""
     if not isinstance(value, tuple) or not 2 <= len(value) <= 6:
         return False
@@ -487,7 +487,7 @@ def _pairs(pairs: Iterable[Any], step: Callable[[Any, int], Step] = _item_step) 
     return out
 
 
-def _attributes(namespace: dict[Any, Any]) -> list[tuple[Step, Any]]:
+def _attributes(namespace: dict[object, object]) -> list[tuple[Step, object]]:
     return _pairs(namespace.items(), lambda key, i: ("attribute", key) if type(key) is str else ("reduce", f"[2][{i}]"))
 
 
@@ -499,7 +499,7 @@ def _partial(args: tuple[Any, ...]) -> list[tuple[Step, Any]]:
     return out
 
 
-def _under(name: str, key: Any) -> Step:
+def _under(name: str, key: object) -> Step:
     return ("reduce", f".{name}[{key!r}]")
 
 
@@ -511,7 +511,7 @@ def _shape(obj: Any) -> tuple[int, ...] | None:
     return shape
 
 
-def _unravel(index: int, shape: tuple[int, ...]) -> Any:
+def _unravel(index: int, shape: tuple[int, ...]) -> object:
     if len(shape) == 1:
         return index
     out = []
@@ -521,11 +521,11 @@ def _unravel(index: int, shape: tuple[int, ...]) -> Any:
     return tuple(reversed(out))
 
 
-_Entry = tuple[Any, int, Step | None]
+_Entry = tuple[object, int, Step | None]
 """A visited object, the number of the entry that led there, and the step."""
 
 
-def _chain(queue: list[_Entry], at: int) -> tuple[tuple[Step, Any], ...]:
+def _chain(queue: list[_Entry], at: int) -> tuple[tuple[Step, object], ...]:
     out: list[tuple[Step, Any]] = []
     while True:
         obj, parent, step = queue[at]

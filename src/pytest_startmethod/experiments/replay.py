@@ -20,6 +20,7 @@ from typing import Any
 from .._compat import multiprocessing as mp
 from ..child import process_state, reporter, values
 from ..child.replayer import ABSENT, own_value, read
+from ..model.wire import Json
 from .by_value import StatePickler, is_importable, is_mock_class, taken_by_value, user_modules
 
 _NONE = object()
@@ -48,7 +49,7 @@ class Replaying:
     def __exit__(self, *_: object) -> None:
         reporter.carried = self._before
 
-    def _carried(self) -> list[dict[str, Any]]:
+    def _carried(self) -> list[Json]:
         found = self._before() if self._before is not None else []
         for path in self.paths:
             try:
@@ -64,7 +65,7 @@ _SPECIAL = re.compile(
 )
 
 
-def capture(path: str) -> dict[str, Any]:
+def capture(path: str) -> Json:
     """Return the data, made of builtins, from which a child can set the binding `path` to the parent's current value.
 
     `path` is a dotted name, ``os.environ['NAME']``, ``logging.getLogger('name')``, ``logging.root``,
@@ -101,32 +102,32 @@ def capture(path: str) -> dict[str, Any]:
     return _binding(path)
 
 
-def _random() -> dict[str, Any]:
+def _random() -> Json:
     import random
 
     numpy: Any = sys.modules.get("numpy.random")
     return {"kind": "random", "data": dumped((random.getstate(), numpy.get_state() if numpy is not None else None))}
 
 
-def _decimal() -> dict[str, Any]:
+def _decimal() -> Json:
     import decimal
 
     return {"kind": "decimal", "data": dumped(decimal.getcontext())}
 
 
-def _locale() -> dict[str, Any]:
+def _locale() -> Json:
     import locale
 
     return {"kind": "locale", "data": locale.setlocale(locale.LC_ALL)}
 
 
-def _warnings() -> dict[str, Any]:
+def _warnings() -> Json:
     import warnings
 
     return {"kind": "warnings", "data": dumped(list(warnings.filters))}
 
 
-_PROCESS: dict[str, Callable[[], dict[str, Any]]] = {
+_PROCESS: dict[str, Callable[[], Json]] = {
     "random": _random,
     "numpy.random": _random,
     "decimal": _decimal,
@@ -137,7 +138,7 @@ _PROCESS: dict[str, Callable[[], dict[str, Any]]] = {
 }
 
 
-def _binding(path: str) -> dict[str, Any]:
+def _binding(path: str) -> Json:
     module, names = split(path)
     if not names:
         raise NotSentError(f"{path} is a module")
@@ -151,7 +152,7 @@ def _binding(path: str) -> dict[str, Any]:
     if value is _NONE and target is not module and type(target) is not type:
         value = getattr(target, name, _NONE)
     node = values.describe(values.resolve(module, names))
-    carried: dict[str, Any] = {
+    carried: Json = {
         "kind": "binding", "path": path, "module": module.__name__, "names": names, "how": "set", "node": node,
     }  # fmt: skip
     if name == values.VIRTUAL:
@@ -249,7 +250,7 @@ def _test_modules() -> list[types.ModuleType]:
     ]
 
 
-def _logging(path: str, name: str) -> dict[str, Any]:
+def _logging(path: str, name: str) -> Json:
     """Return the configuration of a logger and its ancestors, all of which handle its records."""
     found = []
     logger: Any = logging.getLogger(name or None)

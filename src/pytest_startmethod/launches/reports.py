@@ -28,6 +28,7 @@ from . import lines
 if TYPE_CHECKING:
     from .._compat.multiprocessing import Package
     from ..activation.exchanges import Span
+    from ..model.wire import Fields, Json
 
 _LARGEST = 1_000_000
 """Maximum size of an event. Larger files were not written by `child`."""
@@ -105,9 +106,7 @@ class ReportDirectory:
             return None
         return ReportDirectory(path)
 
-    def watch_preparation(
-        self, original: Callable[[str], dict[str, Any]], package: str
-    ) -> Callable[[str], dict[str, Any]]:
+    def watch_preparation(self, original: Callable[[str], Json], package: str) -> Callable[[str], Json]:
         """Wrap ``spawn.get_preparation_data`` so that spawn and forkserver children report here."""
         return reporter.watch_preparation(original, self.path, package)
 
@@ -177,9 +176,9 @@ class ReportDirectory:
         reports += [_read_stack(line.path, line.pid) for line in self._lines.used if line.pid is not None]
         return tuple(sorted((each for each in reports if each is not None), key=lambda each: each.time))
 
-    def replayed(self) -> list[dict[str, Any]]:
+    def replayed(self) -> list[Json]:
         """Return what the children of an experiment applied: path, and the error or None."""
-        outcomes: list[dict[str, Any]] = []
+        outcomes: list[Json] = []
         with contextlib.suppress(OSError, ValueError, KeyError):
             for name in sorted(os.listdir(self.path)):
                 if name.endswith(f".{reporter.REPLAYED}"):
@@ -348,7 +347,7 @@ def _read_stack(path: str, pid: int) -> ChildReport | None:
         return None
 
 
-def report_from(values: Mapping[str, Any]) -> ChildReport:
+def report_from(values: Fields) -> ChildReport:
     """Return the report of an event. Raises ValueError, TypeError or KeyError if it is not one."""
     work, result = values.get("work"), values.get("result")
     return ChildReport(
@@ -380,7 +379,7 @@ def report_from(values: Mapping[str, Any]) -> ChildReport:
     )
 
 
-def raised_from(values: Mapping[str, Any]) -> Raised:
+def raised_from(values: Fields) -> Raised:
     """Rebuild an exception from the dictionary made by `child`."""
     return Raised(
         type=str(values["type"]),

@@ -16,7 +16,7 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from ..model.launch import Fixture
     from ..model.leg_record import LegRecord
     from ..model.leg_result import LegResult
+    from ..model.wire import Json
     from .running import Hooks, Running
     from .settings import Settings
 
@@ -435,7 +436,7 @@ class Discovery:
         """Clean up after the legs, and send the worker's data to the xdist controller."""
         if self._begun:
             self.running.pytest_sessionfinish()
-        output: dict[str, Any] | None = getattr(self.session.config, "workeroutput", None)
+        output: Json | None = getattr(self.session.config, "workeroutput", None)
         if output is not None:
             output[_OUTPUT] = self.whole_files()
 

@@ -24,7 +24,7 @@ from ..source.callers import owner
 
 # Imports needed only for a failure are deferred: a fork copies the page tables of everything loaded.
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from ..activation.servers import ForkServers
     from ..launches.recorder import Recorder
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ..model.launch import Launch
     from ..model.leg import Leg
     from ..model.unloaded import Unloaded
+    from ..model.wire import Fields
     from ..state.comparing import Comparison
     from .legs import LegState
 
@@ -127,7 +128,7 @@ class Gatherer:
         unloaded = _unloaded(evidence.launches, evidence.reports)
         return replace(evidence, seen=seen, unloaded=unloaded, copied=self._copied(evidence.launches))
 
-    def _copied(self, launches: Sequence[Launch]) -> Sequence[tuple[Launch, Mapping[str, Any]]]:
+    def _copied(self, launches: Sequence[Launch]) -> Sequence[tuple[Launch, Fields]]:
         """Return what arrives of the launches' arguments in a fresh child, once per group of similar launches."""
         alike = {(each.target, each.args, each.place): each for each in launches if each.account and each.payload}
         found = []

@@ -6,11 +6,12 @@ import importlib.util
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
 if TYPE_CHECKING:
+    from ..model.wire import Json
     from .results import Results
     from .settings import Settings
 
@@ -55,7 +56,7 @@ def write(path: str, text: str) -> None:
         raise
 
 
-def render(path: str, model: dict[str, Any]) -> str:
+def render(path: str, model: Json) -> str:
     """Return the report in the format given by the suffix of `path`."""
     suffix = Path(path).suffix.lower()
     if suffix in (".md", ".html"):

@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
@@ -15,9 +15,8 @@ from .._compat import pytest_silent
 from ..model import methods
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from ..model.leg_result import LegResult
+    from ..model.wire import Fields, Json
     from .settings import Settings
 
 ATTRIBUTE = "startmethod"
@@ -45,9 +44,9 @@ class Results:
         self.default = methods.default()
         self.began = _clock()
         self.started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-        self._data: dict[str, dict[str, Any]] = {}
+        self._data: dict[str, Json] = {}
         """Leg results by node id, as in the reports. A re-run replaces the earlier result."""
-        self.fixed: list[dict[str, Any]] = []
+        self.fixed: list[Json] = []
         """What tests that are not legs started outside the default context, with their node id as ``test``."""
         self._failed: dict[str, list[pytest.TestReport]] = {}
         """Failing reports of the last run by node id, in order."""
@@ -78,14 +77,14 @@ class Results:
 
     # -- experiments -------------------------------------------------------------------------------------------------
 
-    def amend(self, said: Mapping[str, Any]) -> None:
+    def amend(self, said: Fields) -> None:
         """Update the legs' reports with the experiments of one process, everywhere pytest and its plugins keep them."""
         for name in ("verified", "runs", "seconds", "left_out", "interrupted"):
             self._verified[name] = self._verified.get(name, 0) + said.get(name, 0)
         for leg in said["legs"]:
             self._amend(leg)
 
-    def _amend(self, leg: Mapping[str, Any]) -> None:
+    def _amend(self, leg: Fields) -> None:
         nodeid, result = leg["nodeid"], leg["result"]
         new = [(name, value) for name, value in leg["properties"]]
         old = {(name, value) for name, value in leg["before"]}
@@ -145,7 +144,7 @@ class Results:
         if self._html_header is not None:
             self._add_to_pytest_html(report)
 
-    def document(self, status: int) -> dict[str, Any]:
+    def document(self, status: int) -> Json:
         """Return the session's report as builtins; `status` is pytest's exit status."""
         from importlib.metadata import version
 

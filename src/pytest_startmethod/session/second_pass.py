@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ..model.child_report import ChildReport
     from ..model.leg import Leg
     from ..model.leg_result import LegResult
+    from ..model.wire import Json
     from .running import Running
     from .settings import Settings
 
@@ -135,7 +136,7 @@ class SecondPass:
         chosen = self.settings.verify_seconds
         verifier = verifying.Verifier(max(verifying.FEWEST_SECONDS, _now() - self._began) if chosen is None else chosen)
         self._announce(len(waiting), verifier.seconds)
-        amended: list[dict[str, Any]] = []
+        amended: list[Json] = []
         interrupted = False
         try:
             with coverage.suspended(), running.experimenting():
@@ -148,7 +149,7 @@ class SecondPass:
         left = {"left_out": verifier.left_out, "interrupted": int(interrupted)}
         self._tell({"legs": predicted + amended, **cost, **left})
 
-    def _predicted(self) -> list[dict[str, Any]]:
+    def _predicted(self) -> list[Json]:
         """Return the changes from pre-checks that were answered after their leg; waits at most 5 s."""
         if not self._unanswered:
             return []
@@ -178,9 +179,9 @@ class SecondPass:
         )
         terminal.flush()
 
-    def _tell(self, said: dict[str, Any]) -> None:
+    def _tell(self, said: Json) -> None:
         """Amend the reports held by this process, or send the results to the xdist controller."""
-        output: dict[str, Any] | None = getattr(self.config, "workeroutput", None)
+        output: Json | None = getattr(self.config, "workeroutput", None)
         if output is not None:
             output[OUTPUT] = said
             return
@@ -188,7 +189,7 @@ class SecondPass:
         if results is not None:
             results.amend(said)
 
-    def _verify(self, running: Running, verifier: Verifier, waiting: Waiting) -> dict[str, Any] | None:
+    def _verify(self, running: Running, verifier: Verifier, waiting: Waiting) -> Json | None:
         """Verify one leg and return the amendment to its reports, or None."""
         from ..causes import second_look
         from ..causes import state as state_causes
@@ -259,9 +260,7 @@ class SecondPass:
             outcome = _outcome(ran, phases, running.children_reports())
             return replace(outcome, unsent=said.unsent(), imported=said.imported(), met=tuple(met), more=tuple(more))
 
-    def _amendment(
-        self, running: Running, waiting: Waiting, verified: Verified, note: tuple[str, str] | None
-    ) -> dict[str, Any]:
+    def _amendment(self, running: Running, waiting: Waiting, verified: Verified, note: tuple[str, str] | None) -> Json:
         """Return the changes to a leg's reports, as builtins that cross processes."""
         state = waiting.state
         before = state.finished
@@ -284,7 +283,7 @@ class SecondPass:
             "keys": shown,
         }
 
-    def _changes(self, before: LegResult, result: LegResult) -> dict[str, Any]:
+    def _changes(self, before: LegResult, result: LegResult) -> Json:
         """Return the changes to the reports of a leg with a new result, as builtins."""
         from ..report.junit import properties
 

@@ -18,9 +18,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import Any
 
 from .._compat import cpython
 from ..child import copied, events, observer, process_state, values
@@ -28,6 +27,7 @@ from ..child import loader as load_child
 from ..launches import reports
 from ..model.payload import Payload
 from ..model.unloaded import Unloaded
+from ..model.wire import Fields, Json
 from ..pickling.machine import paths
 
 _json = json.JSONEncoder(separators=(",", ":")).encode
@@ -77,8 +77,8 @@ class Loader:
         self.seconds = seconds
         self.method = method
         self._process: subprocess.Popen[bytes] | None = None
-        self._main: dict[str, Any] = {}
-        self._prepared: dict[str, Any] = {}
+        self._main: Json = {}
+        self._prepared: Json = {}
         self._greeted = self._ready = False
 
     def __enter__(self) -> Loader:
@@ -103,13 +103,13 @@ class Loader:
             return tuple(self._unloaded(answer, payload))
         return ()
 
-    def account(self, payload: Payload, modules: Sequence[str]) -> dict[str, Any] | None:
+    def account(self, payload: Payload, modules: Sequence[str]) -> Json | None:
         """Return an account (`child.copied.account`) of `payload` as it arrives, or None if it does not load.
 
         `modules` are searched for sentinels.
         """
         try:
-            answer: dict[str, Any] | None = self._ask(payload, account=list(modules)).get("account")
+            answer: Json | None = self._ask(payload, account=list(modules)).get("account")
         except (OSError, EOFError, ValueError, subprocess.SubprocessError):
             self.close()
             return None
@@ -123,7 +123,7 @@ class Loader:
         except (OSError, ValueError, subprocess.SubprocessError):
             self.close()
 
-    def begin(self, question: Mapping[str, Any]) -> None:
+    def begin(self, question: Fields) -> None:
         """Send a question about values (see `observer.answer`). `finish` returns the answer.
 
         This way, two children can be asked at once. If ``question["main"]`` is true, the child first runs the parent's
@@ -139,11 +139,11 @@ class Loader:
         except (OSError, AssertionError, ValueError, TypeError):
             self.close()
 
-    def finish(self) -> Mapping[str, Any] | None:
+    def finish(self) -> Fields | None:
         """Return the answer to the question sent by `begin`, or None."""
         try:
             self._await()
-            answer: Mapping[str, Any] = _parsed(self._receive().decode())
+            answer: Fields = _parsed(self._receive().decode())
         except (OSError, EOFError, AssertionError, ValueError):
             self.close()
             return None
@@ -178,14 +178,14 @@ class Loader:
         poll.register(self._process.stdout, 0)  # reports POLLHUP once nobody holds the other end
         return not poll.poll(0)
 
-    def _ask(self, payload: Payload, **more: object) -> Mapping[str, Any]:
+    def _ask(self, payload: Payload, **more: object) -> Fields:
         self._start()
         # running the main module again has side effects, so do it only for payloads that refer to it
         main = self._main if b"__main__" in payload.data else {}
         question = {"buffers": payload.buffers, "main": main, "seconds": self.seconds, **more}
         self._send(_json(question).encode())
         self._send(payload.data)
-        answer: Mapping[str, Any] = _parsed(self._receive().decode())
+        answer: Fields = _parsed(self._receive().decode())
         return answer
 
     def _start(self) -> None:
@@ -251,7 +251,7 @@ class Loader:
         size = struct.unpack("!Q", _read(descriptor, 8, end))[0]
         return _read(descriptor, size, end)
 
-    def _unloaded(self, answer: Mapping[str, Any], payload: Payload) -> Iterable[Unloaded]:
+    def _unloaded(self, answer: Fields, payload: Payload) -> Iterable[Unloaded]:
         if answer.get("error") is None:
             return
         empty = sorted({*answer.get("stand_ins", ()), *(("arrays",) if payload.buffers else ())})

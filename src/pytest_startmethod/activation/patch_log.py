@@ -7,7 +7,7 @@ import sys
 import types
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import partial
+from functools import partial, wraps
 from types import FrameType
 from typing import Any
 
@@ -91,6 +91,7 @@ class PatchLog:
     def _setting(self, original: Callable[..., object], method: str) -> Callable[..., Any]:
         targets = _TARGETS[method]
 
+        @wraps(original)
         def wrapper(monkeypatch: object, /, *args: object, **kwargs: object) -> Any:
             __tracebackhide__ = True
             result = original(monkeypatch, *args, **kwargs)
@@ -98,11 +99,12 @@ class PatchLog:
                 self._note(monkeypatch, targets(args, kwargs), calling_place(sys._getframe(1)), "monkeypatch")
             return result
 
-        return _like(wrapper, original)
+        return wrapper
 
     def _entering(
         self, original: Callable[[Any], object], targets: Callable[[Any], Iterator[str]], by: str
     ) -> Callable[[Any], Any]:
+        @wraps(original)
         def wrapper(patcher: object) -> Any:
             __tracebackhide__ = True
             result = original(patcher)
@@ -110,22 +112,16 @@ class PatchLog:
                 self._note(patcher, targets(patcher), _place(sys._getframe(1)), by)
             return result
 
-        return _like(wrapper, original)
+        return wrapper
 
     def _undoing(self, original: Callable[..., object]) -> Callable[..., Any]:
+        @wraps(original)
         def wrapper(holder: object, *args: object) -> Any:
             __tracebackhide__ = True
             self._active.pop(id(holder), None)
             return original(holder, *args)
 
-        return _like(wrapper, original)
-
-
-def _like(wrapper: Callable[..., object], original: Callable[..., object]) -> Callable[..., Any]:
-    wrapper.__name__, wrapper.__qualname__ = original.__name__, original.__qualname__
-    wrapper.__doc__ = original.__doc__
-    wrapper.__wrapped__ = original  # type: ignore[attr-defined]
-    return wrapper
+        return wrapper
 
 
 # -- what is patched -------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from functools import partial
+from functools import partial, wraps
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -246,22 +246,22 @@ def _is_users_fork(frame: FrameType) -> bool:
 
 
 def _start_wrapper(watch: Watch, package: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(original)
     def start(process: Any, *args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
         watch.guarded(watch.process, package, process, sys._getframe(1))
         return original(process, *args, **kwargs)
 
-    start.__wrapped__ = original  # type: ignore[attr-defined]
     return start
 
 
 def _submit_wrapper(watch: Watch, package: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(original)
     def submit(executor: Any, /, *args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
         watch.guarded(watch.task, package, sys._getframe(1))
         return original(executor, *args, **kwargs)
 
-    submit.__wrapped__ = original  # type: ignore[attr-defined]
     return submit
 
 

@@ -8,7 +8,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import partial, wraps
 from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any, Protocol, TypeVar
@@ -200,6 +200,7 @@ class Recorder:
     # -- starts ------------------------------------------------------------------------------------------------------
 
     def _wrap_start(self, original: Callable[[BaseProcess], None], backend: Backend) -> Callable[[BaseProcess], None]:
+        @wraps(original)
         def start(process: BaseProcess) -> None:
             __tracebackhide__ = True
             record = self._opened()
@@ -224,7 +225,6 @@ class Recorder:
                     self.guarded(self.told, record, started.launch)
             return None
 
-        start.__wrapped__ = original  # type: ignore[attr-defined]
         return start
 
     def _open(self, record: LegRecord, process: BaseProcess, backend: Backend, caller: FrameType) -> Started | None:
@@ -372,6 +372,7 @@ class Recorder:
     def _wrap_submit(
         self, original: Callable[..., object], name: str, method_of: Callable[[Any], str | None]
     ) -> Callable[..., Any]:
+        @wraps(original)
         def submit(pool: object, /, *args: object, **kwargs: object) -> Any:
             __tracebackhide__ = True
             record = self._opened()
@@ -379,9 +380,6 @@ class Recorder:
                 self.guarded(self._submitted, record, pool, name, method_of, args, kwargs)
             return original(pool, *args, **kwargs)
 
-        submit.__name__ = name
-        submit.__qualname__ = original.__qualname__
-        submit.__wrapped__ = original  # type: ignore[attr-defined]
         return submit
 
     def _submitted(

@@ -98,7 +98,8 @@ class Results:
             texts[before] = str(report.longrepr)
         last = self._last.get(nodeid)
         if last is not None:
-            self._data[nodeid] = last.startmethod = result  # type: ignore[attr-defined]
+            self._data[nodeid] = result
+            setattr(last, ATTRIBUTE, result)
             last.user_properties[:] = [*(each for each in last.user_properties if tuple(each) not in old), *new]
         pytest_silent.replace_in_junit(self.config, texts, old, new)
         pytest_silent.replace_in_pytest_html(self.config, nodeid, texts)

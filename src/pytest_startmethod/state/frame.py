@@ -133,9 +133,6 @@ class Frame:
 
     # variables
 
-    def _do_nothing(self, _value: object) -> None:
-        pass
-
     def _do_global(self, name: str) -> None:
         search, value = self.search, self.namespace.get(name, MISSING)
         if value is MISSING and name in self.builtins:
@@ -148,12 +145,6 @@ class Frame:
             if value is not MISSING:
                 search.uses(value, None, self.depth)
             self.push(Live(value, "") if value is not MISSING else None)
-
-    def _do_local(self, name: str) -> None:
-        self.push(self.locals.get(name))
-
-    def _do_store_local(self, name: str) -> None:
-        self.locals[name] = self.pop()[0]
 
     def _do_cell(self, name: str) -> None:
         symbol = self.cells.get(name, self.locals.get(name))
@@ -186,12 +177,6 @@ class Frame:
         """Make a function. Its symbol is the code itself, so that a call of a comprehension is recognised."""
         code = [each for each in self.pop(taken) if isinstance(each, Constant) and type(each.value) is types.CodeType]
         self.push(code[0] if code else None)
-
-    def _do_build_class(self, _value: object) -> None:
-        self.push(_BUILD_CLASS)
-
-    def _do_null(self, _value: object) -> None:
-        self.push(NULL)
 
     def _do_store_global(self, name: str) -> None:
         self.use(self.pop())
@@ -243,9 +228,6 @@ class Frame:
         self.use([assigned])
         self._store(owner, name)
 
-    def _do_delete_attribute(self, name: str) -> None:
-        self._store(self.pop()[0], name)
-
     def _store(self, owner: Symbol, name: str) -> None:
         owner = unbound(owner)
         if not isinstance(owner, (Ref, Live)):
@@ -262,12 +244,6 @@ class Frame:
             self.search.write(Write(module, (*qualname.split("."), name), self.where, True))
         else:
             self.search.changes(owner, self.where)
-
-    def _do_store_item(self, _value: object) -> None:
-        self._change(self.pop(3))
-
-    def _do_delete_item(self, _value: object) -> None:
-        self._change(self.pop(2))
 
     def _change(self, parts: list[Symbol]) -> None:
         container = parts[-2]
@@ -377,9 +353,6 @@ class Frame:
 
     # the stack
 
-    def _do_pop(self, count: int) -> None:
-        self.pop(count)
-
     def _do_copy(self, index: int) -> None:
         self.push(self.stack[-index] if 0 < index <= len(self.stack) else None)
 
@@ -416,8 +389,17 @@ class Frame:
         self.stack += [None] * pushed
 
 
-_FOLLOW: Final[dict[str, Callable[[Frame, Any], None]]] = {
-    name.removeprefix("_do_"): method for name, method in vars(Frame).items() if name.startswith("_do_")
+_FOLLOW: Final[dict[str, Callable[[Frame, Any], object]]] = {
+    "nothing": lambda _frame, _value: None,
+    "local": lambda frame, name: frame.push(frame.locals.get(name)),
+    "store_local": lambda frame, name: frame.locals.update({name: frame.pop()[0]}),
+    "build_class": lambda frame, _: frame.push(_BUILD_CLASS),
+    "null": lambda frame, _: frame.push(NULL),
+    "delete_attribute": lambda frame, name: frame._store(frame.pop()[0], name),
+    "store_item": lambda frame, _: frame._change(frame.pop(3)),
+    "delete_item": lambda frame, _: frame._change(frame.pop(2)),
+    "pop": lambda frame, count: frame.pop(count),  # an import, or a result that is not used
+    **{name.removeprefix("_do_"): method for name, method in vars(Frame).items() if name.startswith("_do_")},
 }
 _BUILTINS: Final[dict[str, Callable[[Frame, list[Symbol]], tuple[Symbol] | None]]] = {
     "getattr": Frame._getattr, "hasattr": Frame._hasattr, "setattr": Frame._setattr, "globals": Frame._namespace,

@@ -147,7 +147,7 @@ class _TestCaseLeg:
     parent: Any
     config: pytest.Config
     obj: Any
-    instance: Any
+    instance: object
 
     def _getinstance(self) -> object:
         return self.parent.obj(self.originalname)
@@ -580,7 +580,7 @@ def blame(config: pytest.Config, report: pytest.TestReport, nodeid: str) -> None
         stepwise.last_failed = key
 
 
-def fixture_being_set_up(frame: FrameType | None) -> Any:
+def fixture_being_set_up(frame: FrameType | None) -> object:
     """Return the ``FixtureDef`` that is being set up where `frame` is called from, the innermost; or None.
 
     ``_pytest.fixtures.pytest_fixture_setup`` has it in a local variable. When it goes: it is not said whose process

@@ -109,7 +109,7 @@ class _Gathering:
             self._reports.append(arguments["report"])
         return []
 
-    def call_historic(self, **_: Any) -> None:
+    def call_historic(self, **_: object) -> None:
         """Tell nobody."""
 
 

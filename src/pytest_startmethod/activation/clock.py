@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, Final
+from typing import Final
 
 from .._compat import cpython
 from .timers import TIMERS, Timer
@@ -72,7 +72,7 @@ class Clock:
         self.trouble: str | None = None
         """Why no timer is available, if so."""
         self._handler = self._rung  # bound once, for identity comparisons
-        self._previous: Any = None
+        self._previous: object = None
         self._thread: int | None = None
         """Main thread of the process in which the handler was installed."""
         self._pid: int | None = None

@@ -46,11 +46,11 @@ class Exchanges:
 class _Exchange:
     """A replaced attribute."""
 
-    owner: Any
+    owner: object
     name: str
-    stored: Any
+    stored: object
     """The value in the owner's own namespace, or None if inherited."""
-    replacement: Any
+    replacement: object
     key: object
     """Equal for equivalent wrappers."""
 

@@ -33,7 +33,7 @@ def unguarded_runner() -> Place | None:
     return None
 
 
-def without_main(original: Callable[[str], dict[str, Any]]) -> Callable[[str], dict[str, Any]]:
+def without_main(original: Callable[[str], dict[str, object]]) -> Callable[[str], dict[str, object]]:
     """Wrap ``spawn.get_preparation_data`` so that children do not run the parent's main module.
 
     Under pytest that is pytest's entry point or a script that calls ``pytest.main()``. Running it would import all of

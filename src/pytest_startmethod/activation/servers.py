@@ -29,7 +29,7 @@ class ForkServers:
         self._ours: dict[str, Any] | None = None
         self._theirs: dict[str, Any] | None = None
         """State of the user's server, from the leg's first use of ours to the end of the leg."""
-        self._print: Any = None
+        self._print: object = None
         self._retired: list[tuple[int, str | None]] = []
         self._pid = os.getpid()
         self._alive: Descriptor | None = None

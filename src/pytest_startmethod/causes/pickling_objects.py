@@ -232,7 +232,7 @@ def raising_method(error: BaseException) -> _Method | None:
     return _Method(name, place, Place(os.path.abspath(last.f_code.co_filename), last_line))
 
 
-def reduction_method(t: type) -> tuple[str, Any]:
+def reduction_method(t: type) -> tuple[str, object]:
     """Return name and function of the pickling method that a class defines."""
     for cls in type.__dict__["__mro__"].__get__(t)[:-1]:
         for name in ("__reduce_ex__", "__reduce__", "__getnewargs_ex__", "__getnewargs__", "__getstate__"):

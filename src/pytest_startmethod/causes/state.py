@@ -138,7 +138,7 @@ def _fills(each: Difference, observed: Observed) -> bool:
 
 
 def _unique(findings: Iterable[Finding]) -> list[Finding]:
-    kept: dict[Any, Finding] = {}
+    kept: dict[object, Finding] = {}
     for each in findings:
         kept.setdefault((each.code, each.path), each)
     return list(kept.values())
@@ -366,7 +366,7 @@ def _inside(observed: Observed, seen: Sequence[Seen]) -> list[str]:
     """Return the lines for one launch: what its code reads, and the values that differ."""
     lines = [f"what {observed.target} reads:"]
     differing = {id(each.binding) for each in observing.compare(observed, seen)} if seen else set()
-    known: set[Any] = set()
+    known: set[object] = set()
     ordered = sorted(observed.bindings, key=lambda b: (id(b) not in differing, b.read.depth))
     for binding in ordered[:30]:
         where = binding.read.where

@@ -34,7 +34,7 @@ def is_mock_class(cls: type) -> bool:
     )
 
 
-def _anew(instance: object) -> tuple[Any, ...]:
+def _anew(instance: object) -> tuple[object, ...]:
     return type(instance), ()
 
 

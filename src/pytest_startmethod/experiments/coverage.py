@@ -35,7 +35,7 @@ def suspended() -> Iterator[None]:
             measuring.start()
 
 
-def _without_stowaway(original: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+def _without_stowaway(original: Callable[..., dict[str, object]]) -> Callable[..., dict[str, object]]:
     """Drop the entry that ``concurrency = multiprocessing`` adds to a spawn child's preparation data."""
 
     def get_preparation_data(name: str) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def adopt(original: Callable[[Any], object], native: str, package: mp.Package) -
     fork lock and `native` is fork.
     """
 
-    def __getstate__(lock: object) -> Any:  # noqa: N807 - it replaces one
+    def __getstate__(lock: object) -> object:  # noqa: N807 - it replaces one
         with suppress(Exception):  # on failure CPython raises its own error
             pinned = lock.__dict__.get(_MADE_BY_NAME, native != "fork")
             # during a leg, the interpreter's default is the leg's method

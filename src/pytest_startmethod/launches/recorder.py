@@ -46,7 +46,7 @@ class Started(weakref.ref[BaseProcess]):
     held: Any
     """The Popen object until the process object is collected or the exit code is known, then None."""
 
-    def popen(self) -> Any:
+    def popen(self) -> object:
         """Return the Popen object, or None if the process object has been collected."""
         return self.held
 
@@ -371,7 +371,7 @@ class Recorder:
 
     def _wrap_submit(
         self, original: Callable[..., object], name: str, method_of: Callable[[Any], str | None]
-    ) -> Callable[..., Any]:
+    ) -> Callable[..., object]:
         @wraps(original)
         def submit(pool: object, /, *args: object, **kwargs: object) -> Any:
             __tracebackhide__ = True

@@ -46,7 +46,7 @@ class _InParent:
         self._original = original
         self._pid = os.getpid()
 
-    def __get__(self, instance: object, owner: type | None = None) -> Callable[..., Any]:
+    def __get__(self, instance: object, owner: type | None = None) -> Callable[..., object]:
         return self._function if os.getpid() == self._pid else self._original
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from .place import Place
 from .wire import Json
 
-Step = tuple[str, Any]
+Step = tuple[str, object]
 """``("attr", name)`` or ``("item", key)``."""
 
 
@@ -110,7 +110,7 @@ class Binding:
 
     module: str
     names: tuple[str, ...]
-    steps: tuple[tuple[str, Any], ...]
+    steps: tuple[tuple[str, object], ...]
     node: Any
     """The description of the parent's value."""
     read: Read

@@ -194,7 +194,7 @@ def dispatch_table(*, allow_fork_primitives: bool) -> dict[type, Callable[[objec
     it to shared memory, an array's copies it.
     """
     table = cpython.reducers()
-    inert: list[tuple[type, Callable[[Any], Any]]] = [(cls, _descriptor) for cls in cpython.connection_classes()]
+    inert: list[tuple[type, Callable[[object], object]]] = [(cls, _descriptor) for cls in cpython.connection_classes()]
     socket = sys.modules.get("socket")
     if socket is not None:
         inert.append((socket.socket, _descriptor))

@@ -34,7 +34,7 @@ def _parts(process: object) -> dict[str, object]:
     return {name: own.get(f"_{name}") for name in _PARTS}
 
 
-def account(process: object, every: list[tuple[Any, str]]) -> Json | None:
+def account(process: object, every: list[tuple[object, str]]) -> Json | None:
     """Return an account of what a process takes along, to be compared with one of the copy (`copied.lost`).
 
     `every` is what `parts` returned. None where a copy cannot differ: pickle calls no method of the user's, and there

@@ -314,7 +314,7 @@ class Held:
     def _unknown_arguments(self, args: tuple[object, ...], constructor: bool) -> list[tuple[Step, object]]:
         """Return the steps to the arguments of a class that is not a builtin, by the attributes that hold them."""
         t = type(self.obj)
-        out: list[tuple[Step, Any]] = []
+        out: list[tuple[Step, object]] = []
         for i, each in enumerate(args):
             if each is t:
                 out.append((("attribute", "__class__"), each))
@@ -368,7 +368,7 @@ class Held:
                 yield (("attribute", name) if name else ("reduce", f"[2][{key_text(key, i)}]")), value
 
     def _numbered(self, state: tuple[object, ...], where: str) -> list[tuple[Step, object]]:
-        out: list[tuple[Step, Any]] = []
+        out: list[tuple[Step, object]] = []
         shape = _shape(self.obj)
         for i, each in enumerate(state):
             if type(each) in _ATOMS:
@@ -526,7 +526,7 @@ _Entry = tuple[object, int, Step | None]
 
 
 def _chain(queue: list[_Entry], at: int) -> tuple[tuple[Step, object], ...]:
-    out: list[tuple[Step, Any]] = []
+    out: list[tuple[Step, object]] = []
     while True:
         obj, parent, step = queue[at]
         if step is None:

@@ -103,7 +103,7 @@ def _module_code(name: str, namespace: dict[str, Any]) -> Any:
     return code
 
 
-def _without_us(hook: Callable[..., object]) -> Callable[..., Any]:
+def _without_us(hook: Callable[..., object]) -> Callable[..., object]:
     """Wrap the current excepthook to leave out the plugin's frames."""
 
     def excepthook(cls: type[BaseException], error: BaseException, tb: TracebackType | None) -> None:
@@ -226,7 +226,7 @@ def _write(directory: str, entry: dict[str, Any]) -> None:
         pass
 
 
-def read_log(directory: str) -> list[dict[str, Any]]:
+def read_log(directory: str) -> list[dict[str, object]]:
     """Return the entries of the log, without an incomplete line."""
     import json
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..scripts.running import ScriptRun
 
 
-def start_method_value(request: pytest.FixtureRequest) -> Any:
+def start_method_value(request: pytest.FixtureRequest) -> object:
     """Return the start method under which the test runs: fork, spawn or forkserver.
 
     A test that requests this fixture, directly or not, runs once under each start method, as if it were marked with

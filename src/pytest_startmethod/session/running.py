@@ -12,7 +12,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from multiprocessing import spawn
 from multiprocessing.process import current_process
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -267,7 +267,7 @@ class Running:
             cpython.set_temporary_directory(current_process(), self.reports.path)
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any]) -> Generator[None, object, object]:
+    def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[object]) -> Generator[None, object, object]:
         """Remember which fixture is being set up, to attribute launches to it."""
         if self._state is not None:
             self.patched.watch()

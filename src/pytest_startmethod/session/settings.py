@@ -221,7 +221,7 @@ class Marker:
     """Seconds, 0 for no limit, or None for the run's setting."""
     xfail: tuple[str, ...] = ()
     """The methods under which the test is expected to fail."""
-    xfail_mark: Any = None
+    xfail_mark: object = None
     """The ``pytest.mark.xfail`` of their legs."""
 
     def named(self, method: str) -> Named:

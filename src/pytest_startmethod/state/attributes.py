@@ -42,7 +42,7 @@ class Attributes(ABC):
         self.reads: list[Read] = []
         self.unknown: dict[str, tuple[Where, int]] = {}
         """Attributes of unknown objects, each with its first place and depth."""
-        self.written: set[Any] = set()
+        self.written: set[object] = set()
         self.homes: dict[int, tuple[str, tuple[str, ...]]] = {}
         """Module and names of functions with captured variables, by the function's ``id``."""
 

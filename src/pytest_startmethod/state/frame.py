@@ -44,7 +44,7 @@ class Frame:
         self.code = code
         self.namespace = namespace
         builtins = namespace.get("__builtins__")
-        self.builtins: dict[str, Any] = builtins if type(builtins) is dict else module_of(builtins)
+        self.builtins: dict[str, object] = builtins if type(builtins) is dict else module_of(builtins)
         self.function = function
         self.locals = names
         self.cells = cells

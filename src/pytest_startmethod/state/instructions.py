@@ -101,7 +101,7 @@ def _decode(code: types.CodeType) -> Iterable[Operation]:
             implied = ()
 
 
-Parts = Iterable[tuple[str, Any]]
+Parts = Iterable[tuple[str, object]]
 _SAME: Final = {
     **dict.fromkeys(["LOAD_NAME", "LOAD_GLOBAL"], "global"),
     **dict.fromkeys(["LOAD_FAST", "LOAD_FAST_BORROW", "LOAD_FAST_CHECK", "LOAD_FAST_AND_CLEAR"], "local"),
@@ -176,11 +176,11 @@ def _makes(_arg: int, _value: object, effect: int) -> Parts:
     return (("make_function", 1 - effect),)
 
 
-def _rotates(count: int) -> Callable[[int, Any, int], Parts]:
+def _rotates(count: int) -> Callable[[int, object, int], Parts]:
     return lambda _arg, _value, _effect: (("rotate", count),)
 
 
-_SPECIAL: Final[dict[str, Callable[[int, Any, int], Parts]]] = {
+_SPECIAL: Final[dict[str, Callable[[int, object, int], Parts]]] = {
     "CALL": lambda arg, _value, _effect: (("call", (arg, 2, False)),),
     "CALL_METHOD": lambda arg, _value, _effect: (("call", (arg, 2, False)),),
     "CALL_KW": lambda arg, _value, _effect: (("call", (arg, 2, True)),),

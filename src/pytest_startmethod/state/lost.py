@@ -26,7 +26,7 @@ def lost_writes(
     """Yield those of the child's `writes` whose targets the user's running functions read afterwards."""
     around = [each for each in frames(frame) if user(each.f_code.co_filename)][:8]
     reads_of: dict[int, list[Read]] = {}
-    travelling: dict[str, Any] = {f"args[{n}]": value for n, value in enumerate(args)}
+    travelling: dict[str, object] = {f"args[{n}]": value for n, value in enumerate(args)}
     travelling.update({f"kwargs[{name!r}]": value for name, value in kwargs.items()})
     captured = _captured(function)
     for write in writes:
@@ -49,7 +49,7 @@ def lost_writes(
 
 
 def _captured(function: object) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for _ in range(10):
         if type(function) is functools.partial:
             function = function.func

@@ -104,7 +104,7 @@ class _Work:
     function: Any
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
-    extra: list[Any]
+    extra: list[object]
 
     @classmethod
     def of(cls, obj: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Work | None:
@@ -177,7 +177,7 @@ def _plain_type(cls: type) -> bool:
 
 
 def _values(observed: Observed, found: Iterable[Read], user: UserCode) -> None:
-    seen: set[Any] = set()
+    seen: set[object] = set()
     for read in found:
         key = (read.module, read.names, read.steps)
         if key in seen or not read.names or len(seen) > _MAX_BINDINGS:
@@ -390,7 +390,7 @@ def _only_here(name: str) -> bool:
     return type(namespace.get("__file__")) is not str and (spec is None or type(module) is not types.ModuleType)
 
 
-def _preparation() -> dict[str, Any]:
+def _preparation() -> dict[str, object]:
     from multiprocessing import process
 
     path = list(sys.path)

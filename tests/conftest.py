@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import itertools
 import json
@@ -61,6 +62,12 @@ for _name in [
 ]:
     with contextlib.suppress(ImportError):
         importlib.import_module(_name)
+
+
+def pytest_collection_finish() -> None:
+    """Let no nested session collect what was here before it: pytest collects garbage five times at a session's end."""
+    gc.collect()
+    gc.freeze()
 
 
 @dataclass(frozen=True)

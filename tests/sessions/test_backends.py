@@ -482,10 +482,10 @@ def test_unknown_backend(session):
         """
     )
     problem = "'dill:spawn': 'dill' is not a backend (there are: multiprocess, billiard)"
-    out = session.run("--start-methods=fork,dill:spawn")
+    out = session.run("--start-methods=fork,dill:spawn", where="in-process")
     assert out.status == 4
     assert f"ERROR: --start-methods: {problem} (valid: all, default, or a list of fork, spawn, forkserver)" in out.lines
-    out = session.run()
+    out = session.run(where="in-process")
     assert out.status == 2
     assert f"test_a.py::test_a: @pytest.mark.startmethods: {problem} (valid: fork, spawn, forkserver)" in out.out
 

@@ -73,12 +73,12 @@ SIGNALS = [None, None, signal.SIGINT, signal.SIGTERM, signal.SIGKILL]
 
 
 def processes_with(mark: str) -> list[int]:
-    """Return the processes that have `mark` in their environment."""
+    """Return the processes that have `mark` in their environment or arguments: shells that clean up are among them."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                if mark.encode() in (entry / "environ").read_bytes():
+                if mark.encode() in (entry / "environ").read_bytes() + (entry / "cmdline").read_bytes():
                     found.append(int(entry.name))
             except OSError:
                 continue
@@ -96,12 +96,12 @@ def play(seed: int) -> tuple[str, list[str]]:
         (folder / "pytest.ini").write_text("[pytest]\n")
         text = SUITE.replace("LOAD", str(chance.randint(1, 20))).replace("FAULT", FAULTS[fault])
         (folder / "test_soak.py").write_text(text)
-        mark = f"SOAK={seed}-{os.getpid()}"
+        mark = str(folder / "tmp")
         arguments = ["--start-methods-timeout=5", *chance.choice([[], ["-n", "2"], ["--no-start-methods-verify"]])]
         with open(folder / "out", "w") as out:
             process = subprocess.Popen(
                 [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments],
-                cwd=folder, env={**os.environ, "SOAK": mark[5:], "TMPDIR": str(folder / "tmp")},
+                cwd=folder, env={**os.environ, "TMPDIR": mark},
                 stdout=out, stderr=subprocess.STDOUT,
             )  # fmt: skip
         try:

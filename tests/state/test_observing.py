@@ -12,7 +12,7 @@ import pytest
 
 from pytest_startmethod.causes import second_look, state
 from pytest_startmethod.causes.context import Context
-from pytest_startmethod.child.values import describe
+from pytest_startmethod.child.values import MISSING, describe
 from pytest_startmethod.model.child_report import ChildReport, Frame, Raised
 from pytest_startmethod.model.evidence import Evidence
 from pytest_startmethod.model.observed import Observed, Seen
@@ -191,6 +191,19 @@ def test_what_another_package_put_in_a_librarys_place_is_a_patch(load):
     assert (found.code, found.level) == ("SM303", "cause")
     assert found.message.startswith("the patch (fake_lib) is lost")
     assert any(line.endswith("clock_code.py:4: @fake_lib.freeze") for line in found.evidence)
+
+
+def test_what_an_import_hook_adds_is_no_cause(load):
+    """Code that typeguard or beartype rewrote reads names that its source does not have; the child's code may not."""
+    hook = load("check_lib", "def check(value): return value\n", installed=True)
+    module = load("hooked_code", "LIMIT = 1\ndef ask(n):\n    return LIMIT\n")
+    file = str(module.__file__)
+    module.check_types, module.LIMIT = hook.check, 2  # type: ignore[attr-defined]
+    exec(compile("def ask(n):\n    return check_types(n) and LIMIT\n", file, "exec"), module.__dict__)
+    looked = observed(module.ask, 1)
+    assert {b.path for b in looked.bindings} == {"hooked_code.check_types", "hooked_code.LIMIT"}
+    child = seen(looked, check_types=MISSING, LIMIT=1)
+    assert [each.path for each in state.explain(looked, [child, child], Context())] == ["hooked_code.LIMIT"]
 
 
 def test_a_lock_of_the_targets_own_package_counts(load):

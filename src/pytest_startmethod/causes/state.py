@@ -19,6 +19,7 @@ from ..model.finding import Fact, Finding, finding_at, source_fact, values
 from ..model.observed import Difference, Observed, Seen, Where, Write
 from ..model.patched import Patched
 from ..source.callers import owner, package_of, user_files
+from ..source.index import source_of
 from ..source.setters import Setter, setters, uses_of
 from ..state import observing
 from ..state.attributes import GUESSED
@@ -74,7 +75,7 @@ def explain(observed: Observed, seen: Sequence[Seen], context: Context | None = 
         absent = process.only_the_parents(observed, seen)
         for each in _merged(observing.compare(observed, seen)):
             known = (each.binding.module, each.binding.names)
-            if known in context.initialized or (not context.failed and _fills(each, observed)):
+            if known in context.initialized or (not context.failed and _fills(each, observed)) or _is_injected(each):
                 continue
             if each.binding.module not in absent:  # a missing module makes all its contents differ
                 ranked.append(value(each, observed, context))
@@ -135,6 +136,15 @@ def _fills(each: Difference, observed: Observed) -> bool:
     """Return whether the code itself fills the container: a cache."""
     mine = [w for w in observed.writes if (w.module, w.names) == (each.binding.module, each.binding.names)]
     return any(not write.rebinds for write in mine) and each.binding.node[0] in "({<o"
+
+
+def _is_injected(each: Difference) -> bool:
+    """Return whether an import hook such as typeguard's added a name that the child's code, as written, never reads."""
+    binding, read = each.binding, each.binding.read
+    if each.theirs != ["!"] or not replacing(each.ours, binding.module):
+        return False
+    texts = [source_of(where.file).text for where in (read.where, read.inner, *read.also) if where is not None]
+    return all(texts) and not any(re.search(rf"\b{re.escape(binding.names[-1])}\b", text) for text in texts)
 
 
 def _unique(findings: Iterable[Finding]) -> list[Finding]:

@@ -1135,3 +1135,44 @@ def test_only_a_failure_loads_what_explains_it(session, fails):
     assert sorted(outcome.results.values()) == (["failed"] * 2 + ["passed"] * 7 if fails else ["passed"] * 9)
     assert {"launches.recorder", "activation.clock"} <= loaded
     assert bool(NEEDED_BY_FAILURES & loaded) == fails
+
+
+ISOLATES = """
+    import os
+    import pickle
+
+    import pytest
+    from _pytest import runner
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(item, nextitem):
+        receive, send = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            reports = runner.runtestprotocol(item, nextitem=nextitem, log=False)
+            to_send = [item.config.hook.pytest_report_to_serializable(config=item.config, report=r) for r in reports]
+            os.write(send, pickle.dumps(to_send))
+            os._exit(0)
+        os.close(send)
+        with open(receive, "rb") as file:
+            reports = pickle.load(file)
+        os.waitpid(pid, 0)
+        item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+        for data in reports:
+            report = item.config.hook.pytest_report_from_serializable(config=item.config, data=data)
+            item.ihook.pytest_runtest_logreport(report=report)
+        return True
+"""
+
+
+@pytest.mark.own_interpreter
+def test_a_leg_in_a_process_of_its_own_has_its_launches(session):
+    """pytest-forked runs each test in a fork: what that starts is recorded there, and no leg is called vacuous."""
+    outcome = session.file(conftest=ISOLATES, test_a=LOCAL).run()
+    assert outcome.names == {
+        "test_local[fork]": "passed",
+        "test_local[spawn]": "failed",
+        "test_local[forkserver]": "failed",
+    }, outcome.out
+    assert "SM101 local-function, 1 test needs fork" in outcome.lines
+    assert "vacuous" not in outcome.out

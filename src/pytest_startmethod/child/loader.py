@@ -29,6 +29,11 @@ def main(
 
     `modules` maps names to the other modules sent along, for questions about values: see `observer`.
     """
+    if sys.platform == "win32":
+        import msvcrt
+
+        for stream in (0, 1):
+            msvcrt.setmode(stream, os.O_BINARY)
     requests, answers = os.dup(0), os.dup(1)
     null = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
@@ -344,10 +349,3 @@ def write_block(descriptor: int, data: bytes) -> None:
     view = memoryview(struct.pack("!Q", len(data)) + data)
     while view:
         view = view[os.write(descriptor, view) :]
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    for _stream in (0, 1):
-        msvcrt.setmode(_stream, os.O_BINARY)

@@ -191,6 +191,10 @@ class Recorder:
         """Return the record of the running leg, or None in other processes."""
         return self.record if os.getpid() == self._pid else None  # a forked child inherits our wrappers
 
+    def follow(self) -> None:
+        """Record in this process from now on: a leg that pytest-forked isolates runs in a fork of its own."""
+        self._pid = os.getpid()
+
     def _opened(self) -> LegRecord | None:
         """Return the record of the running leg or watched test, opening one for the latter if needed."""
         if self.record is None and self.watcher is not None and os.getpid() == self._pid and not mp.in_pool_thread():

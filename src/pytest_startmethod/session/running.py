@@ -302,6 +302,8 @@ class Running:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, object, object]:
         """Limit the duration of a leg's fixtures, which may start servers."""
+        if STATE in item.stash:
+            self.recorder.follow()
         self._limit(item, "setup")
         try:
             return (yield)

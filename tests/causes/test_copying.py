@@ -166,6 +166,13 @@ def test_a_sentinel_is_told_by_its_name():
     assert f"`{__name__}.UNSET`" in found.message
 
 
+def test_a_sentinel_that_is_an_argument_itself():
+    """The sentinel's module is the one that the target names, whatever else is sent."""
+    (found,) = differing(UNSET, object())
+    assert (found.code, found.path) == ("SM204", "args[0]")
+    assert f"`{__name__}.UNSET`" in found.message
+
+
 class SimpleNamespaceOf:
     def __init__(self, result):
         self.result = result

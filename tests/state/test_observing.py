@@ -66,6 +66,18 @@ def test_values_are_looked_at_again_without_following_the_code(load):
     assert observing.again(first).print == later.print
 
 
+def test_the_variable_that_names_the_running_test_is_no_difference(load):
+    """The runner changes PYTEST_CURRENT_TEST in every phase: only the user's own variables count."""
+    module = load("current_code", "ENVIRON = {}\ndef ask():\n    return ENVIRON\n")
+    module.ENVIRON.update(PYTEST_CURRENT_TEST="test_b (call)", MODE="a")
+    looked = observed(module.ask)
+    assert (
+        observing.compare(looked, [seen(looked, ENVIRON={"PYTEST_CURRENT_TEST": "test_a (call)", "MODE": "a"})]) == []
+    )
+    (found,) = observing.compare(looked, [seen(looked, ENVIRON={"PYTEST_CURRENT_TEST": "test_a (call)", "MODE": "b"})])
+    assert found.inner == "['MODE']"
+
+
 def test_what_each_process_makes_anew_is_told_only_when_asked_for(load):
     """A run id differs between two fresh children: it is not a difference, but a last-resort candidate."""
     module = load("anew_code", "RUN = 'x'\nMODE = 'a'\ndef ask():\n    return RUN, MODE\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copyreg
 import os
 import sys
+import types
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -45,9 +46,19 @@ def account(process: object, every: list[tuple[object, str]]) -> Json | None:
     changing = {kind for kind in users if by_class[kind] is not None or kind in copyreg.dispatch_table}
     if not changing and not any(_may_be_sentinel(obj, users) for obj, _ in every):
         return None
-    modules = sorted({values.class_name(kind)[0] for kind in by_class} - {"builtins"})
+    homes = {values.class_name(kind)[0] for kind in by_class} | _modules_of(_parts(process)["target"])
+    modules = sorted(homes - {"builtins"})
     methods = {path: found for obj, path in every if (found := by_class[type(obj)])}
     return {**copied.account(_parts(process), vars(values), modules), "modules": modules, "methods": methods}
+
+
+def _modules_of(target: object) -> set[str]:
+    """Return the module of a target function, and those that its code names: it may compare with their sentinels."""
+    function = target.__func__ if type(target) is types.MethodType else target
+    if type(function) is not types.FunctionType:
+        return set()
+    named = (function.__globals__.get(name) for name in function.__code__.co_names)
+    return {function.__module__, *(each.__name__ for each in named if type(each) is types.ModuleType)}
 
 
 def _may_be_sentinel(obj: object, users: set[type]) -> bool:

@@ -494,7 +494,8 @@ def compare(observed: Observed, seen: Sequence[Seen], *, varying: bool = False) 
     first, *rest = seen
     for index, binding in enumerate(observed.bindings):
         theirs = first.values[index]
-        every = differences(binding.node, theirs)
+        # pytest changes this variable in every phase
+        every = [each for each in differences(binding.node, theirs) if "PYTEST_CURRENT_TEST" not in each[0]]
         if not every:
             continue
         unstable = [path for other in rest for path, _, _ in differences(theirs, other.values[index])]

@@ -16,11 +16,14 @@ from typing import Any
 from . import process_state, values
 from .differences import differences
 
+Carried = dict[str, Any]
+"""One value from the parent: kind, path, and what it takes to set it."""
+
 ABSENT = "absent"
 """Marks, in place of the bytes, a binding that the parent does not have."""
 
 
-def apply(carried: Iterable[dict[str, Any]]) -> list[dict[str, object]]:
+def apply(carried: Iterable[Carried]) -> list[dict[str, object]]:
     """Set every value sent. Return for each its path, the error or None, and the result of `_load`."""
     outcomes = []
     for each in carried:
@@ -39,7 +42,7 @@ def apply(carried: Iterable[dict[str, Any]]) -> list[dict[str, object]]:
     return outcomes
 
 
-def _load(carried: dict[str, Any]) -> bool:
+def _load(carried: Carried) -> bool:
     """Do the imports and loading that setting the value needs, without setting it: the control of an experiment.
 
     Return whether the imports alone produced the parent's value, as in a registry whose entries register themselves.
@@ -69,7 +72,7 @@ def _text(error: BaseException) -> str:
 # -- bindings --------------------------------------------------------------------------------------------------------
 
 
-def _binding(carried: dict[str, Any]) -> None:
+def _binding(carried: Carried) -> None:
     module = importlib.import_module(carried["module"])
     *owners, name = carried["names"]
     target: Any = module
@@ -82,7 +85,7 @@ def _binding(carried: dict[str, Any]) -> None:
         raise RuntimeError("it keeps the value that it has")  # such as a class pickled by name
 
 
-def _take(carried: dict[str, Any], target: Any, name: str) -> None:
+def _take(carried: Carried, target: Any, name: str) -> None:
     old = own_value(target, name, _NONE)
     if carried["data"] == ABSENT:
         if old is not _NONE:
@@ -103,7 +106,7 @@ def _take(carried: dict[str, Any], target: Any, name: str) -> None:
             _set_aliases(carried, old, new)
 
 
-def _set_aliases(carried: dict[str, Any], old: object, new: object) -> None:
+def _set_aliases(carried: Carried, old: object, new: object) -> None:
     """Replace the old object in modules that imported it by name."""
     for module_name, alias in carried.get("aliases", ()):
         names = getattr(sys.modules.get(module_name), "__dict__", {})
@@ -196,7 +199,7 @@ class Gone:
 # -- process-wide state ------------------------------------------------------------------------------------------------
 
 
-def _setting(carried: dict[str, Any]) -> None:
+def _setting(carried: Carried) -> None:
     value = pickle.loads(carried["data"])
     home, _, name = carried["setter"].rpartition(".")
     setter = getattr(importlib.import_module(home), name)
@@ -210,7 +213,7 @@ def _setting(carried: dict[str, Any]) -> None:
         raise RuntimeError("it keeps the value that it has")
 
 
-def _environment(carried: dict[str, Any]) -> None:
+def _environment(carried: Carried) -> None:
     import os
 
     if carried["data"] == ABSENT:
@@ -219,7 +222,7 @@ def _environment(carried: dict[str, Any]) -> None:
         os.environ[carried["name"]] = carried["data"]
 
 
-def _whole_environment(carried: dict[str, Any]) -> None:
+def _whole_environment(carried: Carried) -> None:
     import os
 
     for name in set(os.environ) - set(carried["data"]):
@@ -227,7 +230,7 @@ def _whole_environment(carried: dict[str, Any]) -> None:
     os.environ.update(carried["data"])
 
 
-def _module(carried: dict[str, Any]) -> None:
+def _module(carried: Carried) -> None:
     if carried["data"] == ABSENT:
         sys.modules.pop(carried["name"], None)
         return
@@ -238,7 +241,7 @@ def _module(carried: dict[str, Any]) -> None:
         setattr(importlib.import_module(parent), name, module)
 
 
-def _logging(carried: dict[str, Any]) -> None:
+def _logging(carried: Carried) -> None:
     import logging
 
     for name, state in pickle.loads(carried["data"]):
@@ -249,7 +252,7 @@ def _logging(carried: dict[str, Any]) -> None:
         logger.setLevel(state["level"])  # clears the cache of enabled levels
 
 
-def _random(carried: dict[str, Any]) -> None:
+def _random(carried: Carried) -> None:
     import random
 
     state, numpy_state = pickle.loads(carried["data"])
@@ -258,19 +261,19 @@ def _random(carried: dict[str, Any]) -> None:
         importlib.import_module("numpy.random").set_state(numpy_state)
 
 
-def _decimal(carried: dict[str, Any]) -> None:
+def _decimal(carried: Carried) -> None:
     import decimal
 
     decimal.setcontext(pickle.loads(carried["data"]))
 
 
-def _locale(carried: dict[str, Any]) -> None:
+def _locale(carried: Carried) -> None:
     import locale
 
     locale.setlocale(locale.LC_ALL, carried["data"])
 
 
-def _warnings(carried: dict[str, Any]) -> None:
+def _warnings(carried: Carried) -> None:
     import warnings
 
     filters: Any = warnings.filters
@@ -278,7 +281,7 @@ def _warnings(carried: dict[str, Any]) -> None:
     filters[:] = pickle.loads(carried["data"])
 
 
-def _signal(carried: dict[str, Any]) -> None:
+def _signal(carried: Carried) -> None:
     import signal
 
     if threading.current_thread() is not threading.main_thread():
@@ -286,11 +289,11 @@ def _signal(carried: dict[str, Any]) -> None:
     signal.signal(carried["name"], pickle.loads(carried["data"]))
 
 
-def _call(carried: dict[str, Any]) -> None:
+def _call(carried: Carried) -> None:
     pickle.loads(carried["data"])()
 
 
-_APPLY: dict[str, Callable[[dict[str, Any]], None]] = {
+_APPLY: dict[str, Callable[[Carried], None]] = {
     "binding": _binding,
     "environment": _environment,
     "whole environment": _whole_environment,

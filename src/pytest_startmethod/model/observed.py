@@ -8,6 +8,8 @@ from typing import Any
 from .place import Place
 from .wire import Json
 
+Node = list[Any]
+"""The description of a value: `child.values.describe`."""
 Step = tuple[str, object]
 """``("attr", name)`` or ``("item", key)``."""
 
@@ -111,7 +113,7 @@ class Binding:
     module: str
     names: tuple[str, ...]
     steps: tuple[tuple[str, object], ...]
-    node: Any
+    node: Node
     """The description of the parent's value."""
     read: Read
     rebound: bool
@@ -194,7 +196,7 @@ class Observed(Uses):
 class Seen:
     """What a fresh child has."""
 
-    values: list[Any]
+    values: list[Node]
     imports: dict[str, bool]
     ambient: Json
     broken: dict[str, str]
@@ -210,7 +212,7 @@ class Difference:
     binding: Binding
     inner: str
     """The path within the value to the first difference."""
-    ours: Any
+    ours: Node
     theirs: Any
     others: tuple[str, ...] = ()
     """More paths that differ."""

@@ -13,6 +13,9 @@ Step = tuple[Kind, Any]
 """One edge of a path: its kind, and an attribute's name, an index or dictionary key, the number of a key, nothing, or
 the text of a step into a reduction. A plain tuple, since a walk makes hundreds of thousands."""
 
+Edge = tuple[Step, Any]
+"""A step, and the object that it leads to."""
+
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
@@ -22,7 +25,7 @@ class Leaf:
     error: BaseException
     kind: Literal["name", "raised", "invalid", "buffer"]
     """Not found by name; its reduction raised; its reduction is none; a buffer that the protocol does not allow."""
-    chain: tuple[tuple[Step, Any], ...]
+    chain: tuple[Edge, ...]
     """From the root's child to `obj`: each step and what it leads to. Empty when the root itself is the leaf."""
     root: Any
     name: str | None = None

@@ -7,11 +7,11 @@ import os
 import pickle
 import sys
 import weakref
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from .._compat import cpython
+from .._compat.cpython import Reducer
 from .user_code import runs_user_code
 from .walk import PROTOCOL, Sink
 
@@ -187,14 +187,14 @@ def unstarted(obj: object) -> object:
 # -- inert reducers --------------------------------------------------------------------------------------------------
 
 
-def dispatch_table(*, allow_fork_primitives: bool) -> dict[type, Callable[[object], Any]]:
+def dispatch_table(*, allow_fork_primitives: bool) -> dict[type, Reducer]:
     """Return the reducers of a ForkingPickler; those with side effects are replaced by ones that only refuse.
 
     Those of connections and sockets duplicate a descriptor and start the resource sharer's thread, a tensor's moves
     it to shared memory, an array's copies it.
     """
     table = cpython.reducers()
-    inert: list[tuple[type, Callable[[object], object]]] = [(cls, _descriptor) for cls in cpython.connection_classes()]
+    inert: list[tuple[type, Reducer]] = [(cls, _descriptor) for cls in cpython.connection_classes()]
     socket = sys.modules.get("socket")
     if socket is not None:
         inert.append((socket.socket, _descriptor))

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from .._compat import cpython
+from .._compat.cpython import Reducer
 from ..model.payload import Form, Payload
 from . import dry_run
 from .walk import PROTOCOL
@@ -20,7 +21,7 @@ _LARGE = 64 * 1024 * 1024
 def watch_dump(
     original: Callable[..., None],
     *,
-    before: Callable[[Any], object],
+    before: Reducer,
     after: Callable[[Any, object, Payload | None], None],
     limit: int,
 ) -> Callable[..., None]:
@@ -87,7 +88,7 @@ def _root(obj: object) -> tuple[Form, object]:
     return "object", obj
 
 
-def _dispatch_table(allow: bool) -> dict[type, Callable[[object], Any]]:
+def _dispatch_table(allow: bool) -> dict[type, Reducer]:
     """Return the dry run's inert reducers, with results in multiprocessing's own form: see `child.loader`."""
     table = dry_run.dispatch_table(allow_fork_primitives=allow)
     for cls, form in cpython.inherited_forms().items():
@@ -96,6 +97,6 @@ def _dispatch_table(allow: bool) -> dict[type, Callable[[object], Any]]:
     return table
 
 
-def _in_form(inert: Callable[[object], object], form: Callable[[object], object], obj: object) -> object:
+def _in_form(inert: Reducer, form: Reducer, obj: object) -> object:
     inert(obj)  # which refuses what multiprocessing refuses
     return form(obj)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import sys
 import types
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Final
 
+from .._compat.cpython import Reducer
 from ..child.values import mro
 from ..source.callers import owner
 from .walk import own_namespace
@@ -35,7 +36,7 @@ _ACTING: Final = frozenset({"logging", "itertools"})
 _CONTAINERS: Final = {"items": dict, "__iter__": list}
 
 
-def runs_user_code(obj: object, table: Mapping[type, Callable[[Any], object]], known: dict[type, bool | None]) -> bool:
+def runs_user_code(obj: object, table: Mapping[type, Reducer], known: dict[type, bool | None]) -> bool:
     """Return whether pickling `obj` itself, without what it holds, may call code outside the standard library.
 
     `table` is the pickler's dispatch table; its entries are trusted if their function is the standard library's or
@@ -52,7 +53,7 @@ def runs_user_code(obj: object, table: Mapping[type, Callable[[Any], object]], k
     return namespace is not None and not namespace.keys().isdisjoint(HOOKS)
 
 
-def _class_runs_user_code(cls: type, table: Mapping[type, Callable[[Any], Any]]) -> bool | None:
+def _class_runs_user_code(cls: type, table: Mapping[type, Reducer]) -> bool | None:
     """Return that for all objects of a class; None: what an object has of its own decides."""
     reducer = table.get(cls)
     if reducer is not None:

@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from .._compat import cpython
+from .._compat.cpython import Reducer
 from ..child.values import class_attribute, mro
-from ..model.walk import _KEYS, Leaf, Number, Step, Walk, key_text
+from ..model.walk import _KEYS, Edge, Leaf, Number, Step, Walk, key_text
 
 PROTOCOL = 5
 """The protocol for ``__reduce_ex__``. With 5, arrays pass on their buffers instead of copying them."""
@@ -43,7 +44,7 @@ class Sink:
         return size
 
 
-def probe(obj: object, table: Mapping[type, Any]) -> Exception | None:
+def probe(obj: object, table: Mapping[type, Reducer]) -> Exception | None:
     """Return the error that the C pickler raises for `obj`, or None."""
     pickler = pickle.Pickler(Sink(), PROTOCOL, buffer_callback=lambda _buffer: None)
     pickler.dispatch_table = table
@@ -56,7 +57,7 @@ def probe(obj: object, table: Mapping[type, Any]) -> Exception | None:
 
 def walk(
     root: object,
-    table: Mapping[type, object],
+    table: Mapping[type, Reducer],
     *,
     budget: int = 1_000_000,
     limit: int = 200,
@@ -91,7 +92,7 @@ class _LeafError(Exception):
 
 
 class _Walker:
-    def __init__(self, table: Mapping[type, Any], prune: Any, skip: Any, override: Any) -> None:
+    def __init__(self, table: Mapping[type, Reducer], prune: Any, skip: Any, override: Any) -> None:
         self.table = table
         self.prune = prune
         self.skip = skip
@@ -128,7 +129,7 @@ class _Walker:
         deepest = tuple(step for step, _ in _chain(queue, len(queue) - 1))
         return Walk(tuple(leaves), at, at == len(queue), deepest)
 
-    def children(self, obj: Any) -> Iterable[tuple[Step, Any]]:
+    def children(self, obj: Any) -> Iterable[Edge]:
         """Return the objects that the pickler would visit next, in the order of `save` in Modules/_pickle.c."""
         t = type(obj)
         if t in _ATOMS:
@@ -189,7 +190,7 @@ class _Walker:
         except Exception as error:
             raise _LeafError("raised", error) from None
 
-    def _reduced(self, obj: object, value: Any) -> Iterable[tuple[Step, Any]]:
+    def _reduced(self, obj: object, value: Any) -> Iterable[Edge]:
         if isinstance(value, str):
             return self._named(obj, value)
         if not _well_formed(obj, value):
@@ -204,7 +205,7 @@ class _Walker:
         if func is _NEWOBJ and args == (t,) and value[3:] in ((), (None,), (None, None), (None, None, None)):
             self._learn(obj, t, state)
         held = Held(obj)
-        out: list[tuple[Step, Any]] = []
+        out: list[Edge] = []
         name = getattr(func, "__name__", "")
         if name == "__newobj__":
             out.append((("attribute", "__class__"), args[0]))
@@ -245,7 +246,7 @@ class _Walker:
         )  # fmt: skip
 
 
-def _known_arguments(t: type, args: tuple[object, ...]) -> list[tuple[Step, object]] | None:
+def _known_arguments(t: type, args: tuple[object, ...]) -> list[Edge] | None:
     """Return the steps to the arguments that rebuild a method, partial, exception or container; None for others."""
     bases = mro(t)
     if t is types.MethodType or t is types.BuiltinMethodType or t.__name__ == "method-wrapper":
@@ -301,7 +302,7 @@ class Held:
                         return "reduce", f".{name}[{i}]"
         return otherwise
 
-    def arguments(self, args: tuple[object, ...], *, constructor: bool = True) -> list[tuple[Step, object]]:
+    def arguments(self, args: tuple[object, ...], *, constructor: bool = True) -> list[Edge]:
         """Return the arguments that rebuild the object, with the step that leads to each.
 
         With `constructor` they are those of the object's own class, or of a builtin like ``iter``.
@@ -311,10 +312,10 @@ class Held:
         known = _known_arguments(type(self.obj), args)
         return self._unknown_arguments(args, constructor) if known is None else known
 
-    def _unknown_arguments(self, args: tuple[object, ...], constructor: bool) -> list[tuple[Step, object]]:
+    def _unknown_arguments(self, args: tuple[object, ...], constructor: bool) -> list[Edge]:
         """Return the steps to the arguments of a class that is not a builtin, by the attributes that hold them."""
         t = type(self.obj)
-        out: list[tuple[Step, object]] = []
+        out: list[Edge] = []
         for i, each in enumerate(args):
             if each is t:
                 out.append((("attribute", "__class__"), each))
@@ -331,12 +332,12 @@ class Held:
                 out.append((("reduce", f"{{argument {i}}}" if constructor else f"[1][{i}]"), each))
         return out
 
-    def state(self, state: object) -> list[tuple[Step, object]]:
+    def state(self, state: object) -> list[Edge]:
         """Return the objects in the state, each with its step."""
         t = type(self.obj)
         default = _default_state(t)
         if type(state) is tuple and len(state) == 2 and default:
-            out: list[tuple[Step, object]] = []
+            out: list[Edge] = []
             for part in state:
                 if type(part) is dict:
                     out += _attributes(part)
@@ -350,7 +351,7 @@ class Held:
         name = self.name_of(state)
         return [(("attribute", name) if name else ("reduce", "[2]"), state)]
 
-    def _custom(self, state: dict[object, object]) -> Iterable[tuple[Step, object]]:
+    def _custom(self, state: dict[object, object]) -> Iterable[Edge]:
         namespace = own_namespace(self.obj) or {}
         for i, (key, value) in enumerate(state.items()):
             if type(key) not in _ATOMS:
@@ -367,8 +368,8 @@ class Held:
                 name = self.name_of(value)
                 yield (("attribute", name) if name else ("reduce", f"[2][{key_text(key, i)}]")), value
 
-    def _numbered(self, state: tuple[object, ...], where: str) -> list[tuple[Step, object]]:
-        out: list[tuple[Step, object]] = []
+    def _numbered(self, state: tuple[object, ...], where: str) -> list[Edge]:
+        out: list[Edge] = []
         shape = _shape(self.obj)
         for i, each in enumerate(state):
             if type(each) in _ATOMS:
@@ -430,7 +431,7 @@ def own_namespace(obj: object) -> dict[object, object] | None:
     return namespace if type(namespace) is dict else None
 
 
-def _columns(frame: Any) -> Iterable[tuple[Step, object]]:
+def _columns(frame: Any) -> Iterable[Edge]:
     """Yield the objects in a pandas table by column, or by position in a series."""
     name = type(frame).__name__
     if name == "Series" and str(frame.dtype) == "object":
@@ -467,7 +468,7 @@ def _well_formed(obj: object, value: object) -> bool:
     return True
 
 
-def _sequence(obj: Any) -> Iterable[tuple[Step, Any]]:
+def _sequence(obj: Any) -> Iterable[Edge]:
     if len(obj) > 64 and set(map(type, obj)) <= _ATOMS:
         return ()
     return [(("item", i), child) for i, child in enumerate(obj) if type(child) not in _ATOMS]
@@ -477,8 +478,8 @@ def _item_step(key: object, index: int) -> Step:
     return "item", key if type(key) in _KEYS else Number(index)
 
 
-def _pairs(pairs: Iterable[Any], step: Callable[[Any, int], Step] = _item_step) -> list[tuple[Step, Any]]:
-    out: list[tuple[Step, Any]] = []
+def _pairs(pairs: Iterable[Any], step: Callable[[Any, int], Step] = _item_step) -> list[Edge]:
+    out: list[Edge] = []
     for i, (key, value) in enumerate(pairs):
         if type(value) not in _ATOMS:
             out.append((step(key, i), value))
@@ -487,12 +488,12 @@ def _pairs(pairs: Iterable[Any], step: Callable[[Any, int], Step] = _item_step) 
     return out
 
 
-def _attributes(namespace: dict[object, object]) -> list[tuple[Step, object]]:
+def _attributes(namespace: dict[object, object]) -> list[Edge]:
     return _pairs(namespace.items(), lambda key, i: ("attribute", key) if type(key) is str else ("reduce", f"[2][{i}]"))
 
 
-def _partial(args: tuple[Any, ...]) -> list[tuple[Step, Any]]:
-    out: list[tuple[Step, Any]] = [(("attribute", "func"), args[0])]
+def _partial(args: tuple[Any, ...]) -> list[Edge]:
+    out: list[Edge] = [(("attribute", "func"), args[0])]
     if len(args) == 3:
         out += [(_under("args", i), each) for i, each in enumerate(args[1])]
         out += [(_under("keywords", key), each) for key, each in args[2].items()]
@@ -525,8 +526,8 @@ _Entry = tuple[object, int, Step | None]
 """A visited object, the number of the entry that led there, and the step."""
 
 
-def _chain(queue: list[_Entry], at: int) -> tuple[tuple[Step, object], ...]:
-    out: list[tuple[Step, object]] = []
+def _chain(queue: list[_Entry], at: int) -> tuple[Edge, ...]:
+    out: list[Edge] = []
     while True:
         obj, parent, step = queue[at]
         if step is None:

@@ -203,13 +203,12 @@ def _values(observed: Observed, found: Iterable[Read], user: UserCode) -> None:
                 continue
         of_class = _of_class(module, read.names)
         kind = ".".join(class_name(type(value)))
-        binding = Binding(read.module, read.names, read.steps, None, read, rebound, of_class, kind)
+        node, shadows = describe(part), tuple(_shadows(value))
+        binding = Binding(read.module, read.names, read.steps, node, read, rebound, of_class, kind, shadows)
         if is_primitive(part):
             observed.primitives.append(binding)
         elif any(class_name(cls) == ("sqlite3", "Connection") for cls in type.mro(type(part))):
             observed.databases.append(binding)
-        binding.node = describe(part)
-        binding.shadows = tuple(_shadows(value))
         observed.bindings.append(binding)
 
 

@@ -37,8 +37,9 @@ OUTPUT = "startmethod_verified"
 """``workeroutput`` key under which an xdist worker sends the results of its experiments."""
 
 _TRIAL_SECONDS = 5.0
+_WIDE_SECONDS = 20.0
 _TRIAL_TIMES = 10.0
-"""Time limit of a run: this many seconds plus this many times the longest finished leg of the test."""
+"""Time limit of a run: these seconds, more where libraries are examined too, plus so many times the longest leg."""
 
 _PREDICTION_SECONDS = 5.0
 """How long the end of the session waits for pre-checks."""
@@ -249,7 +250,8 @@ class SecondPass:
         leg, reports = waiting.leg, running.reports
         assert reports is not None
         longest = max(running.finished.get(leg.test, []), default=0.0)
-        trial = Trial(min(left, _TRIAL_SECONDS + _TRIAL_TIMES * longest), examine)
+        most = _TRIAL_SECONDS if wide is None else _WIDE_SECONDS
+        trial = Trial(min(left, most + _TRIAL_TIMES * longest), examine)
         with (
             running.run_for_experiment(waiting.item, leg, trial) as state,
             changed(attempt, reports) as said,

@@ -5,10 +5,12 @@ There is no test assertion here for pytest to rewrite: PYTEST_DONT_REWRITE.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ._compat import rewriting
 from .session import options
 from .session.fixtures import mp_context, start_method, start_method_script
 
@@ -57,6 +59,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marker, and check the options if any are given."""
     config.addinivalue_line("markers", options.MARKER_HELP)
+    rewriting.import_plainly(os.path.dirname(__file__))
     if options.any_given(config):
         from .session import collection
 

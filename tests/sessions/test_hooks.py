@@ -271,3 +271,37 @@ def test_backend_has_its_package_from_its_name():
     """The package defaults to the backend's name."""
     assert Backend("billiard") == Backend("billiard", package="billiard")
     assert Backend("billiard").method("spawn") == "billiard:spawn"
+
+
+CHECKS = """
+    import sys
+    from importlib.machinery import EXTENSION_SUFFIXES, SOURCE_SUFFIXES
+    from importlib.machinery import ExtensionFileLoader, FileFinder, SourceFileLoader
+
+    class Checks(SourceFileLoader):
+        def exec_module(self, module):
+            assert not module.__name__.startswith("pytest_startmethod."), module.__name__
+            super().exec_module(module)
+
+    sys.path_hooks.insert(0, FileFinder.path_hook((ExtensionFileLoader, EXTENSION_SUFFIXES), (Checks, SOURCE_SUFFIXES)))
+    sys.path_importer_cache.clear()
+"""
+
+
+@pytest.mark.own_interpreter
+def test_import_hooks_leave_our_modules_alone(session):
+    """A suite whose conftest checks every package's annotations, as with beartype, checks none of ours."""
+    source = """
+        import multiprocessing
+        import pytest
+
+        @pytest.mark.startmethods("fork", "spawn")
+        def test_it():
+            process = multiprocessing.Process(target=lambda: None)
+            process.start()
+            process.join()
+    """
+    outcome = session.file(conftest=CHECKS, test_a=source).run()
+    assert outcome.names == {"test_it[fork]": "passed", "test_it[spawn]": "failed"}, outcome.out
+    assert "SM101 local-function, 1 test needs fork (confirmed)" in outcome.lines
+    assert "pytest-startmethod: " not in outcome.out

@@ -1,8 +1,10 @@
-"""Keep this package out of pytest's assertion rewriting. Imported by the package itself: it imports nothing else."""
+"""Keep hooks that rewrite modules out of this package. Imported by the package itself: it imports nothing else."""
 
 from __future__ import annotations
 
+import os
 import sys
+from importlib import machinery
 
 
 def keep_out(package: str) -> None:
@@ -19,3 +21,18 @@ def keep_out(package: str) -> None:
         if isinstance(marked, set) and isinstance(cache, dict):
             marked.difference_update([each for each in marked if each.partition(".")[0] == package])
             cache.clear()
+
+
+def import_plainly(folder: str) -> None:
+    """Import the modules of the package in `folder` as Python does, whatever stands in ``sys.path_hooks``.
+
+    beartype's hook evaluates the annotations of every package, also names that only type checkers import.
+    """
+    loaders = (
+        (machinery.SourceFileLoader, machinery.SOURCE_SUFFIXES),
+        (machinery.SourcelessFileLoader, machinery.BYTECODE_SUFFIXES),
+    )
+    with os.scandir(folder) as entries:
+        rooms = [each.path for each in entries if each.is_dir()]
+    for path in (folder, *rooms):
+        sys.path_importer_cache[path] = machinery.FileFinder(path, *loaders)

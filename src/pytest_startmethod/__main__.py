@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from .model import codes, methods
 from .model.finding import Finding, unique, wrapped
@@ -170,7 +170,7 @@ def _run(options: argparse.Namespace) -> int:
     return failed.returncode if failed.returncode >= 0 else _die(-failed.returncode)
 
 
-def _write(path: Path, runs: Sequence[dict[str, Any]], *, several: bool) -> None:
+def _write(path: Path, runs: Sequence[dict[str, object]], *, several: bool) -> None:
     """Write the report; on failure print one line and keep the script's exit status."""
     document = {"schema": 1, "runs": runs} if several else runs[0]
     try:

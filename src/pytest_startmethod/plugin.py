@@ -167,7 +167,7 @@ class _Xdist:
 
     def pytest_sessionfinish(self) -> None:
         """Send the controller the number of marked tests that this worker collected."""
-        output: dict[str, Any] | None = getattr(self.config, "workeroutput", None)
+        output: dict[str, object] | None = getattr(self.config, "workeroutput", None)
         if output is not None:
             output["startmethod_count"] = self.config.stash.get(COUNT, 0)
 

@@ -51,7 +51,7 @@ def _loaded(name: str) -> types.ModuleType | None:
     return sys.modules.get(f"{getattr(_local, 'package', 'multiprocessing')}.{name}")
 
 
-def spawning_popen() -> Any:
+def spawning_popen() -> object:
     """Return what ``get_spawning_popen`` returns, or None: the Popen object whose process is being pickled.
 
     `context._tls.spawning_popen`; when it goes, the new way to tell "inside a process's arguments" from "elsewhere".
@@ -107,7 +107,7 @@ def extra_reducers() -> dict[type, Reducer]:
     return table
 
 
-def newobj_functions() -> tuple[Any, Any]:
+def newobj_functions() -> tuple[object, object]:
     """Return `copyreg.__newobj__` and `copyreg.__newobj_ex__`, documented in PEP 307 and PEP 3154 by name only."""
     return vars(copyreg)["__newobj__"], vars(copyreg)["__newobj_ex__"]
 
@@ -193,7 +193,7 @@ def is_process(obj: object) -> bool:
     return getattr(_local, "package", "multiprocessing") != "multiprocessing" and _module("process").BaseProcess in mro
 
 
-def inner_task(func: Any, args: tuple[Any, ...]) -> tuple[Literal["call", "map", "starmap"], Any, Any]:
+def inner_task(func: object, args: tuple[Any, ...]) -> tuple[Literal["call", "map", "starmap"], object, object]:
     """Unwrap a task of a Pool or executor: ``(form, function, items)``.
 
     `form` is "call" (`items` is `args`), "map" (one argument each) or "starmap" (a tuple of arguments each).
@@ -240,7 +240,7 @@ def worker_parameter(process: object, index: object) -> str | None:
 # -- types without a public name -------------------------------------------------------------------------------------
 
 
-def cell_value(cell: types.CellType) -> tuple[bool, Any]:
+def cell_value(cell: types.CellType) -> tuple[bool, object]:
     """Return whether `cell` holds a value, and that value."""
     try:
         return True, cell.cell_contents
@@ -248,7 +248,7 @@ def cell_value(cell: types.CellType) -> tuple[bool, Any]:
         return False, None
 
 
-def local_variables(frame: types.FrameType) -> dict[str, Any]:
+def local_variables(frame: types.FrameType) -> dict[str, object]:
     """Return a running function's variables without leaving references to them in the frame.
 
     Up to 3.12 the frame keeps ``f_locals`` as a snapshot, including variables that the function deletes later
@@ -281,7 +281,7 @@ def process_starter() -> types.ModuleType:
     return importlib.import_module("multiprocessing.util")
 
 
-def with_server_prefix(args: Any, prefix: str) -> Any:
+def with_server_prefix(args: Any, prefix: str) -> object:
     """Return a command line with `prefix` before the forkserver's own code; any other command line unchanged.
 
     The code is the argument after ``-c`` and imports ``main`` from ``multiprocessing.forkserver`` (3.10 to 3.15).
@@ -490,7 +490,7 @@ def mock_patchers() -> list[tuple[Any, Any]]:
     return found
 
 
-def decorated_by_mock(frame: types.FrameType) -> Any:
+def decorated_by_mock(frame: types.FrameType) -> object:
     """Return the user's function if mock is calling the function it decorates in `frame`, else None.
 
     `patched` in ``_patch.decorate_callable`` and `_inner` in ``_patch_dict.decorate_callable``, whose free variables

@@ -186,7 +186,7 @@ def pool_method(pool: object) -> str | None:
     return qualified_method(pool_context(pool))
 
 
-def pool_context(pool: object) -> Any:
+def pool_context(pool: object) -> object:
     """Return the context of a Pool or executor."""
     return getattr(pool, "_ctx", None) or getattr(pool, "_mp_context", None)
 

@@ -269,7 +269,7 @@ def drop_sections(report: pytest.TestReport, titles: Callable[[str], bool]) -> N
 
 def entries(report: Any) -> Sequence[Any]:
     """Return the entries of a failed report's traceback (``ReprTraceback.reprentries``); none of a plain text."""
-    found: Sequence[Any] = getattr(getattr(report.longrepr, "reprtraceback", None), "reprentries", ())
+    found: Sequence[object] = getattr(getattr(report.longrepr, "reprtraceback", None), "reprentries", ())
     return found
 
 

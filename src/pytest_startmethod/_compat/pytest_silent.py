@@ -87,7 +87,7 @@ def raised(item: pytest.Item, call: pytest.CallInfo[None]) -> bool:
 class _SilentRelay:
     """Stands for a hook relay: some plugins are left out, and what pytest would tell is gathered in place of told."""
 
-    def __init__(self, relay: Any, manager: Any, left_out: set[object], reports: list[pytest.TestReport]) -> None:
+    def __init__(self, relay: object, manager: Any, left_out: set[object], reports: list[pytest.TestReport]) -> None:
         self._manager = manager
         self._left_out = left_out | set(getattr(relay, "remove_mods", ()))
         self._reports = reports

@@ -153,7 +153,7 @@ def twin_of(context: BaseContext) -> BaseContext:
     cls: Any = type(context)
     process = cls.Process
 
-    def __reduce_ex__(self: Any, protocol: Any) -> Any:  # noqa: N807 - it is put into a class
+    def __reduce_ex__(self: Any, protocol: object) -> object:  # noqa: N807 - it is put into a class
         # A child can import only the real class.
         reduced = process.__reduce_ex__(self, protocol)
         if type(self) is not twin_class:

@@ -143,7 +143,7 @@ def _held(value: object) -> object:
     return value if type(value) in (str, Package) else id(value)
 
 
-def chain(function: Any) -> Iterator[Any]:
+def chain(function: Any) -> Iterator[object]:
     """Yield `function` and the functions it may call: those it wraps, closes over, or refers to as globals.
 
     Inspects only plain functions, methods and partials, and runs no code.

@@ -44,7 +44,7 @@ class ImportHooks:
 
         return cancel
 
-    def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
+    def find_spec(self, name: str, path: object = None, target: ModuleType | None = None) -> ModuleSpec | None:
         """Find an awaited module by means of the finders after this one."""
         if not any(name == each for each, _ in self.awaited):
             return None
@@ -75,7 +75,7 @@ class _Loader:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loader, name)
 
-    def create_module(self, spec: ModuleSpec) -> Any:
+    def create_module(self, spec: ModuleSpec) -> object:
         return self._loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
 
 from ..model.place import Place
 from ..source.index import find_calls
@@ -40,7 +39,7 @@ def without_main(original: Callable[[str], dict[str, object]]) -> Callable[[str]
     pytest into every child or, without a main guard, start the whole session again.
     """
 
-    def get_preparation_data(name: str) -> dict[str, Any]:
+    def get_preparation_data(name: str) -> dict[str, object]:
         data = original(name)
         data.pop("init_main_from_name", None)
         data.pop("init_main_from_path", None)

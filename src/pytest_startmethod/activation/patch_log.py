@@ -92,7 +92,7 @@ class PatchLog:
         targets = _TARGETS[method]
 
         @wraps(original)
-        def wrapper(monkeypatch: object, /, *args: object, **kwargs: object) -> Any:
+        def wrapper(monkeypatch: object, /, *args: object, **kwargs: object) -> object:
             __tracebackhide__ = True
             result = original(monkeypatch, *args, **kwargs)
             with suppress(Exception):
@@ -102,8 +102,8 @@ class PatchLog:
         return wrapper
 
     def _entering(
-        self, original: Callable[[Any], object], targets: Callable[[Any], Iterator[str]], by: str
-    ) -> Callable[[Any], Any]:
+        self, original: Callable[[object], object], targets: Callable[[object], Iterator[str]], by: str
+    ) -> Callable[[object], object]:
         @wraps(original)
         def wrapper(patcher: object) -> Any:
             __tracebackhide__ = True
@@ -114,7 +114,7 @@ class PatchLog:
 
         return wrapper
 
-    def _undoing(self, original: Callable[..., object]) -> Callable[..., Any]:
+    def _undoing(self, original: Callable[..., object]) -> Callable[..., object]:
         @wraps(original)
         def wrapper(holder: object, *args: object) -> Any:
             __tracebackhide__ = True

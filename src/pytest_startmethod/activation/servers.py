@@ -26,8 +26,8 @@ class ForkServers:
 
     def __init__(self, package: mp.Package = mp.STDLIB) -> None:
         self.package = package
-        self._ours: dict[str, Any] | None = None
-        self._theirs: dict[str, Any] | None = None
+        self._ours: dict[str, object] | None = None
+        self._theirs: dict[str, object] | None = None
         """State of the user's server, from the leg's first use of ours to the end of the leg."""
         self._print: object = None
         self._retired: list[tuple[int, str | None]] = []
@@ -51,7 +51,7 @@ class ForkServers:
         """Make the next leg start a new server, as the first one did."""
         self._print = None
 
-    def watch(self, original: Callable[[Any], None]) -> Callable[[Any], None]:
+    def watch(self, original: Callable[[object], None]) -> Callable[[object], None]:
         """Wrap ``ForkServer.ensure_running`` to replace a stale server at a leg's first use."""
 
         def ensure_running(server: object) -> None:
@@ -72,7 +72,7 @@ class ForkServers:
 
         return ensure_running
 
-    def _running(self, original: Callable[[Any], None], server: object) -> None:
+    def _running(self, original: Callable[[object], None], server: object) -> None:
         """Start the server if it is not running, and record the environment of a new one."""
         before, environment = _which(self.package.server_state()), cpython.environment()
         original(server)
@@ -81,7 +81,7 @@ class ForkServers:
             self.environment, descriptor = environment, mp.server_alive_fd(state)
             self._alive = None if descriptor is None else Descriptor(descriptor, move=False)
 
-    def _retire(self, state: dict[str, Any]) -> None:
+    def _retire(self, state: dict[str, object]) -> None:
         # The server ends when the last holder of its pipe closes it. Living children hold it too, and need the server
         # to receive their exit status. So the pipe is closed here, and the server is reaped at the end of the session.
         pid, descriptor = mp.server_pid(state), mp.server_alive_fd(state)
@@ -179,7 +179,7 @@ def _reap(pid: int, socket_path: str | None) -> bool:
     return done
 
 
-def _surroundings(package: mp.Package) -> Any:
+def _surroundings(package: mp.Package) -> object:
     """Return the state that a server keeps from its start. Equal values mean that a new server would be the same."""
     # without PYTEST_CURRENT_TEST, which pytest changes in every phase, so that servers can be reused
     environment = cpython.environment()

@@ -68,7 +68,7 @@ class PosixTimer:
         self._delete = library.timer_delete
         self._buffer = ctypes.create_string_buffer
         self._seconds: tuple[float, float] | None = None
-        self._spec: Any = None
+        self._spec: object = None
 
     def start(self, first: float, every: float) -> None:
         """Send the signal after `first` seconds, then every `every` seconds."""

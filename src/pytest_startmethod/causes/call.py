@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from ..model.evidence import Evidence
 from ..model.finding import Finding
@@ -20,7 +19,7 @@ from .explain import explain as explain_evidence
 
 def explain(
     target: object,
-    args: tuple[object, ...] | list[Any] = (),
+    args: tuple[object, ...] | list[object] = (),
     kwargs: Mapping[str, object] | None = None,
     *,
     method: str = "spawn",

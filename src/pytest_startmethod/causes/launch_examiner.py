@@ -284,7 +284,7 @@ def _take(pending: list[Pending], question: Pending, until: float) -> None:
         question.take(tuple(map(Finding.from_dict, answer)))
 
 
-def _predict(reference: Callable[[], BaseProcess | None], package: str, loads: bool) -> list[dict[str, Any]]:
+def _predict(reference: Callable[[], BaseProcess | None], package: str, loads: bool) -> list[dict[str, object]]:
     """Return why a process would not start under spawn. Runs in a copy of the child."""
     process = reference()
     assert process is not None
@@ -305,7 +305,7 @@ def _predict(reference: Callable[[], BaseProcess | None], package: str, loads: b
     return [each.as_dict() for each in found]
 
 
-def _as_dicts(function: Callable[..., tuple[Finding, ...]], *args: object, **kwargs: object) -> list[dict[str, Any]]:
+def _as_dicts(function: Callable[..., tuple[Finding, ...]], *args: object, **kwargs: object) -> list[dict[str, object]]:
     return [each.as_dict() for each in function(*args, **kwargs)]
 
 

@@ -389,7 +389,7 @@ def _private_name(what: Unloaded, cls: str, name: str, parent: Parent) -> Findin
     return finding_at("SM202", what.path, place or what.place, message, _evidence(what, str(what.raised)), fix)
 
 
-def _mangled(cls: type, name: str) -> Any:
+def _mangled(cls: type, name: str) -> object:
     for each in type.mro(cls):
         value = vars(each).get(f"_{each.__name__.lstrip('_')}{name}")
         if value is not None:

@@ -7,7 +7,6 @@ import os
 import sys
 import types
 from collections.abc import Sequence
-from typing import Any
 
 from ..source import kinds, places
 from ..source.callers import owner
@@ -41,11 +40,11 @@ def enclosing(name: str) -> str:
     return name.rpartition(".<locals>.")[0].replace(".<locals>", "") or "a function"
 
 
-def look_up(module: str, name: str) -> tuple[bool, Any]:
+def look_up(module: str, name: str) -> tuple[bool, object]:
     """Return whether the dotted `name` exists in `module`, and its value."""
     if module not in sys.modules:
         return False, None
-    value: Any = sys.modules[module]
+    value: object = sys.modules[module]
     for part in name.split("."):
         try:
             namespace = (
@@ -81,7 +80,7 @@ def bound_to(obj: object) -> list[str]:
     return []
 
 
-def _namespace(module: object) -> dict[Any, Any]:
+def _namespace(module: object) -> dict[object, object]:
     try:
         namespace = object.__getattribute__(module, "__dict__")
     except Exception:

@@ -6,7 +6,6 @@ import os
 import traceback
 import types
 from dataclasses import dataclass
-from typing import Any
 
 from ..model.finding import Finding
 from ..model.place import Place
@@ -242,7 +241,7 @@ def reduction_method(t: type) -> tuple[str, object]:
     return "__reduce_ex__", None
 
 
-def class_attribute(cls: type, *names: str) -> Any:
+def class_attribute(cls: type, *names: str) -> object:
     """Return the first of the named attributes that a user's class or its bases define, or None."""
     for each in type.__dict__["__mro__"].__get__(cls)[:-1]:
         for name in names:

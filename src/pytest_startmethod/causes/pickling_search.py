@@ -73,7 +73,7 @@ def by_value(leaves: Sequence[Leaf], mode: Mode, budget: int) -> Iterator[Leaf]:
                     todo.append((replace(below, chain=chain, root=leaf.root), depth + 1))
 
 
-def _taken_along(obj: object) -> Iterator[tuple[Step, Any]]:
+def _taken_along(obj: object) -> Iterator[tuple[Step, object]]:
     """Yield the parts that are pickled along with a function or class sent by value."""
     function = places.users_function(obj)
     if isinstance(function, types.FunctionType):

@@ -131,7 +131,7 @@ def _load(
 
 def _trace(
     question: Mapping[str, object], payload: bytes, exception: Callable[[BaseException], dict[str, object]]
-) -> dict[str, Any]:
+) -> dict[str, object]:
     tracing = _Tracing(io.BytesIO(payload), buffers=_prepare(question))
     tracing.exception = exception
     try:
@@ -228,7 +228,7 @@ class _Tracing(pickle._Unpickler):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.broken: list[dict[str, Any]] = []
+        self.broken: list[dict[str, object]] = []
         self.number = -1
 
     def find_class(self, module: str, name: str, /) -> Any:

@@ -55,7 +55,7 @@ def _answer(question: Mapping[str, Any], look: Mapping[str, Any], ambient: Mappi
         begin = time.perf_counter()
         _import(name, broken)
         took[name] = time.perf_counter() - begin
-    values: dict[int, list[Any]] = {}
+    values: dict[int, list[object]] = {}
     ordered = sorted(range(len(question["bindings"])), key=lambda n: question["bindings"][n][0] not in sys.modules)
     for number in ordered:  # modules that the target itself imports come first: another import may change them
         module, names, every = question["bindings"][number]
@@ -93,7 +93,7 @@ def keep(names: list[str]) -> None:
     gc.freeze()
 
 
-def _import(name: str, broken: dict[str, str]) -> Any:
+def _import(name: str, broken: dict[str, str]) -> object:
     if name in broken:
         return None
     try:

@@ -38,7 +38,7 @@ def _anew(instance: object) -> tuple[object, ...]:
     return type(instance), ()
 
 
-def _weak(reference: Any) -> tuple[Any, ...]:
+def _weak(reference: Any) -> tuple[object, ...]:
     target = reference()
     return weakref.ref, (Gone() if target is None else target,)
 
@@ -85,7 +85,7 @@ class StatePickler(Pickler):
 
 def is_importable(cls: Any) -> bool:
     """Return whether a class or function can be imported under its name."""
-    found: Any = sys.modules.get(getattr(cls, "__module__", None) or "")
+    found: object = sys.modules.get(getattr(cls, "__module__", None) or "")
     if found is None or cls.__module__ == "__main__":
         return False
     for part in cls.__qualname__.split("."):
@@ -150,7 +150,7 @@ class SendingByValue:
         self._exchanges.undo()
 
     def _dump(self, original: Callable[..., None]) -> Callable[..., None]:
-        def dump(obj: Any, file: Any, protocol: int | None = None) -> None:
+        def dump(obj: object, file: Any, protocol: int | None = None) -> None:
             __tracebackhide__ = True
             data = self._pickled(obj, protocol)
             if data is None:
@@ -160,7 +160,7 @@ class SendingByValue:
 
         return dump
 
-    def _dumps(self, original: Callable[..., object]) -> staticmethod[..., Any]:
+    def _dumps(self, original: Callable[..., object]) -> staticmethod[..., object]:
         def dumps(obj: object, protocol: int | None = None) -> Any:
             __tracebackhide__ = True
             data = self._pickled(obj, protocol)
@@ -189,7 +189,7 @@ def send_results_by_value() -> None:
     """
     original = mp.STDLIB.pickler_class.dumps
 
-    def dumps(obj: object, protocol: int | None = None) -> Any:
+    def dumps(obj: object, protocol: int | None = None) -> object:
         try:
             return original(obj, protocol)
         except Exception:

@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from .._compat import multiprocessing as mp
 from ..activation.exchanges import Exchanges
@@ -18,7 +17,7 @@ _OF_CHILDREN = ("COVERAGE_PROCESS_", "COV_CORE_")
 @contextmanager
 def suspended() -> Iterator[None]:
     """Pause coverage measurement within the context, if there is any."""
-    module: Any = sys.modules.get("coverage")
+    module: object = sys.modules.get("coverage")
     current = getattr(getattr(module, "Coverage", None), "current", None)
     measuring = current() if current is not None else None
     kept = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith(_OF_CHILDREN)}
@@ -38,7 +37,7 @@ def suspended() -> Iterator[None]:
 def _without_stowaway(original: Callable[..., dict[str, object]]) -> Callable[..., dict[str, object]]:
     """Drop the entry that ``concurrency = multiprocessing`` adds to a spawn child's preparation data."""
 
-    def get_preparation_data(name: str) -> dict[str, Any]:
+    def get_preparation_data(name: str) -> dict[str, object]:
         data = original(name)
         data.pop("stowaway", None)
         return data

@@ -13,7 +13,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 from .._compat import cpython
 from .._compat import multiprocessing as mp
@@ -31,7 +30,7 @@ def watch_creation(original: Callable[..., None], package: mp.Package) -> Callab
     return __init__
 
 
-def adopt(original: Callable[[Any], object], native: str, package: mp.Package) -> Callable[[Any], Any]:
+def adopt(original: Callable[[object], object], native: str, package: mp.Package) -> Callable[[object], object]:
     """Wrap ``SemLock.__getstate__`` to make a lock of the default context picklable under the leg's method.
 
     `native` is the interpreter's own default. A lock older than the first leg belongs to the default context if it is a

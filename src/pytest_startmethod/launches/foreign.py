@@ -45,7 +45,7 @@ def _is_users(frame: FrameType | None) -> bool:
     return any(owner(each.f_code.co_filename) == "user" for each in frames(frame))
 
 
-def note_process(record: LegRecord, process: Any, method: str, frame: FrameType | None) -> None:
+def note_process(record: LegRecord, process: object, method: str, frame: FrameType | None) -> None:
     """Count a multiprocessing process whose class has its own start method, such as loky's."""
     module = next((cls.__module__ for cls in type(process).__mro__ if cls.__dict__.get("_start_method")), "")
     kind = "joblib" if module.startswith("joblib.") else module.partition(".")[0] or method
@@ -56,7 +56,7 @@ CONTEXT: Final = "context"
 TORCH: Final = "torch.multiprocessing"
 
 
-def through_torch(target: Any, frame: FrameType | None) -> bool:
+def through_torch(target: object, frame: FrameType | None) -> bool:
     """Return whether torch started a multiprocessing process: its function is the target or on the stack."""
     if TORCH not in sys.modules:
         return False
@@ -245,7 +245,7 @@ def _is_users_fork(frame: FrameType) -> bool:
     return name.partition(".")[0] not in _OWN_FORKS
 
 
-def _start_wrapper(watch: Watch, package: str, original: Callable[..., Any]) -> Callable[..., Any]:
+def _start_wrapper(watch: Watch, package: str, original: Callable[..., object]) -> Callable[..., object]:
     @wraps(original)
     def start(process: Any, *args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
@@ -255,9 +255,9 @@ def _start_wrapper(watch: Watch, package: str, original: Callable[..., Any]) -> 
     return start
 
 
-def _submit_wrapper(watch: Watch, package: str, original: Callable[..., Any]) -> Callable[..., Any]:
+def _submit_wrapper(watch: Watch, package: str, original: Callable[..., object]) -> Callable[..., object]:
     @wraps(original)
-    def submit(executor: Any, /, *args: Any, **kwargs: Any) -> Any:
+    def submit(executor: Any, /, *args: object, **kwargs: object) -> object:
         __tracebackhide__ = True
         watch.guarded(watch.task, package, sys._getframe(1))
         return original(executor, *args, **kwargs)
@@ -265,7 +265,9 @@ def _submit_wrapper(watch: Watch, package: str, original: Callable[..., Any]) ->
     return submit
 
 
-_SUBJECTS: Final[dict[str, tuple[str, str, str, Callable[[Watch, str, Callable[..., Any]], Callable[..., Any]]]]] = {
+_SUBJECTS: Final[
+    dict[str, tuple[str, str, str, Callable[[Watch, str, Callable[..., object]], Callable[..., object]]]]
+] = {
     "multiprocess.process": ("multiprocess", "BaseProcess", "start", _start_wrapper),
     "billiard.process": ("billiard", "BaseProcess", "start", _start_wrapper),
     "loky.process_executor": ("loky", "ProcessPoolExecutor", "submit", _submit_wrapper),

@@ -17,7 +17,9 @@ _KEPT_LINES = 8
 """Lines kept open for later children, out of the few hundred files that a process may open."""
 
 
-def watch_launch(original: Callable[[Any, Any], None], lines: Lines, package: str) -> Callable[[Any, Any], None]:
+def watch_launch(
+    original: Callable[[object, object], None], lines: Lines, package: str
+) -> Callable[[object, object], None]:
     """Wrap ``popen_fork.Popen._launch``, which forks and makes the child call ``BaseProcess._bootstrap``."""
 
     def _launch(popen: Any, process: Any) -> None:

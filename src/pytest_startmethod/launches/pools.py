@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Any
 
 from .._compat import multiprocessing as mp
 from ..model.launch import WatchedPool
@@ -29,7 +28,7 @@ class Pools:
     """
 
     def __init__(self) -> None:
-        self._watched: weakref.WeakKeyDictionary[Any, WatchedPool] = weakref.WeakKeyDictionary()
+        self._watched: weakref.WeakKeyDictionary[object, WatchedPool] = weakref.WeakKeyDictionary()
         self._lock = threading.RLock()  # reentrant: failing a job records its result
         """Guards against concurrent calls from the pools' threads and the user's."""
 

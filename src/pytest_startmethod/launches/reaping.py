@@ -6,7 +6,6 @@ import functools
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
 
 from ..activation.exchanges import Span
 from ..model.server import NotAChild
@@ -29,11 +28,11 @@ class FailedWaits:
             if hasattr(os, name):
                 span.put(os, name, functools.partial(self.watch, name))
 
-    def watch(self, name: str, original: Callable[..., object]) -> Callable[..., Any]:
+    def watch(self, name: str, original: Callable[..., object]) -> Callable[..., object]:
         """Return a wrapper for a function of `os`."""
 
         @functools.wraps(original)
-        def wait(*args: object, **kwargs: object) -> Any:
+        def wait(*args: object, **kwargs: object) -> object:
             __tracebackhide__ = True
             try:
                 return original(*args, **kwargs)

@@ -88,7 +88,7 @@ class Recorder:
     def __init__(self, exchanges: Exchanges, examiner: Examiner | None = None) -> None:
         self._exchanges = exchanges
         self.record: LegRecord | None = None
-        self.fixtures: list[Any] = []
+        self.fixtures: list[object] = []
         """Definitions of the fixtures being set up, innermost last."""
         self.by_fixture: dict[Fixture, list[Launch]] = {}
         """Launches by fixtures wider than a function; they also affect later legs."""
@@ -348,8 +348,10 @@ class Recorder:
         if before and self.examiner is not None:
             self.guarded(self.examiner.sent, launch, before)
 
-    def _wrap_dump(self, original: Callable[[Any, Any], object], package: mp.Package) -> Callable[[Any, Any], Any]:
-        def dump(pickler: object, obj: object) -> Any:
+    def _wrap_dump(
+        self, original: Callable[[object, object], object], package: mp.Package
+    ) -> Callable[[object, object], object]:
+        def dump(pickler: object, obj: object) -> object:
             __tracebackhide__ = True
             try:
                 return original(pickler, obj)
@@ -374,10 +376,10 @@ class Recorder:
     # -- tasks -------------------------------------------------------------------------------------------------------
 
     def _wrap_submit(
-        self, original: Callable[..., object], name: str, method_of: Callable[[Any], str | None]
+        self, original: Callable[..., object], name: str, method_of: Callable[[object], str | None]
     ) -> Callable[..., object]:
         @wraps(original)
-        def submit(pool: object, /, *args: object, **kwargs: object) -> Any:
+        def submit(pool: object, /, *args: object, **kwargs: object) -> object:
             __tracebackhide__ = True
             record = self._opened()
             if record is not None:
@@ -391,9 +393,9 @@ class Recorder:
         record: LegRecord,
         pool: object,
         name: str,
-        method_of: Callable[[Any], str | None],
+        method_of: Callable[[object], str | None],
         args: tuple[object, ...],
-        kwargs: dict[str, Any],
+        kwargs: dict[str, object],
     ) -> None:
         function = args[0] if args else kwargs.get("func", kwargs.get("fn"))
         if mp.is_thread_pool(pool):

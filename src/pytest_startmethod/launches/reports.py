@@ -110,14 +110,16 @@ class ReportDirectory:
         """Wrap ``spawn.get_preparation_data`` so that spawn and forkserver children report here."""
         return reporter.watch_preparation(original, self.path, package)
 
-    def watch_launch(self, original: Callable[[Any, Any], None], package: str) -> Callable[[Any, Any], None]:
+    def watch_launch(
+        self, original: Callable[[object, object], None], package: str
+    ) -> Callable[[object, object], None]:
         """Wrap ``popen_fork.Popen._launch`` so that forked children report here."""
         return lines.watch_launch(original, self._lines, package)
 
     def watch_loads(self, original: Callable[..., object]) -> _InParent:
         """Wrap ``ForkingPickler.loads`` to record what the parent fails to unpickle."""
 
-        def loads(*args: object, **kwargs: object) -> Any:
+        def loads(*args: object, **kwargs: object) -> object:
             __tracebackhide__ = True
             try:
                 return original(*args, **kwargs)

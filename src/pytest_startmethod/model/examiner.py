@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from multiprocessing.process import BaseProcess
 from types import FrameType
-from typing import Any, Protocol
+from typing import Protocol
 
 from .._compat.multiprocessing import Package
 from .launch import Failure, Launch, Task
@@ -20,7 +20,7 @@ class Examiner(Protocol):
         """Examine a process of `package` that `caller` is about to start, and complete `launch`."""
 
     def submitted(
-        self, task: Task, function: object, args: tuple[object, ...], kwargs: dict[str, Any], caller: FrameType
+        self, task: Task, function: object, args: tuple[object, ...], kwargs: dict[str, object], caller: FrameType
     ) -> None:
         """Examine a task or initializer given to a pool or executor, and complete `task`."""
 
@@ -30,7 +30,7 @@ class Examiner(Protocol):
         task: Task,
         function: object,
         args: tuple[object, ...],
-        kwargs: dict[str, Any],
+        kwargs: dict[str, object],
         caller: FrameType,
     ) -> None:
         """Examine another task like `task`: the parent's values may have changed."""

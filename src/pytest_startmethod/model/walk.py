@@ -21,7 +21,7 @@ Edge = tuple[Step, Any]
 class Leaf:
     """An object that cannot be pickled, for a reason of its own."""
 
-    obj: Any
+    obj: object
     error: BaseException
     kind: Literal["name", "raised", "invalid", "buffer"]
     """Not found by name; its reduction raised; its reduction is none; a buffer that the protocol does not allow."""

@@ -245,7 +245,7 @@ def _arena(obj: Any) -> tuple[Any, ...]:
     return object, ()
 
 
-def _array(obj: Any) -> tuple[Any, ...]:
+def _array(obj: Any) -> tuple[object, ...]:
     return type(obj), (obj.typecode,)
 
 

@@ -8,7 +8,7 @@ import sys
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from ..child import copied, values
 from ..child.differences import differences, short
@@ -24,7 +24,7 @@ _PICKLING: Final = ("__getstate__", "__reduce__", "__reduce_ex__", "__getnewargs
 _PARTS: Final = ("target", "args", "kwargs")
 
 
-def parts(process: object) -> list[tuple[Any, str]]:
+def parts(process: object) -> list[tuple[object, str]]:
     """Return what a process takes along, each object with its path as `copied.account` has it."""
     return list(copied.parts(_parts(process), values.instance_namespace))
 
@@ -85,10 +85,10 @@ class _Before:
     held: dict[str, tuple[object, list[object]]]
 
 
-def before(every: list[tuple[Any, str]]) -> list[_Before]:
+def before(every: list[tuple[object, str]]) -> list[_Before]:
     """Return what each object with a pickling method of the user's holds, to be given to `changes`."""
     found: list[_Before] = []
-    known: dict[type, tuple[str, Any] | None] = {}
+    known: dict[type, tuple[str, object] | None] = {}
     for obj, path in every:
         kind = type(obj)
         if kind not in known:

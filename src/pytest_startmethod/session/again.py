@@ -47,7 +47,7 @@ def run_silently(
 
 @contextmanager
 def _as_leg(
-    item: pytest.Item, leg: Leg, before: pytest_compat.ItemState, stash: Mapping[pytest.StashKey[Any], object]
+    item: pytest.Item, leg: Leg, before: pytest_compat.ItemState, stash: Mapping[pytest.StashKey[object], object]
 ) -> Iterator[None]:
     """Reset `item` to its state before the first run and rename it to `leg`; restore it on exit."""
     nodeid, location = item.nodeid, item.location

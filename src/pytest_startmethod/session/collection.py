@@ -208,7 +208,7 @@ def _expand_testcase(collector: pytest.Collector, collected: Sequence[pytest.Ite
 
     """
     settings = settings_of(collector.config)
-    unchanged: list[Any] = []
+    unchanged: list[object] = []
     params: dict[str, list[Any]] = {}
     for function in collected:
         if isinstance(function, pytest.Item):

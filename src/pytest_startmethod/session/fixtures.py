@@ -32,7 +32,7 @@ def start_method_value(request: pytest.FixtureRequest) -> object:
     return _outside_a_leg(request)
 
 
-def _without_backend(value: object) -> Any:
+def _without_backend(value: object) -> object:
     """Return the name that the package's own ``get_context`` takes: ``spawn`` for ``multiprocess:spawn``."""
     if type(value) is str and ":" in value:
         from ..model import methods

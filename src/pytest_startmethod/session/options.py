@@ -6,7 +6,7 @@ Kept separate because a run without marked tests and options needs nothing else.
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -130,7 +130,7 @@ class _WithFile(argparse.Namespace):
 
     start_methods_file: str | None
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         if name == _FILES and type(value) is list and self.start_methods_file is not None:
             value = [self.start_methods_file, *value]
             self.start_methods_file = None

@@ -148,7 +148,7 @@ def with_text(files: Iterable[str], *texts: str) -> Iterator[Source]:
 class _Scope:
     names: tuple[str, ...] = ()
     """The qualified name, with ``<locals>``."""
-    around: tuple[Any, ...] = ()
+    around: tuple[object, ...] = ()
     known: dict[str, str] = field(default_factory=dict)
     """Variables, with the class of which each is an instance."""
     cls: tuple[str, str] | None = None

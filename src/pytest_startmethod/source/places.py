@@ -50,7 +50,7 @@ def _code_definition(code: types.CodeType) -> Definition | None:
     return Definition(Place(file, node.lineno, name), decorators)
 
 
-def users_function(func: object) -> Any:
+def users_function(func: object) -> object:
     """Return the user's function behind a library's decorator (``functools.wraps``), else `func` itself."""
     inner = func
     for _ in range(20):

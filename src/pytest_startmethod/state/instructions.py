@@ -45,7 +45,7 @@ class ByCode(Generic[T]):
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._kept: dict[int, tuple[weakref.ref[types.CodeType], dict[Any, T]]] = {}
+        self._kept: dict[int, tuple[weakref.ref[types.CodeType], dict[object, T]]] = {}
 
     def of(self, code: types.CodeType, key: object, make: Callable[[], T]) -> T:
         """Return the value for `code` and `key`, calling `make` on first use."""

@@ -7,7 +7,7 @@ import os
 import sys
 import types
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Final
 
 from .._compat import cpython
 from ..child.values import MISSING, class_name, resolve
@@ -48,7 +48,7 @@ def lost_writes(
                     yield Lost(write, tuple(places[:4]), name)
 
 
-def _captured(function: object) -> dict[str, Any]:
+def _captured(function: object) -> dict[str, object]:
     found: dict[str, object] = {}
     for _ in range(10):
         if type(function) is functools.partial:

@@ -102,12 +102,12 @@ class _Work:
     """The code that a child will run, and the objects sent along."""
 
     function: Any
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
+    args: tuple[object, ...]
+    kwargs: Mapping[str, object]
     extra: list[object]
 
     @classmethod
-    def of(cls, obj: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Work | None:
+    def of(cls, obj: Any, args: tuple[object, ...], kwargs: Mapping[str, object]) -> _Work | None:
         """Return the work of a process that was not started yet, or of a callable; None if unknown."""
         if not cpython.is_process(obj):
             return None if obj is None else cls(obj, args, kwargs, [])
@@ -510,7 +510,7 @@ def compare(observed: Observed, seen: Sequence[Seen], *, varying: bool = False) 
     return found
 
 
-def around_differs(observed: Observed, seen: Sequence[Seen], name: str) -> tuple[Any, Any] | None:
+def around_differs(observed: Observed, seen: Sequence[Seen], name: str) -> tuple[object, object] | None:
     """Return the parent's and the child's description of a setting that differs, if all fresh children agree."""
     if name not in observed.ambient or name not in seen[0].ambient:
         return None

@@ -80,7 +80,7 @@ class Search(Attributes):
         self.done: set[tuple[type, str]] = set()
         self.variants: dict[int, int] = {}
         """How many sets of constant arguments each function was followed with, by the ``id`` of its code."""
-        self.kept: list[Any] = []
+        self.kept: list[object] = []
         """Keeps alive the objects whose ids are in `seen` and `variants`."""
 
     def run(self, function: object, args: tuple[object, ...], kwargs: dict[str, Any], extra: Iterable[object]) -> Reads:
@@ -103,7 +103,7 @@ class Search(Attributes):
         # The rest refers back to this search, and would keep the call's arguments alive until cycles are collected.
         for each_ in (self.queue, self.kept, self.live, self.unknown):
             each_.clear()
-        kept: dict[Any, Read] = {}
+        kept: dict[object, Read] = {}
         for read in self.reads:
             if (read.whole or not read.refined) and not read.after_write:
                 known = kept.setdefault((read.module, read.names, read.steps), read)

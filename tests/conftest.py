@@ -18,13 +18,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FunctionType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from unittest import mock
 
-import hypothesis
 import pytest
 
 import pytest_startmethod
+
+if TYPE_CHECKING:
+    import hypothesis
 
 pytest_plugins = ["pytester"]
 
@@ -34,14 +36,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # As a shell sets it for background jobs: children would ignore interrupts too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Property tests try a few fixed inputs; PROPERTY_INPUTS=5000 makes them try that many new ones each.
-hypothesis.settings.register_profile("few", max_examples=30, deadline=None, derandomize=True, database=None)
-hypothesis.settings.register_profile("many", deadline=None, print_blob=True)
-hypothesis.settings.load_profile("many" if "PROPERTY_INPUTS" in os.environ else "few")
-
 
 def inputs(few: int) -> hypothesis.settings:
     """Limit a property test that starts processes to `few` inputs in a normal run."""
+    import hypothesis
+
     return hypothesis.settings(
         max_examples=int(os.environ.get("PROPERTY_INPUTS", few)), suppress_health_check=list(hypothesis.HealthCheck)
     )
@@ -51,17 +50,25 @@ HERE = Path(__file__).parent
 SOURCE = HERE.parent / "src"
 
 
-# A session in this process must not be the first to import these modules: pytester would remove them from
-# `sys.modules` afterwards but leave them in the package, where `from . import` finds them.
-for _module in pkgutil.walk_packages(pytest_startmethod.__path__, "pytest_startmethod."):
-    importlib.import_module(_module.name)
-# The same goes for standard library modules that a session imports late. Some platforms lack some of them.
-for _name in [
-    "concurrent.futures.process",
-    *(m.name for m in pkgutil.iter_modules(multiprocessing.__path__, "multiprocessing.")),
-]:
-    with contextlib.suppress(ImportError):
-        importlib.import_module(_name)
+def pytest_sessionstart() -> None:
+    """Import what tests need; `pytest --help` reads this file, too, also in a clone without the test extra."""
+    import hypothesis
+
+    # Property tests try a few fixed inputs; PROPERTY_INPUTS=5000 makes them try that many new ones each.
+    hypothesis.settings.register_profile("few", max_examples=30, deadline=None, derandomize=True, database=None)
+    hypothesis.settings.register_profile("many", deadline=None, print_blob=True)
+    hypothesis.settings.load_profile("many" if "PROPERTY_INPUTS" in os.environ else "few")
+    # A session in this process must not be the first to import these modules: pytester would remove them from
+    # `sys.modules` afterwards but leave them in the package, where `from . import` finds them.
+    for module in pkgutil.walk_packages(pytest_startmethod.__path__, "pytest_startmethod."):
+        importlib.import_module(module.name)
+    # The same goes for standard library modules that a session imports late. Some platforms lack some of them.
+    for name in [
+        "concurrent.futures.process",
+        *(m.name for m in pkgutil.iter_modules(multiprocessing.__path__, "multiprocessing.")),
+    ]:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
 
 
 def pytest_collection_finish() -> None:

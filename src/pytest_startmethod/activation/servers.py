@@ -7,7 +7,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any
 
 from .._compat import cpython
 from .._compat import multiprocessing as mp
@@ -133,15 +132,15 @@ class Tracker:
         return getfd
 
     def _watch_messages(self, original: Callable[..., None]) -> Callable[..., None]:
-        def _send(tracker: Any, command: str, *resource: object) -> None:
+        def _send(tracker: object, command: str, *resource: object) -> None:
             original(tracker, command, *resource)
-            self._note(tracker._fd)
+            self._note(cpython.tracker_descriptor(tracker))
             (self._registered.add if command == "REGISTER" else self._registered.discard)(resource)
 
         return _send
 
-    def _note(self, number: int) -> None:
-        if self._alive is None or self._alive.number != number:
+    def _note(self, number: int | None) -> None:
+        if number is not None and (self._alive is None or self._alive.number != number):
             self._alive = Descriptor(number, move=False)
 
     def close(self, seconds: float = _STOP_SECONDS) -> None:

@@ -118,8 +118,7 @@ class Loader:
     def open(self) -> None:
         """Start the child's process if there is none, without waiting for it. Never raises."""
         try:
-            if not self._is_running():
-                self._launch()
+            self._launch()
         except (OSError, ValueError, subprocess.SubprocessError):
             self.close()
 
@@ -189,12 +188,14 @@ class Loader:
         return answer
 
     def _start(self) -> None:
-        if not self._is_running():
-            self._launch()
+        self._launch()
         self._greet()
         self._await()
 
     def _launch(self) -> None:
+        """Start the child's process if there is none. Raises what starting a process raises."""
+        if self._is_running():
+            return
         from multiprocessing import spawn
 
         data = spawn.get_preparation_data(CHILD)

@@ -99,7 +99,8 @@ class Verifier:
     def verify(self, leg: LegToVerify, run: Run) -> Verified:
         """Return the leg's findings, confirmed or cleared where the runs allow it."""
         first = (leg.method, *leg.causes[:1])
-        for alike in leg.alike:
+        by_cause, by_failure = leg.alike
+        for alike in (by_cause, by_failure):
             if alike in self._settled:
                 return Verified(_same(leg, self._settled[alike]))
         if self._tried.get(first, 0) >= LEGS_OF_ONE_CAUSE:
@@ -112,24 +113,22 @@ class Verifier:
         usual = Failures()
         for failure in leg.failures:
             usual.add(failure)
-        conclusion = self._search(leg, usual, run)
+        under_any_method = by_cause[1:]
+        conclusion = self._search(leg, usual, run, self._sufficient.get(under_any_method, ()))
         hidden = {each.key for each in leg.hidden} - {each.key for each in leg.findings}
         found = (*leg.findings, *(each for each in leg.hidden if each.key in hidden))
         settled = tuple(e for e in plan.settle(found, conclusion) if e.confirmed or e.key not in hidden)
-        by_cause, by_failure = leg.alike
         if conclusion.confirmed:
-            self._sufficient[by_cause[1:]] = [each.experiment for each in conclusion.confirmed]
+            self._sufficient[under_any_method] = [each.experiment for each in conclusion.confirmed]
         if any(each.confirmed for each in settled):
             self._settled[by_cause] = settled
         elif any(each.confirmed is False for each in settled):  # valid for this failure only
             self._settled[by_failure] = settled
         return Verified(settled, conclusion.flaky)
 
-    def _search(self, leg: LegToVerify, usual: Failures, run: Run) -> Conclusion:
+    def _search(self, leg: LegToVerify, usual: Failures, run: Run, sufficient: Sequence[plan.Experiment]) -> Conclusion:
         found = plan.candidates(leg.findings, leg.hidden, leg.touched)
-        search = plan.search(
-            found, usual, not_pickled=leg.not_pickled, sufficient=self._sufficient.get(leg.alike[0][1:], ())
-        )
+        search = plan.search(found, usual, not_pickled=leg.not_pickled, sufficient=sufficient)
         try:
             attempt = next(search)
             while True:

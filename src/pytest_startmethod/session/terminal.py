@@ -114,8 +114,9 @@ class Terminal:
         reporter.section("start methods")
         told = summary.Summary(legs, str(self.config.rootpath), self.results.fixed, width_of(reporter))
         write(reporter, told.lines(verbose=reporter.verbosity > 0))
-        if self.results.verified_line is not None:
-            reporter.write_line(self.results.verified_line)
+        verified = self.results.verified_line
+        if verified is not None:
+            reporter.write_line(verified)
         self._write_markers(reporter, legs)
 
     def _write_markers(self, reporter: pytest.TerminalReporter, legs: list[LegResult]) -> None:

@@ -8,6 +8,7 @@ import functools
 import multiprocessing
 import os
 import socket
+import subprocess
 import sys
 import textwrap
 import threading
@@ -142,8 +143,8 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     del sys.modules["loading_parts"]
 
 
-def top(*_args: object) -> None:
-    pass
+top = print
+"""A target that costs a child no import."""
 
 
 def found(loader: fresh_child.Loader, *args: object, target: Any = top, **kwargs: object) -> list[tuple[str, str]]:
@@ -265,6 +266,36 @@ def test_a_process_object_is_read_as_its_target_and_arguments(loader: fresh_chil
     assert [each.path for each in loader.predict(payload)] == ["args[0]"]
 
 
+def test_a_module_that_became_importable_after_the_child_started_loads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each question sees the sys.path and the working directory of its own time, as a child started then would."""
+    with fresh_child.Loader() as loader:
+        assert found(loader, 1) == []
+        (tmp_path / "made_later.py").write_text("def work(): pass")
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        import made_later
+
+        assert found(loader, target=made_later.work) == []
+        monkeypatch.undo()
+        assert found(loader, target=made_later.work) == [("SM201", "target")]
+    del sys.modules["made_later"]
+
+
+def test_the_default_method_stays_open() -> None:
+    """After explain(), set_start_method() works as in a process that has not asked."""
+    script = """
+        import multiprocessing, pytest_startmethod
+        if __name__ == "__main__":
+            assert pytest_startmethod.explain(print) == []
+            multiprocessing.set_start_method("spawn")
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 # -- no false alarms ---------------------------------------------------------------------------------------------------
 
 
@@ -341,7 +372,7 @@ def _children() -> set[int]:
 def test_no_process_is_left(parts: Any, what: str) -> None:
     """No process is left after an answer, a crash or a time-out."""
     before = _children()
-    with fresh_child.Loader(seconds=3) as loader:
+    with fresh_child.Loader(seconds=0.5 if what == "Sleeps" else 10) as loader:
         payload = packing.pack(Call(top, (getattr(parts, what)(),)))
         assert payload is not None
         assert bool(loader.predict(payload)) == (what == "Refuses")

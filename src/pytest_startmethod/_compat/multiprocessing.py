@@ -6,6 +6,7 @@ Checked on CPython 3.10 to 3.15. Each docstring says what to do when its name go
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import multiprocessing.context
@@ -23,6 +24,32 @@ from types import FrameType, ModuleType
 from typing import Any
 
 _FORKSERVER_FIELDS = "_forkserver_"  # address, alive_fd, pid on all versions; authkey since 3.12.9, 3.13.2 and 3.14
+
+
+def preparation() -> dict[str, object]:
+    """Return where a child started now would import from and work, in the form of ``spawn.get_preparation_data``."""
+    path, original = list(sys.path), multiprocessing.process.ORIGINAL_DIR  # type: ignore[attr-defined]
+    if "" in path and original is not None:
+        path[path.index("")] = original
+    data = {"sys_path": path, "sys_argv": list(sys.argv), "orig_dir": original}
+    with contextlib.suppress(OSError):
+        data["dir"] = os.getcwd()
+    return data
+
+
+def main_module() -> dict[str, object]:
+    """Return which main module a child started now would run, in the form of ``spawn.get_preparation_data``.
+
+    Raises what that raises, for instance OSError without a working directory. Unlike it, leaves the default method
+    open, so that a later ``set_start_method`` does not raise.
+    """
+    default = vars(_default)
+    before = default["_actual_context"]
+    try:
+        data = multiprocessing.spawn.get_preparation_data("")
+    finally:
+        default["_actual_context"] = before
+    return {key: data[key] for key in ("init_main_from_name", "init_main_from_path") if key in data}
 
 
 @dataclass(frozen=True, slots=True)

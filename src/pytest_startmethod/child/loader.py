@@ -102,7 +102,7 @@ def _prepare(question: Mapping[str, Any]) -> list[object]:
 
     # While this is set, proxies do not call their manager and no process can be started.
     multiprocessing.process.current_process()._inheriting = True  # type: ignore[attr-defined]
-    multiprocessing.spawn.prepare(question["main"])
+    multiprocessing.spawn.prepare(question["prepare"])
     return [mmap.mmap(-1, size) if size else bytearray() for size in question["buffers"]]
 
 

@@ -22,6 +22,7 @@ from collections.abc import Iterable, Sequence
 from types import TracebackType
 
 from .._compat import cpython
+from .._compat import multiprocessing as mp
 from ..child import copied, events, observer, process_state, values
 from ..child import loader as load_child
 from ..launches import reports
@@ -60,10 +61,8 @@ modules["loader"]["main"](modules["events"]["exception_as_dict"], modules)
 _FILES = [(module.__name__.rpartition(".")[2], module.__file__ or "")
           for module in (events, load_child, values, copied, process_state, observer)]  # fmt: skip
 _code = functools.lru_cache(reports.compiled)
-_PREPARED = ("name", "sys_path", "sys_argv", "orig_dir", "dir", "start_method")
 CHILD = "Process-1"
 """The process's name, so that code which checks for the main process behaves as in a real child."""
-_MAIN = ("init_main_from_name", "init_main_from_path")
 
 
 class Loader:
@@ -78,7 +77,6 @@ class Loader:
         self.method = method
         self._process: subprocess.Popen[bytes] | None = None
         self._main: Json = {}
-        self._prepared: Json = {}
         self._greeted = self._ready = False
 
     def __enter__(self) -> Loader:
@@ -181,7 +179,9 @@ class Loader:
         self._start()
         # running the main module again has side effects, so do it only for payloads that refer to it
         main = self._main if b"__main__" in payload.data else {}
-        question = {"buffers": payload.buffers, "main": main, "seconds": self.seconds, **more}
+        # the child may be older than the last change of sys.path or of the working directory
+        prepare = {**mp.preparation(), **main}
+        question = {"buffers": payload.buffers, "prepare": prepare, "seconds": self.seconds, **more}
         self._send(_json(question).encode())
         self._send(payload.data)
         answer: Fields = _parsed(self._receive().decode())
@@ -196,14 +196,10 @@ class Loader:
         """Start the child's process if there is none. Raises what starting a process raises."""
         if self._is_running():
             return
-        from multiprocessing import spawn
-
-        data = spawn.get_preparation_data(CHILD)
-        self._main = {key: data[key] for key in _MAIN if key in data}
-        self._prepared = {key: data[key] for key in _PREPARED if key in data}
+        self._main = mp.main_module()
         self._greeted = self._ready = False
         self._process = subprocess.Popen(
-            [os.fsdecode(spawn.get_executable()), *cpython.interpreter_flags(), "-c", _SOURCE % (_FILES,)],
+            [os.fsdecode(mp.STDLIB.spawn.get_executable()), *cpython.interpreter_flags(), "-c", _SOURCE % (_FILES,)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -218,7 +214,8 @@ class Loader:
         self._greeted = True
         for _, file in _FILES:
             self._send(_code(file))
-        self._send(_json({**self._prepared, "start_method": self.method}).encode())
+        prepare = {**mp.preparation(), "name": CHILD, "start_method": self.method}
+        self._send(_json(prepare).encode())
 
     def _await(self) -> None:
         if not self._ready:

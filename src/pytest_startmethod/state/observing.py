@@ -140,7 +140,7 @@ def _look(observed: Observed) -> None:
     looked = [name for name in observed.touched if process_state.looks_at(name)]
     observed.ambient = process_state.observe(describe, looked, observed.loggers, observed.signals)
     observed.environ = dict(os.environ)
-    observed.prepare = _preparation()
+    observed.prepare = mp.preparation()
 
 
 def again(observed: Observed) -> Observed:
@@ -387,21 +387,6 @@ def _only_here(name: str) -> bool:
     namespace = module_of(module)
     spec = namespace.get("__spec__")
     return type(namespace.get("__file__")) is not str and (spec is None or type(module) is not types.ModuleType)
-
-
-def _preparation() -> dict[str, object]:
-    from multiprocessing import process
-
-    path = list(sys.path)
-    try:
-        directory = os.getcwd()
-    except OSError:
-        directory = None
-    original = process.ORIGINAL_DIR  # type: ignore[attr-defined]
-    if "" in path and original is not None:
-        path[path.index("")] = original
-    data = {"sys_path": path, "sys_argv": list(sys.argv), "orig_dir": original}
-    return {**data, "dir": directory} if directory is not None else data
 
 
 def _heavy(roots: Iterable[str], user: UserCode) -> list[str]:

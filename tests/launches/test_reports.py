@@ -26,12 +26,12 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="asks Linux what
 
 @pytest.fixture
 def directory():
-    before = handover.writing_end, handover.parent  # of the session, if it runs this test as a leg
+    before = handover.writing_ends, handover.parent  # of the session, if it runs this test as a leg
     directory = ReportDirectory.create()
     directory.hold_life_line()
     yield directory
     directory.remove()
-    handover.writing_end, handover.parent = before
+    handover.writing_ends, handover.parent = before
 
 
 def descriptors():
@@ -85,7 +85,48 @@ def test_closed_descriptors_are_opened_anew(listening):
     listening.prepare()
     start(fail)
     assert [each.error.message for each in listening.read()] == ["mine"]
-    assert handover.writing_end.is_open()
+    assert len(handover.open_ends()) == 2
+
+
+def answer(connection):
+    connection.send(connection.recv())
+
+
+def test_closed_descriptors_end_no_child(listening):
+    """A child that runs while a test closes our descriptors carries on, and so do those started after it."""
+    listening.prepare()
+    for _ in range(2):
+        ours, theirs = multiprocessing.Pipe()
+        process = multiprocessing.get_context("fork").Process(target=answer, args=(theirs,))
+        process.start()
+        for number, path in descriptors().items():
+            if path.startswith(listening.path):
+                os.close(int(number))
+        ours.send("alive")
+        process.join()
+        assert process.exitcode == 0
+        assert ours.recv() == "alive"
+
+
+def test_child_closes_the_ends_of_its_parent_whenever_they_were_opened(listening):
+    """Ends that are opened anew end up in no child, whose copy would keep the life line open."""
+    for _ in range(2):
+        listening.prepare()
+        receiver, sender = multiprocessing.Pipe()
+        process = multiprocessing.get_context("fork").Process(target=send_descriptors, args=(sender,))
+        process.start()
+        numbers = {str(each.number) for each in handover.open_ends()}
+        assert len(numbers) == 2
+        assert not numbers & set(receiver.recv())
+        process.join()
+        for each in handover.writing_ends:
+            os.close(each.number)
+        start()
+        listening.clear()
+
+
+def send_descriptors(connection):
+    connection.send(list(descriptors()))
 
 
 def test_number_that_the_test_has_taken_is_not_used(listening, tmp_path):
@@ -116,8 +157,9 @@ def test_what_is_no_file_is_not_waited_for(directory, name):
 
 
 def test_directory_stays_while_the_parent_lives(directory):
-    """Even if the life line is closed early, the shell that removes the directory waits for the parent."""
-    handover.writing_end.close()
+    """Even if our ends are closed early, the shell that removes the directory waits for the parent."""
+    for each in handover.writing_ends:
+        each.close()
     shells = [pid for pid, _, command in _processes() if directory.path in command]
     deadline = time.monotonic() + 10
     while not any(parent in shells for _, parent, command in _processes() if command.startswith("sleep")):
@@ -193,13 +235,14 @@ def test_directory_of_a_killed_process_goes_at_once(tmp_path):
     rm = tmp_path / "tools" / "rm"
     rm.write_text(f'#!/bin/sh\nshift\nfor each in "$@"; do [ -d "$each" ]; echo $?; done >{found}')
     rm.chmod(0o755)
-    life_line = tmp_path / "reports" / reporter.LIFE_LINE
-    os.mkfifo(life_line)
-    writing_end = os.open(life_line, os.O_RDWR)
+    fifos = [str(tmp_path / "reports" / name) for name in ("alive", "parent")]
+    for each in fifos:
+        os.mkfifo(each)
+    writing_end = os.open(fifos[1], os.O_RDWR)
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     path = {"PATH": f"{tmp_path / 'tools'}:{os.environ['PATH']}"}
-    shell = ["sh", "-c", _WAIT_AND_REMOVE, "sh", str(tmp_path / "reports"), str(life_line), str(ended.pid)]
+    shell = ["sh", "-c", _WAIT_AND_REMOVE, "sh", str(tmp_path / "reports"), *fifos, str(ended.pid)]
     subprocess.run(shell, env=path, check=True)
     os.close(writing_end)
     deadline = time.monotonic() + 60

@@ -34,19 +34,23 @@ EXCEPTIONS = 4
 class Handover:
     """What a process hands to its next forked child. A single object, since every page written costs the fork time."""
 
-    __slots__ = ("errand", "forks", "line", "parent", "writing_end")
+    __slots__ = ("errand", "forks", "line", "parent", "writing_ends")
 
     def __init__(self) -> None:
         self.line: Line | None = None
         """What the child reports through, prepared by the parent."""
-        self.writing_end: Descriptor | None = None
-        """The parent's writing end of the life line. A fork inherits it and must close it."""
+        self.writing_ends: tuple[Descriptor, ...] = ()
+        """The parent's writing ends of its FIFOs. A fork inherits them and must close them."""
         self.parent = 0
-        """Pid of the process that opened the writing end."""
+        """Pid of the process that opened the writing ends."""
         self.errand: tuple[Callable[[], object], Callable[[], None]] | None = None
         """Reference to a process object, and what its child must do before any user code."""
         self.forks = False
         """Whether the next fork starts a process object."""
+
+    def open_ends(self) -> tuple[Descriptor, ...]:
+        """Return this process's writing ends, without those that user code has closed."""
+        return tuple(each for each in self.writing_ends if each.is_open()) if self.parent == os.getpid() else ()
 
 
 handover = Handover()

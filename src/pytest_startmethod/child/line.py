@@ -78,9 +78,8 @@ class Line:
         with suppress(OSError):
             self.life = reporter.open_life_line(directory)
             self.hold = None if self.life is None else reporter.hold_of(self.life)
-        self._held = events.handover.writing_end if events.handover.parent == os.getpid() else None
-        if self._held is not None:
-            steps.append(partial(os.close, self._held.number))
+        self._held = events.handover.open_ends()
+        steps += [partial(os.close, each.number) for each in self._held]
         if events.room_for(1_000_000):
             with suppress(OSError):
                 self.stack = reporter.open_stack(path, "fork", os.getpid())
@@ -89,7 +88,8 @@ class Line:
 
     def is_whole(self) -> bool:
         """Return whether all descriptors are still open, so that a child may use them."""
-        return all(each is None or each.is_open() for each in (self.life, self.stack, self._held))
+        opened = all(each is None or each.is_open() for each in (self.life, self.stack))
+        return opened and self._held == events.handover.open_ends()
 
     def is_written(self) -> bool:
         """Return whether the child has written stacks. Parent and child share the file position."""

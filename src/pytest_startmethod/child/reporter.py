@@ -423,14 +423,15 @@ def writes_of(descriptor: int) -> tuple[Callable[[], object], ...]:
 # -- the life line -----------------------------------------------------------------------------------------------------
 
 LIFE_LINE = "alive"
-"""Name of a FIFO in the directory. Only the parent holds its writing end."""
+"""Name of a FIFO in the directory. Its writers are the parent, and the shell that waits for the parent's end."""
 STACK_SIGNAL: int | None = signal.SIGRTMIN + 8 if sys.platform == "linux" else getattr(signal, "SIGINFO", None)
 """Signal on which a child dumps its stacks to its ``.stack`` file. Without a handler it may kill the child."""
 
 
 def _let_go() -> None:
-    if handover.writing_end is not None and handover.parent == facts["starter"] and handover.writing_end.is_open():
-        os.close(handover.writing_end.number)
+    if handover.parent == facts["starter"]:
+        for each in handover.writing_ends:
+            each.close()
 
 
 def open_life_line(directory: str) -> Descriptor | None:

@@ -60,6 +60,8 @@ class ReportDirectory:
         self._left: list[str] = []
         """Names left in the directory by the last `clear`, if none of them needs another look."""
         self._pid = os.getpid()
+        self._is_awaited = False
+        """Whether a shell waits for this process to end."""
 
     @classmethod
     def create(cls, parent: str | None = None) -> ReportDirectory:
@@ -79,18 +81,24 @@ class ReportDirectory:
         """
         if sys.platform != "linux":
             return
-        path = os.path.join(self.path, reporter.LIFE_LINE)
-        if not os.path.exists(path):
-            os.mkfifo(path, 0o600)
-        # O_RDWR: opening for writing only would wait for a reader
-        descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        handover.writing_end, handover.parent = Descriptor(descriptor), os.getpid()
-        _remove_at_the_end(self.path, path)
+        paths = [os.path.join(self.path, name) for name in (reporter.LIFE_LINE, _PARENT_LINE)]
+        ends: list[Descriptor] = []
+        for path in paths:
+            if not os.path.exists(path):
+                os.mkfifo(path, 0o600)
+            # O_RDWR: opening for writing only would wait for a reader
+            ends.append(Descriptor(os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)))
+            handover.writing_ends, handover.parent = tuple(ends), os.getpid()
+        if not self._is_awaited:
+            _end_with_this_process(self.path, *paths)
+            self._is_awaited = True
 
     def prepare(self) -> None:
         """Reopen what forked children need and a test may have closed, before a test can count its descriptors."""
-        lost = handover.writing_end is not None and not handover.writing_end.is_open()
+        lost = not all(each.is_open() for each in handover.writing_ends)
         if lost and handover.parent == self._pid == os.getpid():
+            for each in handover.writing_ends:
+                each.close()
             with contextlib.suppress(OSError):
                 self.hold_life_line()
         with contextlib.suppress(OSError):
@@ -222,29 +230,34 @@ class ReportDirectory:
         self._lines.close()
         held = os.path.exists(os.path.join(self.path, reporter.LIFE_LINE))
         shutil.rmtree(self.path, ignore_errors=True)
-        if held and handover.writing_end is not None:
-            handover.writing_end.close()
-            handover.writing_end = None
+        if held:
+            for each in handover.writing_ends:
+                each.close()
+            handover.writing_ends = ()
 
 
-# The shell opens the FIFO before the parent carries on: opening it after the last writer is gone would block forever.
-# User code may close the writing end while the parent lives, so the loop also waits for the parent itself.
+_PARENT_LINE = "parent"
+"""Name of a FIFO in the directory. Its only writer is the parent, so the shell reads its end when the parent ends."""
+# The shell opens the FIFOs before the parent carries on: opening one after its last writer is gone would block forever.
+# User code may close every descriptor while the parent lives. So the shell also writes to the life line, which ends the
+# children when its last writer closes it, and waits for the parent itself, whose memory (`exe`) goes before its files.
 # The directory is renamed first: a child that is still starting finds all of it or, like its parent, none.
-_WAIT_AND_REMOVE = """exec 3< "$2"; (
-read -r line <&3
-while [ -d "$1" ] && kill -0 "$3"; do sleep 1; done
+_WAIT_AND_REMOVE = """exec 3<> "$2" 4< "$3"; (
+read -r line <&4
+while [ -d "$1" ] && if [ -e /proc/self ]; then [ -e "/proc/$4/exe" ]; else kill -0 "$4"; fi; do sleep 1; done
+exec 3>&-
 mv "$1" "$1-"
 rm -rf "$1-" "$1"
 ) </dev/null >/dev/null 2>&1 &"""
 
 
-def _remove_at_the_end(directory: str, life_line: str) -> None:
-    """Start a detached shell that removes `directory` when `life_line` has no writer and this process has ended.
+def _end_with_this_process(directory: str, life_line: str, parent_line: str) -> None:
+    """Start a detached shell that closes `life_line` and removes `directory` once this process has ended.
 
     Raises OSError if the shell or its process cannot be started.
     """
     null = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in (0, 1, 2)]
-    command = ["sh", "-c", _WAIT_AND_REMOVE, "sh", directory, life_line, str(os.getpid())]
+    command = ["sh", "-c", _WAIT_AND_REMOVE, "sh", directory, life_line, parent_line, str(os.getpid())]
     cpython.wait_for(os.posix_spawn("/bin/sh", command, {}, file_actions=null, setsid=True))
 
 

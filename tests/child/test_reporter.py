@@ -171,9 +171,12 @@ def main():
     elif sabotage == "truncated":
         with open(os.path.join(directory.path, child.COMPILED), "r+b") as file:
             file.truncate(1000)
-    elif sabotage in ("syntax", "raises"):
+    elif sabotage in ("syntax", "raises", "another's"):
+        import marshal
+        text, name = ("raise RuntimeError", child.__file__) if sabotage == "raises" else ("raise SystemExit(7)", "a.py")
+        code = reports.compiled(child.__file__)[:16] + marshal.dumps(compile(text, name, "exec"))
         with open(os.path.join(directory.path, child.COMPILED), "wb") as file:
-            file.write(b"def (" if sabotage == "syntax" else reports.compiled(os.path.abspath("broken.py")))
+            file.write(b"def (" if sabotage == "syntax" else code)
     elif sabotage == "limit":
         import resource, signal
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
@@ -244,7 +247,6 @@ class World:
         self.path = path
         (path / "work.py").write_text(WORK)
         (path / "run.py").write_text(RUN % str(SOURCE))
-        (path / "broken.py").write_text("raise RuntimeError('broken')\n")
 
     def run(self, method: str, *cases: str, watched: bool = True, sabotage: str = "") -> Ran:
         command = [sys.executable, "run.py", method, str(int(watched)), sabotage, *cases]
@@ -390,7 +392,9 @@ def test_a_child_imports_nothing_for_us(tmp_path: Path) -> None:
 DAMAGED = ["fine", "boom:1", "leaves", "vanishes", "fine:refuses"]
 
 
-@pytest.mark.parametrize("sabotage", ["gone", "a file", "missing", "truncated", "syntax", "raises", "limit"])
+@pytest.mark.parametrize(
+    "sabotage", ["gone", "a file", "missing", "truncated", "syntax", "raises", "another's", "limit"]
+)
 def test_a_child_runs_on_when_our_part_of_it_fails(world: World, method: str, sabotage: str) -> None:
     """No directory, no room, or a module that is missing, truncated, not Python or raising: the child is unaffected."""
     if sabotage == "limit" and sys.platform == "win32":

@@ -259,6 +259,29 @@ def test_a_forkserver_is_as_good_as_new(session):
     assert set(outcome.names.values()) == {"passed"}, outcome.out
 
 
+def test_a_forkserver_whose_socket_is_gone_is_replaced(session):
+    """After a leg that removed the server's socket, the next leg's processes start."""
+    outcome = session.file(
+        test_a="""
+        import multiprocessing, os
+        from multiprocessing import forkserver
+        import pytest
+
+        def work():
+            pass
+
+        @pytest.mark.startmethods("forkserver")
+        @pytest.mark.parametrize("name", ["one", "two"])
+        def test_a(name):
+            process = multiprocessing.Process(target=work)
+            process.start()
+            process.join()
+            os.unlink(forkserver._forkserver._forkserver_address)
+        """,
+    ).run()
+    assert set(outcome.names.values()) == {"passed"}, outcome.out
+
+
 # -- 7. Nothing is left behind -----------------------------------------------------------------------------------------
 
 

@@ -62,7 +62,7 @@ class ForkServers:
             self.package.set_server_state(self._ours)
             self.temporary = tempfile.tempdir
             fingerprint = _surroundings(self.package)
-            if fingerprint != self._print:
+            if fingerprint != self._print or _is_lost(mp.server_socket(self.package.server_state())):
                 self._retire(self.package.server_state())
                 self.package.set_server_state(None)
             self._print = fingerprint
@@ -168,6 +168,11 @@ def _await_ends(processes: list[tuple[int, str | None]], seconds: float) -> list
 def _which(state: Mapping[str, object]) -> object:
     """Return an identifier of a server; billiard keeps no pid."""
     return mp.server_pid(state), mp.server_alive_fd(state)
+
+
+def _is_lost(socket_path: str | None) -> bool:
+    """Return whether an earlier test has removed or moved the server's socket."""
+    return socket_path is not None and not os.path.lexists(socket_path)
 
 
 def _reap(pid: int, socket_path: str | None) -> bool:

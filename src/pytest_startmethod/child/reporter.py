@@ -56,8 +56,10 @@ _SOURCE = """
 try:
     from importlib.machinery import SourcelessFileLoader
     names = {"__name__": name, "__file__": file}
-    exec(SourcelessFileLoader(name, compiled).get_code(name), names)
-    names["install"](directory, method, process, starter, carried, package)
+    code = SourcelessFileLoader(name, compiled).get_code(name)
+    if code.co_filename == file:  # nobody has overwritten it
+        exec(code, names)
+        names["install"](directory, method, process, starter, carried, package)
 except FileNotFoundError:
     import os, signal
     if os.path.isdir("/proc/self") and not (os.path.isdir(directory) or os.path.isdir(f"/proc/{starter}")):

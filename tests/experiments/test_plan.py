@@ -278,7 +278,7 @@ def test_confirmed_findings_come_first_and_cleared_ones_last():
     said = plan.Conclusion(confirmed=tuple(confirmed), cleared=tuple(cleared))
     settled = plan.settle([first, second, third], said)
     assert [(each.path, each.confirmed, each.level) for each in settled] == [
-        ("b", True, "cause"), ("c", None, "cause"), ("a", False, "cause"),
+        ("b", True, "cause"), ("c", None, "cause"), ("a", False, "note"),
     ]  # fmt: skip
 
 

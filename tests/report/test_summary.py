@@ -133,6 +133,25 @@ def test_failures_without_a_cause_and_flaky_legs_are_told():
     ]
 
 
+def test_notes_of_legs_without_a_cause_stand_with_them():
+    """A note or cleared finding of an unexplained leg has no block that reads like a cause."""
+    note = finding("SM303", "patch-lost", level="note", path="pkg.A", message="pkg.A is lost.")
+    cleared = finding("SM301", "global-state", level="note", confirmed=False, path="pkg.B", message="pkg.B differs.")
+    legs = [leg("fork"), leg("spawn", "failed", findings=(note, cleared), message="assert 0")]
+    assert lines(*legs)[5:] == [
+        "no cause found: 1 leg of 1 test (spawn)",
+        "  assert 0",
+        "  first: tests/test_a.py::test_x[spawn]",
+        "  noted, not known to matter: SM303 patch-lost, tests/test_a.py:7: pkg.A: pkg.A",
+        "    is lost.",
+        "  cleared by an experiment: SM301 global-state, tests/test_a.py:7: pkg.B: pkg.B",
+        "    differs.",
+    ]
+    explained = leg("spawn", "failed", findings=(finding(), note), test="tests/test_a.py::test_y")
+    text = "\n".join(lines(*legs, leg("fork", test="tests/test_a.py::test_y"), explained))
+    assert "\nSM303 patch-lost, 1 test needs fork\n" in text
+
+
 def test_a_long_summary_is_dense_and_whole_at_v():
     """Each cause takes three lines, most common first, at most forty in all; with -v nothing is left out."""
     fix = "do this and " + "that and " * 20

@@ -326,7 +326,8 @@ _VARYING: Final = (
 def settle(findings: Iterable[Finding], said: Conclusion) -> tuple[Finding, ...]:
     """Return `findings` updated by the conclusion: confirmed ones first, cleared ones last, otherwise in order.
 
-    A confirmed note becomes a cause. Causes that are only sufficient together become one finding.
+    A confirmed note becomes a cause, and a cleared cause a note. Causes that are only sufficient together become one
+    finding.
     """
     findings = list(findings)
     if said.flaky:
@@ -345,7 +346,7 @@ def settle(findings: Iterable[Finding], said: Conclusion) -> tuple[Finding, ...]
         if each in confirmed:
             continue
         if each in cleared:
-            each = replace(each, confirmed=False)
+            each = replace(each, confirmed=False, level="note")
         elif each in needless:
             each = replace(each, level="note", evidence=(*each.evidence, _NEEDLESS))
         elif each in necessary and met:

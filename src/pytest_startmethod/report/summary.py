@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 from ..launches import foreign
@@ -40,8 +40,10 @@ class Summary:
         if self.results:
             verdict = verdict_line(self.results)
             blocks += [[verdict, _failures(self.results)] if dense else [*_table(self.results), verdict]]
-        blocks += self._causes(dense=dense, verbose=verbose)
-        blocks += [self._unexplained(legs, verbose=verbose) for legs in groups.unexplained(self.results)]
+        unexplained = groups.unexplained(self.results)
+        without = {leg.nodeid for legs in unexplained for leg in legs}
+        blocks += self._causes(without, dense=dense, verbose=verbose)
+        blocks += [self._unexplained(legs, dense=dense, verbose=verbose) for legs in unexplained]
         blocks += [self._flaky(verbose=verbose), *self._vacuous(dense=dense, verbose=verbose)]
         blocks += [self._fixed(dense=dense, verbose=verbose)]
         troubles = dict.fromkeys(trouble for leg in self.results for trouble in leg.troubles)
@@ -60,11 +62,15 @@ class Summary:
 
     # -- the causes --------------------------------------------------------------------------------------------------
 
-    def _causes(self, *, dense: bool, verbose: bool) -> list[list[Line]]:
+    def _causes(self, without: Container[str], *, dense: bool, verbose: bool) -> list[list[Line]]:
+        """Return a block per cause and per note, except the notes of legs `without` a cause."""
         blocks = []
         every = groups.nested(groups.group(self.results))
         for word, limit in (("cause", _CAUSES), ("note", _NOTES)):
             found = [each for each in every if each.finding.level == word]
+            if word == "note":
+                found = [replace(each, legs=[leg for leg in each.legs if leg.nodeid not in without]) for each in found]
+                found = [each for each in found if each.legs]
             shown = found if verbose else found[:limit]
             blocks += [self._cause(each, dense=dense, verbose=verbose) for each in shown]
             if len(shown) < len(found):
@@ -113,11 +119,18 @@ class Summary:
         text = f"  first: {legs[0].nodeid}{more}"
         return [text] if len(text) <= self.width or not more else [f"  first: {legs[0].nodeid}", f"   {more}"]
 
-    def _unexplained(self, legs: Sequence[LegResult], *, verbose: bool) -> list[Line]:
+    def _unexplained(self, legs: Sequence[LegResult], *, dense: bool, verbose: bool) -> list[Line]:
+        """Return the block on legs without a cause, and what was noted about them."""
         methods = sorted({leg.method for leg in legs}, key=rank)
         tests = count(len({leg.test for leg in legs}), "test")
         head = f"no cause found: {count(len(legs), 'leg')} of {tests} ({', '.join(methods)})"
         lines = [*self._wrap(legs[0].message or ""), *self._first(legs, verbose=verbose)]
+        notes = groups.nested([each for each in groups.group(legs) if not each.predicted])
+        for each in notes if verbose else notes[:_LISTED]:
+            finding = each.finding.masked()
+            said = "cleared by an experiment" if finding.confirmed is False else "noted, not known to matter"
+            text = f"{said}: {finding.code} {finding.name}, {' '.join(map(str.strip, self._place(each.told)))}"
+            lines += self._wrap(text if dense else f"{text}: {finding.message}", indent="    ", first="  ")
         return [*styled([head], "no cause found", "cause"), *map(line, lines)]
 
     # -- the rest ----------------------------------------------------------------------------------------------------

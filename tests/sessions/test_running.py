@@ -1176,3 +1176,37 @@ def test_a_leg_in_a_process_of_its_own_has_its_launches(session):
     }, outcome.out
     assert "SM101 local-function, 1 test needs fork" in outcome.lines
     assert "vacuous" not in outcome.out
+
+
+def test_no_frame_of_ours_is_in_an_exception_group(session):
+    """Groups that pytest raises after a test, of warnings or errors, are printed with every frame, none of ours."""
+    outcome = session.file(
+        test_a="""
+        import gc
+        import pytest
+
+        def leak():
+            for name in ("a", "b"):
+                open(__file__)
+            gc.collect()
+
+        @pytest.fixture
+        def leaking():
+            leak()
+            yield
+            leak()
+
+        @pytest.mark.startmethods
+        def test_leg(leaking):
+            leak()
+
+        def test_plain(leaking):
+            leak()
+
+        def test_stop():
+            raise StopIteration
+        """
+    ).run("-W", "error", "--full-trace")
+    assert set(outcome.names.values()) == {"error", "failed"}
+    assert f"pytest_startmethod{os.sep}session" not in outcome.out
+    assert "StopIteration" in outcome.out

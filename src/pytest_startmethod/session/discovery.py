@@ -27,6 +27,7 @@ from ..activation import contexts
 from ..model import methods
 from ..model.leg import Leg
 from . import again, collection, options, second_pass
+from .frameless import hook_wrapper
 from .legs import DISCOVERED, LEG, STATE, LegState
 from .results import FOREIGN
 
@@ -212,14 +213,14 @@ class Discovery:
             self._begin()
 
     # Registered last, called first: the later runs are outside other plugins' wrappers, such as a time limit.
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    @hook_wrapper(tryfirst=True)
     def pytest_runtest_protocol(
         self, item: pytest.Item, nextitem: pytest.Item | None
     ) -> Generator[None, object, object]:
         """Watch a test that is not a leg, and queue what must run at the end of the session."""
         if LEG in item.stash:
             with self.hooked():
-                return (yield from self.running.pytest_runtest_protocol(item, nextitem))
+                return (yield from self.running.span_leg(item, nextitem))
         if not isinstance(item, pytest.Function):
             return (yield)
         before = pytest_compat.ItemState(item)
@@ -276,7 +277,7 @@ class Discovery:
             del item.stash[STATE]
 
     # Innermost: other plugins' work at the end of the loop, such as saving coverage, comes after the legs.
-    @pytest.hookimpl(wrapper=True, trylast=True)
+    @hook_wrapper(trylast=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
         """Run the legs after the session's last test and teardown, but not after ``-x`` or Ctrl-C."""
         result = yield

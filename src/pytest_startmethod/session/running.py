@@ -38,6 +38,7 @@ from ..model.warning import StartMethodWarning
 from ..source.callers import owner
 from ..state.comparing import Comparison
 from . import backends, second_pass
+from .frameless import hook_wrapper
 from .gather import Gatherer
 from .legs import DISCOVERED, LEG, STATE, LegState, Trial
 
@@ -107,11 +108,15 @@ class Running:
 
     # -- the leg's span ----------------------------------------------------------------------------------------------
 
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    @hook_wrapper(tryfirst=True)
     def pytest_runtest_protocol(
         self, item: pytest.Item, nextitem: pytest.Item | None
     ) -> Generator[None, object, object]:
         """Make the leg's method the default from before its first fixture until after its last."""
+        return (yield from self.span_leg(item, nextitem))
+
+    def span_leg(self, item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, object, object]:
+        """Run as `pytest_runtest_protocol`, for a hook that calls it itself."""
         leg = item.stash.get(LEG, None)
         if leg is None:
             return (yield)
@@ -266,7 +271,7 @@ class Running:
         if theirs is None or not os.path.isdir(theirs):
             cpython.set_temporary_directory(current_process(), self.reports.path)
 
-    @pytest.hookimpl(wrapper=True)
+    @hook_wrapper()
     def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[object]) -> Generator[None, object, object]:
         """Remember which fixture is being set up, to attribute launches to it."""
         if self._state is not None:
@@ -277,7 +282,7 @@ class Running:
         finally:
             self.recorder.fixtures.pop()
 
-    @pytest.hookimpl(wrapper=True)
+    @hook_wrapper()
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
         """Restore the method if a fixture changed it, and warn about the change."""
         state = item.stash.get(STATE, None)
@@ -299,7 +304,7 @@ class Running:
 
     # -- the time limit ----------------------------------------------------------------------------------------------
 
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    @hook_wrapper(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, object, object]:
         """Limit the duration of a leg's fixtures, which may start servers."""
         if STATE in item.stash:
@@ -310,7 +315,7 @@ class Running:
         finally:
             self._clock.stop()
 
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    @hook_wrapper(tryfirst=True)
     def pytest_runtest_teardown(
         self, item: pytest.Item, nextitem: pytest.Item | None
     ) -> Generator[None, object, object]:
@@ -434,7 +439,7 @@ class Running:
 
     # -- reports -----------------------------------------------------------------------------------------------------
 
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    @hook_wrapper(tryfirst=True)
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:

@@ -17,6 +17,7 @@ from ..activation import clock
 from ..activation.debugger import is_debugging
 from ..model import methods
 from . import again
+from .frameless import hook_wrapper
 from .legs import STATE, LegState, Trial
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ class SecondPass:
             self._unanswered.append(state)
 
     # Outermost: the terminal has written its last progress line, and pytest-cov has saved its data.
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    @hook_wrapper(tryfirst=True)
     def pytest_runtestloop(self) -> Generator[None, object, object]:
         """Verify failed legs after the tests, also after ``-x`` but not after Ctrl-C."""
         stopped: BaseException | None = None

@@ -1,0 +1,42 @@
+"""Hook wrappers that leave no frame of ours in the tracebacks of exceptions that pass through them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Generator
+from typing import Any, TypeVar
+
+import pytest
+
+_Hook = TypeVar("_Hook", bound=Callable[..., Generator[None, Any, Any]])
+
+
+def hook_wrapper(*, tryfirst: bool = False, trylast: bool = False) -> Callable[[_Hook], _Hook]:
+    """Like ``pytest.hookimpl(wrapper=True)``, but the hook's frame stays out of tracebacks.
+
+    pytest prints exception groups, crashes and ``--full-trace`` with every frame. pluggy throws exceptions into the
+    generator of a ``wrapper``, but hands them to that of a ``hookwrapper`` and then raises them from its own frame.
+    """
+
+    def decorate(hook: _Hook) -> _Hook:
+        @functools.wraps(hook)
+        def steps(*args: object) -> Generator[None, Any, None]:
+            ours = hook(*args)
+            next(ours)
+            outcome = yield
+            theirs: BaseException | None = outcome.exception
+            try:
+                if theirs is None:
+                    ours.send(outcome.get_result())
+                else:
+                    ours.throw(theirs)
+            except StopIteration as end:
+                outcome.force_result(end.value)
+            except BaseException as error:
+                # a generator turns StopIteration into a RuntimeError
+                if error is not theirs and not (isinstance(theirs, StopIteration) and error.__cause__ is theirs):
+                    outcome.force_exception(error)
+
+        return pytest.hookimpl(hookwrapper=True, tryfirst=tryfirst, trylast=trylast)(steps)  # type: ignore[return-value]
+
+    return decorate

@@ -58,6 +58,16 @@ class Shape(abc.ABC):
     pass
 
 
+class Only:
+    x = 1
+
+    def __reduce__(self):
+        return "ONLY"
+
+
+ONLY = Only()
+
+
 @functools.singledispatch
 def shown(value):
     return "any"
@@ -67,9 +77,17 @@ def shown_derived(value):
     return "derived"
 
 
-@functools.lru_cache
-def cached():
-    return 1
+MODE = ["fresh"]
+
+
+@functools.lru_cache(maxsize=4, typed=True)
+def cached(*args, **keywords):
+    return MODE[0]
+
+
+@functools.lru_cache(maxsize=None)
+def kept(*args, **keywords):
+    return MODE[0]
 
 
 class Settings:
@@ -94,7 +112,7 @@ def on_signal(number, frame):
 """
 
 ALIAS = """
-from state import CONFIG, now
+from state import CONFIG, kept, now
 """
 
 RUN = """
@@ -228,9 +246,13 @@ def main(method):
 
     sqlite3.register_adapter(state.Derived, state.shown_derived)
     results["table"] = outcome(method, ["sqlite3.adapters"], "table")
+    state.MODE[0] = "filled"
+    for each in (state.cached, state.kept):
+        each("text"), each(1.0, "two", a=1, b=2.0), each()
+    results["cache"] = outcome(method, ["state.cached", "state.kept"], "cache")
     # what keeps its own value
-    state.cached()
-    results["cache"] = outcome(method, ["state.cached"], "cache")
+    state.ONLY.x = 2
+    results["named"] = outcome(method, ["state.ONLY"], "named")
     results["subclasses"] = outcome(method, ["state.Base.__subclasses__"], "global")
     results["look"] = outcome(method, ["logging.getLevelName"], "global")
     results["call"] = outcome(method, ["codecs.lookup('x')"], "global")
@@ -339,7 +361,11 @@ def value(name):
 
         return sqlite3.connect(":memory:").execute("select ?", (state.Derived(),)).fetchone()
     if name == "cache":
-        return state.cached.cache_info().currsize
+        asked = [[each("text"), each(1.0, "two", a=1, b=2.0), each(), each(1, "two", a=1, b=2.0), each("other")]
+                 for each in (state.cached, state.kept)]
+        return [*asked, state.cached.cache_parameters(), alias.kept is state.kept]
+    if name == "named":
+        return state.ONLY.x
     if name == "random":
         import random
 
@@ -449,6 +475,15 @@ def test_random_numbers_go_on_as_in_the_parent(results: dict[str, Any]) -> None:
     assert seen == parents
 
 
+def test_a_cache_remembers_what_the_parents_does(results: dict[str, Any]) -> None:
+    """A call that the parent's cache knows has its result; another is computed in the child."""
+    by_type, by_value, parameters, shared = results["cache"][0]
+    assert by_type == ["filled", "filled", "filled", "fresh", "fresh"]
+    assert by_value == ["filled", "filled", "filled", "filled", "fresh"]
+    assert (parameters, shared) == ({"maxsize": 4, "typed": True}, True)
+    assert results["cache"][1] == [{"path": path, "error": None} for path in ("state.cached", "state.kept")]
+
+
 def test_a_queue_is_the_parents_own(results: dict[str, Any]) -> None:
     assert results["queue"][3] == "from the child"
 
@@ -476,7 +511,7 @@ def test_what_cannot_be_taken_over_is_said_and_changes_nothing(
 @pytest.mark.parametrize(
     ("name", "path", "seen", "error"),
     [
-        ("cache", "state.cached", 0, "RuntimeError: it keeps the value that it has"),
+        ("named", "state.ONLY", 1, "RuntimeError: it keeps the value that it has"),
         ("look", "logging.getLevelName", False, "NotSentError: there is no one value behind logging.getLevelName"),
         ("call", "codecs.lookup('x')", False, "NotSentError: codecs.lookup('x') is no dotted name"),
     ],

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pytest_startmethod.causes import second_look, state
-from pytest_startmethod.causes.context import Context
+from pytest_startmethod.causes.context import Context, context_of
 from pytest_startmethod.child.values import MISSING, describe
 from pytest_startmethod.model.child_report import ChildReport, Frame, Raised
 from pytest_startmethod.model.evidence import Evidence
@@ -76,6 +76,19 @@ def test_the_variable_that_names_the_running_test_is_no_difference(load):
     )
     (found,) = observing.compare(looked, [seen(looked, ENVIRON={"PYTEST_CURRENT_TEST": "test_a (call)", "MODE": "b"})])
     assert found.inner == "['MODE']"
+
+
+def test_the_key_that_a_child_missed_comes_first(load):
+    """Of a registry's entries that differ, the one in the child's KeyError is shown."""
+    module = load("keyed_code", "REGISTRY = {}\ndef ask(name):\n    return REGISTRY[name]\n")
+    module.REGISTRY.update(a=1, b=2, c=3)
+    looked = observed(module.ask)
+    raised = Raised("KeyError", "'c'", (Frame(module.__file__, 3, "ask", "return REGISTRY[name]"),))
+    told = context_of(evidence(looked, [seen(looked, REGISTRY={})] * 2, raised))
+    (found,) = state.explain(looked, [seen(looked, REGISTRY={})] * 2, told)
+    assert "REGISTRY['c'] is 3 in the parent and not there in a fresh child" in found.message
+    (found,) = state.explain(looked, [seen(looked, REGISTRY={})] * 2, Context())
+    assert "REGISTRY['a'] is 1 in the parent" in found.message
 
 
 def test_what_each_process_makes_anew_is_told_only_when_asked_for(load):

@@ -41,6 +41,8 @@ class Context:
     """Whether the failure was raised in third-party code and is not an assertion."""
     errors: frozenset[str] = frozenset()
     """The exception types raised by the leg and its children."""
+    missed: tuple[str, ...] = ()
+    """The keys and attributes that a child looked for in vain, as steps of a path: ``['name']``, ``.name``."""
 
 
 def observed_in(evidence: Evidence) -> list[Observed]:
@@ -86,6 +88,11 @@ def context_of(evidence: Evidence) -> Context:
         compares=compares(evidence),
         elsewhere=evidence.raised_elsewhere,
         errors=frozenset(each.type for each in (*evidence.raised, *raised_there)),
+        missed=tuple(
+            f"[{each.message}]" if each.type == "KeyError" else f".{each.name}"
+            for each in raised_there
+            if each.type == "KeyError" or each.name
+        ),
     )
 
 

@@ -73,7 +73,7 @@ def explain(observed: Observed, seen: Sequence[Seen], context: Context | None = 
     unreadable = {root for each in seen for root in each.broken} & set(observed.roots)
     if seen and not unreadable:
         absent = process.only_the_parents(observed, seen)
-        for each in _merged(observing.compare(observed, seen)):
+        for each in _merged(observing.compare(observed, seen, missed=context.missed)):
             known = (each.binding.module, each.binding.names)
             if known in context.initialized or (not context.failed and _fills(each, observed)) or _is_injected(each):
                 continue
@@ -202,9 +202,12 @@ def value(each: Difference, observed: Observed, context: Context) -> Ranked:
     )
     if each.ours[0] == "l":
         message = (
-            f"the cache of {path} was filled in the parent and is empty in a fresh child; {reader(where)} calls it"
+            f"the cache of {path} was filled in the parent and is empty in a fresh child, which computes anew; "
+            f"{reader(where)} calls it"
         )
-        fix = f"call {binding.names[-1]}.cache_clear() in the test before the process starts, if that matters"
+        name = binding.names[-1]
+        fix = f"pass what {name}() returned to the target as an argument, or call {name}.cache_clear() where what it "
+        fix += "depends on changes"
     if is_note and written is not None:
         fix = f"if it is more than a cache or a counter, {fix}"
     evidence = _facts(each, what, where, written if is_note else None, [patch] if patch is not None else set_at)

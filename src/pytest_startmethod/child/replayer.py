@@ -6,6 +6,7 @@ cannot be loaded or set is left unchanged in the child and reported to the paren
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pickle
 import sys
@@ -92,6 +93,8 @@ def _take(carried: Carried, target: Any, name: str) -> None:
             delattr(target, name)
         return
     new = pickle.loads(carried["data"])
+    if carried["how"] == "cache":
+        new = _with_results(old, *new)
     if name == "__closure__":
         for cell, other in zip(target.__closure__, new, strict=True):
             cell.cell_contents = other.cell_contents
@@ -118,6 +121,22 @@ def _exchange_function(target: object, name: str, new: Any) -> None:
     function = read(target, name)
     function.__dict__.update(new[0])
     function.__code__ = new[1]
+
+
+def _with_results(old: Any, parameters: dict[str, Any], calls: list[tuple[Any, Any, object]]) -> object:
+    """Return a `functools.lru_cache` like `old` that remembers the results of `calls`."""
+    known: list[object] = []
+    wrapped = old.__wrapped__
+
+    def call(*args: object, **keywords: object) -> object:
+        return known.pop() if known else wrapped(*args, **keywords)
+
+    new = functools.lru_cache(**parameters)(call)
+    for args, keywords, result in calls:
+        known.append(result)
+        new(*args, **keywords)
+        known.clear()
+    return functools.update_wrapper(new, wrapped)
 
 
 def _register(target: Any, _name: str, new: Any) -> None:

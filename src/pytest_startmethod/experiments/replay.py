@@ -5,6 +5,7 @@ The child's side is `child.replayer`.
 
 from __future__ import annotations
 
+import gc
 import io
 import logging
 import os
@@ -165,6 +166,9 @@ def _binding(path: str) -> Json:
         return {**carried, "how": "implementations", "data": dumped(dict(value))}  # of functools.singledispatch
     if type(value) is types.FunctionType and is_importable(value):
         return {**carried, "how": "function", "data": dumped((value.__dict__, value.__code__))}
+    if type(value).__name__ == "_lru_cache_wrapper":
+        cached = (value.cache_parameters(), _cached(value))
+        return {**carried, "how": "cache", "data": dumped(cached), "aliases": _aliases(value, module.__name__, name)}
     if type(value) is ContextVar:
         missing = object()
         held = value.get(missing)
@@ -174,6 +178,38 @@ def _binding(path: str) -> Json:
     if threading.local in type.mro(type(value)):
         return {**carried, "how": "thread-local", "data": dumped(dict(vars(value)))}
     return {**carried, "data": dumped(value), "aliases": _aliases(value, module.__name__, name)}
+
+
+def _cached(cache: Any) -> list[tuple[tuple[object, ...], Json, object]]:
+    """Return the calls that a `functools.lru_cache` remembers: arguments, keywords and result, the oldest first.
+
+    Only the cache's own C code knows its entries (``_functoolsmodule.c``, 3.10 to 3.15): the garbage collector shows
+    their keys, and a call with the arguments of one is a hit, which runs no user code but ``__hash__`` and ``__eq__``.
+    """
+    size, found = cache.cache_info().currsize, []
+    for entries in gc.get_referents(cache):
+        if type(entries) is dict and entries is not vars(cache) and len(entries) == size:
+            for key in list(entries):
+                args, keywords = _arguments(key, typed=cache.cache_parameters()["typed"])
+                found.append((args, keywords, cache(*args, **keywords)))
+            return found
+    raise NotSentError("the entries of its cache cannot be found")
+
+
+def _arguments(key: Any, *, typed: bool) -> tuple[tuple[object, ...], Json]:
+    """Return the arguments behind a key: one str or int as it is, or a tuple.
+
+    The tuple holds the arguments; a bare object, the names and values of the keywords; and if `typed`, their types.
+    """
+    if type(key) is not tuple:
+        return (key,), {}
+    mark = next((at for at, each in enumerate(key) if type(each) is object), None)
+    if mark is None:
+        return key[: len(key) // 2] if typed else key, {}
+    args, rest = key[:mark], key[mark + 1 :]
+    if typed:
+        rest = rest[: 2 * (len(rest) - len(args)) // 3]
+    return args, dict(zip(rest[::2], rest[1::2], strict=True))
 
 
 def split(path: str) -> tuple[types.ModuleType, list[str]]:

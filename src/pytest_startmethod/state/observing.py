@@ -469,10 +469,13 @@ def ask(observed: Observed, loaders: Sequence[Loader], environ: Mapping[str, str
     return found
 
 
-def compare(observed: Observed, seen: Sequence[Seen], *, varying: bool = False) -> list[Difference]:
+def compare(
+    observed: Observed, seen: Sequence[Seen], *, varying: bool = False, missed: tuple[str, ...] = ()
+) -> list[Difference]:
     """Return the parent's values that differ from those of every fresh child.
 
-    With `varying`, also include values that vary between fresh children: run ids, ports, start times.
+    With `varying`, also include values that vary between fresh children: run ids, ports, start times. Of several
+    differences in one value, one at a step of `missed` (see `Context.missed`) comes first.
     """
     found = []
     first, *rest = seen
@@ -487,7 +490,8 @@ def compare(observed: Observed, seen: Sequence[Seen], *, varying: bool = False) 
         varies = varying and not kept
         kept = every if varies else kept
         if kept:
-            kept.sort(key=lambda each: each[1][0] != "=")  # a plain value is clearer than the object that holds it
+            # a plain value is clearer than the object that holds it
+            kept.sort(key=lambda each: (not each[0].endswith(missed), each[1][0] != "="))
             path, ours, other = kept[0]
             start = binding.inner
             others = tuple(start + each[0] for each in kept[1:])

@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 from differential_support import Custom, Items, Node, Raising, Reduced, Slots, module_level, receive
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import inputs
 from pytest_startmethod.causes import pickling as causes
 from pytest_startmethod.causes.pickling_search import search
 from pytest_startmethod.pickling import dry_run
@@ -161,7 +162,7 @@ def really_refused(obj: object) -> bool:
     return False
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@inputs(400)
 @given(graphs)
 @pytest.mark.slow
 def test_the_walk_agrees_over_made_up_graphs(graph: Any) -> None:
@@ -171,7 +172,7 @@ def test_the_walk_agrees_over_made_up_graphs(graph: Any) -> None:
     assert all(finding.path.startswith("object") for finding in findings)
 
 
-@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
+@inputs(5)
 @given(graphs)
 def test_a_real_child_agrees_over_made_up_graphs(graph: Any) -> None:
     """A graph without a finding arrives in a spawned child; one with a finding cannot be sent."""

@@ -1,6 +1,7 @@
 """Whether a long session stays as small as it began.
 
     python benchmarks/load.py [--tests 2000] [--workers N]          # all pass: memory, descriptors, threads, files
+    python benchmarks/load.py --by-hand [--tests 2000]              # the same number of tests without the plugin
     python benchmarks/load.py --failing [--tests 300]               # three causes: time with and without experiments
 
 Runs in an environment where the plugin is installed. The suite is generated; each test starts one process under each of
@@ -20,10 +21,29 @@ from pathlib import Path
 
 MEMORY_GROWS = 1.10
 
+REPORT_SECONDS = 2.0
+REPORTS = ("report.json", "report.html", "report.md")
+
 EXPERIMENTS = 1.5
 
+TIMED = """
+import time
+from pytest_startmethod.session import report_files
+
+write = report_files.Files._write
+
+def timed(self, status):
+    start = time.perf_counter()
+    write(self, status)
+    if self.lines and not os.path.exists("written"):
+        with open("written", "w") as file:
+            file.write(str(time.perf_counter() - start))
+
+report_files.Files._write = timed
+"""
+
 SAMPLE = """
-import json, os, threading, time
+import json, os, threading
 import pytest
 
 count = 0
@@ -69,6 +89,19 @@ def test_passes(n):
     assert process.exitcode == 0
 """
 
+BY_HAND = """
+import multiprocessing
+import pytest, work
+
+@pytest.mark.parametrize("n", range({tests}))
+@pytest.mark.parametrize("method", ["a", "b", "c"])
+def test_passes(method, n):
+    process = multiprocessing.get_context("fork").Process(target=work.work, args=(n,))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+"""
+
 FAILING = """
 import multiprocessing, threading
 import pytest, work
@@ -109,10 +142,10 @@ def session(folder: Path, *arguments: str) -> tuple[float, float, str]:
     return time.perf_counter() - start, spent, done.stdout + done.stderr
 
 
-def passing(folder: Path, tests: int, workers: int) -> None:
+def passing(folder: Path, tests: int, workers: int, by_hand: bool) -> None:
     """Print the samples of a session in which everything passes."""
-    (folder / "test_load.py").write_text(PASSING.format(tests=tests))
-    arguments = ["--start-methods-report=report.json", "--start-methods-report=report.html"]
+    (folder / "test_load.py").write_text((BY_HAND if by_hand else PASSING).format(tests=tests))
+    arguments = ["-p", "no:startmethod"] if by_hand else [f"--start-methods-report={name}" for name in REPORTS]
     seconds, spent, out = session(folder, *arguments, *(["-n", str(workers)] if workers else []))
     print(out.splitlines()[-1])
     leg = spent / tests / 3 * 1000
@@ -123,14 +156,17 @@ def passing(folder: Path, tests: int, workers: int) -> None:
             continue
         first = next((each for each in samples if each["legs"] >= samples[-1]["legs"] // 10), samples[0])
         last = samples[-1]
-        verdict = "" if last["memory"] <= first["memory"] * MEMORY_GROWS else "  MISSED"
+        verdict = "" if by_hand or last["memory"] <= first["memory"] * MEMORY_GROWS else "  MISSED"
         for name in ("memory", "descriptors", "threads", "files", "children"):
             print(f"  {name:12} {first[name]:.0f} at leg {first['legs']}, {last[name]:.0f} at leg {last['legs']}")
         print(f"  memory x {last['memory'] / first['memory']:.2f} (target {MEMORY_GROWS}){verdict}")
     left = [path.name for path in (folder / "tmp").iterdir() if not path.name.startswith("pytest-of-")]
     print(f"temporary files left: {left or 'none'}")
-    for name in ("report.json", "report.html"):
-        print(f"{name}: {(folder / name).stat().st_size / 1e6:.1f} MB")
+    if by_hand:
+        return
+    sizes = ", ".join(f"{name} {(folder / name).stat().st_size / 1e6:.1f} MB" for name in REPORTS)
+    took = float((folder / "written").read_text())
+    print(f"reports: {took:.2f} s (target {REPORT_SECONDS}){'  MISSED' * (took > REPORT_SECONDS)}; {sizes}")
 
 
 def failing(folder: Path, tests: int) -> None:
@@ -152,18 +188,19 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--tests", type=int)
     parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--by-hand", action="store_true")
     parser.add_argument("--failing", action="store_true")
     options = parser.parse_args()
     print(f"Python {sys.version.split()[0]}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         (folder / "pytest.ini").write_text("[pytest]\n")
-        (folder / "conftest.py").write_text(SAMPLE)
+        (folder / "conftest.py").write_text(SAMPLE if options.by_hand else SAMPLE + TIMED)
         (folder / "work.py").write_text(WORK)
         if options.failing:
             failing(folder, options.tests or 300)
         else:
-            passing(folder, options.tests or 2000, options.workers)
+            passing(folder, options.tests or 2000, options.workers, options.by_hand)
 
 
 if __name__ == "__main__":

@@ -109,6 +109,34 @@ def test_every_scope(session, scope, log):
     assert log_of(outcome) == log
 
 
+def test_a_fixture_shared_with_a_test_of_a_wider_one(session):
+    """It is built once per method, too, whichever scope the other fixtures of its tests have."""
+    session.file(
+        test_a=CHECK.format(scope="module")
+        + """
+    @pytest.fixture(scope="session")
+    def wider(start_method):
+        LOG.append(f"wider {start_method}")
+
+    @pytest.fixture(scope="class")
+    def narrower(start_method):
+        LOG.append(f"narrower {start_method}")
+
+    def test_a(wider, server): pass
+
+    class TestB:
+        def test_b(self, server, narrower): pass
+        def test_c(self, narrower): pass
+
+    def test_log():
+        print("log:", "|".join(LOG))
+    """
+    )
+    log = log_of(session.run("-s")).split("|")
+    built = [f"{name}{method}" for name in ("+", "-", "wider ", "narrower ") for method in METHODS]
+    assert sorted(log) == sorted(built)
+
+
 def test_different_methods_of_the_tests_that_share_a_fixture(session):
     """Tests with different methods, in a different order, are grouped too."""
     session.file(

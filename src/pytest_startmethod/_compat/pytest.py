@@ -116,9 +116,8 @@ def put_first(metafunc: pytest.Metafunc, name: str, indices: dict[object, int], 
     calls: list[list[Any]] = [[] for _ in ids]
     for position, call in enumerate(metafunc._calls):
         which = position % len(ids)
-        idlist = call._idlist
-        if isinstance(ids[which], str):
-            idlist = [*idlist[-1:], *idlist[:-1]]
+        hidden = not isinstance(ids[which], str)
+        idlist = call._idlist if hidden else [*call._idlist[-1:], *call._idlist[:-1]]
         index = {**call.indices, name: indices.get(call.params[name], len(indices))}
         calls[which].append(dataclasses.replace(call, _idlist=idlist, indices=index))
     metafunc._calls[:] = [call for group in calls for call in group]
@@ -127,6 +126,12 @@ def put_first(metafunc: pytest.Metafunc, name: str, indices: dict[object, int], 
 def id_parts(callspec: Any) -> list[str]:
     """Return a callspec's ids, one for each ``parametrize`` call that has one (``CallSpec._idlist``)."""
     return list(callspec._idlist)
+
+
+def parameter_scopes(item: pytest.Item) -> dict[str, Any]:
+    """Return the scope of each parameter, by which pytest groups the tests (``CallSpec._arg2scope``)."""
+    scopes: dict[str, Any] = item.callspec._arg2scope  # type: ignore[attr-defined]
+    return scopes
 
 
 def is_testcase(collector: pytest.Collector) -> bool:

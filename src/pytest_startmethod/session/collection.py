@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -114,11 +114,8 @@ def _needs_our_context(node: pytest.Item) -> bool:
     return pytest_compat.resolves_to(definitions, "mp_context", mp_context_value)
 
 
-def _scope(node: pytest.Item) -> str:
-    """Return the widest scope of the fixtures of `node` that depend on the start method.
-
-    For ``function``, pytest keeps the order of the tests; for wider scopes it groups the tests by method.
-    """
+def _dependent(node: pytest.Item) -> list[Any]:
+    """Return the definitions of the fixtures of `node` that depend on the start method."""
     closure = pytest_compat.names_in_closure(node)
     ours = (start_method_value, mp_context_value)
     dependent: dict[str, bool] = {NAME: True}
@@ -129,14 +126,42 @@ def _scope(node: pytest.Item) -> str:
             dependent[name] = any(depends(arg) for found in closure.get(name, ()) for arg in found.argnames)
         return dependent[name]
 
-    scopes = [
-        _SCOPES.index(found.scope)
+    return [
+        found
         for name, definitions in closure.items()
         if depends(name)
         for found in definitions
         if found.func not in ours
     ]
-    return _SCOPES[max(scopes, default=0)]
+
+
+def _scope(node: pytest.Item) -> str:
+    """Return the widest scope of the fixtures of `node` that depend on the start method.
+
+    For ``function``, pytest keeps the order of the tests; for wider scopes it groups the tests by method.
+    """
+    return _SCOPES[max((_SCOPES.index(found.scope) for found in _dependent(node)), default=0)]
+
+
+def _share_scopes(legs: Iterable[pytest.Item]) -> None:
+    """Give legs that share a fixture the widest scope among them: grouped apart, each group would build it anew."""
+    scopes = {leg: pytest_compat.parameter_scopes(leg) for leg in legs}
+    if len({each[NAME] for each in scopes.values()}) < 2:
+        return
+    sharing: dict[object, list[dict[str, Any]]] = {}
+    for leg, own in scopes.items():
+        places = {"class": (leg.path, getattr(leg, "cls", None)), "module": leg.path, "package": leg.path.parent}
+        for found in _dependent(leg):
+            if found.scope in places:
+                sharing.setdefault((found, places[found.scope]), []).append(own)
+    changed = True
+    while changed:  # a widened leg may share another fixture
+        changed = False
+        for group in sharing.values():
+            widest = max(own[NAME] for own in group)
+            for own in group:
+                changed |= own[NAME] != widest
+                own[NAME] = widest
 
 
 def _params(marker: Marker | None, settings: Settings) -> list[Any]:
@@ -257,14 +282,15 @@ def stash_legs(config: pytest.Config, items: Sequence[pytest.Item]) -> int:
 
     """
     settings = settings_of(config)
-    legs = 0
+    legs = []
     for item in items:
         callspec = getattr(item, "callspec", None)
         try:
             if callspec is not None and NAME in callspec.params and _make_leg(item, callspec, settings):
-                legs += 1
+                legs.append(item)
         except pytest.Collector.CollectError as error:
             raise pytest.UsageError(str(error)) from None
+    _share_scopes(legs)
     _plan(items)
     if legs and not config.getoption("collectonly"):
         register_running(config, settings)

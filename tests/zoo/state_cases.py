@@ -1394,3 +1394,66 @@ def equal_again():
 @silent
 def another_object_of_the_same_value():
     return Given(equal_again, (), set_to(ME, "TABLE", {"b": 2, "a": 1}))
+
+
+# -- attributes that hooks compute -----------------------------------------------------------------------------------
+
+
+class Hooked:
+    """An object whose attributes are items of a dictionary."""
+
+    def __init__(self):
+        self.__dict__["values"] = {"root": "default"}
+
+    def __getattr__(self, name):
+        try:
+            return self.values[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def __setattr__(self, name, value):
+        self.values[name] = value
+
+    def __delattr__(self, name):
+        del self.values[name]
+
+
+hooked = Hooked()
+
+
+def read_hooked():
+    return hooked.root
+
+
+@case("state_cases.hooked", "SM301", reader="return hooked.root")
+def attribute_that_a_hook_computes():
+    hooked.root = "changed"
+    return Given(read_hooked, (), lambda: setattr(hooked, "root", "default"))
+
+
+def set_and_read_hooked():
+    hooked.root = "mine"
+    return hooked.root
+
+
+@silent
+def attribute_that_a_hook_computes_and_the_code_sets():
+    hooked.root = "changed"
+    return Given(set_and_read_hooked, (), lambda: setattr(hooked, "root", "default"))
+
+
+def delete_and_read_hooked():
+    del hooked.root
+    return getattr(hooked, "root", None)
+
+
+@silent
+def attribute_that_a_hook_computes_and_the_code_deletes():
+    hooked.root = "changed"
+    return Given(delete_and_read_hooked, (), lambda: setattr(hooked, "root", "default"))
+
+
+@silent
+def attribute_that_a_hook_computes_and_nobody_changed():
+    hooked.root = "default"
+    return Given(read_hooked)

@@ -218,6 +218,8 @@ _IMPLIED_BY: Final[dict[str, tuple[tuple[int, str], ...]]] = {
     "BINARY_SUBSCR": _SUBSCRIPT,
     "STORE_SUBSCR": ((2, "__setitem__"),),
     "DELETE_SUBSCR": ((2, "__delitem__"),),
+    "STORE_ATTR": ((1, "__setattr__"),),
+    "DELETE_ATTR": ((1, "__delattr__"),),
     "UNARY_NEGATIVE": ((1, "__neg__"),),
     "UNARY_INVERT": ((1, "__invert__"),),
     "UNARY_NOT": ((1, "__bool__"), (1, "__len__")),

@@ -46,6 +46,8 @@ _CHANGES: Final = frozenset({
 _NO_STATE: Final = (types.ModuleType, types.FunctionType, types.BuiltinFunctionType, types.MethodType)
 _ATOMS: Final = (int, float, bool, str, bytes, type(None), types.ModuleType, types.BuiltinFunctionType)
 _MAKES: Final = ("__init__", "__new__", "__post_init__")
+_WRITES: Final = ("__setattr__", "__delattr__", "__setitem__", "__delitem__")
+"""Special methods that are followed only where the code assigns or deletes."""
 _SUBCLASSES: Final = ("__init_subclass__", "__set_name__", "__prepare__")
 _SIGNALS: Final = ("signal.getsignal", "signal.raise_signal", "os.kill", "signal.alarm", "signal.setitimer")
 
@@ -170,8 +172,8 @@ class Search(Attributes):
                 raw = value.__func__ if type(value) in (staticmethod, classmethod) else value
                 if not (name.startswith("__") and name.endswith("__") and type(raw) is types.FunctionType):
                     continue
-                if name in _SUBCLASSES or (issubclass(cls, type) and name in _MAKES):
-                    continue  # they run when a class is created, at import
+                if name in _WRITES or name in _SUBCLASSES or (issubclass(cls, type) and name in _MAKES):
+                    continue  # the latter run when a class is created, at import
                 makes = name in _MAKES
                 self.function(raw, Live(cls, "") if raw is not value else Instance(cls) if makes else symbol, GUESSED)
 
@@ -387,6 +389,8 @@ class Search(Attributes):
         """Record that an operator or builtin calls a special method, if the object's class is the user's."""
         symbol = unbound(symbol)
         if where is None or not isinstance(symbol, (Instance, Live, Ref)):
+            if where is not None and symbol is None and name in _WRITES:
+                self.unknown.setdefault(name, (where, depth))
             return
         cls = symbol.cls if isinstance(symbol, Instance) else type(symbol.value)
         if cls.__module__ == "builtins":

@@ -58,6 +58,24 @@ def legs(*names: str, outcome: str = "passed", **outcomes: str) -> dict[str, str
     return found
 
 
+def test_a_failure_of_the_own_run_is_shown_once(session):
+    """The other legs fail at the same line of the user's, though pytest shows the own run's frames below it, too."""
+    session.file(fails="def work(): raise ValueError('always')")
+    text = """
+    import multiprocessing
+    from fails import work
+
+
+    def test_it():
+        with multiprocessing.Pool(1) as pool:
+            pool.apply(work)
+    """
+    outcome = session.file(test_a=text).run(DISCOVER)
+    assert outcome.names == legs("test_it", outcome="failed")
+    assert f"  same failure under {' and '.join(OTHERS)}" in outcome.lines
+    assert sum(line.startswith("E  ") and "always" in line for line in outcome.lines) == 1
+
+
 PASSED = suite("""
     def test_nothing():
         pass

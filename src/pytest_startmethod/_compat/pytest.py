@@ -278,10 +278,13 @@ def entries(report: Any) -> Sequence[Any]:
     return found
 
 
-def raised_at(report: object) -> tuple[str, int] | None:
-    """Return file and line of the last entry that a failed report's traceback shows (``ReprEntry.reprfileloc``)."""
-    places = [getattr(entry, "reprfileloc", None) for entry in entries(report)[-1:]]
-    return next(((each.path, each.lineno) for each in places if each is not None), None)
+def raised_at(report: object, hidden: Callable[[str], bool]) -> tuple[str, int] | None:
+    """Return file and line of the last entry of a failed report's traceback that `hidden` does not leave out.
+
+    They are those of ``ReprEntry.reprfileloc``.
+    """
+    places = [getattr(entry, "reprfileloc", None) for entry in entries(report)]
+    return next(((each.path, each.lineno) for each in reversed(places) if each and not hidden(each.path)), None)
 
 
 def failure_text(report: Any, dropped: str) -> str:

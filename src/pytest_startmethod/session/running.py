@@ -150,7 +150,7 @@ class Running:
         executable = spawn.get_executable()
         precheck = self.settings.precheck != "off"
         self._exchange()
-        pytest_compat.hide_frames(item, _below_start)
+        pytest_compat.hide_frames(item, below_start)
         around = self._state
         if trial is None and ("start_method", leg.method) not in item.user_properties:
             item.user_properties.append(("start_method", leg.method))
@@ -555,7 +555,7 @@ def _override_text(override: SetByUser, leg: Leg) -> str:
 _MADE_ALIKE = ("multiprocess", "billiard", "dill")
 
 
-def _below_start(filename: str) -> bool:
+def below_start(filename: str) -> bool:
     """Return whether a frame below ``Process.start()`` belongs to us, CPython, or a similar package."""
     whose = owner(filename)
     if whose == "stdlib":

@@ -215,10 +215,15 @@ class Shown:
 
 
 def _failure(report: Any) -> object:
-    """Return where and why a phase failed, without details that differ between runs."""
+    """Return where and why a phase failed, without details that differ between runs.
+
+    The place is the user's: pytest shows what lies below it in a test's own run, and not in a leg.
+    """
+    from .running import below_start
+
     crash = getattr(report.longrepr, "reprcrash", None)
     message = crash.message if crash is not None else str(report.longrepr)
-    return pytest_compat.raised_at(report), re.sub(
+    return pytest_compat.raised_at(report, below_start), re.sub(
         r"\b0x[0-9a-fA-F]+\b|\d{3,}|\b(fork|spawn|forkserver)\b", "", message
     )
 

@@ -92,6 +92,9 @@ def class_attribute(cls: type, name: str, after: type | None = None) -> tuple[An
 
 def class_name(cls: object) -> tuple[str, str]:
     """Return a class's module and qualified name."""
+    if type(cls) is type:  # most are, and no metaclass of the user's answers for them
+        own: tuple[object, object] = (cls.__module__, cls.__qualname__)
+        return (own[0] if type(own[0]) is str else ""), (own[1] if type(own[1]) is str else "")
     module = _namespace_of_type(cls).get("__module__") if issubclass(type(cls), type) else None
     if type(module) is not str:
         module = type.__dict__["__module__"].__get__(cls) if issubclass(type(cls), type) else ""

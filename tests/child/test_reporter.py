@@ -140,16 +140,21 @@ def fails_to_begin():
 """
 
 RUN = """
-import json, os, shutil, sys
+import sys
 
-method, watched, sabotage, *cases = sys.argv[1:]
 sys.path.insert(0, %r)
 import multiprocessing
 import work
-from pytest_startmethod.child import events, reporter as child
-from pytest_startmethod.launches import lines, reports
-from pytest_startmethod._compat.multiprocessing import STDLIB
-from pytest_startmethod.activation.exchanges import Exchanges
+
+if __name__ == "__main__":  # each child runs this file again, and has no use for these
+    import json, os, shutil
+
+    from pytest_startmethod.child import events, reporter as child
+    from pytest_startmethod.launches import lines, reports
+    from pytest_startmethod._compat.multiprocessing import STDLIB
+    from pytest_startmethod.activation.exchanges import Exchanges
+
+    method, watched, sabotage, *cases = sys.argv[1:]
 
 
 def arguments(case):

@@ -116,15 +116,17 @@ from state import CONFIG, kept, now
 """
 
 RUN = """
-import importlib, json, multiprocessing, os, sys, types
-from unittest import mock
-
 import state, alias, reader
-from pytest_startmethod._compat.multiprocessing import STDLIB
-from pytest_startmethod.activation.exchanges import Exchanges
-from pytest_startmethod.child import reporter as child
-from pytest_startmethod.experiments import replay
-from pytest_startmethod.launches.reports import ReportDirectory
+
+if __name__ == "__main__":  # each child runs this file again, and has no use for these
+    import importlib, json, multiprocessing, os, sys, types
+    from unittest import mock
+
+    from pytest_startmethod._compat.multiprocessing import STDLIB
+    from pytest_startmethod.activation.exchanges import Exchanges
+    from pytest_startmethod.child import reporter as child
+    from pytest_startmethod.experiments import replay
+    from pytest_startmethod.launches.reports import ReportDirectory
 
 
 def outcome(method, paths, read, holder=None):

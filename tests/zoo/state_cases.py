@@ -42,7 +42,6 @@ import warnings
 import weakref
 from collections.abc import Callable
 from typing import Any
-from unittest import mock
 
 import state_support
 from state_support import OPTIONS as IMPORTED
@@ -542,6 +541,8 @@ def function_rebound_to_a_lambda():
 
 @case("state_support.clock", "SM303", reader="return clock()")
 def function_patched_by_mock():
+    from unittest import mock  # not at the top: each fresh child would import asyncio
+
     patch = mock.patch("state_support.clock", return_value=0.0)
     patch.start()
     return Given(read_clock, (), patch.stop)
@@ -594,6 +595,8 @@ def builtin_patched():
 
 @case("state_cases.Derived", "SM303", reader="return Derived().paint()")
 def class_patched():
+    from unittest import mock  # not at the top: each fresh child would import asyncio
+
     return Given(make_one, (), set_to(ME, "Derived", mock.MagicMock()))
 
 
@@ -1214,6 +1217,8 @@ def make_measured():
 
 @case("state_support.Measured.__init__", "SM303", reader="return vars(state_support.Measured(3))")
 def constructor_patched():
+    from unittest import mock  # not at the top: each fresh child would import asyncio
+
     patch = mock.patch.object(state_support.Measured, "__init__", return_value=None)
     patch.start()
     return Given(make_measured, (), patch.stop)

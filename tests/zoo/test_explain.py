@@ -11,6 +11,7 @@ import socketserver
 import subprocess
 import sys
 import types
+import warnings
 from collections.abc import Iterator
 from multiprocessing import context, reduction
 
@@ -23,7 +24,7 @@ from pytest_startmethod import Finding, explain
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-@pytest.fixture(params=list(CASES.values()), ids=list(CASES))
+@pytest.fixture(scope="module", params=list(CASES.values()), ids=list(CASES))
 def case(request: pytest.FixtureRequest) -> Case:
     found: Case = request.param
     if found.needs:
@@ -31,12 +32,20 @@ def case(request: pytest.FixtureRequest) -> Case:
     return found
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def given(case: Case) -> Iterator[Given]:
     made = case.make()
     yield made
     if made.close is not None:
         made.close()
+
+
+@pytest.fixture(scope="module")
+def findings(given: Given) -> list[Finding]:
+    """Explain a case once for all tests that look at it: a call that pickles starts fresh children."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the tests' mark has no effect on a fixture of the module
+        return explain(given.target, given.args, given.kwargs, task=given.task)
 
 
 def pickles(given: Given) -> bool:
@@ -59,19 +68,17 @@ def pickles(given: Given) -> bool:
     return True
 
 
-def test_the_verdict_is_the_interpreters(case: Case, given: Given) -> None:
+def test_the_verdict_is_the_interpreters(case: Case, given: Given, findings: list[Finding]) -> None:
     """There are findings exactly when the interpreter cannot pickle the payload.
 
     3.10 pickles a fork context's lock, and the child that uses it crashes.
     """
-    findings = explain(given.target, given.args, given.kwargs, task=given.task)
     refused = not pickles(given) or case.name.endswith("_of_a_fork_context")
     assert bool(findings) == refused == bool(case.codes)
 
 
-def test_the_findings(case: Case, given: Given) -> None:
+def test_the_findings(case: Case, findings: list[Finding]) -> None:
     """Each leaf is found, with its path, its lines, its kind and its fix."""
-    findings = explain(given.target, given.args, given.kwargs, task=given.task)
     text = " ".join("\n".join(map(str, findings)).split())
     assert tuple(finding.code for finding in findings) == case.codes
     assert tuple(finding.path for finding in findings) == case.paths
@@ -83,19 +90,19 @@ def test_the_findings(case: Case, given: Given) -> None:
         assert {finding.line for finding in findings} & set(case.lines)
 
 
-def test_the_text_fits(case: Case, given: Given) -> None:
+def test_the_text_fits(findings: list[Finding]) -> None:
     """No line is wider than 80 columns, except for unbreakable names; every finding has a fix."""
-    for finding in explain(given.target, given.args, given.kwargs, task=given.task):
+    for finding in findings:
         assert finding.fix
         for line in str(finding).splitlines():
             assert len(line) <= 80 or " " not in line.strip(), line
 
 
-def test_the_dictionary_form_is_plain_and_comes_back(case: Case, given: Given) -> None:
+def test_the_dictionary_form_is_plain_and_comes_back(findings: list[Finding]) -> None:
     """A finding is sent between processes as builtins."""
     import json
 
-    for finding in explain(given.target, given.args, given.kwargs, task=given.task):
+    for finding in findings:
         assert Finding.from_dict(json.loads(json.dumps(finding.as_dict()))) == finding
 
 

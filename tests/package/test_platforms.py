@@ -134,11 +134,11 @@ def test_a_limit_is_kept_without_signals(session, monkeypatch):
     monkeypatch.setenv("OTHER_PLATFORM", "win32")
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=":")
     session.plugins.insert(0, "other_platform")
-    outcome = session.file(test_a=HANGS).run("--start-methods-timeout=2", "--no-start-methods-verify")
+    outcome = session.file(test_a=HANGS).run("--start-methods-timeout=1", "--no-start-methods-verify")
     assert outcome.names == {"test_waits[spawn]": "failed", "test_computes[spawn]": "failed"}, outcome.out
     for name in ("waits", "computes"):
         leg = f"test_a.py::test_{name}[spawn]"
-        assert f"Failed: the leg {leg} was not over after 2 s (--start-methods-timeout)" in outcome.out, outcome.out
+        assert f"Failed: the leg {leg} was not over after 1 s (--start-methods-timeout)" in outcome.out, outcome.out
     assert "pytest-startmethod: " not in outcome.out.partition("short test summary")[0], outcome.out
 
 
@@ -150,7 +150,7 @@ UNREACHABLE = """
     def test_waits():
         lock = threading.Lock()
         lock.acquire()
-        threading.Timer(4.0, lock.release).start()
+        threading.Timer(2.0, lock.release).start()
         lock.acquire()
 """
 
@@ -160,8 +160,8 @@ def test_a_wait_that_no_thread_can_end_is_shown(session, monkeypatch):
     monkeypatch.setenv("OTHER_PLATFORM", "win32")
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=":")
     session.plugins.insert(0, "other_platform")
-    outcome = session.file(test_a=UNREACHABLE).run("--start-methods-timeout=1", "--no-start-methods-verify")
-    text = "test_a.py::test_waits[spawn] was not over after 1 s, and waits where it cannot be interrupted:"
+    outcome = session.file(test_a=UNREACHABLE).run("--start-methods-timeout=0.3", "--no-start-methods-verify")
+    text = "test_a.py::test_waits[spawn] was not over after 0.3 s, and waits where it cannot be interrupted:"
     at = outcome.lines.index(text)
     assert outcome.lines[at + 1].endswith("test_a.py:9 in test_waits"), outcome.out
     assert outcome.names == {"test_waits[spawn]": "failed"}, outcome.out

@@ -492,7 +492,7 @@ ENDLESS = """
 @pytest.mark.parametrize("method", METHODS)
 def test_time_limit(box, method):
     """At the limit the script and everything it started are ended."""
-    run = box.run(ENDLESS, method=method, timeout=8)
+    run = box.run(ENDLESS, method=method, timeout=5)
     assert (run.ended, run.stdout, run.stderr) == ("time limit", "ready\n", "")
     assert run.outcome == "script.py was ended (time limit)"
     assert box.left() == ([], [])

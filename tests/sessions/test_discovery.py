@@ -722,7 +722,9 @@ def test_each_leg_has_the_time_of_a_test(session: Session) -> None:
         if multiprocessing.get_start_method() == "spawn":
             time.sleep(60)
     """)
-    outcome = session.plugin("pytest_timeout").file(test_a=source).run(DISCOVER, "--timeout=5")
+    outcome = (
+        session.plugin("pytest_timeout").file(test_a=source).run(DISCOVER, "--timeout=3", "--no-start-methods-verify")
+    )
     assert outcome.names == legs("test_a", spawn="failed")
     assert "Timeout" in outcome.out
 

@@ -114,11 +114,11 @@ HANG = """
 
 def test_hang_ends_at_its_limit_and_is_told(alone, where):
     """The leg fails, the session carries on, the stacks of parent and child are shown, and the child is gone."""
-    outcome = alone.file(test_a=HANG).run("--start-methods-timeout=2", "-v", where=where)
+    outcome = alone.file(test_a=HANG).run("--start-methods-timeout=1", "-v", where=where)
     legs = ["test_a[fork]", "test_a[spawn]", "test_a[forkserver]"]
     assert outcome.names == {**dict.fromkeys(legs, "failed"), "test_b": "passed"}
     for method in ("fork", "spawn", "forkserver"):
-        assert f"the leg test_a.py::test_a[{method}] was not over after 2 s (--start-methods-timeout)" in outcome.out
+        assert f"the leg test_a.py::test_a[{method}] was not over after 1 s (--start-methods-timeout)" in outcome.out
         assert "- SM403 hang -" in outcome.out
     text = " ".join(outcome.out.split())
     assert "it is at test_a.py:12 in test_a, waiting for a process to end" in text
@@ -258,7 +258,7 @@ def test_full_queue_joined_too_early_is_told(alone):
         def fill(queue):
             queue.put("x" * 10_000_000)
 
-        @pytest.mark.startmethods(timeout=3)
+        @pytest.mark.startmethods(timeout=1.5)
         def test_a():
             queue = multiprocessing.Queue()
             process = multiprocessing.Process(target=fill, args=(queue,))

@@ -16,6 +16,8 @@ from pytest_startmethod.child.values import MISSING, describe
 from pytest_startmethod.model.child_report import ChildReport, Frame, Raised
 from pytest_startmethod.model.evidence import Evidence
 from pytest_startmethod.model.observed import Observed, Seen
+from pytest_startmethod.model.patched import Patched
+from pytest_startmethod.model.place import Place
 from pytest_startmethod.source.callers import UserCode
 from pytest_startmethod.state import observing
 
@@ -252,3 +254,17 @@ def test_a_replaced_stream_is_compared(load, monkeypatch):
     assert observed(module.ask).bindings == []
     monkeypatch.setattr(sys, "stdout", io.StringIO())
     assert [b.path for b in observed(module.ask).bindings] == ["sys.stdout"]
+
+
+def test_patch_by_a_library_is_told_at_the_users_decorator(load):
+    """Only an experiment can confirm a patch inside a library; its place is the line that uses the library."""
+    library = load("fake_service", "def activate(function):\n    return function\n", installed=True)
+    text = "import fake_service\n\n@fake_service.activate\ndef test_it():\n    pass\n"
+    user = load("test_of_service", text)
+    patch = Patched("json.dumps", Place(library.__file__, 2, "start"), "mock.patch")
+    (found,) = state.unseen_patches([patch], [(user.__file__, "test_it")])
+    assert (found.code, found.file, found.line) == ("SM303", user.__file__, 3)
+    assert found.evidence == (f"set by fake_service at {user.__file__}:3: @fake_service.activate",)
+    own = Patched("json.dumps", Place(user.__file__, 5, "test_it"), "mock.patch")
+    (found,) = state.unseen_patches([own])
+    assert (found.file, found.line) == (user.__file__, 5)

@@ -108,18 +108,27 @@ def unshared(observed: Observed, context: Context) -> list[Finding]:
     return [each.finding for each in sharing.primitives(observed, context)]
 
 
-def unseen_patches(patches: Iterable[Any]) -> list[Finding]:
-    """Return the patches, latest first, as findings that only an experiment can confirm."""
+def unseen_patches(patches: Iterable[Any], touched: Iterable[tuple[str, str]] = ()) -> list[Finding]:
+    """Return the patches, latest first, as findings that only an experiment can confirm.
+
+    `touched` holds file and function of each frame of the failing tracebacks: one that a library made is reported at
+    the nearest line that uses the library.
+    """
+    context = Context(touched=frozenset(touched))
     found = {}
     for each in reversed(list(patches)):
         if each.target.startswith(("<", "os.environ")) or "[" in each.target:
             continue
-        place = each.place
+        place, by = each.place, each.by
+        if place is not None and owner(place.file) == "installed":
+            by = package_of(place.file)
+            users = _nearest(uses_of(by, user_files()), context)
+            place = users[0].place if users else place
         message = (
-            f"the patch ({each.by}) is lost: {each.target} is patched in the parent only; the code does not read it "
+            f"the patch ({by}) is lost: {each.target} is patched in the parent only; the code does not read it "
             "itself, and something that it calls does"
         )
-        evidence = () if place is None else (source_fact("parent", "set", place, each.by),)
+        evidence = () if place is None else (source_fact("parent", "set", place, by),)
         fix = _patch_fix("the patch", each.target)
         found[each.target] = finding_at("SM303", each.target, place, message, evidence, fix)
     return list(found.values())
@@ -183,6 +192,9 @@ def value(each: Difference, observed: Observed, context: Context) -> Ranked:
     set_at = _setters(each, context)
     by = patch.by if patch is not None else _patched_in_source(set_at, context)
     package = replacing(each.ours, binding.module) if by is None else ""
+    if patch is not None and patch.place is not None and owner(patch.place.file) == "installed":
+        package = package_of(patch.place.file)  # a library such as respx made it for the test
+        patch = None
     if package:
         by, set_at = package, _nearest(uses_of(package, (*context.tests, *user_files())), context)
     written = next((w for w in observed.writes if (w.module, w.names) == (binding.module, binding.names)), None)
@@ -211,7 +223,10 @@ def value(each: Difference, observed: Observed, context: Context) -> Ranked:
     if is_note and written is not None:
         fix = f"if it is more than a cache or a counter, {fix}"
     evidence = _facts(each, what, where, written if is_note else None, [patch] if patch is not None else set_at)
-    finding = finding_at(code, path, place_of(where), message, evidence, fix, "note" if is_note else "cause")
+    place = place_of(where)
+    if package and set_at and set_at[0].place is not None and owner(place.file) == "installed":
+        place = set_at[0].place
+    finding = finding_at(code, path, place, message, evidence, fix, "note" if is_note else "cause")
     touched = is_touched(where, context) or (read.inner is not None and is_touched(read.inner, context))
     own = any(setter.place.file in context.tests for setter in set_at)
     guessed = read.depth >= GUESSED

@@ -211,7 +211,7 @@ class SecondPass:
             failures=tuple(state.failures),
             touched=frozenset(state.touched),
             not_pickled=state.not_pickled,
-            hidden=tuple(state_causes.unseen_patches(state.record.patches)),
+            hidden=tuple(state_causes.unseen_patches(state.record.patches, state.touched)),
             seconds=state.finished.duration,
         )
         look = second_look.look_at(state.observed, {file for file, _ in state.touched}, findings)

@@ -6,7 +6,9 @@ import gc
 import json
 import linecache
 import os
+import sqlite3
 import sys
+import threading
 import weakref
 from typing import Any
 
@@ -73,6 +75,53 @@ def test_message_word_for_word(children):
         "pass MODE to the target as an argument, or set it in the child: in a pool's initializer, or first in the "
         "target"
     )
+
+
+class Keeper:
+    """Pickles without its lock."""
+
+    def __init__(self):
+        self.lock = threading.Lock()
+
+    def __getstate__(self):
+        return {}
+
+
+CHANGED = None
+
+
+def read_changed():
+    return CHANGED
+
+
+IN_THE_CHILD = "in the child: in a pool's initializer, or first in the target"
+
+
+@pytest.mark.parametrize(
+    ("make", "fix"),
+    [
+        (lambda: sqlite3.connect(":memory:"), "a database connection"),
+        (lambda: [{"lock": threading.Lock()}], "a lock"),
+        (lambda: (lambda: 1,), "a local function"),
+        (Keeper, ""),
+        (lambda: {"plain": 1}, ""),
+    ],
+    ids=("connection", "lock", "function", "its own state", "plain"),
+)
+def test_a_value_that_does_not_pickle_is_not_to_be_passed(children, monkeypatch, make, fix):
+    """The fix sets it in the child; an object that may leave a lock out of its state can still be an argument."""
+    value = make()
+    monkeypatch.setattr(sys.modules[__name__], "CHANGED", value)
+    (found,) = explain(state_cases.Given(read_changed), children)
+    if fix == "a database connection":
+        value.close()
+    assert found.code == "SM301"
+    if fix:
+        assert found.fix.startswith(
+            f"set CHANGED {IN_THE_CHILD}; as an argument it would not reach the child: {fix} cannot be pickled"
+        )
+    else:
+        assert found.fix.startswith(f"pass CHANGED to the target as an argument, or set it {IN_THE_CHILD}")
 
 
 def test_inner_path_and_both_values_are_shortened(children):

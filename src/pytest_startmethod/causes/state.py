@@ -16,10 +16,11 @@ from ..child.differences import short
 from ..child.values import module_of
 from ..model.evidence import Evidence
 from ..model.finding import Fact, Finding, finding_at, source_fact, values
-from ..model.observed import Difference, Observed, Seen, Where, Write
+from ..model.observed import Difference, Node, Observed, Seen, Where, Write
 from ..model.patched import Patched
 from ..source.callers import owner, package_of, user_files
 from ..source.index import source_of
+from ..source.kinds import noun_of
 from ..source.setters import Setter, setters, uses_of
 from ..state import observing
 from ..state.attributes import GUESSED
@@ -315,10 +316,27 @@ def _code(each: Difference, by: str | None) -> tuple[str, str]:
             "imports): pickle does not carry a class attribute; or make it an instance attribute, or pass it as an "
             "argument; a registry is filled by importing what registers"
         )
-    fix = f"pass {name} to the target as an argument, or set it in the child: in a pool's initializer, or first in the "
+    child = "in the child: in a pool's initializer, or first in the target"
+    what = _unpicklable(binding.node)
+    fix = f"pass {name} to the target as an argument, or set it {child}"
+    if what:
+        fix = f"set {name} {child}; as an argument it would not reach the child: {what} cannot be pickled"
     if _registers(each):
-        return "SM301", fix + "target; a registry is filled by importing, in the child, the module that registers"
-    return "SM301", fix + "target"
+        fix += "; a registry is filled by importing, in the child, the module that registers"
+    return "SM301", fix
+
+
+def _unpicklable(node: Node) -> str:
+    """Return what in a value, or in the plain containers that it consists of, no pickle carries, or ``""``.
+
+    Instances of other classes may leave out what they hold, so nothing is said of their attributes.
+    """
+    if node[0] in ("f", "c") and any(part in str(node[1]) for part in ("<locals>", "<lambda>")):
+        return "a local function" if node[0] == "f" else "a local class"
+    if node[0] in ("?", "o") and len(node) > 1:
+        return noun_of(str(node[1]))
+    parts = [value for _, value in node[2]] if node[0] == "{" else node[2] if node[0] in ("(", "<") else ()
+    return next(filter(None, map(_unpicklable, parts)), "")
 
 
 def _registers(each: Difference) -> bool:

@@ -260,6 +260,13 @@ def type_name(t: type) -> str:
     return name if owner(module_file(module) or "") == "user" and module_file(module) else f"{module}.{name}"
 
 
+def noun_of(name: str) -> str:
+    """Return the noun for a type given by name (``sqlite3.Connection``) that cannot be sent, or ``""``."""
+    module, _, name = name.rpartition(".")
+    kind = _BY_NAME.get((module or "builtins", name))
+    return "" if kind is None else kind.noun
+
+
 def kind_of(obj: object) -> Kind | None:
     """Return the kind of `obj`, if known."""
     t = type(obj)

@@ -279,10 +279,7 @@ def entries(report: Any) -> Sequence[Any]:
 
 
 def raised_at(report: object, hidden: Callable[[str], bool]) -> tuple[str, int] | None:
-    """Return file and line of the last entry of a failed report's traceback that `hidden` does not leave out.
-
-    They are those of ``ReprEntry.reprfileloc``.
-    """
+    """Return the ``reprfileloc`` of the last entry of a failed report's traceback that `hidden` does not leave out."""
     places = [getattr(entry, "reprfileloc", None) for entry in entries(report)]
     return next(((each.path, each.lineno) for each in reversed(places) if each and not hidden(each.path)), None)
 

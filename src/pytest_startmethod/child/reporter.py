@@ -62,8 +62,8 @@ try:
         names["install"](directory, method, process, starter, carried, package)
 except FileNotFoundError:
     import os, signal
-    if os.path.isdir("/proc/self") and not (os.path.isdir(directory) or os.path.isdir(f"/proc/{starter}")):
-        os.kill(os.getpid(), signal.SIGKILL)  # the parent has ended, and nobody else ends this process
+    if os.path.isdir("/proc/self") and not (os.path.isdir(directory) or os.path.exists(f"/proc/{starter}/exe")):
+        os.kill(os.getpid(), signal.SIGKILL)  # the parent has ended, if only as a zombie, and nobody else ends this one
 except Exception:
     pass
 """

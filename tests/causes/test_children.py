@@ -418,6 +418,14 @@ def test_what_is_not_understood_is_said_in_the_interpreters_words() -> None:
 # -- SM404 -----------------------------------------------------------------------------------------------------------
 
 
+def test_a_worker_that_reported_nothing_where_another_did_not_load_is_no_crash():
+    """A pool starts a worker after the other: that one ended for the same reason, whether or not it could say so."""
+    launches = [launch(pid=7, exit_code=1), launch(pid=8, exit_code=1)]
+    found = findings([report("unpickling", missing("work"))], launches)
+    assert {each.code for each in found} == {"SM201"}
+    assert "SM404" in {each.code for each in findings([report("run", missing("work"))], launches)}
+
+
 def test_a_signal_is_named_with_the_line_it_struck() -> None:
     """The user's line comes from the native stack."""
     context = multiprocessing.context.__file__

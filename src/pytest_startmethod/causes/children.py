@@ -33,7 +33,10 @@ def not_returned(evidence: Evidence) -> Iterator[Finding]:
 def crashes(evidence: Evidence) -> Iterator[Finding]:
     """Yield the children that crashed or exited outside Python's control (SM404)."""
     by_pid = {each.pid: each for each in evidence.launches if each.pid is not None and not each.in_script}
+    unready = {each.method for each in evidence.reports if each.error and each.phase in ("start-up", "unpickling")}
     for each in by_pid.values():
+        if each.exit_code == 1 and each.method in unready:  # such as a pool's next worker: nobody knows it better
+            continue
         server_ended = evidence.server is not None and not evidence.server.running
         finding = crash(each, [report for report in evidence.reports if report.pid == each.pid], server_ended)
         if finding is not None:

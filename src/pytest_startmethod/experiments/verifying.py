@@ -88,7 +88,7 @@ class Verifier:
     legs: int = 0
     """Number of legs that were rerun."""
     left_out: int = 0
-    """Number of legs that were not, because the budget was spent."""
+    """Number of legs that were not, or not to the end, because the budget was spent."""
     _tried: dict[object, int] = field(default_factory=dict)
     """Number of legs that were rerun, by method and first cause."""
     _settled: dict[object, tuple[Finding, ...]] = field(default_factory=dict)
@@ -129,11 +129,14 @@ class Verifier:
     def _search(self, leg: LegToVerify, usual: Failures, run: Run, sufficient: Sequence[plan.Experiment]) -> Conclusion:
         found = plan.candidates(leg.findings, leg.hidden, leg.touched)
         search = plan.search(found, usual, not_pickled=leg.not_pickled, sufficient=sufficient)
+        is_cut = False
         try:
             attempt = next(search)
             while True:
                 left = self.seconds - self.spent
                 if left < leg.seconds:
+                    self.left_out += not is_cut
+                    is_cut = True
                     attempt = search.throw(plan.SpentError())
                     continue
                 began = _now()

@@ -110,12 +110,12 @@ class Results:
         from ..report.text import count
 
         said = {name: round(number) for name, number in self._verified.items() if name != "seconds"}
-        if not said.get("verified") or not (said["runs"] or said["left_out"] or said["interrupted"]):
+        if not any(said.get(name) for name in ("runs", "left_out", "interrupted")):
             return None
         legs, runs = count(said["verified"], "failed leg"), count(said["runs"], "run")
         line = f"{legs} verified in {runs}, {self._verified['seconds']:.1f} s"
         if said["left_out"]:
-            line += f"; {said['left_out']} more left out for lack of time (--start-methods-verify=SECONDS)"
+            line += f"; {said['left_out']} left out or cut short for lack of time (--start-methods-verify=SECONDS)"
         return f"{line}; interrupted" if said["interrupted"] else line
 
     # -- reports -----------------------------------------------------------------------------------------------------

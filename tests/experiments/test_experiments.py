@@ -849,3 +849,94 @@ def test_what_a_function_captured_is_confirmed(session):
     text = " ".join(session.run("--start-methods=spawn").out.split())
     assert "app.get_level.__closure__['level'] is 5 in the parent and 0 in a fresh child; get_level reads it" in text
     assert "(confirmed under spawn)" in text
+
+
+def test_what_the_copies_of_arguments_lack_is_confirmed_under_fork(session):
+    """Identity, an attribute, and what pickling does to the original; the environment is what fails the last test."""
+    session.file(
+        app="""
+        import multiprocessing
+        import os
+
+        MISSING = object()
+        LIMIT = None
+
+
+        class Box:
+            def __init__(self):
+                self.cache = [1]
+                self.lock = multiprocessing.Lock()
+
+            def __getstate__(self):
+                self.cache.clear()
+                return {"lock": self.lock}
+
+
+        class Half:
+            def __init__(self):
+                self.extra = 7
+
+            def __reduce__(self):
+                return Half.__new__, (Half,)
+
+
+        def is_missing(value, queue):
+            queue.put(value is MISSING)
+
+
+        def extra(half, queue):
+            queue.put(getattr(half, "extra", None))
+
+
+        def locks(box, queue):
+            with box.lock:
+                queue.put(None)
+
+
+        def limit(half, queue):
+            queue.put((LIMIT, "extra"))
+        """,
+        test_a="""
+        import multiprocessing
+
+        import app
+        import pytest
+
+        pytestmark = pytest.mark.startmethods("spawn")
+
+
+        def ask(function, value):
+            queue = multiprocessing.SimpleQueue()
+            process = multiprocessing.Process(target=function, args=(value, queue))
+            process.start()
+            process.join()
+            return queue.get()
+
+
+        def test_identity():
+            assert ask(app.is_missing, app.MISSING)
+
+        def test_lacks():
+            assert ask(app.extra, app.Half()) == 7
+
+        def test_original():
+            box = app.Box()
+            ask(app.locks, box)
+            assert box.cache == [1]
+
+        def test_innocent(monkeypatch):
+            monkeypatch.setattr(app, "LIMIT", 3)
+            assert ask(app.limit, app.Half()) == (3, "extra")
+        """,
+    )
+    session.run("--start-methods-report=report.json")
+    tests = json.loads((session.path / "report.json").read_text(encoding="utf-8"))["tests"]
+    found = {
+        each["nodeid"].partition("::")[2]: [(f["code"], f["confirmed"]) for f in each["findings"]] for each in tests
+    }
+    assert found == {
+        "test_identity": [("SM204", True)],
+        "test_lacks": [("SM204", True)],
+        "test_original": [("SM108", True)],
+        "test_innocent": [("SM303", True)],
+    }

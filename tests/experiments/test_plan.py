@@ -282,6 +282,44 @@ def test_confirmed_findings_come_first_and_cleared_ones_last():
     ]  # fmt: skip
 
 
+# -- copies ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("with_copies", "without", "confirmed", "runs"),
+    [
+        (Outcome(False, FAILED), Outcome(True), [True, None], 3),
+        (Outcome(False, FAILED), Outcome(False, FAILED), [None, None], 3),  # so the copies explain nothing
+        (Outcome(False, ("call: other",)), Outcome(True), [None, None], 2),
+        (Outcome(True), Outcome(True), [False, None], 2),
+        (Outcome(False, FAILED, unsent=frozenset([plan.Copies()])), Outcome(True), [None, None], 2),
+    ],
+)
+def test_copies_must_fail_under_fork_where_the_originals_pass(with_copies, without, confirmed, runs):
+    usual = Failures()
+    usual.add(FAILED)
+    differs, other = finding(code="SM204", path="args[0]"), finding(code="SM103", path="b")
+    search = plan.search(plan.candidates([differs, other]), usual, copied=[differs])
+    attempt, made = next(search), 1
+    try:
+        while True:
+            outcome = (without if attempt.control else with_copies) if attempt.experiments else Outcome(False, FAILED)
+            attempt, made = search.send(outcome), made + 1
+    except StopIteration as end:
+        said = {each.path: each.confirmed for each in plan.settle([differs, other], end.value)}
+    assert ([said["args[0]"], said["b"]], made) == (confirmed, runs)
+
+
+def test_two_differences_of_copies_are_confirmed_together():
+    """No run tells them apart."""
+    both = (finding(code="SM204", path="args[0].a"), finding(code="SM204", path="args[0].b"))
+    (settled,) = plan.settle(both, plan.Conclusion(confirmed=(plan.Candidate(plan.Copies(), both),)))
+    assert (settled.confirmed, settled.together) == (True, ("args[0].a", "args[0].b"))
+    assert settled.experiment("spawn") == (
+        "confirmed: the test fails this way under fork, too, when its children are sent copies"
+    )
+
+
 # -- one cause, many legs --------------------------------------------------------------------------------------------
 
 

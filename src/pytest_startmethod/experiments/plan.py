@@ -35,13 +35,23 @@ class Replay:
     """``"pkg.settings.DEBUG"``, ``"os.environ['HOME']"``, ``"logging.root"``."""
 
 
-Experiment = ByValue | Replay
+@dataclass(frozen=True, slots=True)
+class Copies:
+    """Run the test under fork, where it passes, and give each child copies of what it is sent.
+
+    Unlike the others it adds the cause instead of removing it; the control is a run under fork without copies.
+    """
+
+
+Experiment = ByValue | Replay | Copies
 
 _NAMELESS: Final = ("SM101", "SM102")
 _NOT_FOUND: Final = ("SM104", "SM201", "SM202")
 _STAYING: Final = ("SM103", "SM105", "SM106", "SM107")
 """Causes that no experiment can remove: a start with one of them fails anyway."""
 _REPLAYED: Final = ("SM301", "SM302", "SM303", "SM304", "SM305", "SM306", "SM307")
+COPIED: Final = ("SM108", "SM204")
+"""Causes that a run under fork has with `Copies`."""
 STRUCTURAL: Final = ("SM307",)
 """Findings that explain a flaky leg: unshared locks cause races."""
 
@@ -252,6 +262,17 @@ class _Search:
             self.conclusion.cleared = (*self.conclusion.cleared, *these)
         return outcome.passed and not outcome.unsent
 
+    def copy(self, findings: Sequence[Finding]) -> Runs:
+        """Confirm `findings` if the test fails in the usual way under fork with copies, and passes there without."""
+        only = Candidate(Copies(), tuple(findings))
+        outcome = yield from self.run([only])
+        if outcome.unsent:
+            return
+        if outcome.passed:
+            self.conclusion.cleared = (*self.conclusion.cleared, only)
+        elif outcome.failure in self.usual and (yield from self.run([only], control=True)).passed:
+            self.conclusion.confirmed = (only,)
+
     def follow(self, every: list[Candidate], outcome: Outcome) -> Runs:
         """Handle a different failure with `every` removed: the first cause hid a second one."""
         if len(every) > 1:
@@ -276,11 +297,13 @@ def search(
     *,
     not_pickled: bool = False,
     sufficient: Collection[Experiment] = (),
+    copied: Sequence[Finding] = (),
 ) -> Generator[Attempt, Outcome, Conclusion]:
     """Yield the runs to make for a leg with the failures `usual`, and return the conclusion.
 
     `not_pickled` says that a start failed in pickling. Such a failure is never flaky, so the unchanged run is skipped.
-    `sufficient` holds the experiments that are the smallest sufficient set of the test under another method.
+    `sufficient` holds the experiments that are the smallest sufficient set of the test under another method, `copied`
+    the findings that a run with `Copies` can confirm.
     """
     state = _Search(usual)
     try:
@@ -301,6 +324,8 @@ def search(
             yield from state.confirm(there)
         elif found:
             yield from state.all_at_once(list(found))
+        if copied and not state.conclusion.confirmed:
+            yield from state.copy(copied)
     except SpentError:
         pass
     return state.conclusion
@@ -317,7 +342,7 @@ def failure(phase: str, message: str) -> str:
 _VARYING: Final = (
     (re.compile(r"0x[0-9a-fA-F]+"), "0x"),
     (re.compile(r"\b(pid|parent|id|fd)(=| )'?\d+'?"), r"\1\2#"),
-    (re.compile(r"\b(\w*(?:Process|PoolWorker))-[\d:]+"), r"\1-#"),
+    (re.compile(r"\b(?:ForkServer|Fork|Spawn)?(\w*(?:Process|PoolWorker))-[\d:]+"), r"\1-#"),
     (re.compile(r"pytest-of-[^/\s]+/pytest-\d+"), "pytest"),
     (re.compile(r"/tmp[\w-]{6,}"), "/tmp"),
 )
@@ -334,7 +359,7 @@ def settle(findings: Iterable[Finding], said: Conclusion) -> tuple[Finding, ...]
         return tuple(each for each in findings if each.code in STRUCTURAL)
     confirmed = [each for candidate in said.confirmed for each in candidate.findings]
     settled = [replace(each, confirmed=True, level="cause") for each in confirmed]
-    if len(said.confirmed) > 1:
+    if len(said.confirmed) > 1 or (len(settled) > 1 and type(said.confirmed[0].experiment) is Copies):
         settled = [_together(settled)]
     cleared = {each for candidate in said.cleared for each in candidate.findings}
     needless = {each for candidate in said.needless for each in candidate.findings}

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 
 from ..launches.reports import ReportDirectory
 from ..model.finding import Finding
+from ..model.methods import available
 from . import plan
-from .plan import Attempt, ByValue, Conclusion, Failures, Outcome, Replay
+from .plan import Attempt, ByValue, Conclusion, Copies, Failures, Outcome, Replay
 
 if TYPE_CHECKING:
     from .by_value import SendingByValue
+    from .copies import Copying
 
 LEGS_OF_ONE_CAUSE = 3
 """The most legs to rerun for one cause. Legs with the same findings as a settled one are not rerun at all."""
@@ -23,6 +25,9 @@ FEWEST_SECONDS = 60.0
 """The least time budget, in seconds. A session that took longer has its own duration as budget."""
 RACE = "failed once and passed when it was run again: a race, for which the unshared object is reason enough"
 FLAKY = "failed once and passed when it was run again; not diagnosed"
+
+_WITH_FORK = [method for method in available() if method != "fork"] if "fork" in available() else []
+"""The methods whose failures a run under fork may have with copies."""
 
 _now = time.monotonic
 
@@ -128,7 +133,8 @@ class Verifier:
 
     def _search(self, leg: LegToVerify, usual: Failures, run: Run, sufficient: Sequence[plan.Experiment]) -> Conclusion:
         found = plan.candidates(leg.findings, leg.hidden, leg.touched)
-        search = plan.search(found, usual, not_pickled=leg.not_pickled, sufficient=sufficient)
+        copied = [each for each in leg.findings if each.code in plan.COPIED and leg.method in _WITH_FORK]
+        search = plan.search(found, usual, not_pickled=leg.not_pickled, sufficient=sufficient, copied=copied)
         is_cut = False
         try:
             attempt = next(search)
@@ -170,6 +176,7 @@ class Changes:
     _attempt: Attempt
     _reports: ReportDirectory
     _sending: SendingByValue | None = None
+    _copying: Copying | None = None
 
     def unsent(self) -> frozenset[plan.Experiment]:
         """Return the changes that did not reach every child."""
@@ -181,7 +188,8 @@ class Changes:
             self._sending.gave_up or any(each.phase == "unpickling" for each in self._reports.read())
         )
         by_value = [each for each in self._attempt.experiments if type(each) is ByValue]
-        return frozenset([*missed, *(by_value if gave_up else ())])
+        copies = [Copies()] if self._copying is not None and self._copying.gave_up else []
+        return frozenset([*missed, *(by_value if gave_up else ()), *copies])
 
     def imported(self) -> frozenset[plan.Experiment]:
         """Return the replays whose value every child of a control got by an import."""
@@ -195,6 +203,7 @@ class Changes:
 def changed(attempt: Attempt, reports: ReportDirectory) -> Iterator[Changes]:
     """Apply an attempt's changes to all starts within the context."""
     from .by_value import SendingByValue
+    from .copies import Copying
     from .replay import Replaying
 
     by_value = [each for each in attempt.experiments if type(each) is ByValue]
@@ -204,6 +213,8 @@ def changed(attempt: Attempt, reports: ReportDirectory) -> Iterator[Changes]:
         if by_value:
             sending = SendingByValue(whole=any(each.whole for each in by_value))
             changes._sending = stack.enter_context(sending)
+        if Copies() in attempt.experiments and not attempt.control:
+            changes._copying = stack.enter_context(Copying())
         if replays:
             stack.enter_context(Replaying([each.path for each in replays], control=attempt.control))
         yield changes

@@ -153,6 +153,10 @@ class Finding:
         if self.confirmed is None:
             return ""
         under = f" under {method}" if method else ""
+        if self.code in ("SM108", "SM204"):  # the experiment adds the cause under fork
+            if self.confirmed:
+                return "confirmed: the test fails this way under fork, too, when its children are sent copies"
+            return "cleared: under fork the test passes, even if its children are sent copies"
         reaches = f"when {self.path or 'it'} reaches the child"
         if self.together:
             *most, last = self.together

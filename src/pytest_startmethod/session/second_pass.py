@@ -235,6 +235,7 @@ class SecondPass:
     ) -> plan.Outcome:
         """Re-run a leg as `attempt` says. An unchanged run of an unexplained leg also collects candidate causes."""
         from ..causes import second_look
+        from ..experiments.plan import Copies
         from ..experiments.verifying import changed
 
         met: list[Any] = []
@@ -250,6 +251,8 @@ class SecondPass:
 
         leg, reports = waiting.leg, running.reports
         assert reports is not None
+        if Copies() in attempt.experiments:
+            leg = replace(leg, method="fork")
         longest = max(running.finished.get(leg.test, []), default=0.0)
         most = _TRIAL_SECONDS if wide is None else _WIDE_SECONDS
         trial = Trial(min(left, most + _TRIAL_TIMES * longest), examine)

@@ -400,7 +400,7 @@ def test_nothing_is_loaded_for_its_sake(session):
         def test_b():
             assert sys.meta_path == before
         """
-    ).run()
+    ).run(where="subprocess")  # other tests of this process load some of them
     assert out.names == {"test_a[spawn]": "passed", "test_b": "passed"}
 
 

@@ -380,18 +380,22 @@ def test_no_leg_is_run_again_that_would_take_longer_than_what_is_left():
     assert (run.attempts, verifier.left_out) == ([], 1)
 
 
-def test_a_leg_whose_search_the_budget_cut_short_is_counted(monkeypatch):
+@pytest.fixture
+def _two_seconds_a_run(monkeypatch):
     seconds = iter(range(0, 100, 2))
     monkeypatch.setattr("pytest_startmethod.experiments.verifying._now", lambda: next(seconds))
+
+
+@pytest.mark.usefixtures("_two_seconds_a_run")
+def test_a_leg_whose_search_the_budget_cut_short_is_counted():
     verifier, run = Verifier(seconds=3.0), World("a")
     verified = verifier.verify(leg(finding(path="a"), finding(path="b"), seconds=1.0), run)
     assert [each.confirmed for each in verified.findings] == [None, None]
     assert (len(run.attempts), verifier.legs, verifier.left_out) == (2, 1, 1)
 
 
-def test_when_the_time_is_spent_what_is_known_is_kept(monkeypatch):
-    seconds = iter(range(0, 100, 2))
-    monkeypatch.setattr("pytest_startmethod.experiments.verifying._now", lambda: next(seconds))
+@pytest.mark.usefixtures("_two_seconds_a_run")
+def test_when_the_time_is_spent_what_is_known_is_kept():
     verifier, run = Verifier(seconds=5.0), World("something else")
     verified = verifier.verify(leg(finding(path="a"), finding(path="b"), seconds=1.0), run)
     assert [each.confirmed for each in verified.findings] == [False, False]

@@ -121,8 +121,9 @@ def unseen_patches(patches: Iterable[Any], touched: Iterable[tuple[str, str]] = 
         if each.target.startswith(("<", "os.environ")) or "[" in each.target:
             continue
         place, by = each.place, each.by
-        if place is not None and owner(place.file) == "installed":
-            by = package_of(place.file)
+        library = None if place is None else _library(place.file)
+        if library is not None:
+            by = library
             users = _nearest(uses_of(by, user_files()), context)
             place = users[0].place if users else place
         message = (
@@ -193,9 +194,9 @@ def value(each: Difference, observed: Observed, context: Context) -> Ranked:
     set_at = _setters(each, context)
     by = patch.by if patch is not None else _patched_in_source(set_at, context)
     package = replacing(each.ours, binding.module) if by is None else ""
-    if patch is not None and patch.place is not None and owner(patch.place.file) == "installed":
-        package = package_of(patch.place.file)  # a library such as respx made it for the test
-        patch = None
+    library = None if patch is None or patch.place is None else _library(patch.place.file)
+    if library is not None:  # one such as respx patched it for the test
+        package, patch = library, None
     if package:
         by, set_at = package, _nearest(uses_of(package, (*context.tests, *user_files())), context)
     written = next((w for w in observed.writes if (w.module, w.names) == (binding.module, binding.names)), None)
@@ -262,6 +263,11 @@ def _facts(
     return found
 
 
+def _library(file: str) -> str | None:
+    """Return the installed package of a file; None for the user's, the standard library's and our own."""
+    return package_of(file) if owner(file) == "installed" else None
+
+
 def replacing(node: list[Any], module: str) -> str:
     """Return the installed package that owns the described function or class, if not `module`'s own; else ""."""
     file = ""
@@ -272,7 +278,7 @@ def replacing(node: list[Any], module: str) -> str:
         homes = [name for end in range(1, len(parts)) if (name := ".".join(parts[:end])) in sys.modules]
         home = module_of(sys.modules[homes[-1]]).get("__file__") if homes else None
         file = home if type(home) is str else ""
-    package = package_of(file) if file and owner(file) == "installed" else ""
+    package = (_library(file) if file else None) or ""
     return "" if package == module.partition(".")[0] else package
 
 

@@ -52,6 +52,11 @@ class Handover:
         """Return this process's writing ends, without those that user code has closed."""
         return tuple(each for each in self.writing_ends if each.is_open()) if self.parent == os.getpid() else ()
 
+    def close_ends(self) -> None:
+        """Close the writing ends that are still open."""
+        for each in self.writing_ends:
+            each.close()
+
 
 handover = Handover()
 

@@ -432,8 +432,7 @@ STACK_SIGNAL: int | None = signal.SIGRTMIN + 8 if sys.platform == "linux" else g
 
 def _let_go() -> None:
     if handover.parent == facts["starter"]:
-        for each in handover.writing_ends:
-            each.close()
+        handover.close_ends()
 
 
 def open_life_line(directory: str) -> Descriptor | None:

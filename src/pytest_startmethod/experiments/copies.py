@@ -14,8 +14,8 @@ from .._compat import cpython
 from .._compat import multiprocessing as mp
 from ..activation.exchanges import Exchanges
 
-_PLAIN = frozenset({"_identity", "_config", "_parent_pid", "_parent_name", "_popen", "_closed", "_name"})
-"""What every process object has (``BaseProcess.__init__``), apart from its target and arguments."""
+_KEPT = cpython.PROCESS_FIELDS - {"_target", "_args", "_kwargs"}
+"""Attributes of a process object that are the child's own."""
 
 
 class Copying:
@@ -40,7 +40,7 @@ class Copying:
         def _launch(popen: object, process: object) -> None:
             __tracebackhide__ = True
             own: dict[str, Any] = object.__getattribute__(process, "__dict__")
-            sent = {name: value for name, value in own.items() if name not in _PLAIN}
+            sent = {name: value for name, value in own.items() if name not in _KEPT}
             pickler = _Pickler(process)
             try:
                 pickler.dump(sent)

@@ -50,8 +50,6 @@ _NOT_FOUND: Final = ("SM104", "SM201", "SM202")
 _STAYING: Final = ("SM103", "SM105", "SM106", "SM107")
 """Causes that no experiment can remove: a start with one of them fails anyway."""
 _REPLAYED: Final = ("SM301", "SM302", "SM303", "SM304", "SM305", "SM306", "SM307")
-COPIED: Final = ("SM108", "SM204")
-"""Causes that a run under fork has with `Copies`."""
 STRUCTURAL: Final = ("SM307",)
 """Findings that explain a flaky leg: unshared locks cause races."""
 

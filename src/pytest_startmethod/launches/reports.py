@@ -97,8 +97,7 @@ class ReportDirectory:
         """Reopen what forked children need and a test may have closed, before a test can count its descriptors."""
         lost = not all(each.is_open() for each in handover.writing_ends)
         if lost and handover.parent == self._pid == os.getpid():
-            for each in handover.writing_ends:
-                each.close()
+            handover.close_ends()
             with contextlib.suppress(OSError):
                 self.hold_life_line()
         with contextlib.suppress(OSError):
@@ -231,8 +230,7 @@ class ReportDirectory:
         held = os.path.exists(os.path.join(self.path, reporter.LIFE_LINE))
         shutil.rmtree(self.path, ignore_errors=True)
         if held:
-            for each in handover.writing_ends:
-                each.close()
+            handover.close_ends()
             handover.writing_ends = ()
 
 

@@ -15,6 +15,8 @@ from .wire import Fields, Json
 EVERY_METHOD = "tasks of a pool or executor and messages are pickled under every start method, fork included"
 WIDTH = 80
 """No line of a printed finding is wider, save a path or name that cannot be broken."""
+COPIED: Final = ("SM108", "SM204")
+"""Codes whose experiment adds the cause, under fork, instead of removing it."""
 
 MASK: Final = "<masked>"
 _SECRET: Final = re.compile(
@@ -153,7 +155,7 @@ class Finding:
         if self.confirmed is None:
             return ""
         under = f" under {method}" if method else ""
-        if self.code in ("SM108", "SM204"):  # the experiment adds the cause under fork
+        if self.code in COPIED:
             if self.confirmed:
                 return "confirmed: the test fails this way under fork, too, when its children are sent copies"
             return "cleared: under fork the test passes, even if its children are sent copies"

@@ -25,6 +25,7 @@ def hook_wrapper(*, tryfirst: bool = False, trylast: bool = False) -> Callable[[
             next(ours)
             outcome = yield
             theirs: BaseException | None = outcome.exception
+            frames = theirs and theirs.__traceback__
             try:
                 if theirs is None:
                     ours.send(outcome.get_result())
@@ -33,6 +34,8 @@ def hook_wrapper(*, tryfirst: bool = False, trylast: bool = False) -> Callable[[
             except StopIteration as end:
                 outcome.force_result(end.value)
             except BaseException as error:
+                if error is theirs:  # pluggy before 1.6 raises it with the traceback that it has then
+                    error.__traceback__ = frames
                 # a generator turns StopIteration into a RuntimeError
                 if error is not theirs and not (isinstance(theirs, StopIteration) and error.__cause__ is theirs):
                     outcome.force_exception(error)

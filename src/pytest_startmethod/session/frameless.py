@@ -25,7 +25,7 @@ def hook_wrapper(*, tryfirst: bool = False, trylast: bool = False) -> Callable[[
             next(ours)
             outcome = yield
             theirs: BaseException | None = outcome.exception
-            frames = theirs and theirs.__traceback__
+            frames = theirs.__traceback__ if theirs is not None else None
             try:
                 if theirs is None:
                     ours.send(outcome.get_result())

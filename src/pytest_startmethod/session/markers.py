@@ -25,7 +25,7 @@ class Wanted:
     """Methods under which it fails, excluding its own."""
     reason: str = ""
     strict: bool = True
-    """Whether every parameter set fails under each of these methods."""
+    """Whether every parameter set fails under each of these methods, every time."""
 
     @property
     def what(self) -> tuple[object, ...]:
@@ -54,7 +54,7 @@ def wanted(results: Iterable[LegResult], *, discovered: bool = True) -> tuple[li
             broken += 1
         elif failing or (discovered and any(leg.vacuous is None for leg in others)):
             methods = tuple(method for method in ORDER if any(leg.method == method for leg in failing))
-            strict = all(leg in failing for leg in others if leg.method in methods)
+            strict = all(leg in failing and not leg.flaky for leg in others if leg.method in methods)
             reason = "; ".join(dict.fromkeys(_reason(leg) for leg in failing))
             found.append(Wanted(file, name, legs[0].line, methods, reason, strict))
     return found, broken
@@ -62,7 +62,9 @@ def wanted(results: Iterable[LegResult], *, discovered: bool = True) -> tuple[li
 
 def _reason(leg: LegResult) -> str:
     causes = [each for each in leg.findings if each.level == "cause"]
-    return f"{causes[0].code} {causes[0].name}" if causes else f"fails under {leg.method}"
+    if causes:
+        return f"{causes[0].code} {causes[0].name}"
+    return f"{'flaky' if leg.flaky else 'fails'} under {leg.method}"
 
 
 def marker(test: Wanted, methods: tuple[str, ...], *, every: bool) -> str:

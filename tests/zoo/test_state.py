@@ -77,6 +77,15 @@ def test_message_word_for_word(children):
     )
 
 
+def test_a_class_registered_with_an_abc_is_to_be_registered_in_the_child(children):
+    """The registry has no attribute that could be set or passed."""
+    (found,) = explain(state_cases.CASES["class_registered_with_an_abc"].make(), children)
+    assert found.fix == (
+        "call Drawn.register() in the child too: in a module that it imports, in a pool's initializer, or first in the "
+        "target"
+    )
+
+
 class Keeper:
     """Pickles without its lock."""
 

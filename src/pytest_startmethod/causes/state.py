@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..child.differences import short
-from ..child.values import module_of
+from ..child.values import VIRTUAL, module_of
 from ..model.evidence import Evidence
 from ..model.finding import Fact, Finding, finding_at, source_fact, values
 from ..model.observed import Difference, Node, Observed, Seen, Where, Write
@@ -314,6 +314,11 @@ def _code(each: Difference, by: str | None) -> tuple[str, str]:
     if name in ("__closure__", "__defaults__", "__kwdefaults__"):
         return "SM301", (
             f"pass the value to {binding.names[-2]} as an argument, or do in the child what changes it: in a pool's "
+            "initializer, or first in the target"
+        )
+    if name == VIRTUAL:
+        return "SM302", (
+            f"call {binding.names[-2]}.register() in the child too: in a module that it imports, in a pool's "
             "initializer, or first in the target"
         )
     if binding.of_class:

@@ -13,6 +13,7 @@ import os
 import pickle
 import sys
 import threading
+import traceback
 import types
 import weakref
 
@@ -214,7 +215,7 @@ def test_failed_start_is_the_users_exception_with_a_number(method):
     with Leg(method) as leg:
         with pytest.raises(RuntimeError) as caught:
             start_and_wrap()
-        failure = failure_of(caught.value)
+        failure = failure_of(leg.record, caught.value)
     assert failure is leg.record.failures[0]
     assert [finding.code for finding in failure.findings] == ["SM101"]
     (launch,) = leg.record.launches
@@ -241,10 +242,10 @@ def test_swallowed_failure_in_a_thread_is_recorded(method):
 
 def test_task_that_cannot_be_sent_is_a_failure(method):
     """A task that does not pickle is recorded under every method."""
-    with Leg(method), multiprocessing.Pool(1) as pool:
+    with Leg(method) as leg, multiprocessing.Pool(1) as pool:
         with pytest.raises(Exception, match=r"pickle|lambda") as caught:
             pool.apply(lambda: None)
-        failure = failure_of(caught.value)
+        failure = failure_of(leg.record, caught.value)
     assert [finding.code for finding in failure.findings] == ["SM101"]
 
 
@@ -561,7 +562,128 @@ def test_a_failure_that_repeats_itself_is_diagnosed_once(monkeypatch):
         for _ in range(3):
             with pytest.raises(Exception, match=r"pickle|lambda") as caught:
                 multiprocessing.Process(target=lambda: None).start()
-            assert failure_of(caught.value) is leg.record.failures[0]
+            assert failure_of(leg.record, caught.value) is leg.record.failures[0]
             assert vars(caught.value).keys() <= {"__notes__"}  # added by the interpreter, from 3.14 on
     assert calls == [1]
     assert [launch.findings[0].code for launch in leg.record.launches] == ["SM101"] * 3
+
+
+class Unpicklable:
+    def __reduce__(self):
+        raise TypeError("does not pickle")
+
+
+class PicklesTooMuch:
+    """Pickles something else on the way, which fails."""
+
+    def __reduce__(self):
+        multiprocessing.reduction.ForkingPickler.dumps(Unpicklable())
+        return nothing, ()
+
+
+class Unloadable:
+    def __reduce__(self):
+        return exit_after, ("does not load",)
+
+
+def exit_after(text):
+    raise ValueError(text)
+
+
+def unloadable():
+    return Unloadable()
+
+
+def callback(_result):
+    raise ValueError("in the callback")
+
+
+def put_into_queue():
+    queue = multiprocessing.Queue()
+    queue.put(Unpicklable())
+    queue.close()
+    queue.join_thread()
+
+
+def end_result_handler(pool, _job):
+    pool._result_handler.join()
+    pool._cache.clear()  # `Pool.terminate` refuses to end the workers while a job without handler waits
+
+
+def receive_from_pool():
+    with multiprocessing.Pool(1) as pool:
+        end_result_handler(pool, pool.apply_async(unloadable))
+
+
+def call_back():
+    with multiprocessing.Pool(1) as pool:
+        end_result_handler(pool, pool.apply_async(nothing, callback=callback))
+
+
+def receive():
+    one, other = multiprocessing.Pipe()
+    one.send(Unloadable())
+    other.recv()
+
+
+def submit_to_executor():
+    with concurrent.futures.ProcessPoolExecutor(1) as executor:
+        executor.submit(nothing, Unpicklable()).result()
+
+
+def start_unpicklable():
+    multiprocessing.get_context("spawn").Process(target=nothing, args=(Unpicklable(),)).start()
+
+
+def start_twice():
+    process = multiprocessing.Process(target=nothing)
+    process.start()
+    process.join()
+    process.start()
+
+
+def submit_to_a_closed_pool():
+    with multiprocessing.Pool(1) as pool:
+        pass
+    pool.apply(nothing)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="3.10 puts the frame back when an exception is raised once more")
+@pytest.mark.parametrize(
+    "act",
+    [
+        put_into_queue,
+        receive_from_pool,
+        call_back,
+        receive,
+        submit_to_executor,
+        start_unpicklable,
+        start_twice,
+        submit_to_a_closed_pool,
+    ],
+)
+def test_no_frame_of_ours_is_in_a_traceback_that_a_thread_prints(act, method, monkeypatch, capsys):
+    """Nor in pytest's warnings about threads, or in what an executor sends to the user."""
+
+    def hook(args):
+        sys.stderr.write("".join(traceback.format_exception(args.exc_value)))
+
+    monkeypatch.setattr(threading, "excepthook", hook)
+    with Leg(method):
+        thread = threading.Thread(target=act)
+        thread.start()
+        thread.join()
+    printed = capsys.readouterr().err
+    assert "Traceback (most recent call last)" in printed
+    assert os.path.dirname(launches.__file__) not in printed
+
+
+def test_an_exception_that_passes_two_picklings_is_one_failure():
+    """It belongs to the inner one, and a later one alike at another line is a failure of its own."""
+    with Leg("spawn") as leg:
+        with pytest.raises(TypeError, match="does not pickle") as caught:
+            multiprocessing.reduction.ForkingPickler.dumps(PicklesTooMuch())
+        assert failure_of(leg.record, caught.value) is leg.record.failures[0]
+        with pytest.raises(TypeError, match="does not pickle"):
+            multiprocessing.reduction.ForkingPickler.dumps(Unpicklable())
+    assert len(leg.record.failures) == 2

@@ -25,6 +25,28 @@ from typing import Any, Literal
 Reducer = Callable[[Any], Any]
 
 
+# -- tracebacks ------------------------------------------------------------------------------------------------------
+
+
+class _Frameless:
+    """Keeps the frame of a ``with`` block out of the traceback of an exception that leaves the block.
+
+    Threads, loggers and pools print tracebacks that pytest does not filter. CPython adds a frame when an exception is
+    raised or passes a call in it, and not again when it is raised once more (``RERAISE``, and ``raise`` alone in
+    ``except``; 3.11 to 3.15). 3.10 restores the traceback from before, so the frame stays.
+    """
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _type: object, error: BaseException | None, traceback: types.TracebackType | None) -> None:
+        if error is not None and traceback is not None:
+            error.__traceback__ = traceback.tb_next
+
+
+frameless = _Frameless()
+
+
 # -- pickling --------------------------------------------------------------------------------------------------------
 
 

@@ -94,7 +94,8 @@ class PatchLog:
         @wraps(original)
         def wrapper(monkeypatch: object, /, *args: object, **kwargs: object) -> object:
             __tracebackhide__ = True
-            result = original(monkeypatch, *args, **kwargs)
+            with cpython.frameless:
+                result = original(monkeypatch, *args, **kwargs)
             with suppress(Exception):
                 self._note(monkeypatch, targets(args, kwargs), calling_place(sys._getframe(1)), "monkeypatch")
             return result
@@ -107,7 +108,8 @@ class PatchLog:
         @wraps(original)
         def wrapper(patcher: object) -> Any:
             __tracebackhide__ = True
-            result = original(patcher)
+            with cpython.frameless:
+                result = original(patcher)
             with suppress(Exception):
                 self._note(patcher, targets(patcher), _place(sys._getframe(1)), by)
             return result
@@ -119,7 +121,8 @@ class PatchLog:
         def wrapper(holder: object, *args: object) -> Any:
             __tracebackhide__ = True
             self._active.pop(id(holder), None)
-            return original(holder, *args)
+            with cpython.frameless:
+                return original(holder, *args)
 
         return wrapper
 

@@ -14,6 +14,7 @@ from functools import partial, wraps
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
+from .._compat import cpython
 from .._compat import multiprocessing as mp
 from ..child.events import handover
 from ..model.foreign import Foreign
@@ -250,7 +251,8 @@ def _start_wrapper(watch: Watch, package: str, original: Callable[..., object]) 
     def start(process: Any, *args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
         watch.guarded(watch.process, package, process, sys._getframe(1))
-        return original(process, *args, **kwargs)
+        with cpython.frameless:
+            return original(process, *args, **kwargs)
 
     return start
 
@@ -260,7 +262,8 @@ def _submit_wrapper(watch: Watch, package: str, original: Callable[..., object])
     def submit(executor: Any, /, *args: object, **kwargs: object) -> object:
         __tracebackhide__ = True
         watch.guarded(watch.task, package, sys._getframe(1))
-        return original(executor, *args, **kwargs)
+        with cpython.frameless:
+            return original(executor, *args, **kwargs)
 
     return submit
 

@@ -9,6 +9,7 @@ from itertools import count
 from types import FunctionType
 from typing import Any
 
+from .._compat import cpython
 from ..child import reporter
 from ..child.events import handover, take_over
 from ..child.line import Line
@@ -38,7 +39,8 @@ def watch_launch(
         except Exception:  # the child then creates its own
             handover.line = None
         try:
-            original(popen, process)  # does not return in the child
+            with cpython.frameless:
+                original(popen, process)  # does not return in the child
             if line is not None:
                 line.pid = popen.pid
         finally:

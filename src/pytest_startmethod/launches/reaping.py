@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 
+from .._compat import cpython
 from ..activation.exchanges import Span
 from ..model.server import NotAChild
 from ..source.callers import calling_place
@@ -34,11 +35,12 @@ class FailedWaits:
         @functools.wraps(original)
         def wait(*args: object, **kwargs: object) -> object:
             __tracebackhide__ = True
-            try:
-                return original(*args, **kwargs)
-            except ChildProcessError:
-                self._note(name, args)
-                raise
+            with cpython.frameless:
+                try:
+                    return original(*args, **kwargs)
+                except ChildProcessError:
+                    self._note(name, args)
+                    raise
 
         return wait
 

@@ -13,6 +13,7 @@ from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any, Protocol, TypeVar
 
+from .._compat import cpython
 from .._compat import multiprocessing as mp
 from ..activation import contexts
 from ..activation.exchanges import Exchanges, Span
@@ -209,17 +210,19 @@ class Recorder:
             __tracebackhide__ = True
             record = self._opened()
             if record is None or getattr(self._local, "starting", None) is process:  # already recorded further out
-                return original(process)
+                with cpython.frameless:
+                    return original(process)
             started = self.guarded(self._open, record, process, backend, sys._getframe(1))
             self._local.starting, self._local.launch = process, started and started.launch
-            try:
-                original(process)
-            except BaseException as error:
-                if started is not None:
-                    noted = self.guarded(self._failed, record, started.launch, error)  # noqa: F841 - `failure_of`
-                raise
-            finally:
-                self._local.starting = self._local.launch = None
+            with cpython.frameless:
+                try:
+                    original(process)
+                except BaseException as error:
+                    if started is not None:
+                        self.guarded(self._failed, record, started.launch, error)
+                    raise
+                finally:
+                    self._local.starting = self._local.launch = None
             # Few statements and no calls: the child has started, and both pay for each page that either writes to.
             if started is not None:
                 popen = started.held = process.__dict__.get(mp.POPEN)
@@ -314,20 +317,21 @@ class Recorder:
         def _set(job: object, i: int, outcome: tuple[bool, object]) -> None:
             if self._listening() is not None:
                 self.guarded(self.pools.result, job, outcome)
-            original(job, i, outcome)
+            with cpython.frameless:
+                original(job, i, outcome)
 
         return _set
 
-    def _failed(self, record: LegRecord, launch: Launch, error: BaseException) -> Failure:
+    def _failed(self, record: LegRecord, launch: Launch, error: BaseException) -> None:
         launch.error = one_line(error)
-        failure = failure_of(error)
+        failure = failure_of(record, error)
         if failure is not None:
             failure.place = launch.place
             failure.findings = placed(failure.findings, launch.place)
             launch.failure = failure
-            return failure
-        record.failures.append(Failure(launch.error))
-        return record.failures[-1]
+        else:
+            record.failures.append(Failure(launch.error))
+            record.noted[id(error)] = launch.error, record.failures[-1]
 
     # -- pickling ----------------------------------------------------------------------------------------------------
 
@@ -353,25 +357,32 @@ class Recorder:
     ) -> Callable[[object, object], object]:
         def dump(pickler: object, obj: object) -> object:
             __tracebackhide__ = True
-            try:
-                return original(pickler, obj)
-            except Exception as error:
-                record = self._listening()
-                if record is not None:
-                    noted = self.guarded(self._not_pickled, record, obj, error, package)  # noqa: F841 - `failure_of`
-                raise
+            with cpython.frameless:
+                try:
+                    return original(pickler, obj)
+                except Exception as error:
+                    record = self._listening()
+                    if record is not None:
+                        self.guarded(self._not_pickled, record, obj, error, package, sys._getframe())
+                    raise
 
         return dump
 
-    def _not_pickled(self, record: LegRecord, obj: object, error: Exception, package: mp.Package) -> Failure | None:
-        if failure_of(error) is not None:
-            return None
+    def _not_pickled(
+        self, record: LegRecord, obj: object, error: Exception, package: mp.Package, dump: FrameType
+    ) -> None:
+        inner, self._local.inner = getattr(self._local, "inner", None), None
+        if is_within(dump):
+            self._local.inner = id(error)
+        if inner == id(error):
+            return
         failure: Failure | None = Failure(one_line(error))
         if self.examiner is not None:
             failure = self.guarded(self.examiner.not_pickled, record, obj, error, package)
-        if failure is not None and not any(each is failure for each in record.failures):
-            record.failures.append(failure)
-        return failure
+        if failure is not None:
+            record.noted[id(error)] = one_line(error), failure
+            if not any(each is failure for each in record.failures):
+                record.failures.append(failure)
 
     # -- tasks -------------------------------------------------------------------------------------------------------
 
@@ -384,7 +395,8 @@ class Recorder:
             record = self._opened()
             if record is not None:
                 self.guarded(self._submitted, record, pool, name, method_of, args, kwargs)
-            return original(pool, *args, **kwargs)
+            with cpython.frameless:
+                return original(pool, *args, **kwargs)
 
         return submit
 
@@ -416,12 +428,16 @@ class Recorder:
             self.watcher.by_default(task.method)
 
 
-def failure_of(error: BaseException | None) -> Failure | None:
-    """Return the recorded failure of a start or send from which `error`, its cause or its context originates.
+def is_within(frame: FrameType) -> bool:
+    """Return whether the function of `frame` is also running further out."""
+    outer = frame.f_back
+    while outer is not None and outer.f_code is not frame.f_code:
+        outer = outer.f_back
+    return outer is not None
 
-    It is a local variable of the wrapper whose frame is in the traceback: nothing is attached to the exception itself,
-    where the user could see it.
-    """
+
+def failure_of(record: LegRecord, error: BaseException | None) -> Failure | None:
+    """Return the recorded failure of a start or send from which `error`, its cause or its context originates."""
     seen: set[int] = set()
     todo = [error]
     while todo:
@@ -429,12 +445,8 @@ def failure_of(error: BaseException | None) -> Failure | None:
         if each is None or id(each) in seen:
             continue
         seen.add(id(each))
-        tb = each.__traceback__
-        while tb is not None:
-            if tb.tb_frame.f_code.co_filename == __file__:
-                failure = tb.tb_frame.f_locals.get("noted")
-                if isinstance(failure, Failure):
-                    return failure
-            tb = tb.tb_next
+        text, failure = record.noted.get(id(each), ("", None))
+        if failure is not None and text == one_line(each):
+            return failure
         todo += [each.__context__, each.__cause__, *getattr(each, "exceptions", ())]
     return None

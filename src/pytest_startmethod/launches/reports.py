@@ -128,12 +128,13 @@ class ReportDirectory:
 
         def loads(*args: object, **kwargs: object) -> object:
             __tracebackhide__ = True
-            try:
-                return original(*args, **kwargs)
-            except Exception as error:
-                with contextlib.suppress(Exception):
-                    self._not_loaded(error, sys._getframe(1))
-                raise
+            with cpython.frameless:
+                try:
+                    return original(*args, **kwargs)
+                except Exception as error:
+                    with contextlib.suppress(Exception):
+                        self._not_loaded(error, sys._getframe(1))
+                    raise
 
         return _InParent(loads, original)  # keeps our frame out of a child's traceback
 

@@ -33,6 +33,8 @@ class LegRecord:
     precheck: bool
     tasks: list[Task] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+    noted: dict[int, tuple[str, Failure]] = field(default_factory=dict)
+    """The failure and the text of the exception that each comes from, by its id: nothing of ours keeps it alive."""
     started: list[Any] = field(default_factory=list)
     """The processes of `launches` that did start: `launches.recorder.Started`."""
     launches: list[Launch] = field(default_factory=list)
@@ -58,5 +60,7 @@ class LegRecord:
 
     def clear(self) -> None:
         """Forget a finished run."""
-        for each in (self.tasks, self.failures, self.started, self.launches, self.foreign, self.pending, self.alike):
+        for each in (self.tasks, self.failures, self.started, self.launches, self.foreign, self.pending):
             each.clear()
+        self.noted.clear()
+        self.alike.clear()

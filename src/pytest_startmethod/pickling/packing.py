@@ -35,10 +35,12 @@ def watch_dump(
     def dump(obj: object, file: Any, protocol: int | None = None) -> None:
         __tracebackhide__ = True
         if not cpython.is_process(obj):
-            return original(obj, file, protocol)
+            with cpython.frameless:
+                return original(obj, file, protocol)
         seen = before(obj)
         start = file.tell() if type(file) is io.BytesIO else None
-        original(obj, file, protocol)
+        with cpython.frameless:
+            original(obj, file, protocol)
         kept = start is not None and file.tell() - start <= limit
         after(obj, seen, Payload(bytes(file.getbuffer()[start:]), (), "process") if kept else None)
         return None

@@ -28,7 +28,7 @@ from ..model.backends import Backend
 from ..model.child_report import Raised
 from ..model.evidence import Evidence
 from ..model.finding import Finding, unique
-from ..model.launch import Failure, Launch
+from ..model.launch import Launch
 from ..model.leg_record import LegRecord
 from ..model.place import Place
 from ..model.wire import Fields
@@ -81,7 +81,7 @@ class Listening:
         self._evidence = replace(
             self._evidence,
             outcome="failed",
-            failure=failure_of(error),
+            failure=failure_of(self._record, error),
             raised=tuple(map(_raised, chain(error))),
             raised_at=_raised_at(error),
             error=type(error).__name__,
@@ -185,11 +185,10 @@ class ScriptRecorder(Recorder):
             _write(self._directory, {"temporary_directory": directory})
             cpython.set_temporary_directory(process, directory)
 
-    def _failed(self, record: LegRecord, launch: Launch, error: BaseException) -> Failure:
-        failure = super()._failed(record, launch, error)
+    def _failed(self, record: LegRecord, launch: Launch, error: BaseException) -> None:
+        super()._failed(record, launch, error)
         collect_diagnoses(record)  # the script may be killed before its end
         self._note(record, launch)
-        return failure
 
     def _note(self, record: LegRecord, launch: Launch) -> None:
         directory = cpython.temporary_directory_of(current_process())

@@ -12,7 +12,7 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from types import FrameType
@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from .._compat import cpython, pytest_silent
 from .._compat import multiprocessing as mp
 from .._compat import pytest as pytest_compat
-from .._compat import pytest_silent
 from ..activation import contexts
 from ..model import methods
 from ..model.leg import Leg
@@ -193,12 +193,13 @@ class Discovery:
 
         def start(process: BaseProcess) -> None:
             __tracebackhide__ = True
+            following: Callable[[BaseProcess], None] = original
             if BaseProcess.start is start and os.getpid() == pid:
                 undo()
                 self._begin()
-                BaseProcess.start(process)
-            else:
-                original(process)
+                following = BaseProcess.start
+            with cpython.frameless:
+                following(process)
 
         def undo() -> None:
             if BaseProcess.start is start:

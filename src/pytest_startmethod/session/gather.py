@@ -67,7 +67,7 @@ class Gatherer:
             launches=tuple(record.launches),
             tasks=tuple(record.tasks),
             failures=tuple(record.failures),
-            failure=failure_of(excinfo.value) if excinfo is not None else None,
+            failure=failure_of(record, excinfo.value) if excinfo is not None else None,
             inherited=self.inherited(item, state.leg),
             asked=tuple(state.activation.asked),
             overrides=tuple(state.activation.overrides),

@@ -44,6 +44,21 @@ def test_equal_findings_are_one_group():
     ]
 
 
+def test_objects_that_one_helper_pickles_are_groups_of_their_own():
+    """A helper that starts a process with the arguments of many tests has one line for a lock and for a thread."""
+    lock, thread = (finding("SM103", message=f"`args[0]` is a {each}") for each in ("lock", "thread"))
+    found = groups.group(
+        [
+            leg(test=test, outcome="failed", findings=(each,))
+            for test, each in zip("abc", (lock, thread, lock), strict=True)
+        ]
+    )
+    assert [(each.finding.message, each.tests) for each in found] == [
+        ("`args[0]` is a lock", ["a", "c"]),
+        ("`args[0]` is a thread", ["b"]),
+    ]
+
+
 def test_prediction_that_came_true_is_no_prediction():
     """It is merged into the finding of the spawn leg; a prediction without such a finding is marked."""
     came_true = [leg("fork", predictions=(finding(),)), leg(outcome="failed", findings=(finding(),))]

@@ -17,10 +17,11 @@ def styles(*results, verbose=False):
 
 def test_summary_reads():
     """The table has the outcomes that occurred, counting each leg once; paths are relative to the root."""
+    cause = finding(message=f"`work` of {ROOT}/tests/test_a.py cannot " + "x" * 20)
     assert lines(
         leg("fork", predictions=(finding(),)),
-        leg("spawn", "failed", findings=(finding(message=f"`work` of {ROOT}/tests/test_a.py cannot " + "x" * 20),)),
-        leg("forkserver", "failed", findings=(finding(),)),
+        leg("spawn", "failed", findings=(cause,)),
+        leg("forkserver", "failed", findings=(cause,)),
         leg("fork", test="tests/test_a.py::test_y", vacuous=finding("SM501", "vacuous", message="started no process")),
         leg("spawn", "skipped", test="tests/test_a.py::test_y"),
         leg("spawn", "xfailed", test="tests/test_a.py::test_z"),

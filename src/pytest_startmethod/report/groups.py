@@ -19,6 +19,9 @@ PREDICTED_FOR: Final = ("spawn", "forkserver")
 
 _VARYING: Final = re.compile(r"\b0x[0-9a-fA-F]{5,16}\b|\d+|\b(?:fork|spawn|forkserver)\b")
 
+_OF_OBJECTS: Final = ("SM1", "SM2")
+"""The codes about an object that is pickled or loaded, which the message names."""
+
 
 def _same(text: str) -> str:
     """Return a text without numbers, addresses, methods and temporary paths, which differ from leg to leg."""
@@ -29,13 +32,15 @@ def _same(text: str) -> str:
 def identity(finding: Finding) -> tuple[object, ...]:
     """Return the identity of a finding across legs: code, place, and path without its indices.
 
-    A finding without a place is identified by its message. A leg's own ``tmp_path`` does not count.
+    The message counts where there is no place, and for what is pickled: the place may be a line of a helper that many
+    tests call with objects of their own. A leg's own ``tmp_path`` does not count.
     """
     path = re.sub(r"\[\d+\]", "[]", finding.path)
+    message = _same(finding.message) if finding.file is None or finding.code.startswith(_OF_OBJECTS) else ""
     if finding.file is None:
-        return finding.code, path, None, None, _same(finding.message)
+        return finding.code, path, None, None, message
     temporary = r"([/\\]pytest-of-[^/\\]+[/\\]pytest-)\d+(?:[/\\]popen-gw\d+)?[/\\][^/\\]+"
-    return finding.code, path, re.sub(temporary, r"\1", finding.file), finding.line, ""
+    return finding.code, path, re.sub(temporary, r"\1", finding.file), finding.line, message
 
 
 def _key(finding: Finding, leg: LegResult) -> tuple[object, ...]:
@@ -177,10 +182,10 @@ def group(results: Iterable[LegResult]) -> list[Group]:
 def predictions(legs: Sequence[LegResult]) -> Iterator[tuple[LegResult, Finding]]:
     """Yield the predictions that no leg of the same test and package has fulfilled or refuted."""
     refuted = {(leg.test, split(leg.method)[0]) for leg in legs if refutes(leg)}
-    true = {(leg.test, identity(each)) for leg in legs for each in leg.findings}
+    true = {(leg.test, identity(each)[:-1]) for leg in legs for each in leg.findings}
     for leg in legs:
         if (leg.test, split(leg.method)[0]) not in refuted:
-            yield from ((leg, each) for each in leg.predictions if (leg.test, identity(each)) not in true)
+            yield from ((leg, each) for each in leg.predictions if (leg.test, identity(each)[:-1]) not in true)
 
 
 def refutes(leg: LegResult) -> bool:

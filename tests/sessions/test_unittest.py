@@ -198,6 +198,31 @@ def test_subtests_and_skips_and_expected_failures(session):
     assert outcome.out.count("AssertionError: 1 == 1") >= 2
 
 
+def test_a_subtest_that_passes_says_nothing_of_the_leg(session):
+    """A leg is vacuous if it started no process by its end, whatever its subtests had started by theirs."""
+    session.file(
+        test_a="""
+        import multiprocessing, unittest, pytest
+
+        @pytest.mark.startmethods("spawn")
+        class TestA(unittest.TestCase):
+            def test_starts(self):
+                with self.subTest("before"):
+                    pass
+                process = multiprocessing.Process(target=print)
+                process.start()
+                process.join()
+
+            def test_never(self):
+                with self.subTest("nothing"):
+                    pass
+        """
+    )
+    outcome = session.run("--start-methods-vacuous=fail")
+    assert outcome.names == {"TestA::test_starts[spawn]": "passed", "TestA::test_never[spawn]": "failed"}
+    assert "vacuous: started no process (SM501)" in outcome.out
+
+
 def test_inheritance(session):
     """A method inherited by a marked and an unmarked class is marked only in the former; the closest marker counts."""
     session.file(

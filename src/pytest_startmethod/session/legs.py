@@ -63,6 +63,8 @@ class LegState:
         self.watched = watched
         """Whether this is an unmarked test's first run: only observed, with its own method, no limit, nothing ended."""
         self.discovered = discovered
+        self.calling = False
+        """Whether the call phase is running: a report that is made then is a subtest's."""
         self.warned = 0
         self.outcomes: list[tuple[str, str]] = []
         """Phase and outcome of each report."""

@@ -294,9 +294,11 @@ class Running:
         if len(activation.overrides) > state.warned:
             self._warn(state)
         self._start_clock(item, state, "call")
+        state.calling = True
         try:
             return (yield)
         finally:
+            state.calling = False
             self._clock.stop()
             activation.leave_call()
             if len(activation.overrides) > state.warned:

@@ -69,6 +69,8 @@ class Annotator:
         self, item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport, state: LegState
     ) -> None:
         """Annotate the report of one phase. The last phase's report also gets the leg's result."""
+        if state.calling and report.passed:
+            return
         if report.when == "setup":
             state.shown.clear()
             state.touched.clear()

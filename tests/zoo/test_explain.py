@@ -325,3 +325,38 @@ def test_what_lies_in_an_object_that_never_pickles_is_part_of_its_finding():
     assert [(each.code, each.path) for each in found] == [("SM103", "args[0]")]
     because = [line for line in found[0].evidence if line.startswith("because: its callback is ")]
     assert len(because) == 1
+
+
+def test_a_submodule_that_the_code_imports_is_there(tmp_path, monkeypatch):
+    """A child imports a submodule at ``from package import name``, or when the package's ``__getattr__`` does."""
+    package = tmp_path / "lazy_package"
+    package.mkdir()
+    (package / "__init__.py").write_text(
+        "import importlib\n"
+        "def __getattr__(name):\n"
+        "    if name != 'lazy': raise AttributeError(name)\n"
+        "    return importlib.import_module(f'{__name__}.{name}')\n"
+        "def by_statement():\n"
+        "    from lazy_package import plain\n"
+        "    return repr(plain)\n"
+        "def by_hook():\n"
+        "    import lazy_package\n"
+        "    return repr(lazy_package.lazy)\n"
+        "def by_neither():\n"
+        "    import lazy_package\n"
+        "    return repr(lazy_package.plain)\n"
+        "def by_value():\n"
+        "    from lazy_package import plain\n"
+        "    return plain.VALUE\n"
+    )
+    for name in ("plain", "lazy"):
+        (package / f"{name}.py").write_text("VALUE = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    import lazy_package.lazy  # type: ignore[import-not-found]
+    import lazy_package.plain  # type: ignore[import-not-found]
+
+    assert explain(lazy_package.by_statement) == []
+    assert explain(lazy_package.by_hook) == []
+    assert [each.path for each in explain(lazy_package.by_neither)] == ["lazy_package.plain"]
+    lazy_package.plain.VALUE = 2
+    assert [each.path for each in explain(lazy_package.by_value)] == ["lazy_package.plain.VALUE"]

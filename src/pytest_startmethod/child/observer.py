@@ -11,6 +11,7 @@ import importlib.util
 import os
 import sys
 import time
+import types
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,8 +59,10 @@ def _answer(question: Mapping[str, Any], look: Mapping[str, Any], ambient: Mappi
     values: dict[int, list[object]] = {}
     ordered = sorted(range(len(question["bindings"])), key=lambda n: question["bindings"][n][0] not in sys.modules)
     for number in ordered:  # modules that the target itself imports come first: another import may change them
-        module, names, every = question["bindings"][number]
+        module, names, every, held = question["bindings"][number]
         found = sys.modules.get(module) or _import(module, broken)
+        if held:
+            found = _computed(found, names[0])
         nodes = []
         for steps in every:
             value = look["MISSING"] if found is None else look["resolve"](found, names, steps)
@@ -101,6 +104,17 @@ def _import(name: str, broken: dict[str, str]) -> object:
     except BaseException as error:
         broken[name] = f"{type(error).__name__}: {error}"[:300]
         return None
+
+
+def _computed(module: object, name: str) -> object:
+    """Return `module`, or what answers for it where its ``__getattr__`` provides the name (PEP 562)."""
+    namespace = getattr(module, "__dict__", {})
+    if name in namespace or "__getattr__" not in namespace:
+        return module
+    try:
+        return types.SimpleNamespace(**{name: getattr(module, name)})
+    except Exception:
+        return module
 
 
 def _importable(name: str) -> bool:

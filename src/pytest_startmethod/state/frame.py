@@ -197,7 +197,14 @@ class Frame:
 
     def _do_import_from(self, name: str) -> None:
         module = self.stack[-1] if self.stack else None
-        self.push(self.search.attr(module, name, self.where, self.depth) if module is not None else None)
+        package = module_of(module.value) if isinstance(module, Ref) else {}
+        path = f"{package.get('__name__')}.{name}"
+        submodule = sys.modules.get(path)
+        if submodule is not None and submodule is package.get(name):  # the statement imports it in a child, too
+            self.search.out.imports.setdefault(path, self.where)
+            self.push(self.search.module(submodule, self.where))
+        else:
+            self.push(self.search.attr(module, name, self.where, self.depth) if module is not None else None)
 
     # attributes and items
 

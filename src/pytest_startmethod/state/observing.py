@@ -442,7 +442,9 @@ def ask(observed: Observed, loaders: Sequence[Loader], environ: Mapping[str, str
         groups.setdefault((binding.module, binding.names), []).append(binding)
     main = "__main__" in observed.roots or any(b.module in ("__main__", "__mp_main__") for b in observed.bindings)
     question = {
-        "bindings": [[m, n, [b.steps for b in each]] for (m, n), each in groups.items()],
+        "bindings": [
+            [m, n, [b.steps for b in each], each[0].node != describe(MISSING)] for (m, n), each in groups.items()
+        ],
         "roots": [name for name in observed.roots if name not in ("__main__", "__mp_main__")],
         "imports": list(observed.imports),
         "modules": [name for name in observed.touched if name in observed.ambient],

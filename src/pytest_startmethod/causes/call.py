@@ -40,28 +40,39 @@ def explain(
     if method == "fork":
         return []
     call = Call(target, tuple(args), dict(kwargs or {}))
+    with fresh_child.Loader(method=method) as loader, fresh_child.Loader(method=method) as other:
+        return explain_call(call, (loader, other), method=method, task=task)
+
+
+def explain_call(
+    call: Call, loaders: tuple[fresh_child.Loader, fresh_child.Loader], *, method: str, task: bool = False
+) -> list[Finding]:
+    """Return the findings of `explain`, asking `loaders`, which may have answered for other calls before."""
     found = pickling.diagnose(call, task=task, method=method)
     asked = Evidence("", method, "asked", failures=(Failure("", found),) if found else ())
-    return list(explain_evidence(asked if found else _looked_up(call, asked, task)))
+    return list(explain_evidence(asked if found else _looked_up(call, asked, task, loaders)))
 
 
-def _looked_up(call: Call, evidence: Evidence, task: bool) -> Evidence:
+def _looked_up(
+    call: Call, evidence: Evidence, task: bool, loaders: tuple[fresh_child.Loader, fresh_child.Loader]
+) -> Evidence:
     """Return the evidence, completed with the answers of fresh children."""
     from ..state import observing, reads
+
+    loader, other = loaders
 
     method = evidence.method
     observed = observing.observe(
         call.target, call.args, call.kwargs,
         method=method, user=UserCode.of_target(call.target), limit=reads.MAX_FUNCTIONS,
     )  # fmt: skip
-    with fresh_child.Loader(method=method) as loader, fresh_child.Loader(method=method) as other:
-        other.open()
-        payload = pack(call, task=task)
-        unloaded = loader.predict(payload) if payload is not None else ()
-        if unloaded or observed is None:
-            return replace(evidence, unloaded={0: unloaded})
-        environ = observing.server_environment() if method == "forkserver" else None
-        seen = observing.ask(observed, [loader, other], environ) if observed.reads_state else None
+    other.open()
+    payload = pack(call, task=task)
+    unloaded = loader.predict(payload) if payload is not None else ()
+    if unloaded or observed is None:
+        return replace(evidence, unloaded={0: unloaded})
+    environ = observing.server_environment() if method == "forkserver" else None
+    seen = observing.ask(observed, loaders, environ) if observed.reads_state else None
     launch = Launch(method, "", (), None, None, None, "", observed=observed)
     return replace(evidence, launches=(launch,), environ=environ, seen=((observed, seen or ()),))
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import linecache
 import multiprocessing
+import multiprocessing.pool
+import multiprocessing.process
 import multiprocessing.queues
 import pickle
 import threading
@@ -64,7 +66,6 @@ def launched(*args):
     process = SPAWN.Process(target=work, args=args)
     launch = Launch("spawn", "work", (), None, None, None, "t")
     every = sent.parts(process)
-    launch.account = sent.account(process, every)
     seen = sent.before(every)
     pickle.dumps(args)
     launch.changed = tuple(sent.changes(seen))
@@ -133,19 +134,13 @@ class Renews:
 
 
 def differing(arg, copy, text=""):
-    launch = launched() if arg is None else launched_with(arg)
-    if launch.account is None:
+    process = SPAWN.Process(target=work, args=(arg,))
+    account = sent.account(process, sent.parts(process))
+    if account is None:
         return []
     taken = {"target": work, "args": (copy,), "kwargs": {}}
-    arrived = copied.account(taken, vars(values), [__name__])
-    return copying.differing(Evidence("t", "spawn", "failed", copied=[(launch, arrived)], text=text))
-
-
-def launched_with(arg):
-    launch = Launch("spawn", "work", (), None, None, None, "t")
-    process = SPAWN.Process(target=work, args=(arg,))
-    launch.account = sent.account(process, sent.parts(process))
-    return launch
+    arrived = copied.account(taken, vars(values), account["modules"])
+    return copying.differing(Evidence("t", "spawn", "failed", copied=[(account, arrived)], text=text))
 
 
 def test_an_attribute_that_the_inherited_method_leaves_out():
@@ -214,3 +209,67 @@ def test_objects_get_back_what_they_held():
     sent.restore(seen)
     assert vars(obj) == {"connections": {"a": 1}, "name": "n"}
     assert list(sent.changes(seen)) == []
+
+
+class Named:
+    def __init__(self, name):
+        self.name = name
+
+
+COMPARED = Named("compared")
+PASSED = Named("passed")
+
+
+def is_compared(value):
+    return value is COMPARED
+
+
+@pytest.mark.parametrize(("value", "count"), [(COMPARED, 1), (PASSED, 0)], ids=["compared by is", "only passed"])
+def test_a_global_with_content_is_told_only_where_code_compares_it(value, count):
+    """Any module global may be an argument; a copy matters to code that asks for its identity."""
+    assert len(differing(value, Named(value.name))) == count
+
+
+class Loses(multiprocessing.process.BaseProcess):
+    def __init__(self, level):
+        super().__init__()
+        self.level = level
+
+    def __getstate__(self):
+        return {name: value for name, value in vars(self).items() if name != "level"}
+
+
+@pytest.mark.parametrize(
+    ("task", "expected"),
+    [
+        ((1, 0, work, (UNSET,), {}), {"target": work, "args": (UNSET,), "kwargs": {}}),
+        ((1, None, multiprocessing.pool.mapstar, ((work, (1, 2)),), {}), {"target": work, "args[0]*": (1, 2)}),
+        ((1, None, multiprocessing.pool.starmapstar, ((work, ((1, 2),)),), {}), {"target": work, "args*": ((1, 2),)}),
+        (Loses(3), {"target": None, "args": (), "kwargs": {}, "process.level": 3}),
+        (
+            SPAWN.Process(target=multiprocessing.pool.worker, args=(1, 2, work, (3,), None, False)),
+            {"initializer": work, "initargs": (3,)},
+        ),
+        ("a message", {}),
+    ],
+    ids=["apply", "map", "starmap", "process object", "worker", "message"],
+)
+def test_the_users_parts_of_what_is_sent(task, expected):
+    """The wrappers of pools and executors are left out."""
+    assert copied.picked(task, sent.where(task), vars(values)) == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("['args'][0].lock", "args[0].lock"),
+        ("['args[0]*'][3].extra", "args[0].extra"),
+        ("['args*'][2][1]", "args[1]"),
+        ("['process.level']", "process.level"),
+        ("['process.", "process"),
+        ("['initargs'][0]['k'].x", "initargs[0]['k'].x"),
+    ],
+)
+def test_paths_are_told_in_the_users_notation(path, text):
+    """The items of a map are one argument each."""
+    assert sent.path_of(path) == text

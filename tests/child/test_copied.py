@@ -33,7 +33,7 @@ class Job:
 
 
 def lost(sent: Any, arrived: Any) -> list[tuple[str, str]]:
-    accounts = [copied.account(each, LOOK) for each in (sent, arrived)]
+    accounts = [copied.account(each, LOOK, [__name__]) for each in (sent, arrived)]
     return [(kind, path) for kind, path, _, _ in copied.lost(*accounts, differences)]
 
 

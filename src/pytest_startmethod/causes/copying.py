@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import ast
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Final, Literal
 
 from ..child import copied
 from ..child.differences import differences, short
 from ..model.evidence import Evidence
 from ..model.finding import Finding, finding_at, source_fact, values
-from ..model.launch import Changed, Launch
+from ..model.launch import Changed
 from ..model.methods import base
 from ..model.place import Place
+from ..model.wire import Fields
 from ..pickling import sent
-from ..source import places
+from ..source import places, setters
+from ..source.index import source_of
+from .context import observed_in
 
 
 def changed(evidence: Evidence) -> list[Finding]:
     """Return the attributes that pickling changed in the parent (SM108): notes unless the failure mentions them."""
-    if base(evidence.method) == "fork":
-        return []
     words = _words(evidence)
-    return [_changed(each, words) for launch in evidence.launches for each in launch.changed]
+    starts = [] if base(evidence.method) == "fork" else [each for work in evidence.launches for each in work.changed]
+    return [
+        *(_changed(each, words) for each in starts),
+        *(_changed(each, words, "task") for work in evidence.tasks for each in work.changed),
+    ]
 
 
 def taken(changes: Iterable[Changed]) -> tuple[Finding, ...]:
@@ -29,11 +37,12 @@ def taken(changes: Iterable[Changed]) -> tuple[Finding, ...]:
     return tuple(_changed(each, frozenset([each.attribute])) for each in changes if each.after is None)
 
 
-def _changed(each: Changed, words: frozenset[str]) -> Finding:
+def _changed(each: Changed, words: frozenset[str], kind: str = "process") -> Finding:
     read = each.attribute in words or bool(each.readers & words)
     after = "is gone" if each.after is None else f"is {each.after}"
+    by = "start()" if kind == "process" else "the pool, for each task"
     message = (
-        f"pickling `{each.path}` changes the parent's own object: `{each.method}` is called by start(), and afterwards "
+        f"pickling `{each.path}` changes the parent's own object: `{each.method}` is called by {by}, and afterwards "
         f"`{each.attribute}`, which was {each.before}, {after}."
     )
     fix = (
@@ -43,7 +52,7 @@ def _changed(each: Changed, words: frozenset[str]) -> Finding:
     )
     facts = values(f"{each.path}.{each.attribute}", each.before, each.after or "(gone)")
     lines = _stores(each)
-    return finding_at(
+    found = finding_at(
         "SM108",
         f"{each.path}.{each.attribute}",
         lines[0] if lines else each.place,
@@ -52,6 +61,7 @@ def _changed(each: Changed, words: frozenset[str]) -> Finding:
         fix,
         "cause" if read else "note",
     )
+    return replace(found, every_method=kind == "task")
 
 
 def _stores(each: Changed) -> list[Place]:
@@ -64,22 +74,36 @@ def _stores(each: Changed) -> list[Place]:
 
 def differing(evidence: Evidence) -> list[Finding]:
     """Return how the copies that children received differ from the originals (SM204)."""
-    words = _words(evidence)
+    words, read = _words(evidence), _read_by_children(evidence)
     found = []
-    for launch, arrived in evidence.copied:
-        assert launch.account is not None
-        for kind, path, ours, _ in copied.lost(launch.account, arrived, differences):
+    for account, arrived in evidence.copied:
+        for kind, raw, ours, _ in copied.lost(account, arrived, differences):
+            path, each = sent.path_of(raw), None
             if kind == "identity":
-                found.append(_other(sent.path_of(path), ours))
+                each = _other(path, ours) if raw in account["plain"] or _is_compared(ours) else None
             elif kind == "new":
-                found.append(_new(sent.path_of(path), *_method(launch, path)))
-            elif kind == "lacks" and path.rpartition(".")[2] in words:
-                found.append(_lacks(path, ours, *_method(launch, path)))
+                each = _new(path, *_method(account, raw))
+            elif kind == "lacks" and (name := path.rpartition(".")[2]) in words | read:
+                each = _lacks(path, ours, *_method(account, raw), "cause" if name in words else "note")
+            if each is not None:
+                found.append(replace(each, every_method=account["task"]))
     return found
 
 
-def _lacks(path: str, ours: object, cls: str, method: str, place: Place | None) -> Finding:
-    holder, _, name = sent.path_of(path).rpartition(".")
+def _is_compared(names: Iterable[str]) -> bool:
+    """Return whether a module that has one of these globals compares something with it by identity."""
+    for module, _, variable in (name.rpartition(".") for name in names):
+        file = places.module_file(module)
+        compared = rf"\bis (not )?([\w.]+\.)?{variable}\b|\b{variable} is\b"
+        if file is not None and re.search(compared, source_of(file).text):
+            return True
+    return False
+
+
+def _lacks(
+    path: str, ours: object, cls: str, method: str, place: Place | None, level: Literal["cause", "note"]
+) -> Finding:
+    holder, _, name = path.rpartition(".")
     message = (
         f"`{holder}` arrives without its attribute `{name}` ({short(ours)} in the parent): {cls} is pickled by "
         f"`{method}`, which does not return it."
@@ -89,7 +113,7 @@ def _lacks(path: str, ours: object, cls: str, method: str, place: Place | None) 
         f"with `{name}`, and set both again"
     )
     facts = values(f"{holder}.{name}", short(ours), "(missing)")
-    return finding_at("SM204", f"{holder}.{name}", place, message, facts, fix)
+    return finding_at("SM204", f"{holder}.{name}", place, message, facts, fix, level)
 
 
 def _new(path: str, cls: str, method: str, place: Place | None) -> Finding:
@@ -101,9 +125,10 @@ def _new(path: str, cls: str, method: str, place: Place | None) -> Finding:
     return finding_at("SM204", path, place, message, [f"pickled by `{method}`"] if method else [], fix)
 
 
-def _other(path: str, name: str) -> Finding:
-    module, _, variable = name.rpartition(".")
-    place = places.named_place(module, variable)
+def _other(path: str, names: Sequence[str]) -> Finding:
+    made = {name: setters.made_at_import(name.rpartition(".")[0], (name.rpartition(".")[2],)) for name in names}
+    name = next((each for each, place in made.items() if place is not None), names[0])
+    place, variable = made[name], name.rpartition(".")[2]
     message = (
         f"`{path}` is `{name}`, an object that is told by its identity: the child gets a copy of it, which is another "
         f"object than the child's own `{name}`, so `is {variable}` is False there."
@@ -115,17 +140,33 @@ def _other(path: str, name: str) -> Finding:
     return finding_at("SM204", path, place, message, values(path, name, f"a copy of {name}"), fix)
 
 
-def _method(launch: Launch, path: str) -> tuple[str, str, Place | None]:
+def _method(account: Fields, path: str) -> tuple[str, str, Place | None]:
     """Return the class, pickling method and its place for the object that holds the part at `path`."""
-    assert launch.account is not None
-    methods: Mapping[str, tuple[str, str, Place | None]] = launch.account["methods"]
+    methods: Mapping[str, tuple[str, str, Place | None]] = account["methods"]
     holders = [each for each in methods if path.startswith(each)]
     return methods[max(holders, key=len)] if holders else ("", "", None)
 
 
 def _words(evidence: Evidence) -> frozenset[str]:
     """Return the words in the leg's failure, its children's errors, and the source lines of their tracebacks."""
-    return frozenset(re.findall(r"\w+", " ".join(_texts(evidence))))
+    return frozenset(_WORD.findall(" ".join(_texts(evidence))))
+
+
+def _read_by_children(evidence: Evidence) -> frozenset[str]:
+    """Return the attributes and short texts, such as the argument of ``getattr``, that the children's code reads."""
+    found: set[str] = set()
+    for file, _, first in {code for observed in observed_in(evidence) for code in observed.codes}:
+        for node, _, _ in source_of(file).index.functions:
+            if first in (node.lineno, *(each.lineno for each in getattr(node, "decorator_list", ()))):
+                for each in ast.walk(node):
+                    if isinstance(each, ast.Attribute) and isinstance(each.ctx, ast.Load):
+                        found.add(each.attr)
+                    elif isinstance(each, ast.Constant) and isinstance(each.value, str):
+                        found.add(each.value)
+    return frozenset(found)
+
+
+_WORD: Final = re.compile(r"\w+")
 
 
 def _texts(evidence: Evidence) -> Iterator[str]:

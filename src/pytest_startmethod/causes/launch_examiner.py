@@ -28,9 +28,10 @@ from .._compat import multiprocessing as mp
 from ..child.events import handover
 from ..model import methods
 from ..model.finding import Finding, placed
-from ..model.launch import Failure, Launch, Task
+from ..model.launch import Failure, Launch, Sent, Task
 from ..model.leg_record import LegRecord, Pending
 from ..model.observed import Observed
+from ..model.payload import Payload
 from ..model.place import Place
 from ..pickling import copies, dry_run, sent
 from ..source.callers import calling_place
@@ -113,17 +114,19 @@ class LaunchExaminer:
         record.observing += time.perf_counter() - start
         task.later = later if later is not None and later.print != task.observed.print else None
 
-    def sending(self, launch: Launch, process: BaseProcess) -> object:
-        """Record the state of a process before it is pickled."""
-        if launch.is_worker or launch.method not in methods.ORDER:
+    def sending(self, work: Launch | Task, obj: object) -> object:
+        """Return the state of a process or task before it is pickled."""
+        if work.method not in methods.ORDER:
             return None
-        every = sent.parts(process)
-        launch.account = sent.account(process, every)
-        return sent.before(every)
+        every = sent.parts(obj)
+        return sent.account(obj, every), sent.before(every)
 
-    def sent(self, launch: Launch, before: Any) -> None:
-        """Record what pickling changed in a process."""
-        launch.changed = tuple(sent.changes(before))
+    def sent(self, work: Launch | Task, before: Any, payload: Payload | None) -> None:
+        """Record what was sent, and what pickling changed in the parent's objects."""
+        account, seen = before
+        work.changed = work.changed or tuple(sent.changes(seen))
+        if account is not None and payload is not None:
+            work.sent.append(Sent(account, payload))
 
     def not_pickled(self, record: LegRecord, obj: object, error: Exception, package: mp.Package) -> Failure | None:
         """Diagnose a failed start or send."""

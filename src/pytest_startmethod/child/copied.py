@@ -6,6 +6,7 @@ accounts. The child loads this file by path, with the standard library only. No 
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import types
@@ -19,26 +20,45 @@ if TYPE_CHECKING:
 MOST = 300
 """Limit on the objects inspected; it costs about 1 ms per process start."""
 _BUDGET = 300
+_CONTAINERS = (type, dict, list, tuple, set, frozenset, str, int)
 _ATOMS = (int, float, complex, str, bytes, bool, type(None), type(Ellipsis), type(NotImplemented), types.ModuleType,
           types.FunctionType, types.BuiltinFunctionType, range, slice)  # fmt: skip
 
 
-def account(obj: object, look: Mapping[str, Any], modules: Iterable[str] | None = None) -> dict[str, Any]:
-    """Return an object's description, its sentinels, and the kernel objects behind its shared parts.
+def picked(root: object, where: Mapping[str, Iterable[int | str]], look: Mapping[str, Any]) -> dict[str, object]:
+    """Return the parts of what is sent, by name; `where` leads to each by attributes and indexes.
 
-    `look` is the namespace of `values`. Paths are those of `values.differences`. A sentinel is a module global without
-    content, known only by its identity; it is searched for in `modules`, or in all modules if None.
+    `look` is the namespace of `values`. An attribute that is not there is left out.
     """
-    own: dict[str, str] = {}
-    shared: dict[str, str] = {}
-    known = _sentinels(look, sys.modules if modules is None else modules)
-    for part, path in parts(obj, look["instance_namespace"]):
-        if id(part) in known:
-            own[path] = known[id(part)]
-        token = _token(part)
-        if token is not None:
-            shared[path] = token
-    return {"node": look["describe"](obj, _BUDGET), "own": own, "shared": shared}
+    found: dict[str, object] = {}
+    for name, steps in where.items():
+        value: Any = root
+        for step in steps:
+            if type(step) is int:
+                value = value[step]
+            elif type(value) is functools.partial:
+                value = getattr(value, str(step))
+            else:
+                value = look["instance_namespace"](value).get(step, look["MISSING"])
+        if value is not look["MISSING"]:
+            found[name] = value
+    return found
+
+
+def account(obj: object, look: Mapping[str, Any], modules: Iterable[str]) -> dict[str, Any]:
+    """Return an object's description, its module globals, and the kernel objects behind its shared parts.
+
+    `look` is the namespace of `values`. Paths are those of `values.differences`. The globals of `modules` are known by
+    their identity. Those without content, such as ``UNSET = object()``, are also listed as `plain`.
+    """
+    every = list(parts(obj, look["instance_namespace"]))
+    known = globals_by_id({id(part) for part, _ in every if _is_instance(type(part))}, modules, look["module_of"])
+    return {
+        "node": look["describe"](obj, _BUDGET),
+        "own": {path: known[id(part)] for part, path in every if id(part) in known},
+        "plain": [path for part, path in every if id(part) in known and not look["instance_namespace"](part)],
+        "shared": {path: token for part, path in every if (token := _token(part)) is not None},
+    }
 
 
 def lost(
@@ -48,18 +68,19 @@ def lost(
 ) -> list[tuple[str, str, Any, object]]:
     """Return the differences of the copy: kind, path, and the descriptions or texts of both sides.
 
-    The kind is ``"lacks"`` (a missing attribute or key), ``"differs"``, ``"identity"`` (a sentinel that became another
-    object) or ``"new"`` (a lock, pipe or queue that is no longer connected to the original).
+    The kind is ``"lacks"`` (a missing attribute or key), ``"differs"``, ``"identity"`` (a module global that became
+    another object, with its names) or ``"new"`` (a lock, pipe or queue that is no longer connected to the original).
     """
-    found: list[tuple[str, str, object, object]] = []
-    for path, name in sent["own"].items():
-        if arrived["own"].get(path) != name:
-            found.append(("identity", path, name, arrived["own"].get(path, "")))
+    found: list[tuple[str, str, Any, object]] = []
+    for path, names in sent["own"].items():
+        theirs = arrived["own"].get(path, [])
+        if not set(names) & set(theirs):
+            found.append(("identity", path, names, theirs))
     for path, token in sent["shared"].items():
         theirs = arrived["shared"].get(path)
         if theirs is not None and theirs != token:
             found.append(("new", path, token, theirs))
-    inside = tuple(path for _, path, _, _ in found)
+    inside = tuple(path for kind, path, _, _ in found if kind == "new" or path in sent["plain"])
     for path, ours, theirs in differences(sent["node"], arrived["node"]):
         if not path.startswith(inside) or not inside:
             found.append(("lacks" if theirs == ["!"] else "differs", path, ours, theirs))
@@ -82,6 +103,8 @@ def parts(obj: Any, namespace_of: Callable[[object], dict[str, object]]) -> Iter
             todo += [(value, f"{path}[{key!r}]") for key, value in list(part.items())[:MOST] if type(key) in (str, int)]
         elif kind is types.MethodType:
             todo.append((part.__self__, f"{path}.__self__"))
+        elif kind is functools.partial:
+            todo += [(getattr(part, name), f"{path}.{name}") for name in ("func", "args", "keywords")]
         else:
             shared = known.get(kind)
             if shared is None:
@@ -91,18 +114,24 @@ def parts(obj: Any, namespace_of: Callable[[object], dict[str, object]]) -> Iter
             todo += [(value, f"{path}.{name}") for name, value in list(namespace_of(part).items())[:MOST]]
 
 
-def _sentinels(look: Mapping[str, Any], modules: Iterable[str]) -> dict[int, str]:
-    """Return the dotted names of module globals without content, such as ``UNSET = object()``, by id."""
-    found: dict[int, str] = {}
-    for name, module in [(each, sys.modules.get(each)) for each in list(modules)]:
-        for variable, value in list(look["module_of"](module).items()):
-            kind = type(value)
-            if kind in _ATOMS or issubclass(kind, (type, dict, list, tuple, set, frozenset)):
-                continue
-            plain = kind is object or look["class_name"](kind)[0] == name
-            if plain and not look["instance_namespace"](value) and _token(value) is None:
-                found.setdefault(id(value), f"{name}.{variable}")
+def globals_by_id(
+    wanted: set[int], modules: Iterable[str], module_of: Callable[[object], dict[str, object]]
+) -> dict[int, list[str]]:
+    """Return the dotted names of the module globals that are one of `wanted`, by id."""
+    found: dict[int, list[str]] = {}
+    for name in modules if wanted else ():
+        for variable, value in list(module_of(sys.modules.get(name)).items()):
+            if id(value) in wanted:
+                found.setdefault(id(value), []).append(f"{name}.{variable}")
     return found
+
+
+def _is_instance(kind: type) -> bool:
+    """Return whether objects of a class may be told by their identity: plain ones, and those of users' classes."""
+    if kind is object:
+        return True
+    top = str(kind.__module__).partition(".")[0]
+    return top not in sys.stdlib_module_names and not (issubclass(kind, _CONTAINERS) or _is_shared(kind))
 
 
 def _is_shared(kind: type) -> bool:

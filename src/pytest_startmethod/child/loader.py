@@ -121,12 +121,11 @@ def _load(
         loaded = loading.load()
     except BaseException as error:
         return {"error": exception(error), "stand_ins": sorted(loading.used)}
-    if not question.get("account"):
+    if "account" not in question:
         return {"error": None}
-    own = modules["values"]["instance_namespace"](loaded)
-    parts = {name: own.get(f"_{name}") for name in ("target", "args", "kwargs")}
-    look = modules["values"]
-    return {"error": None, "account": modules["copied"]["account"](parts, look, question["account"])}
+    copied, look = modules["copied"], modules["values"]
+    parts = copied["picked"](loaded, question["where"], look)
+    return {"error": None, "account": copied["account"](parts, look, question["account"])}
 
 
 def _trace(

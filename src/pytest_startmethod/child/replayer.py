@@ -211,6 +211,33 @@ def set_state(instance: object, state: dict[str, object]) -> None:
     object.__getattribute__(instance, "__dict__").update(state)
 
 
+def set_pickled(instance: Any, state: Any) -> None:
+    """Set the state that pickling returned, as unpickling does."""
+    if hasattr(instance, "__setstate__"):
+        instance.__setstate__(state)
+        return
+    own, slots = state if type(state) is tuple and len(state) == 2 else (state, None)
+    _names(instance).update(own or {})
+    for name, value in (slots or {}).items():
+        set_value(instance, name, value)
+
+
+def set_more(instance: Any, state: tuple[Any, Any, dict[str, object]]) -> None:
+    """Set the state that pickling returned by its setter, if there is one, and the attributes that it left out."""
+    pickled, setter, more = state
+    if setter is not None:
+        setter(instance, pickled)
+    elif pickled is not None:
+        set_pickled(instance, pickled)
+    for name, value in more.items():
+        set_value(instance, name, value)
+
+
+def named(module: str, name: str) -> object:
+    """Return the global of a module."""
+    return getattr(importlib.import_module(module), name)
+
+
 class Gone:
     """Replaces the dead referent of a weak reference."""
 

@@ -1,4 +1,8 @@
-"""Give forked children copies of what they are sent, to see whether the copies alone make the fork leg fail."""
+"""Give forked children copies of what they are sent, or workers what is the same as the original.
+
+The first shows whether the copies alone make the fork leg fail. Tasks are copied under every method: of these, what the
+copies lose is sent too, to see whether the leg then passes.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,16 @@ import copyreg
 import io
 import pickle
 from collections import ChainMap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
 from .._compat import cpython
 from .._compat import multiprocessing as mp
 from ..activation.exchanges import Exchanges
+from ..child import replayer, values
+from ..pickling import dry_run, sent
+from ..pickling.user_code import hook_of
 
 _KEPT = cpython.PROCESS_FIELDS - {"_target", "_args", "_kwargs"}
 """Attributes of a process object that are the child's own."""
@@ -40,10 +47,10 @@ class Copying:
         def _launch(popen: object, process: object) -> None:
             __tracebackhide__ = True
             own: dict[str, Any] = object.__getattribute__(process, "__dict__")
-            sent = {name: value for name, value in own.items() if name not in _KEPT}
             pickler = _Pickler(process)
             try:
-                pickler.dump(sent)
+                with cpython.spawning(dry_run.STAND_IN):
+                    pickler.dump(_state_of(process))
             except Exception:
                 self.gave_up = True
                 return original(popen, process)
@@ -59,10 +66,19 @@ class Copying:
 
 def _run_with_copies(process: Any, data: bytes, kept: list[object], **keywords: object) -> int:
     own: dict[str, object] = object.__getattribute__(process, "__dict__")
-    own.pop("_bootstrap", None)
-    own.update(_Unpickler(io.BytesIO(data), kept).load())
+    state = _Unpickler(io.BytesIO(data), kept).load()
+    for name in own.keys() - _KEPT:
+        del own[name]
+    replayer.set_pickled(process, state)
     code: int = process._bootstrap(**keywords)
     return code
+
+
+def _state_of(process: object) -> object:
+    """Return the state of a process object that its copy is given, without what is the child's own."""
+    hooked = values.class_attribute(type(process), "__getstate__")[0] not in (None, object)
+    state: Any = process.__getstate__() if hooked else object.__getattribute__(process, "__dict__")  # type: ignore[attr-defined]
+    return {name: value for name, value in state.items() if name not in _KEPT} if type(state) is dict else state
 
 
 class _Pickler(pickle.Pickler):
@@ -91,3 +107,77 @@ class _Unpickler(pickle.Unpickler):
     def persistent_load(self, pid: Any) -> object:
         """Return the object of a persistent id."""
         return self._kept[pid]
+
+
+_CONTAINERS = (list, dict, set)
+
+
+class SendingOriginals:
+    """A context in which tasks arrive as they were sent: the parts at `paths`, of any task.
+
+    A module's global is sent by its name, and an attribute that a pickling method leaves out is sent with its object.
+    What such a method changes in the parent's object is changed back.
+    """
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        self._paths = frozenset(paths)
+        self.gave_up = False
+        """Whether a task could not be pickled this way."""
+        self._exchanges = Exchanges()
+
+    def __enter__(self) -> SendingOriginals:
+        self._exchanges.span("originals").put(mp.STDLIB.pickler_class, "dumps", self._dumps)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._exchanges.undo()
+
+    def _dumps(self, original: Callable[..., object]) -> staticmethod[..., object]:
+        def dumps(obj: object, protocol: int | None = None) -> Any:
+            __tracebackhide__ = True
+            data = self._pickled(obj) if isinstance(dry_run.as_call(obj), dry_run.Call) else None
+            return original(obj, protocol) if data is None else data
+
+        return staticmethod(dumps)
+
+    def _pickled(self, task: object) -> memoryview | None:
+        every = sent.parts(task)
+        seen = sent.before(every)
+        paths = [(obj, sent.path_of(path)) for obj, path in every]
+        held: Any = [(obj, type(obj)(obj)) for obj, path in paths if path in self._paths and type(obj) in _CONTAINERS]  # type: ignore[call-arg]
+        pickler = _Originals({id(obj): path for obj, path in paths}, self._paths)
+        try:
+            pickler.dump(task)
+        except Exception:
+            self.gave_up = True
+            return None
+        finally:
+            sent.restore(seen)
+            for obj, content in held:
+                obj.clear()
+                (obj.extend if type(obj) is list else obj.update)(content)
+        return pickler.file.getbuffer()
+
+
+class _Originals(pickle.Pickler):
+    def __init__(self, known: dict[int, str], paths: frozenset[str]) -> None:
+        self.file = io.BytesIO()
+        super().__init__(self.file)
+        self.dispatch_table: Any = ChainMap(cpython.extra_reducers(), copyreg.dispatch_table)
+        self._known, self._paths = known, paths
+
+    def reducer_override(self, obj: object) -> Any:
+        """Return how to make the original again, for an object at one of the paths, or that holds one."""
+        path = self._known.get(id(obj))
+        if path is None:
+            return NotImplemented
+        name = sent.global_name(obj) if path in self._paths else None
+        if name is not None:
+            return replayer.named, tuple(name)
+        own = values.instance_namespace(obj)
+        more = {each: own[each] for each in own if f"{path}.{each}" in self._paths}
+        reduced: Any = obj.__reduce_ex__(pickle.DEFAULT_PROTOCOL) if more and hook_of(type(obj)) is not None else None
+        if type(reduced) is not tuple:
+            return NotImplemented
+        state, items, pairs, setter = (*reduced[2:], *(None,) * 4)[:4]
+        return *reduced[:2], (state, setter, more), items, pairs, replayer.set_more

@@ -13,7 +13,7 @@ from collections.abc import Collection, Generator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from ..model.finding import Finding
+from ..model.finding import COPIED, Finding
 
 MOST_RUNS: Final = 6
 """The most reruns of one leg."""
@@ -43,7 +43,15 @@ class Copies:
     """
 
 
-Experiment = ByValue | Replay | Copies
+@dataclass(frozen=True, slots=True)
+class Originals:
+    """Send tasks so that their copies differ in nothing at `path`, and leave the parent's object as it is."""
+
+    path: str
+    """``"args[0]"``, ``"args[0].limit"``."""
+
+
+Experiment = ByValue | Replay | Copies | Originals
 
 _NAMELESS: Final = ("SM101", "SM102")
 _NOT_FOUND: Final = ("SM104", "SM201", "SM202")
@@ -64,6 +72,8 @@ def experiment_of(finding: Finding) -> Experiment | None:
         return ByValue(whole=finding.code in _NOT_FOUND)
     if finding.code in _REPLAYED and finding.path:
         return Replay(finding.path)
+    if finding.code in COPIED and finding.every_method:
+        return Originals(finding.path)
     return None
 
 

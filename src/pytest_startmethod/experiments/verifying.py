@@ -13,11 +13,11 @@ from ..launches.reports import ReportDirectory
 from ..model.finding import COPIED, Finding
 from ..model.methods import available
 from . import plan
-from .plan import Attempt, ByValue, Conclusion, Copies, Failures, Outcome, Replay
+from .plan import Attempt, ByValue, Conclusion, Copies, Failures, Originals, Outcome, Replay
 
 if TYPE_CHECKING:
     from .by_value import SendingByValue
-    from .copies import Copying
+    from .copies import Copying, SendingOriginals
 
 LEGS_OF_ONE_CAUSE = 3
 """The most legs to rerun for one cause. Legs with the same findings as a settled one are not rerun at all."""
@@ -133,7 +133,8 @@ class Verifier:
 
     def _search(self, leg: LegToVerify, usual: Failures, run: Run, sufficient: Sequence[plan.Experiment]) -> Conclusion:
         found = plan.candidates(leg.findings, leg.hidden, leg.touched)
-        copied = [each for each in leg.findings if each.code in COPIED and leg.method in _WITH_FORK]
+        copied = [each for each in leg.findings if each.code in COPIED and not each.every_method]
+        copied = copied if leg.method in _WITH_FORK else []
         search = plan.search(found, usual, not_pickled=leg.not_pickled, sufficient=sufficient, copied=copied)
         is_cut = False
         try:
@@ -177,6 +178,7 @@ class Changes:
     _reports: ReportDirectory
     _sending: SendingByValue | None = None
     _copying: Copying | None = None
+    _originals: SendingOriginals | None = None
 
     def unsent(self) -> frozenset[plan.Experiment]:
         """Return the changes that did not reach every child."""
@@ -189,7 +191,9 @@ class Changes:
         )
         by_value = [each for each in self._attempt.experiments if type(each) is ByValue]
         copies = [Copies()] if self._copying is not None and self._copying.gave_up else []
-        return frozenset([*missed, *(by_value if gave_up else ()), *copies])
+        lost = self._originals is not None and self._originals.gave_up
+        originals = [each for each in self._attempt.experiments if lost and type(each) is Originals]
+        return frozenset([*missed, *(by_value if gave_up else ()), *copies, *originals])
 
     def imported(self) -> frozenset[plan.Experiment]:
         """Return the replays whose value every child of a control got by an import."""
@@ -203,11 +207,12 @@ class Changes:
 def changed(attempt: Attempt, reports: ReportDirectory) -> Iterator[Changes]:
     """Apply an attempt's changes to all starts within the context."""
     from .by_value import SendingByValue
-    from .copies import Copying
+    from .copies import Copying, SendingOriginals
     from .replay import Replaying
 
     by_value = [each for each in attempt.experiments if type(each) is ByValue]
     replays = [each for each in attempt.experiments if type(each) is Replay]
+    originals = [each.path for each in attempt.experiments if type(each) is Originals]
     with ExitStack() as stack:
         changes = Changes(attempt, reports)
         if by_value:
@@ -215,6 +220,8 @@ def changed(attempt: Attempt, reports: ReportDirectory) -> Iterator[Changes]:
             changes._sending = stack.enter_context(sending)
         if Copies() in attempt.experiments and not attempt.control:
             changes._copying = stack.enter_context(Copying())
+        if originals:
+            changes._originals = stack.enter_context(SendingOriginals(originals))
         if replays:
             stack.enter_context(Replaying([each.path for each in replays], control=attempt.control))
         yield changes

@@ -24,7 +24,7 @@ from ..model.finding import placed
 from ..model.launch import Failure, Fixture, Launch, Task
 from ..model.leg_record import LegRecord
 from ..model.payload import Payload
-from ..pickling import packing
+from ..pickling import dry_run, packing
 from ..source.callers import calling_place, is_plugins
 from ..source.describing import describe_arguments, describe_callable, one_line
 from . import foreign, server
@@ -33,6 +33,10 @@ from .pools import Pools
 _T = TypeVar("_T")
 _KEPT_BYTES = 1_000_000
 """Limit on the size of kept payloads."""
+_MOST_EXAMINED = 20
+"""Tasks of a kind that are examined as they are pickled."""
+_MOST_SENT = 3
+"""Tasks of a kind whose payloads are kept."""
 
 
 class Started(weakref.ref[BaseProcess]):
@@ -157,6 +161,8 @@ class Recorder:
         package = mp.Package(backend.package)
         span.put(package.process_class, "start", partial(self._wrap_start, backend=backend))
         span.put(package.pickler_class, "dump", partial(self._wrap_dump, package=package))
+        if backend is backends.STDLIB:
+            span.put(package.pickler_class, "dumps", self._wrap_dumps)
         watch_dump = partial(packing.watch_dump, before=self._sending, after=self._sent, limit=_KEPT_BYTES)
         span.put(package.module("reduction"), "dump", watch_dump)
         for module in package.submitting_modules:
@@ -347,10 +353,44 @@ class Recorder:
         launch = getattr(self._local, "launch", None)
         if launch is None or self._local.starting is not process or not self._listening():
             return
-        if not launch.is_worker:  # a worker's payload is multiprocessing's own; only its tasks matter
+        if not launch.is_worker:  # a worker's payload is multiprocessing's own, its initializer aside
             launch.payload = payload
         if before and self.examiner is not None:
-            self.guarded(self.examiner.sent, launch, before)
+            self.guarded(self.examiner.sent, launch, before, payload)
+
+    def _wrap_dumps(self, original: Any) -> object:
+        """Wrap ``ForkingPickler.dumps``, through which tasks go to workers, in a thread of the pool's."""
+        bound = getattr(original, "__func__", None)
+
+        def dumps(cls: type, obj: object, protocol: int | None = None) -> Any:
+            __tracebackhide__ = True
+            sending = self.guarded(self._sending_task, obj) if self.record is not None else None
+            with cpython.frameless:
+                data = original(obj, protocol) if bound is None else bound(cls, obj, protocol)
+            if sending is not None:
+                self.guarded(self._sent_task, *sending, data)
+            return data
+
+        return classmethod(dumps)
+
+    def _sending_task(self, obj: object) -> tuple[Task, object] | None:
+        record = self._listening()
+        if record is None or record.watched or self.examiner is None:
+            return None
+        call = dry_run.as_call(obj)
+        if not isinstance(call, dry_run.Call):
+            return None
+        target = describe_callable(call.target)
+        task = next((each for each in record.tasks if each.target == target and each.how != "initializer"), None)
+        if task is None or task.examined >= _MOST_EXAMINED or len(task.sent) >= _MOST_SENT:
+            return None
+        task.examined += 1
+        return task, self.examiner.sending(task, obj)
+
+    def _sent_task(self, task: Task, before: object, data: Any) -> None:
+        if before and self.examiner is not None:
+            payload = Payload(bytes(data), (), "task") if memoryview(data).nbytes <= _KEPT_BYTES else None
+            self.examiner.sent(task, before, payload)
 
     def _wrap_dump(
         self, original: Callable[[object, object], object], package: mp.Package

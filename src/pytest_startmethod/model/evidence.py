@@ -109,8 +109,8 @@ class Evidence:
     """Messages of children that the parent could not load."""
     unloaded: Mapping[int, Sequence[Unloaded]] = field(default_factory=dict)
     """By pid: the parts of a launch's payload that a fresh child could not load, with their paths."""
-    copied: Sequence[tuple[Launch, Fields]] = ()
-    """What arrived of the arguments of launches; `Launch.account` is what was sent."""
+    copied: Sequence[tuple[Fields, Fields]] = ()
+    """Accounts (`pickling.sent.account`) of what was sent with launches and tasks, and of what arrives."""
     parent: Parent = field(default_factory=Parent)
     seen: Sequence[tuple[Observed, Sequence[Seen]]] = ()
     """The values in fresh children of what the code of launches and tasks reads."""

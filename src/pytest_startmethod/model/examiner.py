@@ -9,6 +9,7 @@ from typing import Protocol
 from .._compat.multiprocessing import Package
 from .launch import Failure, Launch, Task
 from .leg_record import LegRecord
+from .payload import Payload
 
 
 class Examiner(Protocol):
@@ -35,11 +36,11 @@ class Examiner(Protocol):
     ) -> None:
         """Examine another task like `task`: the parent's values may have changed."""
 
-    def sending(self, launch: Launch, process: BaseProcess) -> object:
-        """Examine a process that is about to be pickled; the result is passed on to `sent`."""
+    def sending(self, work: Launch | Task, obj: object) -> object:
+        """Examine a process or task, `obj`, that is about to be pickled; the result is passed on to `sent`."""
 
-    def sent(self, launch: Launch, before: object) -> None:
-        """Examine a process that has been pickled."""
+    def sent(self, work: Launch | Task, before: object, payload: Payload | None) -> None:
+        """Examine a process or task that has been pickled; the payload is None if it is large."""
 
     def not_pickled(self, record: LegRecord, obj: object, error: Exception, package: Package) -> Failure | None:
         """Return the failure of a start or send; None if this thread pickles for the examiner itself.

@@ -67,6 +67,15 @@ class Changed:
     """The names of the methods of its class that read the attribute."""
 
 
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What a child is sent, to be compared with what arrives."""
+
+    account: Json
+    """`pickling.sent.account`"""
+    payload: Payload
+
+
 @dataclass(slots=True)
 class Launch:
     """One process that started, or failed to, while a leg ran."""
@@ -111,8 +120,8 @@ class Launch:
     """What its code reads and writes, and what the parent had there."""
     changed: tuple[Changed, ...] = ()
     """What pickling it changed in the parent's own objects."""
-    account: Json | None = None
-    """A summary of what was sent, to compare with what arrives in the child (`child.copied.account`)."""
+    sent: list[Sent] = field(default_factory=list)
+    """What was sent, at most once, if the copy may differ."""
     surroundings: Surroundings | None = None
     """Under forkserver: what a process started by the parent itself would have inherited."""
     in_script: bool = False
@@ -162,6 +171,12 @@ class Task:
     """What its code reads and writes, and what the parent had there."""
     later: Observed | None = field(default=None, compare=False)
     """The same at the last such task, if the parent's values had changed by then."""
+    changed: tuple[Changed, ...] = field(default=(), compare=False)
+    """What pickling it changed in the parent's own objects."""
+    sent: list[Sent] = field(default_factory=list, compare=False)
+    """What was sent for the first such tasks, if the copy may differ."""
+    examined: int = field(default=0, compare=False)
+    """How many such tasks were examined as they were pickled."""
 
     def as_dict(self) -> Json:
         """Return the task as builtins."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-Form = Literal["call", "map", "starmap", "process", "state", "object"]
+Form = Literal["call", "map", "starmap", "process", "state", "object", "task"]
 
 
 @dataclass(frozen=True, slots=True)

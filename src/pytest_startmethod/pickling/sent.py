@@ -4,65 +4,92 @@ from __future__ import annotations
 
 import copyreg
 import os
+import re
 import sys
-import types
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
+from .._compat import cpython
+from .._compat import multiprocessing as mp
 from ..child import copied, values
 from ..child.differences import differences, short
 from ..model.launch import Changed
 from ..model.place import Place
 from ..model.wire import Json
+from . import dry_run
 from .user_code import hook_of
 
 _BUDGET: Final = 200
 _MOST: Final = 20
 """So many objects are looked at before and after."""
+_NAMED: Final = re.compile(r"\['(?P<name>[^']+?)(\*'\]\[\d+\]|'\])")
 _PICKLING: Final = ("__getstate__", "__reduce__", "__reduce_ex__", "__getnewargs__", "__getnewargs_ex__")
-_PARTS: Final = ("target", "args", "kwargs")
+_FORMS: Final = {"call": "args", "map": "args[0]*", "starmap": "args*"}
+"""The name of a task's arguments. With a star they are many tasks' own, one after the other."""
 
 
-def parts(process: object) -> list[tuple[object, str]]:
-    """Return what a process takes along, each object with its path as `copied.account` has it."""
-    return list(copied.parts(_parts(process), values.instance_namespace))
+def where(obj: object) -> dict[str, tuple[int | str, ...]]:
+    """Return where the user's parts of a process or task are, by name, for `copied.picked`.
+
+    Of a worker these are ``initializer`` and ``initargs``; an instance of a subclass of Process has attributes.
+    """
+    if cpython.is_process(obj):
+        own: dict[str, Any] = values.instance_namespace(obj)
+        if mp.worker_initializer(own.get("_target"), own.get("_args", ())) is not None:
+            return {"initializer": ("_args", 2), "initargs": ("_args", 3)}
+        users = [name for name in own if name not in cpython.PROCESS_FIELDS][: copied.MOST]
+        return {
+            **{name: (f"_{name}",) for name in ("target", "args", "kwargs")},
+            **{f"process.{n}": (n,) for n in users},
+        }
+    call = dry_run.as_call(obj)
+    if not isinstance(call, dry_run.Call):
+        return {}
+    fields: tuple[tuple[int | str, ...], ...] = ((2,), (3,), (4,))
+    if cpython.call_item(obj) is not None:
+        fields = ("fn",), ("args",), ("kwargs",)
+    function, args, kwargs = fields
+    if call.form == "call":
+        return {"target": function, "args": args, "kwargs": kwargs}
+    if args == ("args",):  # of ProcessPoolExecutor.map: see `cpython.inner_task`
+        return {"target": ("fn", "args", 0), _FORMS[call.form]: ("args", 0)}
+    return {"target": (3, 0, 0), _FORMS[call.form]: (3, 0, 1)}
 
 
-def _parts(process: object) -> dict[str, object]:
-    """Return the ``target``, ``args`` and ``kwargs`` of a process object."""
-    own = values.instance_namespace(process)
-    return {name: own.get(f"_{name}") for name in _PARTS}
+def parts(obj: object) -> list[tuple[object, str]]:
+    """Return what a process or task takes along, each object with its path as `copied.account` has it."""
+    picked = copied.picked(obj, where(obj), vars(values))
+    found = list(copied.parts(picked, values.instance_namespace))
+    return [(obj, _PROCESS), *found] if cpython.is_process(obj) and hook_of(type(obj)) is not None else found
 
 
-def account(process: object, every: list[tuple[object, str]]) -> Json | None:
-    """Return an account of what a process takes along, to be compared with one of the copy (`copied.lost`).
+_PROCESS: Final = "['process."
+"""What the paths to attributes of a process object begin with."""
 
-    `every` is what `parts` returned. None where a copy cannot differ: pickle calls no method of the user's, and there
-    is no object that may be a sentinel.
+
+def account(obj: object, every: list[tuple[object, str]]) -> Json | None:
+    """Return an account of what a process or task takes along, to be compared with one of the copy (`copied.lost`).
+
+    `every` is what `parts` returned. None where a copy cannot differ: pickle calls no method of the user's, and no
+    object is the global of a module.
     """
     by_class = {kind: _method(kind) for kind in {type(obj) for obj, _ in every}}
     users = {kind for kind in by_class if values.class_name(kind)[0].partition(".")[0] not in sys.stdlib_module_names}
-    changing = {kind for kind in users if by_class[kind] is not None or kind in copyreg.dispatch_table}
-    if not changing and not any(_may_be_sentinel(obj, users) for obj, _ in every):
+    changing = any(by_class[kind] is not None or kind in copyreg.dispatch_table for kind in users)
+    if not changing and not users and object not in by_class:
         return None
-    homes = {values.class_name(kind)[0] for kind in by_class} | _modules_of(_parts(process)["target"])
-    modules = sorted(homes - {"builtins"})
-    methods = {path: found for obj, path in every if (found := by_class[type(obj)])}
-    return {**copied.account(_parts(process), vars(values), modules), "modules": modules, "methods": methods}
-
-
-def _modules_of(target: object) -> set[str]:
-    """Return the module of a target function, and those that its code names: it may compare with their sentinels."""
-    function = target.__func__ if type(target) is types.MethodType else target
-    if type(function) is not types.FunctionType:
-        return set()
-    named = (function.__globals__.get(name) for name in function.__code__.co_names)
-    return {function.__module__, *(each.__name__ for each in named if type(each) is types.ModuleType)}
-
-
-def _may_be_sentinel(obj: object, users: set[type]) -> bool:
-    return type(obj) is object or (type(obj) in users and not values.instance_namespace(obj))
+    steps = where(obj)
+    found = copied.account(copied.picked(obj, steps, vars(values)), vars(values), _loaded())
+    if not changing and not found["own"]:
+        return None
+    return {
+        **found,
+        "where": steps,
+        "modules": sorted({name.rpartition(".")[0] for names in found["own"].values() for name in names}),
+        "methods": {path: method for obj, path in every if (method := by_class[type(obj)])},
+        "task": not cpython.is_process(obj),
+    }
 
 
 def _method(cls: type) -> tuple[str, str, Place | None] | None:
@@ -154,8 +181,20 @@ def _place(function: object) -> Place | None:
     return None if code is None else Place(os.path.abspath(code.co_filename), code.co_firstlineno, code.co_name)
 
 
+def global_name(obj: object) -> tuple[str, str] | None:
+    """Return module and name of a user's global that is `obj`."""
+    names = copied.globals_by_id({id(obj)}, _loaded(), values.module_of)
+    module, _, name = names[id(obj)][0].rpartition(".") if names else ("", "", "")
+    return (module, name) if names else None
+
+
+def _loaded() -> list[str]:
+    return [name for name in list(sys.modules) if name.partition(".")[0] not in sys.stdlib_module_names]
+
+
 def path_of(path: str) -> str:
     """Return a path of an account in the user's notation: ``args[0].lock``."""
-    for name in _PARTS:
-        path = path.replace(f"[{name!r}]", name, 1) if path.startswith(f"[{name!r}]") else path
-    return path
+    if path == _PROCESS:
+        return "process"
+    found = _NAMED.match(path)
+    return found["name"] + path[found.end() :] if found is not None else path

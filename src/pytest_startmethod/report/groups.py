@@ -268,6 +268,8 @@ def merged(legs: Mapping[str, LegResult]) -> list[Merged]:
         key = identity(finding)
         each = found.setdefault(key, Merged(finding, predicted=predicted))
         each.methods += [method for method in methods if method not in each.methods]
+        if finding.confirmed and finding.every_method:  # under fork nothing is verified
+            each.finding = finding
         place[key] = min(place.get(key, rank_), rank_)
 
     for number, method in enumerate(sorted(legs, key=rank)):

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from .legs import LegState
 
 
-_MOST_COPIES = 3
+_MOST_COPIES = 6
 
 
 class Gatherer:
@@ -126,18 +126,18 @@ class Gatherer:
         environ = evidence.environ
         seen = [(each, self._comparison.ask(each, environ)) for each in state_causes.to_ask(evidence)]
         unloaded = _unloaded(evidence.launches, evidence.reports)
-        return replace(evidence, seen=seen, unloaded=unloaded, copied=self._copied(evidence.launches))
+        return replace(evidence, seen=seen, unloaded=unloaded, copied=self._copied(evidence))
 
-    def _copied(self, launches: Sequence[Launch]) -> Sequence[tuple[Launch, Fields]]:
-        """Return what arrives of the launches' arguments in a fresh child, once per group of similar launches."""
-        alike = {(each.target, each.args, each.place): each for each in launches if each.account and each.payload}
+    def _copied(self, evidence: Evidence) -> Sequence[tuple[Fields, Fields]]:
+        """Return what was sent and what arrives in a fresh child, once per group of similar launches."""
+        alike = {(each.target, each.args, each.place): each for each in evidence.launches if each.sent}
+        every = [sent for launch in alike.values() for sent in launch.sent]
+        every += [sent for task in evidence.tasks for sent in task.sent]
         found = []
-        for each in list(alike.values())[:_MOST_COPIES]:
-            assert each.payload is not None
-            assert each.account is not None
-            arrived = self._comparison.fresh_child().account(each.payload, each.account["modules"])
+        for each in every[:_MOST_COPIES]:
+            arrived = self._comparison.fresh_child().account(each.payload, each.account)
             if arrived is not None:
-                found.append((each, arrived))
+                found.append((each.account, arrived))
         return found
 
     def note_call(self, call: pytest.CallInfo[None], report: pytest.TestReport, state: LegState) -> None:

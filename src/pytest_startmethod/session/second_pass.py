@@ -16,6 +16,7 @@ from .._compat import pytest_silent
 from ..activation import clock
 from ..activation.debugger import is_debugging
 from ..model import methods
+from ..model.finding import COPIED
 from . import again
 from .frameless import hook_wrapper
 from .legs import STATE, LegState, Trial
@@ -128,7 +129,7 @@ class SecondPass:
             return
         predicted = self._predicted()
         failed_under_fork = running.annotator.fork_failed if self._waiting else ()
-        waiting = [each for each in self._waiting if each.leg.test not in failed_under_fork]
+        waiting = [e for e in self._waiting if e.leg.test not in failed_under_fork or _is_of_a_task(e.state)]
         if not waiting:
             if predicted:
                 self._tell({"legs": predicted})
@@ -313,6 +314,11 @@ def _why_not(waiting: Waiting) -> str | None:
         return "no experiment reaches the processes of a script"
     recording = pytest_silent.recording_fixture(waiting.item)
     return None if recording is None else f"the fixture {recording} would record the extra runs"
+
+
+def _is_of_a_task(state: LegState) -> bool:
+    """Return whether a copy may be the cause under every method, so that an experiment can tell although fork fails."""
+    return any(each.code in COPIED and each.every_method for each in _shown(state))
 
 
 def _shown(state: LegState) -> list[Any]:

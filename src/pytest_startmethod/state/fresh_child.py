@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from types import TracebackType
 
 from .._compat import cpython
@@ -101,13 +101,13 @@ class Loader:
             return tuple(self._unloaded(answer, payload))
         return ()
 
-    def account(self, payload: Payload, modules: Sequence[str]) -> Json | None:
+    def account(self, payload: Payload, sent: Json) -> Json | None:
         """Return an account (`child.copied.account`) of `payload` as it arrives, or None if it does not load.
 
-        `modules` are searched for sentinels.
+        `sent` is the account of what was sent; see `pickling.sent`.
         """
         try:
-            answer: Json | None = self._ask(payload, account=list(modules)).get("account")
+            answer: Json | None = self._ask(payload, account=sent["modules"], where=sent["where"]).get("account")
         except (OSError, EOFError, ValueError, subprocess.SubprocessError):
             self.close()
             return None

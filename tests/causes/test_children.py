@@ -7,6 +7,7 @@ import multiprocessing.context
 import multiprocessing.popen_fork
 import multiprocessing.synchronize
 import os
+import signal
 import sys
 import textwrap
 import types
@@ -440,6 +441,15 @@ def test_a_signal_is_named_with_the_line_it_struck() -> None:
     assert finding.fix == (
         "look at the line above: native code that holds threads, handles or memory of its parent is the usual cause"
     )
+
+
+@pytest.mark.parametrize(
+    ("method", "more"),
+    [("fork", ""), ("spawn", ", and for a handler that the parent has: a child of this method does not inherit it")],
+)
+def test_a_signal_that_is_sent_is_no_crash_of_native_code(method: str, more: str) -> None:
+    (finding,) = findings([], [launch(method=method, exit_code=-signal.SIGUSR1)])
+    assert (finding.code, finding.fix) == ("SM404", f"look for who sends SIGUSR1{more}")
 
 
 CRASH = (

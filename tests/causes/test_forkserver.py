@@ -15,6 +15,7 @@ import pytest
 
 from pytest_startmethod.causes import forkserver
 from pytest_startmethod.causes.forkserver import socket_at_risk
+from pytest_startmethod.launches import server
 from pytest_startmethod.model.child_report import Frame, Raised
 from pytest_startmethod.model.evidence import CallEnd, Evidence
 from pytest_startmethod.model.launch import Launch
@@ -434,6 +435,32 @@ def test_signals_that_the_server_does_not_ignore():
     )
     began = launch(surroundings=replace(later, server=None))
     assert explain(evidence(launches=[began, launch(surroundings=later)], raised_at=None), Seen()) == ()
+
+
+def test_attributes_that_the_server_keeps():
+    """SM604: the umask was changed after the server started; equal and unknown attributes are left out."""
+    later = Surroundings(inherited={"the umask": "0077", "the CPU affinity": "CPUs 0-1", "other": "1"}, server=12)
+    given = evidence(launches=[launch(surroundings=later)], raised_at=None)
+    seen = Seen(pid=12, surroundings=Surroundings(inherited={"the umask": "0022", "the CPU affinity": "CPUs 0-1"}))
+    (found,) = explain(given, seen)
+    assert (found.code, found.path, found.level) == ("SM604", "umask", "cause")
+    assert found.message == (
+        "the umask was 0077 when the process was started, which a child inherits; the forkserver was started before, "
+        "and its children have 0022"
+    )
+    assert [each.text for each in found.facts[:2]] == ["0077", "0022"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel tells it on Linux only")
+def test_what_a_process_passes_on():
+    """The umask is read without setting it."""
+    before = os.umask(0o027)
+    try:
+        inherited = server.surroundings().inherited
+    finally:
+        os.umask(before)
+    assert inherited["the umask"] == "0027"
+    assert {"the CPU affinity", "the limit 'Max open files'"} <= set(inherited)
 
 
 def test_observing_imports_nothing():

@@ -6,8 +6,10 @@ import textwrap
 
 import pytest
 
+from pytest_startmethod.causes import context as causes_context
 from pytest_startmethod.causes import process
 from pytest_startmethod.causes.context import Context
+from pytest_startmethod.model.evidence import CallEnd, Evidence
 from pytest_startmethod.model.observed import Observed
 from pytest_startmethod.model.patched import Patched
 from pytest_startmethod.model.place import Place
@@ -128,3 +130,14 @@ def test_exit_handlers_of_the_childs_modules(tmp_path):
 def test_handlers_that_explain_nothing(tmp_path, given):
     """SM309 requires that the spawned child's leg failed and the forked child's passed."""
     assert handlers(tmp_path, **given) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "compared"), [("import runs", False), ('if multiprocessing.get_start_method() == "spawn": pass', True)]
+)
+def test_values_that_spawns_children_may_have_been_given(tmp_path, monkeypatch, line, compared):
+    """Where spawn passes, values explain nothing, unless the code asks for the start method."""
+    (tmp_path / "runs.py").write_text(line)
+    monkeypatch.setattr(causes_context, "user_files", lambda: [str(tmp_path / "runs.py")])
+    others = {"fork": CallEnd("passed"), "spawn": CallEnd("passed")}
+    assert causes_context.compares(Evidence("", "forkserver", "failed", others=others)) is compared

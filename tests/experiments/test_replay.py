@@ -90,6 +90,21 @@ def kept(*args, **keywords):
     return MODE[0]
 
 
+@functools.lru_cache
+def told():
+    return {"mode": MODE[0]}
+
+
+HEARD = []
+
+
+def listen():
+    def hear(args):
+        HEARD.append(str(args.exc_value))
+
+    threading.excepthook = hear
+
+
 class Settings:
     def __init__(self):
         self.debug = False
@@ -252,6 +267,14 @@ def main(method):
     for each in (state.cached, state.kept):
         each("text"), each(1.0, "two", a=1, b=2.0), each()
     results["cache"] = outcome(method, ["state.cached", "state.kept"], "cache")
+    state.told()
+    results["cache of a dict"] = outcome(method, ["state.told"], "told")
+    import threading
+
+    before = threading.excepthook
+    state.listen()
+    results["hook"] = outcome(method, ["threading.excepthook"], "hook")
+    threading.excepthook = before
     # what keeps its own value
     state.ONLY.x = 2
     results["named"] = outcome(method, ["state.ONLY"], "named")
@@ -366,6 +389,15 @@ def value(name):
         asked = [[each("text"), each(1.0, "two", a=1, b=2.0), each(), each(1, "two", a=1, b=2.0), each("other")]
                  for each in (state.cached, state.kept)]
         return [*asked, state.cached.cache_parameters(), alias.kept is state.kept]
+    if name == "told":
+        return state.told()["mode"]
+    if name == "hook":
+        import threading
+
+        thread = threading.Thread(target=int, args=("x",))
+        thread.start()
+        thread.join()
+        return len(state.HEARD)
     if name == "named":
         return state.ONLY.x
     if name == "random":
@@ -484,6 +516,15 @@ def test_a_cache_remembers_what_the_parents_does(results: dict[str, Any]) -> Non
     assert by_value == ["filled", "filled", "filled", "filled", "fresh"]
     assert (parameters, shared) == ({"maxsize": 4, "typed": True}, True)
     assert results["cache"][1] == [{"path": path, "error": None} for path in ("state.cached", "state.kept")]
+
+
+def test_a_cache_remembers_a_dict(results: dict[str, Any]) -> None:
+    """The only result of a cache may be a dict of one item, which looks like the cache's own entries."""
+    assert results["cache of a dict"][:2] == ["filled", [{"path": "state.told", "error": None}]]
+
+
+def test_a_local_function_writes_to_the_childs_module(results: dict[str, Any]) -> None:
+    assert results["hook"][:2] == [1, [{"path": "threading.excepthook", "error": None}]]
 
 
 def test_a_queue_is_the_parents_own(results: dict[str, Any]) -> None:

@@ -345,3 +345,80 @@ def test_if_an_experiment_breaks_the_session_ends_as_without(session: Session) -
     assert outcome.status == 1
     assert "pytest-startmethod: OSError in an experiment: no more memory" in outcome.lines
     assert outcome.names == {"test_patched[fork]": "passed", "test_patched[spawn]": "failed"}
+
+
+UNSEEN = """
+    import csv
+    import multiprocessing
+    import threading
+
+    import pytest
+    from work import recorded, rows
+
+    pytestmark = pytest.mark.startmethods("fork", "spawn")
+
+
+    def ask(work):
+        queue = multiprocessing.SimpleQueue()
+        process = multiprocessing.Process(target=work, args=(queue,))
+        process.start()
+        process.join()
+        return queue.get()
+
+
+    def test_rows():
+        csv.register_dialect("pipes", delimiter="|")
+        try:
+            assert ask(rows) == ["a", "b"]
+        finally:
+            csv.unregister_dialect("pipes")
+
+
+    def test_recorded():
+        threading.excepthook, before = recorded.hook(), threading.excepthook
+        try:
+            assert ask(recorded) == 1
+        finally:
+            threading.excepthook = before
+"""
+
+UNSEEN_WORK = """
+    import csv
+    import threading
+
+
+    def rows(queue):
+        try:
+            queue.put(next(csv.reader(["a|b"], dialect="pipes")))
+        except Exception as error:
+            queue.put(str(error))
+
+
+    def recorded(queue):
+        thread = threading.Thread(target=int, args=("x",))
+        thread.start()
+        thread.join()
+        queue.put(len(SEEN))
+
+
+    SEEN = []
+
+
+    def hook():
+        def record(args):
+            SEEN.append(args)
+
+        return record
+
+
+    recorded.hook = hook
+"""
+
+
+def test_state_that_no_code_reads_by_name_is_found_if_an_experiment_confirms_it(session: Session) -> None:
+    """A setting kept in C, and a hook that the standard library calls."""
+    outcome = session.file(work=UNSEEN_WORK, test_a=UNSEEN).run("-p", "no:threadexception")
+    first, second = (each for each in outcome.lines if "(confirmed under spawn)" in each)
+    assert ("SM306" in first, "SM303" in second) == (True, True)
+    assert re.search(r"csv\.list_dialects\(\) is \[.*'pipes'\] in the parent", outcome.out)
+    assert re.search(r"threading\.excepthook is function hook\.<locals>\.record", outcome.out)

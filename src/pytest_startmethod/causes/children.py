@@ -84,6 +84,8 @@ def failed_start(report: ChildReport) -> Finding | None:
 
 _ENDED_ON_PURPOSE = {"SIGTERM", "SIGINT", "SIGHUP"}
 """Sent by ``terminate()``, by a Pool that shuts down, and by Ctrl-C or a closed terminal."""
+_SENT = {"SIGUSR1", "SIGUSR2", "SIGALRM", "SIGVTALRM", "SIGPROF", "SIGQUIT"}
+"""Signals that somebody sends, or a timer, and no native code."""
 _STACK_LINE = re.compile(r'\s*File "(?P<file>[^"]+)", line (?P<line>\d+) in (?P<function>.+)')
 
 
@@ -109,6 +111,11 @@ def crash(launch: Launch, reports: Sequence[ChildReport], server_ended: bool = T
         if name == "SIGKILL":
             fix = "look for who kills it: Process.kill(), a supervisor, or the kernel when memory runs out"
             return finding_at("SM404", "", launch.place, message, started, fix, "note")
+        if name in _SENT:
+            fix = f"look for who sends {name}"
+            if launch.method != "fork":
+                fix += ", and for a handler that the parent has: a child of this method does not inherit it"
+            return finding_at("SM404", "", launch.place, message, started, fix)
         return finding_at(
             "SM404", "", place or launch.place, message, (*lines, *started), _crash_fix(launch.method, place)
         )

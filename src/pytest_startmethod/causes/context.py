@@ -10,7 +10,10 @@ from ..model.finding import Fact, source_fact
 from ..model.observed import Observed, Read, Where
 from ..model.patched import Patched
 from ..model.place import Place
+from ..source.callers import user_files
+from ..source.index import find_names
 
+_ASKS = ("get_start_method", "_start_method")
 _MAX_OBSERVED = 6
 """At most this many launches and tasks of a leg have their code compared."""
 
@@ -62,12 +65,15 @@ def observed_in(evidence: Evidence) -> list[Observed]:
 def compares(evidence: Evidence) -> bool:
     """Return whether differing values can explain the failure.
 
-    Not if the fork leg failed in the same way, or if spawn, whose children have the same values, passed.
+    Not if the fork leg failed in the same way, or if spawn, whose children have the same values, passed; unless the
+    user's code asks for the start method: it may prepare the children of one, and forget the other.
     """
     fork, spawn = evidence.others.get("fork"), evidence.others.get("spawn")
     alike = fork is not None and fork.outcome == "failed" and fork.failed_with == evidence.failed_with
     passed_under_spawn = evidence.method == "forkserver" and spawn is not None and spawn.outcome == "passed"
-    return evidence.method != "fork" and not alike and not passed_under_spawn
+    if passed_under_spawn and not any(find_names(user_files(), name) for name in _ASKS):
+        return False
+    return evidence.method != "fork" and not alike
 
 
 def context_of(evidence: Evidence) -> Context:

@@ -266,7 +266,7 @@ _STREAMS = ("stdin", "stdout", "stderr")
 
 
 def stale(evidence: Evidence) -> list[Finding]:
-    """Return the streams and ignored signals that children have from the forkserver and not from the parent (SM604)."""
+    """Return what children have from the forkserver, not from the parent: streams, ignored signals, umask (SM604)."""
     server, spawn = evidence.server, evidence.others.get("spawn")
     if server is None or evidence.method != "forkserver" or (spawn is not None and spawn.outcome == "failed"):
         return []
@@ -285,6 +285,10 @@ def stale(evidence: Evidence) -> list[Finding]:
             found.setdefault("streams", _stale_streams(launch, differing))
         for name in sorted(mine.ignored - (first.ignored if first is not None else frozenset())):
             found.setdefault(name, _stale_signal(launch, name))
+        for name, text in mine.inherited.items():
+            old = server.surroundings.inherited.get(name, text)
+            if old != text:
+                found.setdefault(name, _stale_attribute(launch, name, text, old))
     return list(found.values())
 
 
@@ -319,6 +323,16 @@ def _stale_signal(launch: Launch, name: str) -> Finding:
     fix = f"call signal.signal(signal.{name}, signal.SIG_IGN) in the child: first in the target, or in an initializer"
     facts = (*values(name, "ignored", "not ignored"), *_started_at(launch))
     return finding_at("SM604", f"signal.{name}", launch.place, message, facts, fix)
+
+
+def _stale_attribute(launch: Launch, name: str, ours: str, theirs: str) -> Finding:
+    message = (
+        f"{name} was {ours} when the process was started, which a child inherits; the forkserver was started before, "
+        f"and its children have {theirs}"
+    )
+    fix = "set it in the child: first in the target, or in an initializer"
+    facts = (*values(name, ours, theirs), *_started_at(launch))
+    return finding_at("SM604", name.removeprefix("the ").replace(" ", "-"), launch.place, message, facts, fix)
 
 
 def _started_at(launch: Launch) -> list[Fact]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Final, Literal
 
 from ..child import process_state
 from ..child.differences import differences, short
 from ..child.values import module_of
-from ..model.finding import Fact, finding_at, source_fact, values
+from ..model.finding import Fact, Finding, finding_at, source_fact, values
 from ..model.observed import Observed, Seen, Where
 from ..model.place import Place
 from ..source.callers import owner
@@ -43,13 +44,20 @@ def settings(observed: Observed, seen: Sequence[Seen], context: Context) -> list
     return [_weighed(each, context) for each in (*found, *_generators(observed))]
 
 
+def unseen(observed: Observed, seen: Sequence[Seen], context: Context) -> list[Finding]:
+    """Return the settings that differ and that no code was seen to read: notes, unless an experiment confirms them."""
+    found = [_weighed(each, context).finding for each in _read(observed, seen) if not each[3].instruction]
+    return [replace(each, level="note") for each in found]
+
+
 _Found = tuple[str, Literal["cause", "note"], str, Where, str, Sequence[Fact], str, int]
 """Code, level, path, place, message, facts, fix, and rank among causes of its kind (0 first)."""
 
 
 def _weighed(found: _Found, context: Context) -> Ranked:
     code, level, path, where, message, facts, fix, depth = found
-    finding = finding_at(code, path, place_of(where), message, (*facts, at("read", where)), fix, level)
+    read = (at("read", where),) if where.instruction else ()
+    finding = finding_at(code, path, place_of(where), message, (*facts, *read), fix, level)
     return Ranked(finding, Weight(level == "note", not is_touched(where, context), False, True, True, depth))
 
 

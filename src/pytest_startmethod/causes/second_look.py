@@ -14,11 +14,11 @@ from typing import Final
 
 from ..model.child_report import ChildReport
 from ..model.evidence import Evidence
-from ..model.finding import Finding
+from ..model.finding import Finding, unique
 from ..model.observed import Difference, Observed, Where
 from ..source.callers import package_of
 from ..state import observing
-from . import state
+from . import process, state
 from .context import Context, context_of, place_of
 
 _NEVER: Final = frozenset(
@@ -78,8 +78,11 @@ def candidates(evidence: Evidence, look: Look) -> list[Finding]:
             known = found.get(finding.path)
             if known is None or rank < known[0]:
                 found[finding.path] = rank, finding
-    ordered = sorted(found.values(), key=lambda each: each[0])
-    return [finding for _, finding in ordered[:_MOST]]
+    ordered = [finding for _, finding in sorted(found.values(), key=lambda each: each[0])[:_MOST]]
+    for observed, seen in evidence.seen:
+        if seen:
+            ordered += process.unseen(observed, seen, context)
+    return list(unique(ordered))
 
 
 def _candidate(

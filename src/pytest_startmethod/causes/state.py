@@ -238,6 +238,8 @@ def value(each: Difference, observed: Observed, context: Context) -> Ranked:
 
 def _reads(each: Difference, where: Where) -> str:
     """Return which function reads the value, and through which computed attribute: ``settings.FEATURE``."""
+    if not where.instruction:
+        return "the code does not read it itself, and something that it calls does"
     name = each.binding.names[-1]
     found = re.search(rf"\b{re.escape(name)}\.([A-Za-z_]\w*)(?!\w*\()", place_of(where).source)
     if found is None or found[1] in each.inner or each.inner == "" or found[1] in vars(type):
@@ -250,7 +252,9 @@ def _facts(
 ) -> list[str | Fact]:
     """Return facts: both values, where it is read and written, and what set it."""
     binding, read = each.binding, each.binding.read
-    found: list[str | Fact] = [*values(what, short(each.ours), short(each.theirs)), at("read", where)]
+    found: list[str | Fact] = [*values(what, short(each.ours), short(each.theirs))]
+    if where.instruction:
+        found.append(at("read", where))
     if read.inner is not None and (read.inner.file, read.inner.line) != (where.file, where.line):
         found.append(at("by way of", read.inner))
     if written is not None:

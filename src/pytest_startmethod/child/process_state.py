@@ -35,6 +35,14 @@ SETTINGS = {
 """Functions without arguments that return a process-wide setting, with the function that sets it."""
 
 
+UNSEEN = (
+    "csv.field_size_limit", "csv.list_dialects", "decimal", "gc.isenabled", "locale", "logging.getLevelName",
+    "logging.getLoggerClass", "mimetypes", "numpy.geterr", "pandas", "socket.getdefaulttimeout",
+    "sys.get_int_max_str_digits", "sys.getrecursionlimit", "tempfile", "threading.stack_size",
+)  # fmt: skip
+"""State on which much depends that never reads it by name. Warnings filters and faulthandler are the test runner's."""
+
+
 def observe(
     describe: Callable[[object], list[object]], modules: Iterable[str], loggers: Iterable[str], signals: Iterable[str]
 ) -> dict[str, object]:
@@ -57,7 +65,8 @@ def observe(
 
     for name in signals:
         try:
-            found[f"signal {name}"] = describe(signal.getsignal(getattr(signal, name)))
+            handler = signal.getsignal(getattr(signal, name))
+            found[f"signal {name}"] = describe(handler.name if isinstance(handler, signal.Handlers) else handler)
         except Exception:
             continue
     return found

@@ -335,8 +335,9 @@ def _signal(carried: Carried) -> None:
     signal.signal(carried["name"], pickle.loads(carried["data"]))
 
 
-def _call(carried: Carried) -> None:
-    pickle.loads(carried["data"])()
+def _calls(carried: Carried) -> None:
+    for call in pickle.loads(carried["data"]):
+        call()
 
 
 _APPLY: dict[str, Callable[[Carried], None]] = {
@@ -351,5 +352,5 @@ _APPLY: dict[str, Callable[[Carried], None]] = {
     "locale": _locale,
     "warnings": _warnings,
     "signal": _signal,
-    "call": _call,
+    "calls": _calls,
 }

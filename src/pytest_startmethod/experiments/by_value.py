@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copyreg
+import importlib.machinery
 import io
 import pickle
 import sys
@@ -82,6 +83,42 @@ class StatePickler(Pickler):
     )
     classes_by_value: ClassVar[bool] = False
 
+    def reducer_override(self, obj: object) -> Any:
+        """Reduce as the base class does, but let functions without an importable name keep their module's globals.
+
+        A local function that was set as a hook may write there.
+        """
+        made = super().reducer_override(obj)
+        if type(obj) is types.FunctionType and type(made) is tuple and made[0].__name__ == "_make_function":
+            name = obj.__module__
+            if name not in cloudpickle.list_registry_pickle_by_value() and _is_modules(obj) and _is_found(name):
+                code, _, *others = made[1]
+                state, slots = made[2]
+                return (made[0], (code, _Globals(name), *others), (state, {**slots, "__globals__": {}}), *made[3:])
+        return made
+
+
+class _Globals:
+    """Stands for the globals of a module; unpickled, it is the child's own."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return vars, (sys.modules[self._name],)
+
+
+def _is_modules(function: types.FunctionType) -> bool:
+    module = sys.modules.get(function.__module__)
+    return module is not None and function.__globals__ is getattr(module, "__dict__", None)
+
+
+def _is_found(name: str) -> bool:
+    """Return whether a child finds a module by its name, as far as the search path tells."""
+    with suppress(Exception):
+        return importlib.machinery.PathFinder.find_spec(name.partition(".")[0]) is not None
+    return False
+
 
 def is_importable(cls: Any) -> bool:
     """Return whether a class or function can be imported under its name."""
@@ -140,7 +177,7 @@ class SendingByValue:
         span = self._exchanges.span("sending by value")
         span.put(mp.reduction_module(), "dump", self._dump)
         span.put(mp.STDLIB.pickler_class, "dumps", self._dumps)
-        call = {"kind": "call", "path": "", "data": pickle.dumps(send_results_by_value)}
+        call = {"kind": "calls", "path": "", "data": pickle.dumps([send_results_by_value])}
         before = self._before = reporter.carried
         reporter.carried = lambda: [call, *(before() if before is not None else ())]
         return self

@@ -16,6 +16,7 @@ import threading
 import types
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 from .._compat import multiprocessing as mp
@@ -128,7 +129,19 @@ def _warnings() -> Json:
     return {"kind": "warnings", "data": dumped(list(warnings.filters))}
 
 
+def _dialects() -> Json:
+    import csv
+
+    calls = []
+    for name in csv.list_dialects():
+        dialect = csv.get_dialect(name)
+        options = {each: getattr(dialect, each) for each in dir(dialect) if not each.startswith("_")}
+        calls.append(partial(csv.register_dialect, name, **options))
+    return {"kind": "calls", "data": dumped(calls)}
+
+
 _PROCESS: dict[str, Callable[[], Json]] = {
+    "csv.list_dialects": _dialects,
     "random": _random,
     "numpy.random": _random,
     "decimal": _decimal,
@@ -186,9 +199,12 @@ def _cached(cache: Any) -> list[tuple[tuple[object, ...], Json, object]]:
     Only the cache's own C code knows its entries (``_functoolsmodule.c``, 3.10 to 3.15): the garbage collector shows
     their keys, and a call with the arguments of one is a hit, which runs no user code but ``__hash__`` and ``__eq__``.
     """
-    size, found = cache.cache_info().currsize, []
+    info, found = cache.cache_info(), []
     for entries in gc.get_referents(cache):
-        if type(entries) is dict and entries is not vars(cache) and len(entries) == size:
+        if type(entries) is not dict or entries is vars(cache) or len(entries) != info.currsize:
+            continue
+        # results may be dicts, too; a bounded cache's own one holds the links of its list, and an unbounded's is first
+        if info.maxsize is None or all(type(each).__name__ == "_lru_list_elem" for each in entries.values()):
             for key in list(entries):
                 args, keywords = _arguments(key, typed=cache.cache_parameters()["typed"])
                 found.append((args, keywords, cache(*args, **keywords)))

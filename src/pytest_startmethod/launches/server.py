@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
+import re
 import signal
 import sys
 import tempfile
+from contextlib import suppress
 from multiprocessing.process import current_process
 
 from .._compat import cpython
@@ -32,7 +35,7 @@ def observe() -> Server:
         directory=directory,
         gone=any(path is not None and not os.path.exists(path) for path in (socket, directory)),
         base=tempfile.tempdir or "",
-        surroundings=Surroundings(_streams(str(pid)), frozenset(), pid),
+        surroundings=Surroundings(_streams(str(pid)), frozenset(), _inherited(str(pid)), pid),
     )
 
 
@@ -42,7 +45,7 @@ def surroundings() -> Surroundings:
     ignored = [name for name in _SIGNALS if hasattr(signal, name)]
     ignored = [name for name in ignored if signal.getsignal(getattr(signal, name)) is signal.SIG_IGN]
     server = mp.server_pid(mp.STDLIB.server_state()) if loaded else None
-    return Surroundings(_streams("self"), frozenset(ignored), server)
+    return Surroundings(_streams("self"), frozenset(ignored), _inherited("self"), server)
 
 
 def _streams(pid: str) -> tuple[tuple[object, str], ...]:
@@ -56,6 +59,22 @@ def _streams(pid: str) -> tuple[tuple[object, str], ...]:
         except OSError:
             return ()
     return tuple(found)
+
+
+def _inherited(pid: str) -> dict[str, str]:
+    """Return what a process passes on to its children, from the kernel (proc(5)): names and texts."""
+    found = {}
+    with suppress(OSError):
+        with io.open(f"/proc/{pid}/status", encoding="utf-8") as file:  # noqa: UP020 - a test may have replaced open
+            status = dict(
+                line.rstrip().split(":\t", 1) for line in file if line.startswith(("Umask:", "Cpus_allowed_"))
+            )
+        found = {"the umask": status["Umask"], "the CPU affinity": f"CPUs {status['Cpus_allowed_list']}"}
+        with io.open(f"/proc/{pid}/limits", encoding="utf-8") as file:  # noqa: UP020
+            for line in list(file)[1:]:
+                name, soft, *_ = re.split(r" {2,}", line)
+                found[f"the limit {name!r}"] = soft
+    return found
 
 
 def _is_running(pid: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from .place import Place
@@ -15,6 +16,8 @@ class Surroundings:
     """The targets of descriptors 0, 1 and 2: a value that is equal for the same file, and its name."""
     ignored: frozenset[str] = frozenset()
     """Names of ignored signals."""
+    inherited: Mapping[str, str] = field(default_factory=dict)
+    """What else the kernel passes on, by name: the umask, resource limits, the CPU affinity. Linux only."""
     server: int | None = None
     """The pid of an already running forkserver."""
 

@@ -26,20 +26,25 @@ class Comparison:
         self._root = root
         self._packages = packages
         self._user: UserCode | None = None
-        self._limit: int | None = None
+        self._wide: dict[str, Any] = {}
+        """Arguments of `observing.observe` while `widened`."""
         self._child: Loader | None = None
         self._second: Loader | None = None
         """A second fresh child, to tell which values vary between processes."""
 
     @contextmanager
     def widened(self, packages: frozenset[str]) -> Iterator[None]:
-        """Within the context, treat the installed packages as user code, and follow up to 2,000 functions."""
-        before, limit = self._rule(), self._limit
-        self._user, self._limit = UserCode(before.packages | packages), _MOST_FUNCTIONS
+        """Within the context, treat the installed packages as user code, and follow up to 2,000 functions.
+
+        Also record state that no code was seen to read.
+        """
+        before, wide = self._rule(), self._wide
+        self._user = UserCode(before.packages | packages)
+        self._wide = {"limit": _MOST_FUNCTIONS, "unseen": True}
         try:
             yield
         finally:
-            self._user, self._limit = before, limit
+            self._user, self._wide = before, wide
 
     def _rule(self) -> UserCode:
         if self._user is None:
@@ -50,9 +55,7 @@ class Comparison:
         """Return what the code of a launch or task reads, with the parent's values; see `observing.observe`."""
         from . import observing
 
-        if self._limit is not None:
-            kwargs.setdefault("limit", self._limit)
-        return observing.observe(*args, user=self._rule(), **kwargs)
+        return observing.observe(*args, user=self._rule(), **{**self._wide, **kwargs})
 
     def ask(self, observed: Observed, environ: Mapping[str, str] | None) -> Sequence[Seen]:
         """Return what two fresh children have in place of the observed values; empty if either did not answer."""

@@ -31,9 +31,10 @@ from ..child.values import (
     module_of,
     resolve,
 )
-from ..model.observed import Binding, Descriptor, Difference, Observed, Read, Reads, Seen, Uses
+from ..model.observed import Binding, Descriptor, Difference, Observed, Read, Reads, Seen, Uses, Where
 from ..source.callers import UserCode, frames, owner, package_of, place_of
 from . import reads
+from .attributes import GUESSED
 from .instructions import ByCode
 from .lost import lost_writes
 
@@ -66,11 +67,13 @@ def observe(
     user: UserCode | None = None,
     frame: types.FrameType | None = None,
     limit: int = _LAUNCH_FUNCTIONS,
+    unseen: bool = False,
 ) -> Observed | None:
     """Return what the child's code reads and the parent's values, or None if the code is unknown.
 
     `obj` is a process that was not started yet, or a callable with `args` and `kwargs`. With `frame`, also search the
-    user's running functions for later reads of what the child writes. Keeps no user object and runs no user code.
+    user's running functions for later reads of what the child writes. With `unseen`, record also process-wide settings
+    and replaced functions of libraries that no code was seen to read. Keeps no user object and runs no user code.
     """
     user = user or UserCode()
     work = _Work.of(obj, args, kwargs or {})
@@ -93,6 +96,8 @@ def observe(
         whole = UserCode(user.packages | UserCode.of_target(work.function).packages)
         if whole != user:
             _primitives(observed, work.reads(whole, _TARGETS_FUNCTIONS).reads)
+        if unseen and observed.codes:
+            _unseen(observed)
         _process(observed, work, user)
     return observed
 
@@ -220,6 +225,40 @@ def _primitives(observed: Observed, found: Iterable[Read]) -> None:
             kind = ".".join(class_name(type(part)))
             node, of_class = describe(part), _of_class(sys.modules[read.module], read.names)
             observed.primitives.append(Binding(read.module, read.names, read.steps, node, read, False, of_class, kind))
+
+
+def _unseen(observed: Observed) -> None:
+    """Add the settings of loaded modules, and the user's functions that stand in other modules and their classes."""
+    file, function, line = observed.codes[0]
+    where = Where(file, line, function, "")
+    for name in process_state.UNSEEN:
+        if name.partition(".")[0] in sys.modules:
+            observed.touched.setdefault(name, where)
+    known = {(each.module, each.names) for each in observed.bindings}
+    for name, module in list(sys.modules.items()):
+        home = module_of(module).get("__file__")
+        if (type(home) is str and owner(home) not in ("stdlib", "installed")) or name in ("__main__", "__mp_main__"):
+            continue
+        for names, value in _users_functions(name, module):
+            if (name, names) not in known:
+                read = Read(name, names, (), where, depth=GUESSED)
+                kind = ".".join(class_name(type(value)))
+                observed.bindings.append(Binding(name, names, (), describe(value), read, True, len(names) > 1, kind))
+
+
+def _users_functions(name: str, module: object) -> Iterable[tuple[tuple[str, ...], object]]:
+    """Yield the user's functions that were put into a module, or into a class that it defines."""
+    for variable, value in list(module_of(module).items()):
+        if _is_users_function(value):
+            yield (variable,), value
+        elif issubclass(type(value), type) and class_name(value) == (name, variable):
+            for attribute, each in list(type.__getattribute__(value, "__dict__").items()):
+                if _is_users_function(each):
+                    yield (variable, attribute), each
+
+
+def _is_users_function(value: object) -> bool:
+    return type(value) is types.FunctionType and owner(value.__code__.co_filename) == "user"
 
 
 def _shadows(value: object) -> Iterable[str]:

@@ -319,33 +319,43 @@ def test_a_patch_that_no_code_was_seen_to_read_is_told_only_if_it_is_confirmed(s
     assert "time." not in summary
 
 
-CLOSURES = """
-    import multiprocessing
-    import pytest
-
+# Apart from the test module: a child that imports this one imports pytest.
+SCALING = """
     FACTOR = 2
     OFFSET = 0
 
     def scale(number):
         return number * FACTOR + OFFSET
 
+    def call(sender, job):
+        sender.send(job())
+
+    def factor():
+        return FACTOR
+
+    def set_factor(value):
+        global FACTOR
+        FACTOR = value
+"""
+
+CLOSURES = """
+    import multiprocessing
+    import pytest
+    import scaling
+
     @pytest.mark.startmethods("fork", "spawn")
     def test_function():
-        global OFFSET
-        OFFSET = 5
+        scaling.OFFSET = 5
         word = "ab"
 
         def local(sender):
-            sender.send((word, scale(3)))
+            sender.send((word, scaling.scale(3)))
 
         receiver, sender = multiprocessing.Pipe(duplex=False)
         process = multiprocessing.Process(target=local, args=(sender,))
         process.start()
         process.join()
         assert receiver.recv() == ("ab", 11)
-
-    def call(sender, job):
-        sender.send(job())
 
     @pytest.mark.startmethods("fork", "spawn")
     def test_class():
@@ -357,22 +367,16 @@ CLOSURES = """
                 return self.number
 
         receiver, sender = multiprocessing.Pipe(duplex=False)
-        process = multiprocessing.Process(target=call, args=(sender, Job(4)))
+        process = multiprocessing.Process(target=scaling.call, args=(sender, Job(4)))
         process.start()
         process.join()
         assert receiver.recv() == 4
 
-    def initialized():
-        return FACTOR
-
-    def set_factor(value):
-        global FACTOR
-        FACTOR = value
-
     @pytest.mark.startmethods("fork", "spawn")
     def test_lambda():
-        with multiprocessing.Pool(1, initializer=lambda: set_factor(OFFSET + 7)) as pool:
-            assert pool.apply(initialized) == OFFSET + 7
+        offset = 3
+        with multiprocessing.Pool(1, initializer=lambda: scaling.set_factor(offset + 7)) as pool:
+            assert pool.apply(scaling.factor) == 10
 
     @pytest.mark.startmethods("fork", "spawn")
     def test_lock(tmp_path):
@@ -384,12 +388,15 @@ CLOSURES = """
 """
 
 
+def closures(session):
+    return session.file(scaling=SCALING, test_a=CLOSURES)
+
+
 def test_what_does_not_load_by_value_either_is_neither_confirmed_nor_cleared(session):
     """The child looks up an object's method by name, even if functions are sent by value."""
     session.file(
-        test_a="""
+        counting="""
         import multiprocessing
-        import pytest
 
         class Counter:
             def start(self):
@@ -399,11 +406,15 @@ def test_what_does_not_load_by_value_either_is_neither_confirmed_nor_cleared(ses
                 return process.exitcode
 
             def __count(self): pass
+        """,
+        test_a="""
+        import pytest
+        from counting import Counter
 
         @pytest.mark.startmethods("spawn")
         def test_private():
             assert Counter().start() == 0
-        """
+        """,
     )
     outcome = session.run()
     assert "SM202 name-missing-in-child, 1 test fails" in outcome.lines
@@ -414,14 +425,18 @@ def test_what_does_not_load_by_value_either_is_neither_confirmed_nor_cleared(ses
 def test_what_a_child_cannot_start_is_neither_confirmed_nor_cleared(session):
     """No experiment reaches a grandchild, so failing again clears nothing."""
     session.file(
-        test_a="""
+        nesting="""
         import multiprocessing
-        import pytest
 
         def nested():
             process = multiprocessing.Process(target=lambda: None)
             process.start()
             process.join()
+        """,
+        test_a="""
+        import multiprocessing
+        import pytest
+        from nesting import nested
 
         @pytest.mark.startmethods("spawn")
         def test_nested():
@@ -429,18 +444,18 @@ def test_what_a_child_cannot_start_is_neither_confirmed_nor_cleared(session):
             process.start()
             process.join()
             assert process.exitcode == 0
-        """
+        """,
     )
     outcome = session.run()
     assert "SM101 local-function, 1 test fails" in outcome.lines
-    assert outcome.lines.count("  test_a.py:6") == 2  # below the failure and in the summary
+    assert outcome.lines.count("  nesting.py:5") == 2  # below the failure and in the summary
     assert "cleared: " not in outcome.out
     assert "confirmed: " not in outcome.out
 
 
 def test_closures_are_confirmed_by_value(session):
     """A payload that cannot be sent by value either is neither confirmed nor cleared."""
-    outcome = session.file(test_a=CLOSURES).run("--tb=short", "-vv")
+    outcome = closures(session).run("--tb=short", "-vv")
     assert {name for name, result in outcome.names.items() if result == "passed"} == {
         "test_function[fork]",
         "test_class[fork]",
@@ -451,7 +466,7 @@ def test_closures_are_confirmed_by_value(session):
         (
             "test_function[spawn]",
             "SM101",
-            "confirmed together: the test passes under spawn when target and test_a.OFFSET reach the child",
+            "confirmed together: the test passes under spawn when target and scaling.OFFSET reach the child",
         ),
         (
             "test_class[spawn]",
@@ -506,7 +521,7 @@ def test_nobody_notices_the_extra_runs(session):
 
 
 def test_the_same_below_xdist(session):
-    outcome = session.file(test_a=CLOSURES).run("--tb=short", "-vv", where="xdist")
+    outcome = closures(session).run("--tb=short", "-vv", where="xdist")
     assert len(sections(outcome)) == 3
     assert list(outcome.names.values()).count("failed") == 4
 
@@ -518,7 +533,7 @@ def test_last_failed_remembers_the_first_run(session):
 
 
 def test_the_session_stops_at_the_first_failure_and_tells_what_was_confirmed(session):
-    outcome = session.file(test_a=CLOSURES).run("--tb=short", "-vv", "-x", "--start-methods=spawn")
+    outcome = closures(session).run("--tb=short", "-vv", "-x", "--start-methods=spawn")
     assert outcome.names == {"test_function[spawn]": "failed"}
     assert [each[0] for each in sections(outcome)] == ["test_function[spawn]"]
     assert any("stopping after 1 failures" in line for line in outcome.lines)
@@ -550,6 +565,16 @@ def test_with_x_the_failing_test_tears_everything_down_itself(session):
     assert "ERROR at teardown of test_local[spawn]" in outcome.out
 
 
+LOCAL = """
+    import multiprocessing
+    import pytest
+
+    @pytest.mark.startmethods("spawn")
+    def test_local():
+        multiprocessing.Process(target=lambda: None).start()
+"""
+
+
 @pytest.mark.parametrize(
     ("ini", "args", "expected"),
     [
@@ -567,12 +592,12 @@ def test_with_x_the_failing_test_tears_everything_down_itself(session):
     ],
 )
 def test_the_option_beats_the_ini_key_beats_the_default(session, ini, args, expected):
-    made(session, CLOSURES, {}).ini(**ini).run("-k", "test_lambda and spawn", *args)
-    assert runs(session) == {"test_lambda[spawn]": expected}
+    made(session, LOCAL, {}).ini(**ini).run(*args)
+    assert runs(session) == {"test_local[spawn]": expected}
 
 
 def test_an_ini_value_that_is_neither_a_boolean_nor_a_number(session):
-    outcome = session.file(test_a=CLOSURES).ini(start_methods_verify="maybe").run()
+    outcome = session.file(test_a=LOCAL).ini(start_methods_verify="maybe").run()
     said = "ERROR: ini key start_methods_verify: 'maybe' is not valid (valid: true, false, or a number of seconds)"
     assert said in outcome.lines
     assert outcome.status == 4
@@ -721,7 +746,7 @@ HANGING = """
     import pytest
     import state, waiting
 
-    @pytest.mark.startmethods("fork", "spawn", timeout=4)
+    @pytest.mark.startmethods("fork", "spawn", timeout=2.5)
     def test_hang():
         state.DEBUG = True
         receiver, sender = multiprocessing.Pipe(duplex=False)
@@ -772,11 +797,8 @@ def test_what_is_found_is_confirmed(session, name):
 def test_handler_is_sent_or_nothing_is_said(session):
     """A file handler reopens its file in the child; one that cannot be sent leaves the finding untested."""
     session.file(
-        test_a="""
+        app="""
         import logging
-        import multiprocessing
-
-        import pytest
 
         class Held(logging.FileHandler):
             def __init__(self, *args):
@@ -785,6 +807,13 @@ def test_handler_is_sent_or_nothing_is_said(session):
 
         def log():
             logging.getLogger("app").warning("told by the child")
+        """,
+        test_a="""
+        import logging
+        import multiprocessing
+
+        import pytest
+        from app import Held, log
 
         @pytest.mark.startmethods("fork", "spawn")
         @pytest.mark.parametrize("kind", [logging.FileHandler, Held])
@@ -797,7 +826,7 @@ def test_handler_is_sent_or_nothing_is_said(session):
             logging.getLogger("app").removeHandler(handler)
             handler.close()
             assert "told by the child" in (tmp_path / "log").read_text()
-        """
+        """,
     )
     outcome = session.run("--start-methods-report=report.json")
     tests = json.loads((session.path / "report.json").read_text())["tests"]

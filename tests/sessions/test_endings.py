@@ -60,6 +60,8 @@ def alone(session, monkeypatch, tmp_path_factory):
     monkeypatch.setenv(*mark.split("="))
     monkeypatch.setenv("TMPDIR", str(temporary))
     session.mark, session.temporary = mark, temporary
+    # children import the module of their target: with a test module, they would import pytest
+    session.file(targets=TARGETS)
     yield session
     monkeypatch.delenv("PYTEST_STARTMETHOD_MARK")
     left = [described(pid) for pid in wait_for_ends(mark, f"{temporary}{os.sep}")]
@@ -84,6 +86,11 @@ def where(request):
     return request.param
 
 
+def methods_for(where):
+    """Return the methods to try: a worker of xdist hands on what a leg is, whatever its method."""
+    return ["spawn"] if where == "xdist" else ["fork", "spawn", "forkserver"]
+
+
 def leftovers(directory):
     return [each.name for each in directory.iterdir() if each.name.startswith("pymp-")]
 
@@ -93,12 +100,63 @@ def lines_of(outcome, start):
     return outcome.lines[at:]
 
 
-HANG = """
-    import multiprocessing
-    import pytest
+TARGETS = """
+    import ctypes
+    import os
+    import signal
+
+    VALUE = 1
 
     def wait(event):
         event.wait()
+
+    def send_and_wait(connection):
+        connection.send("here")
+        connection.recv()
+
+    def fail(number):
+        total = number + 1
+        assert total == 3
+
+    def crash():
+        ctypes.string_at(0)
+
+    def fill(queue):
+        queue.put("x" * 10_000_000)
+
+    def number(value):
+        return value
+
+    def refuse():
+        raise RuntimeError("no worker today")
+
+    def die_twice(path):
+        with open(path, "a") as file:
+            file.write("x")
+        if os.path.getsize(path) <= 2:
+            os._exit(3)
+
+    def serve(connection):
+        while connection.recv():
+            connection.send("here")
+
+    def read():
+        assert VALUE == 2
+
+    def leave(*_):
+        os.write(2, b"LAST WORDS")
+        os._exit(0)
+
+    def wait_for_the_end(connection):
+        signal.signal(signal.SIGTERM, leave)
+        connection.send(1)
+        signal.pause()
+"""
+
+HANG = """
+    import multiprocessing
+    import pytest
+    from targets import wait
 
     @pytest.mark.startmethods
     def test_a():
@@ -114,15 +172,17 @@ HANG = """
 
 def test_hang_ends_at_its_limit_and_is_told(alone, where):
     """The leg fails, the session carries on, the stacks of parent and child are shown, and the child is gone."""
-    outcome = alone.file(test_a=HANG).run("--start-methods-timeout=1", "-v", where=where)
-    legs = ["test_a[fork]", "test_a[spawn]", "test_a[forkserver]"]
-    assert outcome.names == {**dict.fromkeys(legs, "failed"), "test_b": "passed"}
-    for method in ("fork", "spawn", "forkserver"):
+    methods = methods_for(where)
+    outcome = alone.file(test_a=HANG).run(
+        "--start-methods-timeout=1", "-v", f"--start-methods={','.join(methods)}", where=where
+    )
+    assert outcome.names == {**{f"test_a[{method}]": "failed" for method in methods}, "test_b": "passed"}
+    for method in methods:
         assert f"the leg test_a.py::test_a[{method}] was not over after 1 s (--start-methods-timeout)" in outcome.out
         assert "- SM403 hang -" in outcome.out
     text = " ".join(outcome.out.split())
-    assert "it is at test_a.py:12 in test_a, waiting for a process to end" in text
-    assert "at test_a.py:5 in wait, waiting for a multiprocessing event, condition or barrier" in text
+    assert "it is at test_a.py:10 in test_a, waiting for a process to end" in text
+    assert "at targets.py:8 in wait, waiting for a multiprocessing event, condition or barrier" in text
 
 
 def test_hang_without_any_process_is_a_note(alone):
@@ -137,7 +197,7 @@ def test_hang_without_any_process_is_a_note(alone):
             threading.Event().wait()
         """
     )
-    outcome = alone.run()
+    outcome = alone.run(where="in-process")
     text = " ".join(outcome.out.split())
     assert "the leg started no process: whatever it waits for has nothing to do with the start method" in text
     assert "fix: give the wait a time limit, so that it fails with a reason" in text
@@ -146,10 +206,10 @@ def test_hang_without_any_process_is_a_note(alone):
 def test_marker_and_ini_and_option_set_the_limit(alone):
     """The marker beats the option, the option beats the ini key; 0 means no limit."""
     alone.file(test_a=HANG.replace("startmethods", 'startmethods("fork", timeout=0.5)'))
-    out = alone.ini(start_methods_timeout="40").run("--start-methods-timeout=30").out
+    out = alone.ini(start_methods_timeout="40").run("--start-methods-timeout=30", where="in-process").out
     assert "the leg test_a.py::test_a[fork] was not over after 0.5 s (timeout= of its marker)" in out
     alone.file(test_a=HANG.replace("startmethods", 'startmethods("fork")'))
-    assert "after 0.7 s" in alone.ini(start_methods_timeout="0.7").run().out
+    assert "after 0.7 s" in alone.ini(start_methods_timeout="0.7").run(where="in-process").out
 
 
 @pytest.mark.parametrize("text", ["soon", "-1", "inf", "nan"])
@@ -188,7 +248,7 @@ def test_hang_in_a_fixture_is_ended(alone, phase):
             pass
         """
     )
-    outcome = alone.run()
+    outcome = alone.run(where="in-process")
     assert outcome.names == {"test_a[fork]": "error"}
     assert (
         f"the leg test_a.py::test_a[fork] was not over after 0.5 s of {phase} (timeout= of its marker)" in outcome.out
@@ -254,11 +314,9 @@ def test_full_queue_joined_too_early_is_told(alone):
         test_a="""
         import multiprocessing
         import pytest
+        from targets import fill
 
-        def fill(queue):
-            queue.put("x" * 10_000_000)
-
-        @pytest.mark.startmethods(timeout=1.5)
+        @pytest.mark.startmethods("fork", timeout=1)
         def test_a():
             queue = multiprocessing.Queue()
             process = multiprocessing.Process(target=fill, args=(queue,))
@@ -315,17 +373,11 @@ def test_lock_held_at_fork_by_another_thread_is_told(alone):
     assert "forked while other threads ran (holder) and waits for a lock" in " ".join(outcome.out.split())
 
 
-WORK = """
-    def number(value):
-        return value
-
-    def refuse():
-        raise RuntimeError("no worker today")
-"""
 POOLS = """
     import multiprocessing
     import pytest
-    {work}
+    from targets import number, refuse
+
     def ask(pool, how):
         if how == "apply":
             return pool.apply(number, (1,))
@@ -344,31 +396,37 @@ WAYS = ["apply", "map", "starmap", "imap", "imap_unordered", "map_async", "starm
 
 
 def test_initializer_that_raises_ends_the_wait(alone):
-    """Every call on a Pool without living workers ends within seconds, and reports the cause."""
-    alone.file(work=WORK)  # not in the test module, where each of the many workers would import pytest
-    source = POOLS.format(work="from work import number, refuse\n", methods="", ways=WAYS, initializer="refuse")
-    outcome = alone.file(test_a=source).run()
+    """Every call on a Pool without living workers ends within seconds, and reports the cause.
+
+    The calls differ in what the parent waits for, the methods in the workers.
+    """
+    calls = POOLS.format(methods='"fork", ', ways=WAYS, initializer="refuse")
+    methods = POOLS.format(methods='"spawn", "forkserver", ', ways=["apply"], initializer="refuse")
+    outcome = alone.file(test_a=calls, test_b=methods).run()
     assert set(outcome.names.values()) == {"failed"}
-    assert len(outcome.names) == 3 * len(WAYS)
+    assert len(outcome.names) == len(WAYS) + 2
     assert "SM403" not in outcome.out
-    assert "SM402 pool-crash-loop, 7 tests fail everywhere" in outcome.lines
+    assert "SM402 pool-crash-loop, 7 tests fail" in outcome.lines
+    assert "SM402 pool-crash-loop, 1 test fails everywhere" in outcome.lines
     assert "RuntimeError: no worker today" in outcome.out
 
 
 def test_task_that_no_worker_can_import_ends_the_wait(alone):
     """In importlib mode, functions of the test module cannot be imported: SM201 comes first, SM402 follows."""
-    source = POOLS.format(work=WORK, methods='"fork", "spawn", ', ways=WAYS, initializer=None)
-    alone.file("project/tests/test_a.py", source)
+    ways = ["apply", "map", "imap", "imap_unordered"]  # the classes of what they wait for
+    source = POOLS.format(methods='"fork", "spawn", ', ways=ways, initializer=None)
+    own = "def number(value):\n        return value"
+    alone.file("project/tests/test_a.py", source.replace("from targets import number, refuse", own))
     (alone.path / "project" / "tests" / "__init__.py").touch()
     outcome = alone.run("-v", "--import-mode=importlib", "--rootdir", alone.path / "project", "project/tests")
-    for how in WAYS:
+    for how in ways:
         legs = {method: outcome.names[f"test_a[{method}-{how}]"] for method in ("fork", "spawn")}
         assert legs == {"fork": "passed", "spawn": "failed"}, how
     assert "SM403" not in outcome.out
     failures, _, summary = outcome.out.partition("= start methods =")
     for told in (failures, summary):
         assert told.index("SM201 module-not-importable") < told.index("and so: SM402 pool-crash-loop")
-    assert any(line.startswith("SM201 module-not-importable, 7 tests need fork") for line in outcome.lines)
+    assert any(line.startswith("SM201 module-not-importable, 4 tests need fork") for line in outcome.lines)
 
 
 def test_pool_that_recovers_is_left_alone(alone):
@@ -376,17 +434,8 @@ def test_pool_that_recovers_is_left_alone(alone):
     alone.file(
         test_a="""
     import multiprocessing
-    import os
     import pytest
-
-    def number(value):
-        return value
-
-    def die_twice(path):
-        with open(path, "a") as file:
-            file.write("x")
-        if os.path.getsize(path) <= 2:
-            os._exit(3)
+    from targets import die_twice, number
 
     @pytest.mark.startmethods
     def test_a(tmp_path):
@@ -401,12 +450,9 @@ def test_segmentation_fault_shows_its_stack(alone):
     """SM404 names the signal, and shows the child's stack."""
     alone.file(
         test_a="""
-        import ctypes
         import multiprocessing
         import pytest
-
-        def crash():
-            ctypes.string_at(0)
+        from targets import crash
 
         @pytest.mark.startmethods
         def test_a():
@@ -416,7 +462,7 @@ def test_segmentation_fault_shows_its_stack(alone):
             assert process.exitcode == 0
         """
     )
-    outcome = alone.run()
+    outcome = alone.run(where="in-process")
     assert outcome.out.count("- SM404 child-crashed -") == 3
     assert "SIGSEGV" in outcome.out
     assert " in crash" in outcome.out
@@ -428,10 +474,7 @@ def test_failure_of_the_child_is_shown(alone, where):
         test_a="""
         import multiprocessing
         import pytest
-
-        def fail(number):
-            total = number + 1
-            assert total == 3
+        from targets import fail
 
         @pytest.mark.startmethods
         def test_a():
@@ -441,9 +484,10 @@ def test_failure_of_the_child_is_shown(alone, where):
             assert process.exitcode == 0
         """
     )
-    outcome = alone.run(where=where)
+    methods = methods_for(where)
+    outcome = alone.run(f"--start-methods={','.join(methods)}", where=where)
     assert set(outcome.names.values()) == {"failed"}
-    for method in ("fork", "spawn", "forkserver"):
+    for method in methods:
         assert f" start method {method}: in the child -" in outcome.out
     assert "assert total == 3" in outcome.out
     assert "total = 2" in outcome.out
@@ -455,25 +499,26 @@ def test_leftover_is_named_and_ended(alone, where):
         test_a="""
         import multiprocessing
         import pytest
-
-        def wait(connection):
-            connection.send("here")
-            connection.recv()
+        from targets import send_and_wait
 
         @pytest.mark.startmethods
         def test_a(request):
             ours, theirs = multiprocessing.Pipe()
-            process = multiprocessing.Process(target=wait, args=(theirs,), daemon=True)
+            process = multiprocessing.Process(target=send_and_wait, args=(theirs,), daemon=True)
             process.start()
             assert ours.recv() == "here"
             request.config.kept = ours  # or its end would end the child
         """
     )
-    outcome = alone.run(where=where)
+    methods = methods_for(where)
+    outcome = alone.run(f"--start-methods={','.join(methods)}", where=where)
     assert set(outcome.names.values()) == {"passed"}
     text = " ".join(outcome.out.split())
-    for method in ("fork", "spawn", "forkserver"):
-        assert f"(test_a.wait, started at test_a.py:12) outlived test_a.py::test_a[{method}] and was ended" in text
+    for method in methods:
+        assert (
+            f"(targets.send_and_wait, started at test_a.py:9) outlived test_a.py::test_a[{method}] and was ended"
+            in text
+        )
 
 
 def test_child_that_the_test_has_waited_for_is_no_leftover(alone):
@@ -516,12 +561,9 @@ def test_process_of_a_wider_fixture_lives_on(alone):
         test_a="""
         import multiprocessing
         import pytest
+        from targets import serve
 
         pytestmark = pytest.mark.startmethods("fork", "spawn")
-
-        def serve(connection):
-            while connection.recv():
-                connection.send("here")
 
         @pytest.fixture(scope="module")
         def server(mp_context):
@@ -548,9 +590,7 @@ ENDLESS = """
     import multiprocessing
     import os
     import pytest
-
-    def wait(event):
-        event.wait()
+    from targets import wait
 
     @pytest.mark.startmethods
     def test_a(start_method):
@@ -584,9 +624,12 @@ def start(alone, *args):
     return process
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-@pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "SIGKILL"])
-def test_nothing_is_left_when_the_session_is_ended(alone, method, how):
+@pytest.mark.parametrize(
+    ("how", "method"),
+    # pytest has no handler for SIGTERM: it ends at once, as from SIGKILL
+    [("SIGTERM", "spawn"), *((how, method) for how in ("SIGINT", "SIGKILL") for method in methods_for("subprocess"))],
+)
+def test_nothing_is_left_when_the_session_is_ended(alone, how, method):
     """Ctrl-C, terminate and kill leave no child, server or directory (checked by the fixture)."""
     alone.file(test_a=ENDLESS.format(then="process.join()"))
     process = start(alone, f"--start-methods={method}", "--start-methods-timeout=0")
@@ -662,13 +705,15 @@ WRITES = """
 
 def test_write_that_a_wrong_result_may_come_from_is_told(alone):
     """An assertion about what a function of the parent reads is typical of a lost write."""
-    outcome = alone.file(test_a=WRITES.replace("ENDING", "assert seen() == 1")).run()
+    outcome = alone.file(test_a=WRITES.replace("ENDING", "assert seen() == 1")).run(where="in-process")
     assert "- SM308 write-lost -" in outcome.out
 
 
 def test_time_out_does_not_come_from_a_write(alone):
     """An exception that other code raised while waiting is not a wrong value, so a lost write is not the cause."""
-    outcome = alone.file(test_a=WRITES.replace("ENDING", "seen() or queue.Queue().get(timeout=0.01)")).run()
+    outcome = alone.file(test_a=WRITES.replace("ENDING", "seen() or queue.Queue().get(timeout=0.01)")).run(
+        where="in-process"
+    )
     assert "queue.Empty" in outcome.out
     assert "SM308" not in outcome.out
 
@@ -678,23 +723,13 @@ def test_last_words_of_a_leftover_are_nobodys(alone):
     alone.file(
         test_a="""
         import multiprocessing
-        import os
-        import signal
         import pytest
+        from targets import wait_for_the_end
 
-        def leave(*_):
-            os.write(2, b"LAST WORDS")
-            os._exit(0)
-
-        def wait(connection):
-            signal.signal(signal.SIGTERM, leave)
-            connection.send(1)
-            signal.pause()
-
-        @pytest.mark.startmethods
+        @pytest.mark.startmethods("fork", "spawn")
         def test_a():
             ours, theirs = multiprocessing.Pipe()
-            multiprocessing.Process(target=wait, args=(theirs,)).start()
+            multiprocessing.Process(target=wait_for_the_end, args=(theirs,)).start()
             ours.recv()
 
         def test_b():
@@ -730,7 +765,7 @@ def test_cache_that_is_made_at_first_use_is_no_lost_write(alone):
             assert process.exitcode == 1
         """
     )
-    outcome = alone.run()
+    outcome = alone.run(where="in-process")
     assert "assert 0 == 1" in outcome.out
     assert "SM308" not in outcome.out
 
@@ -738,10 +773,7 @@ def test_cache_that_is_made_at_first_use_is_no_lost_write(alone):
 KIDS = """
     import multiprocessing, os
     import pytest
-
-    VALUE = 1
-
-    def read(): assert VALUE == 2
+    from targets import read
 
     def kids():
         me, found = str(os.getpid()), []
@@ -756,7 +788,7 @@ KIDS = """
 
     @pytest.mark.startmethods
     def test_reads(monkeypatch):
-        monkeypatch.setattr("test_a.VALUE", 2)
+        monkeypatch.setattr("targets.VALUE", 2)
         process = multiprocessing.Process(target=read)
         process.start()
         process.join()

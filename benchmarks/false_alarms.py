@@ -25,6 +25,7 @@ import subprocess
 import sys
 import types
 import warnings
+from collections.abc import Mapping
 from multiprocessing import reduction
 from multiprocessing.connection import Connection
 from typing import Any
@@ -53,12 +54,24 @@ def public(package: str) -> list[Any]:
     return list(found.values())
 
 
-def account(value: Any) -> str:
-    """Return what a process can say of a value that another one can say of its own."""
+def account(value: Any, depth: int = 6) -> str:
+    """Return what a process can say of a value that another one can say of its own: its structure, not its address."""
     code = getattr(value, "__code__", None)
     if code is not None:
         return f"{value.__module__}.{value.__qualname__}:{code.co_firstlineno}"
-    return _ADDRESS.sub("0x", f"{type(value)} {value!r}")
+    own = (
+        []
+        if isinstance(value, (type, types.ModuleType)) or depth < 0
+        else sorted(getattr(value, "__dict__", {}).items())
+    )
+    parts: list[Any] = []
+    if depth > 0 and isinstance(value, Mapping):
+        parts = sorted(f"{account(k, depth - 1)}: {account(v, depth - 1)}" for k, v in value.items())
+    elif depth > 0 and isinstance(value, (list, tuple, set, frozenset)):
+        parts = [account(each, depth - 1) for each in value]
+        parts = sorted(parts) if isinstance(value, (set, frozenset)) else parts
+    text = "" if parts else _ADDRESS.sub("0x", repr(value))
+    return f"{type(value).__name__} {text} {parts} {[(k, account(v, depth - 2)) for k, v in own]}"
 
 
 def reached(path: str) -> str:

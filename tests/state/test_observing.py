@@ -103,6 +103,39 @@ def test_what_each_process_makes_anew_is_told_only_when_asked_for(load):
     assert [(each.binding.path, each.varies) for each in every] == [("anew_code.RUN", True), ("anew_code.MODE", False)]
 
 
+def test_keys_that_are_addresses_are_no_difference(load):
+    """Entries under ``id()`` have other keys in each process: only the other entries are compared."""
+    module = load("ids_code", "BY_ID = {}\ndef ask():\n    return BY_ID\n")
+    module.BY_ID.update({140001112223334: "a", "mode": 1})
+    looked = observed(module.ask)
+    children = [seen(looked, BY_ID={number: "a", "mode": 1}) for number in (139001112223334, 141001112223334)]
+    assert observing.compare(looked, children) == []
+    children = [seen(looked, BY_ID={number: "a", "mode": 2}) for number in (139001112223334, 141001112223334)]
+    assert [each.inner for each in observing.compare(looked, children)] == ["['mode']"]
+    (found,) = observing.compare(looked, [seen(looked, BY_ID={"mode": 1})] * 2)
+    assert found.inner == "[140001112223334]"
+
+
+def test_what_hangs_on_an_immutable_value_is_no_difference(load):
+    """Token types of pygments, which are tuples, gain attributes with every lexer that is imported."""
+    module = load("token_code", "class Token(tuple): pass\nROOT = Token('a')\ndef ask():\n    return ROOT\n")
+    looked = observed(module.ask)
+    grown = module.Token("a")
+    grown.Child = module.Token("ab")
+    assert observing.compare(looked, [seen(looked, ROOT=grown)] * 2) == []
+    (found,) = observing.compare(looked, [seen(looked, ROOT=module.Token("b"))] * 2)
+    assert found.inner == "[0]"
+
+
+def test_a_key_that_was_described_earlier_is_not_compared(load):
+    """How many objects come before a shared one differs: its number in a description is not its identity."""
+    text = "class Key: pass\nA, B = Key(), Key()\nSTATE = []\ndef ask():\n    return STATE\n"
+    module = load("shared_code", text)
+    module.STATE[:] = [module.A, module.B, {module.A: 1, module.B: 2}]
+    looked = observed(module.ask)
+    assert observing.compare(looked, [seen(looked, STATE=[module.B, module.A, {module.A: 1, module.B: 2}])] * 2) == []
+
+
 LIBRARY = """
 REGISTRY = {}
 def register(name, function): REGISTRY[name] = function

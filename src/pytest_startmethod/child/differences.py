@@ -8,6 +8,8 @@ from typing import Any
 
 from .values import SHOWN
 
+_EARLIER = "['^', "
+"""In a key: an object described earlier. Its number says nothing about the other side's keys."""
 Parts = Iterator[tuple[object, object, "str | None"]]
 """Both sides of each part and the step to it. A step of None means: report the whole."""
 
@@ -46,8 +48,8 @@ def _in_sequence(a: Any, b: Any) -> Parts:
 
 
 def _in_mapping(a: Any, b: Any) -> Parts:
-    ours = {repr(key): (key, value) for key, value in a[2]}
-    theirs = {repr(key): (key, value) for key, value in b[2]}
+    ours, theirs = ({text: (key, value) for key, value in each[2] if _EARLIER not in (text := repr(key))}
+                    for each in (a, b))  # fmt: skip
     if "['-']" in ours or "['-']" in theirs:
         ours = {k: v for k, v in ours.items() if k in theirs and k != "['-']"}
         theirs = {k: v for k, v in theirs.items() if k in ours}

@@ -262,8 +262,9 @@ class _Describer:
             if node is not None:
                 return node
         content = self.content(value, kind, depth)
-        if content is not None:
-            return ["o", _type(kind), self.attributes(value, depth), content]
+        if content is not None:  # one that cannot change is what it holds, whatever else is kept with it
+            mutable = issubclass(kind, (dict, list, set))
+            return ["o", _type(kind), self.attributes(value, depth) if mutable else [], content]
         return self.object(value, kind, depth)
 
     def sequence(self, value: Any, kind: type, depth: int) -> list[object]:

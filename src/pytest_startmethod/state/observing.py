@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import stat
 import sys
 import types
@@ -46,9 +47,9 @@ _LAUNCH_FUNCTIONS = 400
 """Functions to analyse per launch. Each costs 0.1 to 0.2 ms, in passing legs too."""
 _TARGETS_FUNCTIONS = 100
 _NEVER: Final = frozenset(
-    {"sys", "_pytest", "pytest", "pluggy", "pytest_startmethod", "_frozen_importlib", "os.environ"}
+    {"sys", "_pytest", "pytest", "pluggy", "pytest_startmethod", "_frozen_importlib", "os.environ", "linecache"}
 )
-"""Modules whose data differs between any two processes, or that no child has."""
+"""Modules whose data differs between any two processes, is a cache, or that no child has."""
 _OF_IMPORT: Final = frozenset(
     {"__name__", "__package__", "__spec__", "__loader__", "__file__", "__cached__", "__path__", "__builtins__"}
 )
@@ -526,8 +527,8 @@ def compare(
         every = [each for each in differences(binding.node, theirs) if "PYTEST_CURRENT_TEST" not in each[0]]
         if not every:
             continue
-        unstable = [path for other in rest for path, _, _ in differences(theirs, other.values[index])]
-        kept = [each for each in every if not any(each[0].startswith(path) for path in unstable)]
+        unstable = [_masked(path) for other in rest for path, _, _ in differences(theirs, other.values[index])]
+        kept = [each for each in every if not any(_masked(each[0]).startswith(path) for path in unstable)]
         varies = varying and not kept
         kept = every if varies else kept
         if kept:
@@ -538,6 +539,11 @@ def compare(
             others = tuple(start + each[0] for each in kept[1:])
             found.append(Difference(binding, start + path, ours, other, others, varies))
     return found
+
+
+def _masked(path: str) -> str:
+    """Return the path without large numbers among its keys: those that vary are addresses, pids, or times."""
+    return re.sub(r"\[\d{7,}\]", "[...]", path)
 
 
 def around_differs(observed: Observed, seen: Sequence[Seen], name: str) -> tuple[object, object] | None:

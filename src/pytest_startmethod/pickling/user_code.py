@@ -31,6 +31,7 @@ HOOKS: Final = (
     "__iter__",  # of a subclass of list
 )
 """What pickle looks up on an object or its class."""
+_HOOKS: Final = frozenset(HOOKS)
 _ACTING: Final = frozenset({"logging", "itertools"})
 """Modules of the standard library whose reductions act: a logger's may make one, an iterator's warns on 3.12."""
 _CONTAINERS: Final = {"items": dict, "__iter__": list}
@@ -50,7 +51,7 @@ def runs_user_code(obj: object, table: Mapping[type, Reducer], known: dict[type,
     if runs is not None:
         return runs
     namespace = own_namespace(obj)
-    return namespace is not None and not namespace.keys().isdisjoint(HOOKS)
+    return namespace is not None and not _HOOKS.isdisjoint(namespace)
 
 
 def _class_runs_user_code(cls: type, table: Mapping[type, Reducer]) -> bool | None:

@@ -39,6 +39,19 @@ def by_deadline():
     raise AssertionError
 
 
+def by_measuring():
+    start = time.monotonic()
+    time.sleep(0.02)
+    assert time.monotonic() - start <= 0.02
+
+
+def by_a_measured_variable():
+    start = time.perf_counter()
+    time.sleep(0.02)
+    elapsed = time.perf_counter() - start
+    assert elapsed < LIMIT
+
+
 def without():
     values = {"a": 1}
     assert values.get("a", 5) == 2
@@ -51,7 +64,15 @@ def after():
 
 @pytest.mark.parametrize(
     ("function", "line"),
-    [(by_queue, 1), (by_name, 1), (by_poll, 2), (by_event, 2), (by_deadline, 1)],
+    [
+        (by_queue, 1),
+        (by_name, 1),
+        (by_poll, 2),
+        (by_event, 2),
+        (by_deadline, 1),
+        (by_measuring, 3),
+        (by_a_measured_variable, 4),
+    ],
     ids=lambda value: getattr(value, "__name__", None),
 )
 def test_seconds_and_line(function, line):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..model.evidence import Evidence
+from ..model.evidence import Evidence, Patience
 from ..model.finding import Finding, finding_at, source_fact, values
 from ..model.methods import base
 from ..model.observed import Seen
@@ -23,13 +23,14 @@ def findings(evidence: Evidence) -> tuple[list[Finding], bool]:
 
     The times are from a fresh child that was asked after the failure. A child that raised was not late.
     """
-    if base(evidence.method) == "fork" or evidence.patience is None or evidence.outcome != "failed":
+    patience = _patience(evidence)
+    if base(evidence.method) == "fork" or patience is None or evidence.outcome != "failed":
         return [], False
     fork = evidence.others.get("fork")
     if (fork is not None and fork.outcome == "failed") or any(each.raised for each in evidence.reports):
         return [], False
-    waits, place = evidence.patience.seconds, evidence.patience.place
-    if not evidence.patience.raised and not _started_before(place, evidence):
+    waits, place = patience.seconds, patience.place
+    if not patience.raised and not _started_before(place, evidence):
         return [], False
     seen = {id(observed): seen for observed, seen in evidence.seen}
     every = [(_seconds(seen.get(id(each), ())), each) for each in observed_in(evidence)]
@@ -37,7 +38,16 @@ def findings(evidence: Evidence) -> tuple[list[Finding], bool]:
     total = sum(took.values())
     if observed is None or total < max(_LEAST, _SHARE * waits):
         return [], False
-    return [_late(took, observed.target, waits, place)], evidence.patience.raised and total >= waits
+    return [_late(took, observed.target, patience)], (patience.raised or patience.measured) and total >= waits
+
+
+def _patience(evidence: Evidence) -> Patience | None:
+    """Return how long the test waited, or had: its time limit, if it was still running when that was reached."""
+    hanging = evidence.hanging
+    if hanging is None:
+        return evidence.patience
+    started = next((each.place for each, _ in hanging.children if each.place is not None), None)
+    return None if started is None else Patience(hanging.seconds, started, raised=True, measured=True)
 
 
 def _started_before(place: Place, evidence: Evidence) -> bool:
@@ -51,17 +61,20 @@ def _seconds(seen: Sequence[Seen]) -> dict[str, float]:
     return {name: min(took[name] for took in every if name in took) for name in (every[0] if every else ())}
 
 
-def _late(took: dict[str, float], target: str, waits: float, place: Place) -> Finding:
-    total = sum(took.values())
+def _late(took: dict[str, float], target: str, patience: Patience) -> Finding:
+    total, waits, place = sum(took.values()), patience.seconds, patience.place
+    verb, fix = ("allows", "allow more") if patience.measured else ("waits", "wait longer")
     slow = [name for name in sorted(took, key=lambda name: -took[name]) if took[name] >= total / 10][:_SHOWN]
     each = ", ".join(f"{name} ({took[name]:.1f} s)" for name in slow)
     message = (
         f"nothing is lost, the child is late: before it can run {target}, a fresh child needs {total:.1f} s to import "
-        f"{each}; the test waits {waits:g} s"
+        f"{each}; the test {verb} {waits:g} s"
     )
+    own = target.startswith(f"{slow[0]}.")
+    less = f"defer what makes {slow[0]} slow to import" if own else f"import {slow[0]} where it is used"
     fix = (
-        f"wait longer than {total:.1f} s, or let the child say that it is ready before the clock starts; or import "
-        f"{slow[0]} where it is used, if the child does not need it"
+        f"{fix} than {total:.1f} s, or let the child say that it is ready before the clock starts; or {less}, if the "
+        f"child does not need it"
     )
-    facts = (*values("the time to import", f"{waits:g} s", f"{total:.1f} s"), source_fact("parent", "waits", place))
+    facts = (*values("the time to import", f"{waits:g} s", f"{total:.1f} s"), source_fact("parent", verb, place))
     return finding_at("SM409", slow[0], place, message, facts, fix)

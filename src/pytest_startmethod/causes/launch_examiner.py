@@ -91,6 +91,8 @@ class LaunchExaminer:
         """Examine what a task reads."""
         if self.observe is not None and task.method in methods.ORDER:
             task.observed = self.observe(function, args, kwargs, method=task.method, frame=caller)
+            if task.observed is not None and task.how == "initializer":
+                task.observed.is_task = False
 
     def repeated(
         self,

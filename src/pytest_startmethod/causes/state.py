@@ -57,7 +57,7 @@ def to_ask(evidence: Evidence) -> list[Observed]:
     """
     if evidence.failure is not None and evidence.failure.findings:
         return []
-    wanted = evidence.patience is not None  # the time that its imports take
+    wanted = evidence.patience is not None or evidence.hanging is not None  # the time that its imports take
     return [each for each in observed_in(evidence) if wanted or each.reads_state] if compares(evidence) else []
 
 

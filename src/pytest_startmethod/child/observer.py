@@ -44,6 +44,10 @@ def _answer(question: Mapping[str, Any], look: Mapping[str, Any], ambient: Mappi
     import multiprocessing.spawn
 
     multiprocessing.process.current_process()._inheriting = True  # type: ignore[attr-defined]
+    if question["task"]:  # a worker loads its tasks after its own start
+        multiprocessing.process._parent_process = multiprocessing.process._ParentProcess(  # type: ignore[attr-defined]
+            "MainProcess", os.getppid(), None
+        )
     threshold = gc.get_threshold()
     gc.set_threshold(_RARELY)  # a collection would copy every page shared with the fork
     before = set(sys.modules)

@@ -41,6 +41,8 @@ class Patience:
     """The line that waits."""
     raised: bool = False
     """Whether the wait itself raised on expiry, rather than a later line."""
+    measured: bool = False
+    """Whether the test did not wait, but measured the time that had passed."""
 
 
 @dataclass(frozen=True, slots=True)

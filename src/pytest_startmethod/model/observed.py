@@ -176,6 +176,8 @@ class Observed(Uses):
     """Installed modules that the user's modules hold."""
     environ: dict[str, str] = field(default_factory=dict)
     descriptors: list[Descriptor] = field(default_factory=list)
+    is_task: bool = False
+    """Whether a worker loads it, rather than a process that is starting."""
     prepare: Json = field(default_factory=dict)
     packages: frozenset[str] = frozenset()
     """Installed top-level packages that count as the user's code."""

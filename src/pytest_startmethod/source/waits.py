@@ -31,6 +31,9 @@ def patience(tb: TracebackType | None) -> Patience | None:
             place = Place(os.path.abspath(file), line, frame.f_code.co_name)
             if limit is not None:
                 return Patience(limit, place, True)
+            allowed = _allowed(frame, line)
+            if allowed is not None:
+                return Patience(allowed, place, measured=True)
             found = _before(frame, line)
             if found is not None:
                 return found
@@ -43,19 +46,49 @@ def _before(frame: FrameType, line: int) -> Patience | None:
     """Return the last wait with a time limit in the function that `frame` runs, up to `line`."""
     file = os.path.abspath(frame.f_code.co_filename)
     found: Patience | None = None
-    inside = [
-        node
-        for node in ast.walk(source_of(file).tree)
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
-        and node.lineno <= line <= (node.end_lineno or 0)
-        and node.name == frame.f_code.co_name
-    ]
-    for node in ast.walk(inside[-1]) if inside else ():
+    inside = _function(frame, line)
+    for node in ast.walk(inside) if inside is not None else ():
         if isinstance(node, (ast.Call, ast.BinOp)) and node.lineno <= line:
             seconds = _limit(node, frame)
             if seconds is not None and (found is None or node.lineno >= found.place.line):
                 found = Patience(seconds, Place(file, node.lineno, frame.f_code.co_name))
     return found
+
+
+def _function(frame: FrameType, line: int) -> ast.AST | None:
+    """Return the function that `frame` runs."""
+    inside = [
+        node
+        for node in ast.walk(source_of(os.path.abspath(frame.f_code.co_filename)).tree)
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        and node.lineno <= line <= (node.end_lineno or 0)
+        and node.name == frame.f_code.co_name
+    ]
+    return inside[-1] if inside else None
+
+
+def _allowed(frame: FrameType, line: int) -> float | None:
+    """Return the seconds in ``assert time.monotonic() - start < 3``, or in one of a variable with that difference."""
+    inside = _function(frame, line)
+    nodes = list(ast.walk(inside)) if inside is not None else []
+    passed = {
+        node.targets[0].id
+        for node in nodes
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and _is_passed(node.value)
+    }
+    for node in nodes:
+        if isinstance(node, ast.Assert) and node.lineno == line and isinstance(node.test, ast.Compare):
+            left, shorter = node.test.left, isinstance(node.test.ops[0], (ast.Lt, ast.LtE))
+            if shorter and (_is_passed(left) or (isinstance(left, ast.Name) and left.id in passed)):
+                return _value(node.test.comparators[0], frame)
+    return None
+
+
+def _is_passed(node: ast.expr) -> bool:
+    """Return whether an expression is the time that has passed: ``time.monotonic() - start``."""
+    if not (isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub) and isinstance(node.left, ast.Call)):
+        return False
+    return last_name(node.left.func) in _CLOCKS
 
 
 def _limit(node: ast.Call | ast.BinOp, frame: FrameType) -> float | None:

@@ -87,7 +87,8 @@ def observe(
     else:
         found = work.reads(user, limit)
     place = next((place_of(each) for each in frames(frame) if user(each.f_code.co_filename)), None)
-    observed = Observed(method, _name(work.function), place, packages=user.packages)
+    is_task = not cpython.is_process(obj)
+    observed = Observed(method, _name(work.function), place, is_task=is_task, packages=user.packages)
     for each in fields(Uses):
         setattr(observed, each.name, getattr(found, each.name))
     if frame is not None and found.writes:
@@ -495,6 +496,7 @@ def ask(observed: Observed, loaders: Sequence[Loader], environ: Mapping[str, str
         "keep": observed.heavy,
         "user": sorted({name.partition(".")[0] for name in observed.roots} | observed.packages),
         "main": main,
+        "task": observed.is_task,
     }
     for loader in loaders:
         loader.open()

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
+
+from pytest_startmethod.model.leg_result import LegResult
+from pytest_startmethod.session.results import Results
 
 SUITE = """
     import multiprocessing
@@ -49,3 +54,22 @@ def test_a_worker_that_is_named_with_tx(session):
         "(--start-methods-discover finds the tests that start processes)"
     )
     assert outcome.lines.count(line) == 1
+
+
+def test_the_controller_keeps_texts_that_legs_share_once(pytestconfig):
+    """Each report from a worker brings its own copy of every key and text; the results are equal to what came."""
+    results = Results(pytestconfig, settings=None)
+    for method in ("fork", "spawn"):
+        launch = {"method": method, "target": "work.work", "args": [method]}
+        leg = LegResult(
+            f"test_a.py::test_a[{method}]", "test_a.py::test_a", method, "test_a.py", 3, "passed", launches=(launch,)
+        )
+        report = pytest.TestReport(leg.nodeid, ("test_a.py", 3, "test_a"), {}, "passed", None, "teardown")
+        report.node = "a worker"
+        report.startmethod = json.loads(json.dumps(leg.as_dict()))
+        results.pytest_runtest_logreport(report)
+        assert report.startmethod == leg.as_dict()
+        assert results.result(leg.nodeid) == leg
+    one, other = results._data.values()
+    assert [id(key) for key in one] == [id(key) for key in other]
+    assert one["launches"][0]["target"] is other["launches"][0]["target"]

@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
@@ -30,6 +30,9 @@ FOREIGN = "startmethod_foreign"
 
 _LONGEST: Final = 20_000
 """Number of characters of a failure kept for the reports, counted from the end, which says most."""
+
+_UNLIKE: Final = ("nodeid", "args", "message", "text")
+"""Keys of texts that differ from leg to leg."""
 
 _clock = time.monotonic
 
@@ -55,6 +58,8 @@ class Results:
         self._verified: dict[str, float] = {}
         self._failures: dict[str, str] = {}
         """pytest's text of each failure by node id, without our findings."""
+        self._texts: dict[str, str] = {}
+        """Texts that many legs share, on the controller of xdist."""
         self._html_header: list[str] | None = None
         """Header cells of pytest-html's table, including ours."""
 
@@ -134,6 +139,9 @@ class Results:
         data = getattr(report, ATTRIBUTE, None)
         if data is None:
             return
+        if hasattr(report, "node"):  # of xdist's controller, which received a copy of each text with each report
+            data = self._shared(data)
+            setattr(report, ATTRIBUTE, data)
         if not self._data:
             self._html_header = pytest_compat.html_table_header(self.config)
             if self._html_header is not None:
@@ -144,6 +152,17 @@ class Results:
         self._last[report.nodeid] = report
         if self._html_header is not None:
             self._add_to_pytest_html(report)
+
+    def _shared(self, data: Json) -> Json:
+        """Return an equal dictionary whose keys, and texts that are the same for many legs, exist once."""
+        return {self._texts.setdefault(key, key): self._share(key, value) for key, value in data.items()}
+
+    def _share(self, key: str, value: Any) -> Any:
+        if type(value) is dict:
+            return self._shared(value)
+        if type(value) is list:
+            return [self._share(key, each) for each in value]
+        return self._texts.setdefault(value, value) if type(value) is str and key not in _UNLIKE else value
 
     def document(self, status: int) -> Json:
         """Return the session's report as builtins; `status` is pytest's exit status."""

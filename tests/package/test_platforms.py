@@ -66,12 +66,13 @@ SUITE = """
 """
 
 WORK = """
-    import os, time
+    import os, threading, time
     VALUE = 1
     def value(queue, *args): queue.put(VALUE)
     def fail(): raise LookupError("here")
     def leave(): os._exit(3)
     def sleep(): time.sleep(600)
+    def wait(): threading.Event().wait()
 """
 
 
@@ -112,20 +113,18 @@ def test_legs_are_run_and_explained(session, monkeypatch, platform, methods):
 
 
 HANGS = """
-    import multiprocessing, threading
-    import pytest
-
-    def wait(): threading.Event().wait()
+    import multiprocessing, time
+    import pytest, work
 
     @pytest.mark.startmethods
     def test_waits():
-        process = multiprocessing.Process(target=wait)
+        process = multiprocessing.Process(target=work.wait)
         process.start()
         process.join()
 
     @pytest.mark.startmethods
     def test_computes():
-        while True: pass
+        while True: time.sleep(0.001)
 """
 
 
@@ -134,7 +133,7 @@ def test_a_limit_is_kept_without_signals(session, monkeypatch):
     monkeypatch.setenv("OTHER_PLATFORM", "win32")
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=":")
     session.plugins.insert(0, "other_platform")
-    outcome = session.file(test_a=HANGS).run("--start-methods-timeout=1", "--no-start-methods-verify")
+    outcome = session.file(work=WORK, test_a=HANGS).run("--start-methods-timeout=1", "--no-start-methods-verify")
     assert outcome.names == {"test_waits[spawn]": "failed", "test_computes[spawn]": "failed"}, outcome.out
     for name in ("waits", "computes"):
         leg = f"test_a.py::test_{name}[spawn]"

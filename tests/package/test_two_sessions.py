@@ -13,15 +13,11 @@ SOURCE = Path(__file__).parents[2] / "src"
 SUITE = """
 import multiprocessing, os
 import pytest
-
-NUMBER = 1
-
-def work():
-    assert NUMBER == 1
+from work import work
 
 @pytest.mark.startmethods
 def test_process(monkeypatch):
-    monkeypatch.setattr("test_a.NUMBER", 1)
+    monkeypatch.setattr("work.NUMBER", 1)
     process = multiprocessing.Process(target=work)
     process.start()
     process.join()
@@ -34,6 +30,13 @@ def test_lambda():
 def test_unmarked():
     with multiprocessing.Pool(1) as pool:
         assert pool.apply(abs, (-1,)) == 1
+"""
+
+WORK = """
+NUMBER = 1
+
+def work():
+    assert NUMBER == 1
 """
 
 TWICE = """
@@ -100,6 +103,7 @@ if __name__ == "__main__":
 
 def _run(tmp_path, *args):
     (tmp_path / "test_a.py").write_text(SUITE)
+    (tmp_path / "work.py").write_text(WORK)
     (tmp_path / "twice.py").write_text(TWICE)
     environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": str(SOURCE)}
     command = [sys.executable, "twice.py", *args]

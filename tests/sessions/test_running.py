@@ -78,12 +78,14 @@ def test_each_leg_has_its_method_from_first_fixture_to_last(session):
 def test_everything_is_restored_for_unmarked_tests(session):
     """After a leg the classes, functions and contexts of multiprocessing are restored."""
     session.file(
+        work="def work(): pass",
         test_a="""
         import concurrent.futures.process
         import multiprocessing.forkserver
         import multiprocessing.pool
         import multiprocessing.spawn
         import pytest
+        from work import work
 
         def state():
             from multiprocessing import context, forkserver, pool, process, reduction, spawn
@@ -95,9 +97,6 @@ def test_everything_is_restored_for_unmarked_tests(session):
 
         multiprocessing.get_all_start_methods()  # since 3.14 it keeps what it finds
         BEFORE = state()
-
-        def work():
-            pass
 
         @pytest.mark.startmethods
         def test_leg():
@@ -112,7 +111,7 @@ def test_everything_is_restored_for_unmarked_tests(session):
 
         def test_plain():
             assert state() == BEFORE
-        """
+        """,
     )
     outcome = session.run()
     assert "(confirmed" in outcome.out
@@ -619,12 +618,11 @@ def test_first_use_of_the_default_context_is_no_call_of_set_start_method(session
 def test_set_start_method_in_the_test_wins_and_is_named(session):
     """The test keeps its outcome; the leg is vacuous."""
     session.file(
+        work="def work(): pass",
         test_a="""
         import multiprocessing
         import pytest
-
-        def work():
-            pass
+        from work import work
 
         @pytest.mark.startmethods("fork", "spawn")
         def test_a():
@@ -636,16 +634,16 @@ def test_set_start_method_in_the_test_wins_and_is_named(session):
 
         def test_plain():
             assert multiprocessing.get_start_method(allow_none=True) is None
-        """
+        """,
     )
     outcome = session.run()
     assert set(outcome.names.values()) == {"passed"}
     assert (
-        "/test_a.py:9: StartMethodWarning: set_start_method('spawn') replaces the method of test_a.py::test_a[fork] "
+        "/test_a.py:7: StartMethodWarning: set_start_method('spawn') replaces the method of test_a.py::test_a[fork] "
         "from here on: what it starts tests spawn" in outcome.out
     )
     assert "  test_a.py::test_a (fork)" in outcome.lines
-    assert "set_start_method('spawn') at test_a.py:9" in outcome.out
+    assert "set_start_method('spawn') at test_a.py:7" in outcome.out
 
 
 def test_warnings_as_errors_change_no_outcome(session):
@@ -850,15 +848,16 @@ def test_subtests_and_testcases_are_annotated(session):
 
 def test_report_is_the_same_with_xdist(session):
     """The summary of -n 2 is the same as without."""
+    methods = "--start-methods=fork,spawn"
     session.file(test_a=LOCAL, test_b=VACUOUS, test_c=LOCAL.replace("local", "other"))
 
     def summary(outcome):
         start = outcome.lines.index("================================ start methods =================================")
         end = outcome.lines.index("=========================== short test summary info ============================")
-        assert outcome.lines[end - 1].startswith("4 failed legs verified in 4 runs, ")
+        assert outcome.lines[end - 1].startswith("2 failed legs verified in 2 runs, ")
         return outcome.lines[start : end - 1]
 
-    assert summary(session.run("-n", 2, where="xdist")) == summary(session.run())
+    assert summary(session.run(methods, "-n", 2, where="xdist")) == summary(session.run(methods))
 
 
 def test_our_own_failure_leaves_the_outcome_alone(session):
@@ -1106,11 +1105,11 @@ NEEDED_BY_FAILURES = {"causes.children", "causes.state", "experiments.plan", "so
 def test_only_a_failure_loads_what_explains_it(session, fails):
     """Forks cost in proportion to the parent's memory, so passing tests do not import it."""
     session.file(
+        work="def work(): pass",
         test_a=f"""
         import multiprocessing
         import pytest
-
-        def work(*args): pass
+        from work import work
 
         @pytest.mark.startmethods
         @pytest.mark.parametrize("n", range(3))

@@ -332,29 +332,30 @@ def test_users_code_is_what_is_not_installed(tmp_path):
 def test_look_inside_at_vv(session):
     """With -vv, the reading instructions and the differing values of both namespaces are shown."""
     session.file(
-        test_a="""
-        import multiprocessing, pytest
+        app="""
         A, B = 1, 2
 
         def send(connection):
             connection.send((A, B))
+        """,
+        test_a="""
+        import app, multiprocessing, pytest
 
         @pytest.mark.startmethods("fork", "spawn")
         def test_x():
-            global A
-            A = 5
+            app.A = 5
             parent, child = multiprocessing.Pipe()
-            process = multiprocessing.Process(target=send, args=(child,))
+            process = multiprocessing.Process(target=app.send, args=(child,))
             process.start()
             process.join()
             assert parent.recv() == (5, 2)
-        """
+        """,
     )
     lines = [line.strip() for line in session.run("-vv").lines]
-    assert "what test_a.send reads:" in lines
-    assert any(line.startswith("test_a.py:5 in send: LOAD_GLOBAL") and "A" in line for line in lines)
+    assert "what app.send reads:" in lines
+    assert any(line.startswith("app.py:4 in send: LOAD_GLOBAL") and "A" in line for line in lines)
     start = lines.index("parent and fresh child, where they differ:")
-    assert lines[start + 1 : start + 3] == ["- parent  test_a.A = 5", "+ child   test_a.A = 1"]
+    assert lines[start + 1 : start + 3] == ["- parent  app.A = 5", "+ child   app.A = 1"]
     assert "the look inside" not in session.run().out
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -253,6 +254,11 @@ class World:
         (path / "work.py").write_text(WORK)
         (path / "run.py").write_text(RUN % str(SOURCE))
 
+    @functools.cache  # noqa: B019 - it ends with the module
+    def unwatched(self, method: str, *cases: str, sabotage: str = "") -> Ran:
+        """Return what happens without us, for comparison with several runs."""
+        return self.run(method, *cases, watched=False, sabotage=sabotage)
+
     def run(self, method: str, *cases: str, watched: bool = True, sabotage: str = "") -> Ran:
         command = [sys.executable, "run.py", method, str(int(watched)), sabotage, *cases]
         done = subprocess.run(command, cwd=self.path, capture_output=True, text=True, timeout=120, check=False)
@@ -268,9 +274,9 @@ def _plain(text: str) -> str:
     return re.sub(r"Process-[\d:]+", "Process-N", text)
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path)
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture(params=METHODS)
@@ -286,7 +292,7 @@ ALL = [
 
 def test_nobody_can_tell_that_a_child_is_watched(world: World, method: str) -> None:
     """For every kind of failure, exit code and standard error are unchanged, tracebacks line by line."""
-    plain, watched = world.run(method, *ALL, watched=False), world.run(method, *ALL)
+    plain, watched = world.unwatched(method, *ALL), world.run(method, *ALL)
     assert watched.exits == plain.exits
     assert watched.stderr == plain.stderr
     assert plain.exits["boom:1"] == 1
@@ -404,7 +410,8 @@ def test_a_child_runs_on_when_our_part_of_it_fails(world: World, method: str, sa
     """No directory, no room, or a module that is missing, truncated, not Python or raising: the child is unaffected."""
     if sabotage == "limit" and sys.platform == "win32":
         pytest.skip("no such limit there")
-    plain = world.run(method, *DAMAGED, watched=False, sabotage=sabotage)
+    # without us, only the limit makes a difference
+    plain = world.unwatched(method, *DAMAGED, sabotage="limit" if sabotage == "limit" else "")
     damaged = world.run(method, *DAMAGED, sabotage=sabotage)
     assert damaged.exits == plain.exits
     assert damaged.stderr == plain.stderr

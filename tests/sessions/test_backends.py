@@ -25,6 +25,28 @@ def package(request):
     return request.param
 
 
+# Apart from the test modules: a child that imports one of these imports pytest.
+WORK = """
+    import signal
+    import time
+
+    def work():
+        pass
+
+    def put(queue, number):
+        queue.put(number)
+
+    def fail():
+        raise OSError("no database")
+
+    def stay(queue):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        queue.put(1)
+        while True:
+            time.sleep(60)
+"""
+
+
 def names():
     return ("multiprocess", "billiard")
 
@@ -92,10 +114,7 @@ LEGS = """
 import multiprocessing
 import PACKAGE
 import pytest
-
-
-def work(queue, number):
-    queue.put(number)
+from work import put
 
 
 @pytest.mark.startmethods("PACKAGE:fork", "PACKAGE:spawn", "PACKAGE:forkserver", "spawn")
@@ -103,7 +122,7 @@ def test_a(mp_context, start_method):
     package = PACKAGE if type(mp_context).__module__ == "PACKAGE.context" else multiprocessing
     assert package.get_start_method() == start_method == mp_context.get_start_method()
     queue = package.SimpleQueue()
-    process = package.Process(target=work, args=(queue, 3))
+    process = package.Process(target=put, args=(queue, 3))
     process.start()
     assert queue.get() == 3
     process.join()
@@ -120,7 +139,7 @@ def test_afterwards():
 @all_methods
 def test_legs(session, package):
     """The package's default context has the leg's method, `mp_context` is the package's, launches are recorded."""
-    out = session.file(test_a=LEGS.replace("PACKAGE", package)).run()
+    out = session.file(work=WORK, test_a=LEGS.replace("PACKAGE", package)).run()
     assert out.names == {
         "test_a[spawn]": "passed",
         f"test_a[{package}:fork]": "passed",
@@ -175,15 +194,13 @@ def test_selection(session, package):
 def test_testcase_and_fixture_of_wider_scope(session, package):
     """A TestCase has one class per method; a module's fixture is built once per method, with the right package."""
     out = session.file(
+        work=WORK,
         test_a=f"""
         import unittest
 
         import {package}
         import pytest
-
-
-        def work():
-            pass
+        from work import work
 
 
         @pytest.fixture(scope="module")
@@ -212,7 +229,7 @@ def test_testcase_and_fixture_of_wider_scope(session, package):
                 process = {package}.Process(target=work)
                 process.start()
                 process.join()
-        """
+        """,
     ).run("-s")
     assert set(out.names.values()) == {"passed"}
     assert list(out.names)[-2:] == [f"TestC::test_c[{package}:fork]", f"TestC::test_c[{package}:spawn]"]
@@ -318,29 +335,27 @@ def test_what_dill_cannot_pickle_is_found_in_the_closure(session):
 def test_what_a_child_raised(session, package):
     """Children of the package report like multiprocessing's, under each method."""
     out = session.file(
+        work=WORK,
         test_a=f"""
         import {package}
         import pytest
-
-
-        def work():
-            raise OSError("no database")
+        from work import fail
 
 
         @pytest.mark.startmethods("{package}:fork", "{package}:spawn", "{package}:forkserver")
         def test_a():
-            process = {package}.Process(target=work)
+            process = {package}.Process(target=fail)
             process.start()
             process.join()
             assert process.exitcode == 0
-        """
+        """,
     ).run()
     for method in ("fork", "spawn", "forkserver"):
         title = f" start method {package}:{method}: in the child "
         at = next(n for n, line in enumerate(out.lines) if title in line)
         assert re.fullmatch(rf"Process-\S+ \(pid \d+, {method}\) raised:", out.lines[at + 1])
         assert out.lines[at + 2 : at + 5] == [
-            "  test_a.py:6 in work",
+            "  work.py:11 in fail",
             '    raise OSError("no database")',
             "  OSError: no database",
         ]
@@ -350,15 +365,13 @@ def test_what_a_child_raised(session, package):
 def test_vacuous(session, package):
     """A leg of the package is vacuous if it started only multiprocessing processes or none."""
     out = session.file(
+        work=WORK,
         test_a=f"""
         import multiprocessing
 
         import {package}
         import pytest
-
-
-        def work():
-            pass
+        from work import work
 
 
         @pytest.mark.startmethods("{package}:spawn")
@@ -368,17 +381,17 @@ def test_vacuous(session, package):
                 process = module.Process(target=work)
                 process.start()
                 process.join()
-        """
+        """,
     ).run("--start-methods-vacuous=fail")
     assert list(out.names.values()) == ["failed", "failed", "passed", "failed"]
     texts = [" ".join(text.split()) for text in out.reasons.values()]
     default = multiprocessing.get_all_start_methods()[0]
     assert texts[0] == (
-        f"vacuous: started 1 process of multiprocessing with {default} at test_a.py:16 (SM502) "
+        f"vacuous: started 1 process of multiprocessing with {default} at test_a.py:13 (SM502) "
         "fix: take the context from the mp_context fixture, or let the code accept one"
     )
     assert texts[1] == (
-        f"vacuous: started 1 process with {package}:fork at test_a.py:16 (SM502) "
+        f"vacuous: started 1 process with {package}:fork at test_a.py:13 (SM502) "
         "fix: take the context from the mp_context fixture, or let the code accept one"
     )
     assert texts[3].startswith("vacuous: started no process (SM501)")
@@ -409,32 +422,24 @@ def test_pool(session, package):
 def test_leftover_is_ended(session, package):
     """A process that outlives its leg is named and ended, although billiard has no `kill`."""
     out = session.file(
+        work=WORK,
         test_a=f"""
-        import signal
-        import time
-
         import {package}
         import pytest
-
-
-        def work(queue):
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            queue.put(1)
-            while True:
-                time.sleep(60)
+        from work import stay
 
 
         @pytest.mark.startmethods("{package}:spawn")
         def test_a():
             queue = {package}.SimpleQueue()
-            {package}.Process(target=work, args=(queue,)).start()
+            {package}.Process(target=stay, args=(queue,)).start()
             queue.get()
-        """
+        """,
     ).run()
     assert out.names == {f"test_a[{package}:spawn]": "passed"}
     text = " ".join(" ".join(out.lines).split())
     assert re.search(
-        rf"child \d+ \(test_a.work, started at test_a.py:18\) outlived test_a.py::test_a\[{package}:spawn\] and was",
+        rf"child \d+ \(work.stay, started at test_a.py:9\) outlived test_a.py::test_a\[{package}:spawn\] and was",
         text,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from typing import Any
@@ -959,3 +960,38 @@ def test_reporters_can_tell_a_discovered_leg_from_the_test(session: Session) -> 
     for method in OTHERS[:1]:
         assert f"test_a.py::test_plain[{method}] {{'start_method': '{method}'}}" in outcome.out
         assert f"test_a.py::test_parametrized[{method}-1] {{'n': 1, 'start_method': '{method}'}}" in outcome.out
+
+
+@pytest.mark.own_interpreter
+@pytest.mark.skipif(not os.path.exists("/proc/thread-self/children"), reason="children are listed by Linux")
+@pytest.mark.parametrize("held", [False, True], ids=["nothing is registered", "a lock is registered"])
+def test_a_fork_leg_does_not_find_the_helpers_of_the_ordinary_session(session, held):
+    """The forkserver and the resource tracker end before the other methods, unless the tracker has something to do."""
+    session.file(
+        conftest="""
+        import multiprocessing
+
+        multiprocessing.set_start_method("forkserver")
+        """,
+        test_a=f"""
+        import multiprocessing
+        import pathlib
+
+        LOCK = multiprocessing.Lock() if {held} else None
+
+
+        def work(event):
+            pass
+
+
+        def test_children():
+            process = multiprocessing.Process(target=work, args=(multiprocessing.Event(),))
+            process.start()
+            process.join()
+            assert not pathlib.Path("/proc/thread-self/children").read_text().split()
+        """,
+    )
+    session.run("--start-methods-discover", "--start-methods-report=report.json", "--start-methods=fork,forkserver")
+    (test,) = json.loads((session.path / "report.json").read_text(encoding="utf-8"))["tests"]
+    outcomes = {method: leg["outcome"] for method, leg in test["legs"].items()}
+    assert outcomes == {"fork": "failed" if held else "passed", "forkserver": "failed"}

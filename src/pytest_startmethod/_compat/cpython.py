@@ -352,6 +352,17 @@ def forget_tracker() -> int | None:
     return pid
 
 
+def may_have_registered() -> bool:
+    """Return whether this process may still have something registered with the resource tracker.
+
+    Semaphores have a finalizer, ``SemLock._cleanup`` in `util._finalizer_registry` (3.10 to 3.15). Segments of shared
+    memory have none, so they count once their module is loaded.
+    """
+    finalizers = list(getattr(_module("util"), "_finalizer_registry", {}).values())
+    names = {getattr(getattr(each, "_callback", None), "__qualname__", "") for each in finalizers}
+    return "SemLock._cleanup" in names or "multiprocessing.shared_memory" in sys.modules
+
+
 def temporary_directory_of(process: multiprocessing.process.BaseProcess) -> str | None:
     """Return multiprocessing's own temporary directory in `process` if it has made one, without making it.
 

@@ -90,6 +90,16 @@ class ForkServers:
             self._retired.append((pid, mp.server_socket(state)))
         self._retired = [each for each in self._retired if not _reap(*each)]
 
+    def end_users(self, seconds: float = _STOP_SECONDS) -> None:
+        """End the server that tests which are not legs left running; their next start launches a new one."""
+        state = self.package.server_state()
+        descriptor = mp.server_alive_fd(state)
+        if self._ours is None and descriptor is not None and mp.server_pid(state) is not None:
+            self._alive = Descriptor(descriptor, move=False)
+            self._retire(state)
+            self.package.set_server_state(None)
+            self._retired = _await_ends(self._retired, seconds)
+
     def close(self, seconds: float = _STOP_SECONDS) -> None:
         """End our servers. A server whose children outlive the session ends with them."""
         if self._ours is not None:
@@ -142,6 +152,14 @@ class Tracker:
     def _note(self, number: int | None) -> None:
         if number is not None and (self._alive is None or self._alive.number != number):
             self._alive = Descriptor(number, move=False)
+
+    def end_users(self, seconds: float = _STOP_SECONDS) -> None:
+        """End the tracker that tests which are not legs left running, unless something may be registered."""
+        number = cpython.tracker_descriptor(cpython.tracker()[1]) if cpython.tracker_pid() is not None else None
+        if number is not None and not cpython.may_have_registered():
+            self._alive = Descriptor(number, move=False)
+            self._registered.clear()
+            self.close(seconds)
 
     def close(self, seconds: float = _STOP_SECONDS) -> None:
         """End the tracker if everything registered is gone."""

@@ -301,6 +301,8 @@ class Discovery:
         if self.told is not None:
             self.session.testscollected += len(legs)
         shared = None
+        if any(method == "fork" for _, _, method in legs):
+            self.recorder.guarded(self.running.end_users_helpers)
         for number, (item, before, method) in enumerate(legs):
             if method != shared:
                 self.recorder.forget_fixtures()

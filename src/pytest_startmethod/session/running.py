@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import sys
 import traceback
@@ -215,6 +216,20 @@ class Running:
                 for servers in (self.servers, *self._others.values()):
                     servers.close(seconds)
                 self._tracker.close(seconds)
+
+    def end_users_helpers(self) -> None:
+        """End the helper processes of tests that were not legs: a fork leg would find them among pytest's children.
+
+        What the last failure's traceback still holds goes first, as it would with the next test's call.
+        """
+        if not mp.has_forkserver() or any(e.alive for launches in self.recorder.by_fixture.values() for e in launches):
+            return
+        for name in ("last_type", "last_value", "last_traceback", "last_exc"):
+            vars(sys).pop(name, None)
+        gc.collect()
+        with leftovers.hurried_by_interrupts():
+            self.servers.end_users(_HELPERS_SECONDS)
+            self._tracker.end_users(_HELPERS_SECONDS)
 
     def _replace(self, span: Span, package: mp.Package) -> None:
         """Wrap what `package` uses to start processes, for a span."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import importlib
 import multiprocessing.context
 import multiprocessing.popen_fork
@@ -408,6 +409,17 @@ def test_new_with_arguments_wants_getnewargs() -> None:
     finding = load_finding(Unloaded(raised, global_name=(__name__, "Made")), MINE)
     assert finding.line == Made.__new__.__code__.co_firstlineno
     assert finding.fix == "define __getnewargs__ in Made, which returns the arguments of __new__, or define __reduce__"
+
+
+class Sentinel(enum.Enum):
+    UNSET = object()
+
+
+def test_a_member_whose_value_does_not_survive_pickling() -> None:
+    """A member travels as its class and value."""
+    raised = Raised("ValueError", "<object object at 0x1> is not a valid Sentinel")
+    finding = load_finding(Unloaded(raised, global_name=(__name__, "Sentinel")), MINE)
+    assert finding.fix.startswith("give the members of Sentinel values that are equal once pickled (enum.auto(), text")
 
 
 def test_what_is_not_understood_is_said_in_the_interpreters_words() -> None:

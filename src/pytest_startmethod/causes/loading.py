@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import enum
 import os
 import re
 import sys
@@ -475,6 +476,11 @@ def _loading_raised(what: Unloaded, frames: list[Frame], parent: Parent) -> Find
         fix = (
             "define the method in the class, under its own name: a bound method travels as its object and its "
             "__name__; or pass the object and a function at module level"
+        )
+    elif raised.type == "ValueError" and issubclass(type(called_object), enum.EnumMeta) and what.global_name:
+        fix = (
+            f"give the members of {what.global_name[1]} values that are equal once pickled (enum.auto(), text, "
+            "numbers): a member travels as its class and value, and an object() arrives as another one"
         )
     elif raised.message.endswith("has no attribute '__dict__'") and _state_without_setter(called_object):
         fix = (

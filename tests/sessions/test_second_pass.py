@@ -353,7 +353,8 @@ UNSEEN = """
     import threading
 
     import pytest
-    from work import recorded, rows
+    import work
+    from work import recorded, rows, total
 
     pytestmark = pytest.mark.startmethods("fork", "spawn")
 
@@ -372,6 +373,11 @@ UNSEEN = """
             assert ask(rows) == ["a", "b"]
         finally:
             csv.unregister_dialect("pipes")
+
+
+    def test_total():
+        work.create("a", 3)
+        assert ask(total) == 3
 
 
     def test_recorded():
@@ -401,6 +407,14 @@ UNSEEN_WORK = """
         queue.put(len(SEEN))
 
 
+    def create(name, value):
+        globals()["shared_" + name] = value
+
+
+    def total(queue):
+        queue.put(globals().get("shared_a"))
+
+
     SEEN = []
 
 
@@ -416,9 +430,12 @@ UNSEEN_WORK = """
 
 
 def test_state_that_no_code_reads_by_name_is_found_if_an_experiment_confirms_it(session: Session) -> None:
-    """A setting kept in C, and a hook that the standard library calls."""
-    outcome = session.file(work=UNSEEN_WORK, test_a=UNSEEN).run("-p", "no:threadexception")
-    first, second = (each for each in outcome.lines if "(confirmed under spawn)" in each)
-    assert ("SM306" in first, "SM303" in second) == (True, True)
+    """A setting kept in C, a global whose name is computed, and a hook that the standard library calls."""
+    outcome = session.file(work=UNSEEN_WORK, test_a=UNSEEN).run(
+        "-p", "no:threadexception", "--start-methods-verify=600"
+    )
+    confirmed = [each for each in outcome.lines if "(confirmed under spawn)" in each]
+    assert [each.split()[1] for each in confirmed] == ["SM306", "SM301", "SM303"]
+    assert "work.shared_a is 3 in the parent and not there in a fresh child" in outcome.out
     assert re.search(r"csv\.list_dialects\(\) is \[.*'pipes'\] in the parent", outcome.out)
     assert re.search(r"threading\.excepthook is function hook\.<locals>\.record", outcome.out)

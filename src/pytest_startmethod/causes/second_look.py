@@ -102,7 +102,12 @@ def _candidate(
 
 def _of_c(each: Difference) -> bool:
     """Return whether the child's value is a method of a C class: it cannot be set, so the class itself differs."""
-    return each.binding.of_class and "b" in (each.theirs[0], each.theirs[-1][0] if each.theirs[0] == "d" else "")
+    read_by_name = bool(each.binding.read.where.instruction)
+    return (
+        each.binding.of_class
+        and read_by_name
+        and "b" in (each.theirs[0], each.theirs[-1][0] if each.theirs[0] == "d" else "")
+    )
 
 
 def _on_the_way(each: Difference, context: Context) -> bool:

@@ -239,7 +239,7 @@ def value(each: Difference, observed: Observed, context: Context) -> Ranked:
 def _reads(each: Difference, where: Where) -> str:
     """Return which function reads the value, and through which computed attribute: ``settings.FEATURE``."""
     if not where.instruction:
-        return "the code does not read it itself, and something that it calls does"
+        return "no code was seen to read it by its name"
     name = each.binding.names[-1]
     found = re.search(rf"\b{re.escape(name)}\.([A-Za-z_]\w*)(?!\w*\()", place_of(where).source)
     if found is None or found[1] in each.inner or each.inner == "" or found[1] in vars(type):

@@ -229,23 +229,34 @@ def _primitives(observed: Observed, found: Iterable[Read]) -> None:
             observed.primitives.append(Binding(read.module, read.names, read.steps, node, read, False, of_class, kind))
 
 
+_MOST_UNSEEN: Final = 200
+
+
 def _unseen(observed: Observed) -> None:
-    """Add the settings of loaded modules, and the user's functions that stand in other modules and their classes."""
+    """Add what no code was seen to read by name: settings of loaded modules, the user's functions in other modules.
+
+    Also the data of the modules that the code is from: it may be read by ``globals()[name]`` or ``getattr``.
+    """
     file, function, line = observed.codes[0]
     where = Where(file, line, function, "")
     for name in process_state.UNSEEN:
         if name.partition(".")[0] in sys.modules:
             observed.touched.setdefault(name, where)
-    known = {(each.module, each.names) for each in observed.bindings}
+    known, files = {(each.module, each.names) for each in observed.bindings}, {each for each, _, _ in observed.codes}
+    found: list[tuple[str, tuple[str, ...], object]] = []
     for name, module in list(sys.modules.items()):
         home = module_of(module).get("__file__")
-        if (type(home) is str and owner(home) not in ("stdlib", "installed")) or name in ("__main__", "__mp_main__"):
+        if name in ("__main__", "__mp_main__"):
             continue
-        for names, value in _users_functions(name, module):
-            if (name, names) not in known:
-                read = Read(name, names, (), where, depth=GUESSED)
-                kind = ".".join(class_name(type(value)))
-                observed.bindings.append(Binding(name, names, (), describe(value), read, True, len(names) > 1, kind))
+        if type(home) is not str or owner(home) in ("stdlib", "installed"):
+            found += [(name, names, value) for names, value in _users_functions(name, module)]
+        elif home in files:
+            found += [(name, (variable,), value) for variable, value in _data(module)]
+    for name, names, value in found[:_MOST_UNSEEN]:
+        if (name, names) not in known:
+            read, rebound = Read(name, names, (), where, depth=GUESSED), _is_users_function(value)
+            kind = ".".join(class_name(type(value)))
+            observed.bindings.append(Binding(name, names, (), describe(value), read, rebound, len(names) > 1, kind))
 
 
 def _users_functions(name: str, module: object) -> Iterable[tuple[tuple[str, ...], object]]:
@@ -261,6 +272,13 @@ def _users_functions(name: str, module: object) -> Iterable[tuple[tuple[str, ...
 
 def _is_users_function(value: object) -> bool:
     return type(value) is types.FunctionType and owner(value.__code__.co_filename) == "user"
+
+
+def _data(module: object) -> Iterable[tuple[str, object]]:
+    """Yield a module's globals that are neither code nor set by the import system."""
+    for variable, value in list(module_of(module).items()):
+        if not variable.startswith("__") and not _is_code(value) and not _is_harness(value):
+            yield variable, value
 
 
 def _shadows(value: object) -> Iterable[str]:

@@ -254,6 +254,35 @@ def test_all_methods(tmp_path):
     assert result.returncode == next((each["returncode"] for each in report["runs"] if each["returncode"]), 0)
 
 
+MODE = """
+import multiprocessing
+import sys
+
+mode = "as imported"
+
+def work(queue):
+    queue.put(mode)
+
+if __name__ == "__main__":
+    mode = "set"
+    queue = multiprocessing.Queue()
+    process = multiprocessing.Process(target=work, args=(queue,))
+    process.start()
+    got = queue.get()
+    process.join()
+    sys.exit(got != sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize(("expected", "codes"), [("set", ["SM301"]), ("another", [])])
+def test_state_is_no_reason_for_a_script_that_fails_under_fork_too(tmp_path, expected, codes):
+    """What differs in a fresh child is reported where the script works under fork."""
+    (tmp_path / "script.py").write_text(MODE)
+    command("run", "--method=all", "--report=report.json", "script.py", expected, cwd=tmp_path)
+    runs = json.loads((tmp_path / "report.json").read_text())["runs"]
+    assert [[each["code"] for each in run["findings"]] for run in runs] == [[], codes, codes]
+
+
 def test_time_limit(tmp_path):
     """At its time limit the script is ended, with the exit status of coreutils' timeout."""
     (tmp_path / "script.py").write_text("import time\ntime.sleep(600)\n")

@@ -429,6 +429,39 @@ def test_launches(box, method):
 
 
 @pytest.mark.parametrize("method", FRESH)
+def test_state_that_the_children_lack(box, method):
+    """Globals that the script changed, its own and an imported module's, are found, with the lines that set them."""
+    (box.path / "settings.py").write_text("LEVEL = 1\n")
+    text = """
+        import multiprocessing
+
+        import settings
+
+        CACHE = {}
+
+        def work(number):
+            return settings.LEVEL, CACHE.get(number)
+
+        def main():
+            settings.LEVEL = 2
+            CACHE[3] = "three"
+            with multiprocessing.Pool(1) as pool:
+                assert pool.map(work, [3]) == [(2, "three")]
+
+        if __name__ == "__main__":
+            main()
+        """
+    run = box.run(text, method=method)
+    found = {each.path: each for each in run.findings}
+    assert {path: (each.code, each.line) for path, each in found.items()} == {
+        "settings.LEVEL": ("SM301", 8),
+        "__main__.CACHE": ("SM301", 8),
+    }
+    assert "settings.LEVEL is 2 in the parent and 1 in a fresh child; work reads it" in found["settings.LEVEL"].message
+    assert any("script.py:11" in each for each in found["settings.LEVEL"].evidence)
+
+
+@pytest.mark.parametrize("method", FRESH)
 def test_start_that_fails(box, method):
     """A failing start is explained, and the script's error is its own."""
     text = """

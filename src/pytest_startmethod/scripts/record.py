@@ -33,6 +33,7 @@ from ..model.leg_record import LegRecord
 from ..model.place import Place
 from ..model.wire import Fields
 from ..source.callers import owner
+from ..state.comparing import Comparison
 from .process import _write
 
 _SHORT = 64
@@ -45,9 +46,11 @@ class Listening:
     def __init__(self, directory: str, method: str) -> None:
         self._directory = directory
         self._evidence = Evidence("script", method, "passed")
+        self._comparison = Comparison(os.getcwd(), ())
         self._open = ExitStack()
         exchanges = Exchanges()
-        self._recorder = ScriptRecorder(directory, exchanges)
+        examiner = LaunchExaminer(self._comparison.observe if method != "fork" else None, directory)
+        self._recorder = ScriptRecorder(directory, exchanges, examiner)
         self._record = self._open.enter_context(self._recorder.leg("script", method, precheck=False))
         self._activation = Activation(method)
         self._activation.in_call = True  # a method that the script sets takes effect, as for its user
@@ -88,6 +91,22 @@ class Listening:
             text=" ".join(f"{type(error).__name__}: {error}".split()),
             server=server.observe() if self._evidence.method == "forkserver" else None,
         )
+        self._compare()
+
+    def _compare(self) -> None:
+        """Ask fresh children for the values of what the processes read."""
+        from ..causes import state
+
+        record = self._record
+        evidence = replace(
+            self._evidence,
+            launches=tuple(record.launches),
+            tasks=tuple(record.tasks),
+            tests=(str(getattr(sys.modules["__main__"], "__file__", "")),),
+        )
+        seen = [(each, self._comparison.ask(each, None)) for each in state.to_ask(evidence)]
+        self._comparison.close()
+        self._evidence = replace(self._evidence, seen=seen, tests=evidence.tests)
 
     def finish(self) -> None:
         """Log how everything ended, and why; called at exit, after multiprocessing has joined its children."""
@@ -128,9 +147,14 @@ def _explain(evidence: Evidence) -> tuple[Finding, ...]:
     name = getattr(getattr(main, "__spec__", None), "name", None)
     ours = main_module.findings(evidence.reports, evidence.raised, str(getattr(main, "__file__", "")), name)
     known = {(each.code, each.line) for each in ours}
+    named = {each.path for each in ours}
     # what else is reported of a child that dies while importing the script
     symptoms = ("SM201", "SM402", "SM404", "SM408") if any(each.code == "SM401" for each in ours) else ()
-    theirs = [each for each in explain(evidence) if (each.code, each.line) not in known and each.code not in symptoms]
+    theirs = [
+        each
+        for each in explain(evidence)
+        if (each.code, each.line) not in known and each.path not in named and each.code not in symptoms
+    ]
     return unique([*ours, *theirs])
 
 
@@ -151,8 +175,8 @@ def _raised_at(error: BaseException) -> Place | None:
 class ScriptRecorder(Recorder):
     """Log each launch at once, since the script may be killed."""
 
-    def __init__(self, directory: str, exchanges: Exchanges) -> None:
-        super().__init__(exchanges, LaunchExaminer(directory=directory))
+    def __init__(self, directory: str, exchanges: Exchanges, examiner: LaunchExaminer) -> None:
+        super().__init__(exchanges, examiner)
         self.told = self._note
         self._directory = directory
         self._temporary: set[str] = set()

@@ -52,11 +52,11 @@ def account(obj: object, look: Mapping[str, Any], modules: Iterable[str]) -> dic
     their identity. Those without content, such as ``UNSET = object()``, are also listed as `plain`.
     """
     every = list(parts(obj, look["instance_namespace"]))
-    known = globals_by_id({id(part) for part, _ in every if _is_instance(type(part))}, modules, look["module_of"])
+    own = globals_of(every, modules, look["module_of"])
     return {
         "node": look["describe"](obj, _BUDGET),
-        "own": {path: known[id(part)] for part, path in every if id(part) in known},
-        "plain": [path for part, path in every if id(part) in known and not look["instance_namespace"](part)],
+        "own": own,
+        "plain": [path for part, path in every if path in own and not look["instance_namespace"](part)],
         "shared": {path: token for part, path in every if (token := _token(part)) is not None},
     }
 
@@ -114,13 +114,25 @@ def parts(obj: Any, namespace_of: Callable[[object], dict[str, object]]) -> Iter
             todo += [(value, f"{path}.{name}") for name, value in list(namespace_of(part).items())[:MOST]]
 
 
+def globals_of(
+    every: Iterable[tuple[object, str]], modules: Iterable[str], module_of: Callable[[object], dict[str, object]]
+) -> dict[str, list[str]]:
+    """Return the dotted names of those of `parts` that are globals of `modules`, by path."""
+    told = [(id(part), path) for part, path in every if _is_instance(type(part))]
+    known = globals_by_id({each for each, _ in told}, modules, module_of)
+    return {path: known[each] for each, path in told if each in known}
+
+
 def globals_by_id(
     wanted: set[int], modules: Iterable[str], module_of: Callable[[object], dict[str, object]]
 ) -> dict[int, list[str]]:
     """Return the dotted names of the module globals that are one of `wanted`, by id."""
     found: dict[int, list[str]] = {}
     for name in modules if wanted else ():
-        for variable, value in list(module_of(sys.modules.get(name)).items()):
+        content = module_of(sys.modules.get(name))
+        if wanted.isdisjoint(map(id, list(content.values()))):
+            continue
+        for variable, value in list(content.items()):
             if id(value) in wanted:
                 found.setdefault(id(value), []).append(f"{name}.{variable}")
     return found

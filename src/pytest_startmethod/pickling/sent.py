@@ -79,10 +79,11 @@ def account(obj: object, every: list[tuple[object, str]]) -> Json | None:
     changing = any(by_class[kind] is not None or kind in copyreg.dispatch_table for kind in users)
     if not changing and not users and object not in by_class:
         return None
-    steps = where(obj)
-    found = copied.account(copied.picked(obj, steps, vars(values)), vars(values), _loaded())
-    if not changing and not found["own"]:
+    loaded = _loaded()
+    if not changing and not copied.globals_of(every, loaded, values.module_of):
         return None
+    steps = where(obj)
+    found = copied.account(copied.picked(obj, steps, vars(values)), vars(values), loaded)
     return {
         **found,
         "where": steps,

@@ -770,6 +770,35 @@ def test_cache_that_is_made_at_first_use_is_no_lost_write(alone):
     assert "SM308" not in outcome.out
 
 
+def test_what_an_initializer_sets_for_the_tasks_is_no_lost_write(session):
+    """A task is named in the parent and reads the value in the worker."""
+    session.file(
+        app="""
+        BASE = None
+
+        def initialize(base):
+            global BASE
+            BASE = base
+
+        def add(number):
+            return BASE + number
+        """,
+        test_a="""
+        import multiprocessing
+        import app
+        import pytest
+
+        @pytest.mark.startmethods("spawn")
+        def test_a():
+            with multiprocessing.Pool(1, app.initialize, (2,)) as pool:
+                assert pool.apply(app.add, (1,)) == 4
+        """,
+    )
+    outcome = session.run()
+    assert "assert 3 == 4" in outcome.out
+    assert "SM308" not in outcome.out
+
+
 KIDS = """
     import multiprocessing, os
     import pytest

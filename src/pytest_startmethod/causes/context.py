@@ -38,6 +38,8 @@ class Context:
     """The test's own files, searched first for the line that set something."""
     initialized: frozenset[tuple[str, tuple[str, ...]]] = frozenset()
     """Module and names of the globals that an initializer sets in each worker."""
+    in_tasks: frozenset[tuple[str, str]] = frozenset()
+    """File and function of the code that tasks run in the workers."""
     compares: bool = True
     """Whether differing values can explain the failure; see `compares`."""
     elsewhere: bool = False
@@ -91,6 +93,12 @@ def context_of(evidence: Evidence) -> Context:
         environ=evidence.environ if evidence.method == "forkserver" else None,
         tests=tuple(evidence.tests),
         initialized=initialized(evidence),
+        in_tasks=frozenset(
+            (file, function)
+            for task in evidence.tasks
+            if task.how != "initializer" and task.observed is not None
+            for file, function, _ in task.observed.codes
+        ),
         compares=compares(evidence),
         elsewhere=evidence.raised_elsewhere,
         errors=frozenset(each.type for each in (*evidence.raised, *raised_there)),

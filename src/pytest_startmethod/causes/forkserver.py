@@ -332,7 +332,9 @@ def _stale_attribute(launch: Launch, name: str, ours: str, theirs: str) -> Findi
     )
     fix = "set it in the child: first in the target, or in an initializer"
     facts = (*values(name, ours, theirs), *_started_at(launch))
-    return finding_at("SM604", name.removeprefix("the ").replace(" ", "-"), launch.place, message, facts, fix)
+    return finding_at(
+        "SM604", name.removeprefix("the ").replace("'", "").replace(" ", "-"), launch.place, message, facts, fix
+    )
 
 
 def _started_at(launch: Launch) -> list[Fact]:

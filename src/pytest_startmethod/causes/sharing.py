@@ -83,13 +83,13 @@ def _read_before_failing(each: Lost, context: Context) -> Where | None:
     """Return the read that may have caused the failure: one on a failing line if possible, otherwise one before it.
 
     Ignores reads by the writer itself (``if _cache is None: _cache = ...``): it recreates the value where that is
-    missing.
+    missing. Ignores those in the code of tasks, too, which the parent names and a worker runs.
     """
     exact = [r for r in each.reads if (r.file, r.line) in context.lines]
     if exact:
         return exact[0]
     writer = (each.write.where.file, each.write.where.function)
-    reads = [r for r in each.reads if (r.file, r.function) != writer]
+    reads = [r for r in each.reads if (r.file, r.function) not in {writer, *context.in_tasks}]
     if not context.lines:
         return reads[0] if reads else None
     if context.elsewhere:  # a time-out or a refused connection is not caused by a value read on the way

@@ -122,14 +122,24 @@ def subclasses(cls: type) -> list[type]:
 
 
 def virtual_subclasses(cls: type) -> list[type]:
-    """Return the classes registered with an ABC, sorted by name; empty for other classes."""
+    """Return the classes registered with an ABC, sorted by name; empty for other classes.
+
+    Where both are the standard library's, importing the class registers it, so a child that has it has that, too.
+    """
     if class_attribute(cls, "_abc_impl")[0] is None:
         return []
     try:
         registry = sys.modules["_abc"]._get_dump(cls)[0]  # weak references; if it goes: wrap `ABCMeta.register`
-        return sorted((each for each in (one() for one in registry) if each is not None), key=class_name)
+        found = [each for each in (one() for one in registry) if each is not None]
+        if _is_stdlib(cls):
+            found = [each for each in found if not _is_stdlib(each)]
+        return sorted(found, key=class_name)
     except Exception:
         return []
+
+
+def _is_stdlib(cls: type) -> bool:
+    return class_name(cls)[0].partition(".")[0] in sys.stdlib_module_names
 
 
 VIRTUAL = "_abc_registry"

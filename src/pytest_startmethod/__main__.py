@@ -8,8 +8,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -153,7 +154,9 @@ def _run(options: argparse.Namespace) -> int:
         return 2
     every = methods.in_order(methods.available()) if options.method == "all" else [options.method]
     results: list[tuple[running.ScriptRun, float]] = []
+    rewind = _rewinds_input()
     for method in every:
+        rewind()
         start = time.monotonic()
         try:
             result = running.run(*words, method=method, timeout=options.timeout, capture=False)
@@ -170,6 +173,14 @@ def _run(options: argparse.Namespace) -> int:
     if failed.ended:
         return _TIMED_OUT if failed.ended == "time limit" else 1
     return failed.returncode if failed.returncode >= 0 else _die(-failed.returncode)
+
+
+def _rewinds_input() -> Callable[[], object]:
+    """Return what makes each run read a file on standard input from where it stands now; a pipe is read only once."""
+    try:
+        return partial(os.lseek, 0, os.lseek(0, 0, os.SEEK_CUR), os.SEEK_SET)
+    except OSError:
+        return lambda: None
 
 
 def _without_state(result: running.ScriptRun, first: running.ScriptRun) -> running.ScriptRun:

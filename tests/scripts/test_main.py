@@ -254,6 +254,16 @@ def test_all_methods(tmp_path):
     assert result.returncode == next((each["returncode"] for each in report["runs"] if each["returncode"]), 0)
 
 
+def test_each_method_reads_a_file_on_standard_input(tmp_path):
+    """The first run leaves it at its end, where the next would find nothing."""
+    (tmp_path / "script.py").write_text("import sys; print(sys.stdin.read())")
+    (tmp_path / "numbers").write_text("skipped\n1 2\n")
+    with open(tmp_path / "numbers", "rb", buffering=0) as stdin:
+        stdin.seek(len("skipped\n"))
+        result = command("run", "--method=all", "script.py", cwd=tmp_path, stdin=stdin)
+    assert result.stdout.split() == ["1", "2"] * len(selection.available())
+
+
 MODE = """
 import multiprocessing
 import sys

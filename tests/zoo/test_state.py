@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import json
 import linecache
@@ -84,6 +85,26 @@ def test_a_class_registered_with_an_abc_is_to_be_registered_in_the_child(childre
         "call Drawn.register() in the child too: in a module that it imports, in a pool's initializer, or first in the "
         "target"
     )
+
+
+class Report:
+    @functools.cached_property
+    def lines(self):
+        return ["a"]
+
+
+REPORT = Report()
+
+
+def read_lines():
+    return REPORT.lines
+
+
+def test_a_cached_property_that_only_the_parent_has_read_is_not_there_in_a_child(children):
+    """What the class has instead, the property itself, is nothing that the code would get."""
+    assert REPORT.lines == ["a"]
+    (found,) = explain(state_cases.Given(read_lines, (), lambda: vars(REPORT).clear()), children)
+    assert "lines is ['a'] in the parent and not there in a fresh child" in found.message
 
 
 class Keeper:

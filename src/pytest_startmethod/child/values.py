@@ -184,7 +184,9 @@ def _attribute(value: Any, name: str) -> object:
     if type(value) is types.FunctionType and name == "__wrapped__":
         return MISSING
     owner, found = class_attribute(type(value), name) if type(value) is not types.ModuleType else (None, MISSING)
-    return found if owner is not None and not hasattr(type(found), "__set__") else MISSING
+    if owner is None or hasattr(type(found), "__set__") or type(found).__name__ == "cached_property":  # not read yet
+        return MISSING
+    return found
 
 
 def _captured(function: types.FunctionType) -> dict[str, object]:

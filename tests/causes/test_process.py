@@ -136,8 +136,11 @@ def test_handlers_that_explain_nothing(tmp_path, given):
     ("line", "compared"), [("import runs", False), ('if multiprocessing.get_start_method() == "spawn": pass', True)]
 )
 def test_values_that_spawns_children_may_have_been_given(tmp_path, monkeypatch, line, compared):
-    """Where spawn passes, values explain nothing, unless the code asks for the start method."""
-    (tmp_path / "runs.py").write_text(line)
-    monkeypatch.setattr(causes_context, "user_files", lambda: [str(tmp_path / "runs.py")])
+    """Where spawn passes, values explain nothing, unless the leg's own code asks for the start method."""
+    runs, elsewhere = tmp_path / "runs.py", tmp_path / "elsewhere.py"
+    runs.write_text(line)
+    elsewhere.write_text("multiprocessing.get_start_method()")
+    monkeypatch.setattr(causes_context, "user_files", lambda: [str(runs), str(elsewhere)])
     others = {"fork": CallEnd("passed"), "spawn": CallEnd("passed")}
-    assert causes_context.compares(Evidence("", "forkserver", "failed", others=others)) is compared
+    evidence = Evidence("", "forkserver", "failed", tests=(str(runs),), others=others)
+    assert causes_context.compares(evidence) is compared

@@ -67,15 +67,24 @@ def observed_in(evidence: Evidence) -> list[Observed]:
 def compares(evidence: Evidence) -> bool:
     """Return whether differing values can explain the failure.
 
-    Not if the fork leg failed in the same way, or if spawn, whose children have the same values, passed; unless the
-    user's code asks for the start method: it may prepare the children of one, and forget the other.
+    Not if the fork leg failed in the same way, or if spawn, whose children have the same values, passed; unless a file
+    that the leg ran through asks for the start method: it may prepare the children of one, and forget the other.
     """
     fork, spawn = evidence.others.get("fork"), evidence.others.get("spawn")
     alike = fork is not None and fork.outcome == "failed" and fork.failed_with == evidence.failed_with
     passed_under_spawn = evidence.method == "forkserver" and spawn is not None and spawn.outcome == "passed"
-    if passed_under_spawn and not any(find_names(user_files(), name) for name in _ASKS):
+    if passed_under_spawn and not any(find_names(_files(evidence), name) for name in _ASKS):
         return False
     return evidence.method != "fork" and not alike
+
+
+def _files(evidence: Evidence) -> set[str]:
+    """Return the user's files that the leg ran through, as far as known."""
+    work = [*evidence.launches, *evidence.tasks]
+    found = {*evidence.tests, *(each.file for each in evidence.frames)}
+    found |= {each.place.file for each in work if each.place is not None}
+    found |= {file for each in work if each.observed is not None for file, _, _ in each.observed.codes}
+    return found.intersection(user_files())
 
 
 def context_of(evidence: Evidence) -> Context:

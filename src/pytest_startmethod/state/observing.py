@@ -202,6 +202,8 @@ def _values(observed: Observed, found: Iterable[Read], user: UserCode) -> None:
             continue
         if _is_ours(value) or (not users and not rebound and _is_code(value)):
             continue
+        if class_name(type(value)) == ("os", "_Environ") and not [*_shadows(value)]:
+            continue  # `process.environment` compares what is read of it
         part = resolve(module, read.names, read.steps) if read.steps else value
         if value is MISSING or _is_harness(part):
             if value is MISSING and read.called:

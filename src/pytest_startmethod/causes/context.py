@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ..model.evidence import Evidence
 from ..model.finding import Fact, source_fact
+from ..model.launch import Launch, Task
 from ..model.observed import Observed, Read, Where
 from ..model.patched import Patched
 from ..model.place import Place
@@ -80,7 +81,7 @@ def compares(evidence: Evidence) -> bool:
 
 def _files(evidence: Evidence) -> set[str]:
     """Return the user's files that the leg ran through, as far as known."""
-    work = [*evidence.launches, *evidence.tasks]
+    work: list[Launch | Task] = [*evidence.launches, *evidence.tasks]
     found = {*evidence.tests, *(each.file for each in evidence.frames)}
     found |= {each.place.file for each in work if each.place is not None}
     found |= {file for each in work if each.observed is not None for file, _, _ in each.observed.codes}

@@ -135,7 +135,7 @@ class Keeps(Loses):
         return self.__dict__.copy()
 """
 
-TASKS = """
+HEAD = """
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 
@@ -145,7 +145,19 @@ from app import MISSING
 
 pytestmark = pytest.mark.startmethods("fork", "spawn")
 
+"""
 
+STARTED = f"""{HEAD}
+def started(cls, value):
+    queue = multiprocessing.SimpleQueue()
+    process = cls(value, queue)
+    process.start()
+    process.join()
+    return queue.get()
+
+"""
+
+TASKS = f"""{HEAD}
 def test_apply():
     with multiprocessing.Pool(1) as pool:
         assert pool.apply(app.is_missing, (app.MISSING,))
@@ -177,25 +189,7 @@ def test_task_changes():
     assert half.cache == [1]
 """
 
-STARTS = """
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
-
-import app
-import pytest
-from app import MISSING
-
-pytestmark = pytest.mark.startmethods("fork", "spawn")
-
-
-def started(cls, value):
-    queue = multiprocessing.SimpleQueue()
-    process = cls(value, queue)
-    process.start()
-    process.join()
-    return queue.get()
-
-
+STARTS = f"""{STARTED}
 def test_initargs():
     with multiprocessing.Pool(1, app.initialize, (app.MISSING,)) as pool:
         assert pool.apply(app.given_is_missing)
@@ -215,25 +209,7 @@ def test_process_loses():
     assert level == 3
 """
 
-ALIKE = """
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
-
-import app
-import pytest
-from app import MISSING
-
-pytestmark = pytest.mark.startmethods("fork", "spawn")
-
-
-def started(cls, value):
-    queue = multiprocessing.SimpleQueue()
-    process = cls(value, queue)
-    process.start()
-    process.join()
-    return queue.get()
-
-
+ALIKE = f"""{STARTED}
 def test_named():
     with multiprocessing.Pool(1) as pool:
         assert pool.apply(app.name, (app.CONFIG,)) == None

@@ -45,13 +45,16 @@ def picked(root: object, where: Mapping[str, Iterable[int | str]], look: Mapping
     return found
 
 
-def account(obj: object, look: Mapping[str, Any], modules: Iterable[str]) -> dict[str, Any]:
+def account(
+    obj: object, look: Mapping[str, Any], modules: Iterable[str], every: list[tuple[object, str]] | None = None
+) -> dict[str, Any]:
     """Return an object's description, its module globals, and the kernel objects behind its shared parts.
 
     `look` is the namespace of `values`. Paths are those of `values.differences`. The globals of `modules` are known by
-    their identity. Those without content, such as ``UNSET = object()``, are also listed as `plain`.
+    their identity. Those without content, such as ``UNSET = object()``, are also listed as `plain`. `every` is
+    what `parts` returned, if it has been called.
     """
-    every = list(parts(obj, look["instance_namespace"]))
+    every = list(parts(obj, look["instance_namespace"])) if every is None else every
     own = globals_of(every, modules, look["module_of"])
     return {
         "node": look["describe"](obj, _BUDGET),

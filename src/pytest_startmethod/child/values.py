@@ -131,14 +131,15 @@ def virtual_subclasses(cls: type) -> list[type]:
     try:
         registry = sys.modules["_abc"]._get_dump(cls)[0]  # weak references; if it goes: wrap `ABCMeta.register`
         found = [each for each in (one() for one in registry) if each is not None]
-        if _is_stdlib(cls):
-            found = [each for each in found if not _is_stdlib(each)]
+        if is_stdlib(cls):
+            found = [each for each in found if not is_stdlib(each)]
         return sorted(found, key=class_name)
     except Exception:
         return []
 
 
-def _is_stdlib(cls: type) -> bool:
+def is_stdlib(cls: type) -> bool:
+    """Return whether a class is from the standard library, by the name of its module."""
     return class_name(cls)[0].partition(".")[0] in sys.stdlib_module_names
 
 

@@ -75,7 +75,7 @@ def account(obj: object, every: list[tuple[object, str]]) -> Json | None:
     object is the global of a module.
     """
     by_class = {kind: _method(kind) for kind in {type(obj) for obj, _ in every}}
-    users = {kind for kind in by_class if values.class_name(kind)[0].partition(".")[0] not in sys.stdlib_module_names}
+    users = {kind for kind in by_class if not values.is_stdlib(kind)}
     changing = any(by_class[kind] is not None or kind in copyreg.dispatch_table for kind in users)
     if not changing and not users and object not in by_class:
         return None
@@ -83,7 +83,8 @@ def account(obj: object, every: list[tuple[object, str]]) -> Json | None:
     if not changing and not copied.globals_of(every, loaded, values.module_of):
         return None
     steps = where(obj)
-    found = copied.account(copied.picked(obj, steps, vars(values)), vars(values), loaded)
+    inside = [(part, path) for part, path in every if path != _PROCESS]
+    found = copied.account(copied.picked(obj, steps, vars(values)), vars(values), loaded, inside)
     return {
         **found,
         "where": steps,

@@ -97,16 +97,13 @@ class Listening:
         """Ask fresh children for the values of what the processes read."""
         from ..causes import state
 
-        record = self._record
-        evidence = replace(
-            self._evidence,
-            launches=tuple(record.launches),
-            tasks=tuple(record.tasks),
-            tests=(str(getattr(sys.modules["__main__"], "__file__", "")),),
+        record, main = self._record, str(getattr(sys.modules["__main__"], "__file__", ""))
+        self._evidence = replace(
+            self._evidence, launches=tuple(record.launches), tasks=tuple(record.tasks), tests=(main,)
         )
-        seen = [(each, self._comparison.ask(each, None)) for each in state.to_ask(evidence)]
+        seen = [(each, self._comparison.ask(each, None)) for each in state.to_ask(self._evidence)]
         self._comparison.close()
-        self._evidence = replace(self._evidence, seen=seen, tests=evidence.tests)
+        self._evidence = replace(self._evidence, seen=seen)
 
     def finish(self) -> None:
         """Log how everything ended, and why; called at exit, after multiprocessing has joined its children."""

@@ -37,7 +37,7 @@ def hook_wrapper(*, tryfirst: bool = False, trylast: bool = False) -> Callable[[
                 if error is theirs:  # pluggy before 1.6 raises it with the traceback that it has then
                     error.__traceback__ = frames
                 # a generator turns StopIteration into a RuntimeError
-                if error is not theirs and not (isinstance(theirs, StopIteration) and error.__cause__ is theirs):
+                elif not (isinstance(theirs, StopIteration) and error.__cause__ is theirs):
                     outcome.force_exception(error)
 
         return pytest.hookimpl(hookwrapper=True, tryfirst=tryfirst, trylast=trylast)(steps)  # type: ignore[return-value]

@@ -181,6 +181,7 @@ def test_a_cause_behind_the_first_is_met_and_tried_with_it():
     assert made == ["", "by value", "by value logging.root", "by value", "logging.root", "control"]
     (settled,) = plan.settle([first], said)
     assert settled.together == ("target", "logging.root")
+    assert settled.message == f"{first.message} SM305 logging-lost: {second.message}"
 
 
 def test_a_cause_that_is_necessary_says_what_was_met_behind_it():
@@ -408,6 +409,19 @@ def test_a_hidden_finding_is_reported_only_if_it_is_confirmed():
     verified = Verifier().verify(leg(hidden=(hidden,)), World("json.default"))
     assert [(each.path, each.confirmed) for each in verified.findings] == [("json.default", True)]
     assert Verifier().verify(leg(hidden=(hidden,)), World("else")).findings == ()
+
+
+def test_a_hidden_patch_that_a_second_look_finds_at_fault_is_reported():
+    """It need not be confirmed: its replacement may be an object that no experiment can send."""
+    hidden = finding("SM303", "httpcore.ConnectionPool.handle_request")
+
+    def unsendable(attempt, _seconds, _is_usual):
+        if not attempt.experiments:
+            return Outcome(False, FAILED, more=(hidden,))
+        return Outcome(False, ("call: other",), unsent=frozenset(attempt.experiments))
+
+    verified = Verifier().verify(leg(hidden=(hidden,)), unsendable)
+    assert [(each.path, each.confirmed) for each in verified.findings] == [(hidden.path, None)]
 
 
 def test_legs_without_a_finding_are_alike_only_if_the_same_functions_fail():

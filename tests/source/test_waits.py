@@ -5,9 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import queue
 import time
+import traceback
 
 import pytest
 
+from pytest_startmethod.source import waits
+from pytest_startmethod.source.index import source_of
 from pytest_startmethod.source.waits import patience
 
 LIMIT = 0.02
@@ -91,3 +94,19 @@ def test_no_wait(function):
     with pytest.raises(AssertionError) as info:
         function()
     assert patience(info.tb) is None
+
+
+def test_a_recursion_is_read_once(monkeypatch):
+    """A deep recursion that fails costs one look at its function, not one for each of its frames."""
+    read = []
+    monkeypatch.setattr(waits, "source_of", lambda file: read.append(file) or source_of(file))
+    with pytest.raises(RecursionError) as info:
+        endless()
+    assert len(list(traceback.walk_tb(info.tb))) > 100
+    assert patience(info.tb) is None
+    assert len(read) <= 6  # twice for each line: here, and in `endless`
+
+
+def endless():
+    """Call itself."""
+    endless()

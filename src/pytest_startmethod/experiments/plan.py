@@ -395,9 +395,10 @@ _NEEDLESS: Final = "the test also passes if the child imports the module early a
 def _together(these: Sequence[Finding]) -> Finding:
     """Merge causes that are only sufficient together."""
     first = these[0]
+    messages = (e.message if e.code == first.code else f"{e.code} {e.name}: {e.message}" for e in these)
     return replace(
         first,
-        message=" ".join(dict.fromkeys(each.message for each in these)),
+        message=" ".join(dict.fromkeys(messages)),
         evidence=tuple(dict.fromkeys(line for each in these for line in each.evidence)),
         fix="; ".join(dict.fromkeys(each.fix for each in these if each.fix)),
         facts=tuple(fact for each in these for fact in each.facts),

@@ -122,6 +122,7 @@ class Verifier:
         conclusion = self._search(leg, usual, run, self._sufficient.get(under_any_method, ()))
         hidden = {each.key for each in leg.hidden} - {each.key for each in leg.findings}
         found = (*leg.findings, *(each for each in leg.hidden if each.key in hidden))
+        hidden -= {each.key for each in conclusion.more}  # a second look saw it read
         settled = tuple(e for e in plan.settle(found, conclusion) if e.confirmed or e.key not in hidden)
         if conclusion.confirmed:
             self._sufficient[under_any_method] = [each.experiment for each in conclusion.confirmed]

@@ -190,8 +190,12 @@ def global_name(obj: object) -> tuple[str, str] | None:
     return (module, name) if names else None
 
 
+_NOT_USERS: Final = sys.stdlib_module_names | {"_pytest", "pluggy", "pytest", "pytest_startmethod"}
+"""Modules whose globals nobody sends to a process; each start would search their thousands of names."""
+
+
 def _loaded() -> list[str]:
-    return [name for name in list(sys.modules) if name.partition(".")[0] not in sys.stdlib_module_names]
+    return [name for name in list(sys.modules) if name.partition(".")[0] not in _NOT_USERS]
 
 
 def path_of(path: str) -> str:

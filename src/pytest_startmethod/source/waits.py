@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import traceback
-from types import FrameType, TracebackType
+from types import CodeType, FrameType, TracebackType
 from typing import Any
 
 from ..model.evidence import Patience
@@ -25,7 +25,11 @@ def patience(tb: TracebackType | None) -> Patience | None:
     """
     every = list(traceback.walk_tb(tb))
     limit: float | None = None
+    seen = set[tuple[CodeType, int]]()
     for frame, line in reversed(every):
+        if (frame.f_code, line) in seen:  # a recursion
+            continue
+        seen.add((frame.f_code, line))
         file = frame.f_code.co_filename
         if owner(file) == "user":
             place = Place(os.path.abspath(file), line, frame.f_code.co_name)
@@ -57,12 +61,11 @@ def _before(frame: FrameType, line: int) -> Patience | None:
 
 def _function(frame: FrameType, line: int) -> ast.AST | None:
     """Return the function that `frame` runs."""
+    functions = source_of(os.path.abspath(frame.f_code.co_filename)).index.functions
     inside = [
         node
-        for node in ast.walk(source_of(os.path.abspath(frame.f_code.co_filename)).tree)
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
-        and node.lineno <= line <= (node.end_lineno or 0)
-        and node.name == frame.f_code.co_name
+        for node, name, _ in functions
+        if name.rpartition(".")[2] == frame.f_code.co_name and node.lineno <= line <= (node.end_lineno or 0)
     ]
     return inside[-1] if inside else None
 

@@ -87,6 +87,22 @@ class OfMeta(metaclass=Meta):
     pass
 
 
+class Key(type):
+    """Its classes are the keys of pickle's dispatch table."""
+
+    def __eq__(cls, other):
+        CALLS.append("__eq__")
+        return cls is other
+
+    def __hash__(cls):
+        CALLS.append("__hash__")
+        return 5
+
+
+class OfKey(metaclass=Key):
+    pass
+
+
 class Items(dict):
     def items(self):
         CALLS.append("items")
@@ -116,8 +132,8 @@ PLAIN = [
     Plain().__init__,
 ]  # fmt: skip
 CALLING = [
-    GetState(), Reduce(), NewArgs(), Proxy(), OfMeta, OfMeta(), Items(a=1), datetime.datetime(2020, 1, 1,
-    tzinfo=Zone()), own_reduce(), logging.getLogger("a.logger.of.this.file"), itertools.count(), {"a": [GetState()]},
+    GetState(), Reduce(), NewArgs(), Proxy(), OfMeta, OfMeta(), OfKey(), Items(a=1), datetime.datetime(2020, 1,
+    1, tzinfo=Zone()), own_reduce(), logging.getLogger("a.logger.of.this.file"), itertools.count(), {"a": [GetState()]},
     GetState().__init__,
 ]  # fmt: skip
 

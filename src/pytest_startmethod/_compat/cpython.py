@@ -209,10 +209,11 @@ def is_process(obj: object) -> bool:
     """Return whether `obj` is a process object, by its type alone."""
     if type(obj) is type:
         return False
-    mro = type.mro(type(obj))
-    if multiprocessing.process.BaseProcess in mro:
+    bases = set(map(id, type.mro(type(obj))))  # by id: ``in`` would call a metaclass's `__eq__`
+    if id(multiprocessing.process.BaseProcess) in bases:
         return True
-    return getattr(_local, "package", "multiprocessing") != "multiprocessing" and _module("process").BaseProcess in mro
+    package = getattr(_local, "package", "multiprocessing")
+    return package != "multiprocessing" and id(_module("process").BaseProcess) in bases
 
 
 def inner_task(func: object, args: tuple[Any, ...]) -> tuple[Literal["call", "map", "starmap"], object, object]:

@@ -159,7 +159,7 @@ class _Careful(pickle.Pickler):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.visited = 0
-        self.known: dict[type, bool | None] = {}
+        self.known: dict[int, bool | None] = {}
 
     def reducer_override(self, obj: object) -> Any:
         """Stop at an object that would run code outside the standard library."""
@@ -167,7 +167,7 @@ class _Careful(pickle.Pickler):
         if self.visited > _MOST_OBJECTS:
             raise UserCodeError("large")
         # a call less for each of many objects: most are of a class that is known by now
-        if self.known.get(type(obj), True) is not False and runs_user_code(obj, self.dispatch_table, self.known):
+        if self.known.get(id(type(obj)), True) is not False and runs_user_code(obj, self.dispatch_table, self.known):
             raise UserCodeError
         return NotImplemented
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from .._compat.cpython import Reducer
-from ..child.values import mro
+from ..child.values import class_attribute, mro
 from ..source.callers import owner
 from .walk import own_namespace
 
@@ -32,22 +32,24 @@ HOOKS: Final = (
 )
 """What pickle looks up on an object or its class."""
 _HOOKS: Final = frozenset(HOOKS)
+_OF_A_KEY: Final = ("__hash__", "__eq__")
+"""What a class needs to be looked up in a dispatch table."""
 _ACTING: Final = frozenset({"logging", "itertools"})
 """Modules of the standard library whose reductions act: a logger's may make one, an iterator's warns on 3.12."""
 _CONTAINERS: Final = {"items": dict, "__iter__": list}
 
 
-def runs_user_code(obj: object, table: Mapping[type, Reducer], known: dict[type, bool | None]) -> bool:
+def runs_user_code(obj: object, table: Mapping[type, Reducer], known: dict[int, bool | None]) -> bool:
     """Return whether pickling `obj` itself, without what it holds, may call code outside the standard library.
 
     `table` is the pickler's dispatch table; its entries are trusted if their function is the standard library's or
-    this package's. `known` keeps what was found out about classes.
+    this package's. `known` keeps what was found out about classes, by id: a metaclass may define `__hash__`.
     """
     cls = type(obj)
     try:
-        runs = known[cls]
+        runs = known[id(cls)]
     except KeyError:
-        runs = known[cls] = _class_runs_user_code(cls, table)
+        runs = known[id(cls)] = _class_runs_user_code(cls, table)
     if runs is not None:
         return runs
     namespace = own_namespace(obj)
@@ -56,6 +58,8 @@ def runs_user_code(obj: object, table: Mapping[type, Reducer], known: dict[type,
 
 def _class_runs_user_code(cls: type, table: Mapping[type, Reducer]) -> bool | None:
     """Return that for all objects of a class; None: what an object has of its own decides."""
+    if type(cls) is not type and any(class_attribute(type(cls), name)[0] is not object for name in _OF_A_KEY):
+        return True
     reducer = table.get(cls)
     if reducer is not None:
         return not _trusted(reducer)

@@ -2,43 +2,51 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from types import BuiltinFunctionType, FunctionType, MethodType
+from typing import Any, Final
+
+from ..child.values import class_name
 
 _LENGTH = 60
 _PATH_LENGTH = 240
+_SHOWN: Final = frozenset(map(id, (int, float, bool, type(None), complex)))
+_COUNTED: Final = frozenset(map(id, (list, tuple, dict, set, frozenset)))
+"""By id: ``in`` would call the `__eq__` and `__hash__` of a metaclass."""
 
 
 def describe_callable(function: Any) -> str:
     """Return a callable's dotted name, without running its code."""
     seen = 0
-    while type(function).__name__ == "partial" and seen < 10:
-        function, seen = object.__getattribute__(function, "func"), seen + 1
+    while type(function) is functools.partial and seen < 10:
+        function, seen = function.func, seen + 1
     if function is None:
         return "None"
-    receiver = getattr(function, "__self__", None) if type(function).__name__ == "method" else None
-    if receiver is not None:
+    if type(function) is MethodType:
         function = function.__func__
-    if type(function).__name__ in ("function", "builtin_function_or_method", "type"):
+    if type(function) is FunctionType or type(function) is BuiltinFunctionType:
         return f"{function.__module__}.{function.__qualname__}"
+    if issubclass(type(function), type):
+        return ".".join(class_name(function))
     return describe(function)
 
 
 def describe(value: Any) -> str:
     """Return a short text for an argument: the value of builtins, the type of everything else."""
     kind = type(value)
-    if kind in (int, float, bool, type(None), complex):
+    if id(kind) in _SHOWN:
         return repr(value)
-    if kind in (str, bytes):
+    if kind is str or kind is bytes:
         # A path is not cut: where that would happen depends on the temporary directory.
         limit = _PATH_LENGTH if kind is str and os.path.isabs(value) else _LENGTH
         return repr(value) if len(value) <= limit else f"<{kind.__name__} of length {len(value)}>"
-    if kind in (list, tuple, dict, set, frozenset):
+    if id(kind) in _COUNTED:
         return f"<{kind.__name__} of length {len(value)}>"
-    if kind.__name__ in ("function", "method", "partial"):
+    if kind is FunctionType or kind is MethodType or kind is functools.partial:
         return describe_callable(value)
-    return f"<{kind.__module__}.{kind.__qualname__}>"
+    return f"<{'.'.join(class_name(kind))}>"
 
 
 def describe_arguments(args: Sequence[object], kwargs: Mapping[str, object]) -> tuple[str, ...]:

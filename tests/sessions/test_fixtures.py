@@ -307,6 +307,29 @@ def test_asking_at_run_time_in_a_leg(session):
     assert set(session.run("-W", "error").names.values()) == {"passed"}
 
 
+@pytest.mark.parametrize("options", [(), ("-q",), ("-v",), ("--tb=line",), ("--tb=native",)], ids=" ".join)
+def test_a_fixture_that_does_not_exist_is_pytests_own_error(session, options):
+    """Such a failure (`FixtureLookupErrorRepr`) has no sections, and is printed like any other."""
+    session.file(
+        test_a="""
+        import pytest
+
+        @pytest.fixture
+        def asks(missing):
+            "Ask for a fixture that nobody has."
+
+        @pytest.mark.startmethods("fork", "spawn")
+        def test_a(asks):
+            pass
+        """
+    )
+    outcome = session.run(*options)
+    assert (outcome.status, outcome.names) == (1, {"test_a[fork]": "error", "test_a[spawn]": "error"})
+    assert "INTERNALERROR" not in outcome.out
+    if options[:1] != ("--tb=line",):
+        assert "fixture 'missing' not found" in outcome.out
+
+
 def test_users_own_fixture_named_mp_context_does_not_opt_in(session):
     """The name is common, so the user's fixture has nothing to do with us."""
     session.file(

@@ -354,7 +354,8 @@ class _ShownOtherwise:
             self._write_shortly(writer)
         elif hasattr(original, "toterminal"):
             shown = copy.copy(original)
-            shown.sections = [each for each in original.sections if not self._tail.replaces(str(each[0]))]
+            if sections := getattr(original, "sections", None):  # FixtureLookupErrorRepr and an item's own have none
+                shown.sections = [each for each in sections if not self._tail.replaces(str(each[0]))]
             shown.toterminal(writer)
         else:
             writer.line(str(original))

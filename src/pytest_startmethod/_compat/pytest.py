@@ -274,8 +274,7 @@ def drop_sections(report: pytest.TestReport, titles: Callable[[str], bool]) -> N
 
 def entries(report: Any) -> Sequence[Any]:
     """Return the entries of a failed report's traceback (``ReprTraceback.reprentries``); none of a plain text."""
-    found: Sequence[object] = getattr(getattr(report.longrepr, "reprtraceback", None), "reprentries", ())
-    return found
+    return getattr(getattr(report.longrepr, "reprtraceback", None), "reprentries", ())
 
 
 def raised_at(report: object, hidden: Callable[[str], bool]) -> tuple[str, int] | None:
@@ -354,8 +353,8 @@ class _ShownOtherwise:
             self._write_shortly(writer)
         elif hasattr(original, "toterminal"):
             shown = copy.copy(original)
-            if sections := getattr(original, "sections", None):  # FixtureLookupErrorRepr and an item's own have none
-                shown.sections = [each for each in sections if not self._tail.replaces(str(each[0]))]
+            sections = getattr(original, "sections", ())  # FixtureLookupErrorRepr has none
+            shown.sections = [each for each in sections if not self._tail.replaces(str(each[0]))]
             shown.toterminal(writer)
         else:
             writer.line(str(original))

@@ -24,8 +24,10 @@ pytestmark = [
 ]
 
 KEEP = """
+import dataclasses
 import json
 import pytest
+from pytest_startmethod.model.leg_result import LegResult
 
 class Keep:
     reports = []
@@ -36,7 +38,8 @@ class Keep:
 
     def pytest_unconfigure(self):
         with open("legs.json", "w") as file:
-            json.dump([report.startmethod for report in self.reports], file)
+            legs = [LegResult.from_dict(report.startmethod) for report in self.reports]
+            json.dump([dataclasses.asdict(leg) for leg in legs], file)
 
 def pytest_configure(config):
     config.pluginmanager.register(Keep())

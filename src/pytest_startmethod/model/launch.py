@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from .._compat import multiprocessing as mp
 from .finding import Finding
@@ -13,6 +13,11 @@ from .payload import Payload
 from .place import Place, file_and_line
 from .server import Surroundings
 from .wire import Json
+
+UNKNOWN: Final = dict.fromkeys(
+    ("method", "target", "args", "file", "line", "thread", "fixture", "pid", "exit_code", "error", "worker")
+)
+"""The keys of `Launch.as_dict`, for what `Launch.known` leaves out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +157,10 @@ class Launch:
             "error": self.error,
             "worker": self.is_worker,
         }
+
+    def known(self) -> Json:
+        """Return `as_dict` without what is null or false: results of thousands of legs are kept."""
+        return {name: value for name, value in self.as_dict().items() if value is not None and value is not False}
 
 
 @dataclass(slots=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from .finding import Finding
 from .wire import Fields, Json
 
 OUTCOMES = ("passed", "failed", "error", "skipped", "xfailed", "xpassed")
-_LISTS = ("launches", "tasks", "troubles", "foreign", "planned")
+_LISTS = {"launches", "tasks", "troubles", "foreign", "planned"}
+_FINDINGS = {"findings", "predictions"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class LegResult:
     message: str | None = None
     """The first line of what failed."""
     launches: tuple[Json, ...] = ()
+    """`Launch.known` of each."""
     tasks: tuple[Json, ...] = ()
     vacuous: Finding | None = None
     findings: tuple[Finding, ...] = ()
@@ -46,22 +48,27 @@ class LegResult:
     """The methods of all legs of the test in this run, deselected ones included; empty if unknown."""
 
     def as_dict(self) -> Json:
-        """Return the result as builtins, for a report that crosses processes."""
-        data = {name: getattr(self, name) for name in self.__slots__}
-        for name in _LISTS:
+        """Return the result as builtins, for a report that crosses processes. What has its default is left out."""
+        data = {name: value for name, default in _DEFAULTS.items() if (value := getattr(self, name)) != default}
+        for name in _LISTS & data.keys():
             data[name] = list(data[name])
-        data["vacuous"] = None if self.vacuous is None else self.vacuous.as_dict()
-        data["findings"] = [each.as_dict() for each in self.findings]
-        data["predictions"] = [each.as_dict() for each in self.predictions]
+        for name in _FINDINGS & data.keys():
+            data[name] = [each.as_dict() for each in data[name]]
+        if self.vacuous is not None:
+            data["vacuous"] = self.vacuous.as_dict()
         return data
 
     @classmethod
     def from_dict(cls, data: Fields) -> LegResult:
         """Return the result that `as_dict` was made from."""
         values = dict(data)
-        for name in _LISTS:
-            values[name] = tuple(data.get(name, ()))
-        values["vacuous"] = None if data["vacuous"] is None else Finding.from_dict(data["vacuous"])
-        values["findings"] = tuple(map(Finding.from_dict, data["findings"]))
-        values["predictions"] = tuple(map(Finding.from_dict, data["predictions"]))
+        for name in _LISTS & data.keys():
+            values[name] = tuple(data[name])
+        for name in _FINDINGS & data.keys():
+            values[name] = tuple(map(Finding.from_dict, data[name]))
+        if "vacuous" in data:
+            values["vacuous"] = Finding.from_dict(data["vacuous"])
         return cls(**values)
+
+
+_DEFAULTS = {each.name: each.default for each in fields(LegResult)}

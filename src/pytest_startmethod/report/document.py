@@ -17,6 +17,7 @@ from typing import Final
 from ..launches import foreign
 from ..model.codes import url
 from ..model.finding import MASK, Finding, is_secret, relative
+from ..model.launch import UNKNOWN
 from ..model.leg_result import LegResult
 from ..model.methods import rank
 from ..model.wire import Fields, Json
@@ -175,7 +176,7 @@ def _leg(leg: LegResult, root: str) -> Json:
 def _launch(launch: Fields, root: str, *, passed: bool) -> Json:
     worker = bool(launch.get("worker")) or launch.get("target") in _WORKERS
     args = [argument(each, passed=passed) for each in launch["args"]]
-    return {**launch, "args": args, "file": _path(launch["file"], root), "worker": worker}
+    return {**UNKNOWN, **launch, "args": args, "file": _path(launch.get("file"), root), "worker": worker}
 
 
 def argument(described: str, *, passed: bool) -> str:

@@ -50,6 +50,8 @@ class Gatherer:
         self._servers = servers
         self.waits = FailedWaits()
         self._calls: dict[str, dict[str, CallEnd]] = {}
+        self._ends: dict[CallEnd, CallEnd] = {}
+        """One object for all calls that ended alike."""
         """Call outcomes by test, then by method."""
 
     def evidence(
@@ -150,7 +152,7 @@ class Gatherer:
             reports = state.reports.read() if state.reports is not None else ()
             events |= {("raised", str(error)) for each in reports for error in each.raised}
         end = CallEnd(str(report.outcome), _failed_with(call), frozenset(events))
-        self._calls.setdefault(state.leg.test, {})[state.leg.method] = end
+        self._calls.setdefault(state.leg.test, {})[state.leg.method] = self._ends.setdefault(end, end)
 
     def inherited(self, item: pytest.Item, leg: Leg) -> list[Launch]:
         """Return the launches that the leg's wider-scoped fixtures made during earlier legs."""

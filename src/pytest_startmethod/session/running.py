@@ -151,7 +151,6 @@ class Running:
         executable = spawn.get_executable()
         precheck = self.settings.precheck != "off"
         self._exchange()
-        pytest_compat.hide_frames(item, below_start)
         around = self._state
         if trial is None and ("start_method", leg.method) not in item.user_properties:
             item.user_properties.append(("start_method", leg.method))
@@ -464,6 +463,7 @@ class Running:
         state = item.stash.get(STATE, None)
         if state is not None and call.excinfo is not None:
             cpython.collect_before_parsing()
+            pytest_compat.hide_frames(item, below_start)
         raised = pytest_silent.raised(item, call)
         report = yield
         if self.discovery is not None and (state is None or state.watched):

@@ -287,7 +287,7 @@ class Annotator:
             outcome=outcome,
             duration=state.duration,
             message=state.message,
-            launches=tuple(each.as_dict() for each in state.record.launches),
+            launches=tuple(each.known() for each in state.record.launches),
             tasks=tuple(each.as_dict() for each in state.record.tasks),
             vacuous=state.vacuous,
             findings=unique(state.findings),

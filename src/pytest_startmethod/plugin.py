@@ -13,6 +13,7 @@ import pytest
 from ._compat import rewriting
 from .session import options
 from .session.fixtures import mp_context, start_method, start_method_script
+from .session.frameless import hook_wrapper
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -108,7 +109,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         collection.parametrize(metafunc)
 
 
-@pytest.hookimpl(wrapper=True)
+@hook_wrapper()
 def pytest_make_collect_report(
     collector: pytest.Collector,
 ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
@@ -129,17 +130,18 @@ def pytest_make_collect_report(
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Store the leg of each item."""
     found = list(dict.fromkeys([*options.requesting(items), *options.marked(items)]))
-    config.stash[COUNT] = 0
+    count = 0
     if found:
         from .session import collection
 
-        config.stash[COUNT] = collection.stash_legs(config, found)
+        count = collection.stash_legs(config, found)
+    config.stash[COUNT] = count
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Report marked tests that are not legs."""
+    """Report marked tests that are not legs, unless an exception ended the collection before there were any."""
     found = options.marked(session.items)
-    if found:
+    if found and COUNT in session.config.stash:
         from .session import collection
 
         collection.report_left_out(found)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 MARKED = """
@@ -223,6 +225,25 @@ def test_nor_is_it_one_on_a_class_or_a_method(session, on_class, on_method, base
     outcome = session.run(where="in-process")
     assert outcome.status == pytest.ExitCode.INTERRUPTED
     assert "test_a.py::TestIt::test_a: @pytest.mark.startmethod: did you mean startmethods?" in outcome.lines
+
+
+def test_a_collection_that_an_exit_ends_is_the_users_own(session):
+    """Every frame of a ``SystemExit`` at import is printed: none is ours, and nothing is said of the other tests."""
+    session.file(
+        test_a="""
+        import pytest
+
+        @pytest.mark.startmethods
+        def test_a(): pass
+        """,
+        test_b="raise SystemExit(3)",
+    )
+    outcome = session.run(where="subprocess")
+    assert outcome.status == pytest.ExitCode.INTERNAL_ERROR
+    assert "mainloop: caught unexpected SystemExit!" in outcome.lines
+    assert f"pytest_startmethod{os.sep}" not in outcome.out
+    assert "StartMethodWarning" not in outcome.out
+    assert "no tests ran" in outcome.out
 
 
 @pytest.mark.parametrize("hook", ["pytest_collectstart", "pytest_make_collect_report"])

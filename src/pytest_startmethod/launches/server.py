@@ -69,6 +69,8 @@ def _inherited(pid: str) -> dict[str, str]:
             status = dict(
                 line.rstrip().split(":\t", 1) for line in file if line.startswith(("Umask:", "Cpus_allowed_"))
             )
+        if "Umask" not in status:  # it has ended
+            return {}
         found = {"the umask": status["Umask"], "the CPU affinity": f"CPUs {status['Cpus_allowed_list']}"}
         with io.open(f"/proc/{pid}/limits", encoding="utf-8") as file:  # noqa: UP020
             for line in list(file)[1:]:

@@ -319,10 +319,22 @@ def test_the_terminal_says_that_and_how_long_it_verifies(session: Session) -> No
     assert "verif" not in quiet.out
 
 
-def test_with_s_nothing_of_an_experiment_is_printed(session: Session) -> None:
-    source = FAILING.replace("assert ask() == 1", "print('SAID'); assert ask() == 1")
-    outcome = session.file(app=APP, test_a=source).run("-s")
-    assert outcome.out.count("SAID\n") == 2
+@pytest.mark.parametrize("capture", ["fd", "sys", "tee-sys", "no"])
+def test_nothing_that_an_experiment_writes_is_printed(session: Session, capture: str) -> None:
+    """Not even what pytest lets through in an ordinary run: the test's own is printed by its two legs only."""
+    source = FAILING.replace(
+        "test_patched(patched):",
+        """test_patched(patched, capsys, request):
+        with capsys.disabled():
+            print("DISABLED", file=sys.stderr, flush=True)
+            os.write(2, b"DESCRIPTOR\\n")
+        with request.config.pluginmanager.get_plugin("capturemanager").global_and_fixture_disabled():
+            print("SUSPENDED")""",
+    ).replace("import multiprocessing\n", "import multiprocessing\n    import os\n    import sys\n", 1)
+    outcome = session.file(app=APP, test_a=source).run(f"--capture={capture}", where="subprocess")
+    assert CONFIRMED in outcome.lines
+    for word in "DISABLED", "DESCRIPTOR", "SUSPENDED":
+        assert sum(line.endswith(word) for line in outcome.lines) == 2
 
 
 def test_if_an_experiment_breaks_the_session_ends_as_without(session: Session) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import sys
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -142,18 +143,41 @@ def run_silently(item: pytest.Item) -> list[pytest.TestReport]:
 
 @contextlib.contextmanager
 def _muted(config: pytest.Config) -> Iterator[None]:
-    """Keep what a run prints from the terminal with ``-s``, too (``_pytest.capture._get_multicapture``)."""
-    if config.getoption("capture", "") != "no":
-        yield
-        return
+    """Keep what a run prints from the terminal under every ``--capture``.
+
+    pytest captures within phases only: what a thread writes between two of them, or a test under ``capsys.disabled()``,
+    goes to what was there before the capture began. So a capture is begun anew, inside another one
+    (``_pytest.capture._get_multicapture`` and ``CaptureManager._global_capturing``).
+    """
     from _pytest.capture import _get_multicapture
 
-    capture = _get_multicapture("fd")
-    capture.start_capturing()
+    streams = sys.stdout, sys.stderr
+    manager: Any = config.pluginmanager.getplugin("capturemanager")
+    outer = _get_multicapture("fd")
+    _flush(streams)
+    outer.start_capturing()
     try:
-        yield
+        if manager is None:
+            yield
+            return
+        usual = manager._global_capturing
+        manager._global_capturing = inner = _get_multicapture(config.getoption("capture"))
+        inner.start_capturing()
+        inner.suspend_capturing()
+        try:
+            yield
+        finally:
+            inner.stop_capturing()
+            manager._global_capturing = usual
     finally:
-        capture.stop_capturing()
+        _flush(streams)
+        outer.stop_capturing()
+
+
+def _flush(streams: Sequence[Any]) -> None:
+    for each in streams:
+        with contextlib.suppress(AttributeError, OSError, ValueError):  # there is none, or it is closed
+            each.flush()
 
 
 def set_running_for_xdist(item: pytest.Item) -> None:

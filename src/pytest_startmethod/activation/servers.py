@@ -38,6 +38,11 @@ class ForkServers:
         self.temporary: str | None = None
         """The temporary directory at the leg's first use of the server, if user code or pytest has set one."""
 
+    @property
+    def in_use(self) -> bool:
+        """Whether the running leg has used our server."""
+        return self._theirs is not None
+
     def exit(self) -> None:
         """End a leg: restore the user's server, and keep ours for the next leg."""
         self.temporary = None

@@ -24,7 +24,7 @@ from ..source.callers import owner
 
 # Imports needed only for a failure are deferred: a fork copies the page tables of everything loaded.
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from ..activation.servers import ForkServers
     from ..launches.recorder import Recorder
@@ -124,11 +124,17 @@ class Gatherer:
 
             evidence = replace(evidence, server=server.observe())
         if evidence.method == "forkserver":
-            evidence = replace(evidence, environ=self._servers.environment)
+            evidence = replace(evidence, environ=self._server_environment())
         environ = evidence.environ
         seen = [(each, self._comparison.ask(each, environ)) for each in state_causes.to_ask(evidence)]
         unloaded = _unloaded(evidence.launches, evidence.reports)
         return replace(evidence, seen=seen, unloaded=unloaded, copied=self._copied(evidence))
+
+    def _server_environment(self) -> Mapping[str, str] | None:
+        """Return the environment of the leg's server: ours, or the user's that a discovered test's own run started."""
+        from ..state import observing
+
+        return self._servers.environment if self._servers.in_use else observing.server_environment()
 
     def _copied(self, evidence: Evidence) -> Sequence[tuple[Fields, Fields]]:
         """Return what was sent and what arrives in a fresh child, once per group of similar launches."""

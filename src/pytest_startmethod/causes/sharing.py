@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Literal
 
 from ..model.finding import finding_at, source_fact
@@ -17,13 +18,15 @@ _LOADING = ("__setstate__", "__init__", "__new__", "__setattr__", "__post_init__
 """Methods that a child calls to rebuild an object sent by the parent."""
 
 
-def primitives(observed: Observed, context: Context) -> list[Ranked]:
-    """Return multiprocessing objects that each fresh child makes anew at import (SM307)."""
+def primitives(observed: Observed, context: Context, lacked: Collection[str] = ()) -> list[Ranked]:
+    """Return multiprocessing objects that each fresh child makes anew at import (SM307), except those at `lacked`."""
     found = []
     if observed.method == "fork":
         return []
     for binding in observed.primitives:
-        if any(w.rebinds and (w.module, w.names) == (binding.module, binding.names) for w in observed.writes):
+        if f"{binding.path}{binding.inner}" in lacked or any(
+            w.rebinds and (w.module, w.names) == (binding.module, binding.names) for w in observed.writes
+        ):
             continue  # an initializer passes it to each worker
         if (binding.module, binding.names) in context.initialized or not context.compares:
             continue

@@ -563,6 +563,17 @@ def compare(
     return found
 
 
+def lacked(observed: Observed, seen: Sequence[Seen]) -> set[str]:
+    """Return the paths that exist in the parent and in no fresh child, such as an item that the parent has added."""
+    nothing = describe(MISSING)
+    every = enumerate(observed.bindings) if seen else ()
+    return {
+        f"{binding.path}{binding.inner}"
+        for index, binding in every
+        if all(each.values[index] == nothing for each in seen)
+    }
+
+
 def _masked(path: str) -> str:
     """Return the path without large numbers among its keys: those that vary are addresses, pids, or times."""
     return re.sub(r"\[\d{7,}\]", "[...]", path)

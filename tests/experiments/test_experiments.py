@@ -969,3 +969,94 @@ def test_what_the_copies_of_arguments_lack_is_confirmed_under_fork(session):
         "test_original": [("SM108", True)],
         "test_innocent": [("SM303", True)],
     }
+
+
+def test_what_does_not_pickle_or_load_is_confirmed_and_what_a_child_lacks_is_no_unshared_lock(session):
+    """A new lock stands in for one that does not pickle; under fork, too, a copy of the error does not load."""
+    session.file(
+        app="""
+        import threading
+
+        LOCKS = {}
+
+
+        class Lost(RuntimeError):
+            def __init__(self, inner, number):
+                super().__init__(inner)
+
+
+        class Realm:
+            def __init__(self):
+                self.lock = threading.Lock()
+
+
+        def use(thing, queue):
+            queue.put("used")
+
+
+        def locked(number):
+            with LOCKS["machine"]:
+                return number
+        """,
+        test_a="""
+        import multiprocessing
+
+        import app
+        import pytest
+
+        pytestmark = pytest.mark.startmethods("spawn")
+
+
+        @pytest.mark.parametrize("thing", [app.Realm(), app.Lost("away", 1)], ids=["lock", "error"])
+        def test_use(thing):
+            queue = multiprocessing.Queue()
+            process = multiprocessing.Process(target=app.use, args=(thing, queue))
+            process.start()
+            process.join()
+            assert process.exitcode == 0
+
+
+        def test_locked():
+            app.LOCKS["machine"] = multiprocessing.Lock()
+            with multiprocessing.Pool(1) as pool:
+                assert pool.map(app.locked, [1]) == [1]
+        """,
+    )
+    out = session.run().out
+    for each in ("SM103 unpicklable-object", "SM203 unpickling-raised", "SM301 global-state"):
+        assert f"- {each} (confirmed under spawn) -" in out
+    assert "SM307" not in out
+
+
+def test_a_discovered_tests_own_server_has_its_own_environment(session):
+    """The run of an unmarked test under forkserver uses the user's server, and is compared with that."""
+    session.file(
+        test_a="""
+        import multiprocessing
+        import os
+
+        multiprocessing.set_start_method("forkserver", force=True)
+
+
+        def nothing():
+            pass
+
+
+        def key(queue):
+            queue.put(os.environ.get("APP_MODE"))
+
+
+        def test_key(monkeypatch):
+            first = multiprocessing.Process(target=nothing)
+            first.start()
+            first.join()
+            monkeypatch.setenv("APP_MODE", "yes")
+            queue = multiprocessing.SimpleQueue()
+            process = multiprocessing.Process(target=key, args=(queue,))
+            process.start()
+            assert queue.get() == "yes"
+            process.join()
+        """
+    )
+    out = session.run("--start-methods-discover", "--start-methods=forkserver").out
+    assert "os.environ['APP_MODE'] is 'yes' in the parent and not set in a forkserver child" in " ".join(out.split())

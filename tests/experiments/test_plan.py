@@ -64,7 +64,10 @@ def paths(candidates):
         ("SM104", "target", ByValue(whole=True)),
         ("SM201", "target", ByValue(whole=True)),
         ("SM202", "target", ByValue(whole=True)),
-        ("SM103", "target.__self__.lock", None),
+        ("SM103", "target.__self__.lock", ByValue()),
+        ("SM105", "args[0]", None),
+        ("SM604", "umask", Replay("umask")),
+        ("SM604", "sys.stdout", None),
         ("SM301", "pkg.mod.X", Replay("pkg.mod.X")),
         ("SM302", "pkg.mod.C.x", Replay("pkg.mod.C.x")),
         ("SM303", "pkg.mod.now", Replay("pkg.mod.now")),
@@ -83,7 +86,7 @@ def test_the_experiment_follows_from_the_finding(code, path, expected):
 
 def test_nothing_crosses_by_value_beside_what_cannot_cross():
     """Nothing is sent by value if another cause stays: the run would fail differently, or hang."""
-    lock = finding("SM103", "args[0].lock")
+    lock = finding("SM105", "args[0].lock")
     assert plan.candidates([finding("SM101", "target"), lock]) == []
     assert len(plan.candidates([finding("SM301", "pkg.NAME"), lock])) == 1
     assert len(plan.candidates([finding("SM101", "target"), replace(lock, level="note")])) == 1
@@ -283,6 +286,19 @@ def test_confirmed_findings_come_first_and_cleared_ones_last():
     ]  # fmt: skip
 
 
+def test_a_stand_in_clears_nothing_and_uncovers_nothing():
+    """A child with a stand-in may fail for want of the original: the start has failed all the same."""
+    lock = finding("SM103", "args[0].lock")
+    usual = Failures()
+    usual.add(FAILED)
+    for outcome in (Outcome(False, FAILED), Outcome(False, ("call: other",), met=(finding("SM404", "x"),))):
+        search = plan.search(plan.candidates([lock]), usual, not_pickled=True)
+        next(search)
+        with pytest.raises(StopIteration) as end:
+            search.send(outcome)
+        assert plan.settle([lock], end.value.value) == (lock,)
+
+
 # -- copies ----------------------------------------------------------------------------------------------------------
 
 
@@ -299,7 +315,7 @@ def test_confirmed_findings_come_first_and_cleared_ones_last():
 def test_copies_must_fail_under_fork_where_the_originals_pass(with_copies, without, confirmed, runs):
     usual = Failures()
     usual.add(FAILED)
-    differs, other = finding(code="SM204", path="args[0]"), finding(code="SM103", path="b")
+    differs, other = finding(code="SM204", path="args[0]"), finding(code="SM404", path="b")
     search = plan.search(plan.candidates([differs, other]), usual, copied=[differs])
     attempt, made = next(search), 1
     try:

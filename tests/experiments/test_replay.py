@@ -54,6 +54,17 @@ class Slotted:
     __slots__ = ("x",)
 
 
+class Proxy:
+    __slots__ = ("obj",)
+
+    def __getattr__(self, name):
+        return getattr(self.obj, name)
+
+
+PROXY = Proxy()
+PROXY.obj = None
+
+
 class Shape(abc.ABC):
     pass
 
@@ -263,6 +274,20 @@ def main(method):
 
     sqlite3.register_adapter(state.Derived, state.shown_derived)
     results["table"] = outcome(method, ["sqlite3.adapters"], "table")
+    state.PROXY.obj = state.Base
+    results["proxy"] = outcome(method, ["state.PROXY"], "proxy")
+    logging.Logger.verbose = state.shown_derived
+    results["method"] = outcome(method, ["logging.Logger.verbose"], "method")
+    import gc, mimetypes
+
+    gc.disable()
+    results["collector"] = outcome(method, ["gc.isenabled"], "collector")
+    gc.enable()
+    mimetypes.add_type("text/x-state", ".state")
+    results["types"] = outcome(method, ["mimetypes"], "types")
+    before = os.umask(0o057)
+    results["umask"] = outcome(method, ["umask"], "umask")
+    os.umask(before)
     state.MODE[0] = "filled"
     for each in (state.cached, state.kept):
         each("text"), each(1.0, "two", a=1, b=2.0), each()
@@ -341,6 +366,20 @@ def value(name):
             return state.SETTINGS.debug, type(state.SETTINGS) is state.Settings
     if name == "attribute":
         return state.SETTINGS.debug
+    if name == "proxy":
+        return state.PROXY.name()
+    if name == "method":
+        return state.logging.getLogger("a").verbose()
+    if name == "collector":
+        import gc
+
+        return gc.isenabled()
+    if name == "types":
+        import mimetypes
+
+        return mimetypes.guess_type("a.state")[0]
+    if name == "umask":
+        return os.umask(0)
     if name == "slot":
         return state.SLOTTED.x
     if name == "contextvar":
@@ -498,6 +537,11 @@ def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         ("logger", "state.LOGGER", 40),
         ("setting", "sys.getrecursionlimit", 4321),
         ("table", "sqlite3.adapters", ["derived"]),
+        ("proxy", "state.PROXY", "base"),
+        ("method", "logging.Logger.verbose", "derived"),
+        ("collector", "gc.isenabled", False),
+        ("types", "mimetypes", "text/x-state"),
+        ("umask", "umask", 0o057),
     ],
 )
 def test_a_child_takes_over_the_parents_value(results: dict[str, Any], name: str, path: str, seen: object) -> None:

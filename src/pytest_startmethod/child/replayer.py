@@ -207,8 +207,17 @@ def make_instance(cls: type) -> object:
 
 
 def set_state(instance: object, state: dict[str, object]) -> None:
-    """Set the state of an instance created by `make_instance`."""
-    object.__getattribute__(instance, "__dict__").update(state)
+    """Set the state of an instance created by `make_instance`, without running code of its class."""
+    for name, value in state.items():
+        if any(type(vars(cls).get(name)).__name__ == "member_descriptor" for cls in type.mro(type(instance))):
+            object.__setattr__(instance, name, value)
+        else:
+            _names(instance)[name] = value
+
+
+def set_loop_policy(cls: Callable[[], Any]) -> None:
+    """Set a new event loop policy of the class. Up to Python 3.13."""
+    importlib.import_module("asyncio").set_event_loop_policy(cls())
 
 
 def set_pickled(instance: Any, state: Any) -> None:
@@ -266,6 +275,7 @@ def _environment(carried: Carried) -> None:
         os.environ.pop(carried["name"], None)
     else:
         os.environ[carried["name"]] = carried["data"]
+    _set_time_zone()
 
 
 def _whole_environment(carried: Carried) -> None:
@@ -274,6 +284,14 @@ def _whole_environment(carried: Carried) -> None:
     for name in set(os.environ) - set(carried["data"]):
         del os.environ[name]
     os.environ.update(carried["data"])
+    _set_time_zone()
+
+
+def _set_time_zone() -> None:
+    import time
+
+    if hasattr(time, "tzset"):  # the C library reads TZ once
+        time.tzset()
 
 
 def _module(carried: Carried) -> None:

@@ -20,11 +20,12 @@ import cloudpickle  # type: ignore[import-untyped]
 from .._compat import cpython
 from .._compat import multiprocessing as mp
 from ..activation.exchanges import Exchanges
-from ..child import reporter
+from ..child import reporter, values
 from ..child.replayer import Gone, make_instance, set_state
 from ..source.callers import owner
 
 _NONE = object()
+_PICKLING = ("__reduce_ex__", "__reduce__", "__getstate__", "__setstate__", "__getnewargs_ex__", "__getnewargs__")
 
 
 def is_mock_class(cls: type) -> bool:
@@ -42,6 +43,17 @@ def _anew(instance: object) -> tuple[object, ...]:
 def _weak(reference: Any) -> tuple[object, ...]:
     target = reference()
     return weakref.ref, (Gone() if target is None else target,)
+
+
+_STAND_INS: dict[type, Callable[[Any], tuple[object, ...]]] = {
+    type(threading.Lock()): lambda _: (threading.Lock, ()),
+    type(threading.RLock()): lambda _: (threading.RLock, ()),
+    threading.local: _anew,
+    weakref.ref: _weak,
+    weakref.WeakValueDictionary: lambda weak: (weakref.WeakValueDictionary, (dict(weak),)),
+    weakref.WeakKeyDictionary: lambda weak: (weakref.WeakKeyDictionary, (dict(weak),)),
+}
+"""How to reduce what pickle refuses: as a new object of its class."""
 
 
 class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
@@ -67,20 +79,23 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         return super().reducer_override(obj)
 
 
+class _StandInPickler(Pickler):
+    """Pickles also locks, thread-locals and weak references, as new objects, and this process's standard streams."""
+
+    dispatch_table: ClassVar[Any] = ChainMap(_STAND_INS, Pickler.dispatch_table)
+
+    def reducer_override(self, obj: object) -> Any:
+        """Reduce a standard stream, which may be a capture's, to the child's own."""
+        for name in ("stdin", "stdout", "stderr"):
+            if obj is getattr(sys, name) and obj is not None:
+                return getattr, (sys, name)
+        return super().reducer_override(obj)
+
+
 class StatePickler(Pickler):
     """Pickles state: classes by name, and locks, thread-locals and weak references as new objects."""
 
-    dispatch_table: ClassVar[Any] = ChainMap(
-        {
-            type(threading.Lock()): lambda _: (threading.Lock, ()),
-            type(threading.RLock()): lambda _: (threading.RLock, ()),
-            threading.local: _anew,
-            weakref.ref: _weak,
-            weakref.WeakValueDictionary: lambda weak: (weakref.WeakValueDictionary, (dict(weak),)),
-            weakref.WeakKeyDictionary: lambda weak: (weakref.WeakKeyDictionary, (dict(weak),)),
-        },
-        Pickler.dispatch_table,
-    )
+    dispatch_table: ClassVar[Any] = ChainMap(_STAND_INS, Pickler.dispatch_table)
     classes_by_value: ClassVar[bool] = False
 
     def reducer_override(self, obj: object) -> Any:
@@ -88,6 +103,8 @@ class StatePickler(Pickler):
 
         A local function that was set as a hook may write there.
         """
+        if _computes_attributes(type(obj)):  # loading asks the empty instance for __setstate__
+            return make_instance, (type(obj),), dict(values.instance_namespace(obj)), None, None, set_state
         made = super().reducer_override(obj)
         if type(obj) is types.FunctionType and type(made) is tuple and made[0].__name__ == "_make_function":
             name = obj.__module__
@@ -96,6 +113,13 @@ class StatePickler(Pickler):
                 state, slots = made[2]
                 return (made[0], (code, _Globals(name), *others), (state, {**slots, "__globals__": {}}), *made[3:])
         return made
+
+
+def _computes_attributes(cls: type) -> bool:
+    """Return whether instances have a ``__getattr__`` in Python and no pickling of their own."""
+    home, getter = values.class_attribute(cls, "__getattr__")
+    own = any(values.class_attribute(cls, name)[0] not in (None, object) for name in _PICKLING)
+    return home is not None and type(getter) is types.FunctionType and not own and not is_mock_class(cls)
 
 
 class _Globals:
@@ -136,9 +160,18 @@ def user_modules() -> list[types.ModuleType]:
     for name, module in list(sys.modules.items()):
         if type(module) is types.ModuleType and module.__name__ == name and name not in ("__main__", "__mp_main__"):
             file = vars(module).get("__file__")
-            if isinstance(file, str) and file.endswith(".py") and owner(file) == "user":
+            users = file.endswith(".py") and owner(file) == "user" if isinstance(file, str) else _is_made_here(module)
+            if users:
                 found.append(module)
     return found
+
+
+def _is_made_here(module: types.ModuleType) -> bool:
+    """Return whether a module without a file was made at run time, by hand or by an import hook of the user's."""
+    spec = module.__spec__
+    home = sys.modules.get(type(spec.loader).__module__) if spec is not None else None
+    file = getattr(home, "__file__", None)
+    return spec is None or (type(file) is str and owner(file) == "user")
 
 
 _registry = threading.RLock()
@@ -206,16 +239,17 @@ class SendingByValue:
         return staticmethod(dumps)
 
     def _pickled(self, obj: object, protocol: int | None) -> memoryview | None:
-        for modules in self._tried:
-            with suppress(Exception), taken_by_value(modules), mp.descriptors_of_start():
-                return _dumped(obj, protocol)
+        for kind in (Pickler, _StandInPickler):
+            for modules in self._tried:
+                with suppress(Exception), taken_by_value(modules), mp.descriptors_of_start():
+                    return _dumped(obj, protocol, kind)
         self.gave_up = True
         return None
 
 
-def _dumped(obj: object, protocol: int | None) -> memoryview:
+def _dumped(obj: object, protocol: int | None, kind: type[Pickler] = Pickler) -> memoryview:
     buffer = io.BytesIO()
-    Pickler(buffer, protocol).dump(obj)
+    kind(buffer, protocol).dump(obj)
     return buffer.getbuffer()
 
 

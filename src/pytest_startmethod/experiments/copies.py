@@ -17,7 +17,7 @@ from typing import Any
 from .._compat import cpython
 from .._compat import multiprocessing as mp
 from ..activation.exchanges import Exchanges
-from ..child import replayer, values
+from ..child import events, replayer, values
 from ..pickling import dry_run, sent
 from ..pickling.user_code import hook_of
 
@@ -66,7 +66,13 @@ class Copying:
 
 def _run_with_copies(process: Any, data: bytes, kept: list[object], **keywords: object) -> int:
     own: dict[str, object] = object.__getattribute__(process, "__dict__")
-    state = _Unpickler(io.BytesIO(data), kept).load()
+    try:
+        state = _Unpickler(io.BytesIO(data), kept).load()
+    except Exception as error:
+        if events.handover.line is not None:
+            events.handover.line.process = process
+        events.report("unpickling", error)
+        raise
     for name in own.keys() - _KEPT:
         del own[name]
     replayer.set_pickled(process, state)

@@ -53,24 +53,28 @@ class Originals:
 
 Experiment = ByValue | Replay | Copies | Originals
 
-_NAMELESS: Final = ("SM101", "SM102")
+_BY_VALUE: Final = ("SM101", "SM102", "SM103")
 _NOT_FOUND: Final = ("SM104", "SM201", "SM202")
-_STAYING: Final = ("SM103", "SM105", "SM106", "SM107")
+_STAYING: Final = ("SM105", "SM106", "SM107")
 """Causes that no experiment can remove: a start with one of them fails anyway."""
 _REPLAYED: Final = ("SM301", "SM302", "SM303", "SM304", "SM305", "SM306", "SM307")
+_NEVER_CLEARED: Final = ("SM103", "SM203")
+"""Causes that a child's own start has shown: a stand-in may lack what the child needs, a forked child loads more."""
 STRUCTURAL: Final = ("SM307",)
 """Findings that explain a flaky leg: unshared locks cause races."""
 
 
 def experiment_of(finding: Finding) -> Experiment | None:
     """Return the experiment that removes the finding's cause, or None."""
-    if finding.code in _NAMELESS and not finding.path:
+    if finding.code in _BY_VALUE and not finding.path:
         return None  # the child's own start, which contains nothing sent by the parent
     if finding.code == "SM201" and finding.path in sys.modules:
         return None  # an import inside a function fails whatever is sent
-    if finding.code in (*_NAMELESS, *_NOT_FOUND):
+    if finding.code in (*_BY_VALUE, *_NOT_FOUND):
         return ByValue(whole=finding.code in _NOT_FOUND)
     if finding.code in _REPLAYED and finding.path:
+        return Replay(finding.path)
+    if finding.code == "SM604" and not finding.path.startswith("sys."):  # a child cannot be given other streams
         return Replay(finding.path)
     if finding.code in COPIED and finding.every_method:
         return Originals(finding.path)
@@ -292,6 +296,8 @@ class _Search:
             if alone.passed or not alone.failure:
                 return None
             every, outcome = every[:1], alone
+        if any(each.code in _NEVER_CLEARED for each in every[0].findings):
+            return None  # what the stand-in lacks is no second cause
         self.conclusion.necessary, self.conclusion.met = every[0], outcome.met
         more = [each for each in candidates(outcome.met) if each.experiment != every[0].experiment]
         if more and (yield from self.enough([*every, *more])):
@@ -369,7 +375,7 @@ def settle(findings: Iterable[Finding], said: Conclusion) -> tuple[Finding, ...]
     settled = [replace(each, confirmed=True, level="cause") for each in confirmed]
     if len(said.confirmed) > 1 or (len(settled) > 1 and type(said.confirmed[0].experiment) is Copies):
         settled = [_together(settled)]
-    cleared = {each for candidate in said.cleared for each in candidate.findings}
+    cleared = {each for candidate in said.cleared for each in candidate.findings if each.code not in _NEVER_CLEARED}
     needless = {each for candidate in said.needless for each in candidate.findings}
     necessary = said.necessary.findings if said.necessary is not None else ()
     known = {each.key for each in findings}

@@ -21,7 +21,7 @@ from typing import Any
 
 from .._compat import multiprocessing as mp
 from ..child import process_state, reporter, values
-from ..child.replayer import ABSENT, own_value, read
+from ..child.replayer import ABSENT, own_value, read, set_loop_policy
 from ..model.wire import Json
 from .by_value import StatePickler, is_importable, is_mock_class, taken_by_value, user_modules
 
@@ -96,6 +96,8 @@ def capture(path: str) -> Json:
         return {"kind": "signal", "path": path, "name": int(number), "data": dumped(signal.getsignal(number))}
     if path in _PROCESS:
         return {"path": path, **_PROCESS[path]()}
+    if path.startswith("limit-Max-"):
+        return _limit(path)
     if path in process_state.SETTINGS:
         setter = process_state.SETTINGS[path].removesuffix("()")
         return {"kind": "setting", "path": path, "setter": setter, "data": dumped(process_state.setting(path))}
@@ -140,7 +142,62 @@ def _dialects() -> Json:
     return {"kind": "calls", "data": dumped(calls)}
 
 
+def _mime_types() -> Json:
+    import mimetypes
+
+    return {
+        "kind": "calls",
+        "data": dumped([partial(mimetypes.add_type, t, e) for e, t in mimetypes.types_map.items()]),
+    }
+
+
+def _collector() -> Json:
+    return {"kind": "calls", "data": dumped([gc.enable if gc.isenabled() else gc.disable])}
+
+
+def _loop_policy() -> Json:
+    import asyncio
+
+    return {"kind": "calls", "data": dumped([partial(set_loop_policy, type(asyncio.get_event_loop_policy()))])}
+
+
+def _umask() -> Json:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return {"kind": "calls", "data": dumped([partial(os.umask, mask)])}
+
+
+def _affinity() -> Json:
+    return {"kind": "calls", "data": dumped([partial(os.sched_setaffinity, 0, os.sched_getaffinity(0))])}
+
+
+def _blocked() -> Json:
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    return {"kind": "calls", "data": dumped([partial(signal.pthread_sigmask, signal.SIG_SETMASK, mask)])}
+
+
+def _limit(path: str) -> Json:
+    """Return what sets a resource limit, given as ``limit-Max-open-files``: the name in ``/proc/self/limits``."""
+    import resource
+
+    number = getattr(resource, _LIMITS[path.removeprefix("limit-Max-")])
+    soft, hard = resource.getrlimit(number)
+    return {"kind": "calls", "path": path, "data": dumped([partial(resource.setrlimit, number, (soft, hard))])}
+
+
+_LIMITS = {
+    "cpu-time": "RLIMIT_CPU", "file-size": "RLIMIT_FSIZE", "data-size": "RLIMIT_DATA", "stack-size": "RLIMIT_STACK",
+    "core-file-size": "RLIMIT_CORE", "open-files": "RLIMIT_NOFILE", "processes": "RLIMIT_NPROC",
+    "locked-memory": "RLIMIT_MEMLOCK", "address-space": "RLIMIT_AS",
+}  # fmt: skip
+
 _PROCESS: dict[str, Callable[[], Json]] = {
+    "umask": _umask,
+    "CPU-affinity": _affinity,
+    "blocked-signals": _blocked,
+    "asyncio": _loop_policy,
+    "gc.isenabled": _collector,
+    "mimetypes": _mime_types,
     "csv.list_dialects": _dialects,
     "random": _random,
     "numpy.random": _random,
@@ -177,7 +234,7 @@ def _binding(path: str) -> Json:
         return _logging(path, "" if value is logging.root else value.name)
     if type(value) is types.MappingProxyType and name == "registry" and type(target) is types.FunctionType:
         return {**carried, "how": "implementations", "data": dumped(dict(value))}  # of functools.singledispatch
-    if type(value) is types.FunctionType and is_importable(value):
+    if type(value) is types.FunctionType and is_importable(value) and value.__qualname__ == ".".join(names):
         return {**carried, "how": "function", "data": dumped((value.__dict__, value.__code__))}
     if type(value).__name__ == "_lru_cache_wrapper":
         cached = (value.cache_parameters(), _cached(value))

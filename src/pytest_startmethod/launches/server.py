@@ -67,16 +67,24 @@ def _inherited(pid: str) -> dict[str, str]:
     with suppress(OSError):
         with io.open(f"/proc/{pid}/status", encoding="utf-8") as file:  # noqa: UP020 - a test may have replaced open
             status = dict(
-                line.rstrip().split(":\t", 1) for line in file if line.startswith(("Umask:", "Cpus_allowed_"))
+                line.rstrip().split(":\t", 1)
+                for line in file
+                if line.startswith(("Umask:", "Cpus_allowed_", "SigBlk:"))
             )
         if "Umask" not in status:  # it has ended
             return {}
         found = {"the umask": status["Umask"], "the CPU affinity": f"CPUs {status['Cpus_allowed_list']}"}
+        found["the blocked signals"] = _signals(int(status["SigBlk"], 16))
         with io.open(f"/proc/{pid}/limits", encoding="utf-8") as file:  # noqa: UP020
             for line in list(file)[1:]:
                 name, soft, *_ = re.split(r" {2,}", line)
                 found[f"the limit {name!r}"] = soft
     return found
+
+
+def _signals(mask: int) -> str:
+    names = [each.name for each in signal.Signals if mask >> (each - 1) & 1]
+    return ", ".join(names) or "none"
 
 
 def _is_running(pid: int) -> bool:

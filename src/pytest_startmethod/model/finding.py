@@ -155,11 +155,12 @@ class Finding:
         if self.confirmed is None:
             return ""
         under = f" under {method}" if method else ""
-        if self.code in COPIED and not self.every_method:
+        if self.code in (*COPIED, "SM203") and not self.every_method:
             if self.confirmed:
                 return "confirmed: the test fails this way under fork, too, when its children are sent copies"
             return "cleared: under fork the test passes, even if its children are sent copies"
-        reaches = f"when {self.path or 'it'} reaches the child{' as it was' if self.code in COPIED else ''}"
+        what = "a stand-in for " * (self.code == "SM103") + (self.path or "it")
+        reaches = f"when {what} reaches the child{' as it was' if self.code in COPIED else ''}"
         if self.together:
             *most, last = self.together
             return f"confirmed together: the test passes{under} when {', '.join(most)} and {last} reach the child"

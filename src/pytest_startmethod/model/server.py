@@ -17,7 +17,7 @@ class Surroundings:
     ignored: frozenset[str] = frozenset()
     """Names of ignored signals."""
     inherited: Mapping[str, str] = field(default_factory=dict)
-    """What else the kernel passes on, by name: the umask, resource limits, the CPU affinity. Linux only."""
+    """The rest that the kernel passes on, by name: umask, limits, CPU affinity, blocked signals. Linux only."""
     server: int | None = None
     """The pid of an already running forkserver."""
 

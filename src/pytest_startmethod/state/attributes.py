@@ -190,7 +190,8 @@ class Attributes(ABC):
             if isinstance(symbol, Ref) and not hooked:
                 symbol.read.whole = True
             return None
-        if not self.users_class(owner) or (type(found) is property and type(found.fget) is not types.FunctionType):
+        of_library = not self.users_class(owner) and not self.replaced(owner, name)
+        if of_library or (type(found) is property and type(found.fget) is not types.FunctionType):
             if isinstance(symbol, Ref) and kind.__name__ not in CONTAINERS:
                 symbol.read.whole = True
             return Bound(symbol, name, None)

@@ -159,7 +159,9 @@ def passing(folder: Path, tests: int, workers: int, by_hand: bool) -> None:
         verdict = "" if by_hand or last["memory"] <= first["memory"] * MEMORY_GROWS else "  MISSED"
         for name in ("memory", "descriptors", "threads", "files", "children"):
             print(f"  {name:12} {first[name]:.0f} at leg {first['legs']}, {last[name]:.0f} at leg {last['legs']}")
-        print(f"  memory x {last['memory'] / first['memory']:.2f} (target {MEMORY_GROWS}){verdict}")
+        each = (last["memory"] - first["memory"]) / (last["legs"] - first["legs"]) * 1024
+        ratio = last["memory"] / first["memory"]
+        print(f"  memory x {ratio:.2f} (target {MEMORY_GROWS}){verdict}, {each:.1f} KB a leg")
     left = [path.name for path in (folder / "tmp").iterdir() if not path.name.startswith("pytest-of-")]
     print(f"temporary files left: {left or 'none'}")
     if by_hand:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import multiprocessing
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -92,3 +95,64 @@ def test_options_are_understood_or_refused(pytester, monkeypatch, ini, given_opt
         pass
     else:
         assert type(found) is Settings
+
+
+# -- markers in a suite ------------------------------------------------------------------------------------------------
+
+values = st.sampled_from(
+    [
+        "'fork'", "'spawn'", "'forkserver'", "'spwan'", "''", "'all'", "1", "None", "b'fork'", "['fork']", "object()",
+        "pytest.param('spawn')", "pytest.param('fork', id='one')", "pytest.param('spawn', id='fork')",
+        "pytest.param('fork', 'spawn')", "pytest.param()", "pytest.param('spawn', marks=pytest.mark.skip(reason='r'))",
+    ]
+)  # fmt: skip
+keywords = st.dictionaries(
+    st.sampled_from(["vacuous", "timeout", "xfail", "reason", "strict", "methods"]),
+    st.sampled_from(["'ignore'", "'fail'", "'spawn'", "('spawn', 'fork')", "0", "30", "-1", "'30'", "None", "True"]),
+    max_size=2,
+)
+marks = st.none() | st.tuples(st.lists(values, max_size=3), keywords).map(
+    lambda drawn: ", ".join([*drawn[0], *(f"{name}={value}" for name, value in drawn[1].items())])
+)
+_count = itertools.count()
+
+TESTS = """
+class TestIt:
+    {on_function}
+    def test_it(self, request):
+        named = request.node.callspec.params["start_method"] if hasattr(request.node, "callspec") else None
+        assert named in (None, multiprocessing.get_start_method())
+"""
+
+
+@pytest.mark.skipif(len(multiprocessing.get_all_start_methods()) < 3, reason="the suites name all three methods")
+@given(marks, marks, marks, st.sampled_from([(), ("--start-methods=spawn",), ("--start-methods-vacuous=fail",)]))
+@inputs(8)
+def test_the_markers_of_a_suite_are_obeyed_or_refused(session, on_module, on_class, on_function, arguments):
+    """The closest marker makes legs under the methods that it names, or one error that names the test."""
+    module, outer, inner = (
+        "" if mark is None else f"pytest.mark.startmethods({mark})" for mark in (on_module, on_class, on_function)
+    )
+    head = f"import multiprocessing, pytest\n{module and f'pytestmark = {module}'}\n{outer and f'@{outer}'}"
+    name = f"test_marked_{next(_count)}.py"
+    source = head + TESTS.format(on_function=inner and f"@{inner}")
+    outcome = session.file(name, source).run(name, *arguments)
+    told = f"{source}\n{outcome.out}"
+    assert "INTERNALERROR" not in told
+    assert "src/pytest_startmethod/" not in told
+    assert "assert named in" not in "".join(outcome.reasons.values()), told
+    closest = next((mark for mark in (on_function, on_class, on_module) if mark is not None), None)
+    error = refusal(closest) if closest is not None else None
+    if error is not None:
+        assert f"{name}::TestIt::test_it: @pytest.mark.startmethods: {error}" in outcome.out
+    else:
+        assert outcome.status in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED), told
+
+
+def refusal(mark):
+    """Return why the marker with these arguments is invalid, or None."""
+    try:
+        eval(f"parsed({mark})", {"pytest": pytest, "parsed": lambda *args, **kwargs: parse_marker(args, kwargs)})
+    except SettingsError as error:
+        return str(error)
+    return None

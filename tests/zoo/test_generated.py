@@ -7,6 +7,7 @@ import functools
 import importlib
 import io
 import multiprocessing
+import re
 import sys
 import threading
 import types
@@ -130,18 +131,62 @@ def test_the_verdict_on_a_call_is_a_real_childs(ask: Any, graph: Any) -> None:
 # -- module state ------------------------------------------------------------------------------------------------------
 
 VALUES = {"int": ("1", "2"), "str": ("'a'", "'b'"), "list": ("[1]", "[1, 2]"), "dict": ("{'a': 1}", "{'a': 2}")}
-# How a name is defined, changed by the parent, and read.
+# How a name is defined, changed by the parent, and read. OTHER is a second module, which only holds values.
+REBOUND = "global {n}; {n} = {b}"
 WAYS = {
-    "global": ("{n} = {a}", "global {n}; {n} = {b}", "{n}"),
-    "class": ("class {n}:\n    held = {a}", "{n}.held = {b}", "{n}.held"),
-    "instance": ("class C_{n}: pass\n{n} = C_{n}()\n{n}.held = {a}", "{n}.held = {b}", "{n}.held"),
+    "global": ("{n} = {a}", REBOUND, "{n}"),
+    "grown list": ("{n} = [{a}]", "{n}.append({b})", "{n}"),
+    "item": ("{n} = [0, {a}]", "{n}[1] = {b}", "{n}[1]"),
     "dictionary": ("{n} = {{'key': {a}}}", "{n}['key'] = {b}", "{n}['key']"),
-    "behind a function": ("{n} = {a}\ndef get_{n}(): return {n}", "global {n}; {n} = {b}", "get_{n}()"),
-    "behind a method": (
-        "{n} = {a}\nclass C_{n}:\n    def get(self): return {n}", "global {n}; {n} = {b}", "C_{n}().get()",
+    "nested dictionary": ("{n} = {{'k': {{'key': {a}}}}}", "{n}['k']['key'] = {b}", "{n}['k'].get('key')"),
+    "class": ("class {n}:\n    held = {a}", "{n}.held = {b}", "{n}.held"),
+    "base class": ("class {n}:\n    held = {a}\nclass D_{n}({n}): pass", "{n}.held = {b}", "D_{n}().held"),
+    "instance": ("class C_{n}: pass\n{n} = C_{n}()\n{n}.held = {a}", "{n}.held = {b}", "{n}.held"),
+    "slots": (
+        "class C_{n}:\n    __slots__ = ['held']\n{n} = C_{n}()\n{n}.held = {a}", "{n}.held = {b}", "{n}.held",
     ),
+    "data class": (
+        "@dataclasses.dataclass\nclass C_{n}:\n    held: object = None\n{n} = C_{n}({a})", "{n}.held = {b}", "{n}.held",
+    ),
+    "namespace": ("{n} = types.SimpleNamespace(held={a})", "{n}.held = {b}", "{n}.held"),
+    "other module": ("OTHER {n} = {a}", "OTHER.{n} = {b}", "OTHER.{n}"),
+    "other module's dictionary": ("OTHER {n} = {{'key': {a}}}", "OTHER.{n}['key'] = {b}", "OTHER.{n}['key']"),
+    "function": ("{n} = {a}\ndef get_{n}(): return {n}", REBOUND, "get_{n}()"),
+    "inner function": (
+        "{n} = {a}\ndef get_{n}():\n    def inner(): return {n}\n    return inner", REBOUND, "get_{n}()()",
+    ),
+    "default": ("{n} = {a}\ndef get_{n}(v=None): return {n} if v is None else v", REBOUND, "get_{n}()"),
+    "generator": ("{n} = {a}\ndef get_{n}(): yield {n}", REBOUND, "next(get_{n}())"),
+    "partial": ("{n} = {a}\nget_{n} = functools.partial(lambda v: {n}, 1)", REBOUND, "get_{n}()"),
+    "decorated": (
+        "{n} = {a}\ndef same_{n}(f):\n    @functools.wraps(f)\n    def call(): return f()\n    return call\n"
+        "@same_{n}\ndef get_{n}(): return {n}", REBOUND, "get_{n}()",
+    ),
+    "context manager": (
+        "{n} = {a}\n@contextlib.contextmanager\ndef with_{n}(): yield {n}\n"
+        "def get_{n}():\n    with with_{n}() as v: return v", REBOUND, "get_{n}()",
+    ),
+    "method": ("{n} = {a}\nclass C_{n}:\n    def get(self): return {n}", REBOUND, "C_{n}().get()"),
+    "static method": (
+        "{n} = {a}\nclass C_{n}:\n    @staticmethod\n    def get(): return {n}", REBOUND, "C_{n}.get()",
+    ),
+    "property": ("{n} = {a}\nclass C_{n}:\n    @property\n    def v(self): return {n}", REBOUND, "C_{n}().v"),
+    "constructor": (
+        "{n} = {a}\nclass C_{n}:\n    def __init__(self): self.v = {n}", REBOUND, "C_{n}().v",
+    ),
+    "callable object": ("{n} = {a}\nclass C_{n}:\n    def __call__(self): return {n}", REBOUND, "C_{n}()()"),
 }  # fmt: skip
-names = st.tuples(st.sampled_from(sorted(WAYS)), st.sampled_from(sorted(VALUES)), st.booleans(), st.booleans())
+AROUND = (
+    "{}", "[{} for _ in range(1)]", "[v for v in [{}]]", "(lambda: {})()", "(lambda v={}: v)()", "f'{{{}!r}}'",
+    "dict(key={})", "[*[{}]]", "functools.reduce(lambda a, v: v, [0, {}])", "next(v for v in [{}])",
+)  # fmt: skip
+names = st.tuples(
+    st.sampled_from(sorted(WAYS)),
+    st.sampled_from(sorted(VALUES)),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from(AROUND),
+)
 _count = iter(range(10**9))
 
 
@@ -151,16 +196,18 @@ def test_state_findings_are_what_a_real_child_returns(ask: Any, tmp_path: Any, d
     """Names have a finding exactly when they are read and differ in the child."""
     defined, changed, read, expected = [], ["pass"], [], set()
     module = f"generated_{next(_count)}"
-    for number, (way, kind, changes, reads) in enumerate(drawn):
+    other = ["pass"]
+    for number, (way, kind, changes, reads, around) in enumerate(drawn):
         name, (before, after) = f"NAME{number}", VALUES[kind]
         parts = [part.format(n=name, a=before, b=after) for part in WAYS[way]]
-        defined.append(parts[0])
+        (other if parts[0].startswith("OTHER ") else defined).append(parts[0].removeprefix("OTHER "))
         changed += [parts[1]] if changes else []
-        read += [parts[2]] if reads else []
+        read += [around.format(parts[2])] if reads else []
         if changes and reads:
             expected.add(name)
     body = "\n".join(
         [
+            f"import contextlib, dataclasses, functools, types\nimport {module}_other as OTHER",
             *defined,
             "def configure():",
             *(f"    {line}" for line in changed),
@@ -169,6 +216,7 @@ def test_state_findings_are_what_a_real_child_returns(ask: Any, tmp_path: Any, d
         ]
     )
     (tmp_path / f"{module}.py").write_text(body + "\n")
+    (tmp_path / f"{module}_other.py").write_text("\n".join(other) + "\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(tmp_path))
         made = importlib.import_module(module)
@@ -176,4 +224,5 @@ def test_state_findings_are_what_a_real_child_returns(ask: Any, tmp_path: Any, d
         found = explain(made.read)
     differs = ask("read", (str(tmp_path), module)) != repr(made.read())
     assert differs == bool(expected)
-    assert {each.path.removeprefix(f"{module}.")[:5] for each in found} == expected, body
+    said = {each.path: re.search(r"NAME\d", each.path) for each in found}
+    assert {match and match.group() for match in said.values()} == expected, (said, body)

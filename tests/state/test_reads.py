@@ -26,6 +26,11 @@ NAMES = ("DEBUG", "LIMIT")
 VALUES = {"DEBUG": 1}
 
 
+@functools.singledispatch
+def dispatched(value):
+    return "base"
+
+
 def by_globals():
     return globals()["DEBUG"]
 
@@ -210,6 +215,12 @@ def test_a_read_is_seen(code, name, expected):
     """Names in strings, hooks and a class's special methods lead to what they read."""
     found = look(getattr(code, name))
     assert expected in {read.path + "".join(f"[{key!r}]" for _, key in read.steps) for read in found.reads}
+
+
+def test_a_sent_generic_function_reads_its_implementations(code):
+    """It is named by nobody else: it is the target itself, or an argument."""
+    for found in (look(code.dispatched, 1), look(code.by_globals, code.dispatched)):
+        assert "read_code.dispatched.registry" in {read.path for read in found.reads}
 
 
 def test_an_argument_names_what_is_read(code):

@@ -96,7 +96,8 @@ def _candidate(
         place = place_of(line)
         evidence = (f"used at {line.file}:{line.line}: {place.source}", *finding.evidence)
         finding = replace(finding, file=line.file, line=line.line, evidence=evidence)
-    rank = (not named, each.varies, finding.code != "SM303", ranked.weight)
+    unread = not each.binding.read.where.instruction
+    rank = (not named, unread, each.varies, finding.code != "SM303", ranked.weight)
     return rank, replace(finding, level="cause" if named else "note")
 
 

@@ -133,8 +133,12 @@ class Search(Attributes):
             if cls is types.FunctionType:
                 self.root(each.__module__)
                 names = tuple(each.__qualname__.split("."))
-                if each.__closure__ and resolve(sys.modules.get(each.__module__), names) is each:
+                found = resolve(sys.modules.get(each.__module__), names) is each
+                if found and each.__closure__:
                     self.homes.setdefault(id(each), (each.__module__, names))
+                    code = getattr(each.__dict__.get("__wrapped__"), "__code__", each.__code__)
+                    where = Where(os.path.abspath(code.co_filename), code.co_firstlineno, each.__qualname__, path)
+                    self.dispatches(each, each.__module__, names, where, 0)
                 self.function(each, None, 0)
             elif cls is types.MethodType:
                 todo.append((each.__self__, path, depth + 1))
@@ -289,11 +293,8 @@ class Search(Attributes):
             if named is not None:
                 self.homes.setdefault(id(value), (named.module, named.names))
             self.function(value, None, depth + 1)
-            registry = value.__dict__.get("registry")  # of functools.singledispatch
-            if type(registry) is types.MappingProxyType and named is not None:
-                self.note(named.module, (*named.names, "registry"), (), named.read.where, depth).whole = True
-                for part in list(registry.values())[:_MAX_PARTS]:
-                    self.uses(part, None, depth)
+            if named is not None:
+                self.dispatches(value, named.module, named.names, named.read.where, depth)
         elif cls is types.MethodType:
             self.call(Live(value, ""), [], {}, depth)
         elif issubclass(cls, type):
@@ -306,6 +307,16 @@ class Search(Attributes):
             self.alive(cls, symbol)
         for part in _wrapped(value):
             self.uses(part, None, depth)
+
+    def dispatches(
+        self, function: types.FunctionType, module: str, names: tuple[str, ...], where: Where, depth: int
+    ) -> None:
+        """Record that the implementations of a `functools.singledispatch` function are read."""
+        registry = function.__dict__.get("registry")
+        if type(registry) is types.MappingProxyType:
+            self.note(module, (*names, "registry"), (), where, depth).whole = True
+            for part in list(registry.values())[:_MAX_PARTS]:
+                self.uses(part, None, depth)
 
     def holds(self, container: Any, depth: int) -> None:
         """Follow the functions and classes in a container, and the classes of its other items."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import linecache
 import multiprocessing
 import multiprocessing.pool
@@ -13,7 +14,7 @@ import threading
 import pytest
 
 from pytest_startmethod.causes import copying, explain
-from pytest_startmethod.child import copied, values
+from pytest_startmethod.child import copied, replayer, values
 from pytest_startmethod.model.evidence import Evidence
 from pytest_startmethod.model.launch import Launch
 from pytest_startmethod.pickling import sent
@@ -228,6 +229,105 @@ def is_compared(value):
 def test_a_global_with_content_is_told_only_where_code_compares_it(value, count):
     """Any module global may be an argument; a copy matters to code that asks for its identity."""
     assert len(differing(value, Named(value.name))) == count
+
+
+class Pool:
+    _instance = None
+    _by_name: dict[str, Pool] = {}  # noqa: RUF012
+
+    @classmethod
+    def get(cls):
+        if cls._instance is None:
+            cls._instance = cls()
+        return cls._instance
+
+    def __eq__(self, other):
+        return self is other
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Kinds:
+    def __init__(self):
+        self.STOP = Named("stop")
+
+
+KINDS = Kinds()
+Pool._by_name["main"] = Pool()
+
+
+@pytest.mark.parametrize(
+    ("value", "name", "line"),
+    [
+        (Pool.get(), "Pool._instance", "cls._instance = cls()"),
+        (Pool._by_name["main"], "Pool._by_name['main']", "_by_name: dict"),
+        (KINDS.STOP, "KINDS.STOP", "self.STOP ="),
+    ],
+    ids=["lazily made singleton", "flyweight", "attribute of a global"],
+)
+def test_an_object_that_a_module_only_holds_has_a_name_too(value, name, line):
+    """What a class, an object or a container of the module holds is told by its identity as a global is."""
+    account, arrived = (sent.account(each, sent.parts(each)) for each in map(process_of, (value, Named("other"))))
+    assert account["own"]["['args'][0]"] == [f"{__name__}.{name}"]
+    assert account["modules"] == [__name__]
+    assert replayer.named(*sent.global_name(value)) is value
+    found = copying._other("args[0]", account["own"]["['args'][0]"])
+    assert line in linecache.getline(found.file, found.line)
+    assert arrived is None
+
+
+def process_of(value):
+    return SPAWN.Process(target=work, args=(value,))
+
+
+class Built:
+    """Rebuilt from its name, without what was set later."""
+
+    def __init__(self, name):
+        self.name, self.headers = name, {}
+
+    def __reduce__(self):
+        return Built, (self.name,)
+
+
+class Text(str):
+    language = "en"
+
+    def __reduce__(self):
+        return Text, (str(self),)
+
+
+def test_an_attribute_that_arrives_with_another_value():
+    """The constructor makes it anew; it is told where the failure or the child's code names it."""
+    built, text = Built("x"), Text("x")
+    built.headers["a"] = 1
+    text.language = "de"  # type: ignore[misc]
+    (found,) = differing(built, Built("x"), "KeyError in headers")
+    assert (found.code, found.path, found.level) == ("SM204", "args[0].headers", "cause")
+    assert found.message == (
+        f"`args[0]` arrives with another `headers['a']` (1 in the parent, not there in the child): {__name__}.Built is "
+        "pickled by `Built.__reduce__`, which does not return it."
+    )
+    assert found.fix.startswith("let `Built.__reduce__` return `headers`, too")
+    assert differing(built, Built("x"), "KeyError") == []
+    (found,) = differing(text, Text("x"), "language")
+    assert found.path == "args[0].language"
+
+
+class Closes:
+    def __init__(self):
+        self.file = io.StringIO("x")
+
+    def __getstate__(self):
+        self.file.close()
+        return {}
+
+
+def test_pickling_that_closes_a_file():
+    """The attribute is the same object, and of no use any more."""
+    (found,) = findings("file", Closes())
+    assert (found.code, found.path, found.level) == ("SM108", "args[0].file", "cause")
+    assert "is <closed _io.StringIO object>" in found.message
 
 
 class Loses(multiprocessing.process.BaseProcess):

@@ -77,22 +77,26 @@ def differing(evidence: Evidence) -> list[Finding]:
     words, read = _words(evidence), _read_by_children(evidence)
     found = []
     for account, arrived in evidence.copied:
-        for kind, raw, ours, _ in copied.lost(account, arrived, differences):
+        for kind, raw, ours, theirs in copied.lost(account, arrived, differences):
             path, each = sent.path_of(raw), None
-            if kind == "identity":
-                each = _other(path, ours) if raw in account["plain"] or _is_compared(ours) else None
+            if kind == "identity" and (raw in account["plain"] or _is_compared(ours)):
+                each = _other(path, ours)
+            elif kind == "identity" and _COMPARES in read:
+                each = replace(_other(path, ours), level="note")
             elif kind == "new":
                 each = _new(path, *_method(account, raw))
-            elif kind == "lacks" and (name := path.rpartition(".")[2]) in words | read:
-                each = _lacks(path, ours, *_method(account, raw), "cause" if name in words else "note")
+            elif (lost := _ATTRIBUTE.fullmatch(path)) is not None and lost["name"] in words | read:
+                level: Literal["cause", "note"] = "cause" if lost["name"] in words else "note"
+                each = _lacks(lost, ours, theirs, *_method(account, raw), level)
             if each is not None:
                 found.append(replace(each, every_method=account["task"]))
     return found
 
 
 def _is_compared(names: Iterable[str]) -> bool:
-    """Return whether a module that has one of these globals compares something with it by identity."""
-    for module, _, variable in (name.rpartition(".") for name in names):
+    """Return whether the module that has one of these names compares something with it by identity."""
+    for module, rest in map(sent.split_name, names):
+        variable = _variable(rest).rpartition(".")[2]
         file = places.module_file(module)
         compared = rf"\bis (not )?([\w.]+\.)?{variable}\b|\b{variable} is\b"
         if file is not None and re.search(compared, source_of(file).text):
@@ -100,19 +104,37 @@ def _is_compared(names: Iterable[str]) -> bool:
     return False
 
 
+def _variable(rest: str) -> str:
+    return rest.partition("[")[0]
+
+
 def _lacks(
-    path: str, ours: object, cls: str, method: str, place: Place | None, level: Literal["cause", "note"]
-) -> Finding:
-    holder, _, name = path.rpartition(".")
-    message = (
-        f"`{holder}` arrives without its attribute `{name}` ({short(ours)} in the parent): {cls} is pickled by "
-        f"`{method}`, which does not return it."
-    )
+    lost: re.Match[str],
+    ours: object,
+    theirs: object,
+    cls: str,
+    method: str,
+    place: Place | None,
+    level: Literal["cause", "note"],
+) -> Finding | None:
+    """Return how the attribute at a path arrives; None if its holder is pickled as any object is."""
+    if not method:
+        return None
+    holder, name, inner = lost["holder"], lost["name"], lost["inner"]
+    parts = f"`{holder}` arrives without its attribute `{name}` ({short(ours)} in the parent)"
+    lacking = theirs == ["!"] and not inner
+    if not lacking:
+        both = f"{short(ours)} in the parent, {short(theirs)} in the child"
+        parts = f"`{holder}` arrives with another `{name}{inner}` ({both})"
+    message = f"{parts}: {cls} is pickled by `{method}`, which does not return it."
+    own = cls.rpartition(".")[2]
     fix = (
-        f"define __getstate__ and __setstate__ in {cls.rpartition('.')[2]}: return the state of `{method}` together "
-        f"with `{name}`, and set both again"
+        f"define __getstate__ and __setstate__ in {own}: return the state of `{method}` together with `{name}`, and "
+        "set both again"
     )
-    facts = values(f"{holder}.{name}", short(ours), "(missing)")
+    if method.startswith(f"{own}.__reduce"):
+        fix = f"let `{method}` return `{name}`, too: in the state, which is the third item of the tuple"
+    facts = values(f"{holder}.{name}{inner}", short(ours), "(missing)" if lacking else short(theirs))
     return finding_at("SM204", f"{holder}.{name}", place, message, facts, fix, level)
 
 
@@ -126,17 +148,27 @@ def _new(path: str, cls: str, method: str, place: Place | None) -> Finding:
 
 
 def _other(path: str, names: Sequence[str]) -> Finding:
-    made = {name: setters.made_at_import(name.rpartition(".")[0], (name.rpartition(".")[2],)) for name in names}
+    made = {}
+    for each in names:
+        module, rest = sent.split_name(each)
+        made[each] = setters.made_at_import(module, tuple(_variable(rest).split(".")))
     name = next((each for each, place in made.items() if place is not None), names[0])
-    place, variable = made[name], name.rpartition(".")[2]
+    place, variable = made[name], sent.split_name(name)[1]
+    told = f"`is {variable}`" if place is not None and "[" not in variable else "a comparison with it by `is`"
     message = (
         f"`{path}` is `{name}`, an object that is told by its identity: the child gets a copy of it, which is another "
-        f"object than the child's own `{name}`, so `is {variable}` is False there."
+        f"object than the child's own `{name}`, so {told} is False there."
     )
     fix = (
         f"make `{variable}` a member of an Enum, None, or an object whose class has a __reduce__ that returns its "
         f"name, {variable!r}"
     )
+    if told.startswith("a"):
+        fix = (
+            "give its class a __reduce__ that returns the function which finds or makes the one object of a process, "
+            "with its arguments; or compare by value, with an __eq__ of the class"
+        )
+    place = place or setters.made_later(sent.split_name(name)[0], _variable(variable).rpartition(".")[2])
     return finding_at("SM204", path, place, message, values(path, name, f"a copy of {name}"), fix)
 
 
@@ -144,7 +176,7 @@ def _method(account: Fields, path: str) -> tuple[str, str, Place | None]:
     """Return the class, pickling method and its place for the object that holds the part at `path`."""
     methods: Mapping[str, tuple[str, str, Place | None]] = account["methods"]
     holders = [each for each in methods if path.startswith(each)]
-    return methods[max(holders, key=len)] if holders else ("", "", None)
+    return methods[max(holders, key=lambda each: (each != path, len(each)))] if holders else ("", "", None)
 
 
 def _words(evidence: Evidence) -> frozenset[str]:
@@ -153,7 +185,10 @@ def _words(evidence: Evidence) -> frozenset[str]:
 
 
 def _read_by_children(evidence: Evidence) -> frozenset[str]:
-    """Return the attributes and short texts, such as the argument of ``getattr``, that the children's code reads."""
+    """Return the attributes and short texts, such as the argument of ``getattr``, that the children's code reads.
+
+    `_COMPARES` is among them if it compares variables, which for most objects is by identity.
+    """
     found: set[str] = set()
     for file, _, first in {code for observed in observed_in(evidence) for code in observed.codes}:
         for node, _, _ in source_of(file).index.functions:
@@ -163,9 +198,16 @@ def _read_by_children(evidence: Evidence) -> frozenset[str]:
                         found.add(each.attr)
                     elif isinstance(each, ast.Constant) and isinstance(each.value, str):
                         found.add(each.value)
+                    elif isinstance(each, ast.Compare) and not any(
+                        isinstance(side, ast.Constant) for side in (each.left, *each.comparators)
+                    ):
+                        found.add(_COMPARES)
     return frozenset(found)
 
 
+_COMPARES: Final = "is"
+"""Stands for a comparison of two variables among what the children's code reads."""
+_ATTRIBUTE: Final = re.compile(r"(?P<holder>.*)\.(?P<name>\w+)(?P<inner>(\[[^\]]*\])*)")
 _WORD: Final = re.compile(r"\w+")
 
 

@@ -46,18 +46,22 @@ def picked(root: object, where: Mapping[str, Iterable[int | str]], look: Mapping
 
 
 def account(
-    obj: object, look: Mapping[str, Any], modules: Iterable[str], every: list[tuple[object, str]] | None = None
+    obj: object,
+    look: Mapping[str, Any],
+    modules: Iterable[str],
+    every: list[tuple[object, str]] | None = None,
+    own: dict[str, list[str]] | None = None,
 ) -> dict[str, Any]:
-    """Return an object's description, its module globals, and the kernel objects behind its shared parts.
+    """Return an object's description, its parts with a name, and the kernel objects behind its shared parts.
 
-    `look` is the namespace of `values`. Paths are those of `values.differences`. The globals of `modules` are known by
-    their identity. Those without content, such as ``UNSET = object()``, are also listed as `plain`. `every` is
-    what `parts` returned, if it has been called.
+    `look` is the namespace of `values`. Paths are those of `values.differences`. What `modules` hold is known by its
+    identity. Parts without content, such as ``UNSET = object()``, are also listed as `plain`. `every` and `own` are
+    what `parts` and `named_parts` returned, if they have been called.
     """
     every = list(parts(obj, look["instance_namespace"])) if every is None else every
-    own = globals_of(every, modules, look["module_of"])
+    own = named_parts(every, modules, modules, look) if own is None else own
     return {
-        "node": look["describe"](obj, _BUDGET),
+        "node": look["describe"](obj, _BUDGET, True),
         "own": own,
         "plain": [path for part, path in every if path in own and not look["instance_namespace"](part)],
         "shared": {path: token for part, path in every if (token := _token(part)) is not None},
@@ -117,28 +121,58 @@ def parts(obj: Any, namespace_of: Callable[[object], dict[str, object]]) -> Iter
             todo += [(value, f"{path}.{name}") for name, value in list(namespace_of(part).items())[:MOST]]
 
 
-def globals_of(
-    every: Iterable[tuple[object, str]], modules: Iterable[str], module_of: Callable[[object], dict[str, object]]
+def named_parts(
+    every: Iterable[tuple[object, str]], modules: Iterable[str], homes: Iterable[str], look: Mapping[str, Any]
 ) -> dict[str, list[str]]:
-    """Return the dotted names of those of `parts` that are globals of `modules`, by path."""
+    """Return the dotted names of those of `parts` that are globals of `modules`, or held by those of `homes`."""
     told = [(id(part), path) for part, path in every if _is_instance(type(part))]
-    known = globals_by_id({each for each, _ in told}, modules, module_of)
+    known = names_by_id({each for each, _ in told}, modules, homes, look)
     return {path: known[each] for each, path in told if each in known}
 
 
-def globals_by_id(
-    wanted: set[int], modules: Iterable[str], module_of: Callable[[object], dict[str, object]]
+def names_by_id(
+    wanted: set[int], modules: Iterable[str], homes: Iterable[str], look: Mapping[str, Any]
 ) -> dict[int, list[str]]:
-    """Return the dotted names of the module globals that are one of `wanted`, by id."""
+    """Return the dotted names of the objects that are one of `wanted`, by id.
+
+    Known are the globals of `modules`, and what the classes, objects and containers in `homes` hold: a singleton in
+    ``pkg.Pool._instance``, a flyweight in ``pkg.Unit._units['kg']``.
+    """
     found: dict[int, list[str]] = {}
     for name in modules if wanted else ():
-        content = module_of(sys.modules.get(name))
+        content = look["module_of"](sys.modules.get(name))
         if wanted.isdisjoint(map(id, list(content.values()))):
             continue
         for variable, value in list(content.items()):
             if id(value) in wanted:
                 found.setdefault(id(value), []).append(f"{name}.{variable}")
+    for name in homes if wanted else ():
+        for variable, value in list(look["module_of"](sys.modules.get(name)).items()):
+            for part, path in _held(value, f"{name}.{variable}", look, 1):
+                if id(part) in wanted:
+                    found.setdefault(id(part), []).append(path)
     return found
+
+
+def _held(value: Any, path: str, look: Mapping[str, Any], depth: int) -> Iterator[tuple[object, str]]:
+    """Yield what a class, an object or a container holds, and what is in the objects and containers among that."""
+    kind = type(value)
+    if kind is dict:
+        held = [(each, f"{path}[{key!r}]") for key, each in list(value.items())[:MOST] if type(key) in (str, int)]
+    elif kind in (list, tuple):
+        held = [(each, f"{path}[{index}]") for index, each in enumerate(value[:MOST])]
+    elif issubclass(kind, type):
+        module = type.__getattribute__(value, "__module__")
+        known = type(module) is not str or module.partition(".")[0] in sys.stdlib_module_names
+        own = {} if known else type.__getattribute__(value, "__dict__")
+        held = [(each, f"{path}.{name}") for name, each in list(own.items()) if not name.startswith("__")]
+    else:
+        own = look["instance_namespace"](value) if _is_instance(kind) else {}
+        held = [(each, f"{path}.{name}") for name, each in list(own.items())[:MOST]]
+    for each, name in held:
+        yield each, name
+        if depth and not issubclass(type(each), type):
+            yield from _held(each, name, look, depth - 1)
 
 
 def _is_instance(kind: type) -> bool:

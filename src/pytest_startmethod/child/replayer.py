@@ -6,9 +6,11 @@ cannot be loaded or set is left unchanged in the child and reported to the paren
 
 from __future__ import annotations
 
+import ast
 import functools
 import importlib
 import pickle
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterable
@@ -242,13 +244,26 @@ def set_more(instance: Any, state: tuple[Any, Any, dict[str, object]]) -> None:
         set_value(instance, name, value)
 
 
-def named(module: str, name: str) -> object:
-    """Return the global of a module."""
-    return getattr(importlib.import_module(module), name)
+def named(module: str, path: str) -> object:
+    """Return what a module has at a path such as ``Unit._units['kg']``."""
+    found: Any = importlib.import_module(module)
+    for name, key in re.findall(r"(\w+)(?![^\[]*\])|\[([^\]]+)\]", path):
+        found = found[ast.literal_eval(key)] if key else getattr(found, name)
+    return found
 
 
 class Gone:
     """Replaces the dead referent of a weak reference."""
+
+
+_alive: list[object] = []
+"""What only weak references lead to: what holds it in the parent is not sent."""
+
+
+def weakly(kind: Callable[[object], object], held: object) -> object:
+    """Return a weak reference or collection of `held`, which stays alive as it does in the parent."""
+    _alive.append(held)
+    return kind(held)
 
 
 # -- process-wide state ------------------------------------------------------------------------------------------------
@@ -316,6 +331,13 @@ def _logging(carried: Carried) -> None:
         logger.setLevel(state["level"])  # clears the cache of enabled levels
 
 
+def _no_exit_handlers(_carried: Carried) -> None:
+    """Let modules that are imported from now on register nothing, as if the child ended like a forked one."""
+    import atexit
+
+    atexit.register = lambda function, *_args, **_keywords: function  # type: ignore[assignment]
+
+
 def _random(carried: Carried) -> None:
     import random
 
@@ -371,4 +393,5 @@ _APPLY: dict[str, Callable[[Carried], None]] = {
     "warnings": _warnings,
     "signal": _signal,
     "calls": _calls,
+    "exit handlers": _no_exit_handlers,
 }

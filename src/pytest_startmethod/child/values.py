@@ -231,14 +231,15 @@ def is_mock(value: object) -> bool:
     )
 
 
-def describe(value: object, budget: int = BUDGET) -> list[object]:
-    """Return the description of a value."""
-    return _Describer(budget).node(value, 0)
+def describe(value: object, budget: int = BUDGET, hanging: bool = False) -> list[object]:
+    """Return the description of a value; if `hanging`, with the attributes of strings and other immutable values."""
+    return _Describer(budget, hanging).node(value, 0)
 
 
 class _Describer:
-    def __init__(self, budget: int) -> None:
+    def __init__(self, budget: int, hanging: bool) -> None:
         self.left = budget
+        self.hanging = hanging
         self.seen: dict[int, int] = {}
         self.kept: list[object] = []
 
@@ -276,8 +277,8 @@ class _Describer:
                 return node
         content = self.content(value, kind, depth)
         if content is not None:  # one that cannot change is what it holds, whatever else is kept with it
-            mutable = issubclass(kind, (dict, list, set))
-            return ["o", _type(kind), self.attributes(value, depth) if mutable else [], content]
+            whole = self.hanging or issubclass(kind, (dict, list, set))
+            return ["o", _type(kind), self.attributes(value, depth) if whole else [], content]
         return self.object(value, kind, depth)
 
     def sequence(self, value: Any, kind: type, depth: int) -> list[object]:
@@ -321,7 +322,7 @@ class _Describer:
         if name == "_local" and module in ("_thread", "_threading_local"):
             return self.object(value, kind, depth)
         hidden = module.partition(".")[0] in _OPAQUE_MODULES or name in ("generator", "coroutine", "frame", "cell")
-        return ["?", _type(kind)] if hidden else None
+        return ["?", ("closed " if _is_closed(value) else "") + _type(kind)] if hidden else None
 
     def content(self, value: Any, kind: type, depth: int) -> list[object] | None:
         """Return the content of an instance whose class extends a container or plain type."""
@@ -451,6 +452,16 @@ def _held(value: Any, module: str, name: str) -> Any:
     if (module, name) == ("_weakrefset", "WeakSet"):
         return sorted((class_name(type(each)) for each in value), key=str)
     return MISSING
+
+
+def _is_closed(value: Any) -> bool:
+    """Return whether a file is closed; False for one that would run a user's code to tell."""
+    for name in ("buffer", "raw"):
+        if type(value).__module__ == "_io" and hasattr(type(value), name):
+            value = getattr(value, name)
+    return (
+        type(value).__module__ == "_io" and type(value).__name__ in ("FileIO", "StringIO", "BytesIO") and value.closed
+    )
 
 
 def _generator_state(value: Any, kind: type, _depth: int) -> list[object] | None:

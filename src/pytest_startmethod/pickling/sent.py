@@ -6,7 +6,8 @@ import copyreg
 import os
 import re
 import sys
-from collections.abc import Iterator
+import types
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ from ..child.differences import differences, short
 from ..model.launch import Changed
 from ..model.place import Place
 from ..model.wire import Json
+from ..source.callers import owner
 from . import dry_run
 from .user_code import hook_of
 
@@ -79,16 +81,17 @@ def account(obj: object, every: list[tuple[object, str]]) -> Json | None:
     changing = any(by_class[kind] is not None or kind in copyreg.dispatch_table for kind in users)
     if not changing and not users and object not in by_class:
         return None
-    loaded = _loaded()
-    if not changing and not copied.globals_of(every, loaded, values.module_of):
-        return None
     steps = where(obj)
+    picked = copied.picked(obj, steps, vars(values))
+    own = copied.named_parts(every, _loaded(), _homes(users, picked), vars(values))
+    if not changing and not own:
+        return None
+    own.pop(_PROCESS, None)
     inside = [(part, path) for part, path in every if path != _PROCESS]
-    found = copied.account(copied.picked(obj, steps, vars(values)), vars(values), loaded, inside)
     return {
-        **found,
+        **copied.account(picked, vars(values), (), inside, own),
         "where": steps,
-        "modules": sorted({name.rpartition(".")[0] for names in found["own"].values() for name in names}),
+        "modules": sorted({split_name(name)[0] for names in own.values() for name in names}),
         "methods": {path: method for obj, path in every if (method := by_class[type(obj)])},
         "task": not cpython.is_process(obj),
     }
@@ -183,11 +186,31 @@ def _place(function: object) -> Place | None:
     return None if code is None else Place(os.path.abspath(code.co_filename), code.co_firstlineno, code.co_name)
 
 
+def _homes(users: Iterable[type], picked: Mapping[str, object]) -> list[str]:
+    """Return the user's modules of classes and functions that are sent: what these hold may be told by identity."""
+    names = {values.class_name(kind)[0] for kind in users}
+    for value in picked.values():
+        for each in value if type(value) is tuple else (value,):
+            function = each.__func__ if type(each) is types.MethodType else each
+            if type(function) is types.FunctionType and type(function.__module__) is str:
+                names.add(function.__module__)
+    files = {name: values.module_of(sys.modules.get(name)).get("__file__") for name in names}
+    return [name for name, file in files.items() if type(file) is str and owner(file) == "user"]
+
+
 def global_name(obj: object) -> tuple[str, str] | None:
-    """Return module and name of a user's global that is `obj`."""
-    names = copied.globals_by_id({id(obj)}, _loaded(), values.module_of)
-    module, _, name = names[id(obj)][0].rpartition(".") if names else ("", "", "")
-    return (module, name) if names else None
+    """Return module and name of a user's global that is `obj`, or that holds it."""
+    names = copied.names_by_id({id(obj)}, _loaded(), _homes([type(obj)], {}), vars(values))
+    return split_name(names[id(obj)][0]) if names else None
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Return the module of a dotted name, and the rest: ``("pkg", "Unit._units['kg']")``."""
+    parts = name.partition("[")[0].split(".")
+    for end in range(len(parts) - 1, 0, -1):
+        if (module := ".".join(parts[:end])) in sys.modules:
+            return module, name[len(module) + 1 :]
+    return "", name
 
 
 _NOT_USERS: Final = sys.stdlib_module_names | {"_pytest", "pluggy", "pytest", "pytest_startmethod"}

@@ -75,13 +75,24 @@ def _root(node: ast.AST) -> str:
 
 def made_at_import(module: str, names: tuple[str, ...]) -> Place | None:
     """Return the line at module level, or in a class body, that gives a name a value other than None."""
+    for each in _assigned(module):
+        named = isinstance(each.target, ast.Name) and each.target.id == names[-1]
+        if named and not each.in_function and each.place.function == ".".join(names[:-1]):
+            return each.place
+    return None
+
+
+def made_later(module: str, attribute: str) -> Place | None:
+    """Return the first line of a module that gives an attribute a value other than None: ``cls._instance = cls()``."""
+    places = (e.place for e in _assigned(module) if isinstance(e.target, ast.Attribute) and e.target.attr == attribute)
+    return next(places, None)
+
+
+def _assigned(module: str) -> Iterator[Assigned]:
     file = module_of(sys.modules.get(module)).get("__file__")
     for each in source_of(file).index.assigned if type(file) is str else ():
-        if isinstance(each.target, ast.Name) and each.target.id == names[-1] and not each.in_function:
-            empty = each.value is None or (isinstance(each.value, ast.Constant) and each.value.value is None)
-            if each.place.function == ".".join(names[:-1]) and not empty:
-                return each.place
-    return None
+        if each.value is not None and not (isinstance(each.value, ast.Constant) and each.value.value is None):
+            yield each
 
 
 class _Search:

@@ -254,7 +254,8 @@ def main(method):
     exec("def value():\\n    return 4", injected.__dict__)
     sys.modules["injected"] = injected
     results["module"] = outcome(method, ["sys.modules['injected']"], "module")
-    state.WEAK["a"] = state.Base
+    made = state.Base()
+    state.WEAK["a"] = made
     results["weak"] = outcome(method, ["state.WEAK"], "weak")
     with state.LOCK:
         results["lock"] = outcome(method, ["state.LOCK"], "lock")
@@ -288,6 +289,14 @@ def main(method):
     before = os.umask(0o057)
     results["umask"] = outcome(method, ["umask"], "umask")
     os.umask(before)
+
+    import codecs
+
+    upper = codecs.CodecInfo(lambda text, errors="strict": (text.upper().encode(), len(text)), None)
+    codecs.register({"upper_case": upper}.get)
+    codecs.register_error("later", lambda error: ("?", error.end))
+    results["codec"] = outcome(method, ["codecs.lookup('upper-case')"], "codec")
+    results["handler"] = outcome(method, ["codecs.lookup_error('later')"], "handler")
     state.MODE[0] = "filled"
     for each in (state.cached, state.kept):
         each("text"), each(1.0, "two", a=1, b=2.0), each()
@@ -385,7 +394,7 @@ def value(name):
     if name == "contextvar":
         return state.VAR.get()
     if name == "weak":
-        return [each.__name__ for each in state.WEAK.values()]
+        return [type(each).__name__ for each in state.WEAK.values()]
     if name == "local":
         return state.LOCAL.user
     if name == "deleted":
@@ -424,6 +433,10 @@ def value(name):
         import sqlite3
 
         return sqlite3.connect(":memory:").execute("select ?", (state.Derived(),)).fetchone()
+    if name == "codec":
+        return "a".encode("upper-case").decode()
+    if name == "handler":
+        return "\u00e4".encode("ascii", "later").decode()
     if name == "cache":
         asked = [[each("text"), each(1.0, "two", a=1, b=2.0), each(), each(1, "two", a=1, b=2.0), each("other")]
                  for each in (state.cached, state.kept)]
@@ -542,6 +555,8 @@ def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         ("collector", "gc.isenabled", False),
         ("types", "mimetypes", "text/x-state"),
         ("umask", "umask", 0o057),
+        ("codec", "codecs.lookup('upper-case')", "A"),
+        ("handler", "codecs.lookup_error('later')", "?"),
     ],
 )
 def test_a_child_takes_over_the_parents_value(results: dict[str, Any], name: str, path: str, seen: object) -> None:

@@ -36,8 +36,9 @@ def explain(evidence: Evidence) -> tuple[Finding, ...]:
         delayed, certain = late.findings(evidence)
         differing = [*copying.changed(evidence), *differing]
         causes = [each for each in differing if each.level == "cause"]
-        if not (causes or delayed):
-            differing = [*differing, *(causes := copying.differing(evidence))]
+        if not (delayed or any(each.code != "SM309" for each in causes)):  # nobody knows what an exit handler does
+            copies = copying.differing(evidence)
+            differing, causes = [*differing, *copies], [*copies, *causes]
         found += [*delayed, *causes] if certain else [*causes, *delayed]
         found += forkserver.stale(evidence)
     found += sends

@@ -16,6 +16,7 @@ from ..model.place import Place
 from ..source.callers import owner
 from ..source.index import dotted, source_of
 from ..state import observing
+from ..state.attributes import GUESSED
 from .context import Context, at, is_touched, place_of, reader
 from .ranking import Ranked, Weight
 
@@ -240,15 +241,17 @@ def exit_handlers(observed: Observed, context: Context) -> list[Ranked]:
             )
             facts = (source_fact("child", "registered", place),)
             finding = finding_at("SM309", handler, place, message, facts, fix)
-            found.append(Ranked(finding, Weight(False, True, True, True, True, 6)))
+            found.append(Ranked(finding, Weight(False, True, True, True, True, 2 * GUESSED)))
     return found
 
 
 def _registered(file: str) -> Iterator[tuple[Place, str]]:
-    """Yield the `atexit` handlers that a file registers at module level, by call or decorator."""
+    """Yield the `atexit` handlers that a file registers when imported, by call or decorator."""
     index = source_of(file).index
+    at_import = {dotted(call.node.func) for call in index.calls if not call.in_function}
     for call in index.calls:
-        if not call.in_function and dotted(call.node.func) == "atexit.register" and call.node.args:
+        runs = not call.in_function or not at_import.isdisjoint(call.place.function.split("."))
+        if runs and dotted(call.node.func) == "atexit.register" and call.node.args:
             yield call.place, dotted(call.node.args[0]) or "a function"
     for node, name, around in index.functions:
         for decorator in getattr(node, "decorator_list", ()):

@@ -21,7 +21,7 @@ from .._compat import cpython
 from .._compat import multiprocessing as mp
 from ..activation.exchanges import Exchanges
 from ..child import reporter, values
-from ..child.replayer import Gone, make_instance, set_state
+from ..child.replayer import Gone, make_instance, set_state, weakly
 from ..source.callers import owner
 
 _NONE = object()
@@ -42,7 +42,11 @@ def _anew(instance: object) -> tuple[object, ...]:
 
 def _weak(reference: Any) -> tuple[object, ...]:
     target = reference()
-    return weakref.ref, (Gone() if target is None else target,)
+    return weakly, (weakref.ref, Gone() if target is None else target)
+
+
+def _weak_items(weak: Any) -> tuple[object, ...]:
+    return weakly, (type(weak), list(weak) if type(weak) is weakref.WeakSet else dict(weak))
 
 
 _STAND_INS: dict[type, Callable[[Any], tuple[object, ...]]] = {
@@ -50,8 +54,7 @@ _STAND_INS: dict[type, Callable[[Any], tuple[object, ...]]] = {
     type(threading.RLock()): lambda _: (threading.RLock, ()),
     threading.local: _anew,
     weakref.ref: _weak,
-    weakref.WeakValueDictionary: lambda weak: (weakref.WeakValueDictionary, (dict(weak),)),
-    weakref.WeakKeyDictionary: lambda weak: (weakref.WeakKeyDictionary, (dict(weak),)),
+    **dict.fromkeys((weakref.WeakSet, weakref.WeakValueDictionary, weakref.WeakKeyDictionary), _weak_items),
 }
 """How to reduce what pickle refuses: as a new object of its class."""
 
@@ -93,7 +96,7 @@ class _StandInPickler(Pickler):
 
 
 class StatePickler(Pickler):
-    """Pickles state: classes by name, and locks, thread-locals and weak references as new objects."""
+    """Pickles state: classes by name, and locks, thread-locals, TLS contexts and weak references as new objects."""
 
     dispatch_table: ClassVar[Any] = ChainMap(_STAND_INS, Pickler.dispatch_table)
     classes_by_value: ClassVar[bool] = False
@@ -105,6 +108,8 @@ class StatePickler(Pickler):
         """
         if _computes_attributes(type(obj)):  # loading asks the empty instance for __setstate__
             return make_instance, (type(obj),), dict(values.instance_namespace(obj)), None, None, set_state
+        if type(obj).__module__ == "ssl" and type(obj).__name__ == "SSLContext":
+            return type(obj), (obj.protocol,)  # type: ignore[attr-defined]
         made = super().reducer_override(obj)
         if type(obj) is types.FunctionType and type(made) is tuple and made[0].__name__ == "_make_function":
             name = obj.__module__

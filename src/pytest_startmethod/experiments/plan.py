@@ -32,7 +32,10 @@ class Replay:
     """Give the child the parent's value of one binding."""
 
     path: str
-    """``"pkg.settings.DEBUG"``, ``"os.environ['HOME']"``, ``"logging.root"``."""
+    """``"pkg.settings.DEBUG"``, ``"os.environ['HOME']"``, ``"logging.root"``.
+
+    ``"atexit.register"`` stands for a child that registers no exit handlers.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,8 @@ def experiment_of(finding: Finding) -> Experiment | None:
         return Replay(finding.path)
     if finding.code in COPIED and finding.every_method:
         return Originals(finding.path)
+    if finding.code == "SM309":
+        return Replay("atexit.register")
     return None
 
 

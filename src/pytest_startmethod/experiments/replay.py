@@ -63,7 +63,7 @@ class Replaying:
 
 
 _SPECIAL = re.compile(
-    r"(?P<kind>os\.environ|logging\.getLogger|sys\.modules)[\[(](?P<quote>['\"])(?P<name>.*)(?P=quote)[\])]"
+    r"(?P<kind>os\.environ|logging\.getLogger|sys\.modules|codecs\.lookup|codecs\.lookup_error)[\[(](?P<quote>['\"])(?P<name>.*)(?P=quote)[\])]"
 )
 
 
@@ -71,7 +71,8 @@ def capture(path: str) -> Json:
     """Return the data, made of builtins, from which a child can set the binding `path` to the parent's current value.
 
     `path` is a dotted name, ``os.environ['NAME']``, ``logging.getLogger('name')``, ``logging.root``,
-    ``sys.modules['name']``, ``random``, ``decimal``, ``locale``, ``warnings.filters`` or ``signal.SIGNAME``.
+    ``sys.modules['name']``, ``codecs.lookup('name')``, ``codecs.lookup_error('name')``, ``random``, ``decimal``,
+    ``locale``, ``warnings.filters`` or ``signal.SIGNAME``.
 
     Raises:
         NotSentError: There is no such binding, or its value cannot be sent.
@@ -85,6 +86,8 @@ def capture(path: str) -> Json:
             return {"kind": "environment", "path": path, "name": name, "data": os.environ.get(name, ABSENT)}
         if kind == "logging.getLogger":
             return _logging(path, name)
+        if kind.startswith("codecs."):
+            return {"kind": "calls", "path": path, "data": dumped([_codec(kind, name)])}
         module = sys.modules.get(name)
         return {"kind": "module", "path": path, "name": name, "data": ABSENT if module is None else dumped(module)}
     if path == "os.environ":
@@ -104,6 +107,29 @@ def capture(path: str) -> Json:
     if process_state.looks_at(path):
         raise NotSentError(f"there is no one value behind {path}")
     return _binding(path)
+
+
+def _codec(kind: str, name: str) -> Callable[[], object]:
+    """Return the call that registers a codec, or an error handler, as it is here."""
+    import codecs
+
+    if kind == "codecs.lookup_error":
+        return partial(codecs.register_error, name, codecs.lookup_error(name))
+    # search functions get a normalized name (3.9 and later: ``normalizestring`` in Python/codecs.c)
+    info: Any = _Codec(codecs.lookup(name))
+    return partial(codecs.register, {name.lower().replace("-", "_").replace(" ", "_"): info}.get)
+
+
+class _Codec:
+    """Stands for a codec: `codecs.CodecInfo` does not survive pickling."""
+
+    def __init__(self, info: Any) -> None:
+        self._parts = tuple(info)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        import codecs
+
+        return codecs.CodecInfo, self._parts
 
 
 def _random() -> Json:
@@ -198,6 +224,7 @@ _PROCESS: dict[str, Callable[[], Json]] = {
     "asyncio": _loop_policy,
     "gc.isenabled": _collector,
     "mimetypes": _mime_types,
+    "atexit.register": lambda: {"kind": "exit handlers", "data": ABSENT},
     "csv.list_dialects": _dialects,
     "random": _random,
     "numpy.random": _random,

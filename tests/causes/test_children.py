@@ -411,6 +411,19 @@ def test_new_with_arguments_wants_getnewargs() -> None:
     assert finding.fix == "define __getnewargs__ in Made, which returns the arguments of __new__, or define __reduce__"
 
 
+def test_a_method_that_only_the_parents_class_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bound method is looked up by name on the child's object, whose class is as its module defines it."""
+    raised = Raised("AttributeError", "'Made' object has no attribute 'later'")
+    what = Unloaded(raised, global_name=("builtins", "getattr"), target=f"{__name__}.Made.later")
+    assert load_finding(what, MINE).code == "SM203"
+    monkeypatch.setattr(Made, "later", test_new_with_arguments_wants_getnewargs, raising=False)
+    finding = load_finding(what, MINE)
+    assert (finding.code, finding.file) == ("SM202", __file__)
+    assert finding.message.startswith(
+        "the spawn child looks up 'later' on 'Made', and it is not there: the parent added it at run time by "
+    )
+
+
 class Sentinel(enum.Enum):
     UNSET = object()
 

@@ -12,8 +12,11 @@ from typing import Any
 import pytest
 
 from pytest_startmethod.causes import registries
+from pytest_startmethod.causes.context import quoted
 from pytest_startmethod.model.child_report import Frame, Raised
+from pytest_startmethod.model.evidence import Evidence
 from pytest_startmethod.model.observed import Descriptor, Observed
+from pytest_startmethod.model.place import Place
 
 NO_CODEC = Raised(
     "LookupError", "unknown encoding: later", (Frame("/p/work.py", 4, "encode", 'return text.encode("later")'),)
@@ -85,6 +88,16 @@ def test_what_the_parent_has_not_either_is_no_cause(raised: Raised) -> None:
     assert registries.missing([raised]) == []
 
 
+def test_a_module_that_an_import_hook_of_the_parent_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hook that the user put into ``sys.meta_path`` is not there in a fresh child."""
+    raised = Raised("ModuleNotFoundError", "No module named 'virtual'")
+    assert registries.missing([raised]) == []
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Money])
+    (finding,) = registries.missing([raised])
+    assert (finding.code, finding.path) == ("SM306", "sys.meta_path")
+    assert finding.message.startswith("the import hook that finds virtual is registered in the parent")
+
+
 def test_the_likeliest_of_several_numbers_is_named_first() -> None:
     """A log file may be open under the same small number as an argument: pipes and sockets come first."""
     observed = Observed("spawn", "work.write", None)
@@ -93,6 +106,30 @@ def test_the_likeliest_of_several_numbers_is_named_first() -> None:
     assert (finding.path, finding.evidence) == ("args[1]", ("or args[0]: 7, the number of a file",))
     assert registries.missing([Raised("OSError", "[Errno 2] No such file or directory")], [observed]) == []
     assert registries.missing([Raised("OSError", "[Errno 9] Bad file descriptor")]) == []
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("OSError(9, 'Bad file descriptor')", [("OSError", "[Errno 9] Bad file descriptor")]),
+        ("assert \"LookupError('f() is unknown')\" == 1", [("LookupError", "f() is unknown")]),
+        ("the child said KeyError('a')", [("KeyError", "'a'")]),
+        ("Traceback ...\nsqlite3.ProgrammingError: no such thing", [("sqlite3.ProgrammingError", "no such thing")]),
+        ("RuntimeError(value) was not raised", []),
+        ("an Error", []),
+    ],
+)
+def test_an_exception_that_the_failure_quotes(message: str, expected: list[tuple[str, str]]) -> None:
+    """Code that catches what its child raises often sends only its text to the parent."""
+    evidence = Evidence("t", "spawn", "failed", raised=(Raised("AssertionError", message),))
+    assert [(each.type, each.message) for each in quoted(evidence)] == expected
+
+
+def test_a_quoted_exception_is_located_where_the_process_started() -> None:
+    observed = Observed("spawn", "work.write", Place("/p/run.py", 3, "run"))
+    observed.descriptors.append(Descriptor("args[0]", 7, "a pipe"))
+    (finding,) = registries.missing([Raised("OSError", "[Errno 9] Bad file descriptor")], [observed])
+    assert (finding.path, finding.file, finding.line) == ("args[0]", "/p/run.py", 3)
 
 
 def test_without_registrations_there_is_none() -> None:

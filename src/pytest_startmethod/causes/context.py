@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
+from ..model.child_report import Raised
 from ..model.evidence import Evidence
 from ..model.finding import Fact, source_fact
 from ..model.launch import Launch, Task
@@ -91,7 +95,7 @@ def _files(evidence: Evidence) -> set[str]:
 def context_of(evidence: Evidence) -> Context:
     """Return the leg's context."""
     fork = evidence.others.get("fork")
-    raised_there = [*evidence.remote, *(raised for each in evidence.reports for raised in each.raised)]
+    raised_there = [*evidence.remote, *(r for each in evidence.reports for r in each.raised), *quoted(evidence)]
     theirs = [frame for raised in raised_there for frame in raised.frames]
     return Context(
         patches=evidence.patches,
@@ -118,6 +122,32 @@ def context_of(evidence: Evidence) -> Context:
             if each.type == "KeyError" or each.name
         ),
     )
+
+
+_QUOTED = re.compile(r"\b(?P<type>[A-Za-z_][\w.]*(?:Error|Exception))(?:\((?P<args>[^\n]*\))|: (?P<message>[^\n]+))")
+
+
+def quoted(evidence: Evidence) -> list[Raised]:
+    """Return the exceptions whose ``repr()`` or last traceback line is in the failure's message.
+
+    Code that catches what its child raises often sends no more than such a text to the parent.
+    """
+    found = []
+    for match in _QUOTED.finditer(evidence.raised[0].message if evidence.raised else ""):
+        kind, message = match["type"], match["message"]
+        ends = [each.start() for each in re.finditer(r"\)", match["args"] or "")][:9]
+        for end in ends:
+            with suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+                args = ast.literal_eval(f"({match['args'][:end]},)")
+                message = str(args[0]) if len(args) == 1 else str(args)
+                if kind == "KeyError" and args:
+                    message = repr(args[0])
+                elif len(args) > 1 and type(args[0]) is int:
+                    message = f"[Errno {args[0]}] {args[1]}"
+                break
+        if message is not None:
+            found.append(Raised(kind, message))
+    return found
 
 
 def initialized(evidence: Evidence) -> frozenset[tuple[str, tuple[str, ...]]]:

@@ -112,6 +112,7 @@ _NO_NAME = re.compile(
     r"|Can't resolve path '(?P<e>[^']+)' on module '(?P<f>[^']+)'"  # 3.14
 )
 _NO_ATTRIBUTE = re.compile(r"(?:type object )?'(?P<cls>[^']+)' (?:object )?has no attribute '(?P<name>__\w*[^_\W])'")
+_NO_METHOD = re.compile(r"'(?P<cls>[\w.]+)' object has no attribute '(?P<name>\w+)'$")
 _NO_ARGUMENT = re.compile(r"(?P<cls>[\w.<>]+)\.(?P<method>__init__|__new__)\(\) ")
 
 
@@ -132,7 +133,9 @@ def load_finding(what: Unloaded, parent: Parent) -> Finding:
     private = _NO_ATTRIBUTE.match(raised.message) if raised.type == "AttributeError" else None
     if private is not None and not frames:
         return _private_name(what, private["cls"], private["name"], parent)
-    return _loading_raised(what, frames, parent)
+    added = _NO_METHOD.match(raised.message) if what.global_name == ("builtins", "getattr") and not frames else None
+    found = None if added is None else _added_method(what, added["cls"], added["name"], parent)
+    return found or _loading_raised(what, frames, parent)
 
 
 def _own_frames(raised: Raised) -> list[Frame]:
@@ -387,6 +390,18 @@ def _private_name(what: Unloaded, cls: str, name: str, parent: Parent) -> Findin
         f"{'_' + cls.rpartition('.')[2].lstrip('_') + name!r}"
     )
     fix = f"rename {name!r} to {name[1:]!r}, with a single underscore, or pass a method that is not private"
+    return finding_at("SM202", what.path, place or what.place, message, _evidence(what, str(what.raised)), fix)
+
+
+def _added_method(what: Unloaded, cls: str, name: str, parent: Parent) -> Finding | None:
+    """Return that a bound method's class has it in the parent only; None if it has it in neither."""
+    method = _look_up(_class_named(cls, what, parent), name)
+    if method is None:
+        return None
+    place = _defined_at(method)
+    where = "" if place is None else f" by {place.file}:{place.line}"
+    message = f"{what.child} looks up {name!r} on {cls!r}, and it is not there: the parent added it at run time{where}"
+    fix = f"define {name!r} in the class {cls!r}, or pass the object and a function at module level"
     return finding_at("SM202", what.path, place or what.place, message, _evidence(what, str(what.raised)), fix)
 
 

@@ -11,9 +11,10 @@ import errno
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from ..child.values import module_of
 from ..model.child_report import Raised
 from ..model.evidence import Evidence
 from ..model.finding import Finding, finding_at
@@ -21,6 +22,7 @@ from ..model.methods import base
 from ..model.observed import Binding, Descriptor, Observed
 from ..model.place import Place
 from ..source.callers import owner
+from .context import quoted
 
 _NO_TABLE = re.compile(r"no such table: (\S+)")
 _BAD_DESCRIPTOR = f"[Errno {errno.EBADF}]"
@@ -44,7 +46,19 @@ def _adapts(name: str) -> bool:
     return any(cls.__name__ == name for cls, _ in list(adapters))
 
 
+def _hooked(_name: str) -> bool:
+    """Return whether a finder of the user's is among the import hooks of this process."""
+    kinds = (each if isinstance(each, type) else type(each) for each in sys.meta_path)
+    modules = (each.__module__ for each in kinds)
+    files = (module_of(sys.modules.get(name)).get("__file__") for name in modules)
+    return any(type(file) is str and owner(file) == "user" for file in files)
+
+
 _REGISTRIES = (
+    _Registry(
+        ("ModuleNotFoundError", "ImportError"), re.compile(r"No module named '([^']+)'"), _hooked,
+        "sys.meta_path", "the import hook that finds {name}", "sys.meta_path.append()",
+    ),
     _Registry(
         ("LookupError",), re.compile(r"unknown encoding: (\S+)$"), lambda name: bool(codecs.lookup(name)),
         "codecs.lookup({name!r})", "the codec {name!r}", "codecs.register()",
@@ -66,7 +80,7 @@ def findings(evidence: Evidence) -> list[Finding]:
     """Return what a leg's children lack and the parent has, judging by the exceptions raised."""
     if base(evidence.method) == "fork":  # a forked child has everything
         return []
-    errors = [*(raised for each in evidence.reports for raised in each.raised), *evidence.raised[:1]]
+    errors = [*(r for each in evidence.reports for r in each.raised), *evidence.raised[:1], *quoted(evidence)]
     every = [each.observed for each in evidence.launches] + [each.observed for each in evidence.tasks]
     return missing(errors, [each for each in every if each is not None])
 
@@ -94,7 +108,10 @@ def missing(errors: Iterable[Raised], observed: Iterable[Observed] = ()) -> list
             finding = _finding(registry, match[1], error)
             if finding is not None:
                 found.setdefault(finding.path + finding.message, finding)
-    return list(found.values())
+    started = next((each.place for each in observed if each.place is not None), None)
+    if started is None:
+        return list(found.values())
+    return [each if each.file else replace(each, file=started.file, line=started.line) for each in found.values()]
 
 
 def _not_inherited(likely: Sequence[Descriptor], error: Raised) -> Finding:

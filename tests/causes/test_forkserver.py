@@ -19,6 +19,7 @@ from pytest_startmethod.launches import server
 from pytest_startmethod.model.child_report import Frame, Raised
 from pytest_startmethod.model.evidence import CallEnd, Evidence
 from pytest_startmethod.model.launch import Launch
+from pytest_startmethod.model.observed import Observed
 from pytest_startmethod.model.place import Place
 from pytest_startmethod.model.server import NotAChild, Server, Surroundings
 from pytest_startmethod.scripts import running
@@ -435,6 +436,24 @@ def test_signals_that_the_server_does_not_ignore():
     )
     began = launch(surroundings=replace(later, server=None))
     assert explain(evidence(launches=[began, launch(surroundings=later)], raised_at=None), Seen()) == ()
+
+
+def test_a_module_that_was_preloaded_under_another_environment(tmp_path, monkeypatch):
+    """SM604: it reads a changed variable when the server imports it; in a function it is no cause."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "preloaded_early.py").write_text("import os\n\nMODE = os.environ.get('MODE')\n")
+    (tmp_path / "preloaded_well.py").write_text("import os\n\ndef mode():\n    return os.environ.get('MODE')\n")
+    observed = Observed("forkserver", "work", None, environ={"MODE": "b", "OTHER": "1"})
+    given = evidence(launches=[launch(observed=observed)], environ={"MODE": "a", "OTHER": "1"}, raised_at=None)
+    (found,) = explain(given, Seen(preloaded=("preloaded_early", "preloaded_well", "nowhere")))
+    assert (found.code, found.path, found.level) == ("SM604", "preloaded_early", "cause")
+    assert (found.file, found.line) == (str(tmp_path / "preloaded_early.py"), 3)
+    assert found.message == (
+        "preloaded_early was preloaded into the forkserver, and reads MODE when it is imported: it was 'a' there, and "
+        "is 'b' in the parent; each child has the module as the server imported it"
+    )
+    assert explain(replace(given, environ=observed.environ), Seen(preloaded=("preloaded_early",))) == ()
+    assert explain(given, Seen()) == ()
 
 
 def test_attributes_that_the_server_keeps():

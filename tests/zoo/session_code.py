@@ -120,18 +120,6 @@ class Unfinished:
         return {name: getattr(self, name) for name in ("a", "b")}
 
 
-class Node:
-    def __init__(self, after=None):
-        self.after = after
-
-
-def chain(length):
-    node = None
-    for _ in range(length):
-        node = Node(node)
-    return node
-
-
 class Draining:
     def __init__(self, items=()):
         self.items = list(items)
@@ -416,22 +404,15 @@ def bump_given(counter):
         counter.value += 1
 
 
-def stepper():
-    count = 0
-
-    def step():
-        nonlocal count
-        count += 1
-        return count
-
-    return step
+_seen: list[int] = []
 
 
-_step = stepper()
+def record(value):
+    _seen.append(value)
 
 
-def step():
-    return _step()
+def recorded():
+    return len(_seen)
 
 
 def scratch(n):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import linecache
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..model.child_report import Frame, Raised
@@ -18,6 +19,7 @@ from ..model.place import Place
 from ..model.server import NotAChild, Server, Surroundings
 from ..source.callers import owner, user_files
 from ..source.index import find_names, source_of
+from ..source.places import module_source
 
 _SOCKET_NAME = len("/pymp-xxxxxxxx/listener-xxxxxxxx")
 """The part that multiprocessing appends to the temporary directory (``util.get_temp_dir``, ``arbitrary_address``)."""
@@ -266,13 +268,14 @@ _STREAMS = ("stdin", "stdout", "stderr")
 
 
 def stale(evidence: Evidence) -> list[Finding]:
-    """Return what children have from the forkserver, not from the parent: streams, ignored signals, umask (SM604)."""
+    """Return what children have from the forkserver, not the parent: streams, signals, umask, modules (SM604)."""
     server, spawn = evidence.server, evidence.others.get("spawn")
     if server is None or evidence.method != "forkserver" or (spawn is not None and spawn.outcome == "failed"):
         return []
     found: dict[str, Finding] = {}
     first: Surroundings | None = None
     for launch in evidence.launches:
+        found.update(_preloaded(launch, server, evidence.environ or {}))
         mine = launch.surroundings
         if mine is None:
             continue
@@ -290,6 +293,37 @@ def stale(evidence: Evidence) -> list[Finding]:
             if old != text:
                 found.setdefault(name, _stale_attribute(launch, name, text, old))
     return list(found.values())
+
+
+def _preloaded(launch: Launch, server: Server, environ: Mapping[str, str]) -> Iterator[tuple[str, Finding]]:
+    """Yield modules that the server imported under another environment than the parent has at the launch."""
+    now = launch.observed.environ if launch.observed is not None and environ else {}
+    names = {name for name in {*now, *environ} if now and now.get(name) != environ.get(name)}
+    files = {name: module_source(name) for name in server.preloaded} if names else {}
+    for module, file in files.items():
+        for place, name in _read_at_import(file, names) if file is not None else ():
+            mine, other = (repr(each.get(name)) for each in (now, environ))
+            message = (
+                f"{module} was preloaded into the forkserver, and reads {name} when it is imported: it was {other} "
+                f"there, and is {mine} in the parent; each child has the module as the server imported it"
+            )
+            fix = (
+                f"read {name} where it is needed and not when {module} is imported, set it before the first process is "
+                f"started with forkserver, or leave {module} out of set_forkserver_preload()"
+            )
+            facts = (*values(f"os.environ[{name!r}]", mine, other), source_fact("child", "read", place))
+            yield module, finding_at("SM604", module, place, message, facts, fix)
+
+
+def _read_at_import(file: str, names: set[str]) -> Iterator[tuple[Place, str]]:
+    """Yield the lines outside functions that mention one of the environment variables."""
+    todo: list[ast.AST] = [source_of(file).tree]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.Constant) and node.value in names:
+            yield Place(file, node.lineno), str(node.value)
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            todo += ast.iter_child_nodes(node)
 
 
 def _stale_streams(launch: Launch, differing: Sequence[tuple[int, str, str]]) -> Finding:

@@ -28,7 +28,7 @@ _NEVER: Final = frozenset(
 )  # fmt: skip
 """Packages whose state is per process by nature, or is already examined elsewhere."""
 _MOST: Final = 8
-_SYMPTOMS: Final = frozenset(("SM203", "SM402", "SM403", "SM404", "SM405", "SM407", "SM408", "SM409"))
+_SYMPTOMS: Final = frozenset(("SM203", "SM309", "SM402", "SM403", "SM404", "SM405", "SM407", "SM408", "SM409"))
 """Causes that may have a deeper cause: a library may have raised because its state is missing."""
 
 

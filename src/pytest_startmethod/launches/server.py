@@ -36,6 +36,7 @@ def observe() -> Server:
         gone=any(path is not None and not os.path.exists(path) for path in (socket, directory)),
         base=tempfile.tempdir or "",
         surroundings=Surroundings(_streams(str(pid)), frozenset(), _inherited(str(pid)), pid),
+        preloaded=tuple(name for name in mp.STDLIB.preload_modules if name not in ("__main__", "pytest")),
     )
 
 

@@ -40,6 +40,8 @@ class Server:
     """The temporary directory of this process now."""
     surroundings: Surroundings = field(default_factory=Surroundings)
     """What the server itself was started with."""
+    preloaded: tuple[str, ...] = ()
+    """The modules that it imported for its children, as far as the user named them."""
 
 
 @dataclass(frozen=True, slots=True)

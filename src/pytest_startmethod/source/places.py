@@ -361,6 +361,17 @@ def module_file(name: str) -> str | None:
     return file if isinstance(file, str) and file.endswith(".py") else None
 
 
+def module_source(name: str) -> str | None:
+    """Return the source file of a module, imported or to be found on ``sys.path``; imports nothing."""
+    parts = name.split(".")
+    for folder in sys.path:
+        for tail in (f"{parts[-1]}.py", os.path.join(parts[-1], "__init__.py")):
+            path = os.path.join(folder, *parts[:-1], tail)
+            if os.path.isfile(path):
+                return os.path.abspath(path)
+    return module_file(name)
+
+
 def _user_frames() -> Iterator[types.FrameType]:
     count = 0
     for frame in frames(sys._getframe(1)):

@@ -314,7 +314,7 @@ def main(method):
     results["named"] = outcome(method, ["state.ONLY"], "named")
     results["subclasses"] = outcome(method, ["state.Base.__subclasses__"], "global")
     results["look"] = outcome(method, ["logging.getLevelName"], "global")
-    results["call"] = outcome(method, ["codecs.lookup('x')"], "global")
+    results["call"] = outcome(method, ["state.told('x')"], "global")
     # what fails
     state.DEBUG = (each for each in ())
     results["unsent"] = outcome(method, ["state.DEBUG"], "global")
@@ -615,7 +615,7 @@ def test_what_cannot_be_taken_over_is_said_and_changes_nothing(
     [
         ("named", "state.ONLY", 1, "RuntimeError: it keeps the value that it has"),
         ("look", "logging.getLevelName", False, "NotSentError: there is no one value behind logging.getLevelName"),
-        ("call", "codecs.lookup('x')", False, "NotSentError: codecs.lookup('x') is no dotted name"),
+        ("call", "state.told('x')", False, "NotSentError: state.told('x') is no dotted name"),
     ],
 )
 def test_what_could_not_be_given_to_the_child_was_not_tried(

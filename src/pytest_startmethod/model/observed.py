@@ -185,7 +185,7 @@ class Observed(Uses):
     @property
     def print(self) -> str:
         """A text that changes when the parent's values change between launches."""
-        environment = [(name, self.environ.get(name)) for name in self.environment]
+        environment = [each for each in sorted(self.environ.items()) if not each[0].startswith("PYTEST_")]
         return repr(([(b.path, b.node) for b in self.bindings], environment, self.ambient))
 
     @property

@@ -16,6 +16,7 @@ from pytest_startmethod.state import instructions, reads
 
 SOURCE = """
 import functools
+import os
 
 import read_settings
 
@@ -29,6 +30,22 @@ VALUES = {"DEBUG": 1}
 @functools.singledispatch
 def dispatched(value):
     return "base"
+
+
+def call(connection, function, args, keywords):
+    function(*args, **keywords)
+
+
+def call_directly(function, *args):
+    function(*args)
+
+
+def read_environment(name):
+    return os.environ.get(name)
+
+
+def fill(into, value=1):
+    into.append(value)
 
 
 def by_globals():
@@ -221,6 +238,17 @@ def test_a_sent_generic_function_reads_its_implementations(code):
     """It is named by nobody else: it is the target itself, or an argument."""
     for found in (look(code.dispatched, 1), look(code.by_globals, code.dispatched)):
         assert "read_code.dispatched.registry" in {read.path for read in found.reads}
+
+
+def test_arguments_that_a_helper_unpacks_are_known(code):
+    """The commonest helper of a test calls a function that it is given with the arguments that it is given."""
+    for arguments in (
+        (code.call, None, code.read_environment, ("HOME",), {}),
+        (code.call_directly, code.read_environment, "HOME"),
+    ):
+        assert list(look(*arguments).environment) == ["HOME"]
+    (write,) = look(code.call, None, code.fill, ([],), {"value": 2}).writes
+    assert write.names == ("args[2][0]",)
 
 
 def test_an_argument_names_what_is_read(code):

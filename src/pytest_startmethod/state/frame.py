@@ -12,7 +12,22 @@ from typing import TYPE_CHECKING, Any, Final
 from ..child.values import MISSING, module_of, public_name
 from ..model.observed import Where, Write
 from .instructions import Operation, operations
-from .symbols import NULL, Bound, Captured, Constant, Each, Instance, Live, Ref, Space, Super, Symbol, texts_of, unbound
+from .symbols import (
+    NULL,
+    Bound,
+    Captured,
+    Constant,
+    Each,
+    Instance,
+    Live,
+    Ref,
+    Several,
+    Space,
+    Super,
+    Symbol,
+    texts_of,
+    unbound,
+)
 
 if TYPE_CHECKING:
     from .reads import Search
@@ -256,7 +271,7 @@ class Frame:
         container = parts[-2]
         self.use(each for each in parts if each is not container)
         if isinstance(container, Ref):
-            container.read.refined = True
+            container.read.refined = type(container.value).__module__ != "multiprocessing.sharedctypes"  # shared: used
             if type(container.value).__name__ == "_Environ":
                 return
         if isinstance(container, Space):  # globals()["X"] = ...
@@ -302,8 +317,10 @@ class Frame:
     def _do_call_unpacked(self, count: int) -> None:
         popped = self.pop(count)
         callee = next((each for each in popped if each is not NULL), None)
-        self.use(each for each in popped if each is not callee)
-        self.push(self.search.call(callee, [], {}, self.depth, self.where) if callee is not None else None)
+        given = [each for each in popped if each is not callee and each is not NULL]
+        self.use(given)
+        found = self.search.call(callee, _unpacked(given), {}, self.depth, self.where) if callee is not None else None
+        self.push(found)
 
     def _getattr(self, args: list[Symbol]) -> tuple[Symbol] | None:
         names = texts_of(args[1])[:_MOST_TEXTS] if len(args) > 1 else ()
@@ -413,6 +430,17 @@ _BUILTINS: Final[dict[str, Callable[[Frame, list[Symbol]], tuple[Symbol] | None]
     "vars": Frame._namespace, "type": Frame._type, "super": Frame._super_call,
 }  # fmt: skip
 """Builtins that access an attribute or a class."""
+
+
+def _unpacked(given: list[Symbol]) -> list[Symbol]:
+    """Return the known positional arguments of ``f(*args, **keywords)``."""
+    args: list[Symbol] = []
+    for symbol in given:
+        if isinstance(symbol, Several):
+            args += symbol.parts
+        elif isinstance(symbol, Live) and type(symbol.value) in (tuple, list):
+            args += [Live(each, f"{symbol.origin}[{index}]") for index, each in enumerate(symbol.value[:_MOST_TEXTS])]
+    return args
 
 
 def _constants(code: types.CodeType, depth: int = 3) -> Iterator[str]:

@@ -6,8 +6,8 @@ import functools
 import os
 import sys
 import types
-from collections.abc import Iterable, Mapping
-from typing import Final
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
 
 from .._compat import cpython
 from ..child.values import MISSING, class_name, resolve
@@ -26,8 +26,7 @@ def lost_writes(
     """Yield those of the child's `writes` whose targets the user's running functions read afterwards."""
     around = [each for each in frames(frame) if user(each.f_code.co_filename)][:8]
     reads_of: dict[int, list[Read]] = {}
-    travelling: dict[str, object] = {f"args[{n}]": value for n, value in enumerate(args)}
-    travelling.update({f"kwargs[{name!r}]": value for name, value in kwargs.items()})
+    travelling = dict(_travelling(function, args, kwargs))
     captured = _captured(function)
     for write in writes:
         if write.module:
@@ -39,13 +38,33 @@ def lost_writes(
             continue
         root = write.names[0]
         value = travelling.get(root, captured.get(root, MISSING))
-        if value is MISSING or _shares(value):
+        if value is MISSING or (_shares(value) and not cpython.is_process(value)):
             continue
         for each in around:
             for name in [n for n, v in cpython.local_variables(each).items() if v is value]:
-                places = _local_reads(each, name)
+                # of a method's object, or a process, much is read: only what was written counts
+                places = _local_reads(each, name, write.where.instruction if root == _RECEIVER else "")
                 if places:
                     yield Lost(write, tuple(places[:4]), name)
+
+
+def _travelling(
+    function: object, args: tuple[object, ...], kwargs: Mapping[str, object]
+) -> Iterator[tuple[str, object]]:
+    """Yield what the child is given, and the items of tuples, lists and dictionaries among it, by path."""
+    given: list[tuple[str, Any]] = [(f"args[{n}]", value) for n, value in enumerate(args)]
+    given += [(f"kwargs[{name!r}]", value) for name, value in kwargs.items()]
+    for path, value in given:
+        yield path, value
+        held = enumerate(value) if type(value) in (tuple, list) else value.items() if type(value) is dict else ()
+        yield from ((f"{path}[{key!r}]", each) for key, each in held)
+    methods = [function, *(value for _, value in given)]
+    objects = [each.__self__ for each in methods if type(each) is types.MethodType]
+    if len(objects) == 1:  # the search does not tell whose method it follows
+        yield _RECEIVER, objects[0]
+
+
+_RECEIVER: Final = "target.__self__"
 
 
 def _captured(function: object) -> dict[str, object]:
@@ -93,12 +112,16 @@ def _global_reads(frame: types.FrameType, write: Write, user: UserCode, known: d
     return [where for where in out if where != write.where]
 
 
-def _local_reads(frame: types.FrameType, name: str) -> list[Where]:
-    code = frame.f_code
+def _local_reads(frame: types.FrameType, name: str, stored: str) -> list[Where]:
+    """Return where a variable is read afterwards; with `stored`, an instruction, only reads of that attribute."""
+    code, attribute = frame.f_code, stored.removeprefix("STORE_ATTR ") if stored.startswith("STORE_ATTR ") else None
     function = getattr(code, "co_qualname", code.co_name)
     file = os.path.abspath(code.co_filename)
     found = []
-    for each in operations(code):
+    every = list(operations(code))
+    for each, following in zip(every, [*every[1:], every[-1]], strict=True):
+        if attribute is not None and (following.op, following.value) != ("attribute", attribute):
+            continue
         if each.value == name and each.op in ("local", "cell", "closure") and _follows(frame, each.line, each.offset):
             found.append(Where(file, each.line, function, each.text, each.offset))
     return found

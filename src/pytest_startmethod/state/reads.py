@@ -10,6 +10,7 @@ as one of every class that the code uses.
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 import sys
 import types
@@ -31,7 +32,7 @@ from ..child.values import (
 from ..model.observed import Read, Reads, Step, Where
 from .attributes import CONTAINERS, GUESSED, Attributes
 from .frame import Frame
-from .symbols import Bound, Captured, Constant, Each, Instance, Live, Ref, Space, Symbol, texts_of, unbound
+from .symbols import Bound, Captured, Constant, Each, Instance, Live, Ref, Several, Space, Symbol, texts_of, unbound
 
 MAX_FUNCTIONS: Final = 2_000
 _MAX_PARTS = 200
@@ -240,6 +241,8 @@ class Search(Attributes):
             return texts_of(symbol)
         if isinstance(symbol, Live):
             return id(symbol.value)
+        if isinstance(symbol, Several):
+            return tuple(map(self.kind_of, symbol.parts))
         return id(symbol.cls) if isinstance(symbol, Instance) else None
 
     def enter(self, func: types.FunctionType, receiver: Any, depth: int, bound: dict[str, Any]) -> None:
@@ -430,7 +433,11 @@ class Search(Attributes):
         code = func.__code__
         given = {**dict(zip(code.co_varnames[: code.co_argcount], args, strict=False)),
                  **{name: symbol for name, symbol in kwargs.items() if name in code.co_varnames}}  # fmt: skip
-        kept = {name: symbol for name, symbol in given.items() if isinstance(symbol, (Ref, Live, Instance, Each))
+        further = args[code.co_argcount :]
+        if further and code.co_flags & inspect.CO_VARARGS:
+            given[code.co_varnames[code.co_argcount + code.co_kwonlyargcount]] = Several(tuple(further))
+        known = (Ref, Live, Instance, Each, Several)
+        kept = {name: symbol for name, symbol in given.items() if isinstance(symbol, known)
                 or (isinstance(symbol, Constant) and type(symbol.value) is str)}  # fmt: skip
         self.function(func, None, depth + 1, kept)
 

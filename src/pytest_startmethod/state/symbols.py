@@ -84,7 +84,14 @@ class Super:
     receiver: Symbol
 
 
-Symbol = Ref | Live | Instance | Bound | Constant | Each | Space | Captured | Super | None
+@dataclass(slots=True, eq=False)
+class Several:
+    """The tuple of a call's further positional arguments: ``*args``."""
+
+    parts: tuple[Symbol, ...]
+
+
+Symbol = Ref | Live | Instance | Bound | Constant | Each | Space | Captured | Super | Several | None
 NULL = Constant(None)
 """Pushed by CPython next to a callable that is not a method."""
 

@@ -41,6 +41,16 @@ def test_imports_that_take_longer_than_the_test_waits():
     )
 
 
+def test_arguments_that_take_longer_to_load_than_the_test_waits():
+    """What loading takes beyond the imports is the arguments' own time."""
+    account = {"node": ["!"], "own": {}, "shared": {}, "plain": [], "methods": {}, "task": False}
+    found = explain(evidence(0.1, copied=[(account, {**account, "seconds": 2.0})]))
+    assert [(each.code, each.path) for each in found] == [("SM409", "args")]
+    assert found[0].message.endswith("a fresh child needs 2.0 s to load its arguments; the test waits 0.8 s")
+    (found,) = explain(evidence(1.5, copied=[(account, {**account, "seconds": 1.6})]))
+    assert found.path == "heavy"
+
+
 def test_the_time_limit_of_a_leg_that_ended_while_a_child_was_importing():
     """A leg that was cut did not wait for anything in particular: the line is that of the start."""
     launch = Launch("spawn", "heavy.work", (), Place("/p/test_a.py", 3), None, None, "", pid=1, observed=OBSERVED)

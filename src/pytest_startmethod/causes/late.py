@@ -1,4 +1,4 @@
-"""SM409: the test gave up while the child was still importing."""
+"""SM409: the test gave up while the child was still importing, or unpickling its arguments."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SHOWN = 3
 
 
 def findings(evidence: Evidence) -> tuple[list[Finding], bool]:
-    """Return the finding that the child's imports outlast the test's wait, and whether that alone explains the failure.
+    """Return the finding that the child's start outlasts the test's wait, and whether that alone explains the failure.
 
     The times are from a fresh child that was asked after the failure. A child that raised was not late.
     """
@@ -35,10 +35,14 @@ def findings(evidence: Evidence) -> tuple[list[Finding], bool]:
     seen = {id(observed): seen for observed, seen in evidence.seen}
     every = [(_seconds(seen.get(id(each), ())), each) for each in observed_in(evidence)]
     took, observed = max(every, key=lambda pair: sum(pair[0].values()), default=({}, None))
-    total = sum(took.values())
-    if observed is None or total < max(_LEAST, _SHARE * waits):
+    loads = max((arrived.get("seconds", 0.0) for _, arrived in evidence.copied), default=0.0)
+    imports = sum(took.values())
+    total, least = max(imports, loads), max(_LEAST, _SHARE * waits)
+    if observed is None or total < least:
         return [], False
-    return [_late(took, observed.target, patience)], (patience.raised or patience.measured) and total >= waits
+    loading = loads - imports >= least
+    found = _loading(loads, observed.target, patience) if loading else _late(took, observed.target, patience)
+    return [found], (patience.raised or patience.measured) and total >= waits
 
 
 def _patience(evidence: Evidence) -> Patience | None:
@@ -59,6 +63,23 @@ def _seconds(seen: Sequence[Seen]) -> dict[str, float]:
     """Return each import's shortest time, in seconds, in any fresh child."""
     every = [each.took for each in seen]
     return {name: min(took[name] for took in every if name in took) for name in (every[0] if every else ())}
+
+
+def _loading(total: float, target: str, patience: Patience) -> Finding:
+    verb, fix = ("allows", "allow more") if patience.measured else ("waits", "wait longer")
+    message = (
+        f"nothing is lost, the child is late: before it can run {target}, a fresh child needs {total:.1f} s to load "
+        f"its arguments; the test {verb} {patience.seconds:g} s"
+    )
+    fix = (
+        f"{fix} than {total:.1f} s, or let the child say that it is ready before the clock starts; or send less, and "
+        "let __setstate__ and the constructors of what is sent do less"
+    )
+    facts = (
+        *values("the time to load", f"{patience.seconds:g} s", f"{total:.1f} s"),
+        source_fact("parent", verb, patience.place),
+    )
+    return finding_at("SM409", "args", patience.place, message, facts, fix)
 
 
 def _late(took: dict[str, float], target: str, patience: Patience) -> Finding:

@@ -15,6 +15,7 @@ import os
 import pickle
 import struct
 import sys
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -117,15 +118,16 @@ def _load(
     except Exception as error:
         return {"error": exception(error), "start_up": True}
     loading = _Loading(io.BytesIO(payload), buffers=buffers)
+    began = time.perf_counter()
     try:
         loaded = loading.load()
     except BaseException as error:
         return {"error": exception(error), "stand_ins": sorted(loading.used)}
     if "account" not in question:
         return {"error": None}
-    copied, look = modules["copied"], modules["values"]
+    seconds, copied, look = time.perf_counter() - began, modules["copied"], modules["values"]
     parts = copied["picked"](loaded, question["where"], look)
-    return {"error": None, "account": copied["account"](parts, look, question["account"])}
+    return {"error": None, "account": {**copied["account"](parts, look, question["account"]), "seconds": seconds}}
 
 
 def _trace(

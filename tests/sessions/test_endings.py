@@ -859,3 +859,50 @@ def test_tests_do_not_see_our_children(alone):
     assert {name for name, outcome in outcome.names.items() if outcome == "failed"} == failed, outcome.out
     assert outcome.out.count("(confirmed under ") == 2, outcome.out
     assert len(outcome.names) == 8
+
+
+def test_a_full_disk_changes_no_outcome(session):
+    """No file can grow while a process starts and runs, on either side: children cannot report, and that is all."""
+    session.file(
+        test_a="""
+        import multiprocessing
+        import resource
+
+        import pytest
+
+        def run(target):
+            soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+            try:
+                process = multiprocessing.Process(target=target)
+                process.start()
+                process.join()
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            return process.exitcode
+
+        def work():
+            pass
+
+        def fail():
+            raise ValueError("own")
+
+        @pytest.mark.startmethods
+        def test_passes():
+            assert run(work) == 0
+
+        @pytest.mark.startmethods
+        def test_fails():
+            assert run(fail) == 0
+
+        @pytest.mark.startmethods
+        def test_lambda():
+            assert run(lambda: None) == 0
+        """
+    )
+    outcome = session.run()
+    passed = {name for name, result in outcome.names.items() if result == "passed"}
+    assert passed == {"test_passes[fork]", "test_passes[spawn]", "test_passes[forkserver]", "test_lambda[fork]"}
+    assert set(outcome.names.values()) == {"passed", "failed"}
+    assert f"pytest_startmethod{os.sep}" not in outcome.out
+    assert "SM101 local-function" in outcome.out

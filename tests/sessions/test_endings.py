@@ -906,3 +906,34 @@ def test_a_full_disk_changes_no_outcome(session):
     assert set(outcome.names.values()) == {"passed", "failed"}
     assert f"pytest_startmethod{os.sep}" not in outcome.out
     assert "SM101 local-function" in outcome.out
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_a_child_reports_though_the_test_has_replaced_the_search_path(session, method):
+    """The child cannot import its target, nor by that path the modules of the standard library that it reports with."""
+    session.file(
+        test_a=f"""
+        import multiprocessing.popen_forkserver
+        import multiprocessing.popen_spawn_posix
+        import multiprocessing.synchronize
+        import sys
+
+        import pytest
+
+        def work():
+            pass
+
+        @pytest.mark.startmethods({method!r})
+        def test_path(monkeypatch, tmp_path):
+            with monkeypatch.context() as patch:
+                patch.setattr(sys, "path", [str(tmp_path)])
+                process = multiprocessing.Process(target=work)
+                process.start()
+                process.join()
+            assert process.exitcode == 0
+        """
+    )
+    outcome = session.run("--no-start-methods-verify")
+    assert outcome.names == {f"test_path[{method}]": "failed"}
+    assert any(line.startswith("SM201 module-not-importable, 1 test") for line in outcome.lines)
+    assert "SM404" not in outcome.out

@@ -10,7 +10,7 @@ import time
 from functools import partial
 from types import FrameType, FunctionType
 
-from .privates import current_task, dumps, facts, job
+from .privates import current_task, dumps, facts, job, standard
 
 try:  # not on Windows
     import resource
@@ -110,9 +110,8 @@ def _cwd() -> str | None:
 
 def write(event: dict[str, object], suffix: str = "json") -> None:
     """Write one event to the report directory."""
-    import json
-
-    data = json.JSONEncoder(separators=(",", ":")).encode(event).encode("ascii")  # the test may have patched json.dumps
+    encoder = standard("json").JSONEncoder(separators=(",", ":"))  # the test may have patched json.dumps
+    data = encoder.encode(event).encode("ascii")
     if not room_for(len(data)):
         return
     facts["count"] = number = facts.get("count", 0) + 1
@@ -178,9 +177,7 @@ def _ends(frames: list[Any]) -> list[Any]:
 def _frame(frame: FrameType, line: int) -> list[object]:
     code = frame.f_code
     try:
-        import linecache
-
-        source = linecache.getline(code.co_filename, line, frame.f_globals).strip()
+        source = standard("linecache").getline(code.co_filename, line, frame.f_globals).strip()
     except Exception:
         source = ""
     file = code.co_filename if code.co_filename.startswith("<") else os.path.abspath(code.co_filename)
@@ -189,10 +186,7 @@ def _frame(frame: FrameType, line: int) -> list[object]:
 
 def _asserted(frame: FrameType, line: int) -> tuple[str, list[list[str]]]:
     """Return the source of the failed ``assert``, and the values of its names that can be shown safely."""
-    import ast
-    import linecache
-    import textwrap
-
+    ast, linecache, textwrap = map(standard, ("ast", "linecache", "textwrap"))
     lines = linecache.getlines(frame.f_code.co_filename, frame.f_globals)
     around = [
         node

@@ -25,6 +25,21 @@ _STARTERS = {
 }
 
 
+_path = [each for each in sys.path if each]
+"""Before ``multiprocessing.spawn.prepare`` sets the parent's, which a test may have replaced."""
+
+
+def standard(name: str) -> Any:
+    """Import a module of the standard library from where the interpreter has it."""
+    if name not in sys.modules:
+        theirs, sys.path = sys.path, _path
+        try:
+            __import__(name)
+        finally:
+            sys.path = theirs
+    return sys.modules[name]
+
+
 def _module(name: str) -> Any:
     full = f"{facts.get('package', 'multiprocessing')}.{name}"
     __import__(full)
@@ -99,10 +114,9 @@ def job(tb: TracebackType | None) -> int | None:
     while tb is not None:
         frame = tb.tb_frame
         if (stdlib_name(frame.f_globals.get("__name__")), frame.f_code.co_name) == ("multiprocessing.queues", "get"):
-            import pickletools
-
-            operations = pickletools.genops(bytes(frame.f_locals["res"]))
-            return next(arg for op, arg, _ in operations if op.name.startswith(("BININT", "LONG")))
+            operations = standard("pickletools").genops(bytes(frame.f_locals["res"]))
+            found: int = next(arg for op, arg, _ in operations if op.name.startswith(("BININT", "LONG")))
+            return found
         tb = tb.tb_next
     return None
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 
 import pytest
 
@@ -238,14 +239,20 @@ def test_debugger_that_monitors_is_seen(tool, debugs):
         sys.monitoring.free_tool_id(number)
 
 
-def fail_to_make():
-    raise OSError(11, "timer_create")
+def fail_to_make(error=None):
+    raise error or OSError(11, "timer_create")
 
 
 @pytest.mark.skipif(len(timers.TIMERS) < 2, reason="there is one timer on this platform")
-def test_alarm_serves_where_there_is_no_other_timer(monkeypatch):
-    """With an old C library, a limit on signals, or no ctypes, setitimer is used, and its signal is restored."""
-    monkeypatch.setattr(limits, "TIMERS", (fail_to_make, timers.AlarmTimer))
+@pytest.mark.parametrize(
+    "error", [OSError(11, "timer_create"), ImportError("_ctypes"), RuntimeError("audited")], ids=repr
+)
+def test_alarm_serves_where_there_is_no_other_timer(monkeypatch, error):
+    """With an old C library, a limit on signals, or no ctypes, setitimer is used, and its signal is restored.
+
+    An audit hook that refuses ctypes raises what it likes.
+    """
+    monkeypatch.setattr(limits, "TIMERS", (partial(fail_to_make, error), timers.AlarmTimer))
     made = Clock()
     assert made.start(0.05, expire)
     with pytest.raises(Expired):

@@ -98,7 +98,7 @@ class Clock:
         self._expire, self._runs, self._is_brief = expire, True, seconds < AUTO_SECONDS
         try:
             timer.start(min(seconds, _LONGEST), _AGAIN_SECONDS)
-        except OSError as trouble:
+        except Exception as trouble:
             self.trouble = f"{type(trouble).__name__}: {trouble}"
             return False
         return True
@@ -109,7 +109,7 @@ class Clock:
         for make in TIMERS:
             try:
                 timer = make()
-            except (OSError, AttributeError, ImportError) as trouble:
+            except Exception as trouble:  # an audit hook may refuse ctypes with any
                 self.trouble = self.trouble or f"{type(trouble).__name__}: {trouble}"
                 continue
             timer.late = self._late

@@ -47,6 +47,25 @@ class _Frameless:
 frameless = _Frameless()
 
 
+def from_signal_handler(error: BaseException) -> types.TracebackType | None:
+    """Return the traceback of `error` from a signal handler's frame on, or None if no handler raised it.
+
+    CPython calls a handler in the middle of whatever the main thread does, with the interrupted frame as its second
+    argument (``_PyErr_CheckSignalsTstate``).
+    """
+    outer = error.__traceback__
+    while outer is not None and outer.tb_next is not None:
+        code = outer.tb_next.tb_frame.f_code
+        seen = outer.tb_next.tb_frame.f_locals
+        arguments = [seen.get(name) for name in code.co_varnames[: code.co_argcount]]
+        if code.co_flags & inspect.CO_VARARGS:
+            arguments += seen.get(code.co_varnames[code.co_argcount + code.co_kwonlyargcount], ())
+        if any(each is outer.tb_frame for each in arguments):
+            return outer.tb_next
+        outer = outer.tb_next
+    return None
+
+
 # -- pickling --------------------------------------------------------------------------------------------------------
 
 

@@ -187,10 +187,14 @@ class Recorder:
         self.by_fixture.clear()
 
     def guarded(self, function: Callable[..., _T], *args: object) -> _T | None:
-        """Call our own code from within user code. An error is recorded and suppressed."""
+        """Call our own code from within user code. Record and suppress its errors, but not what a signal handler raises."""
         try:
             return function(*args)
         except Exception as trouble:
+            handlers = cpython.from_signal_handler(trouble)
+            if handlers is not None:
+                trouble.__traceback__ = handlers
+                raise
             self.troubles.append(f"{type(trouble).__name__} in {function.__qualname__}: {trouble}")
             return None
 
@@ -218,9 +222,9 @@ class Recorder:
             if record is None or getattr(self._local, "starting", None) is process:  # already recorded further out
                 with cpython.frameless:
                     return original(process)
-            started = self.guarded(self._open, record, process, backend, sys._getframe(1))
-            self._local.starting, self._local.launch = process, started and started.launch
             with cpython.frameless:
+                started = self.guarded(self._open, record, process, backend, sys._getframe(1))
+                self._local.starting, self._local.launch = process, started and started.launch
                 try:
                     original(process)
                 except BaseException as error:

@@ -186,8 +186,11 @@ class Discovery:
         self._begun = True
 
     def _await_first_start(self) -> None:
-        """Call `_begin` when the first process starts."""
+        """Call `_begin` when the first process starts. What it imports is imported now: that start does not wait."""
+        from ..causes import launch_examiner  # noqa: F401
         from ..launches import foreign
+        from ..state import observing  # noqa: F401
+        from . import running, terminal  # noqa: F401
 
         original, pid = BaseProcess.start, os.getpid()
 

@@ -187,7 +187,7 @@ class Recorder:
         self.by_fixture.clear()
 
     def guarded(self, function: Callable[..., _T], *args: object) -> _T | None:
-        """Call our own code from within user code. Its errors are recorded and suppressed, a signal handler's are not."""
+        """Call our own code from within user code. Record and suppress its errors, but none of a signal handler."""
         try:
             return function(*args)
         except Exception as trouble:

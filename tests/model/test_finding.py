@@ -82,10 +82,13 @@ def test_parts_that_are_not_known_are_left_out() -> None:
 
 def test_what_an_experiment_said() -> None:
     """A finding is confirmed, cleared, or untested."""
-    lines = finding(confirmed=True, path="pkg.X").section_lines(method="spawn")
+    lines = finding(code="SM301", confirmed=True, path="pkg.X").section_lines(method="spawn")
     assert "  confirmed: the test passes under spawn when pkg.X reaches the child" in lines
-    assert "  confirmed: the test passes when it reaches the child" in finding(confirmed=True, path="").section_lines()
-    lines = finding(confirmed=False, path="pkg.X").section_lines(method="forkserver")
+    bare = finding(code="SM301", confirmed=True, path="").section_lines()
+    assert "  confirmed: the test passes when it reaches the child" in bare
+    lines = finding(code="SM103", confirmed=True, path="pkg.X").section_lines(method="spawn")
+    assert "  confirmed: the test passes under spawn when a stand-in for pkg.X reaches the" in lines
+    lines = finding(code="SM301", confirmed=False, path="pkg.X").section_lines(method="forkserver")
     assert "  cleared: the test fails the same way under forkserver when pkg.X reaches the" in lines
     assert finding().experiment("spawn") == ""
 

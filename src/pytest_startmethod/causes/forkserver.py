@@ -19,7 +19,6 @@ from ..model.place import Place
 from ..model.server import NotAChild, Server, Surroundings
 from ..source.callers import owner, user_files
 from ..source.index import find_names, source_of
-from ..source.places import module_source
 
 _SOCKET_NAME = len("/pymp-xxxxxxxx/listener-xxxxxxxx")
 """The part that multiprocessing appends to the temporary directory (``util.get_temp_dir``, ``arbitrary_address``)."""
@@ -297,6 +296,8 @@ def stale(evidence: Evidence) -> list[Finding]:
 
 def _preloaded(launch: Launch, server: Server, environ: Mapping[str, str]) -> Iterator[tuple[str, Finding]]:
     """Yield modules that the server imported under another environment than the parent has at the launch."""
+    from ..source.places import module_source  # not needed by a leg that passes
+
     now = launch.observed.environ if launch.observed is not None and environ else {}
     names = {name for name in {*now, *environ} if now and now.get(name) != environ.get(name)}
     files = {name: module_source(name) for name in server.preloaded} if names else {}

@@ -122,6 +122,8 @@ class StatePickler(Pickler):
 
 def _computes_attributes(cls: type) -> bool:
     """Return whether instances have a ``__getattr__`` in Python and no pickling of their own."""
+    if issubclass(cls, type):  # a metaclass, such as that of Enum in 3.11
+        return False
     home, getter = values.class_attribute(cls, "__getattr__")
     own = any(values.class_attribute(cls, name)[0] not in (None, object) for name in _PICKLING)
     return home is not None and type(getter) is types.FunctionType and not own and not is_mock_class(cls)

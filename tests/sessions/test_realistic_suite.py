@@ -267,14 +267,15 @@ def shop(session):
 
 def test_what_is_printed_fits(shop):
     """Each cause is explained once and each failure shown once; without tracebacks it all fits on a screen."""
-    plain = shop.run("--no-start-methods-verify")
+    quiet = "--no-start-methods-verify", "--disable-warnings"  # fork warns in a process with threads, such as xdist's
+    plain = shop.run(*quiet)
     assert sum(outcome == "failed" for outcome in plain.results.values()) == 39
     assert "19 tests: 1 passes everywhere, 9 need fork, 7 fail everywhere, 2 vacuous" in plain.lines
     assert len(plain.lines) <= 350
     assert plain.out.count("fix: create the lock in the child") == 2  # below the first failure, and in the summary
     assert sum(line.startswith("FAILED ") for line in plain.lines) == 16
     assert "and 23 more legs of these tests, failing the same way (-v)" in plain.lines
-    short = shop.run("--no-start-methods-verify", "--tb=no")
+    short = shop.run(*quiet, "--tb=no")
     assert len(short.lines) <= 60
     groups = [line.partition(",")[0] for line in short.lines if line.startswith("SM")]
     assert groups[:2] == ["SM103 unpicklable-object", "SM303 patch-lost"]

@@ -293,7 +293,7 @@ def main(method):
     import codecs
 
     upper = codecs.CodecInfo(lambda text, errors="strict": (text.upper().encode(), len(text)), None)
-    codecs.register({"upper_case": upper}.get)
+    codecs.register(dict.fromkeys(("upper-case", "upper_case"), upper).get)  # the former on 3.15
     codecs.register_error("later", lambda error: ("?", error.end))
     results["codec"] = outcome(method, ["codecs.lookup('upper-case')"], "codec")
     results["handler"] = outcome(method, ["codecs.lookup_error('later')"], "handler")

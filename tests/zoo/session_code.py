@@ -7,8 +7,8 @@ import codecs
 import contextlib
 import dataclasses
 import functools
+import html
 import io
-import json
 import logging
 import multiprocessing
 import os
@@ -378,8 +378,8 @@ def raised_price(level):
     return price(level)
 
 
-def dump(value):
-    return json.dumps(value)
+def escaped(value):
+    return html.escape(value)
 
 
 def lossy(text):

@@ -115,9 +115,10 @@ def _codec(kind: str, name: str) -> Callable[[], object]:
 
     if kind == "codecs.lookup_error":
         return partial(codecs.register_error, name, codecs.lookup_error(name))
-    # search functions get a normalized name (3.9 and later: ``normalizestring`` in Python/codecs.c)
     info: Any = _Codec(codecs.lookup(name))
-    return partial(codecs.register, {name.lower().replace("-", "_").replace(" ", "_"): info}.get)
+    # Search functions get a lower-case name, up to 3.14 with underscores (``normalizestring`` in Python/codecs.c).
+    names = (name.lower().replace(" ", "-"), name.lower().replace(" ", "_").replace("-", "_"))
+    return partial(codecs.register, dict.fromkeys(names, info).get)
 
 
 class _Codec:

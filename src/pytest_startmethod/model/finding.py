@@ -159,7 +159,9 @@ class Finding:
             if self.confirmed:
                 return "confirmed: the test fails this way under fork, too, when its children are sent copies"
             return "cleared: under fork the test passes, even if its children are sent copies"
-        what = "a stand-in for " * (self.code == "SM103") + (self.path or "it")
+        what = self.path or "it"
+        if self.code == "SM103":
+            what = f"a stand-in for {what}"
         reaches = f"when {what} reaches the child{' as it was' if self.code in COPIED else ''}"
         if self.together:
             *most, last = self.together

@@ -912,8 +912,7 @@ def test_a_child_reports_though_the_test_has_replaced_the_search_path(session):
     """The child cannot import its target, nor by that path the modules of the standard library that it reports with."""
     session.file(
         test_a="""
-        import multiprocessing.popen_spawn_posix
-        import multiprocessing.synchronize
+        import multiprocessing
         import sys
 
         import pytest
@@ -923,6 +922,9 @@ def test_a_child_reports_though_the_test_has_replaced_the_search_path(session):
 
         @pytest.mark.startmethods("spawn")
         def test_path(monkeypatch, tmp_path):
+            first = multiprocessing.Process(target=work)  # has all imported that the second one's start needs
+            first.start()
+            first.join()
             with monkeypatch.context() as patch:
                 patch.setattr(sys, "path", [str(tmp_path)])
                 process = multiprocessing.Process(target=work)

@@ -257,7 +257,7 @@ class SendingByValue:
 def _dumped(obj: object, protocol: int | None, kind: type[Pickler] = Pickler) -> memoryview:
     buffer = io.BytesIO()
     kind(buffer, protocol).dump(obj)
-    return buffer.getbuffer()
+    return memoryview(buffer.getvalue())  # a view of the buffer itself, collected with it, warns on 3.15
 
 
 def send_results_by_value() -> None:

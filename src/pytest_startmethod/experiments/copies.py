@@ -162,7 +162,7 @@ class SendingOriginals:
             for obj, content in held:
                 obj.clear()
                 (obj.extend if type(obj) is list else obj.update)(content)
-        return pickler.file.getbuffer()
+        return memoryview(pickler.file.getvalue())  # as in `by_value`
 
 
 class _Originals(pickle.Pickler):

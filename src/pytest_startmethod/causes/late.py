@@ -66,36 +66,29 @@ def _seconds(seen: Sequence[Seen]) -> dict[str, float]:
 
 
 def _loading(total: float, target: str, patience: Patience) -> Finding:
-    verb, fix = ("allows", "allow more") if patience.measured else ("waits", "wait longer")
-    message = (
-        f"nothing is lost, the child is late: before it can run {target}, a fresh child needs {total:.1f} s to load "
-        f"its arguments; the test {verb} {patience.seconds:g} s"
-    )
-    fix = (
-        f"{fix} than {total:.1f} s, or let the child say that it is ready before the clock starts; or send less, and "
-        "let __setstate__ and the constructors of what is sent do less"
-    )
-    facts = (
-        *values("the time to load", f"{patience.seconds:g} s", f"{total:.1f} s"),
-        source_fact("parent", verb, patience.place),
-    )
-    return finding_at("SM409", "args", patience.place, message, facts, fix)
+    less = "send less, and let __setstate__ and the constructors of what is sent do less"
+    return _is_late("args", total, target, patience, "load", "its arguments", less)
 
 
 def _late(took: dict[str, float], target: str, patience: Patience) -> Finding:
-    total, waits, place = sum(took.values()), patience.seconds, patience.place
-    verb, fix = ("allows", "allow more") if patience.measured else ("waits", "wait longer")
+    total = sum(took.values())
     slow = [name for name in sorted(took, key=lambda name: -took[name]) if took[name] >= total / 10][:_SHOWN]
     each = ", ".join(f"{name} ({took[name]:.1f} s)" for name in slow)
-    message = (
-        f"nothing is lost, the child is late: before it can run {target}, a fresh child needs {total:.1f} s to import "
-        f"{each}; the test {verb} {waits:g} s"
-    )
     own = target.startswith(f"{slow[0]}.")
     less = f"defer what makes {slow[0]} slow to import" if own else f"import {slow[0]} where it is used"
-    fix = (
-        f"{fix} than {total:.1f} s, or let the child say that it is ready before the clock starts; or {less}, if the "
-        f"child does not need it"
+    return _is_late(slow[0], total, target, patience, "import", each, f"{less}, if the child does not need it")
+
+
+def _is_late(path: str, total: float, target: str, patience: Patience, does: str, what: str, less: str) -> Finding:
+    """Return the finding that a child needs `total` s to do something; `less` is how to make it need less."""
+    verb, fix = ("allows", "allow more") if patience.measured else ("waits", "wait longer")
+    message = (
+        f"nothing is lost, the child is late: before it can run {target}, a fresh child needs {total:.1f} s to {does} "
+        f"{what}; the test {verb} {patience.seconds:g} s"
     )
-    facts = (*values("the time to import", f"{waits:g} s", f"{total:.1f} s"), source_fact("parent", verb, place))
-    return finding_at("SM409", slow[0], place, message, facts, fix)
+    fix = f"{fix} than {total:.1f} s, or let the child say that it is ready before the clock starts; or {less}"
+    facts = (
+        *values(f"the time to {does}", f"{patience.seconds:g} s", f"{total:.1f} s"),
+        source_fact("parent", verb, patience.place),
+    )
+    return finding_at("SM409", path, patience.place, message, facts, fix)

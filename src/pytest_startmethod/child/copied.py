@@ -162,9 +162,7 @@ def _held(value: Any, path: str, look: Mapping[str, Any], depth: int) -> Iterato
     elif kind in (list, tuple):
         held = [(each, f"{path}[{index}]") for index, each in enumerate(value[:MOST])]
     elif issubclass(kind, type):
-        module = type.__getattribute__(value, "__module__")
-        known = type(module) is not str or module.partition(".")[0] in sys.stdlib_module_names
-        own = {} if known else type.__getattribute__(value, "__dict__")
+        own = {} if look["is_stdlib"](value) else type.__getattribute__(value, "__dict__")
         held = [(each, f"{path}.{name}") for name, each in list(own.items()) if not name.startswith("__")]
     else:
         own = look["instance_namespace"](value) if _is_instance(kind) else {}

@@ -87,7 +87,7 @@ def capture(path: str) -> Json:
         if kind == "logging.getLogger":
             return _logging(path, name)
         if kind.startswith("codecs."):
-            return {"kind": "calls", "path": path, "data": dumped([_codec(kind, name)])}
+            return {"path": path, **_calls(_codec(kind, name))}
         module = sys.modules.get(name)
         return {"kind": "module", "path": path, "name": name, "data": ABSENT if module is None else dumped(module)}
     if path == "os.environ":
@@ -100,7 +100,7 @@ def capture(path: str) -> Json:
     if path in _PROCESS:
         return {"path": path, **_PROCESS[path]()}
     if path.startswith("limit-Max-"):
-        return _limit(path)
+        return {"path": path, **_limit(path)}
     if path in process_state.SETTINGS:
         setter = process_state.SETTINGS[path].removesuffix("()")
         return {"kind": "setting", "path": path, "setter": setter, "data": dumped(process_state.setting(path))}
@@ -131,6 +131,11 @@ class _Codec:
         import codecs
 
         return codecs.CodecInfo, self._parts
+
+
+def _calls(*calls: Callable[[], object]) -> Json:
+    """Return what makes a child call `calls`."""
+    return {"kind": "calls", "data": dumped(list(calls))}
 
 
 def _random() -> Json:
@@ -166,41 +171,38 @@ def _dialects() -> Json:
         dialect = csv.get_dialect(name)
         options = {each: getattr(dialect, each) for each in dir(dialect) if not each.startswith("_")}
         calls.append(partial(csv.register_dialect, name, **options))
-    return {"kind": "calls", "data": dumped(calls)}
+    return _calls(*calls)
 
 
 def _mime_types() -> Json:
     import mimetypes
 
-    return {
-        "kind": "calls",
-        "data": dumped([partial(mimetypes.add_type, t, e) for e, t in mimetypes.types_map.items()]),
-    }
+    return _calls(*(partial(mimetypes.add_type, t, e) for e, t in mimetypes.types_map.items()))
 
 
 def _collector() -> Json:
-    return {"kind": "calls", "data": dumped([gc.enable if gc.isenabled() else gc.disable])}
+    return _calls(gc.enable if gc.isenabled() else gc.disable)
 
 
 def _loop_policy() -> Json:
     import asyncio
 
-    return {"kind": "calls", "data": dumped([partial(set_loop_policy, type(asyncio.get_event_loop_policy()))])}
+    return _calls(partial(set_loop_policy, type(asyncio.get_event_loop_policy())))
 
 
 def _umask() -> Json:
     mask = os.umask(0o077)
     os.umask(mask)
-    return {"kind": "calls", "data": dumped([partial(os.umask, mask)])}
+    return _calls(partial(os.umask, mask))
 
 
 def _affinity() -> Json:
-    return {"kind": "calls", "data": dumped([partial(os.sched_setaffinity, 0, os.sched_getaffinity(0))])}
+    return _calls(partial(os.sched_setaffinity, 0, os.sched_getaffinity(0)))
 
 
 def _blocked() -> Json:
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    return {"kind": "calls", "data": dumped([partial(signal.pthread_sigmask, signal.SIG_SETMASK, mask)])}
+    return _calls(partial(signal.pthread_sigmask, signal.SIG_SETMASK, mask))
 
 
 def _limit(path: str) -> Json:
@@ -209,7 +211,7 @@ def _limit(path: str) -> Json:
 
     number = getattr(resource, _LIMITS[path.removeprefix("limit-Max-")])
     soft, hard = resource.getrlimit(number)
-    return {"kind": "calls", "path": path, "data": dumped([partial(resource.setrlimit, number, (soft, hard))])}
+    return _calls(partial(resource.setrlimit, number, (soft, hard)))
 
 
 _LIMITS = {

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from ..launches.reports import ReportDirectory
-from ..model.finding import COPIED, Finding
+from ..model.finding import Finding
 from ..model.methods import available
 from . import plan
 from .plan import Attempt, ByValue, Conclusion, Copies, Failures, Originals, Outcome, Replay
@@ -134,7 +134,7 @@ class Verifier:
 
     def _search(self, leg: LegToVerify, usual: Failures, run: Run, sufficient: Sequence[plan.Experiment]) -> Conclusion:
         found = plan.candidates(leg.findings, leg.hidden, leg.touched)
-        copied = [each for each in leg.findings if each.code in (*COPIED, "SM203") and not each.every_method]
+        copied = [each for each in leg.findings if each.by_copies]
         copied = copied if leg.method in _WITH_FORK else []
         search = plan.search(found, usual, not_pickled=leg.not_pickled, sufficient=sufficient, copied=copied)
         is_cut = False

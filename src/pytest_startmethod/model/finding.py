@@ -150,12 +150,17 @@ class Finding:
         if self.fix:
             yield "fix", f"fix: {masked.fix}"
 
+    @property
+    def by_copies(self) -> bool:
+        """Whether the experiment is the fork leg with copies of what its children are sent."""
+        return self.code in (*COPIED, "SM203") and not self.every_method
+
     def experiment(self, method: str | None = None) -> str:
         """Return the result of an experiment under `method` in one line; empty if there was none."""
         if self.confirmed is None:
             return ""
         under = f" under {method}" if method else ""
-        if self.code in (*COPIED, "SM203") and not self.every_method:
+        if self.by_copies:
             if self.confirmed:
                 return "confirmed: the test fails this way under fork, too, when its children are sent copies"
             return "cleared: under fork the test passes, even if its children are sent copies"

@@ -397,6 +397,32 @@ def test_no_leg_is_run_again_that_would_take_longer_than_what_is_left():
     assert (run.attempts, verifier.left_out) == ([], 1)
 
 
+def test_a_long_leg_is_confirmed_without_an_unchanged_run_if_there_is_no_time_for_one():
+    """The control then stands for it: it must fail in the usual way."""
+    verifier, run = Verifier(seconds=60.0), World("a")
+    verified = verifier.verify(leg(finding(path="a"), seconds=25.0), run)
+    assert [each.confirmed for each in verified.findings] == [True]
+    assert [attempt.control for attempt in run.attempts] == [False, True]
+
+
+@pytest.mark.parametrize("control", [Outcome(True), Outcome(False, ("call: assert 2",)), Outcome(False, in_time=False)])
+def test_a_long_leg_is_not_confirmed_if_its_control_does_not_fail_in_the_usual_way(control):
+    def run(attempt, seconds, is_usual):
+        return control if attempt.control else Outcome(True)
+
+    verified = Verifier(seconds=60.0).verify(leg(finding(path="a"), seconds=25.0), run)
+    assert [each.confirmed for each in verified.findings] == [None]
+
+
+def test_a_long_leg_that_fails_in_another_way_without_the_cause_is_not_interpreted():
+    """Without an unchanged run nobody knows which words vary from run to run."""
+    run = World("a")
+    run.answer = needing("a", failure=("call: assert 2",))
+    verified = Verifier(seconds=60.0).verify(leg(finding(path="b"), finding(path="c"), seconds=25.0), run)
+    assert [each.confirmed for each in verified.findings] == [None, None]
+    assert len(run.attempts) == 1
+
+
 @pytest.fixture
 def _two_seconds_a_run(monkeypatch):
     seconds = iter(range(0, 100, 2))
@@ -416,7 +442,7 @@ def test_when_the_time_is_spent_what_is_known_is_kept():
     verifier, run = Verifier(seconds=5.0), World("something else")
     verified = verifier.verify(leg(finding(path="a"), finding(path="b"), seconds=1.0), run)
     assert [each.confirmed for each in verified.findings] == [False, False]
-    verified = verifier.verify(leg(finding(path="c"), seconds=1.0), run)
+    verified = verifier.verify(leg(finding(path="c"), seconds=2.0), run)
     assert [each.confirmed for each in verified.findings] == [None]
 
 

@@ -221,6 +221,8 @@ Runs = Generator[Attempt, Outcome, None]
 @dataclass(slots=True)
 class _Search:
     usual: Failures
+    hurried: bool = False
+    """Whether there was no time for an unchanged run first: the control then stands for it."""
     conclusion: Conclusion = field(default_factory=Conclusion)
     hangs: bool = False
 
@@ -245,13 +247,16 @@ class _Search:
             self.conclusion.cleared = tuple(sent)
         elif any(each.hidden for each in every) and not all(each.hidden for each in every):
             yield from self.all_at_once([each for each in every if not each.hidden])
-        elif len(sent) == len(every) and outcome.failure:
+        elif len(sent) == len(every) and outcome.failure and not self.hurried:  # which words vary is not known
             yield from self.follow(every, outcome)
 
     def confirm(self, smallest: list[Candidate]) -> Runs:
         """Confirm `smallest`, which is sufficient, unless the test also passes in a control."""
-        if any(type(each.experiment) is Replay for each in smallest):
-            control = yield from self.run(smallest, control=True)
+        is_replay = any(type(each.experiment) is Replay for each in smallest)
+        if is_replay or self.hurried:
+            control = yield from self.run(smallest if is_replay else (), control=True)
+            if self.hurried and control.failure not in self.usual:
+                return
             if control.passed and not control.imported.issuperset(each.experiment for each in smallest):
                 self.conclusion.needless = tuple(smallest)
                 return
@@ -315,18 +320,20 @@ def search(
     usual: Failures,
     *,
     not_pickled: bool = False,
+    hurried: bool = False,
     sufficient: Collection[Experiment] = (),
     copied: Sequence[Finding] = (),
 ) -> Generator[Attempt, Outcome, Conclusion]:
     """Yield the runs to make for a leg with the failures `usual`, and return the conclusion.
 
     `not_pickled` says that a start failed in pickling. Such a failure is never flaky, so the unchanged run is skipped.
+    It is also skipped if `hurried`: a confirmation then needs a control that fails in the usual way.
     `sufficient` holds the experiments that are the smallest sufficient set of the test under another method, `copied`
     the findings that a run with `Copies` can confirm.
     """
-    state = _Search(usual)
+    state = _Search(usual, hurried and not not_pickled)
     try:
-        if not not_pickled:
+        if not (not_pickled or hurried):
             plain = yield from state.run()
             if plain.passed:
                 state.conclusion.flaky = True

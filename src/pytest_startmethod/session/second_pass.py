@@ -130,6 +130,7 @@ class SecondPass:
         predicted = self._predicted()
         failed_under_fork = running.annotator.fork_failed if self._waiting else ()
         waiting = [e for e in self._waiting if e.leg.test not in failed_under_fork or _is_of_a_task(e.state)]
+        _cheapest_first(waiting)
         if not waiting:
             if predicted:
                 self._tell({"legs": predicted})
@@ -304,6 +305,17 @@ class SecondPass:
             "before": [list(each) for each in properties(before, root)],
             "properties": [list(each) for each in properties(result, root)],
         }
+
+
+def _cheapest_first(waiting: list[Waiting]) -> None:
+    """Put a test's fastest leg first, in steps of 10 s: what it confirms also counts for the slower ones."""
+    order = {test: at for at, test in reversed(list(enumerate(each.leg.test for each in waiting)))}
+
+    def rank(each: Waiting) -> tuple[int, float]:
+        assert each.state.finished is not None
+        return order[each.leg.test], round(each.state.finished.duration, -1)
+
+    waiting.sort(key=rank)
 
 
 def _why_not(waiting: Waiting) -> str | None:

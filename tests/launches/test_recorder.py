@@ -11,7 +11,6 @@ import multiprocessing.managers
 import multiprocessing.pool
 import os
 import pickle
-import signal
 import sys
 import threading
 import traceback
@@ -324,40 +323,6 @@ def test_our_own_failure_is_noted_and_harmless(monkeypatch):
         process.join()
     assert process.exitcode == 0
     assert recorder.troubles == ["ZeroDivisionError in Recorder._open: ours"]
-
-
-class StoppedError(Exception):
-    """What the user's signal handler raises."""
-
-
-def test_what_a_signal_handler_raises_in_our_code_is_the_users(monkeypatch):
-    """A handler that interrupts the recording of a start raises from start(), with no frame of ours from 3.11 on."""
-
-    def stop(*arguments):
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        raise StoppedError
-
-    def interrupted(value):
-        signal.raise_signal(signal.SIGINT)
-
-    recorder = Recorder(Exchanges())
-    monkeypatch.setattr(launches, "describe_callable", interrupted)
-    before = signal.signal(signal.SIGINT, stop)
-    try:
-        with recorder.leg("test_x[spawn]", "spawn", precheck=False):
-            process = multiprocessing.get_context("spawn").Process(target=nothing)
-            with pytest.raises(StoppedError) as caught:
-                process.start()
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert process.pid is None
-    assert recorder.troubles == []
-    assert caught.value.__suppress_context__ is False
-    if sys.version_info >= (3, 11):
-        assert [each.name for each in traceback.extract_tb(caught.tb)] == [
-            "test_what_a_signal_handler_raises_in_our_code_is_the_users",
-            "stop",
-        ]
 
 
 class Loud:

@@ -5,7 +5,6 @@ Checked on CPython 3.10, 3.11, 3.12, 3.13, 3.14 and 3.15. Each function says wha
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]
 import contextlib
 import copyreg
 import functools
@@ -45,25 +44,6 @@ class _Frameless:
 
 
 frameless = _Frameless()
-
-
-def from_signal_handler(error: BaseException) -> types.TracebackType | None:
-    """Return the traceback of `error` from a signal handler's frame on, or None if no handler raised it.
-
-    CPython calls a handler in the middle of whatever the main thread does, with the interrupted frame as its second
-    argument (``_PyErr_CheckSignalsTstate``).
-    """
-    outer = error.__traceback__
-    while outer is not None and outer.tb_next is not None:
-        code = outer.tb_next.tb_frame.f_code
-        seen = outer.tb_next.tb_frame.f_locals
-        arguments = [seen.get(name) for name in code.co_varnames[: code.co_argcount]]
-        if code.co_flags & inspect.CO_VARARGS:
-            arguments += seen.get(code.co_varnames[code.co_argcount + code.co_kwonlyargcount], ())
-        if any(each is outer.tb_frame for each in arguments):
-            return outer.tb_next
-        outer = outer.tb_next
-    return None
 
 
 # -- pickling --------------------------------------------------------------------------------------------------------
@@ -417,20 +397,6 @@ def receiver(frame: types.FrameType | None) -> Literal["Pool", "ProcessPoolExecu
 
 
 # -- threads and signals ---------------------------------------------------------------------------------------------
-
-
-def getsignal(number: int) -> Any:
-    """Return the handler of a signal, without the search of ``signal.getsignal`` for a member of the enum `Handlers`.
-
-    The search raises and catches a ValueError for each function, and is the largest part of the cost of a leg's clock.
-    `_signal` (3.10 to 3.15). When it goes: `signal`.
-    """
-    return _signal.getsignal(number)
-
-
-def setsignal(number: int, handler: object) -> Any:
-    """Set the handler of a signal and return the one before. See `getsignal`."""
-    return _signal.signal(number, handler)
 
 
 def is_running(pid: int) -> bool:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Final
 
-from .._compat import cpython
+from .._compat import signals
 from .timers import TIMERS, Timer
 
 AUTO_SECONDS: Final = 60.0
@@ -90,7 +90,7 @@ class Clock:
         if seconds <= 0 or threading.current_thread() is not threading.main_thread():
             return False
         timer = self._timer
-        ready = timer is not None and cpython.getsignal(timer.number) is self._handler
+        ready = timer is not None and signals.getsignal(timer.number) is self._handler
         if not (ready and self._thread == threading.get_ident() and self._pid == os.getpid()):
             timer = self._get_ready()
         if timer is None:
@@ -113,10 +113,10 @@ class Clock:
                 self.trouble = self.trouble or f"{type(trouble).__name__}: {trouble}"
                 continue
             timer.late = self._late
-            handler = cpython.getsignal(timer.number)
+            handler = signals.getsignal(timer.number)
             if handler is self._handler or handler in (signal.SIG_DFL, signal.SIG_IGN):
                 if handler is not self._handler:  # a fork inherits the handler
-                    self._previous = cpython.setsignal(timer.number, self._handler)
+                    self._previous = signals.setsignal(timer.number, self._handler)
                 self._thread, self._pid, self._timer = threading.get_ident(), os.getpid(), timer
                 return timer
             timer.delete()  # the signal is in use
@@ -144,8 +144,8 @@ class Clock:
         if self._pid == os.getpid():
             timer.stop()
             timer.delete()
-        if cpython.getsignal(timer.number) is self._handler:
-            cpython.setsignal(timer.number, self._previous)
+        if signals.getsignal(timer.number) is self._handler:
+            signals.setsignal(timer.number, self._previous)
 
     def _rung(self, _signal: int, _frame: FrameType | None) -> None:
         __tracebackhide__ = True

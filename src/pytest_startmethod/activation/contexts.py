@@ -10,11 +10,13 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from multiprocessing.context import BaseContext, DefaultContext
 from types import FrameType
 from typing import Any, Protocol
 
 from .._compat.multiprocessing import STDLIB, Package, method_of, pool_context
+from .._compat.signals import OwnCode
 
 _LISTENER, _TWIN = "_pytest_startmethod_listener", "_pytest_startmethod_twin"
 _ASKED, _BY_USE = "_pytest_startmethod_asked", "_pytest_startmethod_by_use"
@@ -126,7 +128,8 @@ class TellingContext(DefaultContext):
     def _get_actual(self) -> BaseContext | None:
         caller, own = sys._getframe(1), self.__dict__
         if own.get(_ASKED) is not None and caller.f_code is DefaultContext.get_start_method.__code__:
-            own[_ASKED](caller.f_back)
+            with OwnCode(), suppress(Exception):
+                own[_ASKED](caller.f_back)
         actual: BaseContext | None = own["_actual_context"]
         return None if actual is None else twin_of(actual)
 

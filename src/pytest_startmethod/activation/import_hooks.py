@@ -12,6 +12,8 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
+from .._compat.signals import OwnCode
+
 
 class ImportHooks:
     """A finder at the head of ``sys.meta_path`` while callbacks are pending.
@@ -61,7 +63,7 @@ class ImportHooks:
         """Run the callbacks waiting for `name`."""
         for entry in [each for each in self.awaited if each[0] == name]:
             self.awaited.remove(entry)
-            with suppress(Exception):
+            with OwnCode(), suppress(Exception):
                 entry[1]()
 
 

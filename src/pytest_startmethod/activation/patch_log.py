@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any
 
 from .._compat import cpython
+from .._compat.signals import OwnCode
 from ..child.values import public_name
 from ..model.patched import Patched
 from ..model.place import Place
@@ -96,7 +97,7 @@ class PatchLog:
             __tracebackhide__ = True
             with cpython.frameless:
                 result = original(monkeypatch, *args, **kwargs)
-            with suppress(Exception):
+            with OwnCode(), suppress(Exception):
                 self._note(monkeypatch, targets(args, kwargs), calling_place(sys._getframe(1)), "monkeypatch")
             return result
 
@@ -110,7 +111,7 @@ class PatchLog:
             __tracebackhide__ = True
             with cpython.frameless:
                 result = original(patcher)
-            with suppress(Exception):
+            with OwnCode(), suppress(Exception):
                 self._note(patcher, targets(patcher), _place(sys._getframe(1)), by)
             return result
 

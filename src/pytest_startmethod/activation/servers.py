@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from .._compat import cpython
 from .._compat import multiprocessing as mp
 from .._compat.cpython import RealTime
+from .._compat.signals import OwnCode
 from ..child.descriptors import Descriptor
 from .exchanges import Span
 
@@ -63,14 +64,15 @@ class ForkServers:
                 return original(server)
             if self._theirs is not None:
                 return self._running(original, server)
-            self._theirs = self.package.server_state()
-            self.package.set_server_state(self._ours)
-            self.temporary = tempfile.tempdir
-            fingerprint = _surroundings(self.package)
-            if fingerprint != self._print or _is_lost(mp.server_socket(self.package.server_state())):
-                self._retire(self.package.server_state())
-                self.package.set_server_state(None)
-            self._print = fingerprint
+            with OwnCode():
+                self._theirs = self.package.server_state()
+                self.package.set_server_state(self._ours)
+                self.temporary = tempfile.tempdir
+                fingerprint = _surroundings(self.package)
+                if fingerprint != self._print or _is_lost(mp.server_socket(self.package.server_state())):
+                    self._retire(self.package.server_state())
+                    self.package.set_server_state(None)
+                self._print = fingerprint
             with _preloading("pytest", self.package):
                 return self._running(original, server)
 
@@ -78,7 +80,8 @@ class ForkServers:
 
     def _running(self, original: Callable[[object], None], server: object) -> None:
         """Start the server if it is not running, and record the environment of a new one."""
-        before, environment = _which(self.package.server_state()), cpython.environment()
+        with OwnCode():
+            before, environment = _which(self.package.server_state()), cpython.environment()
         original(server)
         state = self.package.server_state()
         if _which(state) != before:

@@ -25,6 +25,7 @@ from typing import Any, Final
 
 from .._compat import cpython
 from .._compat import multiprocessing as mp
+from .._compat.signals import OwnCode
 from ..child.events import handover
 from ..model import methods
 from ..model.finding import Finding, placed
@@ -227,6 +228,8 @@ class LaunchExaminer:
 
                     record.pending.append(Pending(path, take))
                     return
+            if runs_user_code:
+                OwnCode.call_handlers()
             found = _why_not(obj, error, task=task)
         if runs_user_code:
             found = tuple(replace(each, evidence=(*each.evidence, _RAN_AGAIN)) for each in found)

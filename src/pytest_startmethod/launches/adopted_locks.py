@@ -16,6 +16,7 @@ from contextlib import suppress
 
 from .._compat import cpython
 from .._compat import multiprocessing as mp
+from .._compat.signals import OwnCode
 
 _MADE_BY_NAME = "_pytest_startmethod_pinned"
 
@@ -38,7 +39,7 @@ def adopt(original: Callable[[object], object], native: str, package: mp.Package
     """
 
     def __getstate__(lock: object) -> object:  # noqa: N807 - it replaces one
-        with suppress(Exception):  # on failure CPython raises its own error
+        with OwnCode(), suppress(Exception):  # on failure CPython raises its own error
             pinned = lock.__dict__.get(_MADE_BY_NAME, native != "fork")
             # during a leg, the interpreter's default is the leg's method
             spawning = package.is_spawning() and package.interpreter_default() != "fork"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .._compat import cpython
 from .._compat import multiprocessing as mp
+from .._compat.signals import OwnCode
 from ..child.events import handover
 from ..model.foreign import Foreign
 from ..source.callers import calling_place
@@ -235,7 +236,7 @@ def _before_fork() -> None:
     frame = sys._getframe(1)
     if _waiting is not None and _watch is None and _is_users_fork(frame):
         waiting, _waiting = _waiting, None
-        with suppress(Exception):
+        with OwnCode(), suppress(Exception):
             waiting()
     if _watch is not None:
         _watch.guarded(_watch.forked, frame)

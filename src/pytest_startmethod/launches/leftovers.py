@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from types import FrameType
 from typing import Any
 
-from .._compat import cpython
+from .._compat import signals
 from .._compat.cpython import RealTime
 from ..model.launch import Launch
 
@@ -50,16 +50,16 @@ class _Hurry:
 def hurried_by_interrupts() -> Iterator[_Hurry]:
     """Let Ctrl-C cut the waits in the body short, then raise it unless KeyboardInterrupt is already propagating."""
     hurry = _Hurry()
-    before = cpython.getsignal(signal.SIGINT)
+    before = signals.getsignal(signal.SIGINT)
     if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
         yield hurry
         return
     interrupted = isinstance(sys.exc_info()[1], KeyboardInterrupt)
-    cpython.setsignal(signal.SIGINT, hurry.ask)
+    signals.setsignal(signal.SIGINT, hurry.ask)
     try:
         yield hurry
     finally:
-        cpython.setsignal(signal.SIGINT, before)
+        signals.setsignal(signal.SIGINT, before)
     if hurry.asked and not interrupted:
         raise KeyboardInterrupt
 

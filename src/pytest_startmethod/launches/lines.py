@@ -10,6 +10,7 @@ from types import FunctionType
 from typing import Any
 
 from .._compat import cpython
+from .._compat.signals import OwnCode
 from ..child import reporter
 from ..child.events import handover, take_over
 from ..child.line import Line
@@ -25,19 +26,20 @@ def watch_launch(
 
     def _launch(popen: Any, process: Any) -> None:
         line: Line | None = None
-        try:
-            own = process.__dict__
-            line = lines.take()
-            facts, target = line.facts, own["_target"]
-            facts["package"], facts["process"] = package, own["_name"]
-            line.identity, line.before = own["_identity"], own.get("run")
-            cls, code = type(process), target.__code__ if type(target) is FunctionType else None
-            if line.cls is not cls or line.code is not code:
-                line.cls, line.code = cls, code
-                line.is_worker, line.runs = reporter.is_worker(target), reporter.can_be_watched(process)
-            handover.line, handover.forks = line, True
-        except Exception:  # the child then creates its own
-            handover.line = None
+        with OwnCode():
+            try:
+                own = process.__dict__
+                line = lines.take()
+                facts, target = line.facts, own["_target"]
+                facts["package"], facts["process"] = package, own["_name"]
+                line.identity, line.before = own["_identity"], own.get("run")
+                cls, code = type(process), target.__code__ if type(target) is FunctionType else None
+                if line.cls is not cls or line.code is not code:
+                    line.cls, line.code = cls, code
+                    line.is_worker, line.runs = reporter.is_worker(target), reporter.can_be_watched(process)
+                handover.line, handover.forks = line, True
+            except Exception:  # the child then creates its own
+                handover.line = None
         try:
             with cpython.frameless:
                 original(popen, process)  # does not return in the child
@@ -46,7 +48,8 @@ def watch_launch(
         finally:
             handover.line = handover.errand = None  # they are for the child only
             if line is not None and (line.pid is None or not line.kept):
-                lines.part_with(line)
+                with OwnCode():
+                    lines.part_with(line)
 
     return _launch
 

@@ -6,8 +6,10 @@ import functools
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 from .._compat import cpython
+from .._compat.signals import OwnCode
 from ..activation.exchanges import Span
 from ..model.server import NotAChild
 from ..source.callers import calling_place
@@ -39,7 +41,8 @@ class FailedWaits:
                 try:
                     return original(*args, **kwargs)
                 except ChildProcessError:
-                    self._note(name, args)
+                    with OwnCode(), suppress(Exception):
+                        self._note(name, args)
                     raise
 
         return wait

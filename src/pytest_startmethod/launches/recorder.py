@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar
 
 from .._compat import cpython
 from .._compat import multiprocessing as mp
+from .._compat.signals import OwnCode
 from ..activation import contexts
 from ..activation.exchanges import Exchanges, Span
 from ..model import backends, methods
@@ -187,16 +188,13 @@ class Recorder:
         self.by_fixture.clear()
 
     def guarded(self, function: Callable[..., _T], *args: object) -> _T | None:
-        """Call our own code from within user code. Record and suppress its errors, but none of a signal handler."""
-        try:
-            return function(*args)
-        except Exception as trouble:
-            handlers = cpython.from_signal_handler(trouble)
-            if handlers is not None:
-                trouble.__traceback__ = handlers
-                raise
-            self.troubles.append(f"{type(trouble).__name__} in {function.__qualname__}: {trouble}")
-            return None
+        """Call our own code from within user code. Record and suppress its errors; the user's signal handlers wait."""
+        with cpython.frameless, OwnCode():
+            try:
+                return function(*args)
+            except Exception as trouble:
+                self.troubles.append(f"{type(trouble).__name__} in {function.__qualname__}: {trouble}")
+        return None
 
     def _listening(self) -> LegRecord | None:
         """Return the record of the running leg, or None in other processes."""

@@ -19,6 +19,7 @@ from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
 
 from .._compat import cpython
+from .._compat.signals import OwnCode
 from ..child import descriptors, events, privates, reporter
 from ..child.descriptors import Descriptor
 from ..child.events import exception_as_dict, handover
@@ -115,7 +116,13 @@ class ReportDirectory:
 
     def watch_preparation(self, original: Callable[[str], Json], package: str) -> Callable[[str], Json]:
         """Wrap ``spawn.get_preparation_data`` so that spawn and forkserver children report here."""
-        return reporter.watch_preparation(original, self.path, package)
+        watched = reporter.watch_preparation(original, self.path, package)
+
+        def get_preparation_data(name: str) -> Json:
+            with cpython.frameless, OwnCode():
+                return watched(name)
+
+        return get_preparation_data
 
     def watch_launch(
         self, original: Callable[[object, object], None], package: str
@@ -132,7 +139,7 @@ class ReportDirectory:
                 try:
                     return original(*args, **kwargs)
                 except Exception as error:
-                    with contextlib.suppress(Exception):
+                    with OwnCode(), contextlib.suppress(Exception):
                         self._not_loaded(error, sys._getframe(1))
                     raise
 

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -23,6 +23,7 @@ import pytest
 from .._compat import cpython, pytest_silent
 from .._compat import multiprocessing as mp
 from .._compat import pytest as pytest_compat
+from .._compat.signals import OwnCode
 from ..activation import contexts
 from ..model import methods
 from ..model.leg import Leg
@@ -199,7 +200,8 @@ class Discovery:
             following: Callable[[BaseProcess], None] = original
             if BaseProcess.start is start and os.getpid() == pid:
                 undo()
-                self._begin()
+                with OwnCode(), suppress(Exception):
+                    self._begin()
                 following = BaseProcess.start
             with cpython.frameless:
                 following(process)

@@ -379,7 +379,7 @@ CLOSURES = """
             assert pool.apply(scaling.factor) == 10
 
     @pytest.mark.startmethods("fork", "spawn")
-    def test_lock(tmp_path):
+    def test_file(tmp_path):
         with open(tmp_path / "file", "w") as file:
             process = multiprocessing.Process(target=lambda: file.fileno())
             process.start()
@@ -392,34 +392,101 @@ def closures(session):
     return session.file(scaling=SCALING, test_a=CLOSURES)
 
 
-def test_what_does_not_load_by_value_either_is_neither_confirmed_nor_cleared(session):
-    """The child looks up an object's method by name, even if functions are sent by value."""
+def test_what_a_stand_in_can_replace_is_confirmed_and_what_the_child_needs_itself_is_not(session):
+    """Files and databases are the parent's own, private methods are found, and what is not used may be missing."""
     session.file(
-        counting="""
+        app="""
         import multiprocessing
+        import sqlite3
+
 
         class Counter:
             def start(self):
-                process = multiprocessing.Process(target=self.__count)
-                process.start()
-                process.join()
-                return process.exitcode
+                return run(self.__count)
 
-            def __count(self): pass
+            def __count(self):
+                pass
+
+
+        def run(target, *args):
+            process = multiprocessing.Process(target=target, args=args)
+            process.start()
+            process.join()
+            return process.exitcode
+
+
+        def write(file):
+            file.write("child")
+            file.close()
+
+
+        def read(file):
+            assert file.read() == "ent"
+
+
+        def insert(connection):
+            assert connection.execute("select count(*) from item").fetchone() == (1,)
+
+
+        def nothing(value):
+            pass
         """,
         test_a="""
-        import pytest
-        from counting import Counter
+        import sqlite3
 
-        @pytest.mark.startmethods("spawn")
+        import pytest
+        from app import Counter, insert, nothing, read, run, write
+
+        pytestmark = pytest.mark.startmethods("spawn")
+
         def test_private():
             assert Counter().start() == 0
+
+        def test_written(tmp_path):
+            with open(tmp_path / "file", "x") as file:
+                assert run(write, file) == 0
+            assert (tmp_path / "file").read_text() == "child"
+
+        def test_read(tmp_path):
+            (tmp_path / "file").write_text("parent")
+            with open(tmp_path / "file") as file:
+                file.seek(3)
+                assert run(read, file) == 0
+
+        @pytest.mark.parametrize("kind", ["file", "memory"])
+        def test_database(kind, tmp_path):
+            with sqlite3.connect(":memory:" if kind == "memory" else tmp_path / "db") as connection:
+                connection.execute("create table item (id)")
+                connection.execute("insert into item values (1)")
+            assert run(insert, connection) == 0
+            connection.close()
+
+        def test_unused():
+            assert run(nothing, (each for each in ())) == 0
+
+        def test_used():
+            assert run(list, (each for each in "ab")) == 0
+
+        def test_fixture(request):
+            assert run(nothing, request) == 0
         """,
     )
-    outcome = session.run()
-    assert "SM202 name-missing-in-child, 1 test fails" in outcome.lines
-    assert "cleared: " not in outcome.out
-    assert "confirmed: " not in outcome.out
+    session.run("--start-methods-report=report.json")
+    tests = json.loads((session.path / "report.json").read_text(encoding="utf-8"))["tests"]
+    found = {
+        each["nodeid"].partition("::test_")[2]: [(f["code"], f["confirmed"]) for f in each["findings"]]
+        for each in tests
+    }
+    assert found == {
+        "private": [("SM202", True)],
+        "written": [("SM103", True)],
+        "read": [("SM103", True)],
+        "database[file]": [("SM103", True)],
+        "database[memory]": [("SM103", True)],
+        "unused": [("SM103", True)],
+        "used": [("SM103", None)],
+        "fixture": [("SM103", True)],
+    }
 
 
 def test_what_a_child_cannot_start_is_neither_confirmed_nor_cleared(session):
@@ -454,13 +521,13 @@ def test_what_a_child_cannot_start_is_neither_confirmed_nor_cleared(session):
 
 
 def test_closures_are_confirmed_by_value(session):
-    """A payload that cannot be sent by value either is neither confirmed nor cleared."""
+    """A function is sent with its cells, even with a file in one, and with the globals that it reads."""
     outcome = closures(session).run("--tb=short", "-vv")
     assert {name for name, result in outcome.names.items() if result == "passed"} == {
         "test_function[fork]",
         "test_class[fork]",
         "test_lambda[fork]",
-        "test_lock[fork]",
+        "test_file[fork]",
     }
     assert sections(outcome) == [
         (
@@ -474,6 +541,7 @@ def test_closures_are_confirmed_by_value(session):
             "confirmed: the test passes under spawn when args[1].__class__ reaches the child",
         ),
         ("test_lambda[spawn]", "SM101", "confirmed: the test passes under spawn when initializer reaches the child"),
+        ("test_file[spawn]", "SM101", "confirmed: the test passes under spawn when target reaches the child"),
     ]
 
 
@@ -522,7 +590,7 @@ def test_nobody_notices_the_extra_runs(session):
 
 def test_the_same_below_xdist(session):
     outcome = closures(session).run("--tb=short", "-vv", where="xdist")
-    assert len(sections(outcome)) == 3
+    assert len(sections(outcome)) == 4
     assert list(outcome.names.values()).count("failed") == 4
 
 

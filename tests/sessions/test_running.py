@@ -842,7 +842,7 @@ def test_subtests_and_testcases_are_annotated(session):
     )
     outcome = session.run()
     assert outcome.names == {"TestA::test_a[fork]": "passed", "TestA::test_a[spawn]": "failed"}
-    assert "- SM103 unpicklable-object -" in outcome.out
+    assert "- SM103 unpicklable-object (confirmed under spawn) -" in outcome.out
     assert "`self.work` is a method of the running TestCase `TestA`" in outcome.out
 
 

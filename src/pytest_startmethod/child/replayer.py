@@ -253,7 +253,7 @@ def named(module: str, path: str) -> object:
 
 
 class Gone:
-    """Replaces the dead referent of a weak reference."""
+    """Replaces what cannot be sent, such as the dead referent of a weak reference."""
 
 
 _alive: list[object] = []
@@ -264,6 +264,21 @@ def weakly(kind: Callable[[object], object], held: object) -> object:
     """Return a weak reference or collection of `held`, which stays alive as it does in the parent."""
     _alive.append(held)
     return kind(held)
+
+
+def opened(file: Any, mode: str, encoding: str | None, position: int | None = None) -> object:
+    """Return a file by its path, at a position, or by the parent's descriptor."""
+    held = open(file if position is not None else file.detach(), mode, encoding=encoding)  # noqa: SIM115
+    if position is not None:
+        held.seek(position)
+    return held
+
+
+def connected(path: str, script: str) -> object:
+    """Return a connection to an `sqlite3` database: the file, or one in memory that a script fills."""
+    connection = importlib.import_module("sqlite3").connect(path or ":memory:")
+    connection.executescript(script)
+    return connection
 
 
 # -- process-wide state ------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import weakref
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import cloudpickle  # type: ignore[import-untyped]
 
@@ -21,7 +21,7 @@ from .._compat import cpython
 from .._compat import multiprocessing as mp
 from ..activation.exchanges import Exchanges
 from ..child import reporter, values
-from ..child.replayer import Gone, make_instance, set_state, weakly
+from ..child.replayer import Gone, connected, make_instance, opened, set_state, weakly
 from ..source.callers import owner
 
 _NONE = object()
@@ -49,14 +49,36 @@ def _weak_items(weak: Any) -> tuple[object, ...]:
     return weakly, (type(weak), list(weak) if type(weak) is weakref.WeakSet else dict(weak))
 
 
+def _file(file: Any) -> tuple[object, ...]:
+    """Reduce a file to the same one: opened again if it is only read, otherwise by its descriptor, as under fork."""
+    if file.mode.strip("bt") == "r" and type(file.name) is str:
+        return opened, (file.name, file.mode, getattr(file, "encoding", None), file.tell())
+    if not mp.STDLIB.is_spawning():
+        raise pickle.PicklingError("descriptors are sent to a starting process only")
+    file.flush()
+    duplicate: Any = mp.reduction_module().DupFd(file.fileno())
+    return opened, (duplicate, file.mode.replace("x", "w"), getattr(file, "encoding", None))
+
+
+def _database(connection: Any) -> tuple[object, ...]:
+    """Reduce a connection of `sqlite3` to another one, to the same file or a copy of what it holds in memory."""
+    path = next(path for _, name, path in connection.execute("pragma database_list") if name == "main")
+    return connected, (path, "" if path else "\n".join(connection.iterdump()))
+
+
 _STAND_INS: dict[type, Callable[[Any], tuple[object, ...]]] = {
     type(threading.Lock()): lambda _: (threading.Lock, ()),
     type(threading.RLock()): lambda _: (threading.RLock, ()),
     threading.local: _anew,
     weakref.ref: _weak,
+    **dict.fromkeys((io.TextIOWrapper, io.BufferedWriter, io.BufferedReader, io.BufferedRandom, io.FileIO), _file),
     **dict.fromkeys((weakref.WeakSet, weakref.WeakValueDictionary, weakref.WeakKeyDictionary), _weak_items),
 }
 """How to reduce what pickle refuses: as a new object of its class."""
+_BY_FUNCTION: dict[type, Callable[[Any], tuple[object, ...]]] = {
+    types.MethodType: lambda method: (types.MethodType, (method.__func__, method.__self__))
+}
+"""`ForkingPickler` sends a method by its name, under which a private one is not found."""
 
 
 class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
@@ -64,7 +86,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     # A class attribute, because the C pickler ignores the instance's.
     dispatch_table: ClassVar[Any] = ChainMap(
-        cpython.extra_reducers(), cloudpickle.Pickler.dispatch_table, copyreg.dispatch_table
+        _BY_FUNCTION, cpython.extra_reducers(), cloudpickle.Pickler.dispatch_table, copyreg.dispatch_table
     )
     classes_by_value: ClassVar[bool] = True
     """Whether classes with an importable name are sent by value, too."""
@@ -83,16 +105,39 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
 
 class _StandInPickler(Pickler):
-    """Pickles also locks, thread-locals and weak references, as new objects, and this process's standard streams."""
+    """Pickles everything: a lock, file or database as another one, and what the child can only do without as `Gone`."""
 
     dispatch_table: ClassVar[Any] = ChainMap(_STAND_INS, Pickler.dispatch_table)
 
     def reducer_override(self, obj: object) -> Any:
-        """Reduce a standard stream, which may be a capture's, to the child's own."""
+        """Reduce a standard stream, which may be a capture's, to the child's own, and what pickle refuses to `Gone`."""
         for name in ("stdin", "stdout", "stderr"):
             if obj is getattr(sys, name) and obj is not None:
                 return getattr, (sys, name)
-        return super().reducer_override(obj)
+        kind = type(obj)
+        if kind.__module__.partition(".")[0] in _RUNNERS and not issubclass(kind, type):
+            return Gone, ()
+        made = _held_elsewhere(obj) or super().reducer_override(obj)
+        if made is not NotImplemented or issubclass(kind, (type, types.FunctionType)):
+            return made
+        try:
+            reduce = self.dispatch_table.get(kind)
+            return obj.__reduce_ex__(pickle.DEFAULT_PROTOCOL) if reduce is None else reduce(obj)
+        except Exception:
+            return Gone, ()
+
+
+_RUNNERS: Final = ("_pytest", "pytest", "pluggy", "xdist", "execnet")
+
+
+def _held_elsewhere(obj: object) -> Any:
+    """Return how to reduce an object of a module that may not be imported, or None."""
+    module, name = values.class_name(type(obj))
+    if (module, name) == ("ssl", "SSLContext"):
+        return type(obj), (obj.protocol,)  # type: ignore[attr-defined]
+    with suppress(Exception):
+        return _database(obj) if (module, name) == ("sqlite3", "Connection") else None
+    return None
 
 
 class StatePickler(Pickler):
@@ -108,9 +153,7 @@ class StatePickler(Pickler):
         """
         if _computes_attributes(type(obj)):  # loading asks the empty instance for __setstate__
             return make_instance, (type(obj),), dict(values.instance_namespace(obj)), None, None, set_state
-        if type(obj).__module__ == "ssl" and type(obj).__name__ == "SSLContext":
-            return type(obj), (obj.protocol,)  # type: ignore[attr-defined]
-        made = super().reducer_override(obj)
+        made = _held_elsewhere(obj) or super().reducer_override(obj)
         if type(obj) is types.FunctionType and type(made) is tuple and made[0].__name__ == "_make_function":
             name = obj.__module__
             if name not in cloudpickle.list_registry_pickle_by_value() and _is_modules(obj) and _is_found(name):

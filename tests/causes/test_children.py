@@ -10,6 +10,7 @@ import multiprocessing.synchronize
 import os
 import signal
 import sys
+import sysconfig
 import textwrap
 import types
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from pytest_startmethod.causes import children
 from pytest_startmethod.causes.explain import explain
 from pytest_startmethod.causes.loading import load_finding
 from pytest_startmethod.launches.reports import ReportDirectory
@@ -850,3 +852,27 @@ def test_start_that_fails_in_a_child_is_told(type_: str, said: str, code: str | 
         text = f"the spawn child SpawnProcess-1 (pid 7) could not start a process of its own: {type_}: {said}"
         assert each.message == text
         assert each.path == ""  # pickle does not say which argument it is
+
+
+# -- a working directory that is gone ----------------------------------------------------------------------------------
+
+SPAWN = sysconfig.get_path("stdlib") + "/multiprocessing/spawn.py"
+
+
+@pytest.mark.parametrize(
+    ("file", "function", "codes"),
+    [
+        (SPAWN, "get_preparation_data", ["SM306"]),
+        (SPAWN, "spawn_main", []),
+        ("/p/user.py", "get_preparation_data", []),
+    ],
+)
+def test_no_process_starts_in_a_directory_that_is_gone(file: str, function: str, codes: list[str]) -> None:
+    frames = (Frame("/p/test_a.py", 3, "test_a", "process.start()"), Frame(file, 190, function, "dir=os.getcwd(),"))
+    raised = Raised("FileNotFoundError", "[Errno 2] No such file or directory", frames)
+    given = Evidence("", "spawn", "failed", raised=(raised,), raised_at=Place("/p/test_a.py", 3))
+    found = children.without_directory(given)
+    assert [each.code for each in found] == codes
+    for each in found:
+        assert (each.path, each.file, each.line) == ("os.getcwd()", "/p/test_a.py", 3)
+        assert each.message.startswith("the working directory has been removed: start() asks for it")

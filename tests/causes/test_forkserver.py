@@ -15,6 +15,7 @@ import pytest
 
 from pytest_startmethod.causes import forkserver
 from pytest_startmethod.causes.forkserver import socket_at_risk
+from pytest_startmethod.experiments import plan
 from pytest_startmethod.launches import server
 from pytest_startmethod.model.child_report import Frame, Raised
 from pytest_startmethod.model.evidence import CallEnd, Evidence
@@ -156,6 +157,28 @@ def test_parent_of_a_child_of_the_server(tmp_path):
     assert finding.fix == (
         "multiprocessing.parent_process().pid names the process that started the child under every method"
     )
+
+
+def test_parent_asked_for_in_another_file(tmp_path):
+    """SM603: the line may be anywhere in what the child runs."""
+    guard = "import os\n\n\ndef guard(parent):\n    raise SystemExit(os.getppid() != parent)\n"
+    (tmp_path / "guarding.py").write_text(guard)
+    text = """
+        import multiprocessing
+        import os
+
+        from guarding import guard
+
+        if __name__ == "__main__":
+            process = multiprocessing.Process(target=guard, args=(os.getpid(),))
+            process.start()
+            process.join()
+            assert process.exitcode == 0
+        """
+    (finding,) = run(tmp_path, text, "forkserver").findings
+    assert (finding.code, finding.path, finding.line) == ("SM603", "getppid", 10)
+    assert finding.evidence[0] == (f"{tmp_path / 'guarding.py'}:5: raise SystemExit(os.getppid() != parent)")
+    assert plan.experiment_of(finding) == plan.Replay("os.getppid")
 
 
 def test_parent_under_the_other_methods(tmp_path):

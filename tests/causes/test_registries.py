@@ -6,6 +6,7 @@ import codecs
 import json
 import sqlite3
 import sys
+import types
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +14,8 @@ import pytest
 
 from pytest_startmethod.causes import registries
 from pytest_startmethod.causes.context import quoted
-from pytest_startmethod.model.child_report import Frame, Raised
+from pytest_startmethod.experiments import plan
+from pytest_startmethod.model.child_report import ChildReport, Frame, Raised, Result, Work
 from pytest_startmethod.model.evidence import Evidence
 from pytest_startmethod.model.observed import Descriptor, Observed
 from pytest_startmethod.model.place import Place
@@ -96,6 +98,56 @@ def test_a_module_that_an_import_hook_of_the_parent_finds(monkeypatch: pytest.Mo
     (finding,) = registries.missing([raised])
     assert (finding.code, finding.path) == ("SM306", "sys.meta_path")
     assert finding.message.startswith("the import hook that finds virtual is registered in the parent")
+
+
+def test_a_submodule_that_the_code_does_not_import_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "shapes.circle", types.ModuleType("shapes.circle"))
+    frames = (Frame("/p/geometry.py", 5, "area", "return shapes.circle.area(r)"),)
+    raised = Raised("AttributeError", "module 'shapes' has no attribute 'circle'", frames)
+    (finding,) = registries.missing([raised])
+    assert (finding.code, finding.path, finding.file, finding.line) == ("SM202", "shapes.circle", "/p/geometry.py", 5)
+    assert finding.message == (
+        "shapes.circle is a module that the code uses without importing it: other code has imported it in the parent, "
+        "and none has in a fresh child: AttributeError: module 'shapes' has no attribute 'circle'"
+    )
+    assert finding.fix == "import shapes.circle in geometry.py, which then has it everywhere"
+    assert plan.experiment_of(finding) == plan.Replay("shapes.circle")
+    assert registries.missing([Raised("AttributeError", "module 'shapes' has no attribute 'square'")]) == []
+
+
+COPYREG = {"pkg.Handle": ("copyreg.dispatch_table", "reduce_handle")}
+
+
+@pytest.mark.parametrize(
+    ("reducers", "part", "raising", "path"),
+    [
+        (COPYREG, None, "__reduce__", "copyreg.dispatch_table"),
+        ({}, None, "__reduce__", None),
+        (COPYREG, None, "reduce_handle", None),  # the child has the reducer, which raises
+        (COPYREG, Work("pkg.function", None, None), "__reduce__", None),
+    ],
+)
+def test_a_reducer_that_only_the_parent_has(
+    reducers: dict[str, tuple[str, str]], part: Work | None, raising: str, path: str | None
+) -> None:
+    observed = Observed("spawn", "pkg.make", None, reducers=reducers)
+    raised = Raised("TypeError", "sealed", (Frame("/p/pkg.py", 3, raising, ""),))
+    report = ChildReport(
+        pid=1,
+        phase="result",
+        raised=(raised,),
+        work=Work("pkg.make", "/p/pkg.py", 8),
+        result=Result(of="result", path="", type="pkg.Handle", raised=False, text="", part=part),
+    )
+    finding = registries.reducer(report, [None, observed])
+    assert (finding and finding.path) == path
+    if finding is not None:
+        assert (finding.code, finding.file, finding.line) == ("SM407", "/p/pkg.py", 8)
+        assert plan.experiment_of(finding) == plan.Replay("copyreg.dispatch_table")
+        assert finding.message == (
+            "copyreg.pickle() has told the parent how to pickle pkg.Handle, and not the child, which cannot send one "
+            "back: TypeError: sealed"
+        )
 
 
 def test_the_likeliest_of_several_numbers_is_named_first() -> None:
@@ -264,8 +316,7 @@ POOL = "with multiprocessing.Pool(1) as pool: pool.apply(work.write, (sender,))"
     ],
 )
 def test_the_number_of_an_open_descriptor_travels(session: Any, start: str, path: str) -> None:
-    place = ("test_a.py", 9) if start == POOL else ("work.py", 13)  # a pool raises it in the test
-    assert closed(session, "pass", start) == [("SM306", path, *place)]
+    assert closed(session, "pass", start) == [("SM306", path, "work.py", 13)]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")

@@ -24,6 +24,20 @@ DEBUG = False
 CONFIG = {"a": 1}
 REGISTRY = []
 VAR = contextvars.ContextVar("VAR", default="unset")
+
+
+class Tenant:
+    __slots__ = ("__held",)
+
+    def __init__(self, held):
+        object.__setattr__(self, "_Tenant__held", held)
+
+    @property
+    def __class__(self):
+        return type(self._Tenant__held.get())
+
+
+TENANT = Tenant(VAR)
 LOCAL = threading.local()
 LOCAL.user = None
 LOCK = multiprocessing.get_context("spawn").Lock()
@@ -146,7 +160,10 @@ import state, alias, reader
 
 if __name__ == "__main__":  # each child runs this file again, and has no use for these
     import importlib, json, multiprocessing, os, sys, types
+    import xml.dom
     from unittest import mock
+
+    import pandas
 
     from pytest_startmethod._compat.multiprocessing import STDLIB
     from pytest_startmethod.activation.exchanges import Exchanges
@@ -195,6 +212,7 @@ def main(method):
     state.SETTINGS.debug = True
     state.SLOTTED.x = 7
     state.VAR.set("set")
+    pandas.options.d["display"]["precision"] = 2
     state.LOCAL.user = "ann"
     del state.suppress
     state.LATER = lambda: state_of_this
@@ -212,6 +230,10 @@ def main(method):
         "deleted": "state.suppress",
         "later": "state.LATER",
         "inside": "state.CONFIG['b']",
+        "tenant": "state.TENANT",
+        "submodule": "xml.dom",
+        "parent": "os.getppid",
+        "options": "pandas",
     }.items():
         results[name] = outcome(method, [path], name)
     state.now = alias.now = module_level
@@ -391,8 +413,18 @@ def value(name):
         return os.umask(0)
     if name == "slot":
         return state.SLOTTED.x
-    if name == "contextvar":
+    if name in ("contextvar", "tenant"):
         return state.VAR.get()
+    if name == "submodule":
+        import xml
+
+        return hasattr(xml, "dom")
+    if name == "parent":
+        return os.getppid() == multiprocessing.parent_process().pid
+    if name == "options":
+        import pandas
+
+        return pandas.options.d
     if name == "weak":
         return [type(each).__name__ for each in state.WEAK.values()]
     if name == "local":
@@ -493,11 +525,20 @@ def value(name):
 """
 
 
+PANDAS = """
+class Options:
+    d = {"display": {"precision": 6, "width": 80}}
+
+
+options = Options()
+"""
+
+
 @pytest.fixture(scope="module", params=METHODS)
 def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Return what each experiment's child saw, what it reported to have taken over, and how it ended."""
     path = tmp_path_factory.mktemp(request.param)
-    for name, text in {"state": STATE, "alias": ALIAS, "reader": READER, "run": RUN}.items():
+    for name, text in {"state": STATE, "alias": ALIAS, "reader": READER, "run": RUN, "pandas": PANDAS}.items():
         (path / f"{name}.py").write_text(textwrap.dedent(text).lstrip("\n"))
     done = subprocess.run(
         [sys.executable, "run.py", request.param],
@@ -527,6 +568,10 @@ def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         ("slot", "state.SLOTTED.x", 7),
         ("contextvar", "state.VAR", "set"),
         ("local", "state.LOCAL", "ann"),
+        ("tenant", "state.TENANT", "set"),
+        ("submodule", "xml.dom", True),
+        ("parent", "os.getppid", True),
+        ("options", "pandas", {"display": {"precision": 2, "width": 80}}),
         ("deleted", "state.suppress", False),
         ("later", "state.LATER", 2),
         ("function", "state.now", [["fake", 2], "real"]),

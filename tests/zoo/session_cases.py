@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import collections
+import copyreg
 import functools
 import html
 import logging
@@ -139,6 +140,14 @@ def test_a_method_added_at_run_time(monkeypatch):
     assert in_process(code.Plugin().added) == 1
 
 
+@finding("SM202", "xml.dom")
+def test_a_submodule_that_other_code_has_imported():
+    import xml.dom.minidom
+
+    assert xml.dom.minidom
+    assert in_process(code.text_of, "<a/>") == "a"
+
+
 @finding("SM203", "args[2][0]")
 def test_a_state_that_is_refused():
     assert in_process(get, code.Versioned(), "text") == "x"
@@ -230,6 +239,23 @@ def test_an_error_handler_of_the_codecs():
     assert in_process(code.lossy, "ä") == "?"
 
 
+@finding("SM407", "copyreg.dispatch_table")
+def test_a_reducer_for_what_comes_back():
+    copyreg.pickle(code.Sealed, lambda sealed: (code.Sealed, ()))
+    try:
+        assert type(in_pool(code.sealed)) is code.Sealed
+    finally:
+        del copyreg.dispatch_table[code.Sealed]
+
+
+@finding("SM306", "os.getcwd()")
+def test_a_directory_that_is_gone(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert code.run(nothing) == 0
+
+
 @finding("SM306", "args[2][0]")
 def test_a_descriptor_by_its_number():
     reading, writing = os.pipe()
@@ -255,6 +281,13 @@ def test_a_counter_made_at_import():
     before = code.COUNTER.value
     code.run(code.bump)
     assert code.COUNTER.value == before + 1
+
+
+@finding("SM307", "MEMORY")
+def test_memory_without_a_file():
+    code.MEMORY[0] = 0
+    code.run(code.mark)
+    assert code.MEMORY[0] == 1
 
 
 @finding("SM308", "_seen")
@@ -292,6 +325,34 @@ def test_a_refusal():
 @alike("the wrapper has the name of what it wraps, and the name leads to the wrapper")
 def test_a_wrapper_with_wraps():
     assert in_process(code.post, 1) == 2
+
+
+@alike("the submodule exists in no process")
+def test_a_misspelt_submodule():
+    with pytest.raises(RuntimeError, match="dom_"):
+        in_process(code.misspelt)
+    assert in_process(abs, -1) == 2
+
+
+@alike("the child does not send back what the reducer is registered for")
+def test_a_reducer_that_is_not_needed():
+    copyreg.pickle(code.Sealed, lambda sealed: (code.Sealed, ()))
+    try:
+        assert in_pool(abs, -1) == 1
+    finally:
+        del copyreg.dispatch_table[code.Sealed]
+
+
+@alike("the directory that is gone is not the working directory")
+def test_another_directory_that_is_gone(tmp_path):
+    (tmp_path / "gone").mkdir()
+    (tmp_path / "gone").rmdir()
+    assert in_process(abs, -1) == 2
+
+
+@alike("each child maps the same content")
+def test_a_mapped_file_that_is_only_read():
+    assert in_process(code.first_byte) == 1
 
 
 @alike("the lambda stays in the parent")

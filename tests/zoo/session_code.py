@@ -10,9 +10,12 @@ import functools
 import html
 import io
 import logging
+import mmap
 import multiprocessing
 import os
+import tempfile
 import threading
+import xml
 from contextvars import ContextVar
 from typing import Any, ClassVar
 
@@ -313,6 +316,11 @@ ROUNDING = 2
 PRICES = {"gold": 10}
 log = logging.getLogger("session_code")
 COUNTER = multiprocessing.Value("i", 0)
+MEMORY = mmap.mmap(-1, 64)
+PAGE = tempfile.TemporaryFile()  # noqa: SIM115
+PAGE.write(bytes(64))
+PAGE.flush()
+MAPPED = mmap.mmap(PAGE.fileno(), 64)
 
 
 @contextlib.contextmanager
@@ -392,6 +400,33 @@ def read(descriptor):
 
 def filters():
     return len(log.filters)
+
+
+def mark():
+    MEMORY[0] = 1
+
+
+def first_byte():
+    return MAPPED[0]
+
+
+class Sealed:
+    """Pickles only where a reducer is registered for it."""
+
+    def __reduce__(self):
+        raise TypeError("sealed")
+
+
+def sealed():
+    return Sealed()
+
+
+def text_of(source):
+    return xml.dom.minidom.parseString(source).documentElement.tagName
+
+
+def misspelt():
+    return xml.dom_
 
 
 def bump():

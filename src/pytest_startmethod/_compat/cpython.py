@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 Reducer = Callable[[Any], Any]
@@ -126,6 +126,14 @@ def extra_reducers() -> dict[type, Reducer]:
     """Return the live table of `ForkingPickler.register`: `ForkingPickler._extra_reducers`."""
     table: dict[type, Reducer] = _module("reduction").ForkingPickler._extra_reducers
     return table
+
+
+def reducer_tables() -> dict[str, Mapping[type, Reducer]]:
+    """Return the live tables of reducers, by the dotted names under which they are found."""
+    return {
+        "copyreg.dispatch_table": copyreg.dispatch_table,
+        "multiprocessing.reduction.ForkingPickler._extra_reducers": extra_reducers(),
+    }
 
 
 def newobj_functions() -> tuple[object, object]:

@@ -15,15 +15,16 @@ from ..model.methods import base
 from ..model.place import Place, where
 from ..model.unloaded import Unloaded
 from ..source.callers import owner
-from . import hang
+from . import hang, registries
 from .loading import load_finding
 
 
 def not_returned(evidence: Evidence) -> Iterator[Finding]:
     """Yield why results did not come back, and why children could not start processes."""
+    observed = [each.observed for each in evidence.tasks] + [each.observed for each in evidence.launches]
     for report in evidence.reports:
         if report.phase == "result" and report.result is not None:
-            yield _result_not_sent(report)
+            yield registries.reducer(report, observed) or _result_not_sent(report)
         start = failed_start(report)
         if start is not None:
             yield start
@@ -210,6 +211,28 @@ def result_not_loaded(message: Unreturned, parent: Parent | None = None) -> Find
     text = f"{what} was sent and does not load in the parent: {message.raised!s}"
     place = None if inner.file is None else Place(inner.file, inner.line or 1)
     return finding_at("SM407", "result", place, text, (*after, *inner.evidence), inner.fix)
+
+
+# -- starts that fail here -------------------------------------------------------------------------------------------
+
+
+def without_directory(evidence: Evidence) -> list[Finding]:
+    """Return why no process starts in a working directory that has been removed.
+
+    A fresh child is told where to work (``spawn.get_preparation_data``), and a forked one is just there.
+    """
+    error = evidence.raised[0] if evidence.raised else None
+    if error is None or error.type != "FileNotFoundError" or not error.frames:
+        return []
+    last = error.frames[-1]
+    if last.function.rpartition(".")[2] != "get_preparation_data" or owner(last.file) != "stdlib":
+        return []
+    message = (
+        "the working directory has been removed: start() asks for it to tell the child where to work, and raised "
+        f"{error!s}; a forked child is there without asking"
+    )
+    fix = "start processes while the working directory exists: leave the directory before it is removed"
+    return [finding_at("SM306", "os.getcwd()", evidence.raised_at, message, (), fix)]
 
 
 # -- symptoms -------------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ def explain(evidence: Evidence) -> tuple[Finding, ...]:
         return unique(declared)
     evidence = without_common(evidence)
     starts, sends = _not_pickled(evidence)
-    found = [*starts, *children.failed_elsewhere(evidence)]
+    found = [*starts, *children.without_directory(evidence), *children.failed_elsewhere(evidence)]
     reported = [*loading.findings(evidence), *children.not_returned(evidence)]
     found += filter(keeps_from_running, reported)
     peculiar = forkserver.findings(evidence)

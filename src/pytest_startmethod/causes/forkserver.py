@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import linecache
 import os
 import re
@@ -242,7 +243,7 @@ _LOOKS = re.compile(r"\b(getppid|SIGCHLD|RUSAGE_CHILDREN)\b|\.(children|ppid)\("
 
 
 def _looks(place: Place, launches: Sequence[Launch]) -> Iterator[tuple[Place, str]]:
-    """Yield the places that inspect processes: in the failing function, its callees in the same file, and targets."""
+    """Yield the places that inspect processes: in the failing function, its callees in the same file, and children."""
     source = source_of(place.file)
     functions = {name.rpartition(".")[2]: node for node, name, _ in source.index.functions if hasattr(node, "name")}
     inside = [name for name, node in functions.items() if node.lineno <= place.line <= (node.end_lineno or 0)]
@@ -259,6 +260,12 @@ def _looks(place: Place, launches: Sequence[Launch]) -> Iterator[tuple[Place, st
             look = None if found is None else found[1] or (psutil and found[2].replace("ppid", "getppid"))
             if look and (look == "getppid" or name in reached):
                 yield Place(place.file, line), look
+    codes = {code for each in launches if each.observed is not None for code in each.observed.codes}
+    for file, _, start in sorted(codes):
+        block = inspect.getblock(linecache.getlines(file)[start - 1 :])
+        yield from (
+            (Place(file, start + at), "getppid") for at, text in enumerate(block) if re.search(r"\bos\.getppid\(", text)
+        )
 
 
 # -- SM604 -----------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""SM306, from exceptions: a codec, an sqlite3 adapter or an open descriptor that a fresh child lacks.
+"""What a fresh child lacks, from exceptions: codecs, sqlite3 adapters, reducers, open descriptors, imported submodules.
 
 The interpreter looks these up internally, so reading the code cannot find them: only the exception names what was
 missing. Pure, apart from querying the parent's registries.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import errno
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -15,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..child.values import module_of
-from ..model.child_report import Raised
+from ..model.child_report import ChildReport, Raised
 from ..model.evidence import Evidence
 from ..model.finding import Finding, finding_at
 from ..model.methods import base
@@ -25,6 +26,7 @@ from ..source.callers import owner
 from .context import quoted
 
 _NO_TABLE = re.compile(r"no such table: (\S+)")
+_NOT_IMPORTED = re.compile(r"^module '([\w.]+)' has no attribute '(\w+)'")
 _BAD_DESCRIPTOR = f"[Errno {errno.EBADF}]"
 
 
@@ -80,7 +82,8 @@ def findings(evidence: Evidence) -> list[Finding]:
     """Return what a leg's children lack and the parent has, judging by the exceptions raised."""
     if base(evidence.method) == "fork":  # a forked child has everything
         return []
-    errors = [*(r for each in evidence.reports for r in each.raised), *evidence.raised[:1], *quoted(evidence)]
+    theirs = [*(r for each in evidence.reports for r in each.raised), *evidence.remote]
+    errors = [*theirs, *evidence.raised[:1], *quoted(evidence)]
     every = [each.observed for each in evidence.launches] + [each.observed for each in evidence.tasks]
     return missing(errors, [each for each in every if each is not None])
 
@@ -101,6 +104,9 @@ def missing(errors: Iterable[Raised], observed: Iterable[Observed] = ()) -> list
         if table is not None:
             for binding in databases.values():
                 found.setdefault(binding.path, _another_database(binding, table[1], error))
+        submodule = _NOT_IMPORTED.search(error.message) if error.type == "AttributeError" else None
+        if submodule is not None and (path := f"{submodule[1]}.{submodule[2]}") in sys.modules:
+            found.setdefault(path, _not_imported(path, error))
         for registry in _REGISTRIES:
             match = registry.message.search(error.message)
             if match is None or error.type.rpartition(".")[2] not in registry.errors:
@@ -144,11 +150,51 @@ def _another_database(binding: Binding, table: str, error: Raised) -> Finding:
     return finding_at(code, binding.path, Place(where.file, where.line), message, evidence, fix)
 
 
+def _not_imported(path: str, error: Raised) -> Finding:
+    """Report a submodule that is an attribute of its package only because some other code has imported it."""
+    place, evidence = _reading(error)
+    message = (
+        f"{path} is a module that the code uses without importing it: other code has imported it in the parent, and "
+        f"none has in a fresh child: {error.type}: {error.message}"
+    )
+    user = "the code that uses it" if place is None else os.path.basename(place.file)
+    return finding_at("SM202", path, place, message, evidence, f"import {path} in {user}, which then has it everywhere")
+
+
+def reducer(report: ChildReport, observed: Iterable[Observed | None]) -> Finding | None:
+    """Return the finding for a result that a child cannot send, and whose class the parent knows how to pickle."""
+    result, work = report.result, report.work
+    if result is None or result.part is not None or result.raised:
+        return None
+    table, name = next((e.reducers[result.type] for e in observed if e and result.type in e.reducers), ("", ""))
+    raising = {frame.function.rpartition(".")[2] for raised in report.raised for frame in raised.frames}
+    if not table or name in raising:  # the child has it, too
+        return None
+    setter = _SETTERS[table]
+    message = (
+        f"{setter} has told the parent how to pickle {result.type}, and not the child, which cannot send one back: "
+        f"{report.error!s}"
+    )
+    fix = (
+        f"call {setter} in the module that defines {result.type.rpartition('.')[2]}, which the child imports, or in a "
+        "pool's initializer"
+    )
+    place = None if work is None or work.file is None else Place(work.file, work.line or 1)
+    return finding_at("SM407", table, place, message, (), fix)
+
+
+_SETTERS = {
+    "copyreg.dispatch_table": "copyreg.pickle()",
+    "multiprocessing.reduction.ForkingPickler._extra_reducers": "ForkingPickler.register()",
+}
+
+
 def _reading(error: Raised) -> tuple[Place | None, tuple[str, ...]]:
     own = [each for each in error.frames if owner(each.file) == "user"]
     if not own:
         return None, ()
-    return Place(own[-1].file, own[-1].line), (f"read at {own[-1].file}:{own[-1].line}: {own[-1].source}",)
+    place = Place(own[-1].file, own[-1].line)
+    return place, (f"read at {place}: {own[-1].source or place.source}",)
 
 
 def _finding(registry: _Registry, name: str, error: Raised) -> Finding | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from typing import Literal
 
@@ -14,6 +15,7 @@ from .ranking import Ranked, Weight
 # -- primitives and writes ---------------------------------------------------------------------------------------------
 
 
+_ANONYMOUS = re.compile(r"\bmmap\(\s*(?:fileno\s*=\s*)?-1\b")
 _LOADING = ("__setstate__", "__init__", "__new__", "__setattr__", "__post_init__")
 """Methods that a child calls to rebuild an object sent by the parent."""
 
@@ -34,6 +36,9 @@ def primitives(observed: Observed, context: Context, lacked: Collection[str] = (
         if place is None:
             continue
         kind = str(binding.node[1]).rpartition(".")[2]
+        mapped = kind == "mmap"
+        if mapped and not _ANONYMOUS.search(source_fact("parent", "made", place).text):  # it has the file's content
+            continue
         message = (
             f"{binding.path} is a {kind} that is made when the module is imported: each fresh child has one of its "
             f"own, shared with nobody; {reader(binding.read.where)} uses it"
@@ -42,6 +47,11 @@ def primitives(observed: Observed, context: Context, lacked: Collection[str] = (
             f"make the {kind} where the processes are started and pass it on: as an argument of Process, or through a "
             "pool's initializer and initargs"
         )
+        if mapped:
+            fix = (
+                "make a multiprocessing.shared_memory.SharedMemory or a RawArray where the processes are started and "
+                "pass that on: memory without a file is shared by forking only"
+            )
         where = best_place(binding.read, context)
         evidence = (at("read", where), source_fact("parent", "made", place))
         level: Literal["cause", "note"] = (

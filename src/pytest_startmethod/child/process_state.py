@@ -167,11 +167,11 @@ def mime_types() -> dict[str, str]:
     return mimetypes.types_map
 
 
-def pandas_options() -> object:
+def pandas_options() -> dict[str, Any]:
     """Return all pandas options as nested dictionaries."""
     import importlib
 
-    return object.__getattribute__(importlib.import_module("pandas").options, "d")
+    return object.__getattribute__(importlib.import_module("pandas").options, "d")  # type: ignore[no-any-return]
 
 
 def setting(name: str) -> object:

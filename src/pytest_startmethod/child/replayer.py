@@ -222,6 +222,25 @@ def set_loop_policy(cls: Callable[[], Any]) -> None:
     importlib.import_module("asyncio").set_event_loop_policy(cls())
 
 
+def set_options(options: dict[str, Any]) -> None:
+    """Set all pandas options."""
+    _update(process_state.pandas_options(), options)
+
+
+def _update(old: dict[str, Any], new: dict[str, Any]) -> None:
+    for name, value in new.items():
+        if type(value) is dict and type(old.get(name)) is dict:
+            _update(old[name], value)
+        else:
+            old[name] = value
+
+
+def set_parent(pid: int) -> None:
+    """Let ``os.getppid`` return the pid of the process that asked for this one, not of the server that started it."""
+    module: Any = importlib.import_module("os")
+    module.getppid = lambda: pid
+
+
 def set_pickled(instance: Any, state: Any) -> None:
     """Set the state that pickling returned, as unpickling does."""
     if hasattr(instance, "__setstate__"):

@@ -73,6 +73,10 @@ def experiment_of(finding: Finding) -> Experiment | None:
         return None  # the child's own start, which contains nothing sent by the parent
     if finding.code == "SM201" and finding.path in sys.modules:
         return None  # an import inside a function fails whatever is sent
+    if finding.code == "SM202" and finding.path in sys.modules:  # a submodule that the code does not import itself
+        return Replay(finding.path)
+    if finding.code == "SM407" and finding.path.startswith(("copyreg.", "multiprocessing.")):  # a table of reducers
+        return Replay(finding.path)
     if finding.code in (*_BY_VALUE, *_NOT_FOUND):
         return ByValue(whole=finding.code in _NOT_FOUND)
     if finding.code in _REPLAYED and finding.path:
@@ -83,6 +87,8 @@ def experiment_of(finding: Finding) -> Experiment | None:
         return Originals(finding.path)
     if finding.code == "SM309":
         return Replay("atexit.register")
+    if (finding.code, finding.path) == ("SM603", "getppid"):
+        return Replay("os.getppid")
     return None
 
 

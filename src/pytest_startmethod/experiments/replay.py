@@ -21,7 +21,7 @@ from typing import Any
 
 from .._compat import multiprocessing as mp
 from ..child import process_state, reporter, values
-from ..child.replayer import ABSENT, own_value, read, set_loop_policy
+from ..child.replayer import ABSENT, own_value, read, set_loop_policy, set_options, set_parent
 from ..model.wire import Json
 from .by_value import StatePickler, is_importable, is_mock_class, taken_by_value, user_modules
 
@@ -190,6 +190,10 @@ def _loop_policy() -> Json:
     return _calls(partial(set_loop_policy, type(asyncio.get_event_loop_policy())))
 
 
+def _options() -> Json:
+    return _calls(partial(set_options, process_state.pandas_options()))
+
+
 def _umask() -> Json:
     mask = os.umask(0o077)
     os.umask(mask)
@@ -226,6 +230,8 @@ _PROCESS: dict[str, Callable[[], Json]] = {
     "blocked-signals": _blocked,
     "asyncio": _loop_policy,
     "gc.isenabled": _collector,
+    "os.getppid": lambda: _calls(partial(set_parent, os.getpid())),
+    "pandas": _options,
     "mimetypes": _mime_types,
     "atexit.register": lambda: {"kind": "exit handlers", "data": ABSENT},
     "csv.list_dialects": _dialects,
@@ -252,6 +258,9 @@ def _binding(path: str) -> Json:
     value = own_value(target, name, _NONE)
     if value is _NONE and target is not module and type(target) is not type:
         value = getattr(target, name, _NONE)
+    held = values.instance_namespace(value) if type not in type.mro(type(value)) else {}
+    for each in [each for each, inside in held.items() if type(inside) is ContextVar][:1]:
+        target, name, value, names = value, each, held[each], [*names, each]  # a proxy, such as werkzeug's
     node = values.describe(values.resolve(module, names))
     carried: Json = {
         "kind": "binding", "path": path, "module": module.__name__, "names": names, "how": "set", "node": node,
@@ -270,11 +279,10 @@ def _binding(path: str) -> Json:
         cached = (value.cache_parameters(), _cached(value))
         return {**carried, "how": "cache", "data": dumped(cached), "aliases": _aliases(value, module.__name__, name)}
     if type(value) is ContextVar:
-        missing = object()
-        held = value.get(missing)
-        if held is missing:
+        current = value.get(_NONE)
+        if current is _NONE:
             raise NotSentError(f"{path} has no value here")
-        return {**carried, "how": "context variable", "data": dumped(held)}
+        return {**carried, "how": "context variable", "data": dumped(current)}
     if threading.local in type.mro(type(value)):
         return {**carried, "how": "thread-local", "data": dumped(dict(vars(value)))}
     return {**carried, "data": dumped(value), "aliases": _aliases(value, module.__name__, name)}

@@ -175,6 +175,8 @@ class Observed(Uses):
     heavy: list[str] = field(default_factory=list)
     """Installed modules that the user's modules hold."""
     environ: dict[str, str] = field(default_factory=dict)
+    reducers: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """The classes that the parent was told how to pickle: where that is kept, and the function's name."""
     descriptors: list[Descriptor] = field(default_factory=list)
     is_task: bool = False
     """Whether a worker loads it, rather than a process that is starting."""

@@ -44,6 +44,7 @@ _OF_BUILTINS: Final[dict[str, tuple[str, ...]]] = {
     "format": ("__format__", "__str__"),
 }
 """Special methods of the argument that each builtin calls."""
+_SHARED: Final = ("mmap", "multiprocessing.sharedctypes")
 _MOST_TEXTS: Final = 20
 _BUILD_CLASS: Final = Constant("__build_class__")
 
@@ -271,7 +272,7 @@ class Frame:
         container = parts[-2]
         self.use(each for each in parts if each is not container)
         if isinstance(container, Ref):
-            container.read.refined = type(container.value).__module__ != "multiprocessing.sharedctypes"  # shared: used
+            container.read.refined = type(container.value).__module__ not in _SHARED  # those are used
             if type(container.value).__name__ == "_Environ":
                 return
         if isinstance(container, Space):  # globals()["X"] = ...

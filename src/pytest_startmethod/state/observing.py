@@ -143,10 +143,15 @@ def _process(observed: Observed, work: _Work, user: UserCode) -> None:
 
 
 def _look(observed: Observed) -> None:
-    """Record the parent's current settings, environment and search path."""
+    """Record the parent's current settings, reducers, environment and search path."""
     looked = [name for name in observed.touched if process_state.looks_at(name)]
     observed.ambient = process_state.observe(describe, looked, observed.loggers, observed.signals)
     observed.environ = dict(os.environ)
+    observed.reducers = {
+        ".".join(class_name(cls)): (path, getattr(reduce, "__name__", ""))
+        for path, table in cpython.reducer_tables().items()
+        for cls, reduce in list(table.items())
+    }
     observed.prepare = mp.preparation()
 
 
@@ -430,8 +435,10 @@ def _of_class(module: object, names: Sequence[str]) -> bool:
 
 
 def is_primitive(value: object) -> bool:
-    """Return whether a value is a lock, queue, connection or shared value of multiprocessing or a similar package."""
+    """Return whether a value is made for sharing: multiprocessing's own or a similar package's, or mapped memory."""
     module, name = class_name(type(value))
+    if (module, name) == ("mmap", "mmap"):
+        return True
     top, _, rest = module.partition(".")
     if top not in ("multiprocessing", "multiprocess", "billiard"):
         return False

@@ -40,6 +40,20 @@ def call_directly(function, *args):
     function(*args)
 
 
+def call_with(function, *args, **options):
+    read_environment(options.pop("variable"))
+    call_by_name(function, **options)
+    call_directly(*(function, *args))
+
+
+def call_by_name(function, **options):
+    return function(**{"name": "PWD", **options})
+
+
+def call_after(function, *args):
+    return function(*os.sys.argv, *args)
+
+
 def read_environment(name):
     return os.environ.get(name)
 
@@ -205,8 +219,8 @@ def code() -> Iterator[types.ModuleType]:
     del sys.modules["read_code"], sys.modules["read_settings"]
 
 
-def look(function: Callable[..., Any], *args: Any) -> Reads:
-    return reads.of(function, args, is_user=lambda file: file.startswith("/users/"))
+def look(function: Callable[..., Any], *args: Any, **keywords: Any) -> Reads:
+    return reads.of(function, args, keywords, is_user=lambda file: file.startswith("/users/"))
 
 
 @pytest.mark.parametrize(
@@ -249,6 +263,26 @@ def test_arguments_that_a_helper_unpacks_are_known(code):
         assert list(look(*arguments).environment) == ["HOME"]
     (write,) = look(code.call, None, code.fill, ([],), {"value": 2}).writes
     assert write.names == ("args[2][0]",)
+
+
+def test_keywords_that_a_helper_unpacks_are_known(code):
+    """A keyword keeps its value through dictionaries that the helper makes of it, takes it from and unpacks."""
+    (write,) = look(code.call, None, code.fill, (), {"into": []}).writes
+    assert write.names == ("args[3]['into']",)
+    assert list(look(code.call_by_name, code.read_environment).environment) == ["PWD"]
+    assert list(look(code.call_by_name, code.read_environment, name="HOME").environment) == ["HOME"]
+    assert set(look(code.call_with, code.read_environment, "HOME", variable="LANG").environment) == {
+        "LANG",
+        "PWD",
+        "HOME",
+    }
+    (write,) = look(code.call_by_name, code.fill, into=[]).writes
+    assert write.names == ("kwargs['into']",)
+
+
+def test_what_follows_unknown_arguments_has_no_known_place(code):
+    """In ``f(*unknown, *known)`` it is not known which parameter gets the first of the known ones."""
+    assert not look(code.call_after, code.read_environment, "HOME").environment
 
 
 def test_an_argument_names_what_is_read(code):

@@ -296,6 +296,13 @@ def test_a_list_that_the_child_fills():
     assert code.recorded() == 1
 
 
+@finding("SM308", "['into']")
+def test_a_list_behind_keywords():
+    seen = []
+    code.run_with(code.fill, into=seen)
+    assert seen == [1]
+
+
 @finding("SM309", "leave")
 def test_a_file_that_an_exit_handler_removes(monkeypatch, tmp_path):
     path = tmp_path / "kept"
@@ -522,6 +529,13 @@ def test_a_counter_that_is_passed():
 @alike("what the child writes is its own")
 def test_a_scratch_value():
     assert in_process(code.scratch, 4) == 8
+
+
+@alike("the keyword that the child fills is not what the test reads, and the test is wrong under every method")
+def test_a_list_beside_keywords():
+    seen, other = [], []
+    code.run_with(code.fill, into=other)
+    assert seen == [1]
 
 
 @alike("nobody looks at what the exit handler removes")

@@ -57,6 +57,14 @@ def run(target, *args):
     return process.exitcode
 
 
+def run_with(target, **options):
+    return run(_with, target, options)
+
+
+def _with(target, options):
+    target(**options)
+
+
 def get(thing, *names):
     for name in names:
         thing = getattr(thing, name)
@@ -477,3 +485,7 @@ def leave():
     if os.environ.get("SESSION_CODE"):
         with contextlib.suppress(OSError):
             os.unlink(os.environ["SESSION_CODE"])
+
+
+def fill(*, into, value=1):
+    into.append(value)

@@ -22,7 +22,7 @@ from ..child.values import (
     virtual_subclasses,
 )
 from ..model.observed import Read, Reads, Step, Where, Write
-from .symbols import Bound, Constant, Each, Instance, Live, Ref, Space, Super, Symbol, unbound
+from .symbols import Bound, Constant, Each, Instance, Live, Ref, Several, Space, Super, Symbol, unbound
 
 GUESSED: Final = 1_000
 """A `Read.depth` of this or more means that the read goes through an object of unknown class."""
@@ -121,6 +121,8 @@ class Attributes(ABC):
     def attr(self, symbol: Symbol, name: str, where: Where, depth: int) -> Symbol:
         """Return the symbol of ``symbol.name``, and record what is read."""
         symbol = unbound(symbol)
+        if isinstance(symbol, Several):
+            return Bound(symbol, name, None)
         if isinstance(symbol, Super):
             return self.class_attr(symbol.cls, name, symbol.receiver, where, depth, after=symbol.owner)
         if isinstance(symbol, Instance):
@@ -277,6 +279,8 @@ class Attributes(ABC):
     def item(self, symbol: Symbol, key: object, where: Where, depth: int) -> Symbol:
         """Return the symbol of ``symbol[key]``, and record what is read."""
         symbol = unbound(symbol)
+        if isinstance(symbol, Several):
+            return symbol.parts.get(key) if isinstance(key, (int, str)) else None
         if isinstance(symbol, Space):
             return self.attr(symbol.symbol, key, where, depth) if type(key) is str else None
         if not isinstance(symbol, (Ref, Live)) or symbol.value is MISSING:

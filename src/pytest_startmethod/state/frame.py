@@ -25,6 +25,7 @@ from .symbols import (
     Space,
     Super,
     Symbol,
+    parts_of,
     texts_of,
     unbound,
 )
@@ -320,8 +321,38 @@ class Frame:
         callee = next((each for each in popped if each is not NULL), None)
         given = [each for each in popped if each is not callee and each is not NULL]
         self.use(given)
-        found = self.search.call(callee, _unpacked(given), {}, self.depth, self.where) if callee is not None else None
-        self.push(found)
+        args: list[Symbol] = []
+        keywords: dict[str, Symbol] = {}
+        for each in given:
+            for key, part in ((each.parts if isinstance(each, Several) else parts_of(each)) or {}).items():
+                if isinstance(key, str):
+                    keywords[key] = part
+                else:
+                    args.append(part)
+        self.push(self.search.call(callee, args, keywords, self.depth, self.where) if callee is not None else None)
+
+    def _do_sequence(self, count: int) -> None:
+        parts = self.pop(count)
+        self.use(parts)
+        self.push(Several(dict(enumerate(parts))))
+
+    def _do_mapping(self, count: int) -> None:
+        """Build a dictionary of keys and values, or with a negative count of values and a tuple of keys."""
+        parts = self.pop(2 * count if count >= 0 else 1 - count)
+        self.use(parts)
+        keys = parts[::2] if count >= 0 else [Constant(each) for each in getattr(parts[-1], "value", ())]
+        pairs = zip(keys, parts[1::2] if count >= 0 else parts[:-1], strict=False)
+        self.push(Several({key.value: part for key, part in pairs
+                           if isinstance(key, Constant) and type(key.value) is str}))  # fmt: skip
+
+    def _do_extend(self, value: tuple[int, bool]) -> None:
+        """Extend the container below the top by the top, or if `value` says so append the top to it."""
+        index, whole = value
+        (more,) = self.pop()
+        self.use([more])
+        held = self.stack[-index] if 0 < index <= len(self.stack) else None
+        if isinstance(held, Several):
+            held.extend(more if whole else Several({0: more}))
 
     def _getattr(self, args: list[Symbol]) -> tuple[Symbol] | None:
         names = texts_of(args[1])[:_MOST_TEXTS] if len(args) > 1 else ()
@@ -431,17 +462,6 @@ _BUILTINS: Final[dict[str, Callable[[Frame, list[Symbol]], tuple[Symbol] | None]
     "vars": Frame._namespace, "type": Frame._type, "super": Frame._super_call,
 }  # fmt: skip
 """Builtins that access an attribute or a class."""
-
-
-def _unpacked(given: list[Symbol]) -> list[Symbol]:
-    """Return the known positional arguments of ``f(*args, **keywords)``."""
-    args: list[Symbol] = []
-    for symbol in given:
-        if isinstance(symbol, Several):
-            args += symbol.parts
-        elif isinstance(symbol, Live) and type(symbol.value) in (tuple, list):
-            args += [Live(each, f"{symbol.origin}[{index}]") for index, each in enumerate(symbol.value[:_MOST_TEXTS])]
-    return args
 
 
 def _constants(code: types.CodeType, depth: int = 3) -> Iterator[str]:

@@ -117,7 +117,7 @@ _SAME: Final = {
 """Instructions that become one operation with the same argument."""
 _NOTHING: Final = frozenset({
     "RESUME", "NOP", "CACHE", "PRECALL", "MAKE_CELL", "COPY_FREE_VARS", "EXTENDED_ARG", "NOT_TAKEN",
-    "SETUP_ANNOTATIONS", "GEN_START", "TO_BOOL",
+    "SETUP_ANNOTATIONS", "GEN_START", "TO_BOOL", "LIST_TO_TUPLE",
 })  # fmt: skip
 _PAIRS: Final = {
     "LOAD_FAST_LOAD_FAST": ("local", "local"),
@@ -136,7 +136,7 @@ def _operations(each: dis.Instruction, effect: int, code: types.CodeType) -> Par
     special = _SPECIAL.get(name)
     if special is not None:
         return special(arg, value, effect)
-    if name in _NOTHING:
+    if name in _NOTHING or each.argrepr == "INTRINSIC_LIST_TO_TUPLE":
         return (("nothing", None),)
     if name in _PAIRS:
         return zip(_PAIRS[name], value if type(value) is tuple and len(value) == 2 else ("", ""), strict=True)
@@ -176,6 +176,10 @@ def _makes(_arg: int, _value: object, effect: int) -> Parts:
     return (("make_function", 1 - effect),)
 
 
+def _extends(whole: bool) -> Callable[[int, object, int], Parts]:
+    return lambda arg, _value, _effect: (("extend", (arg, whole)),)
+
+
 def _rotates(count: int) -> Callable[[int, object, int], Parts]:
     return lambda _arg, _value, _effect: (("rotate", count),)
 
@@ -187,6 +191,11 @@ _SPECIAL: Final[dict[str, Callable[[int, object, int], Parts]]] = {
     "CALL_FUNCTION": lambda arg, _value, _effect: (("call", (arg, 1, False)),),
     "CALL_FUNCTION_KW": lambda arg, _value, _effect: (("call", (arg, 1, True)),),
     "CALL_FUNCTION_EX": lambda _arg, _value, effect: (("call_unpacked", 1 - effect),),
+    **dict.fromkeys(["BUILD_TUPLE", "BUILD_LIST"], lambda arg, _value, _effect: (("sequence", arg),)),
+    "BUILD_MAP": lambda arg, _value, _effect: (("mapping", arg),),
+    "BUILD_CONST_KEY_MAP": lambda arg, _value, _effect: (("mapping", -arg),),
+    **dict.fromkeys(["LIST_EXTEND", "DICT_MERGE", "DICT_UPDATE"], _extends(True)),
+    "LIST_APPEND": _extends(False),
     "LOAD_FROM_DICT_OR_GLOBALS": lambda _arg, value, _effect: (("pop", 1), ("global", value)),
     "LOAD_FROM_DICT_OR_DEREF": lambda _arg, value, _effect: (("pop", 1), ("cell", value)),
     "POP_TOP": lambda _arg, _value, _effect: (("pop", 1),),

@@ -212,7 +212,7 @@ class Search(Attributes):
     ) -> None:
         """Queue a function to be followed, unless it was followed with equivalent arguments."""
         code = func.__code__
-        constants = [n for n, s in (bound or {}).items() if isinstance(s, (Constant, Each))]
+        constants = [n for n, s in (bound or {}).items() if isinstance(s, (Constant, Each, Several))]
         if constants:
             self.variants[id(code)] = self.variants.get(id(code), 0) + 1
             if self.variants[id(code)] > _MAX_VARIANTS:
@@ -242,7 +242,7 @@ class Search(Attributes):
         if isinstance(symbol, Live):
             return id(symbol.value)
         if isinstance(symbol, Several):
-            return tuple(map(self.kind_of, symbol.parts))
+            return tuple((key, self.kind_of(each)) for key, each in symbol.parts.items())
         return id(symbol.cls) if isinstance(symbol, Instance) else None
 
     def enter(self, func: types.FunctionType, receiver: Any, depth: int, bound: dict[str, Any]) -> None:
@@ -431,11 +431,15 @@ class Search(Attributes):
                 break
             func = wrapped
         code = func.__code__
-        given = {**dict(zip(code.co_varnames[: code.co_argcount], args, strict=False)),
-                 **{name: symbol for name, symbol in kwargs.items() if name in code.co_varnames}}  # fmt: skip
-        further = args[code.co_argcount :]
-        if further and code.co_flags & inspect.CO_VARARGS:
-            given[code.co_varnames[code.co_argcount + code.co_kwonlyargcount]] = Several(tuple(further))
+        count = code.co_argcount + code.co_kwonlyargcount
+        given = dict(zip(code.co_varnames[: code.co_argcount], args, strict=False))
+        given.update({name: symbol for name, symbol in kwargs.items() if name in code.co_varnames[:count]})
+        further: list[dict[int | str, Symbol]] = []
+        if code.co_flags & inspect.CO_VARARGS:
+            further.append(dict(enumerate(args[code.co_argcount :])))
+        if code.co_flags & inspect.CO_VARKEYWORDS:
+            further.append({name: symbol for name, symbol in kwargs.items() if name not in given})
+        given.update(zip(code.co_varnames[count:], map(Several, further), strict=False))
         known = (Ref, Live, Instance, Each, Several)
         kept = {name: symbol for name, symbol in given.items() if isinstance(symbol, known)
                 or (isinstance(symbol, Constant) and type(symbol.value) is str)}  # fmt: skip
@@ -446,8 +450,8 @@ class Search(Attributes):
         owner, texts = callee.owner, texts_of(args[0]) if args else ()
         if where is None:
             return None
-        if isinstance(owner, Space):
-            return self.item(owner, texts[0], where, depth) if callee.name == "get" and texts else None
+        if isinstance(owner, (Several, Space)):
+            return self.item(owner, texts[0], where, depth) if callee.name in ("get", "pop") and texts else None
         if not isinstance(owner, (Ref, Live)) or owner.value is MISSING:
             return None
         kind = type(owner.value).__name__

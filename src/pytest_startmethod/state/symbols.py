@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from ..model.observed import Read, Step
+
+_MOST_PARTS: Final = 100
 
 
 @dataclass(slots=True, eq=False)
@@ -86,9 +88,19 @@ class Super:
 
 @dataclass(slots=True, eq=False)
 class Several:
-    """The tuple of a call's further positional arguments: ``*args``."""
+    """A tuple, list or dictionary of known parts, such as the ``*args`` and ``**keywords`` of a call."""
 
-    parts: tuple[Symbol, ...]
+    parts: dict[int | str, Symbol]
+    """The items by index or key."""
+    open: bool = False
+    """Whether what follows the parts is unknown, as in ``[1, *unknown]``."""
+
+    def extend(self, more: Symbol) -> None:
+        """Append the parts of a sequence, or add those of a dictionary."""
+        parts, first = parts_of(more), len(self.parts)
+        if not self.open:
+            self.parts.update({first + key if type(key) is int else key: part for key, part in (parts or {}).items()})
+        self.open = self.open or parts is None
 
 
 Symbol = Ref | Live | Instance | Bound | Constant | Each | Space | Captured | Super | Several | None
@@ -99,6 +111,16 @@ NULL = Constant(None)
 def unbound(symbol: Symbol) -> Symbol:
     """Return the symbol without its receiver."""
     return symbol.symbol if isinstance(symbol, Bound) else symbol
+
+
+def parts_of(symbol: Symbol) -> dict[int | str, Symbol] | None:
+    """Return the items of a tuple, list or dictionary by index or key, or None if they are not known."""
+    if isinstance(symbol, Several):
+        return None if symbol.open else symbol.parts
+    if not isinstance(symbol, Live) or type(symbol.value) not in (tuple, list, dict) or len(symbol.value) > _MOST_PARTS:
+        return None
+    items = symbol.value.items() if type(symbol.value) is dict else enumerate(symbol.value)
+    return {key: Live(each, f"{symbol.origin}[{key!r}]") for key, each in items if type(key) in (int, str)}
 
 
 def texts_of(symbol: Symbol) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from .._compat.signals import OwnCode
 from ..child.values import public_name
 from ..model.patched import Patched
 from ..model.place import Place
-from ..source.callers import calling_place, owner, place_of
+from ..source.callers import calling_place, owner, package_of, place_of
 from .exchanges import Exchanges, Span
 
 _MOST = 2_000
@@ -112,7 +112,8 @@ class PatchLog:
             with cpython.frameless:
                 result = original(patcher)
             with OwnCode(), suppress(Exception):
-                self._note(patcher, targets(patcher), _place(sys._getframe(1)), by)
+                frame = sys._getframe(1)
+                self._note(patcher, targets(patcher), _place(frame), _tool(frame) or by)
             return result
 
         return wrapper
@@ -209,11 +210,36 @@ def _place(frame: FrameType | None) -> Place | None:
     """Return the user's line that started a patcher, or the function it decorates."""
     each = frame
     while each is not None and owner(each.f_code.co_filename) != "user":
-        function = cpython.decorated_by_mock(each)
+        function = cpython.decorated_by_mock(each) or _test_below(each)
         if function is not None:
             return _place_of_function(function)
         each = each.f_back
     return calling_place(frame) if each is None else place_of(each)
+
+
+_MOCKS = frozenset(("mock", "pytest_mock"))
+"""Packages that patch what the user's code says."""
+
+
+def _tool(frame: FrameType | None) -> str:
+    """Return the installed package that patches on its own account, such as moto; else ""."""
+    while frame is not None:
+        whose = owner(frame.f_code.co_filename)
+        package = package_of(frame.f_code.co_filename) if whose == "installed" else ""
+        if whose == "user" or (package and package not in _MOCKS):
+            return package
+        frame = frame.f_back
+    return ""
+
+
+def _test_below(frame: FrameType) -> object:
+    """Return the test that a frame of pytest or unittest calls, else None: a tool's decorator has patched for it."""
+    code = frame.f_code
+    if code.co_name == "pytest_pyfunc_call" and owner(code.co_filename) == "runner":
+        return getattr(frame.f_locals.get("pyfuncitem"), "obj", None)
+    if code.co_name == "_callTestMethod" and owner(code.co_filename) == "stdlib":  # unittest/case.py
+        return frame.f_locals.get("method")
+    return None
 
 
 def _place_of_function(function: Any) -> Place | None:

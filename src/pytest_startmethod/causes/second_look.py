@@ -49,7 +49,7 @@ def look_at(observed: Iterable[Observed], files: Iterable[str], findings: Iterab
     """
     every = list(observed)
     lines: dict[str, Where] = {}
-    if any(each.level == "cause" and each.code not in _SYMPTOMS for each in findings):
+    if any(each.level == "cause" and each.code not in _SYMPTOMS and not _is_tool(each) for each in findings):
         for each in every:
             for binding in each.bindings:
                 package = state.replacing(binding.node, binding.module) if binding.rebound else ""
@@ -60,6 +60,11 @@ def look_at(observed: Iterable[Observed], files: Iterable[str], findings: Iterab
         lines = {**each.libraries, **lines}
     named = {*lines, *map(package_of, files)} - _NEVER
     return Look(frozenset(named), lines)
+
+
+def _is_tool(finding: Finding) -> bool:
+    """Return whether it names a tool that patches, and not yet what the child misses."""
+    return finding.code == "SM303" and finding.path.isidentifier()
 
 
 def candidates(evidence: Evidence, look: Look) -> list[Finding]:

@@ -116,8 +116,9 @@ def unseen_patches(patches: Iterable[Any], touched: Iterable[tuple[str, str]] = 
     the nearest line that uses the library.
     """
     context = Context(touched=frozenset(touched))
-    found = {}
-    for each in reversed(list(patches)):
+    found = {each.path: each for each in tools(patches, context) if len(each.together) > 1}
+    known = {target for each in found.values() for target in each.together}
+    for each in reversed([each for each in patches if each.target not in known]):
         if each.target.startswith(("<", "os.environ")) or "[" in each.target:
             continue
         place, by = each.place, each.by
@@ -134,6 +135,50 @@ def unseen_patches(patches: Iterable[Any], touched: Iterable[tuple[str, str]] = 
         fix = _patch_fix("the patch", each.target)
         found[each.target] = finding_at("SM303", each.target, place, message, evidence, fix)
     return list(found.values())
+
+
+def tools(patches: Iterable[Patched], context: Context) -> list[Finding]:
+    """Return one finding for each installed tool, such as respx or moto, that has patched other packages."""
+    by: dict[str, list[Patched]] = {}
+    for each in patches:
+        tool = each.by if each.by.isidentifier() and each.by != "monkeypatch" else ""
+        if tool and "[" not in each.target and "<" not in each.target and each.target.partition(".")[0] != tool:
+            by.setdefault(tool, []).append(each)
+    found = []
+    for tool, every in by.items():
+        place = every[0].place
+        if place is None or owner(place.file) == "installed":
+            users = _nearest(uses_of(tool, (*context.tests, *user_files())), context)
+            place = users[0].place if users else place
+        targets = tuple(dict.fromkeys(each.target for each in every))
+        message = (
+            f"{tool} is not at work in the child: it has patched {', '.join(targets[:4])}"
+            f"{f' and {len(targets) - 4} more' if len(targets) > 4 else ''} in the parent only"
+        )
+        evidence = () if place is None else (source_fact("parent", "set", place, tool),)
+        fix = (
+            f"use {tool} in the child, too: in a pool's initializer, or first in the target; or let the child talk to "
+            "a server that the test starts"
+        )
+        found.append(replace(finding_at("SM303", tool, place, message, evidence, fix), together=targets))
+    return found
+
+
+def lost_tools(evidence: Evidence) -> list[Finding]:
+    """Return the tools whose patched packages the user's code uses, where a child failed inside installed code."""
+    if evidence.outcome != "failed" or not compares(evidence):
+        return []
+    raised = [*evidence.remote, *(r for each in evidence.reports for r in each.raised)]
+    packages = {package_of(f.file) for each in raised for f in each.frames if owner(f.file) == "installed"}
+    if not packages:
+        return []
+    used = {name for each in observed_in(evidence) for name in each.libraries} | packages
+    context = context_of(evidence)
+    return [
+        each
+        for tool in dict.fromkeys(patch.by for patch in evidence.patches)
+        for each in tools([p for p in evidence.patches if p.by == tool and p.target.partition(".")[0] in used], context)
+    ]
 
 
 def _patch_fix(what: str, path: str) -> str:

@@ -90,16 +90,23 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     )
     classes_by_value: ClassVar[bool] = True
     """Whether classes with an importable name are sent by value, too."""
+    package = ""
+    """The installed package whose functions and classes are sent by value, with the state that they hold."""
+
+    def is_by_value(self, obj: Any) -> bool:
+        """Return whether `obj` is of that package."""
+        return bool(self.package) and str(obj.__module__).partition(".")[0] == self.package
 
     def reducer_override(self, obj: object) -> Any:
         """Reduce functions, classes and mocks; leave the rest to the dispatch table."""
         kind = type(obj)
         if kind is not type and type not in type.mro(kind):
             if is_mock_class(kind):
-                return make_instance, (kind,), dict(object.__getattribute__(obj, "__dict__")), None, None, set_state
+                items = iter(obj) if issubclass(kind, list) else None  # type: ignore[call-overload]
+                return make_instance, (kind,), dict(object.__getattribute__(obj, "__dict__")), items, None, set_state
             if kind is not types.FunctionType:
                 return NotImplemented
-        elif not self.classes_by_value and is_importable(obj):
+        elif not self.classes_by_value and is_importable(obj) and not self.is_by_value(obj):
             return NotImplemented
         return super().reducer_override(obj)
 
@@ -151,7 +158,8 @@ class StatePickler(Pickler):
 
         A local function that was set as a hook may write there.
         """
-        if _computes_attributes(type(obj)):  # loading asks the empty instance for __setstate__
+        # loading asks the empty instance for __setstate__; and a tool needs what pickling drops, as a response's body
+        if _computes_attributes(type(obj)) or (self.package and _drops_state(type(obj))):
             return make_instance, (type(obj),), dict(values.instance_namespace(obj)), None, None, set_state
         made = _held_elsewhere(obj) or super().reducer_override(obj)
         if type(obj) is types.FunctionType and type(made) is tuple and made[0].__name__ == "_make_function":
@@ -161,6 +169,13 @@ class StatePickler(Pickler):
                 state, slots = made[2]
                 return (made[0], (code, _Globals(name), *others), (state, {**slots, "__globals__": {}}), *made[3:])
         return made
+
+
+def _drops_state(cls: type) -> bool:
+    """Return whether instances are pickled by a ``__getstate__`` in Python, and otherwise like any object."""
+    own = {name: values.class_attribute(cls, name) for name in _PICKLING}
+    default = all(own[name][0] in (None, object) for name in ("__reduce_ex__", "__reduce__"))
+    return default and type in type.mro(type(cls)) and type(own["__getstate__"][1]) is types.FunctionType
 
 
 def _computes_attributes(cls: type) -> bool:

@@ -36,6 +36,13 @@ class Replay:
 
     ``"atexit.register"`` stands for a child that registers no exit handlers.
     """
+    also: tuple[str, ...] = ()
+    """Other bindings that go with it: what one tool has replaced."""
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """All bindings."""
+        return (self.path, *self.also)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +86,8 @@ def experiment_of(finding: Finding) -> Experiment | None:
         return Replay(finding.path)
     if finding.code in (*_BY_VALUE, *_NOT_FOUND):
         return ByValue(whole=finding.code in _NOT_FOUND)
+    if finding.code == "SM303" and finding.together:
+        return Replay(finding.together[0], finding.together[1:])
     if finding.code in _REPLAYED and finding.path:
         return Replay(finding.path)
     if finding.code == "SM604" and not finding.path.startswith("sys."):  # a child cannot be given other streams
@@ -393,14 +402,15 @@ def settle(findings: Iterable[Finding], said: Conclusion) -> tuple[Finding, ...]
     settled = [replace(each, confirmed=True, level="cause") for each in confirmed]
     if len(said.confirmed) > 1 or (len(settled) > 1 and type(said.confirmed[0].experiment) is Copies):
         settled = [_together(settled)]
-    cleared = {each for candidate in said.cleared for each in candidate.findings if each.code not in _NEVER_CLEARED}
+    cleared = {each for candidate in said.cleared for each in candidate.findings if _may_be_cleared(each)}
     needless = {each for candidate in said.needless for each in candidate.findings}
     necessary = said.necessary.findings if said.necessary is not None else ()
     known = {each.key for each in findings}
+    covered = {path for each in settled for path in each.together}
     more, met = ([each for each in some if each.key not in known] for some in (said.more, said.met))
     rest = []
     for each in (*more, *findings, *met):
-        if each in confirmed:
+        if each in confirmed or (each.confirmed is None and each.path in covered):
             continue
         if each in cleared:
             each = replace(each, confirmed=False, level="note")
@@ -413,6 +423,11 @@ def settle(findings: Iterable[Finding], said: Conclusion) -> tuple[Finding, ...]
     return ranked([*settled, *rest])
 
 
+def _may_be_cleared(each: Finding) -> bool:
+    """Return whether a run without it clears it: a tool may have done more than what was replayed."""
+    return each.code not in _NEVER_CLEARED and not (each.code == "SM303" and each.together)
+
+
 _NEEDLESS: Final = "the test also passes if the child imports the module early and keeps its own value"
 
 
@@ -420,13 +435,14 @@ def _together(these: Sequence[Finding]) -> Finding:
     """Merge causes that are only sufficient together."""
     first = these[0]
     messages = (e.message if e.code == first.code else f"{e.code} {e.name}: {e.message}" for e in these)
+    paths = (path for each in these for path in (each.together or (each.path or each.name,)))
     return replace(
         first,
-        message=" ".join(dict.fromkeys(messages)),
+        message="; ".join(dict.fromkeys(each.rstrip(".") for each in messages)),
         evidence=tuple(dict.fromkeys(line for each in these for line in each.evidence)),
         fix="; ".join(dict.fromkeys(each.fix for each in these if each.fix)),
         facts=tuple(fact for each in these for fact in each.facts),
-        together=tuple(dict.fromkeys(each.path or each.name for each in these)),
+        together=tuple(dict.fromkeys(paths)),
     )
 
 

@@ -23,6 +23,7 @@ from .._compat import multiprocessing as mp
 from ..child import process_state, reporter, values
 from ..child.replayer import ABSENT, own_value, read, set_loop_policy, set_options, set_parent
 from ..model.wire import Json
+from ..source.callers import owner, package_of
 from .by_value import StatePickler, is_importable, is_mock_class, taken_by_value, user_modules
 
 _NONE = object()
@@ -367,11 +368,15 @@ def dumped(value: object) -> bytes:
     """
     error: Exception | None = None
     injected = [module for module in list(sys.modules.values()) if _made_at_run_time(module)]
-    for modules in ([*_test_modules(), *injected], injected):
+    package = _behind(value)
+    theirs = [each for name, each in list(sys.modules.items()) if package and name.partition(".")[0] == package]
+    for modules in ([*_test_modules(), *injected, *theirs], [*injected, *theirs]):
         buffer = io.BytesIO()
+        pickler = StatePickler(buffer)
+        pickler.package = package
         try:
             with taken_by_value(modules), mp.descriptors_of_start():
-                StatePickler(buffer).dump(value)
+                pickler.dump(value)
         except Exception as trouble:
             error = trouble
             continue
@@ -380,6 +385,20 @@ def dumped(value: object) -> bytes:
         return buffer.getvalue()
     assert error is not None
     raise error
+
+
+def _behind(value: object) -> str:
+    """Return the installed package whose local function `value` is, if it works on a class of its own, such as respx's.
+
+    That class then has the state of the mock; by its name, the child would get its own.
+    """
+    if type(value) is not types.FunctionType or is_importable(value):
+        return ""
+    file, empty = value.__code__.co_filename, types.CellType()
+    package = package_of(file) if owner(file) == "installed" else ""
+    cells = [cell.cell_contents for cell in value.__closure__ or () if cell != empty]
+    classes = [each for each in cells if issubclass(type(each), type)]
+    return package if any(each.__module__.partition(".")[0] == package for each in classes) else ""
 
 
 def _made_at_run_time(module: object) -> bool:

@@ -191,7 +191,9 @@ class Changes:
         """Return the changes that did not reach every child."""
         taken = [each for each in self._reports.replayed() if each["path"]]
         wrong = {each["path"] for each in taken if each["error"]}
-        missed = [e for e in self._attempt.experiments if type(e) is Replay and (e.path in wrong or not taken)]
+        missed = [
+            e for e in self._attempt.experiments if type(e) is Replay and (wrong.issuperset(e.paths) or not taken)
+        ]
         # A child that still cannot load its payload shows that the cause was not removed.
         gave_up = self._sending is not None and (
             self._sending.gave_up or any(each.phase == "unpickling" for each in self._reports.read())
@@ -207,7 +209,11 @@ class Changes:
         by: dict[str, list[bool]] = {}
         for each in self._reports.replayed():
             by.setdefault(each["path"], []).append(each.get("imported", False))
-        return frozenset(e for e in self._attempt.experiments if type(e) is Replay and all(by.get(e.path, [False])))
+        return frozenset(
+            e
+            for e in self._attempt.experiments
+            if type(e) is Replay and all(all(by.get(path, [False])) for path in e.paths)
+        )
 
 
 @contextmanager
@@ -230,5 +236,5 @@ def changed(attempt: Attempt, reports: ReportDirectory) -> Iterator[Changes]:
         if originals:
             changes._originals = stack.enter_context(SendingOriginals(originals))
         if replays:
-            stack.enter_context(Replaying([each.path for each in replays], control=attempt.control))
+            stack.enter_context(Replaying([path for each in replays for path in each.paths], control=attempt.control))
         yield changes

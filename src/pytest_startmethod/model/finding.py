@@ -91,7 +91,7 @@ class Finding:
     facts: tuple[Fact, ...] = ()
     """The facts that message and evidence are made of, for reports that lay them out."""
     together: tuple[str, ...] = ()
-    """The paths that an experiment confirmed only together, this finding's own first; empty where one was enough."""
+    """What goes together: the paths that an experiment confirmed only together, or what one tool has replaced."""
     because_of: str = ""
     """For a consequence: code and path of its cause, ``"SM103 args[0].lock"``."""
     every_method: bool = False
@@ -168,7 +168,7 @@ class Finding:
         if self.code == "SM103":
             what = f"a stand-in for {what}"
         reaches = f"when {what} reaches the child{' as it was' if self.code in COPIED else ''}"
-        if self.together:
+        if len(self.together) > 1:
             *most, last = self.together
             return f"confirmed together: the test passes{under} when {', '.join(most)} and {last} reach the child"
         if self.confirmed:

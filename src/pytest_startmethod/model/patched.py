@@ -16,4 +16,4 @@ class Patched:
     place: Place | None
     """The user's line that did it; for a decorator, the line of the decorated function."""
     by: str
-    """``"monkeypatch"``, ``"mock.patch"`` or ``"mock.patch.dict"``."""
+    """``"monkeypatch"``, ``"mock.patch"``, ``"mock.patch.dict"`` or the installed package that did it: ``"respx"``."""

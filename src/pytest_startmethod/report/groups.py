@@ -70,7 +70,7 @@ class Told:
     @property
     def paths(self) -> str:
         """The paths; those after the first without their common beginning: ``a._lock, ._log``."""
-        if self.finding.together:
+        if self.finding.path in self.finding.together:
             return ", ".join(self.finding.together)
         start = parent_path(self.finding)
         rest = (each.path.removeprefix(start) if start != each.path else each.path for each in self.findings[1:])

@@ -19,7 +19,7 @@ def title(told: groups.Told, method: str) -> str:
     finding = told.finding
     if finding.confirmed is None:
         return f"{finding.code} {finding.name}"
-    together = " together" if finding.together else ""
+    together = " together" if len(finding.together) > 1 else ""
     said = f"confirmed{together} under {method}" if finding.confirmed else "cleared by an experiment"
     return f"{finding.code} {finding.name} ({said})"
 

@@ -89,7 +89,7 @@ class Summary:
             mine = set(each.tests)
             head = f"{name}, {verdict_line([leg for leg in self.results if leg.test in mine]).text}"
         if finding.confirmed is not None:
-            together = " together" if finding.together else ""
+            together = " together" if len(finding.together) > 1 else ""
             head += f" ({'confirmed' if finding.confirmed else 'cleared by an experiment'}{together})"
         lines = styled(wrap(head, first="", width=self.width), name, kind)
         lines += [line(text) for text in self._place(told)]

@@ -8,6 +8,7 @@ import sqlite3
 import sys
 import types
 from collections.abc import Iterator
+from importlib.machinery import ModuleSpec
 from typing import Any
 
 import pytest
@@ -90,11 +91,21 @@ def test_what_the_parent_has_not_either_is_no_cause(raised: Raised) -> None:
     assert registries.missing([raised]) == []
 
 
+class Finder:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def find_spec(self, name: str, path: object, target: object = None) -> ModuleSpec | None:
+        return ModuleSpec(name, None) if name == self.name else None
+
+
 def test_a_module_that_an_import_hook_of_the_parent_finds(monkeypatch: pytest.MonkeyPatch) -> None:
     """A hook that the user put into ``sys.meta_path`` is not there in a fresh child."""
     raised = Raised("ModuleNotFoundError", "No module named 'virtual'")
     assert registries.missing([raised]) == []
-    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Money])
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Finder("other")])
+    assert registries.missing([raised]) == []
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Finder("virtual")])
     (finding,) = registries.missing([raised])
     assert (finding.code, finding.path) == ("SM306", "sys.meta_path")
     assert finding.message.startswith("the import hook that finds virtual is registered in the parent")

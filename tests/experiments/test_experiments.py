@@ -1128,3 +1128,122 @@ def test_a_discovered_tests_own_server_has_its_own_environment(session):
     )
     out = session.run("--start-methods-discover", "--start-methods=forkserver").out
     assert "os.environ['APP_MODE'] is 'yes' in the parent and not set in a forkserver child" in " ".join(out.split())
+
+
+def test_import_hooks_and_modules_preloaded_under_another_environment_are_confirmed(session):
+    """A hook that does not find what is missing explains nothing."""
+    session.file(
+        sized="""
+        import os
+
+        SIZE = os.environ.get("SIZED")
+
+
+        def size():
+            return SIZE
+        """,
+        made_by_hook="""
+        import importlib.machinery
+
+
+        class Finder:
+            def __init__(self, name):
+                self.name = name
+
+            def find_spec(self, name, path, target=None):
+                return importlib.machinery.ModuleSpec(name, self) if name == self.name else None
+
+            def create_module(self, spec):
+                pass
+
+            def exec_module(self, module):
+                exec("def double(n): return 2 * n", vars(module))
+
+
+        def later():
+            import made_later
+
+            return made_later.double(2)
+
+
+        def missing():
+            import made_beside
+
+            return made_beside.double(2)
+        """,
+        test_a="""
+        import multiprocessing
+        import sys
+        import types
+
+        import pytest
+        from made_by_hook import Finder, later, missing
+
+
+        def nothing():
+            pass
+
+
+        def call(function, queue):
+            queue.put(function(2))
+
+
+        def run(target, *args):
+            process = multiprocessing.Process(target=target, args=args)
+            process.start()
+            process.join()
+            return process.exitcode
+
+
+        @pytest.fixture
+        def hook(monkeypatch):
+            monkeypatch.setattr(sys, "meta_path", [Finder("made_later"), *sys.meta_path])
+            yield
+            sys.modules.pop("made_later", None)
+
+
+        @pytest.mark.startmethods("spawn")
+        def test_looked_up_later(hook):
+            assert run(later) == 0
+
+
+        @pytest.mark.startmethods("spawn")
+        def test_sent(hook):
+            from made_later import double
+
+            queue = multiprocessing.SimpleQueue()
+            assert run(call, double, queue) == 0
+            assert queue.get() == 4
+
+
+        @pytest.mark.startmethods("spawn")
+        def test_made_beside(hook, monkeypatch):
+            monkeypatch.setitem(sys.modules, "made_beside", types.ModuleType("made_beside"))
+            assert run(missing) == 0
+
+
+        @pytest.mark.startmethods("fork", "spawn", "forkserver")
+        def test_preloaded(monkeypatch):
+            multiprocessing.set_forkserver_preload(["sized"])
+            run(nothing)
+            monkeypatch.setenv("SIZED", "4")
+            import sized
+
+            with multiprocessing.Pool(1) as pool:
+                assert pool.apply(sized.size) == "4"
+        """,
+    )
+    session.run("--start-methods-report=report.json", where="subprocess")
+    tests = json.loads((session.path / "report.json").read_text(encoding="utf-8"))["tests"]
+    found = {
+        each["nodeid"].partition("::test_")[2]: [
+            (f["code"], f["path"], f["confirmed"]) for f in each["findings"] if f["level"] == "cause"
+        ]
+        for each in tests
+    }
+    assert found.pop("made_beside")[0][1] != "sys.meta_path"
+    assert found == {
+        "looked_up_later": [("SM306", "sys.meta_path", True)],
+        "sent": [("SM201", "args[0]", True)],
+        "preloaded": [("SM604", "sized", True)],
+    }

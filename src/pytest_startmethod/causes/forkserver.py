@@ -16,10 +16,12 @@ from ..model.evidence import Evidence
 from ..model.finding import Fact, Finding, finding_at, source_fact, values
 from ..model.launch import Launch
 from ..model.methods import base
+from ..model.observed import Observed
 from ..model.place import Place
 from ..model.server import NotAChild, Server, Surroundings
 from ..source.callers import owner, user_files
 from ..source.index import find_names, source_of
+from .context import observed_in
 
 _SOCKET_NAME = len("/pymp-xxxxxxxx/listener-xxxxxxxx")
 """The part that multiprocessing appends to the temporary directory (``util.get_temp_dir``, ``arbitrary_address``)."""
@@ -280,8 +282,9 @@ def stale(evidence: Evidence) -> list[Finding]:
         return []
     found: dict[str, Finding] = {}
     first: Surroundings | None = None
+    for observed in observed_in(evidence):
+        found.update(_preloaded(observed, server, evidence.environ or {}))
     for launch in evidence.launches:
-        found.update(_preloaded(launch, server, evidence.environ or {}))
         mine = launch.surroundings
         if mine is None:
             continue
@@ -301,11 +304,11 @@ def stale(evidence: Evidence) -> list[Finding]:
     return list(found.values())
 
 
-def _preloaded(launch: Launch, server: Server, environ: Mapping[str, str]) -> Iterator[tuple[str, Finding]]:
+def _preloaded(observed: Observed, server: Server, environ: Mapping[str, str]) -> Iterator[tuple[str, Finding]]:
     """Yield modules that the server imported under another environment than the parent has at the launch."""
     from ..source.places import module_source  # not needed by a leg that passes
 
-    now = launch.observed.environ if launch.observed is not None and environ else {}
+    now = observed.environ if environ else {}
     names = {name for name in {*now, *environ} if now and now.get(name) != environ.get(name)}
     files = {name: module_source(name) for name in server.preloaded} if names else {}
     for module, file in files.items():

@@ -48,17 +48,22 @@ def _adapts(name: str) -> bool:
     return any(cls.__name__ == name for cls, _ in list(adapters))
 
 
-def _hooked(_name: str) -> bool:
-    """Return whether a finder of the user's is among the import hooks of this process."""
-    kinds = (each if isinstance(each, type) else type(each) for each in sys.meta_path)
-    modules = (each.__module__ for each in kinds)
-    files = (module_of(sys.modules.get(name)).get("__file__") for name in modules)
-    return any(type(file) is str and owner(file) == "user" for file in files)
+def import_hooks() -> list[Any]:
+    """Return the user's finders among the import hooks of this process."""
+    kinds = [(each, each if isinstance(each, type) else type(each)) for each in sys.meta_path]
+    files = [(each, module_of(sys.modules.get(kind.__module__)).get("__file__")) for each, kind in kinds]
+    return [each for each, file in files if type(file) is str and owner(file) == "user"]
+
+
+def _finds(name: str) -> bool:
+    """Return whether one of the user's import hooks finds a module."""
+    path = module_of(sys.modules.get(name.rpartition(".")[0])).get("__path__")
+    return any(each.find_spec(name, path) is not None for each in import_hooks())
 
 
 _REGISTRIES = (
     _Registry(
-        ("ModuleNotFoundError", "ImportError"), re.compile(r"No module named '([^']+)'"), _hooked,
+        ("ModuleNotFoundError", "ImportError"), re.compile(r"No module named '([^']+)'"), _finds,
         "sys.meta_path", "the import hook that finds {name}", "sys.meta_path.append()",
     ),
     _Registry(

@@ -218,6 +218,12 @@ def set_state(instance: object, state: dict[str, object]) -> None:
             _names(instance)[name] = value
 
 
+def add_import_hooks(finders: list[Any], last: bool) -> None:
+    """Add finders to the import hooks, before or after those of the interpreter."""
+    at = len(sys.meta_path) if last else 0
+    sys.meta_path[at:at] = finders
+
+
 def set_loop_policy(cls: Callable[[], Any]) -> None:
     """Set a new event loop policy of the class. Up to Python 3.13."""
     importlib.import_module("asyncio").set_event_loop_policy(cls())
@@ -355,6 +361,19 @@ def _module(carried: Carried) -> None:
         setattr(importlib.import_module(parent), name, module)
 
 
+def _import(carried: Carried) -> None:
+    """Import a module again, with the parent's environment."""
+    import os
+
+    own = dict(os.environ)
+    _whole_environment(carried)
+    try:
+        sys.modules.pop(carried["name"], None)
+        importlib.import_module(carried["name"])
+    finally:
+        _whole_environment({"data": own})
+
+
 def _logging(carried: Carried) -> None:
     import logging
 
@@ -420,6 +439,7 @@ _APPLY: dict[str, Callable[[Carried], None]] = {
     "environment": _environment,
     "whole environment": _whole_environment,
     "module": _module,
+    "import": _import,
     "setting": _setting,
     "logging": _logging,
     "random": _random,

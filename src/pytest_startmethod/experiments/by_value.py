@@ -265,8 +265,7 @@ class SendingByValue:
     """
 
     def __init__(self, *, whole: bool = False) -> None:
-        modules = user_modules()
-        self._tried = (modules, []) if whole else ([], modules)
+        self._whole = whole
         self.gave_up = False
         """Whether an object could not be pickled this way, and was left to multiprocessing."""
         self._exchanges = Exchanges()
@@ -304,8 +303,9 @@ class SendingByValue:
         return staticmethod(dumps)
 
     def _pickled(self, obj: object, protocol: int | None) -> memoryview | None:
+        users = user_modules()  # a test may have made one
         for kind in (Pickler, _StandInPickler):
-            for modules in self._tried:
+            for modules in (users, []) if self._whole else ([], users):
                 with suppress(Exception), taken_by_value(modules), mp.descriptors_of_start():
                     return _dumped(obj, protocol, kind)
         self.gave_up = True

@@ -6,6 +6,7 @@ The child's side is `child.replayer`.
 from __future__ import annotations
 
 import gc
+import importlib.machinery
 import io
 import logging
 import os
@@ -20,8 +21,17 @@ from functools import partial
 from typing import Any
 
 from .._compat import multiprocessing as mp
+from ..causes.registries import import_hooks
 from ..child import process_state, reporter, values
-from ..child.replayer import ABSENT, own_value, read, set_loop_policy, set_options, set_parent
+from ..child.replayer import (
+    ABSENT,
+    add_import_hooks,
+    own_value,
+    read,
+    set_loop_policy,
+    set_options,
+    set_parent,
+)
 from ..model.wire import Json
 from ..source.callers import owner, package_of
 from .by_value import StatePickler, is_importable, is_mock_class, taken_by_value, user_modules
@@ -72,8 +82,8 @@ def capture(path: str) -> Json:
     """Return the data, made of builtins, from which a child can set the binding `path` to the parent's current value.
 
     `path` is a dotted name, ``os.environ['NAME']``, ``logging.getLogger('name')``, ``logging.root``,
-    ``sys.modules['name']``, ``codecs.lookup('name')``, ``codecs.lookup_error('name')``, ``random``, ``decimal``,
-    ``locale``, ``warnings.filters`` or ``signal.SIGNAME``.
+    ``sys.modules['name']``, an imported module, ``codecs.lookup('name')``, ``codecs.lookup_error('name')``, ``random``,
+    ``decimal``, ``locale``, ``warnings.filters`` or ``signal.SIGNAME``.
 
     Raises:
         NotSentError: There is no such binding, or its value cannot be sent.
@@ -181,6 +191,12 @@ def _mime_types() -> Json:
     return _calls(*(partial(mimetypes.add_type, t, e) for e, t in mimetypes.types_map.items()))
 
 
+def _import_hooks() -> Json:
+    found = import_hooks()
+    last = bool(found) and sys.meta_path.index(found[0]) > sys.meta_path.index(importlib.machinery.PathFinder)
+    return _calls(partial(add_import_hooks, found, last))
+
+
 def _collector() -> Json:
     return _calls(gc.enable if gc.isenabled() else gc.disable)
 
@@ -231,6 +247,7 @@ _PROCESS: dict[str, Callable[[], Json]] = {
     "blocked-signals": _blocked,
     "asyncio": _loop_policy,
     "gc.isenabled": _collector,
+    "sys.meta_path": _import_hooks,
     "os.getppid": lambda: _calls(partial(set_parent, os.getpid())),
     "pandas": _options,
     "mimetypes": _mime_types,
@@ -248,8 +265,8 @@ _PROCESS: dict[str, Callable[[], Json]] = {
 
 def _binding(path: str) -> Json:
     module, names = split(path)
-    if not names:
-        raise NotSentError(f"{path} is a module")
+    if not names:  # the forkserver imported it under another environment
+        return {"kind": "import", "path": path, "name": module.__name__, "data": dict(os.environ)}
     if not all(map(str.isidentifier, names)):
         raise NotSentError(f"{path} is no dotted name")
     target: Any = module

@@ -319,6 +319,23 @@ def test_the_terminal_says_that_and_how_long_it_verifies(session: Session) -> No
     assert "verif" not in quiet.out
 
 
+def test_what_the_terminal_says_of_verifying_follows_a_progress_bar_on_a_line_of_its_own(session: Session) -> None:
+    """pytest-sugar, for one, leaves a bar without a newline, of which the terminal reporter knows nothing."""
+    conftest = """
+        import pytest
+
+
+        @pytest.fixture(scope="session", autouse=True)
+        def bar(request):
+            yield
+            request.config.get_terminal_writer().write("\\nBAR")
+            request.config.pluginmanager.get_plugin("terminalreporter").currentfspath = None
+    """
+    outcome = session.file(app=APP, test_a=FAILING, conftest=conftest).run("--capture=no")
+    assert "BAR" in outcome.out
+    assert any(line.startswith("start methods: verifying 1 failed leg") for line in outcome.lines)
+
+
 @pytest.mark.parametrize("capture", ["fd", "sys", "tee-sys", "no"])
 def test_nothing_that_an_experiment_writes_is_printed(session: Session, capture: str) -> None:
     """Not even what pytest lets through in an ordinary run: the test's own is printed by its two legs only."""

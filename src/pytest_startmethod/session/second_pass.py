@@ -177,6 +177,8 @@ class SecondPass:
         if terminal is None or terminal.verbosity < 0 or hasattr(self.config, "workerinput"):
             return
         terminal.ensure_newline()
+        if self.config.get_terminal_writer().width_of_current_line:  # a progress bar, such as pytest-sugar's
+            terminal.line("")
         what = "1 failed leg" if legs == 1 else f"{legs} failed legs"
         terminal.write_line(
             f"start methods: verifying {what} (at most {seconds:.0f} s; --no-start-methods-verify skips this)"

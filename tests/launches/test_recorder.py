@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import builtins
 import concurrent.futures
 import contextlib
 import functools
 import gc
+import io
 import multiprocessing
 import multiprocessing.managers
 import multiprocessing.pool
 import os
 import pickle
+import signal
 import sys
 import threading
 import traceback
@@ -687,3 +690,33 @@ def test_an_exception_that_passes_two_picklings_is_one_failure():
         with pytest.raises(TypeError, match="does not pickle"):
             multiprocessing.reduction.ForkingPickler.dumps(Unpicklable())
     assert len(leg.record.failures) == 2
+
+
+REPLACED = [(os, "getpid"), (os.path, "abspath"), (signal, "getsignal"), (io, "open"), (builtins, "open")]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_a_test_replaces_is_not_called_by_us(method, monkeypatch):
+    """A mock that counts its calls, or has a list of results, serves the test alone; recording goes on."""
+    callers = []
+
+    def replace(where, name):
+        original = getattr(where, name)
+
+        def replacement(*args, **kwargs):
+            callers.append((name, sys._getframe(1).f_globals["__name__"]))
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(where, name, replacement)
+
+    recorder = Recorder(Exchanges(), LaunchExaminer(functools.partial(state.observe, user=UserCode())))
+    for where, name in REPLACED:
+        replace(where, name)
+    with recorder.leg(f"test_x[{method}]", method, precheck=True) as record:
+        process = multiprocessing.get_context(method).Process(target=nothing, args=(callers,))
+        process.start()
+        process.join()
+    assert process.exitcode == 0
+    assert len(record.launches) == 1
+    assert [each for each in callers if each[1].startswith("pytest_startmethod")] == []
+    assert ("getpid", "multiprocessing.process") in callers

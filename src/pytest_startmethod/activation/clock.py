@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from os import getpid
 from types import FrameType
 from typing import Final
 
@@ -91,7 +91,7 @@ class Clock:
             return False
         timer = self._timer
         ready = timer is not None and signals.getsignal(timer.number) is self._handler
-        if not (ready and self._thread == threading.get_ident() and self._pid == os.getpid()):
+        if not (ready and self._thread == threading.get_ident() and self._pid == getpid()):
             timer = self._get_ready()
         if timer is None:
             return False
@@ -117,7 +117,7 @@ class Clock:
             if handler is self._handler or handler in (signal.SIG_DFL, signal.SIG_IGN):
                 if handler is not self._handler:  # a fork inherits the handler
                     self._previous = signals.setsignal(timer.number, self._handler)
-                self._thread, self._pid, self._timer = threading.get_ident(), os.getpid(), timer
+                self._thread, self._pid, self._timer = threading.get_ident(), getpid(), timer
                 return timer
             timer.delete()  # the signal is in use
             break
@@ -141,7 +141,7 @@ class Clock:
         timer, self._timer = self._timer, None
         if timer is None:
             return
-        if self._pid == os.getpid():
+        if self._pid == getpid():
             timer.stop()
             timer.delete()
         if signals.getsignal(timer.number) is self._handler:

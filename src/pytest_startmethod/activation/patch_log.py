@@ -8,6 +8,8 @@ import types
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial, wraps
+from os import getpid
+from os.path import abspath
 from types import FrameType
 from typing import Any
 
@@ -40,7 +42,7 @@ class PatchLog:
         self._loaded: list[types.ModuleType | None] | None = None
         """The modules present at the last search."""
         self._span: Span | None = None
-        self._pid = os.getpid()
+        self._pid = getpid()
 
     def begin(self) -> list[Patched]:
         """Begin a leg, and return its list of patches, which grows while the leg runs."""
@@ -79,7 +81,7 @@ class PatchLog:
         self._active.clear()
 
     def _note(self, holder: object, targets: Iterator[str], place: Place | None, by: str) -> None:
-        if os.getpid() != self._pid:
+        if getpid() != self._pid:
             return
         for target in targets:
             patched = Patched(target, place, by)
@@ -251,4 +253,4 @@ def _place_of_function(function: Any) -> Place | None:
     code = getattr(function, "__code__", None)
     if code is None:
         return None
-    return Place(os.path.abspath(code.co_filename), code.co_firstlineno, function.__qualname__)
+    return Place(abspath(code.co_filename), code.co_firstlineno, function.__qualname__)

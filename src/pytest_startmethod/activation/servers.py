@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from os import getpid
 
 from .._compat import cpython
 from .._compat import multiprocessing as mp
@@ -31,7 +32,7 @@ class ForkServers:
         """State of the user's server, from the leg's first use of ours to the end of the leg."""
         self._print: object = None
         self._retired: list[tuple[int, str | None]] = []
-        self._pid = os.getpid()
+        self._pid = getpid()
         self._alive: Descriptor | None = None
         """The descriptor that ends our server when closed."""
         self.environment: dict[str, str] | None = None
@@ -60,7 +61,7 @@ class ForkServers:
         """Wrap ``ForkServer.ensure_running`` to replace a stale server at a leg's first use."""
 
         def ensure_running(server: object) -> None:
-            if os.getpid() != self._pid:
+            if getpid() != self._pid:
                 return original(server)
             if self._theirs is not None:
                 return self._running(original, server)

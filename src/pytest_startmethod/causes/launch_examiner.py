@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from multiprocessing.process import BaseProcess
+from os import getpid
 from types import FrameType
 from typing import Any, Final
 
@@ -244,7 +245,7 @@ class LaunchExaminer:
             self._diagnose(record, failure, process, None, task=False, package=mp.STDLIB)
 
     def _path(self) -> str:
-        return f"{self._directory}{os.sep}{os.getpid()}-{next(self._numbers)}.answer"
+        return f"{self._directory}{os.sep}{getpid()}-{next(self._numbers)}.answer"
 
     @contextmanager
     def _pickling(self, package: mp.Package) -> Iterator[None]:

@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from functools import partial
+from os import getpid
 from types import FrameType, FunctionType
 
 from .privates import current_task, dumps, facts, job, standard
@@ -50,7 +51,7 @@ class Handover:
 
     def open_ends(self) -> tuple[Descriptor, ...]:
         """Return this process's writing ends, without those that user code has closed."""
-        return tuple(each for each in self.writing_ends if each.is_open()) if self.parent == os.getpid() else ()
+        return tuple(each for each in self.writing_ends if each.is_open()) if self.parent == getpid() else ()
 
     def close_ends(self) -> None:
         """Close the writing ends that are still open."""
@@ -78,7 +79,7 @@ def report(phase: str, error: BaseException | None, **more: object) -> None:
     try:
         take_over()
         event = {
-            "pid": os.getpid(),
+            "pid": getpid(),
             "starter": facts.get("starter"),
             "method": facts.get("method"),
             "process": _clip(facts.get("process")),
@@ -115,7 +116,7 @@ def write(event: dict[str, object], suffix: str = "json") -> None:
     if not room_for(len(data)):
         return
     facts["count"] = number = facts.get("count", 0) + 1
-    path = os.path.join(facts["directory"], f"{time.time_ns()}-{os.getpid()}-{number}")
+    path = os.path.join(facts["directory"], f"{time.time_ns()}-{getpid()}-{number}")
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
         try:

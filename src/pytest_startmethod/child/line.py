@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from os import getpid
 from types import CodeType
 from typing import Any
 
@@ -59,7 +60,7 @@ class Line:
         self.facts: dict[str, object] = {
             "directory": directory,
             "method": "fork",
-            "starter": os.getpid(),
+            "starter": getpid(),
             "package": None,
             "process": None,
         }
@@ -82,7 +83,7 @@ class Line:
         steps += [partial(os.close, each.number) for each in self._held]
         if events.room_for(1_000_000):
             with suppress(OSError):
-                self.stack = reporter.open_stack(path, "fork", os.getpid())
+                self.stack = reporter.open_stack(path, "fork", getpid())
                 steps += reporter.writes_of(self.stack.number)
         self.steps = tuple(steps)
 

@@ -16,6 +16,7 @@ import signal
 import sys
 from functools import partial
 from itertools import chain
+from os import getpid
 from types import FunctionType, TracebackType
 
 from .descriptors import Descriptor
@@ -86,7 +87,7 @@ class Stowaway:
             "directory": directory,
             "method": method,
             "process": process,
-            "starter": os.getpid(),
+            "starter": getpid(),
         }
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -107,7 +108,7 @@ def install(
 
     `package` is multiprocessing or a package derived from it.
     """
-    facts.update(pid=os.getpid(), directory=directory, method=method, process=process, starter=starter)
+    facts.update(pid=getpid(), directory=directory, method=method, process=process, starter=starter)
     facts["package"] = package
     base, spawn = process_class(), spawn_module()
     base._bootstrap = watch_bootstrap(base._bootstrap, directory, package)
@@ -161,7 +162,7 @@ def watch_bootstrap(
             if line is not None and line.identity is own.get("_identity"):
                 if line.process is None:  # with two wrappers, the outer one starts
                     watched = _begin_forked(line, process, own)
-            elif facts.get("pid") == os.getpid():
+            elif facts.get("pid") == getpid():
                 watched = _begin(process, own)
             else:  # forked by a child, or by a parent that could not prepare a line
                 watched = _begin_late(process, own, directory, package)
@@ -193,7 +194,7 @@ def _begin_forked(line: Line, process: object, own: dict[str, object]) -> Line:
     try:
         if line.hold is not None:
             # A fork inherits the writing end: it too is a writer, and gets the signal if it is the last to close it.
-            line.hold(os.getpid())
+            line.hold(getpid())
     finally:
         for step in line.steps:
             step()
@@ -209,7 +210,7 @@ def _begin_late(process: object, own: dict[str, object], directory: str, package
     handover.line = None  # it belongs to another process
     starter = own.get("_parent_pid", os.getppid())  # not getppid(): the parent may have died
     facts.clear()
-    facts.update(pid=os.getpid(), directory=directory, method="fork", starter=starter, package=package)
+    facts.update(pid=getpid(), directory=directory, method="fork", starter=starter, package=package)
     for step in (_hold_life_line, _let_go, _catch_crashes):
         try:
             step()
@@ -325,7 +326,7 @@ def _raised(error: BaseException, phase: str, **more: Any) -> tuple[BaseExceptio
 
 def _excepthook(cls: type[BaseException], error: BaseException, tb: TracebackType | None) -> None:
     try:
-        if facts.get("pid") == os.getpid() and not isinstance(error, KeyboardInterrupt):
+        if facts.get("pid") == getpid() and not isinstance(error, KeyboardInterrupt):
             report(loading_phase(tb), error, surroundings=True)
     finally:
         facts["excepthook"](cls, error, tb)

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial, wraps
+from os import getpid
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -210,8 +211,8 @@ class Watch:
 def await_fork(begin: Callable[[], None]) -> Callable[[], None]:
     """Call `begin` when user code forks and nothing is watching yet. Return a function that cancels this."""
     global _waiting
-    pid = os.getpid()
-    _waiting = lambda: begin() if os.getpid() == pid else None  # noqa: E731
+    pid = getpid()
+    _waiting = lambda: begin() if getpid() == pid else None  # noqa: E731
     _register()
 
     def undo() -> None:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
+from os import getpid
 from types import FunctionType
 from typing import Any
 
@@ -65,11 +66,11 @@ class Lines:
         self.used: list[Line] = []
         """Kept lines taken by a child, which may have exited."""
         self._spare: list[Line] = []
-        self._pid = os.getpid()
+        self._pid = getpid()
 
     def take(self) -> Line:
         """Return a line for the child about to be forked."""
-        pid = os.getpid()
+        pid = getpid()
         line: Line | None = None
         while line is None and pid == self._pid and self._spare:  # a forked child's are its parent's
             line = self._whole(self._spare.pop())
@@ -84,7 +85,7 @@ class Lines:
 
     def prepare(self) -> None:
         """Open all kept lines in advance, so that none is opened while a test counts its descriptors."""
-        if self._pid == os.getpid():
+        if self._pid == getpid():
             self._spare[:] = [each for each in self._spare if self._whole(each) is not None]
             while len(self._spare) + len(self.used) < _KEPT_LINES:
                 self._spare.append(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 import weakref
@@ -10,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial, wraps
 from multiprocessing.process import BaseProcess
+from os import getpid
 from types import FrameType
 from typing import Any, Protocol, TypeVar
 
@@ -113,7 +113,7 @@ class Recorder:
         self.told: Callable[[LegRecord, Launch], None] | None = None
         """Called for each process after its start."""
         self._installed: Span | None = None
-        self._pid = os.getpid()
+        self._pid = getpid()
         self._local = threading.local()
 
     # -- one leg -----------------------------------------------------------------------------------------------------
@@ -198,15 +198,15 @@ class Recorder:
 
     def _listening(self) -> LegRecord | None:
         """Return the record of the running leg, or None in other processes."""
-        return self.record if os.getpid() == self._pid else None  # a forked child inherits our wrappers
+        return self.record if getpid() == self._pid else None  # a forked child inherits our wrappers
 
     def follow(self) -> None:
         """Record in this process from now on: a leg that pytest-forked isolates runs in a fork of its own."""
-        self._pid = os.getpid()
+        self._pid = getpid()
 
     def _opened(self) -> LegRecord | None:
         """Return the record of the running leg or watched test, opening one for the latter if needed."""
-        if self.record is None and self.watcher is not None and os.getpid() == self._pid and not mp.in_pool_thread():
+        if self.record is None and self.watcher is not None and getpid() == self._pid and not mp.in_pool_thread():
             self.record = self.guarded(self.watcher.open)
         return self._listening()
 

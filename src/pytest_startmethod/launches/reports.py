@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from importlib.machinery import SourceFileLoader
+from os import getpid
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -45,10 +46,10 @@ class _InParent:
     def __init__(self, function: Callable[..., object], original: Callable[..., object]) -> None:
         self._function = function
         self._original = original
-        self._pid = os.getpid()
+        self._pid = getpid()
 
     def __get__(self, instance: object, owner: type | None = None) -> Callable[..., object]:
-        return self._function if os.getpid() == self._pid else self._original
+        return self._function if getpid() == self._pid else self._original
 
 
 class ReportDirectory:
@@ -60,7 +61,7 @@ class ReportDirectory:
         self._lines = lines.Lines(path)
         self._left: list[str] = []
         """Names left in the directory by the last `clear`, if none of them needs another look."""
-        self._pid = os.getpid()
+        self._pid = getpid()
         self._is_awaited = False
         """Whether a shell waits for this process to end."""
 
@@ -89,7 +90,7 @@ class ReportDirectory:
                 os.mkfifo(path, 0o600)
             # O_RDWR: opening for writing only would wait for a reader
             ends.append(Descriptor(os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)))
-            handover.writing_ends, handover.parent = tuple(ends), os.getpid()
+            handover.writing_ends, handover.parent = tuple(ends), getpid()
         if not self._is_awaited:
             _end_with_this_process(self.path, *paths)
             self._is_awaited = True
@@ -97,7 +98,7 @@ class ReportDirectory:
     def prepare(self) -> None:
         """Reopen what forked children need and a test may have closed, before a test can count its descriptors."""
         lost = not all(each.is_open() for each in handover.writing_ends)
-        if lost and handover.parent == self._pid == os.getpid():
+        if lost and handover.parent == self._pid == getpid():
             handover.close_ends()
             with contextlib.suppress(OSError):
                 self.hold_life_line()
@@ -164,7 +165,7 @@ class ReportDirectory:
         span.put(package.spawn, "get_preparation_data", watch_preparation)
 
     def _not_loaded(self, error: Exception, frame: FrameType | None) -> None:
-        if os.getpid() == self._pid and len(self.unreturned) < 100:
+        if getpid() == self._pid and len(self.unreturned) < 100:
             raised = raised_from(exception_as_dict(error))
             frames = tuple(each for each in raised.frames if each.file != __file__)
             self.unreturned.append(Unreturned(replace(raised, frames=frames), cpython.receiver(frame)))
@@ -232,7 +233,7 @@ class ReportDirectory:
 
     def remove(self) -> None:
         """Remove the directory. Does nothing in a forked child."""
-        if os.getpid() != self._pid:
+        if getpid() != self._pid:
             return
         self._lines.close()
         held = os.path.exists(os.path.join(self.path, reporter.LIFE_LINE))
@@ -263,7 +264,7 @@ def _end_with_this_process(directory: str, life_line: str, parent_line: str) -> 
     Raises OSError if the shell or its process cannot be started.
     """
     null = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in (0, 1, 2)]
-    command = ["sh", "-c", _WAIT_AND_REMOVE, "sh", directory, life_line, parent_line, str(os.getpid())]
+    command = ["sh", "-c", _WAIT_AND_REMOVE, "sh", directory, life_line, parent_line, str(getpid())]
     cpython.wait_for(os.posix_spawn("/bin/sh", command, {}, file_actions=null, setsid=True))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import signal
@@ -11,10 +10,11 @@ import tempfile
 from contextlib import suppress
 from multiprocessing.process import current_process
 
-from .._compat import cpython
+from .._compat import cpython, signals
 from .._compat import multiprocessing as mp
 from ..model.server import Server, Surroundings
 
+_open = open  # a test may replace it
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGCHLD", "SIGTSTP", "SIGALRM")
 """Signals that programs ignore on behalf of their children. Python itself ignores SIGPIPE and SIGXFSZ."""
 
@@ -44,7 +44,7 @@ def surroundings() -> Surroundings:
     """Return what a process started now inherits."""
     loaded = "multiprocessing.forkserver" in sys.modules and mp.has_forkserver()
     ignored = [name for name in _SIGNALS if hasattr(signal, name)]
-    ignored = [name for name in ignored if signal.getsignal(getattr(signal, name)) is signal.SIG_IGN]
+    ignored = [name for name in ignored if signals.getsignal(getattr(signal, name)) is signal.SIG_IGN]
     server = mp.server_pid(mp.STDLIB.server_state()) if loaded else None
     return Surroundings(_streams("self"), frozenset(ignored), _inherited("self"), server)
 
@@ -66,7 +66,7 @@ def _inherited(pid: str) -> dict[str, str]:
     """Return what a process passes on to its children, from the kernel (proc(5)): names and texts."""
     found = {}
     with suppress(OSError):
-        with io.open(f"/proc/{pid}/status", encoding="utf-8") as file:  # noqa: UP020 - a test may have replaced open
+        with _open(f"/proc/{pid}/status", encoding="utf-8") as file:
             status = dict(
                 line.rstrip().split(":\t", 1)
                 for line in file
@@ -76,7 +76,7 @@ def _inherited(pid: str) -> dict[str, str]:
             return {}
         found = {"the umask": status["Umask"], "the CPU affinity": f"CPUs {status['Cpus_allowed_list']}"}
         found["the blocked signals"] = _signals(int(status["SigBlk"], 16))
-        with io.open(f"/proc/{pid}/limits", encoding="utf-8") as file:  # noqa: UP020
+        with _open(f"/proc/{pid}/limits", encoding="utf-8") as file:
             for line in list(file)[1:]:
                 name, soft, *_ = re.split(r" {2,}", line)
                 found[f"the limit {name!r}"] = soft

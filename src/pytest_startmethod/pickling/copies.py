@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import io
 import json
 import os
 import signal
@@ -17,8 +16,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from os import getpid
 from typing import Any, Final
 
+from .._compat.signals import getsignal
 from ..child import reporter
 
 if sys.platform != "win32":
@@ -29,6 +30,7 @@ _POLL: Final = 0.002
 _PART: Final = ".part"
 """The suffix of the file that exists from the start of a copy until its answer."""
 _clock = time.monotonic
+_open = open
 _sleep = time.sleep
 _written = json.JSONEncoder().encode
 _parsed = json.JSONDecoder().decode
@@ -47,7 +49,7 @@ def can_copy() -> bool:
 
 def _threads() -> int:
     try:
-        with io.open("/proc/self/stat", "rb") as file:  # noqa: UP020 - a test may have replaced the builtin
+        with _open("/proc/self/stat", "rb") as file:
             return int(file.read().rpartition(b")")[2].split()[17])
     except (OSError, ValueError, IndexError):
         return threading.active_count()
@@ -74,7 +76,7 @@ def in_copy(work: Callable[[], object], path: str, seconds: float) -> None:
 @contextlib.contextmanager
 def _unheard_exit() -> Iterator[None]:
     """Hide the end of our own child from the user's SIGCHLD handler."""
-    if not callable(signal.getsignal(signal.SIGCHLD)):
+    if not callable(getsignal(signal.SIGCHLD)):
         yield
         return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
@@ -101,8 +103,8 @@ def _run(work: Callable[[], object], path: str, seconds: float) -> None:
     with contextlib.suppress(OSError):
         life = reporter.open_life_line(os.path.dirname(path))
         if life is not None:
-            reporter.hold_of(life)(os.getpid())
-    _write(path + _PART, str(os.getpid()))
+            reporter.hold_of(life)(getpid())
+    _write(path + _PART, str(getpid()))
     text = "null"
     try:
         text = _written(work())
@@ -112,7 +114,7 @@ def _run(work: Callable[[], object], path: str, seconds: float) -> None:
 
 
 def _write(path: str, text: str) -> None:
-    with io.open(path, "w", encoding="utf-8") as file:  # noqa: UP020
+    with _open(path, "w", encoding="utf-8") as file:
         file.write(text)
 
 
@@ -163,7 +165,7 @@ def answer_of(path: str, until: float) -> Any:
     """Return the answer in `path`; if there is none by `until` on the monotonic clock, end the copy and return None."""
     while True:
         try:
-            with io.open(path, encoding="utf-8") as file:  # noqa: UP020
+            with _open(path, encoding="utf-8") as file:
                 found = _parsed(file.read())
             os.unlink(path)
             return found
@@ -179,8 +181,8 @@ def answer_of(path: str, until: float) -> Any:
 
 def _end(part: str) -> None:
     with contextlib.suppress(OSError, ValueError):
-        with io.open(part, encoding="utf-8") as file:  # noqa: UP020
+        with _open(part, encoding="utf-8") as file:
             pid = int(file.read(20))
         os.unlink(part)
-        if os.getsid(pid) == pid != os.getpid():  # a copy leads a session of its own
+        if os.getsid(pid) == pid != getpid():  # a copy leads a session of its own
             os.kill(pid, signal.SIGKILL)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copyreg
-import os
 import re
 import sys
 import types
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from os.path import abspath
 from typing import Any, Final
 
 from .._compat import cpython
@@ -183,7 +183,7 @@ def _changed(each: _Before, name: str, ours: str, after: str | None) -> Changed:
 def _place(function: object) -> Place | None:
     """Return the first line of a function; the source is not read while a process starts."""
     code = getattr(function, "__code__", None)
-    return None if code is None else Place(os.path.abspath(code.co_filename), code.co_firstlineno, code.co_name)
+    return None if code is None else Place(abspath(code.co_filename), code.co_firstlineno, code.co_name)
 
 
 def _homes(users: Iterable[type], picked: Mapping[str, object]) -> list[str]:

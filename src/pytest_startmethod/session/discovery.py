@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.process import BaseProcess
+from os import getpid
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -193,12 +194,12 @@ class Discovery:
         from ..state import observing  # noqa: F401
         from . import running, terminal  # noqa: F401
 
-        original, pid = BaseProcess.start, os.getpid()
+        original, pid = BaseProcess.start, getpid()
 
         def start(process: BaseProcess) -> None:
             __tracebackhide__ = True
             following: Callable[[BaseProcess], None] = original
-            if BaseProcess.start is start and os.getpid() == pid:
+            if BaseProcess.start is start and getpid() == pid:
                 undo()
                 with OwnCode(), suppress(Exception):
                     self._begin()

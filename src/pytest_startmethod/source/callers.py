@@ -8,12 +8,13 @@ import sys
 import types
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from os.path import abspath
 from types import FrameType
 
 from ..child.values import class_name, module_of
 from ..model.place import Place
 
-_HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_HERE = os.path.dirname(os.path.dirname(abspath(__file__))) + os.sep
 _STDLIB = tuple(
     {path + os.sep for path in (os.path.dirname(os.__file__), os.path.realpath(os.path.dirname(os.__file__)))}
 )
@@ -33,7 +34,7 @@ def owner(filename: str) -> str:
     Code without a file (``"<string>"``: a dataclass's methods) counts as the standard library's; its caller decides.
     Doctests and consoles are the user's.
     """
-    path = os.path.abspath(filename)
+    path = abspath(filename)
     if path.startswith(_HERE):
         return "ours"
     if filename.startswith("<"):
@@ -63,7 +64,7 @@ def _place(file: str, line: int, function: str) -> Place:
     return Place(absolute(file), line, function)
 
 
-absolute = functools.cache(os.path.abspath)
+absolute = functools.cache(abspath)
 """Resolve a path, once: a relative one refers to the directory where pytest started, also after a ``chdir``."""
 
 
@@ -144,7 +145,7 @@ def _is_users(file: str, packages: frozenset[str]) -> bool:
 @functools.lru_cache(maxsize=8192)
 def package_of(file: str) -> str:
     """Return the top-level installed or standard module of a file; empty for the user's files."""
-    path = os.path.abspath(file)
+    path = abspath(file)
     for part in _INSTALLED:
         _, found, rest = path.rpartition(part)
         if found:

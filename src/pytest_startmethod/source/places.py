@@ -10,6 +10,7 @@ import types
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from os.path import abspath
 from typing import Any
 
 from .._compat import cpython
@@ -41,7 +42,7 @@ def function_definition(func: object) -> Definition | None:
 def _code_definition(code: types.CodeType) -> Definition | None:
     if code.co_filename.startswith("<"):
         return None
-    file, first = os.path.abspath(code.co_filename), code.co_firstlineno
+    file, first = abspath(code.co_filename), code.co_firstlineno
     name = getattr(code, "co_qualname", code.co_name)
     node = _node_of(code)
     if node is None or isinstance(node, ast.Lambda):
@@ -93,7 +94,7 @@ def class_definition(cls: type) -> Definition | None:
     namespace = type.__getattribute__(cls, "__dict__")
     codes = [code for value in namespace.values() if (code := code_of(value)) is not None]
     codes = [code for code in codes if not code.co_filename.startswith("<")]
-    files = [os.path.abspath(code.co_filename) for code in codes]
+    files = [abspath(code.co_filename) for code in codes]
     module = sys.modules.get(_text(cls, "__module__"))
     own = getattr(module, "__dict__", {}).get("__file__")
     for file in dict.fromkeys([*([own] if isinstance(own, str) else []), *files]):
@@ -113,7 +114,7 @@ def _class_in(file: str, cls: type, codes: list[types.CodeType]) -> Definition |
     index = source_of(file).index
     qualname = _text(cls, "__qualname__")
     matches = [node for node, name in index.classes if name == qualname]
-    firsts = {code.co_firstlineno for code in codes if os.path.abspath(code.co_filename) == file}
+    firsts = {code.co_firstlineno for code in codes if abspath(code.co_filename) == file}
     stated = type.__getattribute__(cls, "__dict__").get("__firstlineno__")  # 3.13
     for node in matches:
         start = min([node.lineno, *(each.lineno for each in node.decorator_list)])
@@ -293,7 +294,7 @@ def names_in_callers(value: object) -> list[tuple[str, Place]]:
 
 def _binding(code: types.CodeType, name: str, before: int) -> Place | None:
     if code.co_name == "<module>":
-        file = os.path.abspath(code.co_filename)
+        file = abspath(code.co_filename)
         lines = [line for each, line in source_of(file).index.bound if each == name and line <= before]
         return Place(file, lines[-1]) if lines else None
     node = _node_of(code)
@@ -301,7 +302,7 @@ def _binding(code: types.CodeType, name: str, before: int) -> Place | None:
         return None
     lines = _stores_in(node, name)
     lines = [line for line in lines if line <= before] or lines
-    return Place(os.path.abspath(code.co_filename), lines[-1], code.co_name) if lines else None
+    return Place(abspath(code.co_filename), lines[-1], code.co_name) if lines else None
 
 
 def _node_of(code: types.CodeType) -> Any:
@@ -310,7 +311,7 @@ def _node_of(code: types.CodeType) -> Any:
 
 def _functions_of(code: types.CodeType) -> Iterator[tuple[Any, str]]:
     """Yield node and qualified name of the functions in the source that may be those of `code`."""
-    for node, qualname, _ in source_of(os.path.abspath(code.co_filename)).index.functions:
+    for node, qualname, _ in source_of(abspath(code.co_filename)).index.functions:
         lines = [node.lineno, *(each.lineno for each in getattr(node, "decorator_list", ()))]
         if getattr(node, "name", "<lambda>") == code.co_name and code.co_firstlineno in lines:
             yield node, qualname
@@ -368,7 +369,7 @@ def module_source(name: str) -> str | None:
         for tail in (f"{parts[-1]}.py", os.path.join(parts[-1], "__init__.py")):
             path = os.path.join(folder, *parts[:-1], tail)
             if os.path.isfile(path):
-                return os.path.abspath(path)
+                return abspath(path)
     return module_file(name)
 
 
@@ -384,12 +385,12 @@ def _user_frames() -> Iterator[types.FrameType]:
 
 def running_files() -> list[str]:
     """Return the user's files whose functions are running."""
-    return list(dict.fromkeys(os.path.abspath(frame.f_code.co_filename) for frame in _user_frames()))
+    return list(dict.fromkeys(abspath(frame.f_code.co_filename) for frame in _user_frames()))
 
 
 def running_functions() -> set[tuple[str, str]]:
     """Return the user's functions that are running: file and qualified name."""
     return {
-        (os.path.abspath(frame.f_code.co_filename), next((name for _, name in _functions_of(frame.f_code)), ""))
+        (abspath(frame.f_code.co_filename), next((name for _, name in _functions_of(frame.f_code)), ""))
         for frame in _user_frames()
     }

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import os
 import sys
 import types
 from collections.abc import Callable, Iterable, Iterator
+from os.path import abspath
 from typing import TYPE_CHECKING, Any, Final
 
 from ..child.values import MISSING, module_of, public_name
@@ -67,7 +67,7 @@ class Frame:
         self.cells = cells
         self.depth = depth
         self.receiver = receiver
-        self.file = os.path.abspath(code.co_filename)
+        self.file = abspath(code.co_filename)
         self.stack: list[Symbol] = []
         self.inner: list[types.CodeType] = []
         self.iterated: dict[int, Symbol] = {}

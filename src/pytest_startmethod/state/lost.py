@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-import os
 import sys
 import types
 from collections.abc import Iterable, Iterator, Mapping
+from os.path import abspath
 from typing import Any, Final
 
 from .._compat import cpython
@@ -102,7 +102,7 @@ def _global_reads(frame: types.FrameType, write: Write, user: UserCode, known: d
             frame.f_code, frame.f_globals, closure=tuple(types.CellType() for _ in frame.f_code.co_freevars) or None
         )
         known[id(frame)] = reads.of(function, (), {}, is_user=user, limit=_MOST_FUNCTIONS).all_reads
-    file, name = os.path.abspath(frame.f_code.co_filename), getattr(frame.f_code, "co_qualname", frame.f_code.co_name)
+    file, name = abspath(frame.f_code.co_filename), getattr(frame.f_code, "co_qualname", frame.f_code.co_name)
     out = []
     for read in known[id(frame)]:
         if (read.module, read.names[: len(write.names)]) == (write.module, write.names):
@@ -116,7 +116,7 @@ def _local_reads(frame: types.FrameType, name: str, stored: str) -> list[Where]:
     """Return where a variable is read afterwards; with `stored`, an instruction, only reads of that attribute."""
     code, attribute = frame.f_code, stored.removeprefix("STORE_ATTR ") if stored.startswith("STORE_ATTR ") else None
     function = getattr(code, "co_qualname", code.co_name)
-    file = os.path.abspath(code.co_filename)
+    file = abspath(code.co_filename)
     found = []
     every = list(operations(code))
     for each, following in zip(every, [*every[1:], every[-1]], strict=True):

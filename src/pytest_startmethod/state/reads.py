@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import functools
 import inspect
-import os
 import sys
 import types
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from os.path import abspath
 from typing import Any, Final
 
 from .._compat import cpython
@@ -138,7 +138,7 @@ class Search(Attributes):
                 if found and each.__closure__:
                     self.homes.setdefault(id(each), (each.__module__, names))
                     code = getattr(each.__dict__.get("__wrapped__"), "__code__", each.__code__)
-                    where = Where(os.path.abspath(code.co_filename), code.co_firstlineno, each.__qualname__, path)
+                    where = Where(abspath(code.co_filename), code.co_firstlineno, each.__qualname__, path)
                     self.dispatches(each, each.__module__, names, where, 0)
                 self.function(each, None, 0)
             elif cls is types.MethodType:
@@ -277,7 +277,7 @@ class Search(Attributes):
             if parts:
                 code = func.__code__
                 where = Where(
-                    os.path.abspath(code.co_filename),
+                    abspath(code.co_filename),
                     code.co_firstlineno,
                     func.__qualname__,
                     f"default of {func.__name__}",

@@ -93,6 +93,23 @@ def differing(evidence: Evidence) -> list[Finding]:
     return found
 
 
+def unshared_arrays(evidence: Evidence) -> list[Finding]:
+    """Return notes on arrays in shared memory, of which a child gets the data only (SM204). An experiment decides."""
+    found = []
+    for observed in observed_in(evidence):
+        for path, memory in observed.arrays:
+            message = (
+                f"`{path}` is an array in {memory}, and its copy is in memory of the child's own: pickling takes the "
+                "data only, so that neither process sees what the other writes"
+            )
+            fix = (
+                "send what the memory is found by, and make the array in the child: the name of a SharedMemory, a file "
+                "with dtype and shape, or the multiprocessing Array itself"
+            )
+            found.append(finding_at("SM204", path, observed.place, message, (), fix, "note"))
+    return found
+
+
 def _is_compared(names: Iterable[str]) -> bool:
     """Return whether the module that has one of these names compares something with it by identity."""
     for module, rest in map(sent.split_name, names):

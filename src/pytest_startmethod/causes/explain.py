@@ -38,7 +38,7 @@ def explain(evidence: Evidence) -> tuple[Finding, ...]:
         causes = [each for each in differing if each.level == "cause"]
         if not (delayed or any(each.code != "SM309" for each in causes)):  # nobody knows what an exit handler does
             copies = copying.differing(evidence)
-            differing, causes = [*differing, *copies], [*copies, *causes]
+            differing, causes = [*differing, *copies, *copying.unshared_arrays(evidence)], [*copies, *causes]
         found += [*delayed, *causes] if certain else [*causes, *delayed]
         found += forkserver.stale(evidence)
     found += sends

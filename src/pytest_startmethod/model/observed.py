@@ -177,6 +177,8 @@ class Observed(Uses):
     environ: dict[str, str] = field(default_factory=dict)
     reducers: dict[str, tuple[str, str]] = field(default_factory=dict)
     """The classes that the parent was told how to pickle: where that is kept, and the function's name."""
+    arrays: list[tuple[str, str]] = field(default_factory=list)
+    """Paths of the arrays that are sent and lie in shared memory, and what kind of memory that is."""
     descriptors: list[Descriptor] = field(default_factory=list)
     is_task: bool = False
     """Whether a worker loads it, rather than a process that is starting."""

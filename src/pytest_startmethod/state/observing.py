@@ -35,6 +35,7 @@ from ..child.values import (
 from ..model.observed import Binding, Descriptor, Difference, Observed, Read, Reads, Seen, Uses, Where
 from ..source.callers import UserCode, frames, owner, package_of, place_of
 from . import reads
+from .arrays import over_shared_memory
 from .attributes import GUESSED
 from .instructions import ByCode
 from .lost import lost_writes
@@ -139,6 +140,8 @@ def _process(observed: Observed, work: _Work, user: UserCode) -> None:
     _look(observed)
     given = {"target": work.function, "args": work.args, "kwargs": work.kwargs}
     observed.descriptors = list(_descriptors(observed, given))
+    if observed.method != "fork" and not observed.is_task:
+        observed.arrays = list(over_shared_memory(given))
     observed.heavy = _heavy(observed.roots, user)
 
 

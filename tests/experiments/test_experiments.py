@@ -1247,3 +1247,81 @@ def test_import_hooks_and_modules_preloaded_under_another_environment_are_confir
         "sent": [("SM201", "args[0]", True)],
         "preloaded": [("SM604", "sized", True)],
     }
+
+
+def test_a_local_class_that_registers_itself_and_a_flyweight_are_confirmed(session):
+    """A local class registers itself while its value is loaded; a flyweight's is not what its ``__new__`` finds."""
+    session.file(
+        kinds="""
+        class Base:
+            known = []
+
+            def __init_subclass__(cls):
+                Base.known.append(cls)
+
+
+        class Unit:
+            known = {}
+
+            def __new__(cls, name):
+                return cls.known.setdefault(name, super().__new__(cls))
+
+            def __getnewargs__(self):
+                return ("inch",)
+
+            def __getstate__(self):
+                return None
+
+
+        def names():
+            return [each.__qualname__ for each in Base.known]
+
+
+        def factor(name):
+            return getattr(Unit(name), "factor", None)
+        """,
+        test_a="""
+        import multiprocessing
+
+        import kinds
+        import pytest
+
+
+        def run(function, *args):
+            with multiprocessing.Pool(1) as pool:
+                return pool.apply(function, args)
+
+
+        @pytest.mark.startmethods("spawn")
+        def test_local():
+            class Mine(kinds.Base):
+                pass
+
+            assert "test_local.<locals>.Mine" in run(kinds.names)
+
+
+        @pytest.mark.startmethods("spawn")
+        def test_flyweight():
+            kinds.Unit("inch").factor = 25.4
+            assert run(kinds.factor, "inch") == 25.4
+
+
+        @pytest.mark.startmethods("fork", "spawn")
+        def test_other_flyweight():
+            kinds.Unit("inch").factor = 25.4
+            assert run(kinds.factor, "mile") == 25.4
+        """,
+    )
+    session.run("--start-methods-report=report.json")
+    tests = json.loads((session.path / "report.json").read_text(encoding="utf-8"))["tests"]
+    found = {
+        each["nodeid"].partition("::test_")[2]: [
+            (f["code"], f["path"], f["confirmed"]) for f in each["findings"] if f["level"] == "cause"
+        ]
+        for each in tests
+    }
+    assert found == {
+        "local": [("SM302", "kinds.Base.known", True)],
+        "flyweight": [("SM302", "kinds.Unit.known", True)],
+        "other_flyweight": [],
+    }

@@ -79,6 +79,22 @@ PROXY = Proxy()
 PROXY.obj = None
 
 
+class Unit:
+    known = {}
+
+    def __new__(cls, name):
+        if name not in cls.known:
+            cls.known[name] = super().__new__(cls)
+            cls.known[name].factor = None
+        return cls.known[name]
+
+    def __getnewargs__(self):
+        return ("inch",)
+
+    def __getstate__(self):
+        return None
+
+
 class Shape(abc.ABC):
     pass
 
@@ -299,6 +315,8 @@ def main(method):
     results["table"] = outcome(method, ["sqlite3.adapters"], "table")
     state.PROXY.obj = state.Base
     results["proxy"] = outcome(method, ["state.PROXY"], "proxy")
+    state.Unit("inch").factor = 25.4
+    results["flyweight"] = outcome(method, ["state.Unit.known"], "flyweight")
     logging.Logger.verbose = state.shown_derived
     results["method"] = outcome(method, ["logging.Logger.verbose"], "method")
     import gc, mimetypes
@@ -399,6 +417,8 @@ def value(name):
         return state.SETTINGS.debug
     if name == "proxy":
         return state.PROXY.name()
+    if name == "flyweight":
+        return state.Unit("inch").factor
     if name == "method":
         return state.logging.getLogger("a").verbose()
     if name == "collector":
@@ -596,6 +616,7 @@ def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         ("setting", "sys.getrecursionlimit", 4321),
         ("table", "sqlite3.adapters", ["derived"]),
         ("proxy", "state.PROXY", "base"),
+        ("flyweight", "state.Unit.known", 25.4),
         ("method", "logging.Logger.verbose", "derived"),
         ("collector", "gc.isenabled", False),
         ("types", "mimetypes", "text/x-state"),

@@ -13,7 +13,7 @@ import weakref
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, cast
 
 import cloudpickle  # type: ignore[import-untyped]
 
@@ -108,7 +108,10 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
                 return NotImplemented
         elif not self.classes_by_value and is_importable(obj) and not self.is_by_value(obj):
             return NotImplemented
-        return super().reducer_override(obj)
+        made = super().reducer_override(obj)
+        if type(made) is tuple and made[0].__name__ == "_make_skeleton_class":
+            made[1][3].setdefault("__qualname__", cast("type", obj).__qualname__)  # which cloudpickle leaves out
+        return made
 
 
 class _StandInPickler(Pickler):
@@ -159,8 +162,9 @@ class StatePickler(Pickler):
         A local function that was set as a hook may write there.
         """
         # loading asks the empty instance for __setstate__; and a tool needs what pickling drops, as a response's body
-        if _computes_attributes(type(obj)) or (self.package and _drops_state(type(obj))):
-            return make_instance, (type(obj),), dict(values.instance_namespace(obj)), None, None, set_state
+        cls = type(obj)
+        if _computes_attributes(cls) or _is_looked_up(cls) or (self.package and _drops_state(cls)):
+            return make_instance, (cls,), dict(values.instance_namespace(obj)), None, None, set_state
         made = _held_elsewhere(obj) or super().reducer_override(obj)
         if type(obj) is types.FunctionType and type(made) is tuple and made[0].__name__ == "_make_function":
             name = obj.__module__
@@ -169,6 +173,17 @@ class StatePickler(Pickler):
                 state, slots = made[2]
                 return (made[0], (code, _Globals(name), *others), (state, {**slots, "__globals__": {}}), *made[3:])
         return made
+
+
+def _is_looked_up(cls: type) -> bool:
+    """Return whether the class has a ``__new__`` in Python, which for a copy may return what the child has already."""
+    new = values.class_attribute(cls, "__new__")[1]
+    reduced = any(values.class_attribute(cls, name)[0] is not object for name in ("__reduce_ex__", "__reduce__"))
+    if type(getattr(new, "__func__", None)) is not types.FunctionType or reduced or issubclass(cls, type):
+        return False
+    with suppress(TypeError):  # it is more than its attributes, as a named tuple is
+        return object.__new__(cls) is not None
+    return False
 
 
 def _drops_state(cls: type) -> bool:

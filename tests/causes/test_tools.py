@@ -9,6 +9,8 @@ import pytest
 
 from pytest_startmethod.causes import state
 from pytest_startmethod.causes.context import Context
+from pytest_startmethod.child.differences import differences, short
+from pytest_startmethod.child.values import describe
 from pytest_startmethod.experiments import plan
 from pytest_startmethod.model.patched import Patched
 from pytest_startmethod.model.place import Place
@@ -66,12 +68,26 @@ FAKENET = """
     def get(name):
         return SESSION or Pool().send(name)
 
+    def own(name):
+        return None
+
+    HOOKS = [own] * 8
+
+    def get_hooked(name):
+        for hook in HOOKS:
+            answer = hook(name)
+            if answer is not None:
+                return answer
+        raise NoNetworkError(name)
+
     def broken(name):
         raise NoNetworkError("always")
 """
 NETMOCK = """
     import functools
     from unittest import mock
+
+    import fakenet
 
     class Answer:
         def __init__(self, body):
@@ -112,6 +128,17 @@ NETMOCK = """
 
         return decorate
 
+    class Hook:
+        def __call__(self, name):
+            return "mocked"
+
+    class hooked:
+        def __enter__(self):
+            fakenet.HOOKS.append(Hook())
+
+        def __exit__(self, *info):
+            fakenet.HOOKS.pop()
+
     class session:
         def __enter__(self):
             self.patch = mock.patch("fakenet.SESSION", "session of " + __name__)
@@ -127,6 +154,9 @@ CLIENT = """
 
     def ask(connection, name):
         connection.send(fakenet.get(name))
+
+    def ask_hooked(connection, name):
+        connection.send(fakenet.get_hooked(name))
 
     def ask_broken(connection, name):
         connection.send(fakenet.broken(name))
@@ -165,6 +195,10 @@ TESTS = """
     def test_confirmed():
         assert run(client.ask_carefully, "a") == "mocked"
 
+    def test_planted():
+        with netmock.hooked():
+            assert run(client.ask_hooked, "a") == "mocked"
+
     @netmock.active(a="mocked")
     def test_wrong_under_every_method():
         assert run(client.ask_broken, "a") == "other"
@@ -196,5 +230,24 @@ def test_a_tool_is_named_and_confirmed(session: Any) -> None:
     (first, *_) = report["tests"][0]["findings"]
     assert (first["file"], first["line"]) == ("test_a.py", 17)
     assert found["test_confirmed"] == [("SM303", "netmock", True)]
+    assert found["test_planted"] == [("SM303", "fakenet.HOOKS", True)]
+    planted = next(each for each in report["tests"] if each["nodeid"].endswith("test_planted"))["findings"][0]
+    assert planted["message"].startswith(
+        "the patch (netmock) is lost: fakenet.HOOKS[8] is <netmock.Hook object> in the parent and not there in a fresh "
+    )
     assert found["test_wrong_under_every_method"] == []
     assert found["test_another_cause"][0] == ("SM303", "client.LIMIT", True)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "said"),
+    [
+        (range(10), range(8), ("[8]", "8", "not there")),
+        (range(8), range(9), ("[8]", "not there", "8")),
+        (range(3), range(2), ("", "[0, 1, 2]", "[0, 1]")),  # short enough to be shown
+        ([1, *range(9)], range(8), ("", "[1, 0, 1, 2, 3, 4, 5, 6, ...]", "[0, 1, 2, 3, 4, 5, 6, 7]")),
+    ],
+)
+def test_what_a_long_list_has_more_is_shown(ours: Any, theirs: Any, said: tuple[str, str, str]) -> None:
+    ((path, mine, others),) = differences(describe(list(ours)), describe(list(theirs)))
+    assert (path, short(mine), short(others)) == said

@@ -224,14 +224,13 @@ _MOCKS = frozenset(("mock", "pytest_mock"))
 
 
 def _tool(frame: FrameType | None) -> str:
-    """Return the installed package that patches on its own account, such as moto; else ""."""
-    while frame is not None:
-        whose = owner(frame.f_code.co_filename)
+    """Return the installed package that patches on its own account, the one that the test uses; else ""."""
+    tool = ""
+    while frame is not None and (whose := owner(frame.f_code.co_filename)) not in ("user", "runner"):
         package = package_of(frame.f_code.co_filename) if whose == "installed" else ""
-        if whose == "user" or (package and package not in _MOCKS):
-            return package
+        tool = package if package and package not in _MOCKS else tool  # moto patches by way of responses
         frame = frame.f_back
-    return ""
+    return tool
 
 
 def _test_below(frame: FrameType) -> object:

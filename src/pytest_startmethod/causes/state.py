@@ -238,7 +238,7 @@ def value(each: Difference, observed: Observed, context: Context) -> Ranked:
     patch = next((p for p in context.patches if _patches(p, each)), None)
     set_at = _setters(each, context)
     by = patch.by if patch is not None else _patched_in_source(set_at, context)
-    package = replacing(each.ours, binding.module) if by is None else ""
+    package = (replacing(each.ours, binding.module) or _planted(each.ours, binding.module)) if by is None else ""
     library = None if patch is None or patch.place is None else _library(patch.place.file)
     if library is not None:  # one such as respx patched it for the test
         package, patch = library, None
@@ -329,6 +329,16 @@ def replacing(node: list[Any], module: str) -> str:
         file = home if type(home) is str else ""
     package = (_library(file) if file else None) or ""
     return "" if package == module.partition(".")[0] else package
+
+
+def _planted(node: list[Any], module: str) -> str:
+    """Return the installed package whose object is among what a container of another library's holds; else ""."""
+    home = module_of(sys.modules.get(module)).get("__file__")
+    if type(home) is not str or _library(home) is None:
+        return ""
+    parts = node[2] if node[0] == "(" else [value for _, value in node[2]] if node[0] == "{" else [node]
+    found = (replacing(["c", part[1]] if part[0] == "o" else part, module) for part in parts)
+    return next(filter(None, found), "")
 
 
 def _patches(patch: Any, each: Difference) -> bool:

@@ -39,7 +39,16 @@ def _differ(a: Any, b: Any, path: str, depth: int) -> Iterator[tuple[str, object
             yield from _differ(x, y, path + step, depth + 1)
 
 
+_SEVERAL = 8
+"""How many items of a container are shown."""
+
+
 def _in_sequence(a: Any, b: Any) -> Parts:
+    common = min(len(a[2]), len(b[2]))
+    if common >= _SEVERAL and len(a[2]) != len(b[2]) and a[2][:common] == b[2][:common]:
+        ours, theirs = (each[2][common] if len(each[2]) > common else ["!"] for each in (a, b))
+        yield ours, theirs, f"[{common}]"
+        return
     if len(a[2]) != len(b[2]) and ["-"] not in (*a[2][-1:], *b[2][-1:]):
         yield None, None, None
         return
@@ -106,7 +115,7 @@ def _short(node: Any, depth: int) -> str:
     return f"<{node[1]} object>" if len(node) > 1 else "?"
 
 
-def _several(parts: list[object], depth: int, most: int = 8) -> str:
+def _several(parts: list[object], depth: int, most: int = _SEVERAL) -> str:
     return ", ".join(_short(each, depth + 1) for each in parts[:most]) + (", ..." if len(parts) > most else "")
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import textwrap
+import types
 
 import pytest
 
@@ -136,6 +138,42 @@ def test_exit_handlers_of_the_childs_modules(tmp_path):
 def test_handlers_that_explain_nothing(tmp_path, given):
     """SM309 requires that the spawned child's leg failed and the forked child's passed."""
     assert handlers(tmp_path, **given) == []
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "told"),
+    [
+        ("spawn", {}, True),
+        ("forkserver", {}, True),
+        ("fork", {}, False),
+        ("spawn", {"failed": False}, False),
+        ("spawn", {"passed_under_fork": None}, False),
+    ],
+    ids=["spawn", "forkserver", "a forked child runs them", "passed", "fork is not known to pass"],
+)
+def test_what_runs_in_forked_children_only(tmp_path, monkeypatch, method, given, told):
+    """SM306: hooks that run in a child, registered when a module is imported, and not by a function."""
+    file = tmp_path / "at_fork.py"
+    text = """
+        import os
+
+        def reset(): pass
+
+        os.register_at_fork(before=reset)
+        os.register_at_fork(after_in_child=reset)
+
+        def later():
+            os.register_at_fork(after_in_child=reset)
+    """
+    file.write_text(textwrap.dedent(text))
+    module = types.ModuleType("at_fork")
+    module.__file__ = str(file)
+    monkeypatch.setitem(sys.modules, "at_fork", module)
+    context = Context(**{"passed_under_fork": True, **given})
+    found = process.fork_hooks(Observed(method, "at_fork.work", None, roots=["at_fork"]), context)
+    assert [(each.finding.path, each.finding.line, each.finding.level) for each in found] == [
+        ("os.register_at_fork('at_fork')", 7, "note")
+    ] * told
 
 
 @pytest.mark.parametrize(

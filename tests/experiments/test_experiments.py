@@ -1249,6 +1249,60 @@ def test_import_hooks_and_modules_preloaded_under_another_environment_are_confir
     }
 
 
+def test_what_runs_in_forked_children_only_is_confirmed(session):
+    """Without a part in the failure, a hook is a note."""
+    session.file(
+        roles="""
+        import os
+
+        ROLE = "parent"
+        MODE = "a"
+
+
+        def in_child():
+            global ROLE
+            ROLE = "child"
+
+
+        os.register_at_fork(after_in_child=in_child)
+
+
+        def role():
+            return ROLE
+
+
+        def mode():
+            return MODE
+        """,
+        test_a="""
+        import multiprocessing
+
+        import pytest
+        import roles
+
+        pytestmark = pytest.mark.startmethods("fork", "spawn")
+
+
+        def run(function):
+            with multiprocessing.Pool(1) as pool:
+                return pool.apply(function)
+
+
+        def test_role():
+            assert run(roles.role) == "child"
+
+
+        def test_mode(monkeypatch):
+            monkeypatch.setattr(roles, "MODE", "b")
+            assert run(roles.mode) == "b"
+        """,
+    )
+    session.run("--start-methods-report=report.json")
+    tests = json.loads((session.path / "report.json").read_text(encoding="utf-8"))["tests"]
+    found = [[(f["path"], f["confirmed"]) for f in each["findings"] if f["level"] == "cause"] for each in tests]
+    assert found == [[("os.register_at_fork('roles')", True)], [("roles.MODE", True)]]
+
+
 def test_a_local_class_that_registers_itself_and_a_flyweight_are_confirmed(session):
     """A local class registers itself while its value is loaded; a flyweight's is not what its ``__new__`` finds."""
     session.file(

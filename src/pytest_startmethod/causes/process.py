@@ -11,6 +11,7 @@ from ..child import process_state
 from ..child.differences import differences, short
 from ..child.values import module_of
 from ..model.finding import Fact, Finding, finding_at, source_fact, values
+from ..model.methods import base
 from ..model.observed import Observed, Seen, Where
 from ..model.place import Place
 from ..source.callers import owner
@@ -224,13 +225,9 @@ def exit_handlers(observed: Observed, context: Context) -> list[Ranked]:
     """
     if observed.method != "spawn" or not context.passed_under_fork or not (context.failed and context.compares):
         return []
-    modules = (module_of(sys.modules.get(name)).get("__file__") for name in observed.roots)
-    files = dict.fromkeys(
-        [*(file for file, _, _ in observed.codes), *(each for each in modules if isinstance(each, str))]
-    )
     found = []
-    for file in files:
-        for place, handler in _registered(file) if owner(file) == "user" else ():
+    for file in _imported(observed):
+        for place, handler in _registered(file):
             message = (
                 f"{handler} is registered with atexit when the module is imported: a spawned child imports it, too, "
                 "and runs the handler when it ends"
@@ -243,6 +240,37 @@ def exit_handlers(observed: Observed, context: Context) -> list[Ranked]:
             finding = finding_at("SM309", handler, place, message, facts, fix)
             found.append(Ranked(finding, Weight(False, True, True, True, True, 2 * GUESSED)))
     return found
+
+
+def fork_hooks(observed: Observed, context: Context) -> list[Ranked]:
+    """Return what the child's modules let `os.register_at_fork` run in children, which are forked no more."""
+    if base(observed.method) == "fork" or not context.passed_under_fork or not (context.failed and context.compares):
+        return []
+    names = {module_of(module).get("__file__"): name for name, module in list(sys.modules.items())}
+    found = []
+    for file in _imported(observed):
+        for call in source_of(file).index.calls:
+            hook = next((each.value for each in call.node.keywords if each.arg == "after_in_child"), None)
+            if hook is None or call.name != "register_at_fork" or call.in_function or file not in names:
+                continue
+            what = dotted(hook) or "a function"
+            message = (
+                f"{what} is registered with os.register_at_fork() when {names[file]} is imported, and runs in forked "
+                "children only: a fresh child imports the module, and does not run it"
+            )
+            fix = f"call {what} in the child: first in the target, in an initializer, or in the module that it imports"
+            facts = (source_fact("child", "registered", call.place),)
+            path = f"os.register_at_fork({names[file]!r})"
+            finding = finding_at("SM306", path, call.place, message, facts, fix, "note")
+            found.append(Ranked(finding, Weight(True, True, True, True, True, 2 * GUESSED)))
+    return found
+
+
+def _imported(observed: Observed) -> list[str]:
+    """Return the user's files that a child imports to run its code."""
+    modules = (module_of(sys.modules.get(name)).get("__file__") for name in observed.roots)
+    files = (*(file for file, _, _ in observed.codes), *(each for each in modules if isinstance(each, str)))
+    return [file for file in dict.fromkeys(files) if owner(file) == "user"]
 
 
 def _registered(file: str) -> Iterator[tuple[Place, str]]:

@@ -84,6 +84,7 @@ def explain(observed: Observed, seen: Sequence[Seen], context: Context | None = 
     ranked += process.environment(observed, context)
     ranked += process.hash_seed(observed, context)
     ranked += process.exit_handlers(observed, context)
+    ranked += process.fork_hooks(observed, context)
     ranked += sharing.primitives(observed, context, observing.lacked(observed, seen))
     ranked += sharing.lost(observed, context)
     ranked.sort(key=lambda each: each.weight)

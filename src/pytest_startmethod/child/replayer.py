@@ -392,6 +392,27 @@ def _no_exit_handlers(_carried: Carried) -> None:
     atexit.register = lambda function, *_args, **_keywords: function  # type: ignore[assignment]
 
 
+def _fork_hooks(carried: Carried) -> None:
+    """Import a module, and run what it lets run in forked children."""
+    import os
+
+    hooks: list[Callable[[], object]] = []
+    register = os.register_at_fork
+
+    def collect(**given: Callable[[], object]) -> None:
+        register(**given)
+        if "after_in_child" in given:
+            hooks.append(given["after_in_child"])
+
+    vars(os)["register_at_fork"] = collect
+    try:
+        importlib.import_module(carried["name"])
+    finally:
+        vars(os)["register_at_fork"] = register
+    for hook in hooks:
+        hook()
+
+
 def _random(carried: Carried) -> None:
     import random
 
@@ -448,5 +469,6 @@ _APPLY: dict[str, Callable[[Carried], None]] = {
     "warnings": _warnings,
     "signal": _signal,
     "calls": _calls,
+    "fork hooks": _fork_hooks,
     "exit handlers": _no_exit_handlers,
 }

@@ -74,7 +74,8 @@ class Replaying:
 
 
 _SPECIAL = re.compile(
-    r"(?P<kind>os\.environ|logging\.getLogger|sys\.modules|codecs\.lookup|codecs\.lookup_error)[\[(](?P<quote>['\"])(?P<name>.*)(?P=quote)[\])]"
+    r"(?P<kind>os\.environ|logging\.getLogger|sys\.modules|os\.register_at_fork|codecs\.lookup|codecs\.lookup_error)"
+    r"[\[(](?P<quote>['\"])(?P<name>.*)(?P=quote)[\])]"
 )
 
 
@@ -82,8 +83,8 @@ def capture(path: str) -> Json:
     """Return the data, made of builtins, from which a child can set the binding `path` to the parent's current value.
 
     `path` is a dotted name, ``os.environ['NAME']``, ``logging.getLogger('name')``, ``logging.root``,
-    ``sys.modules['name']``, an imported module, ``codecs.lookup('name')``, ``codecs.lookup_error('name')``, ``random``,
-    ``decimal``, ``locale``, ``warnings.filters`` or ``signal.SIGNAME``.
+    ``sys.modules['name']``, an imported module, ``os.register_at_fork('module')``, ``codecs.lookup('name')``,
+    ``codecs.lookup_error('name')``, ``random``, ``decimal``, ``locale``, ``warnings.filters`` or ``signal.SIGNAME``.
 
     Raises:
         NotSentError: There is no such binding, or its value cannot be sent.
@@ -99,6 +100,8 @@ def capture(path: str) -> Json:
             return _logging(path, name)
         if kind.startswith("codecs."):
             return {"path": path, **_calls(_codec(kind, name))}
+        if kind == "os.register_at_fork":
+            return {"kind": "fork hooks", "path": path, "name": name, "data": ABSENT}
         module = sys.modules.get(name)
         return {"kind": "module", "path": path, "name": name, "data": ABSENT if module is None else dumped(module)}
     if path == "os.environ":

@@ -328,7 +328,8 @@ def test_interrupt(tmp_path):
         "import time\n"
         "try:\n"
         "    print('ready', flush=True)\n"
-        "    time.sleep(600)\n"
+        "    while True:  # a signal just before a sleep does not cut it short\n"
+        "        time.sleep(0.01)\n"
         "except KeyboardInterrupt:\n"
         "    raise SystemExit(5)\n"
     )

@@ -248,3 +248,31 @@ def test_pages_of_the_causes_are_installed():
 
     for code, cause in CAUSES.items():
         assert page(code).startswith(f"# {code} {cause.name}\n")
+
+
+@pytest.mark.parametrize("collects", [True, False])
+def test_no_garbage_is_collected_while_a_failure_is_described(session, monkeypatch, collects):
+    """An exception in a ``__del__`` during ``ast.parse`` breaks it on old versions (gh-106905); the setting stays."""
+    monkeypatch.setattr(sys, "version_info", (3, 12, 1))
+    outcome = session.file(
+        test_a=f"""
+        import gc, pytest
+
+        seen = []
+
+        class Told(Exception):
+            def __str__(self):
+                seen.append(gc.isenabled())
+                return "told"
+
+        @pytest.mark.startmethods("spawn")
+        def test_a():
+            gc.{"enable" if collects else "disable"}()
+            raise Told
+
+        def test_b():
+            assert (seen[0], gc.isenabled()) == (False, {collects})
+            gc.enable()
+        """
+    ).run()
+    assert outcome.names == {"test_a[spawn]": "failed", "test_b": "passed"}, outcome.out

@@ -476,14 +476,21 @@ def environment() -> dict[str, str]:
         return {os.fsdecode(k): os.fsdecode(v) for k, v in raw.items() if type(k) in text and type(v) in text}
 
 
-def collect_before_parsing() -> None:
-    """Collect garbage before pytest parses source to describe a failure, on versions where a finalizer breaks that.
+@contextlib.contextmanager
+def parsing() -> Iterator[None]:
+    """Collect no garbage while source is parsed to describe a failure, on versions where a finalizer breaks that.
 
     Before 3.11.9 and 3.12.3, an exception in a ``__del__`` during ``ast.parse`` makes it raise SystemError
     (gh-106905), which ends the session.
     """
-    if sys.version_info < (3, 11, 9) or (3, 12) <= sys.version_info < (3, 12, 3):
-        gc.collect()
+    broken = (sys.version_info < (3, 11, 9) or (3, 12) <= sys.version_info < (3, 12, 3)) and gc.isenabled()
+    if broken:
+        gc.disable()
+    try:
+        yield
+    finally:
+        if broken:
+            gc.enable()
 
 
 class RealTime:

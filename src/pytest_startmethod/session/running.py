@@ -461,11 +461,12 @@ class Running:
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Annotate failures; at the end of the leg, attach its result."""
         state = item.stash.get(STATE, None)
-        if state is not None and call.excinfo is not None:
-            cpython.collect_before_parsing()
+        failed = state is not None and call.excinfo is not None
+        if failed:
             pytest_compat.hide_frames(item, below_start)
         raised = pytest_silent.raised(item, call)
-        report = yield
+        with cpython.parsing() if failed else nullcontext():
+            report = yield
         if self.discovery is not None and (state is None or state.watched):
             state = self.discovery.state_of(item, call, report)
         if state is None:
@@ -481,7 +482,7 @@ class Running:
             if report.when == "teardown":
                 # Otherwise it depends on the garbage collector whether exit codes are known.
                 self.recorder.note_exits(state.record)
-            with nullcontext() if report.passed else clock.alarm_paused():
+            with nullcontext() if report.passed else clock.alarm_paused(), cpython.parsing():
                 self.annotator.annotate(item, call, report, state)
                 self._note_failure(report, state, raised=raised)
         except Exception:

@@ -77,6 +77,23 @@ def pytest_xdist_auto_num_workers() -> int:
     return max(2, len(os.sched_getaffinity(0)) * 3 // 2) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+ONE_RUN = {"docs/test_causes.py", "docs/test_examples.py", "experiments/test_replay.py", "zoo/test_session.py"}
+"""The files whose tests read the results of one long run, a fixture of their module."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give the tests of such a file to one worker, and any other test to the next that is free."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return file if file.removeprefix("tests/") in ONE_RUN else nodeid
+
+    return Scheduling(config, log) if config.getoption("dist") == "load" else None
+
+
 def pytest_collection_finish() -> None:
     """Keep what exists before the first test out of every later garbage collection."""
     import hypothesis

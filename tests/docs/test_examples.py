@@ -60,18 +60,11 @@ def _run(folder):
     assert (done.returncode, done.stderr) == (1, ""), done.stdout
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def examples(tmp_path_factory):
-    """Return file -> test -> method -> result of the leg. xdist workers share one run."""
-    import fcntl  # platforms with fewer start methods, which may lack fcntl, do not get here
-
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "examples-run"
-    folder.mkdir(exist_ok=True)
-    with open(folder / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "legs.json").exists():
-            _run(folder)
+    """Return file -> test -> method -> result of the leg."""
+    folder = tmp_path_factory.mktemp("examples-run")
+    _run(folder)
     files = {}
     for leg in json.loads((folder / "legs.json").read_text()):
         file, _, test = leg["test"].partition("::")

@@ -178,6 +178,7 @@ def test_an_attribute_of_a_global_compared_by_identity():
 
 
 @finding("SM407")
+@pytest.mark.startmethods("spawn", timeout=8)  # it waits for ever
 def test_an_exception_that_does_not_load():
     with pytest.raises(code.Reply):
         in_pool(code.refuse)

@@ -52,14 +52,15 @@ class OwnCode:
     def __enter__(self) -> None:
         if OwnCode._outermost is not None or get_ident() != main_thread().ident:
             return
-        if _NOT_PYTHONS.issuperset(map(type, map(_signal.getsignal, _NUMBERS))):
+        types = [*map(type, map(_signal.getsignal, _NUMBERS))]
+        if _NOT_PYTHONS.issuperset(types):
             return
         OwnCode._outermost = self
         try:
-            for number, handler in zip(_NUMBERS, map(_signal.getsignal, _NUMBERS), strict=True):
-                if type(handler) not in _NOT_PYTHONS:
-                    self._handlers[number] = handler
-                    _signal.signal(number, self._stand_in)  # may first call another signal's handler
+            for number, kind in zip(_NUMBERS, types, strict=True):
+                if kind not in _NOT_PYTHONS:
+                    # may first call another signal's handler
+                    self._handlers[number] = _signal.signal(number, self._stand_in)
         except BaseException:
             self._end()
             raise

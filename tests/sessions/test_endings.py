@@ -373,6 +373,79 @@ def test_lock_held_at_fork_by_another_thread_is_told(alone):
     assert "forked while other threads ran (holder) and waits for a lock" in " ".join(outcome.out.split())
 
 
+def test_lock_that_a_forked_child_cannot_acquire_in_time(alone):
+    """SM405: the child gives up; a lock that is free at the fork, or that nobody acquires, is no cause."""
+    alone.file(
+        locks="""
+        import threading
+
+        HELD = threading.Lock()
+        FREE = threading.RLock()
+
+
+        def take(connection):
+            connection.send(HELD.acquire(timeout=0.1))
+
+
+        def take_other(connection):
+            connection.send(FREE.acquire(timeout=0.1) and 1)
+
+
+        def look(connection):
+            connection.send(HELD.locked())
+        """,
+        test_a="""
+        import multiprocessing
+        import threading
+        import locks
+        import pytest
+
+
+        def run(target):
+            ours, theirs = multiprocessing.Pipe()
+            process = multiprocessing.Process(target=target, args=(theirs,))
+            process.start()
+            process.join()
+            return ours.recv()
+
+
+        @pytest.fixture
+        def thread():
+            held, done = threading.Event(), threading.Event()
+
+            def hold():
+                with locks.HELD:
+                    held.set()
+                    done.wait()
+
+            thread = threading.Thread(target=hold, name="holder")
+            thread.start()
+            held.wait()
+            yield
+            done.set()
+            thread.join()
+
+
+        pytestmark = [pytest.mark.startmethods("fork"), pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+
+
+        def test_held(thread):
+            assert run(locks.take) is True
+
+
+        def test_free(thread):
+            assert run(locks.take_other) is True
+
+
+        def test_looked_at(thread):
+            assert run(locks.look) is False
+        """,
+    )
+    text = " ".join(alone.run().out.split())
+    assert text.count("- SM405 fork-with-threads -") == 1
+    assert "locks.HELD was held when the child was forked, while other threads ran (holder)" in text
+
+
 POOLS = """
     import multiprocessing
     import pytest

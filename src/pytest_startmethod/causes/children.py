@@ -12,10 +12,12 @@ from ..model.evidence import Evidence, Parent
 from ..model.finding import Finding, finding_at
 from ..model.launch import Launch
 from ..model.methods import base
+from ..model.observed import Where
 from ..model.place import Place, where
 from ..model.unloaded import Unloaded
 from ..source.callers import owner
 from . import hang, registries
+from .context import at, observed_in, place_of
 from .loading import load_finding
 
 
@@ -282,17 +284,32 @@ def pools_given_up(evidence: Evidence) -> list[Finding]:
 
 
 def held_by_threads(evidence: Evidence) -> list[Finding]:
-    """Return the finding for a hanging forked child that waits for a lock another thread may have held (SM405)."""
+    """Return the finding for a forked child that waits for a lock another thread may have held (SM405)."""
     names = sorted({name for launch in evidence.launches for name in launch.threads})
-    if base(evidence.method) != "fork" or evidence.hanging is None or not names:
+    if base(evidence.method) != "fork" or evidence.outcome != "failed" or not names:
         return []
-    waiting = hang.waiting_for_locks(evidence.hanging)
+    fix = "start the processes before the threads, or use spawn or forkserver, whose children inherit no locks"
+    waiting = hang.waiting_for_locks(evidence.hanging) if evidence.hanging is not None else []
     if not waiting:
-        return []
+        stuck = any(each.threads and (each.exit_code is None or each.exit_code < 0) for each in evidence.launches)
+        held = [each.held[0] for each in observed_in(evidence) if each.held]
+        return [_held(path, read, names, fix) for path, read in held if stuck or _may_fail(read)]
     message = (
         f"the child was forked while other threads ran ({', '.join(names)}) and waits for a lock: a fork copies a lock "
         "that another thread holds, and nothing in the child will ever release it"
     )
-    fix = "start the processes before the threads, or use spawn or forkserver, whose children inherit no locks"
     place = next((launch.place for launch in evidence.launches if launch.threads), None)
     return [finding_at("SM405", "", place, message, waiting, fix)]
+
+
+def _may_fail(read: Where) -> bool:
+    """Return whether the line acquires a lock and may go on without it: ``lock.acquire(timeout=1)``."""
+    return re.search(r"\bacquire\((?!\))", place_of(read).source) is not None
+
+
+def _held(path: str, read: Where, names: Sequence[str], fix: str) -> Finding:
+    message = (
+        f"{path} was held when the child was forked, while other threads ran ({', '.join(names)}): the child has a "
+        "copy that nothing in it will ever release, and cannot acquire it"
+    )
+    return finding_at("SM405", path, place_of(read), message, [at("read", read)], fix)

@@ -169,6 +169,8 @@ class Observed(Uses):
     databases: list[Binding] = field(default_factory=list)
     """Names that lead to a connection of sqlite3: a database in memory exists in one process only."""
     lost: list[Lost] = field(default_factory=list)
+    held: list[tuple[str, Where]] = field(default_factory=list)
+    """Path and place of each lock of `threading` that is read, and was held when the child was forked."""
     blocked: frozenset[str] = frozenset()
     """Of `imports`, those that ``sys.modules`` keeps from being imported."""
     ambient: Json = field(default_factory=dict)

@@ -37,6 +37,7 @@ from ..source.callers import UserCode, frames, owner, package_of, place_of
 from . import reads
 from .arrays import over_shared_memory
 from .attributes import GUESSED
+from .held_locks import held_locks
 from .instructions import ByCode
 from .lost import lost_writes
 
@@ -81,15 +82,13 @@ def observe(
     work = _Work.of(obj, args, kwargs or {})
     if work is None:
         return None
-    if method == "fork":
-        found = _reads_under_fork(work, user, limit)
-        if not found.writes:
-            return Observed(method, "", None, packages=user.packages)
-    else:
-        found = work.reads(user, limit)
+    found = _reads_under_fork(work, user, limit) if method == "fork" else work.reads(user, limit)
+    held = held_locks(found.reads) if method == "fork" else []
+    if method == "fork" and not (found.writes or held):
+        return Observed(method, "", None, packages=user.packages)
     place = next((place_of(each) for each in frames(frame) if user(each.f_code.co_filename)), None)
     is_task = not cpython.is_process(obj)
-    observed = Observed(method, _name(work.function), place, is_task=is_task, packages=user.packages)
+    observed = Observed(method, _name(work.function), place, held=held, is_task=is_task, packages=user.packages)
     for each in fields(Uses):
         setattr(observed, each.name, getattr(found, each.name))
     if frame is not None and found.writes:

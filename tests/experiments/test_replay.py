@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 import textwrap
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from pytest_startmethod.experiments import replay
 
 SOURCE = Path(__file__).parents[2] / "src"
 METHODS = ["spawn", "forkserver"]
@@ -700,3 +704,10 @@ def test_a_childs_own_children_take_it_over_too(results: dict[str, Any]) -> None
 def test_nothing_is_sent_afterwards(results: dict[str, Any]) -> None:
     assert results["afterwards"] == [False, [], 0]
     assert results["left"] is True
+
+
+def test_a_token_of_a_context_variable_does_not_keep_its_holder_from_being_sent():
+    """A request context keeps the tokens that it resets its variables with; these mean nothing to a child."""
+    variable = ContextVar("variable", default=0)
+    held = {"token": variable.set(1), "request": "GET /"}
+    assert pickle.loads(replay.dumped(held))["request"] == "GET /"

@@ -13,6 +13,7 @@ import weakref
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import Token
 from typing import Any, ClassVar, Final, cast
 
 import cloudpickle  # type: ignore[import-untyped]
@@ -70,6 +71,7 @@ _STAND_INS: dict[type, Callable[[Any], tuple[object, ...]]] = {
     type(threading.Lock()): lambda _: (threading.Lock, ()),
     type(threading.RLock()): lambda _: (threading.RLock, ()),
     threading.local: _anew,
+    Token: lambda _: (Gone, ()),  # it resets a variable in the parent's context only
     weakref.ref: _weak,
     **dict.fromkeys((io.TextIOWrapper, io.BufferedWriter, io.BufferedReader, io.BufferedRandom, io.FileIO), _file),
     **dict.fromkeys((weakref.WeakSet, weakref.WeakValueDictionary, weakref.WeakKeyDictionary), _weak_items),

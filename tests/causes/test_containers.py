@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import threading
+import types
+from pathlib import Path
 
 import pytest
 
@@ -65,3 +68,19 @@ def test_two_reasons_are_two_findings():
     """Locks and lambdas in one list are two findings."""
     mixed = [*(threading.Lock() for _ in range(4)), *list(LAMBDAS.values())[:4]]
     assert sorted(found(mixed)) == [("SM101", "args[0]"), ("SM103", "args[0]")]
+
+
+def test_what_an_installed_class_holds_is_placed_at_the_users_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A logger of a library holds its sinks: the user can change the line that made one, not the library's."""
+    library = tmp_path / "site-packages" / "sinks.py"
+    library.parent.mkdir()
+    library.write_text("class Sink:\n    def __init__(self, stream):\n        self._stream = stream\n")
+    monkeypatch.syspath_prepend(str(library.parent))
+    sinks = importlib.import_module("sinks")
+    with open(tmp_path / "log", "w") as stream:
+        (finding,) = explain(print, (types.SimpleNamespace(sink=sinks.Sink(stream)),))
+    assert (finding.code, finding.path, finding.file) == ("SM103", "args[0].sink._stream", __file__)
+    assert finding.evidence[0].startswith("`stream`, set at ")
+    assert finding.evidence[1] == f"held by what is set at {library}:3: self._stream = stream"

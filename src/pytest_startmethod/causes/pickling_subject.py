@@ -102,6 +102,7 @@ class Subject:
         """Return the line that set the object, and the evidence, including other candidates."""
         extra = self.files()
         found: list[Place] = []
+        deeper: list[Place] = []
         said = "set at"
         for i in range(len(self.chain) - 1, -1, -1):
             step, obj = self.chain[i]
@@ -109,6 +110,8 @@ class Subject:
             ours = isinstance(parent, Call) or (cpython.is_process(parent) and step[1] in cpython.PROCESS_FIELDS)
             if step[0] == "attribute" and not ours and type(parent) is not types.MethodType:
                 found = places.attribute_places(parent, str(step[1]), obj, extra)
+                if found and owner(found[0].file) == "installed" and i:  # the user's line is further out
+                    deeper, found = deeper or found, []
                 if found:
                     break
             held = places.names_in_callers(obj) if not isinstance(obj, (tuple, types.MethodType)) else []
@@ -122,6 +125,7 @@ class Subject:
                     break
             if step[0] == "attribute" and not str(step[1]).startswith("__") and kinds.is_users(type(parent)):
                 break
+        found, deeper = found or deeper, deeper if found else []
         maker = places.maker_of(self.obj)
         if not found and maker is not None:
             return maker.place, [f"made by `{maker.place.function.rpartition('<locals>.')[2]}` at "
@@ -131,6 +135,7 @@ class Subject:
             evidence = [f"{'or ' if n else ''}{said} {p.file}:{p.line}: {p.source}" for n, p in enumerate(found[:6])]
         elif found:
             evidence = [f"{said} {found[0].file}:{found[0].line}: {found[0].source}"]
+        evidence += [f"held by what is set at {place.file}:{place.line}: {place.source}" for place in deeper[:1]]
         held_by = self.holder_class()
         if held_by is not None:
             definition = places.class_definition(held_by)

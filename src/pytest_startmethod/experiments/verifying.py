@@ -23,8 +23,8 @@ LEGS_OF_ONE_CAUSE = 3
 """The most legs to rerun for one cause. Legs with the same findings as a settled one are not rerun at all."""
 FEWEST_SECONDS = 60.0
 """The least time budget, in seconds. A session that took longer has its own duration as budget."""
-_RUNS_TO_CONFIRM = 3
-"""An unchanged run, one without the cause, and a control."""
+_RUNS_TO_CONFIRM = 4
+"""An unchanged run, one without the cause, and a control; with time to spare for children that no longer fail early."""
 RACE = "failed once and passed when it was run again: a race, for which the unshared object is reason enough"
 FLAKY = "failed once and passed when it was run again; not diagnosed"
 

@@ -87,6 +87,25 @@ def test_variable_that_the_test_set_and_nobody_reads_by_name():
 
 
 @pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ('monkeypatch.setenv("ANSWER", "42")', True),
+        ('os.environ["ANSWER"] = "42"', True),
+        ('patch.dict(os.environ, {"ANSWER": "42"})', True),
+        ('assert ANSWER == "42"', False),
+        ('print({"ANSWER": "42"})', False),
+        ('monkeypatch.setenv("ANSWERS", "42")', False),
+    ],
+)
+def test_variable_that_an_unmarked_test_set(tmp_path, line, told):
+    """SM304: nothing records the patches of an unmarked test; its file shows where it sets the variable."""
+    file = tmp_path / "test_a.py"
+    file.write_text(f"def test_a(monkeypatch):\n    {line}\n")
+    found = [(each.path, each.line) for each in stale(patches=(), tests=(str(file),))]
+    assert found == [("os.environ['ANSWER']", 2)] * told
+
+
+@pytest.mark.parametrize(
     "given",
     [{"failed": False}, {"passed_under_fork": False}, {"patches": ()}, {"environ": {"ANSWER": "42"}}],
     ids=["passed", "fork fails", "not set by the test", "the same"],

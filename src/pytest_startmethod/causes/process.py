@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ from ..model.methods import base
 from ..model.observed import Observed, Seen, Where
 from ..model.place import Place
 from ..source.callers import owner
-from ..source.index import dotted, source_of
+from ..source.index import dotted, source_of, with_text
 from ..state import observing
 from ..state.attributes import GUESSED
 from .context import Context, at, is_touched, place_of, reader
@@ -145,16 +146,31 @@ def environment(observed: Observed, context: Context) -> list[Ranked]:
     """
     if observed.method != "forkserver" or context.environ is None:
         return []
-    read = [(name, place_of(where), where) for name, where in observed.environment.items()]
-    found = [each for each in read if observed.environ.get(each[0]) != context.environ.get(each[0])]
-    if found:
-        return [_stale(observed, context, *each) for each in found]
+    every = [(name, place_of(where), where) for name, where in observed.environment.items()]
+    read = [each for each in every if observed.environ.get(each[0]) != context.environ.get(each[0])]
+    if read:
+        return [_stale(observed, context, *each) for each in read]
     if not context.failed or context.passed_under_fork is False:
         return []
-    patched = {each.target: each.place for each in context.patches if each.target.startswith("os.environ[")}
-    names = [name for name in {*observed.environ, *context.environ} if f"os.environ[{name!r}]" in patched]
-    differing = [name for name in sorted(names) if observed.environ.get(name) != context.environ.get(name)]
-    return [_stale(observed, context, name, patched[f"os.environ[{name!r}]"], None) for name in differing]
+    names = sorted({*observed.environ, *context.environ})
+    differing = [name for name in names if observed.environ.get(name) != context.environ.get(name)]
+    patched = {each.target: each.place for each in context.patches}
+    found = [(name, patched.get(f"os.environ[{name!r}]") or _setter(name, context.tests)) for name in differing]
+    return [_stale(observed, context, name, place, None) for name, place in found
+            if place is not None or f"os.environ[{name!r}]" in patched]  # fmt: skip
+
+
+def _setter(name: str, files: Sequence[str]) -> Place | None:
+    """Return the line that sets or deletes an environment variable: patches of unmarked tests are not recorded."""
+    for source in with_text(files, name):
+        for item in source.index.items:
+            if item.key == repr(name) and "environ" in item.place.source:
+                return item.place
+        for call in source.index.calls:
+            first = call.node.args[0] if call.node.args and call.name in ("setenv", "delenv") else None
+            if isinstance(first, ast.Constant) and first.value == name:
+                return call.place
+    return None
 
 
 def _stale(observed: Observed, context: Context, name: str, place: Place | None, where: Where | None) -> Ranked:

@@ -387,3 +387,9 @@ def test_an_unmarked_class_is_left_as_it_is(session):
     outcome = session.run("-s")
     assert list(outcome.names) == ["TestA::test_a", "TestA::test_b", "test_log"]
     assert f"log: {['setUpClass', 'setUp test_a', 'setUp test_b', 'tearDownClass']}" in outcome.out
+
+
+def test_fixtures_are_listed(session):
+    outcome = session.file(test_a=CASE).run("--fixtures", where="subprocess")
+    assert "INTERNALERROR" not in outcome.out
+    assert outcome.out.count("start_method [session scope]") == 1

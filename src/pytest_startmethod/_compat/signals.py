@@ -59,8 +59,8 @@ class OwnCode:
         try:
             for number, kind in zip(_NUMBERS, types, strict=True):
                 if kind not in _NOT_PYTHONS:
-                    # may first call another signal's handler
-                    self._handlers[number] = _signal.signal(number, self._stand_in)
+                    self._handlers[number] = _signal.getsignal(number)
+                    _signal.signal(number, self._stand_in)  # may call another signal's handler, before or after
         except BaseException:
             self._end()
             raise

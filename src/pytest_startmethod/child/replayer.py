@@ -13,6 +13,7 @@ import pickle
 import re
 import sys
 import threading
+import types
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -207,6 +208,25 @@ def make_instance(cls: type) -> object:
     """Create an instance without calling the class: a mock's would refuse."""
     base: Any = next(each for each in type.mro(cls) if not each.__flags__ & 1 << 9)  # Py_TPFLAGS_HEAPTYPE; list, object
     return base.__new__(cls)
+
+
+class _Base:
+    """The base of a class while it is made."""
+
+
+def make_class(make: Callable[..., Any], args: tuple[Any, ...]) -> object:
+    """Create a class as cloudpickle does, but where its bases' ``__init_subclass__`` does not hear of it.
+
+    The registry to which that would add the class is sent, too, and the class's keywords are not known.
+    """
+    meta, name, bases, *others = args
+    hooked = any(type(each.__init_subclass__) is types.MethodType for each in bases)
+    if not hooked or any(type(each) is not type for each in bases):
+        return make(*args)
+    cls: Any = make(meta, name, (_Base,), *others)
+    if cls.__bases__ == (_Base,):
+        cls.__bases__ = bases
+    return cls
 
 
 def set_state(instance: object, state: dict[str, object]) -> None:

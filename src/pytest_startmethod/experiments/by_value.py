@@ -22,7 +22,7 @@ from .._compat import cpython
 from .._compat import multiprocessing as mp
 from ..activation.exchanges import Exchanges
 from ..child import reporter, values
-from ..child.replayer import Gone, connected, make_instance, opened, set_state, weakly
+from ..child.replayer import Gone, connected, make_class, make_instance, opened, set_state, weakly
 from ..source.callers import owner
 
 _NONE = object()
@@ -168,6 +168,8 @@ class StatePickler(Pickler):
         if _computes_attributes(cls) or _is_looked_up(cls) or (self.package and _drops_state(cls)):
             return make_instance, (cls,), dict(values.instance_namespace(obj)), None, None, set_state
         made = _held_elsewhere(obj) or super().reducer_override(obj)
+        if type(made) is tuple and made[0].__name__ == "_make_skeleton_class":
+            return (make_class, made[:2], *made[2:])
         if type(obj) is types.FunctionType and type(made) is tuple and made[0].__name__ == "_make_function":
             name = obj.__module__
             if name not in cloudpickle.list_registry_pickle_by_value() and _is_modules(obj) and _is_found(name):

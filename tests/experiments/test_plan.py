@@ -420,7 +420,7 @@ def test_a_long_leg_that_fails_in_another_way_without_the_cause_is_not_interpret
     run.answer = needing("a", failure=("call: assert 2",))
     verified = Verifier(seconds=60.0).verify(leg(finding(path="b"), finding(path="c"), seconds=25.0), run)
     assert [each.confirmed for each in verified.findings] == [None, None]
-    assert len(run.attempts) == 1
+    assert [len(attempt.experiments) for attempt in run.attempts] == [1, 2]
 
 
 @pytest.fixture
@@ -431,9 +431,9 @@ def _two_seconds_a_run(monkeypatch):
 
 @pytest.mark.usefixtures("_two_seconds_a_run")
 def test_a_leg_whose_search_the_budget_cut_short_is_counted():
-    verifier, run = Verifier(seconds=3.0), World("a")
+    verifier, run = Verifier(seconds=3.0), World("b")
     verified = verifier.verify(leg(finding(path="a"), finding(path="b"), seconds=1.0), run)
-    assert [each.confirmed for each in verified.findings] == [None, None]
+    assert [(each.path, each.confirmed) for each in verified.findings] == [("b", None), ("a", False)]
     assert (len(run.attempts), verifier.legs, verifier.left_out) == (2, 1, 1)
 
 

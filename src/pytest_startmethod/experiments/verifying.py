@@ -23,8 +23,8 @@ LEGS_OF_ONE_CAUSE = 3
 """The most legs to rerun for one cause. Legs with the same findings as a settled one are not rerun at all."""
 FEWEST_SECONDS = 60.0
 """The least time budget, in seconds. A session that took longer has its own duration as budget."""
-_RUNS_TO_CONFIRM = 4
-"""An unchanged run, one without the cause, and a control; with time to spare for children that no longer fail early."""
+_RUNS_OF_A_SEARCH = 2 * plan.MOST_RUNS
+"""How many times a leg's duration a whole search may take: its children run for longer when they no longer fail."""
 RACE = "failed once and passed when it was run again: a race, for which the unshared object is reason enough"
 FLAKY = "failed once and passed when it was run again; not diagnosed"
 
@@ -139,7 +139,7 @@ class Verifier:
         copied = [each for each in leg.findings if each.by_copies]
         copied = copied if leg.method in _WITH_FORK else []
         causes = any(each.level == "cause" for each in leg.findings)
-        hurried = causes and self.spent + _RUNS_TO_CONFIRM * leg.seconds > self.seconds
+        hurried = causes and self.spent + _RUNS_OF_A_SEARCH * leg.seconds > self.seconds
         search = plan.search(
             found, usual, not_pickled=leg.not_pickled, hurried=hurried, sufficient=sufficient, copied=copied
         )

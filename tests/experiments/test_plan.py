@@ -414,6 +414,19 @@ def test_a_long_leg_is_not_confirmed_if_its_control_does_not_fail_in_the_usual_w
     assert [each.confirmed for each in verified.findings] == [None]
 
 
+def test_a_long_leg_is_run_unchanged_if_loading_the_value_sets_it():
+    replay = Replay("a")
+
+    def run(attempt, seconds, is_usual):
+        attempts.append((len(attempt.experiments), attempt.control))
+        return Outcome(True, imported=frozenset([replay])) if attempt.experiments else Outcome(False, FAILED)
+
+    attempts = []
+    verified = Verifier(seconds=90.0).verify(leg(finding(path="a"), seconds=25.0), run)
+    assert [each.confirmed for each in verified.findings] == [True]
+    assert attempts == [(1, False), (1, True), (0, True)]
+
+
 def test_a_long_leg_that_fails_in_another_way_without_the_cause_is_not_interpreted():
     """Without an unchanged run nobody knows which words vary from run to run."""
     run = World("a")

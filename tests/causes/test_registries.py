@@ -96,6 +96,8 @@ class Finder:
         self.name = name
 
     def find_spec(self, name: str, path: object, target: object = None) -> ModuleSpec | None:
+        if name == self.name == "broken":
+            raise LookupError(name)
         return ModuleSpec(name, None) if name == self.name else None
 
 
@@ -105,7 +107,8 @@ def test_a_module_that_an_import_hook_of_the_parent_finds(monkeypatch: pytest.Mo
     assert registries.missing([raised]) == []
     monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Finder("other")])
     assert registries.missing([raised]) == []
-    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Finder("virtual")])
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Finder("broken"), Finder("virtual")])
+    assert registries.missing([Raised("ImportError", "No module named 'broken'")]) == []
     (finding,) = registries.missing([raised])
     assert (finding.code, finding.path) == ("SM306", "sys.meta_path")
     assert finding.message.startswith("the import hook that finds virtual is registered in the parent")

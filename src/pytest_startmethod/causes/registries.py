@@ -12,6 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -58,7 +59,11 @@ def import_hooks() -> list[Any]:
 def _finds(name: str) -> bool:
     """Return whether one of the user's import hooks finds a module."""
     path = module_of(sys.modules.get(name.rpartition(".")[0])).get("__path__")
-    return any(each.find_spec(name, path) is not None for each in import_hooks())
+    for hook in import_hooks():
+        with suppress(Exception):  # it is the user's code
+            if hook.find_spec(name, path) is not None:
+                return True
+    return False
 
 
 _REGISTRIES = (

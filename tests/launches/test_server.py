@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 
-from pytest_startmethod.launches.server import _inherited
+from pytest_startmethod.launches.server import _inherited, surroundings
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize("handler", [signal.SIG_IGN, signal.SIG_DFL, lambda *_: None])
+def test_signals_that_are_ignored(handler):
+    """A process started now ignores what this one does."""
+    before = signal.signal(signal.SIGUSR2, handler)
+    try:
+        assert ("SIGUSR2" in surroundings().ignored) == (handler == signal.SIG_IGN)
+    finally:
+        signal.signal(signal.SIGUSR2, before)
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="needs proc(5)")

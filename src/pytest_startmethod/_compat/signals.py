@@ -5,7 +5,7 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]
 import sys
 from _thread import get_ident
-from signal import default_int_handler, valid_signals
+from signal import SIG_IGN, default_int_handler, valid_signals
 from threading import main_thread
 from types import FrameType
 from typing import Any, ClassVar, Final
@@ -24,6 +24,12 @@ def getsignal(number: int) -> Any:
     `_signal` (3.10 to 3.15). When it goes: `signal`.
     """
     return _signal.getsignal(number)
+
+
+def is_ignored(number: int) -> bool:
+    """Return whether a signal is ignored: `getsignal` returns a plain number for SIG_IGN."""
+    handler = getsignal(number)
+    return type(handler) is int and handler == SIG_IGN
 
 
 def setsignal(number: int, handler: object) -> Any:

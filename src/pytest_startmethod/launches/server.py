@@ -43,8 +43,7 @@ def observe() -> Server:
 def surroundings() -> Surroundings:
     """Return what a process started now inherits."""
     loaded = "multiprocessing.forkserver" in sys.modules and mp.has_forkserver()
-    ignored = [name for name in _SIGNALS if hasattr(signal, name)]
-    ignored = [name for name in ignored if signals.getsignal(getattr(signal, name)) is signal.SIG_IGN]
+    ignored = [name for name in _SIGNALS if hasattr(signal, name) and signals.is_ignored(getattr(signal, name))]
     server = mp.server_pid(mp.STDLIB.server_state()) if loaded else None
     return Surroundings(_streams("self"), frozenset(ignored), _inherited("self"), server)
 

@@ -414,6 +414,12 @@ def test_a_long_leg_is_not_confirmed_if_its_control_does_not_fail_in_the_usual_w
     assert [each.confirmed for each in verified.findings] == [None]
 
 
+def test_what_a_long_legs_control_passes_without_is_a_note():
+    """The child imports the module early in both runs: that is what makes the test pass."""
+    verified = Verifier(seconds=60.0).verify(leg(finding(path="a"), seconds=25.0), lambda *_: Outcome(True))
+    assert [(each.level, each.confirmed) for each in verified.findings] == [("note", None)]
+
+
 def test_a_long_leg_is_run_unchanged_if_loading_the_value_sets_it():
     replay = Replay("a")
 

@@ -273,12 +273,12 @@ class _Search:
         is_replay = any(type(each.experiment) is Replay for each in smallest)
         if is_replay or self.hurried:
             control = yield from self.run(smallest if is_replay else (), control=True)
-            if self.hurried and control.passed and control.imported.issuperset(e.experiment for e in smallest):
-                control = yield from self.run(control=True)  # loading the value sets it
-            if self.hurried and not self.usual.own.issuperset(control.failure[:1] or [""]):  # not all children report
-                return
             if control.passed and not control.imported.issuperset(each.experiment for each in smallest):
                 self.conclusion.needless = tuple(smallest)
+                return
+            if self.hurried and control.passed:
+                control = yield from self.run(control=True)  # loading the value sets it
+            if self.hurried and not self.usual.own.issuperset(control.failure[:1] or [""]):  # not all children report
                 return
         self.conclusion.confirmed = tuple(smallest)
 

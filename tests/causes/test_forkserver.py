@@ -159,9 +159,23 @@ def test_parent_of_a_child_of_the_server(tmp_path):
     )
 
 
-def test_parent_asked_for_in_another_file(tmp_path):
+@pytest.mark.parametrize(
+    ("guard", "asks"),
+    [
+        (
+            "import os\n\n\ndef guard(parent):\n    raise SystemExit(os.getppid() != parent)\n",
+            "5: raise SystemExit(os.getppid() != parent)",
+        ),
+        # read from its own line on, the function would begin with an open string
+        (
+            'import os\nASK = ("""\n""", lambda: os.getppid())[1]\n\n'
+            "def guard(parent):\n    raise SystemExit(ASK() != parent)\n",
+            '3: """, lambda: os.getppid())[1]',
+        ),
+    ],
+)
+def test_parent_asked_for_in_another_file(tmp_path, guard, asks):
     """SM603: the line may be anywhere in what the child runs."""
-    guard = "import os\n\n\ndef guard(parent):\n    raise SystemExit(os.getppid() != parent)\n"
     (tmp_path / "guarding.py").write_text(guard)
     text = """
         import multiprocessing
@@ -177,7 +191,7 @@ def test_parent_asked_for_in_another_file(tmp_path):
         """
     (finding,) = run(tmp_path, text, "forkserver").findings
     assert (finding.code, finding.path, finding.line) == ("SM603", "getppid", 10)
-    assert finding.evidence[0] == (f"{tmp_path / 'guarding.py'}:5: raise SystemExit(os.getppid() != parent)")
+    assert finding.evidence[0] == f"{tmp_path / 'guarding.py'}:{asks}"
     assert plan.experiment_of(finding) == plan.Replay("os.getppid")
 
 

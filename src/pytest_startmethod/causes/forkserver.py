@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import inspect
 import linecache
 import os
 import re
@@ -264,10 +263,11 @@ def _looks(place: Place, launches: Sequence[Launch]) -> Iterator[tuple[Place, st
                 yield Place(place.file, line), look
     codes = {code for each in launches if each.observed is not None for code in each.observed.codes}
     for file, _, start in sorted(codes):
-        block = inspect.getblock(linecache.getlines(file)[start - 1 :])
-        yield from (
-            (Place(file, start + at), "getppid") for at, text in enumerate(block) if re.search(r"\bos\.getppid\(", text)
-        )
+        for node, _, _ in source_of(file).index.functions:
+            if start in (node.lineno, *(each.lineno for each in getattr(node, "decorator_list", ()))):
+                for line in range(start, (node.end_lineno or 0) + 1):
+                    if re.search(r"\bos\.getppid\(", linecache.getline(file, line)):
+                        yield Place(file, line), "getppid"
 
 
 # -- SM604 -----------------------------------------------------------------------------------------------------------

@@ -262,13 +262,17 @@ def fork_hooks(observed: Observed, context: Context) -> list[Ranked]:
     """Return what the child's modules let `os.register_at_fork` run in children, which are forked no more."""
     if base(observed.method) == "fork" or not context.passed_under_fork or not (context.failed and context.compares):
         return []
-    names = {module_of(module).get("__file__"): name for name, module in list(sys.modules.items())}
+    calls = [
+        (file, call)
+        for file in _imported(observed)
+        for call in source_of(file).index.calls
+        if call.name == "register_at_fork" and not call.in_function
+    ]
+    names = {module_of(module).get("__file__"): name for name, module in list(sys.modules.items())} if calls else {}
     found = []
-    for file in _imported(observed):
-        for call in source_of(file).index.calls:
-            hook = next((each.value for each in call.node.keywords if each.arg == "after_in_child"), None)
-            if hook is None or call.name != "register_at_fork" or call.in_function or file not in names:
-                continue
+    for file, call in calls:
+        hook = next((each.value for each in call.node.keywords if each.arg == "after_in_child"), None)
+        if hook is not None and file in names:
             what = dotted(hook) or "a function"
             message = (
                 f"{what} is registered with os.register_at_fork() when {names[file]} is imported, and runs in forked "

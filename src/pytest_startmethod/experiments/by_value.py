@@ -111,9 +111,14 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         elif not self.classes_by_value and is_importable(obj) and not self.is_by_value(obj):
             return NotImplemented
         made = super().reducer_override(obj)
-        if type(made) is tuple and made[0].__name__ == "_make_skeleton_class":
+        if _is_made_by("_make_skeleton_class", made):
             made[1][3].setdefault("__qualname__", cast("type", obj).__qualname__)  # which cloudpickle leaves out
         return made
+
+
+def _is_made_by(name: str, made: Any) -> bool:
+    """Return whether a reduction calls the function of that name, one of cloudpickle's."""
+    return type(made) is tuple and made[0].__name__ == name
 
 
 class _StandInPickler(Pickler):
@@ -168,9 +173,9 @@ class StatePickler(Pickler):
         if _computes_attributes(cls) or _is_looked_up(cls) or (self.package and _drops_state(cls)):
             return make_instance, (cls,), dict(values.instance_namespace(obj)), None, None, set_state
         made = _held_elsewhere(obj) or super().reducer_override(obj)
-        if type(made) is tuple and made[0].__name__ == "_make_skeleton_class":
+        if _is_made_by("_make_skeleton_class", made):
             return (make_class, made[:2], *made[2:])
-        if type(obj) is types.FunctionType and type(made) is tuple and made[0].__name__ == "_make_function":
+        if type(obj) is types.FunctionType and _is_made_by("_make_function", made):
             name = obj.__module__
             if name not in cloudpickle.list_registry_pickle_by_value() and _is_modules(obj) and _is_found(name):
                 code, _, *others = made[1]

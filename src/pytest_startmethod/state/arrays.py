@@ -27,7 +27,7 @@ def over_shared_memory(given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             todo += [(f"{path}[{number}]", each) for number, each in enumerate(value[:_MOST])]
         elif kind is dict:
             todo += [(f"{path}[{key!r}]", each) for key, each in list(value.items())[:_MOST] if type(key) is str]
-        elif any(each.__module__ == "numpy" and each.__name__ == "ndarray" for each in type.mro(kind)):
+        elif _is_array(kind):
             memory = _memory(value)
             if memory:
                 yield path, memory
@@ -35,6 +35,10 @@ def over_shared_memory(given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             todo.append((f"{path}.__self__", value.__self__))
         elif kind.__module__.partition(".")[0] not in ("builtins", "multiprocessing", "threading"):
             todo += [(f"{path}.{name}", each) for name, each in list(instance_namespace(value).items())]
+
+
+def _is_array(kind: type) -> bool:
+    return any(each.__module__ == "numpy" and each.__name__ == "ndarray" for each in type.mro(kind))
 
 
 def _memory(array: Any) -> str:
@@ -49,7 +53,7 @@ def _memory(array: Any) -> str:
             return "a multiprocessing Array"
         if kind is memoryview:
             each = each.obj
-        elif any(cls.__name__ == "ndarray" and cls.__module__ == "numpy" for cls in type.mro(kind)):
+        elif _is_array(kind):
             each = base_of(each)
         else:
             return ""

@@ -45,18 +45,22 @@ class Holder:
         """Do nothing."""
 
 
-def open_descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
+def open_descriptors() -> set[tuple[str, str]]:
+    found = set()
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # the descriptor used for listing
+            found.add((number, os.readlink(f"/proc/self/fd/{number}")))
+    return found
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Assert that nothing is left behind: no descriptor, no thread, no spawning popen."""
     gc.collect()
-    descriptors, threads = open_descriptors(), threading.active_count()
+    descriptors, threads = open_descriptors(), set(threading.enumerate())
     yield
     assert open_descriptors() <= descriptors
-    assert threading.active_count() == threads
+    assert set(threading.enumerate()) <= threads
     assert context.get_spawning_popen() is None
 
 

@@ -12,6 +12,7 @@ import re
 import select
 import signal
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -433,8 +434,10 @@ def test_xdist_changes_nothing_in_the_report(session):
 
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
-def test_a_child_runs_where_our_part_of_it_cannot(session, method):
+def test_a_child_runs_where_our_part_of_it_cannot(session, method, tmp_path_factory, monkeypatch):
     """It runs even if the files to load us from are gone by then."""
+    # of this session alone: those of other sessions on this machine lie in the usual directory
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("t")))
     outcome = session.file(
         conftest="""
         import glob, os, tempfile
@@ -444,8 +447,8 @@ def test_a_child_runs_where_our_part_of_it_cannot(session, method):
         def pytest_runtest_call(item):
             from pytest_startmethod.child import reporter
             file, reporter.__file__ = reporter.__file__, "/nonexistent/reporter.py"
-            for path in glob.glob(os.path.join(tempfile.gettempdir(), "pymp-*", "child.pyc")):
-                os.unlink(path)
+            (path,) = glob.glob(os.path.join(tempfile.gettempdir(), "pymp-*", "child.pyc"))
+            os.unlink(path)
             try:
                 return (yield)
             finally:

@@ -157,6 +157,59 @@ def test_every_waiting_handler_is_called_though_the_first_raises(heard):
     assert [str(caught.value), str(caught.value.__context__)] == [str(int(signal.SIGTERM)), str(int(signal.SIGINT))]
 
 
+@pytest.mark.parametrize("noticed_by", ["block", "signal"])
+def test_ctrl_c_within_a_block_leaves_no_handler_replaced(noticed_by):
+    """Whichever instruction of the block's own code Ctrl-C interrupts, the next block or signal restores handlers."""
+    numbers = []
+
+    def handler(number, frame):
+        numbers.append(number)
+
+    def ours():
+        with OwnCode():
+            pass
+
+    def interrupted_at(instruction):
+        instructions = itertools.count(1)
+
+        def trace(frame, event, argument):
+            if frame.f_code.co_filename != OwnCode.__enter__.__code__.co_filename:
+                return None
+            frame.f_trace_opcodes = True
+            if event == "opcode" and next(instructions) == instruction:
+                raise KeyboardInterrupt
+            return trace
+
+        before = sys.gettrace()
+        sys._getframe().f_trace_opcodes = True  # 3.12 reads it when sys.settrace is called
+        sys.settrace(trace)
+        try:
+            ours()
+        finally:
+            sys.settrace(before)
+
+    before, interrupts, replaced = signal.signal(signal.SIGTERM, handler), 0, 0
+    try:
+        for instruction in itertools.count(1, 5):
+            try:
+                interrupted_at(instruction)
+            except KeyboardInterrupt:
+                interrupts += 1
+            else:
+                break
+            replaced += signal.getsignal(signal.SIGTERM) != handler
+            if noticed_by == "block":
+                ours()
+            else:
+                signal.raise_signal(signal.SIGTERM)
+            assert signal.getsignal(signal.SIGTERM) == handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert interrupts > 50
+    assert replaced > 0
+    assert numbers == [signal.SIGTERM] * (interrupts if noticed_by == "signal" else 0)
+
+
 def test_handlers_do_not_wait_while_user_code_runs(heard):
     """A handler interrupts the user's own pickling methods, and what it raises is raised again if it was swallowed."""
     swallowed = []

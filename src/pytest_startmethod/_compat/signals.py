@@ -42,10 +42,14 @@ class OwnCode:
 
     CPython calls a handler between any two instructions of the main thread, and one that raises there, such as that of
     a time limit, would raise into an ``except`` of ours. So the handlers are called when the block ends, and what they
-    raise reaches the user. Other threads and Ctrl-C do not wait.
+    raise reaches the user. Other threads and Ctrl-C do not wait. Where Ctrl-C interrupts the end of a block itself, the
+    next block or signal restores the handlers.
+
+    Setting a handler resets what Python cannot read: ``signal.siginterrupt(number, False)``, which CPython's own system
+    calls do not need (PEP 475), and a handler that C code has set over Python's (``faulthandler.register``).
     """
 
-    __slots__ = ("_handlers", "_raised", "_stand_in", "_waiting")
+    __slots__ = ("_frame", "_handlers", "_raised", "_stand_in", "_waiting")
     _outermost: ClassVar[OwnCode | None] = None
 
     def __init__(self) -> None:
@@ -54,15 +58,22 @@ class OwnCode:
         """Signals that have arrived. None once the handlers no longer wait."""
         self._raised: BaseException | None = None
         self._stand_in = self._arrived  # bound once, for identity comparisons
+        self._frame: FrameType | None = None
+        """The function that the block is part of. None once the handlers have been restored."""
 
     def __enter__(self) -> None:
-        if OwnCode._outermost is not None or get_ident() != main_thread().ident:
+        if get_ident() != main_thread().ident:
             return
+        if OwnCode._outermost is not None:
+            if not OwnCode._outermost._is_over(sys._getframe()):
+                return
+            OwnCode._outermost._end()
         types = [*map(type, map(_signal.getsignal, _NUMBERS))]
         if _NOT_PYTHONS.issuperset(types):
             return
-        OwnCode._outermost = self
+        self._frame = sys._getframe(1)
         try:
+            OwnCode._outermost = self
             for number, kind in zip(_NUMBERS, types, strict=True):
                 if kind not in _NOT_PYTHONS:
                     self._handlers[number] = _signal.getsignal(number)
@@ -88,14 +99,23 @@ class OwnCode:
                 block._arrived(number, sys._getframe())
 
     def _arrived(self, number: int, frame: FrameType | None) -> None:
-        if self._waiting is not None:
+        if self._is_over(frame):
+            self._waiting = [*(self._waiting or ()), number]
+            self._end()
+        elif self._waiting is not None:
             self._waiting.append(number)
-            return
-        try:
-            self._handlers[number](number, frame)
-        except BaseException as error:
-            self._raised = error
-            raise
+        else:
+            try:
+                self._handlers[number](number, frame)
+            except BaseException as error:
+                self._raised = error
+                raise
+
+    def _is_over(self, frame: FrameType | None) -> bool:
+        """Return whether the block's function no longer runs: Ctrl-C ended it before its handlers were restored."""
+        while frame is not None and frame is not self._frame:
+            frame = frame.f_back
+        return frame is None
 
     def _end(self) -> None:
         """Restore the handlers, and call those whose signals have arrived."""
@@ -104,10 +124,12 @@ class OwnCode:
                 for number, handler in self._handlers.items():
                     if _signal.getsignal(number) is self._stand_in:
                         _signal.signal(number, handler)
+                self._frame = None
+                if OwnCode._outermost is self:
+                    OwnCode._outermost = None
                 while self._waiting:
                     number = self._waiting.pop(0)
                     self._handlers[number](number, sys._getframe())
-                OwnCode._outermost = None
             finally:
-                if OwnCode._outermost is self:  # one of them raised
+                if OwnCode._outermost is self or self._waiting:  # one of them raised
                     self._end()

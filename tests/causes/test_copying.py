@@ -190,6 +190,57 @@ def test_a_lock_that_unpickling_makes_anew():
     assert differing(one, other) == []
 
 
+def renamed(function):
+    def run(self):
+        return function(self)
+
+    return run
+
+
+class Quiet:
+    def run(self):
+        return "quiet"
+
+    @classmethod
+    def made(cls):
+        return cls()
+
+
+class Loud(Quiet):
+    def run(self):
+        return "loud"
+
+    def of_base(self):
+        return super().run
+
+    @renamed
+    def go(self):
+        return "go"
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "fix"),
+    [(Loud().of_base(), "Quiet.run", "calls `Quiet.run`"), (Loud().go, "renamed.<locals>.run", "@functools.wraps")],
+    ids=["of a base class", "of a decorator"],
+)
+def test_a_method_is_told_whose_name_leads_to_another(method, name, fix):
+    """A method is sent by its name, under which the object may have another function."""
+    (found,) = differing(method, Loud().run)
+    assert (found.code, found.path) == ("SM204", "args[0]")
+    assert f"the bound method `{__name__}.{name}`, and the child gets `{__name__}.Loud.run`" in found.message
+    assert fix in found.fix
+    assert (found.file, found.line) == (__file__, method.__func__.__code__.co_firstlineno)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [Loud().run, Quiet().run, Loud().made, Loud.made, [].append],
+    ids=["own", "of the base", "inherited", "of the class", "built in"],
+)
+def test_a_method_that_its_name_leads_to_is_silent(method):
+    assert differing(method, method) == []
+
+
 def test_a_difference_is_told_where_nothing_else_is_a_cause():
     """`explain` reports SM204 only if there is no other cause."""
     launch = launched(Blanks())

@@ -240,6 +240,17 @@ def test_an_error_handler_of_the_codecs():
     assert in_process(code.lossy, "ä") == "?"
 
 
+@finding("SM306", "sys.modules['session_alias']")
+def test_a_second_name_of_a_module(monkeypatch):
+    monkeypatch.setitem(sys.modules, "session_alias", code)
+    assert in_process(code.import_alias) == code.ROUNDING
+
+
+@finding("SM204", "args[1]")
+def test_a_method_of_a_base_class():
+    assert in_process(code.Loud().of_base()) == "quiet"
+
+
 @finding("SM407", "copyreg.dispatch_table")
 def test_a_reducer_for_what_comes_back():
     copyreg.pickle(code.Sealed, lambda sealed: (code.Sealed, ()))

@@ -489,3 +489,22 @@ def leave():
 
 def fill(*, into, value=1):
     into.append(value)
+
+
+def import_alias():
+    import session_alias
+
+    return session_alias.ROUNDING
+
+
+class Quiet:
+    def run(self):
+        return "quiet"
+
+
+class Loud(Quiet):
+    def run(self):
+        return "loud"
+
+    def of_base(self):
+        return super().run

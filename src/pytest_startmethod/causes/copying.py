@@ -85,6 +85,8 @@ def differing(evidence: Evidence) -> list[Finding]:
                 each = replace(_other(path, ours), level="note")
             elif kind == "new":
                 each = _new(path, *_method(account, raw))
+            elif kind == "method":
+                each = _another_method(path, ours, str(theirs), account["functions"].get(raw))
             elif (lost := _ATTRIBUTE.fullmatch(path)) is not None and lost["name"] in words | read:
                 level: Literal["cause", "note"] = "cause" if lost["name"] in words else "note"
                 each = _lacks(lost, ours, theirs, *_method(account, raw), level)
@@ -162,6 +164,18 @@ def _new(path: str, cls: str, method: str, place: Place | None) -> Finding:
     )
     fix = "send the lock, pipe or queue itself in the state, and do not make another one in __setstate__ or __init__"
     return finding_at("SM204", path, place, message, [f"pickled by `{method}`"] if method else [], fix)
+
+
+def _another_method(path: str, ours: str, theirs: str, place: Place | None) -> Finding:
+    holder, _, name = ours.rpartition(".")
+    message = (
+        f"`{path}` is the bound method `{ours}`, and the child gets `{theirs}`: pickle sends a method as its object "
+        f"and its name, `{name}`, and the object has another function of that name"
+    )
+    fix = f"send a method of another name that calls `{holder.rpartition('.')[2]}.{name}`, or a function of a module"
+    if holder.endswith(".<locals>"):
+        fix = f"let `{name}` have the name under which the class has it: @functools.wraps in the decorator"
+    return finding_at("SM204", path, place, message, values(path, ours, theirs), fix)
 
 
 def _other(path: str, names: Sequence[str]) -> Finding:

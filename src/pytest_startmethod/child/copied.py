@@ -64,6 +64,7 @@ def account(
         "node": look["describe"](obj, _BUDGET, True),
         "own": own,
         "plain": [path for part, path in every if path in own and not look["instance_namespace"](part)],
+        "bound": {path: name for part, path in every if (name := function_of(part)) is not None},
         "shared": {path: token for part, path in every if (token := _token(part)) is not None},
     }
 
@@ -76,9 +77,13 @@ def lost(
     """Return the differences of the copy: kind, path, and the descriptions or texts of both sides.
 
     The kind is ``"lacks"`` (a missing attribute or key), ``"differs"``, ``"identity"`` (a module global that became
-    another object, with its names) or ``"new"`` (a lock, pipe or queue that is no longer connected to the original).
+    another object, with its names), ``"new"`` (a lock, pipe or queue that is no longer connected to the original) or
+    ``"method"`` (a bound method that became another one of the same name, with the dotted names of both functions).
     """
     found: list[tuple[str, str, Any, object]] = []
+    for path, function in sent["bound"].items():
+        if (theirs := arrived["bound"].get(path, function)) != function:
+            found.append(("method", path, function, theirs))
     for path, names in sent["own"].items():
         theirs = arrived["own"].get(path, [])
         if not set(names) & set(theirs):
@@ -92,6 +97,13 @@ def lost(
         if not path.startswith(inside) or not inside:
             found.append(("lacks" if theirs == ["!"] else "differs", path, ours, theirs))
     return found
+
+
+def function_of(part: object) -> str | None:
+    """Return the dotted name of the function of a bound method in Python, None for anything else."""
+    if type(part) is not types.MethodType or type(part.__func__) is not types.FunctionType:
+        return None
+    return f"{part.__func__.__module__}.{part.__func__.__qualname__}"
 
 
 def parts(obj: Any, namespace_of: Callable[[object], dict[str, object]]) -> Iterator[tuple[object, str]]:

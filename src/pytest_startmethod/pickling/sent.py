@@ -9,7 +9,7 @@ import types
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from os.path import abspath
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from .._compat import cpython
 from .._compat import multiprocessing as mp
@@ -73,12 +73,13 @@ _PROCESS: Final = "['process."
 def account(obj: object, every: list[tuple[object, str]]) -> Json | None:
     """Return an account of what a process or task takes along, to be compared with one of the copy (`copied.lost`).
 
-    `every` is what `parts` returned. None where a copy cannot differ: pickle calls no method of the user's, and no
-    object is the global of a module.
+    `every` is what `parts` returned. None where a copy cannot differ: pickle calls no method of the user's, no object
+    is the global of a module, and no method is another than its name says.
     """
     by_class = {kind: _method(kind) for kind in {type(obj) for obj, _ in every}}
     users = {kind for kind in by_class if not values.is_stdlib(kind)}
-    changing = any(by_class[kind] is not None or kind in copyreg.dispatch_table for kind in users)
+    functions = {path: _place(part.__func__) for part, path in every if _is_another(part)}
+    changing = functions or any(by_class[kind] is not None or kind in copyreg.dispatch_table for kind in users)
     if not changing and not users and object not in by_class:
         return None
     steps = where(obj)
@@ -92,9 +93,23 @@ def account(obj: object, every: list[tuple[object, str]]) -> Json | None:
         **copied.account(picked, vars(values), (), inside, own),
         "where": steps,
         "modules": sorted({split_name(name)[0] for names in own.values() for name in names}),
+        "functions": functions,
         "methods": {path: method for obj, path in every if (method := by_class[type(obj)])},
         "task": not cpython.is_process(obj),
     }
+
+
+def _is_another(method: Any) -> TypeGuard[types.MethodType]:
+    """Return whether it is a bound method that its object does not have under its name, by which pickle sends it.
+
+    ``super().run`` is one, and so is a decorated method without `functools.wraps`. `method___reduce__` in CPython's
+    Objects/classobject.c.
+    """
+    if copied.function_of(method) is None:
+        return False
+    obj, function = method.__self__, method.__func__
+    found = values.class_attribute(obj if issubclass(type(obj), type) else type(obj), function.__name__)[1]
+    return getattr(found, "__func__", found) is not function
 
 
 def _method(cls: type) -> tuple[str, str, Place | None] | None:

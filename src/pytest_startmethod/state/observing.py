@@ -450,12 +450,14 @@ def is_primitive(value: object) -> bool:
 
 
 def _only_here(name: str) -> bool:
-    """Return whether a module may exist in this process only, because it was not loaded from a file."""
+    """Return whether a module may exist in this process only: it was not loaded from a file, or has another name."""
     module = sys.modules.get(name)
     if module is None:
         return False
     namespace = module_of(module)
     spec = namespace.get("__spec__")
+    if namespace.get("__name__") != name:
+        return True
     return type(namespace.get("__file__")) is not str and (spec is None or type(module) is not types.ModuleType)
 
 

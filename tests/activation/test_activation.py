@@ -19,10 +19,8 @@ METHODS = multiprocessing.get_all_start_methods()
 posix = pytest.mark.skipif(not mp.has_forkserver(), reason="no forkserver on this platform")
 
 
-@pytest.fixture(autouse=True)
-def patient(monkeypatch):
-    """Allow more time for a server that is ended while still importing pytest, on a busy machine."""
-    monkeypatch.setattr("pytest_startmethod.activation.servers._STOP_SECONDS", 120.0)
+PATIENCE = 120.0
+"""Seconds for a server that is ended while still importing pytest, on a busy machine."""
 
 
 @pytest.fixture(autouse=True)
@@ -199,7 +197,7 @@ class served:  # noqa: N801
 def servers():
     servers = ForkServers()
     yield servers
-    servers.close()
+    servers.close(PATIENCE)
     assert servers._retired == []
 
 
@@ -285,7 +283,7 @@ def test_servers_are_gone_when_the_session_ends():
     with served(servers):
         pid = _pid_of_server()
         path = mp.server_socket(mp.STDLIB.server_state())
-    servers.close()
+    servers.close(PATIENCE)
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
     assert path is None or not os.path.exists(path)

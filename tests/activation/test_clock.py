@@ -31,6 +31,12 @@ def expire():
     raise Expired
 
 
+@pytest.fixture(autouse=True)
+def rings_once(monkeypatch):
+    """Ring again only after a time in which each test has stopped its clock."""
+    monkeypatch.setattr(limits, "_AGAIN_SECONDS", 60.0)
+
+
 @pytest.fixture
 def clock():
     made = Clock()
@@ -39,12 +45,14 @@ def clock():
     assert signal.getsignal(NUMBER) == signal.SIG_DFL
 
 
-@pytest.fixture
-def limit(clock):
-    def start(seconds):
-        assert clock.start(seconds, expire)
+def wait_forever():
+    threading.Event().wait()
 
-    return start
+
+def limited(clock, seconds, wait=wait_forever):
+    """Start the clock and wait: on a busy machine, it may ring before the wait begins."""
+    assert clock.start(seconds, expire)
+    wait()
 
 
 def wait_for_lock():
@@ -72,7 +80,7 @@ def wait_for_process():
 WAITS = {
     "lock": wait_for_lock,
     "queue": lambda: queue.Queue().get(),
-    "event": lambda: threading.Event().wait(),
+    "event": wait_forever,
     "connection": wait_for_connection,
     "process": wait_for_process,
     "loop": lambda: [None for _ in iter(int, 1)],
@@ -80,61 +88,78 @@ WAITS = {
 
 
 @pytest.mark.parametrize("wait", WAITS.values(), ids=WAITS)
-def test_whatever_the_call_waits_for_is_interrupted(limit, wait):
+def test_whatever_the_call_waits_for_is_interrupted(clock, wait):
     """Waits for locks, queues, pipes and child processes are interrupted, and so are loops."""
-    limit(0.2)
     with pytest.raises(Expired):
-        wait()
+        limited(clock, 0.2, wait)
 
 
-def test_stopped_in_time_is_as_if_never_started(limit, clock):
-    """No signal arrives after the end."""
-    limit(0.05)
-    clock.stop()
-    assert not threading.Event().wait(0.15)
-
-
-@pytest.mark.skipif(not hasattr(signal, "sigtimedwait"), reason="signals cannot be waited for on this platform")
-@pytest.mark.parametrize("minute", [60.0, 0.0], ids=["brief", "long"])
-def test_signal_that_comes_after_the_end_is_the_last(clock, monkeypatch, minute):
-    """A short timer is stopped with its call. A long one fires once, does nothing, and leaves nothing running."""
-    monkeypatch.setattr(limits, "AUTO_SECONDS", minute)
-    monkeypatch.setattr(limits, "_AGAIN_SECONDS", 0.01)
-    assert clock.start(0.05, expire)
-    clock.stop()
+def rings_after_the_end(clock):
+    """Return how often `clock` expires after `stop`; on a busy machine it may have expired before."""
     rung = []
-    before = signal.signal(NUMBER, lambda *args: rung.append(clock._handler(*args)))
-    try:
-        assert not threading.Event().wait(0.3)
-        expected = len(rung)  # on a busy machine the next signal may come before the first one is handled
-        assert not threading.Event().wait(0.1)
-    finally:
-        signal.signal(NUMBER, before)
-    assert set(rung) == (set() if minute else {None})
-    assert len(rung) == expected
+    assert clock.start(0.05, lambda: rung.append(1))
+    clock.stop()
+    until_the_end = len(rung)
+    assert not threading.Event().wait(0.15)
+    return len(rung) - until_the_end
+
+
+def test_stopped_in_time_is_as_if_never_started(clock, monkeypatch):
+    """Nothing expires after the end."""
+    monkeypatch.setattr(limits, "_AGAIN_SECONDS", 0.01)
+    assert rings_after_the_end(clock) == 0
+
+
+class RungByHand:
+    """A timer whose signal the test sends."""
+
+    number = NUMBER
+    shared = False
+    late = None
+    runs = False
+
+    def start(self, first, every):
+        self.runs = True
+
+    def stop(self):
+        self.runs = False
+
+    def delete(self):
+        assert not self.runs
+
+
+@pytest.mark.parametrize(("seconds", "runs_on"), [(59.0, False), (60.0, True)], ids=["brief", "long"])
+def test_signal_that_comes_after_the_end_is_the_last(clock, monkeypatch, seconds, runs_on):
+    """A short timer is stopped with its call. A long one fires once, does nothing, and leaves nothing running."""
+    timer = RungByHand()
+    monkeypatch.setattr(limits, "TIMERS", (lambda: timer,))
+    assert clock.start(seconds, expire)
+    clock.stop()
+    assert timer.runs == runs_on
+    signal.raise_signal(NUMBER)
+    assert not timer.runs
 
 
 def test_one_clock_times_many_calls(clock):
     """Earlier calls do not shorten later ones, and the handler is removed only once."""
     for _ in range(3):
-        assert clock.start(0.05, expire)
+        assert clock.start(0.05, lambda: None)
         clock.stop()
-    assert clock.start(0.3, expire)
-    assert not threading.Event().wait(0.15)
+    start = time.monotonic()
     with pytest.raises(Expired):
-        threading.Event().wait()
+        limited(clock, 0.3)
+    assert time.monotonic() - start >= 0.29
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no fork on this platform")
 def test_forked_child_has_a_clock_of_its_own(clock):
     """A fork inherits the handler but not the timer."""
-    assert clock.start(60, expire)
+    assert clock.start(600, expire)
     pid = os.fork()
     if pid == 0:
         code = 1
         try:
-            clock.start(0.05, expire)
-            threading.Event().wait()
+            limited(clock, 0.05)
         except Expired:
             code = 7
         finally:
@@ -145,7 +170,7 @@ def test_forked_child_has_a_clock_of_its_own(clock):
 
 def test_a_handler_that_came_meanwhile_is_left_alone(clock):
     """A test may install its own handler between two calls."""
-    assert clock.start(60, expire)
+    assert clock.start(600, expire)
     clock.stop()
 
     def theirs(*_):
@@ -160,19 +185,27 @@ def test_a_handler_that_came_meanwhile_is_left_alone(clock):
         signal.signal(NUMBER, signal.SIG_DFL)
 
 
-def wait_twice():
-    try:
-        threading.Event().wait()
-    finally:
-        threading.Event().wait()
-
-
-def test_end_that_hangs_is_ended_again(limit, monkeypatch):
+def test_end_that_hangs_is_ended_again(clock, monkeypatch):
     """A finally that waits forever is interrupted too."""
     monkeypatch.setattr(limits, "_AGAIN_SECONDS", 0.1)
-    limit(0.1)
+    rung = []
+
+    def expire_twice():
+        rung.append(1)
+        if len(rung) == 2:
+            clock.stop()
+        raise Expired
+
+    def wait_twice():
+        try:
+            assert clock.start(0.1, expire_twice)
+            threading.Event().wait()
+        finally:
+            threading.Event().wait()
+
     with pytest.raises(Expired):
         wait_twice()
+    assert len(rung) == 2
 
 
 def test_only_the_main_thread_has_a_limit():
@@ -254,9 +287,8 @@ def test_alarm_serves_where_there_is_no_other_timer(monkeypatch, error):
     """
     monkeypatch.setattr(limits, "TIMERS", (partial(fail_to_make, error), timers.AlarmTimer))
     made = Clock()
-    assert made.start(0.05, expire)
     with pytest.raises(Expired):
-        threading.Event().wait()
+        limited(made, 0.05)
     made.stop()
     assert signal.getsignal(signal.SIGALRM) == signal.SIG_DFL
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
@@ -277,27 +309,24 @@ def thread_clock(monkeypatch):
 def test_thread_interrupts_code_that_runs(thread_clock):
     """Where no timer exists, a thread simulates the signal without being visible as a thread."""
     before = set(threading.enumerate())
-    assert thread_clock.start(0.05, expire)
+    assert thread_clock.start(600, expire)
     assert set(threading.enumerate()) <= before
+    thread_clock.stop()
     with pytest.raises(Expired):
-        WAITS["loop"]()
+        limited(thread_clock, 0.05, WAITS["loop"])
 
 
 def test_thread_lets_go_what_waits_for_a_child(thread_clock):
     """A simulated signal cannot interrupt a wait in C, so the thread ends what is being waited for."""
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
     thread_clock.unblock = process.kill
-    with process:
-        assert thread_clock.start(0.05, expire)
-        with pytest.raises(Expired):
-            process.wait()
+    with process, pytest.raises(Expired):
+        limited(thread_clock, 0.05, process.wait)
 
 
 def test_stopped_thread_interrupts_nobody(thread_clock):
     """Nothing happens after the end."""
-    assert thread_clock.start(0.05, expire)
-    thread_clock.stop()
-    assert not threading.Event().wait(0.15)
+    assert rings_after_the_end(thread_clock) == 0
 
 
 def test_no_timer_is_no_limit_and_says_why(monkeypatch):
@@ -326,7 +355,7 @@ def test_timer_is_found_in_either_library(monkeypatch, library):
 
     monkeypatch.setattr(ctypes, "CDLL", Library)
     timer = timers.PosixTimer()
-    timer.start(60, 60)
+    timer.start(600, 600)
     timer.stop()
     timer.delete()
     monkeypatch.setattr(ctypes, "CDLL", lambda *args, **options: object())
@@ -334,12 +363,11 @@ def test_timer_is_found_in_either_library(monkeypatch, library):
         timers.PosixTimer()
 
 
-def test_clock_is_monotonic(limit):
+def test_clock_is_monotonic(clock):
     """The measured time is the time requested."""
     start = time.monotonic()
-    limit(0.2)
     with pytest.raises(Expired):
-        threading.Event().wait()
+        limited(clock, 0.2)
     assert time.monotonic() - start >= 0.19
 
 

@@ -20,7 +20,8 @@ def test_number_is_high_and_not_inherited_by_programs():
     ours = Descriptor(os.open(os.devnull, os.O_RDONLY))
     theirs = os.open(os.devnull, os.O_RDONLY)
     try:
-        assert (theirs, os.get_inheritable(ours.number)) == (lowest, False)
+        assert theirs <= lowest  # a lower one may have been closed meanwhile, by a garbage collection
+        assert not os.get_inheritable(ours.number)
         assert ours.number > 100
     finally:
         os.close(theirs)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -161,24 +162,27 @@ def test_directory_stays_while_the_parent_lives(directory):
     """Even if our ends are closed early, the shell that removes the directory waits for the parent."""
     for each in handover.writing_ends:
         each.close()
-    shells = [pid for pid, _, command in _processes() if directory.path in command]
-    deadline = time.monotonic() + 10
-    while not any(parent in shells for _, parent, command in _processes() if command.startswith("sleep")):
+    shells = [pid for pid, _, command in _processes() if os.fsencode(directory.path) in command]
+    deadline = time.monotonic() + 60
+    while not any(parent in shells for _, parent, command in _processes() if command.startswith(b"sleep")):
         assert time.monotonic() < deadline
+        os.sched_yield()
     assert os.path.isdir(directory.path)
 
 
 def _processes():
     for pid in filter(str.isdecimal, os.listdir("/proc")):
-        with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline") as command, open(f"/proc/{pid}/stat") as stat:
-            yield pid, stat.read().rpartition(")")[2].split()[1], command.read()
+        with contextlib.suppress(OSError):
+            command, status = (Path(f"/proc/{pid}/{name}").read_bytes() for name in ("cmdline", "stat"))
+            yield pid, status.rpartition(b")")[2].split()[1].decode(), command
 
 
 def test_child_without_a_handler_is_not_asked(directory):
     """The signal would kill it: a child has no handler while it starts or after it has executed a program."""
     pid = os.fork()
     if pid == 0:
-        signal.pause()
+        while True:
+            signal.pause()
     try:
         with open(os.path.join(directory.path, f"{pid}.stack"), "w"):
             pass
@@ -206,6 +210,7 @@ def test_stubborn_child_is_ended_while_time_stands_still(monkeypatch):
     launch.popen = lambda: process._popen
     monkeypatch.setattr(time, "monotonic", lambda: 1.0)
     assert leftovers.end([launch], grace=0.0) == [launch]
+    process.join()  # it has been killed, and on a busy machine may not have ended yet
     assert process.exitcode == -signal.SIGKILL
 
 

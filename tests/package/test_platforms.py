@@ -143,14 +143,28 @@ def test_a_limit_is_kept_without_signals(session, monkeypatch):
 
 UNREACHABLE = """
     import threading
-    import pytest
+    import conftest, pytest
 
     @pytest.mark.startmethods
     def test_waits():
         lock = threading.Lock()
         lock.acquire()
-        threading.Timer(2.0, lock.release).start()
+        threading.Thread(target=lambda: (conftest.shown.wait(60), lock.release())).start()
         lock.acquire()
+"""
+
+SHOWN = """
+    import threading
+    from pytest_startmethod._compat import pytest as compat
+
+    shown = threading.Event()
+    write = compat.write_past_capture
+
+    def write_past_capture(*args):
+        write(*args)
+        shown.set()
+
+    compat.write_past_capture = write_past_capture
 """
 
 
@@ -159,8 +173,9 @@ def test_a_wait_that_no_thread_can_end_is_shown(session, monkeypatch):
     monkeypatch.setenv("OTHER_PLATFORM", "win32")
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=":")
     session.plugins.insert(0, "other_platform")
-    outcome = session.file(test_a=UNREACHABLE).run("--start-methods-timeout=0.3", "--no-start-methods-verify")
-    text = "test_a.py::test_waits[spawn] was not over after 0.3 s, and waits where it cannot be interrupted:"
+    session.file(test_a=UNREACHABLE, conftest=SHOWN)
+    outcome = session.run("--start-methods-timeout=1", "--no-start-methods-verify")
+    text = "test_a.py::test_waits[spawn] was not over after 1 s, and waits where it cannot be interrupted:"
     at = outcome.lines.index(text)
     assert outcome.lines[at + 1].endswith("test_a.py:9 in test_waits"), outcome.out
     assert outcome.names == {"test_waits[spawn]": "failed"}, outcome.out

@@ -18,7 +18,7 @@ from pytest_startmethod.pickling import copies
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 
 
-def answer(work, tmp_path, seconds=20.0):
+def answer(work, tmp_path, seconds=60.0):
     path = str(tmp_path / "answer")
     copies.in_copy(work, path, seconds)
     return copies.answer_of(path, time.monotonic() + seconds)
@@ -26,7 +26,7 @@ def answer(work, tmp_path, seconds=20.0):
 
 def children():
     """Return the pids of all children, zombies included."""
-    return pathlib.Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text()
+    return set(pathlib.Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split())
 
 
 def test_a_copy_answers_and_changes_nothing_here(tmp_path):
@@ -47,7 +47,7 @@ def test_a_copy_answers_and_changes_nothing_here(tmp_path):
 def test_a_copy_is_nobodys_child(tmp_path):
     before = children()
     assert answer(lambda: 1, tmp_path) == 1
-    assert children() == before
+    assert children() <= before  # a garbage collection may wait for one that an earlier test left
 
 
 def test_a_copy_prints_nothing(tmp_path, capfd):
@@ -157,8 +157,8 @@ from pytest_startmethod.pickling import copies
 
 called = []
 signal.signal(signal.SIGCHLD, lambda *_: called.append(1))
-copies.in_copy(lambda: 1, sys.argv[1], 20.0)
-assert copies.answer_of(sys.argv[1], time.monotonic() + 20.0) == 1
+copies.in_copy(lambda: 1, sys.argv[1], 60.0)
+assert copies.answer_of(sys.argv[1], time.monotonic() + 60.0) == 1
 assert called == []
 subprocess.run(["true"], check=True)
 assert called

@@ -93,7 +93,7 @@ def test_collecting_garbage_is_resumed() -> None:
             raise ValueError
 
     seen: list[bool] = []
-    assert gc.isenabled()
+    gc.enable()
     found([Raises()])
     assert seen == [False]
     assert gc.isenabled()

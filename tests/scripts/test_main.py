@@ -338,7 +338,7 @@ def test_interrupt(tmp_path):
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 5
+        assert process.wait(60) == 5
 
 
 def test_a_closed_standard_input_is_no_reason_to_end_the_script(tmp_path):

@@ -95,7 +95,7 @@ def _files(evidence: Evidence) -> set[str]:
 def context_of(evidence: Evidence) -> Context:
     """Return the leg's context."""
     fork = evidence.others.get("fork")
-    raised_there = [*evidence.remote, *(r for each in evidence.reports for r in each.raised), *quoted(evidence)]
+    raised_there = [*evidence.raised_in_children, *quoted(evidence)]
     theirs = [frame for raised in raised_there for frame in raised.frames]
     return Context(
         patches=evidence.patches,

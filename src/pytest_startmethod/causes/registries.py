@@ -92,8 +92,7 @@ def findings(evidence: Evidence) -> list[Finding]:
     """Return what a leg's children lack and the parent has, judging by the exceptions raised."""
     if base(evidence.method) == "fork":  # a forked child has everything
         return []
-    theirs = [*(r for each in evidence.reports for r in each.raised), *evidence.remote]
-    errors = [*theirs, *evidence.raised[:1], *quoted(evidence)]
+    errors = [*evidence.raised_in_children, *evidence.raised[:1], *quoted(evidence)]
     every = [each.observed for each in evidence.launches] + [each.observed for each in evidence.tasks]
     return missing(errors, [each for each in every if each is not None])
 

@@ -169,8 +169,8 @@ def lost_tools(evidence: Evidence) -> list[Finding]:
     """Return the tools whose patched packages the user's code uses, where a child failed inside installed code."""
     if evidence.outcome != "failed" or not compares(evidence):
         return []
-    raised = [*evidence.remote, *(r for each in evidence.reports for r in each.raised)]
-    packages = {package_of(f.file) for each in raised for f in each.frames if owner(f.file) == "installed"}
+    frames = [frame for each in evidence.raised_in_children for frame in each.frames]
+    packages = {package_of(each.file) for each in frames if owner(each.file) == "installed"}
     if not packages:
         return []
     used = {name for each in observed_in(evidence) for name in each.libraries} | packages

@@ -126,6 +126,11 @@ class Evidence:
     """The stacks of all processes when the time limit was reached."""
 
     @property
+    def raised_in_children(self) -> Sequence[Raised]:
+        """What the leg's children raised, as far as they reported it or a pool passed it on."""
+        return [*self.remote, *(raised for report in self.reports for raised in report.raised)]
+
+    @property
     def frames(self) -> Sequence[Frame]:
         """The frames of the leg's exception, outermost first."""
         return self.raised[0].frames if self.raised else ()

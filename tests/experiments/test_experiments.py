@@ -734,14 +734,22 @@ MANY = """
     def test_many(number):
         state.DEBUG = True
         assert ask("global") is True
+
+    @pytest.mark.startmethods("spawn")
+    def test_other():
+        state.DEBUG = True
+        ask("global")
+        assert not "a reason of its own"
 """
 
 
 def test_a_cause_that_many_legs_share_is_tried_once(session):
-    found = {"test_many": [("SM301", "state.DEBUG", "cause")]}
+    """A leg with the cause that fails in another place is not one of them."""
+    found = {name: [("SM301", "state.DEBUG", "cause")] for name in ("test_many", "test_other")}
     outcome = made(session, MANY, found, test_b=TESTS).run("test_a.py", "--tb=short")
-    assert sorted(runs(session).values()) == [1, 1, 1, 1, 1, 4]
+    assert sorted(runs(session).values()) == [1, 1, 1, 1, 1, 3, 4]
     assert "SM301 made-up, 6 tests fail (confirmed)" in outcome.lines
+    assert "SM301 made-up, 1 test fails (cleared by an experiment)" in outcome.lines
     assert outcome.out.count("- SM301 made-up (confirmed under spawn) -") == 6
 
 

@@ -365,6 +365,28 @@ def test_a_cause_that_many_legs_share_is_tried_once():
     assert (verifier.legs, verifier.runs) == (1, 3)
 
 
+def test_a_settled_cause_says_nothing_of_a_leg_that_fails_otherwise():
+    """Neither for another exception, another line or function, nor for what a child raised."""
+    at = {"failed_with": frozenset({("AssertionError", 5)}), "touched": frozenset({("test_a.py", "test")})}
+    others = [
+        at | {"failed_with": frozenset({("AssertionError", 6)})},
+        at | {"failed_with": frozenset({("KeyError", 5)})},
+        at | {"touched": frozenset({("test_a.py", "test_other")})},
+    ]
+    verifier, run = Verifier(), World("a")
+    verifier.verify(leg(finding(path="a"), **at), run)
+    assert len(run.attempts) == 3
+    for other in others[: LEGS_OF_ONE_CAUSE - 1]:
+        verified = verifier.verify(leg(finding(path="a"), **other), lambda *_: Outcome(False, ("call: assert 1",)))
+        assert [each.confirmed for each in verified.findings] == [False]
+    verified = verifier.verify(leg(finding(path="a"), **others[-1]), run)
+    assert [each.confirmed for each in verified.findings] == [None]  # three legs of the cause have been rerun
+    raised = replace(leg(finding(path="a"), **at), failures=(("call: assert 1", "run: OSError: no"),))
+    assert [each.confirmed for each in verifier.verify(raised, run).findings] == [None]
+    assert [each.confirmed for each in verifier.verify(leg(finding(path="a"), **at), run).findings] == [True]
+    assert len(run.attempts) == 3
+
+
 def test_a_set_that_is_sufficient_under_one_method_is_tried_first_under_the_next():
     verifier, run = Verifier(), World("a", "b")
     found = [finding(path=each) for each in "cab"]

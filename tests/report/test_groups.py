@@ -44,6 +44,20 @@ def test_equal_findings_are_one_group():
     ]
 
 
+def test_what_is_cleared_for_one_leg_is_not_confirmed_with_the_other():
+    """Legs are grouped, and a test's legs merged, by what experiments showed: the cause of one clears the other."""
+    found, other = replace(finding(), confirmed=True), replace(finding(), confirmed=False, level="note")
+    confirmed = leg("spawn", "failed", findings=(found,))
+    cleared = leg("forkserver", "failed", findings=(other,))
+    unknown = leg("spawn", "failed", test="b", findings=(finding(),))
+    assert [(each.finding, each.confirmed, each.legs) for each in groups.group([confirmed, cleared, unknown])] == [
+        (found, (1, 2), [confirmed, unknown]),
+        (other, (0, 1), [cleared]),
+    ]
+    merged = groups.merged({"spawn": confirmed, "forkserver": cleared})
+    assert [(each.finding, each.methods) for each in merged] == [(found, ["spawn"]), (other, ["forkserver"])]
+
+
 def test_objects_that_one_helper_pickles_are_groups_of_their_own():
     """A helper that starts a process with the arguments of many tests has one line for a lock and for a thread."""
     lock, thread = (finding("SM103", message=f"`args[0]` is a {each}") for each in ("lock", "thread"))

@@ -98,6 +98,15 @@ def test_findings_that_are_enough_only_together_say_so():
     ]
 
 
+def test_a_cause_says_for_how_many_of_its_legs_it_is_confirmed():
+    """Nothing is said where that is all of them; fork legs, which no experiment reaches, do not count."""
+    task = finding(confirmed=True, every_method=True)
+    legs = [leg(method, "failed", findings=(task,)) for method in ("fork", "spawn")]
+    assert "SM101 local-function, 1 test fails everywhere (confirmed)" in lines(*legs)
+    more = leg("spawn", "failed", test="b", findings=(finding(),))
+    assert "SM101 local-function, 2 tests fail (confirmed in 1 of 2 legs)" in lines(legs[1], more)
+
+
 def test_many_vacuous_tests_are_cut():
     """Six are named and the rest counted; with -v all are named."""
     results = [leg(test=f"t{n}", vacuous=finding("SM501", "vacuous")) for n in range(9)]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .copies import Copying, SendingOriginals
 
 LEGS_OF_ONE_CAUSE = 3
-"""The most legs to rerun for one cause. Legs with the same findings as a settled one are not rerun at all."""
+"""The most legs to rerun for one cause. Legs that fail like a settled one are not rerun at all."""
 FEWEST_SECONDS = 60.0
 """The least time budget, in seconds. A session that took longer has its own duration as budget."""
 _RUNS_OF_A_SEARCH = 2 * plan.MOST_RUNS
@@ -44,6 +44,8 @@ class LegToVerify:
     """Failures in the form of `plan.failure`, including the children's."""
     touched: frozenset[tuple[str, str]] = frozenset()
     """File and function of each frame of the failing tracebacks, including the children's."""
+    failed_with: frozenset[object] = frozenset()
+    """Exception type and user line of each failure."""
     not_pickled: bool = False
     """Whether a start failed in pickling, which is never flaky."""
     hidden: tuple[Finding, ...] = ()
@@ -61,10 +63,15 @@ class LegToVerify:
 
     @property
     def alike(self) -> tuple[tuple[object, ...], tuple[object, ...]]:
-        """Keys shared by legs with the same causes, and by those that also fail with the same words."""
+        """Keys shared by legs that fail alike for the same causes, and by those that also fail with the same words.
+
+        Legs fail alike with exceptions of the same types, from the same line and through the same functions: a test
+        with the causes of another may still fail for a reason of its own.
+        """
         messages = tuple(_without_numbers(each.message) for each in self.findings)
-        words = _without_numbers(" ".join(word for each in self.failures for word in each))
-        return (self.method, self.causes, messages), (self.method, self.causes, messages, words)
+        in_children = tuple(":".join(each.split(":")[:2]) for own in self.failures for each in own[1:])
+        key = (self.method, self.causes, messages, self.failed_with, self.touched, in_children)
+        return key, (*key, _without_numbers(" ".join(word for each in self.failures for word in each)))
 
 
 def _without_numbers(text: str) -> str:
@@ -120,7 +127,7 @@ class Verifier:
         usual = Failures()
         for failure in leg.failures:
             usual.add(failure)
-        under_any_method = by_cause[1:]
+        under_any_method = by_cause[1:3]
         conclusion = self._search(leg, usual, run, self._sufficient.get(under_any_method, ()))
         hidden = {each.key for each in leg.hidden} - {each.key for each in leg.findings}
         found = (*leg.findings, *(each for each in leg.hidden if each.key in hidden))
@@ -166,7 +173,7 @@ class Verifier:
 
 
 def _same(leg: LegToVerify, settled: Sequence[Finding]) -> tuple[Finding, ...]:
-    """Apply settled findings to a leg that fails for the same reasons."""
+    """Apply settled findings to a leg that fails alike for the same reasons."""
     own = {each.key: each for each in (*leg.hidden, *leg.findings)}
     return tuple(
         each

@@ -44,7 +44,7 @@ def identity(finding: Finding) -> tuple[object, ...]:
 
 
 def _key(finding: Finding, leg: LegResult) -> tuple[object, ...]:
-    return (*identity(finding), leg.file if finding.file is None else None)
+    return (*identity(finding), leg.file if finding.file is None else None, finding.confirmed is False)
 
 
 def parent_path(finding: Finding) -> str:
@@ -142,6 +142,13 @@ class Group:
     def nodeids(self) -> set[str]:
         """The node ids of its legs."""
         return {leg.nodeid for leg in self.legs}
+
+    @property
+    def confirmed(self) -> tuple[int, int]:
+        """The number of its legs for which an experiment confirmed its finding, and of all but fork legs."""
+        same = identity(self.finding)
+        legs = [leg for leg in self.legs if base(leg.method) != "fork"]
+        return sum(any(each.confirmed and identity(each) == same for each in leg.findings) for leg in legs), len(legs)
 
     @property
     def methods(self) -> list[str]:
@@ -265,7 +272,7 @@ def merged(legs: Mapping[str, LegResult]) -> list[Merged]:
     place: dict[object, tuple[object, ...]] = {}
 
     def add(finding: Finding, methods: Sequence[str], rank_: tuple[object, ...], *, predicted: bool = False) -> None:
-        key = identity(finding)
+        key = (*identity(finding), finding.confirmed is False)
         each = found.setdefault(key, Merged(finding, predicted=predicted))
         each.methods += [method for method in methods if method not in each.methods]
         if finding.confirmed and finding.every_method:  # under fork nothing is verified

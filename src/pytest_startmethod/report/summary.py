@@ -90,7 +90,9 @@ class Summary:
             head = f"{name}, {verdict_line([leg for leg in self.results if leg.test in mine]).text}"
         if finding.confirmed is not None:
             together = " together" if len(finding.together) > 1 else ""
-            head += f" ({'confirmed' if finding.confirmed else 'cleared by an experiment'}{together})"
+            some, legs = each.confirmed
+            most = f" in {some} of {legs} legs" if some < legs else ""
+            head += f" (confirmed{together}{most})" if finding.confirmed else " (cleared by an experiment)"
         lines = styled(wrap(head, first="", width=self.width), name, kind)
         lines += [line(text) for text in self._place(told)]
         if dense:

@@ -86,6 +86,8 @@ class LegState:
         """The failing reports of the last run, each with the findings shown below it."""
         self.touched: set[tuple[str, str]] = set()
         """File and function of each frame in the tracebacks of these failures and of the children."""
+        self.failed_with: set[object] = set()
+        """Exception type and user line of each of these failures, see `Evidence.failed_with`."""
         self.observed: list[Observed] = []
         """Reads observed in the launches and tasks of failing phases."""
         self.not_pickled = False

@@ -214,6 +214,7 @@ class SecondPass:
             findings=findings,
             failures=tuple(state.failures),
             touched=frozenset(state.touched),
+            failed_with=frozenset(state.failed_with),
             not_pickled=state.not_pickled,
             hidden=tuple(state_causes.unseen_patches(state.record.patches, state.touched)),
             seconds=state.finished.duration,

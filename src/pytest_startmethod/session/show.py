@@ -74,6 +74,7 @@ class Annotator:
         if report.when == "setup":
             state.shown.clear()
             state.touched.clear()
+            state.failed_with.clear()
             state.observed.clear()
             state.not_pickled = False
         if not report.passed or report.when == "call":
@@ -103,6 +104,7 @@ class Annotator:
             state.shown.append((report, findings))
             state.not_pickled |= evidence.failure is not None
             state.touched |= touched(evidence)
+            state.failed_with.add(evidence.failed_with)
             state.observed += [each.observed for each in _work(evidence) if each.observed is not None]
             if methods.base(state.leg.method) == "fork":
                 self.fork_failed.add(state.leg.test)

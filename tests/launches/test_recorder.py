@@ -374,15 +374,15 @@ def test_callables_are_described_by_name():
 
 @pytest.fixture
 def looked_at(monkeypatch):
-    """Return what the pre-check pickles: target and arguments, in order."""
+    """Return what the pre-check looks at: target and arguments, in order."""
     seen = []
-    dry_run = pickling.dry_run
+    is_plain = pickling.is_plain
 
-    def listen(process, **options):
+    def listen(process):
         seen.append(mp.process_work(process)[:2])
-        return dry_run(process, **options)
+        return is_plain(process)
 
-    monkeypatch.setattr(pickling, "dry_run", listen)
+    monkeypatch.setattr(pickling, "is_plain", listen)
     return seen
 
 
@@ -416,7 +416,7 @@ class TestRepeatedLaunches:
         ("value", "codes"), [([1], []), (nothing, []), (threading.Lock(), ["SM103"])], ids=["list", "function", "lock"]
     )
     def test_other_values_are_looked_at(self, looked_at, value, codes):
-        """Values that might not pickle are pickled."""
+        """Values that might not pickle are looked at each time."""
         with Leg("fork", precheck=True, recorder=observing()) as leg:
             run(*(multiprocessing.Process(target=nothing, args=(each,)) for each in (1, value)))
         assert [args for _, args in looked_at][:2] == [(1,), (value,)]

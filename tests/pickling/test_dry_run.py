@@ -27,7 +27,7 @@ from unittest import mock
 import pytest
 
 from pytest_startmethod.causes.pickling import diagnose
-from pytest_startmethod.pickling.dry_run import StandIn, UserCodeError, dry_run
+from pytest_startmethod.pickling.dry_run import StandIn, UserCodeError, dry_run, is_plain
 
 SPAWN = multiprocessing.get_context("spawn")
 FORK = multiprocessing.get_context("fork")
@@ -594,6 +594,43 @@ def test_an_object_of_an_unknown_library(tmp_path: Any, monkeypatch: pytest.Monk
     assert "or leave `thing` out of what `Holder.__getstate__` returns" in finding.fix
     (finding,) = diagnose(Holder(thing=somelib.Plain(lambda: 1)))
     assert (finding.code, finding.path) == ("SM101", "object.thing.hook")
+
+
+class Renamed(multiprocessing.Process):
+    """A process of the user's."""
+
+
+def with_attribute(process: Any) -> Any:
+    process.callback = print
+    return process
+
+
+@pytest.mark.parametrize(
+    ("process", "plain"),
+    [
+        (multiprocessing.Process(target=work), True),
+        (multiprocessing.Process(target=work, args=(1, "a", None, b""), kwargs={"a": 1.5}), True),
+        (multiprocessing.get_context("spawn").Process(target=work, name="mine", daemon=True), True),
+        (multiprocessing.Process(target=lambda: None), False),
+        (multiprocessing.Process(target=print), False),
+        (multiprocessing.Process(target=work, args=([],)), False),
+        (multiprocessing.Process(target=work, kwargs={"a": ()}), False),
+        (multiprocessing.Process(), False),
+        (Renamed(target=work), False),
+        (with_attribute(multiprocessing.Process(target=work)), False),
+    ],
+)
+def test_a_plain_process_needs_no_dry_run(process: Any, plain: bool) -> None:
+    """A module's function with plain arguments pickles for certain."""
+    assert is_plain(process) is plain
+    assert not plain or dry_run(process).error is None
+
+
+def test_a_function_whose_name_leads_elsewhere_is_not_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child would look the function up by its name."""
+    process = multiprocessing.Process(target=work)
+    monkeypatch.setattr(sys.modules[__name__], "work", print)
+    assert not is_plain(process)
 
 
 @dataclasses.dataclass

@@ -174,6 +174,8 @@ class LaunchExaminer:
             alike.append(launch)
             return
         loads = self._loads and package == mp.STDLIB
+        if not loads and package == mp.STDLIB and dry_run.is_plain(process):
+            return
         with self._pickling(package):
             try:
                 error = dry_run.dry_run(process, allow_fork_primitives=True, user_code=False).error

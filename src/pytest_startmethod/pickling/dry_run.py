@@ -6,12 +6,14 @@ import errno
 import os
 import pickle
 import sys
+import types
 import weakref
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from .._compat import cpython
 from .._compat.cpython import Reducer
+from ..child.values import instance_namespace, module_of
 from .user_code import runs_user_code
 from .walk import PROTOCOL, Sink
 
@@ -105,6 +107,29 @@ def dry_run(obj: object, *, task: bool = False, allow_fork_primitives: bool = Fa
     except Exception as raised:
         error = raised.with_traceback(None)
     return DryRun(run.sink.size + run.buffers, run.buffers, error)
+
+
+_PLAIN: Final = frozenset((int, float, complex, bool, str, bytes, type(None)))
+
+
+def is_plain(process: object) -> bool:
+    """Return whether a process pickles for certain: a module's function with plain arguments.
+
+    Most do, and need no dry run: between two forks it takes several times as long, since each page of memory that
+    the parent writes to is copied first.
+    """
+    own, cls = instance_namespace(process), type(process)
+    target, args, kwargs = own.get("_target"), own.get("_args"), own.get("_kwargs")
+    if type(target) is not types.FunctionType or type(args) is not tuple or type(kwargs) is not dict:
+        return False
+    return (
+        module_of(sys.modules.get(target.__module__)).get(target.__qualname__) is target
+        and _PLAIN.issuperset(map(type, args))
+        and _PLAIN.issuperset(map(type, kwargs.values()))
+        and cls.__module__ in ("multiprocessing.context", "multiprocessing.process")
+        and cpython.PROCESS_FIELDS.issuperset(own)
+        and cpython.stock_pickler(cpython.forking_pickler())
+    )
 
 
 class _Run:

@@ -54,9 +54,11 @@ def pytest_sessionstart() -> None:
     """Import what tests need; `pytest --help` reads this file, too, also in a clone without the test extra."""
     import hypothesis
 
-    # Property tests try a few fixed inputs; PROPERTY_INPUTS=5000 makes them try that many new ones each.
-    hypothesis.settings.register_profile("few", max_examples=30, deadline=None, derandomize=True, database=None)
-    hypothesis.settings.register_profile("many", deadline=None, print_blob=True)
+    # Property tests try a few fixed inputs; PROPERTY_INPUTS=5000 makes them try that many new ones each. None fails
+    # because the machine is slow.
+    patient = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
+    hypothesis.settings.register_profile("few", max_examples=30, derandomize=True, database=None, **patient)
+    hypothesis.settings.register_profile("many", print_blob=True, **patient)
     hypothesis.settings.load_profile("many" if "PROPERTY_INPUTS" in os.environ else "few")
     # A session in this process must not be the first to import these modules: pytester would remove them from
     # `sys.modules` afterwards but leave them in the package, where `from . import` finds them.
@@ -174,6 +176,7 @@ class Session:
         for name in list(os.environ):
             if name.startswith(HOST_SETTINGS):
                 monkeypatch.delenv(name)
+        monkeypatch.setenv("COLUMNS", "80")  # whatever the terminal is
         path = [str(SOURCE), str(HERE), os.environ.get("PYTHONPATH", "")]
         monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, path)))
         for entry in path[:2]:

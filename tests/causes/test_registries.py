@@ -304,7 +304,7 @@ def closed(session: Any, test: str, start: str) -> list[tuple[str, str, str, int
             os.write(int(os.environ["WORK_FD"]), b"x")
         """,
     )
-    outcome = session.run("--tb=short", "--start-methods-timeout=5", REPORT)
+    outcome = session.run("--tb=short", REPORT)
     assert outcome.names == {"test_x[fork]": "passed", "test_x[spawn]": "failed"}
     found = findings(session)
     assert not [each for each in found if each["confirmed"] is False]

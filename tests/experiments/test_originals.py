@@ -232,10 +232,10 @@ def test_keeps():
 """
 
 
-def found(session, test, *options):
+def found(session, test):
     """Return code, level, path and experiment of each finding, by test."""
     session.file(app=APP, test_a=test)
-    session.run("--start-methods-report=report.json", *options)
+    session.run("--start-methods-report=report.json", "--start-methods-verify=600")
     tests = json.loads((session.path / "report.json").read_text(encoding="utf-8"))["tests"]
     return {
         each["nodeid"].partition("::")[2]: [

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import pickle
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -204,7 +206,7 @@ def outcome(method, paths, read, holder=None):
         value = receiver.recv()
     except EOFError:
         value = "nothing"
-    process.join(30)
+    process.join()
     return [value, directory.replayed(), process.exitcode]
 
 
@@ -301,7 +303,7 @@ def main(method):
     results["weak"] = outcome(method, ["state.WEAK"], "weak")
     with state.LOCK:
         results["lock"] = outcome(method, ["state.LOCK"], "lock")
-    results["queue"] = [*outcome(method, ["state.QUEUE"], "queue"), state.QUEUE.get(timeout=20)]
+    results["queue"] = [*outcome(method, ["state.QUEUE"], "queue"), state.QUEUE.get()]
     results["two"] = outcome(method, ["state.DEBUG", "state.CONFIG"], "two")
     state.Shape.register(state.Derived)
     results["registered"] = outcome(method, ["state.Shape._abc_registry"], "registered")
@@ -558,24 +560,35 @@ options = Options()
 """
 
 
-@pytest.fixture(scope="module", params=METHODS)
-def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, Any]]:
+    """Return a function that runs the experiments under a method, once in whatever order the tests come."""
+
+    @functools.cache
+    def run(method: str) -> dict[str, Any]:
+        path = tmp_path_factory.mktemp(method)
+        for name, text in {"state": STATE, "alias": ALIAS, "reader": READER, "run": RUN, "pandas": PANDAS}.items():
+            (path / f"{name}.py").write_text(textwrap.dedent(text).lstrip("\n"))
+        done = subprocess.run(
+            [sys.executable, "run.py", method],
+            cwd=path,
+            env={**os.environ, "PYTHONPATH": str(SOURCE)},
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    return run
+
+
+@pytest.fixture(params=METHODS)
+def results(request: pytest.FixtureRequest, run: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
     """Return what each experiment's child saw, what it reported to have taken over, and how it ended."""
-    path = tmp_path_factory.mktemp(request.param)
-    for name, text in {"state": STATE, "alias": ALIAS, "reader": READER, "run": RUN, "pandas": PANDAS}.items():
-        (path / f"{name}.py").write_text(textwrap.dedent(text).lstrip("\n"))
-    done = subprocess.run(
-        [sys.executable, "run.py", request.param],
-        cwd=path,
-        env={**os.environ, "PYTHONPATH": str(SOURCE)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    return run(request.param)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ import pytest
 import session_code as code
 from session_code import get, in_pool, in_process, nothing
 
-pytestmark = pytest.mark.startmethods("fork", "spawn", timeout=20)
+pytestmark = pytest.mark.startmethods("fork", "spawn")
 EXPECTED: dict[str, tuple[str, str]] = {}
 ALIKE: dict[str, str] = {}
 
@@ -178,7 +178,7 @@ def test_an_attribute_of_a_global_compared_by_identity():
 
 
 @finding("SM407")
-@pytest.mark.startmethods("spawn", timeout=8)  # it waits for ever
+@pytest.mark.startmethods("spawn", timeout=1)  # it waits for ever; `session_still` ends it then
 def test_an_exception_that_does_not_load():
     with pytest.raises(code.Reply):
         in_pool(code.refuse)

@@ -26,8 +26,10 @@ def tests(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]
     shutil.copy(HERE / "session_code.py", folder)
     (folder / "pytest.ini").write_text("[pytest]\n")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--no-start-methods-verify"]
-    command += ["--start-methods-report=report.json", f"--basetemp={folder / 'tmp'}"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    command += ["--start-methods-report=report.json", f"--basetemp={folder / 'tmp'}", "-p", "session_still"]
+    path = os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, env=environment)
     assert done.returncode == 1, done.stdout + done.stderr
     report = json.loads((folder / "report.json").read_text())
     return {each["nodeid"].rpartition("::")[2]: each for each in report["tests"]}

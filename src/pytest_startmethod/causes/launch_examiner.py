@@ -41,15 +41,16 @@ from ..source.describing import describe_callable, one_line
 
 _OBSERVED_ALIKE = 2
 _OBSERVING_SECONDS = 0.1
-"""Time per leg for analysing code, beyond the first two launches or tasks of a kind."""
+"""CPU time per leg for analysing code, beyond the first two launches or tasks of a kind."""
 _REPEATING_SECONDS = 0.3
-"""Time per leg for re-reading values whose code has been analysed before."""
+"""CPU time per leg for re-reading values whose code has been analysed before."""
 _MOST_COPIES: Final = 20
 """Launches per leg that are examined in a copy. Identical launches count once."""
 _COPY_SECONDS: Final = 20.0
 _DIAGNOSIS_SECONDS: Final = 10.0
 _RAN_AGAIN = "its pickling methods were called once more, to find this"
 _clock = time.monotonic
+_spent = time.thread_time  # what is examined does not depend on the machine's load
 
 
 class LaunchExaminer:
@@ -108,14 +109,14 @@ class LaunchExaminer:
         """Examine a repeated task again: its values may differ from the first one's."""
         if task.observed is None or task.method == "fork" or task.how == "initializer":
             return
-        start = time.perf_counter()
+        start = _spent()
         if record.observing <= _OBSERVING_SECONDS and self.observe is not None:
             later = self.observe(function, args, kwargs, method=task.method, frame=caller)
         elif record.observing <= _REPEATING_SECONDS:
             later = _again(task.observed)
         else:
             return
-        record.observing += time.perf_counter() - start
+        record.observing += _spent() - start
         task.later = later if later is not None and later.print != task.observed.print else None
 
     def sending(self, work: Launch | Task, obj: object) -> object:
@@ -154,14 +155,14 @@ class LaunchExaminer:
             return None
         alike = sum(each.observed is not None for each in _alike(record, launch))
         known = next((each.observed for each in _alike(record, launch) if each.observed is not None), None)
-        start = time.perf_counter()
+        start = _spent()
         if alike >= _OBSERVED_ALIKE and record.observing > _OBSERVING_SECONDS:  # many processes from one line
             if known is None or launch.method == "fork" or record.observing > _REPEATING_SECONDS:
                 return None
             observed: Observed | None = _again(known)
         else:
             observed = self.observe(process, method=launch.method, frame=caller)
-        record.observing += time.perf_counter() - start
+        record.observing += _spent() - start
         return observed
 
     # -- the pre-check under fork ------------------------------------------------------------------------------------

@@ -31,8 +31,10 @@ process.join()
 
 
 @pytest.fixture(autouse=True)
-def _importable(monkeypatch):
-    """Make the package importable from any directory, even if it is not installed."""
+def _surroundings(monkeypatch):
+    """Use a plain terminal of 80 columns, and make the package importable anywhere, even if it is not installed."""
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("PYTHON_COLORS", "0")
     source = os.path.dirname(os.path.dirname(os.path.abspath(__main__.__file__)))
     path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH", "")]))
     monkeypatch.setenv("PYTHONPATH", path)

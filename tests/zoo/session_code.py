@@ -325,10 +325,10 @@ PRICES = {"gold": 10}
 log = logging.getLogger("session_code")
 COUNTER = multiprocessing.Value("i", 0)
 MEMORY = mmap.mmap(-1, 64)
-PAGE = tempfile.TemporaryFile()  # noqa: SIM115
-PAGE.write(bytes(64))
-PAGE.flush()
-MAPPED = mmap.mmap(PAGE.fileno(), 64)
+with tempfile.TemporaryFile() as page:
+    page.write(bytes(64))
+    page.flush()
+    MAPPED = mmap.mmap(page.fileno(), 64)  # of a descriptor of its own
 
 
 @contextlib.contextmanager

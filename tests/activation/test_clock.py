@@ -39,10 +39,10 @@ def rings_once(monkeypatch):
 
 @pytest.fixture
 def clock():
-    made = Clock()
+    made, before = Clock(), signal.getsignal(NUMBER)
     yield made
     made.close()
-    assert signal.getsignal(NUMBER) == signal.SIG_DFL
+    assert signal.getsignal(NUMBER) == before
 
 
 def wait_forever():
@@ -300,10 +300,10 @@ def thread_clock(monkeypatch):
     monkeypatch.setattr(timers.ThreadTimer, "number", signal.SIGTERM if sys.platform == "win32" else signal.SIGUSR2)
     monkeypatch.setattr(timers, "_NOTICED_SECONDS", 0.05)
     monkeypatch.setattr(limits, "TIMERS", (timers.ThreadTimer,))
-    made = Clock()
+    made, before = Clock(), signal.getsignal(timers.ThreadTimer.number)
     yield made
     made.close()
-    assert signal.getsignal(timers.ThreadTimer.number) == signal.SIG_DFL
+    assert signal.getsignal(timers.ThreadTimer.number) == before
 
 
 def test_thread_interrupts_code_that_runs(thread_clock):

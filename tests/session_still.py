@@ -44,6 +44,7 @@ def pytest_configure(config) -> None:
     def undo() -> None:
         clock.Clock.start, clock.Clock.stop = original_start, original_stop  # type: ignore[method-assign]
         pipe.close()
+        watcher.kill()  # a child that still runs may hold the pipe open
         watcher.wait()
 
     clock.Clock.start, clock.Clock.stop = start, stop  # type: ignore[method-assign]

@@ -218,7 +218,7 @@ def test_a_tool_is_named_and_confirmed(session: Any) -> None:
         client=CLIENT,
         test_a=TESTS,
     )
-    session.run("--start-methods-report=r.json")
+    session.run("--start-methods-report=r.json", "--start-methods-verify=600")
     report = json.loads((session.path / "r.json").read_text())
     found = {
         each["nodeid"].rpartition("::")[2]: [

@@ -471,7 +471,7 @@ def test_what_a_stand_in_can_replace_is_confirmed_and_what_the_child_needs_itsel
             assert run(nothing, request) == 0
         """,
     )
-    session.run("--start-methods-report=report.json")
+    session.run("--start-methods-report=report.json", "--start-methods-verify=600")
     tests = json.loads((session.path / "report.json").read_text(encoding="utf-8"))["tests"]
     found = {
         each["nodeid"].partition("::test_")[2]: [(f["code"], f["confirmed"]) for f in each["findings"]]
@@ -905,7 +905,7 @@ def test_handler_is_sent_or_nothing_is_said(session):
             assert "told by the child" in (tmp_path / "log").read_text()
         """,
     )
-    outcome = session.run("--start-methods-report=report.json")
+    outcome = session.run("--start-methods-report=report.json", "--start-methods-verify=600")
     tests = json.loads((session.path / "report.json").read_text())["tests"]
     found = [[(each["code"], each["path"], each["confirmed"]) for each in test["findings"]] for test in tests]
     path = "logging.getLogger('app')"
@@ -1035,7 +1035,7 @@ def test_what_the_copies_of_arguments_lack_is_confirmed_under_fork(session):
             assert ask(app.limit, app.Half()) == (3, "extra")
         """,
     )
-    session.run("--start-methods-report=report.json")
+    session.run("--start-methods-report=report.json", "--start-methods-verify=600")
     tests = json.loads((session.path / "report.json").read_text(encoding="utf-8"))["tests"]
     found = {
         each["nodeid"].partition("::")[2]: [(f["code"], f["confirmed"]) for f in each["findings"]] for each in tests
@@ -1242,7 +1242,7 @@ def test_import_hooks_and_modules_preloaded_under_another_environment_are_confir
                 assert pool.apply(sized.size) == "4"
         """,
     )
-    session.run("--start-methods-report=report.json", where="subprocess")
+    session.run("--start-methods-report=report.json", "--start-methods-verify=600", where="subprocess")
     tests = json.loads((session.path / "report.json").read_text(encoding="utf-8"))["tests"]
     found = {
         each["nodeid"].partition("::test_")[2]: [
@@ -1306,7 +1306,7 @@ def test_what_runs_in_forked_children_only_is_confirmed(session):
             assert run(roles.mode) == "b"
         """,
     )
-    session.run("--start-methods-report=report.json")
+    session.run("--start-methods-report=report.json", "--start-methods-verify=600")
     tests = json.loads((session.path / "report.json").read_text(encoding="utf-8"))["tests"]
     found = [[(f["path"], f["confirmed"]) for f in each["findings"] if f["level"] == "cause"] for each in tests]
     assert found == [[("os.register_at_fork('roles')", True)], [("roles.MODE", True)]]
@@ -1375,7 +1375,7 @@ def test_a_local_class_that_registers_itself_and_a_flyweight_are_confirmed(sessi
             assert run(kinds.factor, "mile") == 25.4
         """,
     )
-    session.run("--start-methods-report=report.json")
+    session.run("--start-methods-report=report.json", "--start-methods-verify=600")
     tests = json.loads((session.path / "report.json").read_text(encoding="utf-8"))["tests"]
     found = {
         each["nodeid"].partition("::test_")[2]: [

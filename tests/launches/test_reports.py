@@ -58,6 +58,25 @@ def start(target=noop):
     process.close()
 
 
+def test_a_full_disk_keeps_no_part_of_the_code_for_children():
+    """What the children's code has taken of a disk too small for it is free again; children compile it themselves."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        directory = ReportDirectory.create()
+        within = directory.within()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        assert within is not None
+        assert os.listdir(within.path) == []
+        assert os.listdir(directory.path) == [os.path.basename(within.path)]
+    finally:
+        directory.remove()
+
+
 @pytest.fixture
 def listening(directory):
     exchanges = Exchanges()

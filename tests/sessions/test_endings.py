@@ -1003,6 +1003,62 @@ def test_a_full_disk_changes_no_outcome(session):
     assert "SM101 local-function" in outcome.out
 
 
+def test_a_session_without_a_free_descriptor_loses_no_outcome(alone):
+    """Tests have opened all that the process may open before the first leg runs, and keep it."""
+    alone.file(
+        conftest="""
+        import os
+
+        import pytest
+
+        kept = []
+
+        @pytest.hookimpl(wrapper=True, tryfirst=True)
+        def pytest_runtest_logreport():  # one is needed to record this session
+            if not kept:
+                return (yield)
+            kept.pop().close()
+            yield
+            kept.append(open(os.devnull))
+        """,
+        test_a="""
+        import os
+        import resource
+
+        import pytest
+        from conftest import kept
+
+        def test_opens_all():
+            hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+            resource.setrlimit(resource.RLIMIT_NOFILE, (128, hard))
+            with pytest.raises(OSError):
+                while True:
+                    kept.append(open(os.devnull))
+
+        @pytest.mark.startmethods
+        def test_passes():
+            pass
+
+        @pytest.mark.startmethods
+        def test_fails():
+            assert len(kept) == 0
+
+        def test_closes_all():
+            while kept:
+                kept.pop().close()
+        """,
+    )
+    outcome = alone.run()
+    methods = ("fork", "spawn", "forkserver")
+    assert outcome.names == {
+        "test_opens_all": "passed",
+        **{f"test_passes[{method}]": "passed" for method in methods},
+        **{f"test_fails[{method}]": "failed" for method in methods},
+        "test_closes_all": "passed",
+    }, outcome.out
+    assert "pytest-startmethod: OSError: [Errno 24] Too many open files" in outcome.out
+
+
 def test_a_child_reports_though_the_test_has_replaced_the_search_path(session):
     """The child cannot import its target, nor by that path the modules of the standard library that it reports with."""
     session.file(

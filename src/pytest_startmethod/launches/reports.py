@@ -71,9 +71,7 @@ class ReportDirectory:
         # named like multiprocessing's own, for which it may serve, so that no path in it is longer than the user's
         directory = cls(tempfile.mkdtemp(prefix="pymp-", dir=parent))
         with contextlib.suppress(OSError, SyntaxError):  # children then compile the code themselves
-            code = compiled(reporter.__file__)
-            with open(os.path.join(directory.path, reporter.COMPILED), "wb") as file:
-                file.write(code)
+            _write_code(compiled(reporter.__file__), directory.path)
         return directory
 
     def hold_life_line(self) -> None:
@@ -109,8 +107,8 @@ class ReportDirectory:
         """Return a subdirectory for children that must be allowed to outlive this process."""
         try:
             path = tempfile.mkdtemp(dir=self.path)
-            with contextlib.suppress(OSError):
-                shutil.copy(os.path.join(self.path, reporter.COMPILED), path)
+            with contextlib.suppress(OSError), open(os.path.join(self.path, reporter.COMPILED), "rb") as file:
+                _write_code(file.read(), path)
         except OSError:
             return None
         return ReportDirectory(path)
@@ -287,6 +285,17 @@ finally:
     for each in made:
         sys.modules.pop(each, None)
 """
+
+
+def _write_code(code: bytes, directory: str) -> None:
+    """Write the code that children run. Raises OSError, and then leaves no part of it on a full disk."""
+    path = os.path.join(directory, reporter.COMPILED)
+    try:
+        with open(path, "wb") as file:
+            file.write(code)
+    except OSError:
+        os.unlink(path)
+        raise
 
 
 @functools.lru_cache

@@ -42,12 +42,12 @@ from . import backends, second_pass
 from .frameless import hook_wrapper
 from .gather import Gatherer
 from .legs import DISCOVERED, LEG, STATE, LegState, Trial
+from .show import Annotator
 
 # Imports needed only for a failure are deferred: a fork copies the page tables of everything loaded.
 if TYPE_CHECKING:
     from .discovery import Discovery
     from .settings import Settings
-    from .show import Annotator
 
 _HELPERS_SECONDS = 0.5
 """How long the next test waits for a forkserver or resource tracker to end, since it may still be in use."""
@@ -92,12 +92,11 @@ class Running:
         """Durations of the finished calls, by test."""
         self._warned: set[SetByUser] = set()
         self.discovery: Discovery | None = None
+        _import_for_legs()
 
     @functools.cached_property
     def annotator(self) -> Annotator:
         """The annotator of failing and other noteworthy reports."""
-        from .show import Annotator
-
         return Annotator(
             self.config, self.settings, self.recorder, self.gatherer, self.servers, self._runner, self.finished
         )
@@ -197,8 +196,6 @@ class Running:
                 self._exchanged.when_undone(self.recorder.uninstall)
             self._tracker.listen(self._exchanged)
             self._replace(self._exchanged, mp.STDLIB)
-            # Every start needs this module; its import must not count towards the first test's time.
-            from ..state import observing  # noqa: F401
 
     def _put_back(self) -> None:
         self._clock.close()
@@ -561,6 +558,14 @@ def _report_directory(recorder: Recorder, temporary: str | None) -> ReportDirect
     except OSError as trouble:
         recorder.troubles.append(f"if pytest is killed, children or its temporary directory may stay: {trouble}")
     return directory
+
+
+def _import_for_legs() -> None:
+    """Import what every leg needs: not in the first test's time, nor where tests have left no free descriptor."""
+    from ..state import observing  # noqa: F401
+
+    if hasattr(os, "fork"):
+        _ = mp.STDLIB.forking_popen_class
 
 
 def _override_text(override: SetByUser, leg: Leg) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 
 import pytest
@@ -1387,4 +1388,52 @@ def test_a_local_class_that_registers_itself_and_a_flyweight_are_confirmed(sessi
         "local": [("SM302", "kinds.Base.known", True)],
         "flyweight": [("SM302", "kinds.Unit.known", True)],
         "other_flyweight": [],
+    }
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no forkserver")
+def test_a_patch_that_breaks_the_start_itself_is_confirmed_with_the_original(session):
+    """Multiprocessing has the original while it starts a process, and the test its replacement."""
+    session.file(
+        test_a="""
+        import multiprocessing
+        import os
+        import socket
+        from unittest import mock
+
+        import pytest
+
+        pytestmark = pytest.mark.startmethods("fork", "forkserver")
+
+
+        def ask():
+            with multiprocessing.Pool(1) as pool:
+                return pool.apply(abs, (-1,))
+
+
+        def no_network(*args):
+            raise RuntimeError("no network in tests")
+
+
+        def test_connect(monkeypatch):
+            monkeypatch.setattr(socket.socket, "connect", no_network)
+            assert ask() == 1
+            assert socket.socket.connect is no_network
+
+
+        def test_lock():
+            with mock.patch("os.write"):
+                multiprocessing.Lock()
+                assert isinstance(os.write, mock.Mock)
+        """
+    )
+    outcome = session.run("--tb=short", "-vv", "--start-methods-vacuous=ignore")
+    passes = "confirmed: the test passes under forkserver when multiprocessing starts processes with the original"
+    assert sections(outcome) == [
+        ("test_connect[forkserver]", "SM303", f"{passes} socket.socket.connect"),
+        ("test_lock[forkserver]", "SM303", f"{passes} os.write"),
+    ]
+    assert {name for name, result in outcome.names.items() if result == "passed"} == {
+        "test_connect[fork]",
+        "test_lock[fork]",
     }

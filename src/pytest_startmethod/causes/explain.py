@@ -8,7 +8,7 @@ from dataclasses import replace
 from ..model.evidence import Evidence
 from ..model.finding import Finding, unique
 from ..model.launch import Launch
-from . import children, copying, forkserver, hang, late, loading, registries, state, vacuous
+from . import children, copying, forkserver, hang, late, loading, registries, starting, state, vacuous
 from .ranking import keeps_from_running, linked, merged
 
 
@@ -31,6 +31,8 @@ def explain(evidence: Evidence) -> tuple[Finding, ...]:
     found += filter(keeps_from_running, reported)
     peculiar = forkserver.findings(evidence)
     differing: Sequence[Finding] = ()
+    if not any(map(keeps_from_running, found)):
+        found += starting.broken(evidence)
     if not (declared or peculiar or any(map(keeps_from_running, found))):
         differing = [*registries.findings(evidence), *state.findings(evidence)]
         delayed, certain = late.findings(evidence)

@@ -61,7 +61,15 @@ class Originals:
     """``"args[0]"``, ``"args[0].limit"``."""
 
 
-Experiment = ByValue | Replay | Copies | Originals
+@dataclass(frozen=True, slots=True)
+class Unpatched:
+    """Start processes with the original of what the test has replaced in the parent."""
+
+    path: str
+    """``"builtins.open"``, ``"socket.socket.connect"``."""
+
+
+Experiment = ByValue | Replay | Copies | Originals | Unpatched
 
 _BY_VALUE: Final = ("SM101", "SM102", "SM103")
 _NOT_FOUND: Final = ("SM104", "SM201", "SM202")
@@ -76,6 +84,8 @@ STRUCTURAL: Final = ("SM307",)
 
 def experiment_of(finding: Finding) -> Experiment | None:
     """Return the experiment that removes the finding's cause, or None."""
+    if finding.breaks_start:
+        return Unpatched(finding.path)
     if finding.code in _BY_VALUE and not finding.path:
         return None  # the child's own start, which contains nothing sent by the parent
     if finding.code == "SM201" and finding.path in sys.modules:

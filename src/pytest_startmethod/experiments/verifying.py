@@ -13,11 +13,12 @@ from ..launches.reports import ReportDirectory
 from ..model.finding import Finding
 from ..model.methods import available
 from . import plan
-from .plan import Attempt, ByValue, Conclusion, Copies, Failures, Originals, Outcome, Replay
+from .plan import Attempt, ByValue, Conclusion, Copies, Failures, Originals, Outcome, Replay, Unpatched
 
 if TYPE_CHECKING:
     from .by_value import SendingByValue
     from .copies import Copying, SendingOriginals
+    from .unpatched import StartingUnpatched
 
 LEGS_OF_ONE_CAUSE = 3
 """The most legs to rerun for one cause. Legs that fail like a settled one are not rerun at all."""
@@ -193,6 +194,7 @@ class Changes:
     _sending: SendingByValue | None = None
     _copying: Copying | None = None
     _originals: SendingOriginals | None = None
+    _starting: StartingUnpatched | None = None
 
     def unsent(self) -> frozenset[plan.Experiment]:
         """Return the changes that did not reach every child."""
@@ -209,7 +211,9 @@ class Changes:
         copies = [Copies()] if self._copying is not None and self._copying.gave_up else []
         lost = self._originals is not None and self._originals.gave_up
         originals = [each for each in self._attempt.experiments if lost and type(each) is Originals]
-        return frozenset([*missed, *(by_value if gave_up else ()), *copies, *originals])
+        absent = self._starting.absent if self._starting is not None else ()
+        unpatched = [e for e in self._attempt.experiments if type(e) is Unpatched and e.path in absent]
+        return frozenset([*missed, *(by_value if gave_up else ()), *copies, *originals, *unpatched])
 
     def imported(self) -> frozenset[plan.Experiment]:
         """Return the replays whose value every child of a control got by an import."""
@@ -229,6 +233,7 @@ def changed(attempt: Attempt, reports: ReportDirectory) -> Iterator[Changes]:
     from .by_value import SendingByValue
     from .copies import Copying, SendingOriginals
     from .replay import Replaying
+    from .unpatched import StartingUnpatched
 
     by_value = [each for each in attempt.experiments if type(each) is ByValue]
     replays = [each for each in attempt.experiments if type(each) is Replay]
@@ -242,6 +247,9 @@ def changed(attempt: Attempt, reports: ReportDirectory) -> Iterator[Changes]:
             changes._copying = stack.enter_context(Copying())
         if originals:
             changes._originals = stack.enter_context(SendingOriginals(originals))
+        unpatched = [each.path for each in attempt.experiments if type(each) is Unpatched]
+        if unpatched:
+            changes._starting = stack.enter_context(StartingUnpatched(unpatched))
         if replays:
             stack.enter_context(Replaying([path for each in replays for path in each.paths], control=attempt.control))
         yield changes

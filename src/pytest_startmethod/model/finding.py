@@ -18,6 +18,9 @@ WIDTH = 80
 COPIED: Final = ("SM108", "SM204")
 """Codes whose experiment adds the cause, under fork, instead of removing it."""
 
+NEEDED: Final = "needed"
+"""Label of the fact that multiprocessing itself needs what was replaced: such a patch breaks the parent."""
+
 MASK: Final = "<masked>"
 _SECRET: Final = re.compile(
     r"pass(?:word|wd|phrase)|secret|token|credential|(?:^|_)pwd(?:$|_)|(?:^|_)key$|(?:api|private|access|auth)key",
@@ -135,20 +138,32 @@ class Finding:
 
         The kinds, in order: ``message``, ``fork``, ``evidence``, ``confirmed`` or ``cleared``, ``fix``.
         """
-        from .codes import CAUSES
-
-        masked, cause = self.masked(), CAUSES.get(self.code)
+        masked, fork = self.masked(), self.under_fork(method)
         yield "message", masked.message
-        if self.every_method:
-            yield "fork", EVERY_METHOD
-        elif cause is not None and cause.why_fork and self.level == "cause" and method != "fork":
-            yield "fork", f"under fork: {cause.why_fork}"
+        if fork:
+            yield "fork", fork
         for each in masked.evidence:
             yield "evidence", each
         if self.confirmed is not None:
             yield "confirmed" if self.confirmed else "cleared", self.experiment(method)
         if self.fix:
             yield "fix", f"fix: {masked.fix}"
+
+    def under_fork(self, method: str | None = None) -> str:
+        """Return why a leg under `method` fails and fork does not, or that fork does, too; empty if unknown."""
+        from .codes import CAUSES
+
+        cause = CAUSES.get(self.code)
+        if self.every_method:
+            return EVERY_METHOD
+        if cause is None or not cause.why_fork or self.level != "cause" or method == "fork":
+            return ""
+        return f"under fork: {'the child starts without it' if self.breaks_start else cause.why_fork}"
+
+    @property
+    def breaks_start(self) -> bool:
+        """Whether it is a patch of what multiprocessing needs to start a process."""
+        return any(each.label == NEEDED for each in self.facts)
 
     @property
     def by_copies(self) -> bool:
@@ -171,6 +186,8 @@ class Finding:
         if len(self.together) > 1:
             *most, last = self.together
             return f"confirmed together: the test passes{under} when {', '.join(most)} and {last} reach the child"
+        if self.breaks_start:
+            reaches = f"when multiprocessing starts processes with the original {what}"
         if self.confirmed:
             return f"confirmed: the test passes{under} {reaches}"
         return f"cleared: the test fails the same way{under} {reaches}"

@@ -9,7 +9,7 @@ import tokenize
 from collections.abc import Collection, Iterable, Iterator
 
 from ..model.codes import CAUSES
-from ..model.finding import EVERY_METHOD, WIDTH, Finding, relative
+from ..model.finding import WIDTH, Finding, relative
 from . import groups
 from .text import Line, cut, line, styled, wrap
 
@@ -43,7 +43,8 @@ def lines(told: groups.Told, *, root: str, method: str, verbose: bool = False, w
         shown.add((each.file, each.line))
     for each in told.findings:
         found += [line(text) for text in wrapped(each.masked().message, indent="  ")]
-    found += [line(text) for text in wrapped(_why_fork(told.finding, method))]
+    fork = told.finding.under_fork(method)
+    found += [line(text) for text in wrapped(f"({fork})" if fork else "")]
     for evidence in dict.fromkeys(text for each in told.findings for text in _evidence(each, shown)):
         found += [line(text) for text in wrapped(evidence)]
     for each in told.findings if verbose else ():
@@ -65,15 +66,6 @@ def _evidence(finding: Finding, shown: Collection[tuple[str | None, int | None]]
     for text, raw in zip(finding.masked().evidence, finding.evidence, strict=True):
         if raw not in said and not raw.startswith(places):
             yield text
-
-
-def _why_fork(finding: Finding, method: str) -> str:
-    if finding.every_method:
-        return f"({EVERY_METHOD})"
-    cause = CAUSES.get(finding.code)
-    if cause is None or not cause.why_fork or finding.level != "cause" or method == "fork":
-        return ""
-    return f"(under fork: {cause.why_fork})"
 
 
 def named(findings: Iterable[groups.Told]) -> str:

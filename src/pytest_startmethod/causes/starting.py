@@ -1,0 +1,114 @@
+"""SM303: a patch in the parent that replaces what multiprocessing itself needs to start a process."""
+
+from __future__ import annotations
+
+import linecache
+import re
+from collections.abc import Iterator
+from pathlib import PurePath
+
+from ..model.child_report import Frame
+from ..model.evidence import Evidence
+from ..model.finding import NEEDED, Finding, finding_at, source_fact
+from ..model.methods import base
+from ..model.patched import Patched
+from ..model.place import Place
+from ..source.callers import owner, package_of
+
+_ENTRIES = (("process.py", "start"), ("synchronize.py", "__init__"))
+"""Files and functions of multiprocessing through which the user's code starts processes and makes locks."""
+
+
+def broken(evidence: Evidence) -> list[Finding]:
+    """Return why multiprocessing cannot start a process while a patch is active.
+
+    Its functions stand in the exception's traceback, or the child was started and waits for what it is to run.
+    """
+    fork = evidence.others.get("fork")
+    if base(evidence.method) == "fork" or (fork is not None and fork.outcome == "failed"):
+        return []
+    found = next(_in_traceback(evidence), None) or next(_unsent(evidence), None)
+    return [] if found is None else [found]
+
+
+def _in_traceback(evidence: Evidence) -> Iterator[Finding]:
+    """Yield the replacement that raised, or that returned what multiprocessing cannot use."""
+    frames = evidence.frames
+    own = [at for at, frame in enumerate(frames) if _is_multiprocessing(frame.file)]
+    entries = [(PurePath(frames[at].file).name, frames[at].function.rpartition(".")[2]) for at in own]
+    if not set(_ENTRIES).intersection(entries):
+        return
+    last = own[-1]
+    frame, above = frames[last], frames[last + 1 :]
+    result = f"it raised {evidence.raised[0]}"
+    whose = owner(above[0].file) if above else "stdlib"
+    mocked = bool(above) and PurePath(above[0].file).name == "mock.py"
+    text = _line(frame) if above else _until(frame)
+    for patch in reversed(evidence.patches):
+        if (whose != "stdlib" or mocked or not above) and _uses(text, patch.target, evidence):
+            yield _finding(evidence, patch, frame, result)
+    tool = package_of(above[0].file) if whose == "installed" else ""
+    if tool:
+        call = re.search(r"[A-Za-z_]\w*(?:\.\w+)+(?=\()", text)
+        if call is not None:
+            yield _finding(evidence, Patched(call[0], evidence.raised_at, tool), frame, result)
+
+
+def _unsent(evidence: Evidence) -> Iterator[Finding]:
+    """Yield the replacement that kept the payload from a child, which then waits for it and never begins."""
+    children = evidence.hanging.children if evidence.hanging is not None else ()
+    if not any(launch.method == evidence.method and not stacks for launch, stacks in children):
+        return
+    kinds = ("popen_forkserver",) if evidence.method == "forkserver" else ("popen_spawn_posix", "popen_spawn_win32")
+    for module in (evidence.parent.modules.get(f"multiprocessing.{kind}") for kind in kinds):
+        file = getattr(module, "__file__", None)
+        lines = linecache.getlines(file) if file else []
+        for patch in reversed(evidence.patches):
+            line = next((n for n, text in enumerate(lines, 1) if _uses(text, patch.target, evidence)), None)
+            if file and line is not None:
+                frame = Frame(file, line, "_launch", "")
+                yield _finding(evidence, patch, frame, "the child waits for what it is to run")
+
+
+def _finding(evidence: Evidence, patch: Patched, frame: Frame, result: str) -> Finding:
+    name = patch.target.rpartition(".")[2]
+    message = (
+        f"{patch.target} is replaced ({patch.by}) in the parent, and multiprocessing itself needs it to start a "
+        f"process under {evidence.method}: {result}"
+    )
+    place = Place(frame.file, frame.line, frame.function)
+    facts = [source_fact("parent", NEEDED, place)]
+    if patch.place is not None:
+        facts.insert(0, source_fact("parent", "set", patch.place, patch.by))
+    fix = (
+        f"replace {name} in the namespace of your own module that uses it, or let the replacement call the original "
+        "for others; or start the process before it is replaced"
+    )
+    return finding_at("SM303", patch.target, patch.place or evidence.raised_at, message, facts, fix)
+
+
+def _is_multiprocessing(file: str) -> bool:
+    return "multiprocessing" in PurePath(file).parts and owner(file) == "stdlib"
+
+
+def _line(frame: Frame) -> str:
+    return linecache.getline(frame.file, frame.line)
+
+
+def _until(frame: Frame) -> str:
+    """Return the source of the frame's function down to its current line."""
+    lines = linecache.getlines(frame.file)[: frame.line]
+    start = max((at for at, text in enumerate(lines) if text.lstrip().startswith("def ")), default=0)
+    return "".join(lines[start:])
+
+
+def _uses(text: str, target: str, evidence: Evidence) -> bool:
+    """Return whether code calls what has the dotted name `target`: a builtin, a module's function, or a method."""
+    holder, _, name = target.rpartition(".")
+    if not name.isidentifier():
+        return False
+    if holder == "builtins":
+        return re.search(rf"(?<![\w.]){name}\(", text) is not None
+    if holder in evidence.parent.modules:
+        return re.search(rf"(?<![\w.]){re.escape(holder)}\.{name}\b", text) is not None
+    return re.search(rf"\.{name}\(", text) is not None

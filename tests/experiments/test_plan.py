@@ -8,7 +8,7 @@ import pytest
 
 from pytest_startmethod.experiments import plan
 from pytest_startmethod.experiments.plan import Attempt, ByValue, Failures, Outcome, Replay
-from pytest_startmethod.experiments.verifying import LEGS_OF_ONE_CAUSE, LegToVerify, Verifier
+from pytest_startmethod.experiments.verifying import LEGS_OF_A_CONFIRMED_CAUSE, LEGS_OF_ONE_CAUSE, LegToVerify, Verifier
 from pytest_startmethod.model import codes
 from pytest_startmethod.model.finding import Finding
 
@@ -379,12 +379,21 @@ def test_a_settled_cause_says_nothing_of_a_leg_that_fails_otherwise():
     for other in others[: LEGS_OF_ONE_CAUSE - 1]:
         verified = verifier.verify(leg(finding(path="a"), **other), lambda *_: Outcome(False, ("call: assert 1",)))
         assert [each.confirmed for each in verified.findings] == [False]
-    verified = verifier.verify(leg(finding(path="a"), **others[-1]), run)
-    assert [each.confirmed for each in verified.findings] == [None]  # three legs of the cause have been rerun
     raised = replace(leg(finding(path="a"), **at), failures=(("call: assert 1", "run: OSError: no"),))
-    assert [each.confirmed for each in verifier.verify(raised, run).findings] == [None]
+    for other in (leg(finding(path="a"), **others[-1]), raised):
+        assert [each.confirmed for each in verifier.verify(other, run).findings] == [True]
+    assert len(run.attempts) > 3  # by runs of its own
+    before = len(run.attempts)
     assert [each.confirmed for each in verifier.verify(leg(finding(path="a"), **at), run).findings] == [True]
-    assert len(run.attempts) == 3
+    assert len(run.attempts) == before
+
+
+def test_a_settled_cause_that_is_pickles_own_exception_holds_for_every_test():
+    verifier, run = Verifier(), World("a")
+    for line in range(20):
+        other = leg(finding(path="a"), failed_with=frozenset({("PicklingError", line)}), not_pickled=True)
+        assert [each.confirmed for each in verifier.verify(other, run).findings] == [True]
+    assert verifier.legs == 1
 
 
 def test_a_set_that_is_sufficient_under_one_method_is_tried_first_under_the_next():
@@ -405,11 +414,16 @@ def test_what_is_cleared_for_one_failure_is_not_for_another():
     assert verifier.legs == 2
 
 
-def test_three_legs_of_one_cause_are_run_again_at_most():
-    verifier, run = Verifier(), World("b")
-    for number in range(10):
-        verifier.verify(leg(finding(path="a"), message="abcdefghij"[number]), run)
-    assert verifier.legs == LEGS_OF_ONE_CAUSE
+@pytest.mark.parametrize(
+    ("needs", "most"), [("b", LEGS_OF_ONE_CAUSE), ("a", LEGS_OF_A_CONFIRMED_CAUSE)], ids=["not", "confirmed"]
+)
+def test_so_many_legs_of_one_cause_are_run_again_at_most(needs, most):
+    """More of them once the cause is confirmed: the next leg is more likely to have it, and needs fewer runs."""
+    verifier, run = Verifier(), World(needs)
+    for number in range(20):
+        at = frozenset({("AssertionError", number)})
+        verifier.verify(leg(finding(path="a"), message="abcdefghijklmnopqrst"[number], failed_with=at), run)
+    assert verifier.legs == most
 
 
 def test_no_leg_is_run_again_that_would_take_longer_than_what_is_left():

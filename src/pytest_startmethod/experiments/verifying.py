@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from .copies import Copying, SendingOriginals
     from .unpatched import StartingUnpatched
 
-LEGS_OF_ONE_CAUSE = 3
-"""The most legs to rerun for one cause. Legs that fail like a settled one are not rerun at all."""
+LEGS_OF_ONE_CAUSE, LEGS_OF_A_CONFIRMED_CAUSE = 3, 10
+"""The most legs to rerun for one cause, before and after it is confirmed. Those that fail like a settled one are not
+rerun at all."""
 FEWEST_SECONDS = 60.0
 """The least time budget, in seconds. A session that took longer has its own duration as budget."""
 _RUNS_OF_A_SEARCH = 2 * plan.MOST_RUNS
@@ -67,11 +68,13 @@ class LegToVerify:
         """Keys shared by legs that fail alike for the same causes, and by those that also fail with the same words.
 
         Legs fail alike with exceptions of the same types, from the same line and through the same functions: a test
-        with the causes of another may still fail for a reason of its own.
+        with the causes of another may still fail for a reason of its own. Not where the exception is pickle's, and so
+        the cause itself.
         """
         messages = tuple(_without_numbers(each.message) for each in self.findings)
         in_children = tuple(":".join(each.split(":")[:2]) for own in self.failures for each in own[1:])
-        key = (self.method, self.causes, messages, self.failed_with, self.touched, in_children)
+        way = () if self.not_pickled else (self.failed_with, self.touched, in_children)
+        key = (self.method, self.causes, messages, *way)
         return key, (*key, _without_numbers(" ".join(word for each in self.failures for word in each)))
 
 
@@ -106,6 +109,8 @@ class Verifier:
     """Number of legs that were not, or not to the end, because the budget was spent."""
     _tried: dict[object, int] = field(default_factory=dict)
     """Number of legs that were rerun, by method and first cause."""
+    _confirmed: set[object] = field(default_factory=set)
+    """Method and first cause of the legs with a confirmed cause."""
     _settled: dict[object, tuple[Finding, ...]] = field(default_factory=dict)
     """Settled findings, by method and causes."""
     _sufficient: dict[object, list[plan.Experiment]] = field(default_factory=dict)
@@ -118,7 +123,8 @@ class Verifier:
         for alike in (by_cause, by_failure):
             if alike in self._settled:
                 return Verified(_same(leg, self._settled[alike]))
-        if self._tried.get(first, 0) >= LEGS_OF_ONE_CAUSE:
+        most = LEGS_OF_A_CONFIRMED_CAUSE if first in self._confirmed else LEGS_OF_ONE_CAUSE
+        if self._tried.get(first, 0) >= most:
             return Verified(leg.findings)
         if self.spent + leg.seconds > self.seconds:
             self.left_out += 1
@@ -138,6 +144,7 @@ class Verifier:
             self._sufficient[under_any_method] = [each.experiment for each in conclusion.confirmed]
         if any(each.confirmed for each in settled):
             self._settled[by_cause] = settled
+            self._confirmed.add(first)
         elif any(each.confirmed is False for each in settled):  # valid for this failure only
             self._settled[by_failure] = settled
         return Verified(settled, conclusion.flaky)

@@ -420,6 +420,20 @@ def test_a_child_runs_on_when_our_part_of_it_fails(world: World, method: str, sa
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux whether the parent has ended")
+def test_a_parent_that_is_waited_for_meanwhile_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel has nothing more to say then in a file that was opened before."""
+    parent = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    assert not reporter._is_gone(parent.pid)
+
+    def after_waiting(file: Any) -> Any:
+        parent.communicate()
+        return file
+
+    monkeypatch.setattr(reporter, "open", lambda *args, **options: after_waiting(open(*args, **options)), raising=False)
+    assert reporter._is_gone(parent.pid)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux whether the parent has ended")
 @pytest.mark.parametrize("waited_for", [True, False])
 def test_a_child_whose_parent_ended_while_it_started_ends_too(tmp_path: Path, waited_for: bool) -> None:
     """The parent's directory is gone with it by then, and with that the code that would end the child.

@@ -484,5 +484,5 @@ def _is_gone(pid: int) -> bool:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
             state, _, _, _, _, _, flags, *_ = file.read().rpartition(")")[2].split()
         return state in "ZX" or bool(int(flags) & _EXITING)
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the latter: somebody has waited for it since the file was opened
         return os.path.exists("/proc/self/stat")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -9,6 +10,7 @@ import re
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -425,11 +427,13 @@ def test_a_parent_that_is_waited_for_meanwhile_is_gone(monkeypatch: pytest.Monke
     parent = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     assert not reporter._is_gone(parent.pid)
 
-    def after_waiting(file: Any) -> Any:
-        parent.communicate()
-        return file
+    @contextlib.contextmanager
+    def open_and_wait(*args: Any, **options: Any) -> Iterator[Any]:
+        with open(*args, **options) as file:
+            parent.communicate()
+            yield file
 
-    monkeypatch.setattr(reporter, "open", lambda *args, **options: after_waiting(open(*args, **options)), raising=False)
+    monkeypatch.setattr(reporter, "open", open_and_wait, raising=False)
     assert reporter._is_gone(parent.pid)
 
 

@@ -388,14 +388,6 @@ def test_a_settled_cause_says_nothing_of_a_leg_that_fails_otherwise():
     assert len(run.attempts) == before
 
 
-def test_a_settled_cause_that_is_pickles_own_exception_holds_for_every_test():
-    verifier, run = Verifier(), World("a")
-    for line in range(20):
-        other = leg(finding(path="a"), failed_with=frozenset({("PicklingError", line)}), not_pickled=True)
-        assert [each.confirmed for each in verifier.verify(other, run).findings] == [True]
-    assert verifier.legs == 1
-
-
 def test_a_set_that_is_sufficient_under_one_method_is_tried_first_under_the_next():
     verifier, run = Verifier(), World("a", "b")
     found = [finding(path=each) for each in "cab"]

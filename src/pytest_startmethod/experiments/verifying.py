@@ -68,13 +68,11 @@ class LegToVerify:
         """Keys shared by legs that fail alike for the same causes, and by those that also fail with the same words.
 
         Legs fail alike with exceptions of the same types, from the same line and through the same functions: a test
-        with the causes of another may still fail for a reason of its own. Not where the exception is pickle's, and so
-        the cause itself.
+        with the causes of another may still fail for a reason of its own, as may one that no longer fails to pickle.
         """
         messages = tuple(_without_numbers(each.message) for each in self.findings)
         in_children = tuple(":".join(each.split(":")[:2]) for own in self.failures for each in own[1:])
-        way = () if self.not_pickled else (self.failed_with, self.touched, in_children)
-        key = (self.method, self.causes, messages, *way)
+        key = (self.method, self.causes, messages, self.failed_with, self.touched, in_children)
         return key, (*key, _without_numbers(" ".join(word for each in self.failures for word in each)))
 
 

@@ -1391,6 +1391,7 @@ def test_a_local_class_that_registers_itself_and_a_flyweight_are_confirmed(sessi
     }
 
 
+@pytest.mark.own_interpreter  # other threads of a worker write and connect, too
 @pytest.mark.skipif(os.name == "nt", reason="there is no forkserver")
 def test_a_patch_that_breaks_the_start_itself_is_confirmed_with_the_original(session):
     """Multiprocessing has the original while it starts a process, and the test its replacement."""

@@ -259,6 +259,7 @@ def test_a_task_in_a_pool_of_a_wider_fixture_counts_and_so_does_its_process(sess
     assert "vacuous" not in outcome.out
 
 
+@pytest.mark.own_interpreter  # the pool is there as long as its process
 def test_a_pool_that_a_module_holds_makes_its_tests_count(session: Session) -> None:
     """They are re-run although the same processes serve all methods, which the summary mentions."""
     source = suite("""

@@ -186,6 +186,7 @@ def test_parallel():
 """
 
 
+@pytest.mark.own_interpreter  # joblib's processes wait for more work for five minutes
 def test_joblib_is_named(session):
     """Its loky processes do not belong to the leg and outlive it: none of them is ended."""
     pytest.importorskip("joblib")

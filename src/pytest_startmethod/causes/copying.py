@@ -222,17 +222,15 @@ def _read_by_children(evidence: Evidence) -> frozenset[str]:
     """
     found: set[str] = set()
     for file, _, first in {code for observed in observed_in(evidence) for code in observed.codes}:
-        for node, _, _ in source_of(file).index.functions:
-            if first in (node.lineno, *(each.lineno for each in getattr(node, "decorator_list", ()))):
-                for each in ast.walk(node):
-                    if isinstance(each, ast.Attribute) and isinstance(each.ctx, ast.Load):
-                        found.add(each.attr)
-                    elif isinstance(each, ast.Constant) and isinstance(each.value, str):
-                        found.add(each.value)
-                    elif isinstance(each, ast.Compare) and not any(
-                        isinstance(side, ast.Constant) for side in (each.left, *each.comparators)
-                    ):
-                        found.add(_COMPARES)
+        for each in (part for node, _ in source_of(file).index.functions_at(first) for part in ast.walk(node)):
+            if isinstance(each, ast.Attribute) and isinstance(each.ctx, ast.Load):
+                found.add(each.attr)
+            elif isinstance(each, ast.Constant) and isinstance(each.value, str):
+                found.add(each.value)
+            elif isinstance(each, ast.Compare) and not any(
+                isinstance(side, ast.Constant) for side in (each.left, *each.comparators)
+            ):
+                found.add(_COMPARES)
     return frozenset(found)
 
 

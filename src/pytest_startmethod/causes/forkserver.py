@@ -263,11 +263,10 @@ def _looks(place: Place, launches: Sequence[Launch]) -> Iterator[tuple[Place, st
                 yield Place(place.file, line), look
     codes = {code for each in launches if each.observed is not None for code in each.observed.codes}
     for file, _, start in sorted(codes):
-        for node, _, _ in source_of(file).index.functions:
-            if start in (node.lineno, *(each.lineno for each in getattr(node, "decorator_list", ()))):
-                for line in range(start, (node.end_lineno or 0) + 1):
-                    if re.search(r"\bos\.getppid\(", linecache.getline(file, line)):
-                        yield Place(file, line), "getppid"
+        for node, _ in source_of(file).index.functions_at(start):
+            for line in range(start, (node.end_lineno or 0) + 1):
+                if re.search(r"\bos\.getppid\(", linecache.getline(file, line)):
+                    yield Place(file, line), "getppid"
 
 
 # -- SM604 -----------------------------------------------------------------------------------------------------------

@@ -42,11 +42,11 @@ def _in_traceback(evidence: Evidence) -> Iterator[Finding]:
     frame, above = frames[last], frames[last + 1 :]
     result = f"it raised {evidence.raised[0]}"
     whose = owner(above[0].file) if above else "stdlib"
-    mocked = bool(above) and PurePath(above[0].file).name == "mock.py"
     text = _line(frame) if above else _until(frame)
-    for patch in reversed(evidence.patches):
-        if (whose != "stdlib" or mocked or not above) and _uses(text, patch.target, evidence):
-            yield _finding(evidence, patch, frame, result)
+    if whose != "stdlib" or not above or PurePath(above[0].file).name == "mock.py":
+        for patch in reversed(evidence.patches):
+            if _uses(text, patch.target, evidence):
+                yield _finding(evidence, patch, frame, result)
     tool = package_of(above[0].file) if whose == "installed" else ""
     if tool:
         call = re.search(r"[A-Za-z_]\w*(?:\.\w+)+(?=\()", text)

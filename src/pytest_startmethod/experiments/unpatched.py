@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from .._compat import multiprocessing as mp
 from ..activation.exchanges import Exchanges
-
-_MISSING = object()
+from ..child.values import MISSING
+from .replay import NotSentError, split
 
 
 class StartingUnpatched:
@@ -59,22 +58,22 @@ class StartingUnpatched:
 
 def _holder(path: str) -> tuple[object, str]:
     """Return the module or class that has the last name of `path`, or None, and that name."""
-    names = path.split(".")
-    for count in range(len(names) - 1, 0, -1):
-        value: object = sys.modules.get(".".join(names[:count]))
-        if value is not None:
-            for name in names[count:-1]:
-                value = _own(value, name)
-            return (None if value is _MISSING else value), names[-1]
-    return None, names[-1]
+    try:
+        module, names = split(path)
+    except NotSentError:
+        return None, path
+    holder: object = module
+    for name in names[:-1]:
+        holder = _own(holder, name)
+    return (None if holder is MISSING else holder), names[-1]
 
 
 def _own(holder: object, name: str) -> object:
-    return getattr(holder, "__dict__", {}).get(name, _MISSING)
+    return getattr(holder, "__dict__", {}).get(name, MISSING)
 
 
 def _put(holder: object, name: str, value: object) -> None:
-    if value is _MISSING:
+    if value is MISSING:
         delattr(holder, name)
     else:
         setattr(holder, name, value)

@@ -151,14 +151,19 @@ class Finding:
 
     def under_fork(self, method: str | None = None) -> str:
         """Return why a leg under `method` fails and fork does not, or that fork does, too; empty if unknown."""
-        from .codes import CAUSES
-
-        cause = CAUSES.get(self.code)
         if self.every_method:
             return EVERY_METHOD
-        if cause is None or not cause.why_fork or self.level != "cause" or method == "fork":
-            return ""
-        return f"under fork: {'the child starts without it' if self.breaks_start else cause.why_fork}"
+        hidden = self.level == "cause" and method != "fork" and self.why_fork
+        return f"under fork: {hidden}" if hidden else ""
+
+    @property
+    def why_fork(self) -> str:
+        """Why fork hides the cause; empty if it does not, or if that is unknown."""
+        from .codes import CAUSES
+
+        if self.breaks_start:
+            return "the child starts without it"
+        return CAUSES[self.code].why_fork if self.code in CAUSES else ""
 
     @property
     def breaks_start(self) -> bool:

@@ -102,7 +102,6 @@ def _blank(each: Mapping[str, object]) -> Json:
 
 def _entry(group: Fields, tests: Sequence[Fields], number_of: Mapping[str, int], sources: Sources) -> Json:
     kind = {"error": "cause", "warning": "predicted", "notice": "note"}[level(group)]
-    fork = Finding.from_dict(group).under_fork() if kind != "note" and not group["every_method"] else ""
     test = tests[number_of[group["first"]]] if group["first"] in number_of else None
     legs = test["legs"] if test is not None else {}
     leg: Fields = next((each for each in legs.values() if each["nodeid"] == group["first"]), {})
@@ -110,7 +109,7 @@ def _entry(group: Fields, tests: Sequence[Fields], number_of: Mapping[str, int],
         **group,
         "kind": kind,
         "of": sorted({number_of[each] for each in group["nodeids"] if each in number_of}),
-        "why_fork": fork.removeprefix("under fork: "),
+        "why_fork": Finding.from_dict(group).why_fork if kind != "note" and not group["every_method"] else "",
         "passed_under": " and ".join(m for m, each in legs.items() if each["outcome"] in ("passed", "xpassed")),
         "sides": [side for side in _sides(group, leg, sources) if side["places"] or side["facts"] or side["values"]],
         "more": max(0, len(group["nodeids"]) - _LISTED),

@@ -88,6 +88,12 @@ class Index:
     bound: list[tuple[str, int]] = field(default_factory=list)
     """Names bound at the module's own level, with the line."""
 
+    def functions_at(self, line: int) -> Iterator[tuple[Any, str]]:
+        """Yield node and qualified name of the functions whose code begins on a line: their own, or a decorator's."""
+        for node, name, _ in self.functions:
+            if line in (node.lineno, *(each.lineno for each in getattr(node, "decorator_list", ()))):
+                yield node, name
+
 
 @dataclass(frozen=True)
 class Source:

@@ -311,9 +311,8 @@ def _node_of(code: types.CodeType) -> Any:
 
 def _functions_of(code: types.CodeType) -> Iterator[tuple[Any, str]]:
     """Yield node and qualified name of the functions in the source that may be those of `code`."""
-    for node, qualname, _ in source_of(abspath(code.co_filename)).index.functions:
-        lines = [node.lineno, *(each.lineno for each in getattr(node, "decorator_list", ()))]
-        if getattr(node, "name", "<lambda>") == code.co_name and code.co_firstlineno in lines:
+    for node, qualname in source_of(abspath(code.co_filename)).index.functions_at(code.co_firstlineno):
+        if getattr(node, "name", "<lambda>") == code.co_name:
             yield node, qualname
 
 

@@ -14,6 +14,7 @@ from ..model.methods import base
 from ..model.patched import Patched
 from ..model.place import Place
 from ..source.callers import owner, package_of
+from ..source.index import source_of
 
 _ENTRIES = (("process.py", "start"), ("synchronize.py", "__init__"))
 """Files and functions of multiprocessing through which the user's code starts processes and makes locks."""
@@ -97,9 +98,9 @@ def _line(frame: Frame) -> str:
 
 def _until(frame: Frame) -> str:
     """Return the source of the frame's function down to its current line."""
-    lines = linecache.getlines(frame.file)[: frame.line]
-    start = max((at for at, text in enumerate(lines) if text.lstrip().startswith("def ")), default=0)
-    return "".join(lines[start:])
+    source = source_of(frame.file)
+    around = (node.lineno for node, *_ in source.index.functions if node.lineno <= frame.line <= node.end_lineno)
+    return "\n".join(source.text.splitlines()[max(around, default=1) - 1 : frame.line])
 
 
 def _uses(text: str, target: str, evidence: Evidence) -> bool:

@@ -47,7 +47,7 @@ class LegToVerify:
     touched: frozenset[tuple[str, str]] = frozenset()
     """File and function of each frame of the failing tracebacks, including the children's."""
     failed_with: frozenset[object] = frozenset()
-    """Exception type and user line of each failure."""
+    """Exception type and user line of each failure, and the types of the children's exceptions."""
     not_pickled: bool = False
     """Whether a start failed in pickling, which is never flaky."""
     hidden: tuple[Finding, ...] = ()
@@ -64,15 +64,18 @@ class LegToVerify:
         return tuple(each.key for each in self.findings) or (*self.failures, self.touched)
 
     @property
+    def messages(self) -> tuple[str, ...]:
+        """What the findings say, without the numbers."""
+        return tuple(_without_numbers(each.message) for each in self.findings)
+
+    @property
     def alike(self) -> tuple[tuple[object, ...], tuple[object, ...]]:
         """Keys shared by legs that fail alike for the same causes, and by those that also fail with the same words.
 
         Legs fail alike with exceptions of the same types, from the same line and through the same functions: a test
         with the causes of another may still fail for a reason of its own, as may one that no longer fails to pickle.
         """
-        messages = tuple(_without_numbers(each.message) for each in self.findings)
-        in_children = tuple(":".join(each.split(":")[:2]) for own in self.failures for each in own[1:])
-        key = (self.method, self.causes, messages, self.failed_with, self.touched, in_children)
+        key = (self.method, self.causes, self.messages, self.failed_with, self.touched)
         return key, (*key, _without_numbers(" ".join(word for each in self.failures for word in each)))
 
 
@@ -132,7 +135,7 @@ class Verifier:
         usual = Failures()
         for failure in leg.failures:
             usual.add(failure)
-        under_any_method = by_cause[1:3]
+        under_any_method = leg.causes, leg.messages
         conclusion = self._search(leg, usual, run, self._sufficient.get(under_any_method, ()))
         hidden = {each.key for each in leg.hidden} - {each.key for each in leg.findings}
         found = (*leg.findings, *(each for each in leg.hidden if each.key in hidden))

@@ -109,7 +109,8 @@ def dry_run(obj: object, *, task: bool = False, allow_fork_primitives: bool = Fa
     return DryRun(run.sink.size + run.buffers, run.buffers, error)
 
 
-_PLAIN: Final = frozenset((int, float, complex, bool, str, bytes, type(None)))
+PLAIN: Final = frozenset((int, float, complex, bool, str, bytes, type(None)))
+"""Types of objects that hold no code, and pickle for certain."""
 
 
 def is_plain(process: object) -> bool:
@@ -124,8 +125,8 @@ def is_plain(process: object) -> bool:
         return False
     return (
         module_of(sys.modules.get(target.__module__)).get(target.__qualname__) is target
-        and _PLAIN.issuperset(map(type, args))
-        and _PLAIN.issuperset(map(type, kwargs.values()))
+        and PLAIN.issuperset(map(type, args))
+        and PLAIN.issuperset(map(type, kwargs.values()))
         and cls.__module__ in ("multiprocessing.context", "multiprocessing.process")
         and cpython.PROCESS_FIELDS.issuperset(own)
         and cpython.stock_pickler(cpython.forking_pickler())

@@ -174,7 +174,7 @@ class Gatherer:
 
 def touched(evidence: Evidence) -> set[tuple[str, str]]:
     """Return file and function of each frame in the tracebacks of the leg and its children."""
-    every = [*evidence.raised, *evidence.remote, *(raised for each in evidence.reports for raised in each.raised)]
+    every = [*evidence.raised, *evidence.raised_in_children]
     return {(frame.file, frame.function.rpartition(".")[2]) for raised in every for frame in raised.frames}
 
 

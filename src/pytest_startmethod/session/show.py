@@ -104,7 +104,7 @@ class Annotator:
             state.shown.append((report, findings))
             state.not_pickled |= evidence.failure is not None
             state.touched |= touched(evidence)
-            state.failed_with.add(evidence.failed_with)
+            state.failed_with |= {evidence.failed_with, *(each.type for each in evidence.raised_in_children)}
             state.observed += [each.observed for each in _work(evidence) if each.observed is not None]
             if methods.base(state.leg.method) == "fork":
                 self.fork_failed.add(state.leg.test)

@@ -33,6 +33,7 @@ from ..child.values import (
     resolve,
 )
 from ..model.observed import Binding, Descriptor, Difference, Observed, Read, Reads, Seen, Uses, Where
+from ..pickling.dry_run import PLAIN
 from ..source.callers import UserCode, frames, owner, package_of, place_of
 from . import reads
 from .arrays import over_shared_memory
@@ -179,15 +180,11 @@ def _reads_under_fork(work: _Work, user: UserCode, limit: int) -> Reads:
     """Return what the work reads, cached where possible: under fork, a whole start takes only a millisecond."""
     function, given = work.function, [type(each) for each in (*work.args, *work.kwargs.values())]
     plain = type(function) is types.FunctionType and not function.__closure__ and not work.extra
-    if not plain or not all(map(_plain_type, given)):
+    # objects that cannot hold user code
+    if not plain or not all(cls in PLAIN or cls.__module__.startswith("multiprocessing.") for cls in given):
         return work.reads(user, limit)
     key = (id(function.__globals__), len(work.args), tuple(work.kwargs), tuple(map(id, given)), user.packages)
     return _plain.of(function.__code__, key, lambda: work.reads(user, limit))
-
-
-def _plain_type(cls: type) -> bool:
-    """Return whether objects of `cls` cannot hold user code."""
-    return cls in (int, float, complex, bool, str, bytes, type(None)) or cls.__module__.startswith("multiprocessing.")
 
 
 def _values(observed: Observed, found: Iterable[Read], user: UserCode) -> None:

@@ -87,7 +87,7 @@ class LegState:
         self.touched: set[tuple[str, str]] = set()
         """File and function of each frame in the tracebacks of these failures and of the children."""
         self.failed_with: set[object] = set()
-        """Exception type and user line of each of these, see `Evidence.failed_with`; types of the children's exceptions."""
+        """Exception type and user line of each, see `Evidence.failed_with`, and types of what children raised."""
         self.observed: list[Observed] = []
         """Reads observed in the launches and tasks of failing phases."""
         self.not_pickled = False

@@ -201,10 +201,14 @@ def test_tests_that_still_need_fork_are_counted():
 
 
 def test_tests_that_never_leave_fork_are_listed():
-    """Legs whose code pins fork and unmarked tests that fork by hand are listed if they start nothing else."""
+    """Legs whose code pins fork and unmarked tests that fork by hand are listed if they start nothing else.
+
+    Those that use another package's default are not: on macOS that is spawn.
+    """
     pinned = {"kind": "context", "method": "fork", "file": f"{ROOT}/a.py", "line": 4, "count": 2, "tasks": 0}
     forked = {**pinned, "kind": "os.fork", "count": 1, "line": 9, "test": "tests/test_b.py::test_fork"}
     spawned = {**pinned, "method": "spawn", "test": "tests/test_b.py::test_spawn"}
+    package = {**pinned, "kind": "billiard", "method": "billiard:fork", "test": "tests/test_b.py::test_package"}
     launch = {"method": "spawn"}
     legs = [
         leg("fork", foreign=(pinned,)),
@@ -212,8 +216,8 @@ def test_tests_that_never_leave_fork_are_listed():
         leg("spawn", test="tests/test_a.py::test_both", foreign=(pinned,), launches=(launch,)),
         leg("fork", test="tests/test_a.py::test_under_fork_alone", foreign=(pinned,)),
     ]
-    text = lines(*legs, fixed=[forked, spawned])
-    start = text.index("not affected by the start method: 11 processes of 5 tests")
+    text = lines(*legs, fixed=[forked, spawned, package])
+    start = text.index("not affected by the start method: 13 processes of 6 tests")
     assert "  1 process of os.fork at a.py:9" in text[start:]
     assert text[-1] == "  never leave fork: tests/test_a.py::test_x, tests/test_b.py::test_fork"
 

@@ -548,7 +548,7 @@ def test_collecting_starts_nothing(session: Session) -> None:
 
 def test_a_suite_that_starts_nothing_hears_of_it_in_one_line(session: Session) -> None:
     session.file(test_a="def test_a(): pass")
-    line = "--start-methods-discover: no unmarked test started a process by the default start method"
+    line = "--start-methods-discover: no unmarked test uses the default start method"
     assert line in session.run(DISCOVER).lines
     assert line in session.run(DISCOVER, "-q").lines
     assert "start method" not in session.run(DISCOVER, "-qq").out

@@ -66,7 +66,7 @@ def _foreign(every: Sequence[Foreign]) -> Finding:
     also = tuple(
         f"also {foreign.told(each.kind, each.method, each.count)} at {where(each.place)}" for each in others[:4]
     )
-    fix = foreign.fix(first.kind, first.method)
+    fix = foreign.fix(first.kind)
     return _note("SM502", first.method if ":" in first.method else first.kind, first.place, message, fix, also)
 
 

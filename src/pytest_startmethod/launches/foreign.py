@@ -100,12 +100,10 @@ _FIXES: Final = {
 }
 
 
-def fix(kind: str, method: str) -> str:
+def fix(kind: str) -> str:
     """Return how to make these processes use the start method."""
-    if kind in _FIXES:
-        return _FIXES[kind]
-    name = method if ":" in method else f"{kind}:{method}"
-    return f'select it: @pytest.mark.startmethods("{name}"), or --start-methods={name}'
+    names = f'"{kind}:fork", "{kind}:spawn"'
+    return _FIXES.get(kind, f"{kind} has start methods of its own: @pytest.mark.startmethods({names})")
 
 
 _REUSED: Final = {"joblib": "joblib's loky", "loky": "loky"}

@@ -189,9 +189,11 @@ class Summary:
             place = f"{each['file']}:{each['line']}" if each["file"] else "a place that could not be found"
             places = kinds.setdefault((each["kind"], each["method"]), {})
             places[place] = places.get(place, 0) + (0 if foreign.is_reused(each["kind"]) else each["count"])
-        for (kind, method), places in sorted(kinds.items()) if not dense else ():
+        fixes = [foreign.fix(kind) for kind, _ in sorted(kinds)]
+        for number, ((kind, method), places) in enumerate(sorted(kinds.items()) if not dense else ()):
             lines += map(line, self._places(kind, method, places, verbose=verbose))
-            lines += self._fix(foreign.fix(kind, method))
+            if fixes[number] not in fixes[number + 1 :]:
+                lines += self._fix(fixes[number])
         if dense:
             return lines
         forks = self._never_leaving_fork()
@@ -203,18 +205,17 @@ class Summary:
         return lines
 
     def _never_leaving_fork(self) -> list[str]:
-        """Return the tests, unmarked ones included, whose processes are all forked whatever the start method."""
+        """Return the tests, unmarked ones included, whose processes are all forked whatever the start method.
 
-        def forks(each: Fields) -> bool:
-            return each["kind"] == "os.fork" or base(each["method"]) == "fork"
-
+        The fork of another package, ``multiprocess:fork``, may be no more than its default on this platform.
+        """
         tests: dict[str, list[bool]] = {}
         for each in self.fixed:
-            tests.setdefault(each["test"], []).append(forks(each))
+            tests.setdefault(each["test"], []).append(each["method"] == "fork")
         for leg in self.results:
             if base(leg.method) != "fork" and leg.outcome != "skipped":
                 own = any(base(each["method"] or "") != "fork" for each in (*leg.launches, *leg.tasks))
-                tests.setdefault(leg.test, []).append(bool(leg.foreign) and not own and all(map(forks, leg.foreign)))
+                tests.setdefault(leg.test, []).append(not own and {each["method"] for each in leg.foreign} == {"fork"})
         return sorted(test for test, only in tests.items() if all(only))
 
     def _places(self, kind: str, method: str, places: Mapping[str, int], *, verbose: bool) -> list[str]:

@@ -540,4 +540,4 @@ class _Controller:
         self.told.whole.update(getattr(node, "workeroutput", {}).get(_OUTPUT, {}))
 
 
-_NOTHING = "no unmarked test started a process by the default start method"
+_NOTHING = "no unmarked test uses the default start method"

@@ -243,6 +243,16 @@ def test_swallowed_failure_in_a_thread_is_recorded(method):
     assert (launch.thread, [f.code for f in launch.findings]) == ("starter", ["SM101"])
 
 
+def test_a_worker_that_replaces_another_is_placed_where_the_pool_was_made(method):
+    """A thread of the pool starts it, and there is no line of the user's on that thread's stack."""
+    with Leg(method) as leg, multiprocessing.Pool(1, maxtasksperchild=1) as pool:
+        assert [pool.apply(double, (number,)) for number in range(2)] == [0, 2]
+    first, second, *_ = leg.record.launches
+    assert first.place is not None
+    assert second.thread is not None
+    assert second.place == first.place
+
+
 def test_task_that_cannot_be_sent_is_a_failure(method):
     """A task that does not pickle is recorded under every method."""
     with Leg(method) as leg, multiprocessing.Pool(1) as pool:

@@ -215,11 +215,13 @@ def test_tests_that_never_leave_fork_are_listed():
         leg("spawn", foreign=(pinned,)),
         leg("spawn", test="tests/test_a.py::test_both", foreign=(pinned,), launches=(launch,)),
         leg("fork", test="tests/test_a.py::test_under_fork_alone", foreign=(pinned,)),
+        leg("billiard:spawn", test="tests/test_c.py::test_y", foreign=({**pinned, "method": "billiard:fork"},)),
     ]
     text = lines(*legs, fixed=[forked, spawned, package])
-    start = text.index("not affected by the start method: 13 processes of 6 tests")
+    start = text.index("not affected by the start method: 15 processes of 7 tests")
     assert "  1 process of os.fork at a.py:9" in text[start:]
-    assert text[-1] == "  never leave fork: tests/test_a.py::test_x, tests/test_b.py::test_fork"
+    end = text.index("  never leave fork: tests/test_a.py::test_x, tests/test_b.py::test_fork,")
+    assert text[end + 1 :] == ["    tests/test_c.py::test_y"]
 
 
 def test_one_line_at_q():

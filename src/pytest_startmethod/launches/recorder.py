@@ -296,6 +296,7 @@ class Recorder:
         launch.is_worker = worker is not None
         if mp.is_pool_worker(target):
             launch.pool = self.pools.of(args[0])
+            launch.place = launch.pool.place = launch.pool.place or launch.place
         if worker is not None and worker[0] is not None:
             executor = getattr(target, "__module__", None) == "concurrent.futures.process"
             owner = "ProcessPoolExecutor" if executor else "Pool"

@@ -43,6 +43,8 @@ class WatchedPool:
     results: int = 0
     pool: Callable[[], Any] = lambda: None
     """A weak reference, set when the pool is given its first task."""
+    place: Place | None = None
+    """The user's line that made the pool: later workers replace earlier ones in a thread of the pool."""
     given_up: str | None = None
     """The message with which its jobs were ended."""
 

@@ -211,11 +211,13 @@ class Summary:
         """
         tests: dict[str, list[bool]] = {}
         for each in self.fixed:
-            tests.setdefault(each["test"], []).append(each["method"] == "fork")
+            tests.setdefault(each["test"], []).append(_is_fixed_fork(each))
         for leg in self.results:
             if base(leg.method) != "fork" and leg.outcome != "skipped":
                 own = any(base(each["method"] or "") != "fork" for each in (*leg.launches, *leg.tasks))
-                tests.setdefault(leg.test, []).append(not own and {each["method"] for each in leg.foreign} == {"fork"})
+                tests.setdefault(leg.test, []).append(
+                    bool(leg.foreign) and not own and all(map(_is_fixed_fork, leg.foreign))
+                )
         return sorted(test for test, only in tests.items() if all(only))
 
     def _places(self, kind: str, method: str, places: Mapping[str, int], *, verbose: bool) -> list[str]:
@@ -225,6 +227,11 @@ class Summary:
         for place, number in shown:
             lines += self._wrap(f"{foreign.told(kind, method, number)} at {place}", indent="    ", first="  ")
         return lines + ([f"  and {len(every) - len(shown)} more places (-v)"] if len(shown) < len(every) else [])
+
+
+def _is_fixed_fork(each: Fields) -> bool:
+    """Return whether code asked for fork; another package's may be no more than its default on this platform."""
+    return base(each["method"]) == "fork" and (":" not in each["method"] or each["kind"] == "context")
 
 
 def verdict_line(results: Sequence[LegResult]) -> Line:

@@ -8,6 +8,7 @@ import re
 
 import pytest
 
+from pytest_startmethod.activation import clock
 from pytest_startmethod.causes import explain
 
 # -- sessions --------------------------------------------------------------------------------------------------------
@@ -843,6 +844,22 @@ def test_a_hang_is_confirmed_within_the_legs_limit(session):
     assert [said for _, _, said in sections(outcome)] == [
         "confirmed: the test passes under spawn when state.DEBUG reaches the child",
     ]
+
+
+def test_a_hang_prolongs_neither_the_next_legs_limit_nor_an_experiment(session, monkeypatch):
+    """Only calls that end by themselves show how long the test takes."""
+    known, limit_of = [], clock.limit_of
+
+    def recorded(chosen, finished):
+        known.append(len(finished))
+        return limit_of(chosen, finished)
+
+    monkeypatch.setattr(clock, "limit_of", recorded)
+    methods = '"fork", "spawn", "forkserver"'
+    made(session, HANGING.replace('"fork", "spawn"', methods), {}, waiting=WAIT).plugin("session_still")
+    outcome = session.run("--no-start-methods-verify")
+    assert list(outcome.names.values()) == ["passed", "failed", "failed"]
+    assert known == [0, 0, 1, *[1] * 6]  # set-up, call and tear-down of each leg
 
 
 # -- with the plugin's own findings ----------------------------------------------------------------------------------

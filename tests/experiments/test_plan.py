@@ -433,6 +433,19 @@ def test_a_long_leg_is_confirmed_without_an_unchanged_run_if_there_is_no_time_fo
     assert [attempt.control for attempt in run.attempts] == [False, True]
 
 
+@pytest.mark.parametrize("seconds", [1.0, 12.0], ids=["unchanged first", "no time for that"])
+def test_a_hang_is_confirmed_if_it_hangs_in_the_control(seconds):
+    def run(attempt, left, is_usual):
+        attempts.append((len(attempt.experiments), attempt.control))
+        return Outcome(False, in_time=False) if attempt.control or not attempt.experiments else Outcome(True)
+
+    attempts = []
+    verified = Verifier(seconds=60.0).verify(leg(finding(path="a"), seconds=seconds, hangs=True), run)
+    assert [each.confirmed for each in verified.findings] == [True]
+    assert attempts[-2:] == [(1, False), (1, True)]
+    assert len(attempts) == (3 if seconds == 1.0 else 2)
+
+
 @pytest.mark.parametrize("control", [Outcome(True), Outcome(False, ("call: assert 2",)), Outcome(False, in_time=False)])
 def test_a_long_leg_is_not_confirmed_if_its_control_does_not_fail_in_the_usual_way(control):
     def run(attempt, seconds, is_usual):

@@ -19,6 +19,7 @@ import state_support
 
 from pytest_startmethod._compat import cpython
 from pytest_startmethod.causes import state as state_causes
+from pytest_startmethod.causes.pickling_subject import with_article
 from pytest_startmethod.child import values
 from pytest_startmethod.child.differences import differences, short
 from pytest_startmethod.model.place import Place
@@ -237,6 +238,11 @@ def test_primitive_is_a_cause_of_a_failure_and_a_note_else(children):
     )
     (found,) = explain(make(), children)
     assert found.level == "note"
+
+
+@pytest.mark.parametrize("noun", ["a Lock", "an Event", "an RLock", "a Semaphore", "an SSLContext", "a TLSContext"])
+def test_article_of_a_noun(noun):
+    assert with_article(noun.partition(" ")[2]) == noun
 
 
 def test_what_an_initializer_sets_is_not_told(children):

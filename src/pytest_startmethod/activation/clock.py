@@ -42,7 +42,7 @@ def limit_of(chosen: float | None, finished: list[float]) -> float:
     """
     if chosen is not None:
         return chosen
-    return AUTO_SECONDS + AUTO_TIMES * max(finished, default=0.0)
+    return round(AUTO_SECONDS + AUTO_TIMES * max(finished, default=0.0), 1)
 
 
 @contextmanager

@@ -187,8 +187,8 @@ def type_text(obj: object) -> str:
 
 
 def with_article(noun: str) -> str:
-    """Return a noun with its indefinite article."""
-    return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
+    """Return a noun with its indefinite article: a Lock, an Event, an RLock."""
+    return f"{'an' if re.match(r'[aeiouAEIOU]|[FHLMNRSX][A-Z]', noun) else 'a'} {noun}"
 
 
 def one_line(error: BaseException) -> str:

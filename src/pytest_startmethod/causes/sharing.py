@@ -10,6 +10,7 @@ from ..model.finding import finding_at, source_fact
 from ..model.observed import Lost, Observed, Where
 from ..source.setters import made_at_import
 from .context import Context, at, best_place, is_touched, place_of, reader
+from .pickling_subject import with_article
 from .ranking import Ranked, Weight
 
 # -- primitives and writes ---------------------------------------------------------------------------------------------
@@ -40,8 +41,8 @@ def primitives(observed: Observed, context: Context, lacked: Collection[str] = (
         if mapped and not _ANONYMOUS.search(source_fact("parent", "made", place).text):  # it has the file's content
             continue
         message = (
-            f"{binding.path} is a {kind} that is made when the module is imported: each fresh child has one of its "
-            f"own, shared with nobody; {reader(binding.read.where)} uses it"
+            f"{binding.path} is {with_article(kind)} that is made when the module is imported: each fresh child has "
+            f"one of its own, shared with nobody; {reader(binding.read.where)} uses it"
         )
         fix = (
             f"make the {kind} where the processes are started and pass it on: as an argument of Process, or through a "

@@ -251,8 +251,8 @@ class _Search:
     usual: Failures
     hurried: bool = False
     """Whether there was no time for an unchanged run first: the control then stands for it."""
-    conclusion: Conclusion = field(default_factory=Conclusion)
     hangs: bool = False
+    conclusion: Conclusion = field(default_factory=Conclusion)
 
     def run(self, these: Sequence[Candidate] = (), *, control: bool = False) -> Generator[Attempt, Outcome, Outcome]:
         """Make a run, unless none is left. The last one is reserved for a control."""
@@ -288,7 +288,9 @@ class _Search:
                 return
             if self.hurried and control.passed:
                 control = yield from self.run(control=True)  # loading the value sets it
-            if self.hurried and not self.usual.own.issuperset(control.failure[:1] or [""]):  # not all children report
+            hangs = self.hangs and not control.in_time
+            own = control.failure[:1] or [""]  # not all children report
+            if self.hurried and not hangs and not self.usual.own.issuperset(own):
                 return
         self.conclusion.confirmed = tuple(smallest)
 
@@ -350,6 +352,7 @@ def search(
     usual: Failures,
     *,
     not_pickled: bool = False,
+    hangs: bool = False,
     hurried: bool = False,
     sufficient: Collection[Experiment] = (),
     copied: Sequence[Finding] = (),
@@ -357,11 +360,12 @@ def search(
     """Yield the runs to make for a leg with the failures `usual`, and return the conclusion.
 
     `not_pickled` says that a start failed in pickling. Such a failure is never flaky, so the unchanged run is skipped.
-    It is also skipped if `hurried`: a confirmation then needs a control that fails in the usual way.
+    It is also skipped if `hurried`: a confirmation then needs a control that fails in the usual way, or is not over in
+    time where the leg `hangs`.
     `sufficient` holds the experiments that are the smallest sufficient set of the test under another method, `copied`
     the findings that a run with `Copies` can confirm.
     """
-    state = _Search(usual, hurried and not not_pickled)
+    state = _Search(usual, hurried and not not_pickled, hangs)
     try:
         if not (not_pickled or hurried):
             plain = yield from state.run()

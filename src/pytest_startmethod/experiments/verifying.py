@@ -26,7 +26,8 @@ rerun at all."""
 FEWEST_SECONDS = 60.0
 """The least time budget, in seconds. A session that took longer has its own duration as budget."""
 _RUNS_OF_A_SEARCH = 2 * plan.MOST_RUNS
-"""How many times a leg's duration a whole search may take: its children run for longer when they no longer fail."""
+"""How many times a leg's duration a whole search may take: its children run for longer when they no longer fail.
+Nothing runs for longer than a hang."""
 RACE = "failed once and passed when it was run again: a race, for which the unshared object is reason enough"
 FLAKY = "failed once and passed when it was run again; not diagnosed"
 
@@ -53,7 +54,9 @@ class LegToVerify:
     hidden: tuple[Finding, ...] = ()
     """Findings without a known read, reported only if an experiment confirms them."""
     seconds: float = 0.0
-    """The leg's duration."""
+    """The leg's duration, and at most a run's time limit if it hangs."""
+    hangs: bool = False
+    """Whether its time limit ended it."""
 
     @property
     def causes(self) -> tuple[object, ...]:
@@ -155,9 +158,15 @@ class Verifier:
         copied = [each for each in leg.findings if each.by_copies]
         copied = copied if leg.method in _WITH_FORK else []
         causes = any(each.level == "cause" for each in leg.findings)
-        hurried = causes and self.spent + _RUNS_OF_A_SEARCH * leg.seconds > self.seconds
+        runs = plan.MOST_RUNS if leg.hangs else _RUNS_OF_A_SEARCH
         search = plan.search(
-            found, usual, not_pickled=leg.not_pickled, hurried=hurried, sufficient=sufficient, copied=copied
+            found,
+            usual,
+            not_pickled=leg.not_pickled,
+            hangs=leg.hangs,
+            hurried=causes and self.spent + runs * leg.seconds > self.seconds,
+            sufficient=sufficient,
+            copied=copied,
         )
         is_cut = False
         try:

@@ -90,6 +90,8 @@ class LegState:
         """Exception type and user line of each, see `Evidence.failed_with`, and types of what children raised."""
         self.observed: list[Observed] = []
         """Reads observed in the launches and tasks of failing phases."""
+        self.hangs = False
+        """Whether the time limit ended the last run."""
         self.not_pickled = False
         """Whether a failure is due to a payload that did not pickle."""
         self.failures: list[tuple[str, ...]] = []

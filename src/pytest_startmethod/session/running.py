@@ -89,7 +89,7 @@ class Running:
         self._runner = unguarded_runner()
         """The line of the main module that runs pytest outside a main guard."""
         self.finished: dict[str, list[float]] = {}
-        """Durations of the finished calls, by test."""
+        """Durations of the calls that ended before their time limit, by test."""
         self._warned: set[SetByUser] = set()
         self.discovery: Discovery | None = None
         _import_for_legs()

@@ -41,7 +41,8 @@ OUTPUT = "startmethod_verified"
 _TRIAL_SECONDS = 5.0
 _WIDE_SECONDS = 20.0
 _TRIAL_TIMES = 10.0
-"""Time limit of a run: these seconds, more where libraries are examined too, plus so many times the longest leg."""
+"""Time limit of a run: these seconds, more where libraries are examined too, plus so many times the test's longest leg
+that ended by itself."""
 
 _PREDICTION_SECONDS = 5.0
 """How long the end of the session waits for pre-checks."""
@@ -209,6 +210,8 @@ class SecondPass:
         if why_not is not None:
             said = tuple(replace(each, evidence=(*each.evidence, f"not verified: {why_not}")) for each in findings)
             return self._amendment(running, waiting, verifying.Verified(said), None)
+        look = second_look.look_at(state.observed, {file for file, _ in state.touched}, findings)
+        duration = state.finished.duration
         leg = verifying.LegToVerify(
             method=waiting.leg.method,
             findings=findings,
@@ -217,9 +220,9 @@ class SecondPass:
             failed_with=frozenset(state.failed_with),
             not_pickled=state.not_pickled,
             hidden=tuple(state_causes.unseen_patches(state.record.patches, state.touched)),
-            seconds=state.finished.duration,
+            seconds=min(duration, _longest(running, waiting.leg, look)) if state.hangs else duration,
+            hangs=state.hangs,
         )
-        look = second_look.look_at(state.observed, {file for file, _ in state.touched}, findings)
         try:
             verified = verifier.verify(leg, partial(self._run, running, waiting, look))
             text = verifying.RACE if verified.findings else verifying.FLAKY
@@ -258,9 +261,7 @@ class SecondPass:
         assert reports is not None
         if Copies() in attempt.experiments:
             leg = replace(leg, method="fork")
-        longest = max(running.finished.get(leg.test, []), default=0.0)
-        most = _TRIAL_SECONDS if wide is None else _WIDE_SECONDS
-        trial = Trial(min(left, most + _TRIAL_TIMES * longest), examine)
+        trial = Trial(min(left, _longest(running, leg, wide)), examine)
         with (
             running.run_for_experiment(waiting.item, leg, trial) as state,
             changed(attempt, reports) as said,
@@ -308,6 +309,12 @@ class SecondPass:
             "before": [list(each) for each in properties(before, root)],
             "properties": [list(each) for each in properties(result, root)],
         }
+
+
+def _longest(running: Running, leg: Leg, wide: Look | None) -> float:
+    """Return the time limit of a run, in seconds."""
+    finished = max(running.finished.get(leg.test, []), default=0.0)
+    return (_TRIAL_SECONDS if wide is None else _WIDE_SECONDS) + _TRIAL_TIMES * finished
 
 
 def _cheapest_first(waiting: list[Waiting]) -> None:

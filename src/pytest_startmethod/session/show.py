@@ -63,7 +63,7 @@ class Annotator:
         """Tests whose fork leg failed."""
         self._patience = _PATIENCE_SECONDS
         self._finished = finished
-        """Durations of the finished calls, by test."""
+        """Durations of the calls that ended before their time limit, by test."""
 
     def annotate(
         self, item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport, state: LegState
@@ -76,7 +76,7 @@ class Annotator:
             state.touched.clear()
             state.failed_with.clear()
             state.observed.clear()
-            state.not_pickled = False
+            state.not_pickled = state.hangs = False
         if not report.passed or report.when == "call":
             self._examine(item, call, report, state)
         state.count(report)
@@ -84,7 +84,8 @@ class Annotator:
             if self._runner is not None:
                 self._note_runner(state, self._runner)
             self._gatherer.note_call(call, report, state)
-            self._finished.setdefault(state.leg.test, []).append(report.duration)
+            if state.hanging is None:
+                self._finished.setdefault(state.leg.test, []).append(report.duration)
         if report.when == "teardown":
             self._finish(report, state)
 
@@ -103,6 +104,7 @@ class Annotator:
             self._show_inside(report, state, evidence)
             state.shown.append((report, findings))
             state.not_pickled |= evidence.failure is not None
+            state.hangs |= evidence.hanging is not None
             state.touched |= touched(evidence)
             state.failed_with |= {evidence.failed_with, *(each.type for each in evidence.raised_in_children)}
             state.observed += [each.observed for each in _work(evidence) if each.observed is not None]

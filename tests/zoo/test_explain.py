@@ -348,6 +348,10 @@ def test_a_submodule_that_the_code_imports_is_there(tmp_path, monkeypatch):
         "def by_value():\n"
         "    from lazy_package import plain\n"
         "    return plain.VALUE\n"
+        "def beside_globals():\n"
+        "    if 'by_value' in globals():\n"
+        "        from lazy_package import plain\n"
+        "        return repr(plain)\n"
     )
     for name in ("plain", "lazy"):
         (package / f"{name}.py").write_text("VALUE = 1\n")
@@ -357,6 +361,35 @@ def test_a_submodule_that_the_code_imports_is_there(tmp_path, monkeypatch):
 
     assert explain(lazy_package.by_statement) == []
     assert explain(lazy_package.by_hook) == []
+    assert explain(lazy_package.beside_globals) == []
     assert [each.path for each in explain(lazy_package.by_neither)] == ["lazy_package.plain"]
     lazy_package.plain.VALUE = 2
     assert [each.path for each in explain(lazy_package.by_value)] == ["lazy_package.plain.VALUE"]
+
+
+def test_a_name_that_the_class_of_a_module_provides_is_there(tmp_path, monkeypatch):
+    """Packages that import lazily replace their module in ``sys.modules``, and set what is asked for."""
+    (tmp_path / "replaced_module.py").write_text(
+        "import sys, types\n"
+        "class Lazy(types.ModuleType):\n"
+        "    def __getattr__(self, name):\n"
+        "        if name not in ('group', 'changed'): raise AttributeError(name)\n"
+        "        setattr(self, name, 'made when asked for')\n"
+        "        return self.__dict__[name]\n"
+        "def read():\n"
+        "    import replaced_module\n"
+        "    return replaced_module.group\n"
+        "def read_changed():\n"
+        "    import replaced_module\n"
+        "    return replaced_module.changed\n"
+        "lazy = Lazy(__name__)\n"
+        "lazy.__dict__.update(__file__=__file__, __spec__=__spec__, read=read, read_changed=read_changed)\n"
+        "sys.modules[__name__] = lazy\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    import replaced_module  # type: ignore[import-not-found]
+
+    assert replaced_module.read() == replaced_module.read_changed() == "made when asked for"
+    replaced_module.changed = "set by the parent"
+    assert explain(replaced_module.read) == []
+    assert [each.path for each in explain(replaced_module.read_changed)] == ["replaced_module.changed"]

@@ -111,9 +111,9 @@ def _import(name: str, broken: dict[str, str]) -> object:
 
 
 def _computed(module: object, name: str) -> object:
-    """Return `module`, or what answers for it where its ``__getattr__`` provides the name (PEP 562)."""
+    """Return `module`, or what answers for it where its ``__getattr__`` (PEP 562) or its class provides the name."""
     namespace = getattr(module, "__dict__", {})
-    if name in namespace or "__getattr__" not in namespace:
+    if name in namespace or (type(module) is types.ModuleType and "__getattr__" not in namespace):
         return module
     try:
         return types.SimpleNamespace(**{name: getattr(module, name)})

@@ -378,7 +378,7 @@ class Frame:
         if not self.named:
             return None
         for text in _constants(self.code):
-            if text in self.namespace:
+            if text in self.namespace and type(self.namespace[text]) is not types.ModuleType:  # it may be imported here
                 ref = self.search.ref(self.module, (text,), self.namespace[text], self.where, self.depth)
                 ref.read.whole = True
         return (Space(self.search.module(sys.modules[self.module], self.where)),)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pytest_startmethod.child.differences import differences
+from pytest_startmethod.child.differences import both, differences
 from pytest_startmethod.child.values import describe
 
 np = pytest.importorskip("numpy")
@@ -54,3 +54,16 @@ def test_a_large_array_is_not_copied(turned):
     finally:
         tracemalloc.stop()
     assert most < array.nbytes / 10
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "texts"),
+    [
+        ([1, 2], [1], ("[1, 2]", "[1]")),
+        (["x" * 50, "y" * 50, 1], ["x" * 50, "y" * 50], ("...yyyyyyyyyyyyyyyyyyy', 1]", "...yyyyyyyyyyyyyyyyyyy']")),
+        ("a" * 80 + "b" * 40, "a" * 80, ("...aaaaaaaaaaaaaaaaaaaa" + "b" * 34 + "...", "...aaaaaaaaaaaaaaaaaaaa'")),
+    ],
+    ids=["short", "items", "text"],
+)
+def test_both_texts_show_where_they_differ(ours, theirs, texts):
+    assert both(describe(ours), describe(theirs)) == texts

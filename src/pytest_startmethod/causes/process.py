@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Final, Literal
 
 from ..child import process_state
-from ..child.differences import differences, short
+from ..child.differences import both, differences
 from ..child.values import module_of
 from ..model.finding import Fact, Finding, finding_at, source_fact, values
 from ..model.methods import base
@@ -65,7 +65,7 @@ def _weighed(found: _Found, context: Context) -> Ranked:
 
 
 def _differs(subject: str, ours: object, theirs: object) -> tuple[str, Sequence[Fact]]:
-    mine, other = short(ours), short(theirs)
+    mine, other = both(ours, theirs)
     verb = "are" if subject.startswith(("the handlers of", "the filters of")) else "is"
     return f"{subject} {verb} {mine} in the parent and {other} in a fresh child", values(subject, mine, other)
 

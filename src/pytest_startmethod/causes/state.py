@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..child.differences import short
+from ..child.differences import both
 from ..child.values import VIRTUAL, module_of
 from ..model.evidence import Evidence
 from ..model.finding import Fact, Finding, finding_at, source_fact, values
@@ -256,10 +256,8 @@ def value(each: Difference, observed: Observed, context: Context) -> Ranked:
     path = binding.path
     what = f"{path}{each.inner}"
     where = best_place(read, context)
-    message = (
-        f"{_kind(code, by)}{what} is {short(each.ours)} in the parent and {short(each.theirs)} in a fresh child; "
-        f"{_reads(each, where)}"
-    )
+    ours, theirs = both(each.ours, each.theirs)
+    message = f"{_kind(code, by)}{what} is {ours} in the parent and {theirs} in a fresh child; {_reads(each, where)}"
     if each.ours[0] == "l":
         message = (
             f"the cache of {path} was filled in the parent and is empty in a fresh child, which computes anew; "
@@ -298,7 +296,7 @@ def _facts(
 ) -> list[str | Fact]:
     """Return facts: both values, where it is read and written, and what set it."""
     binding, read = each.binding, each.binding.read
-    found: list[str | Fact] = [*values(what, short(each.ours), short(each.theirs))]
+    found: list[str | Fact] = [*values(what, *both(each.ours, each.theirs))]
     if where.instruction:
         found.append(at("read", where))
     if read.inner is not None and (read.inner.file, read.inner.line) != (where.file, where.line):
@@ -499,6 +497,6 @@ def _inside(observed: Observed, seen: Sequence[Seen]) -> list[str]:
         every = observing.compare(observed, seen)
         lines.append("parent and fresh child, where they differ:" if every else "parent and fresh child: no difference")
         for each in every[:20]:
-            lines.append(f"  - parent  {each.binding.path}{each.inner} = {short(each.ours)}")
-            lines.append(f"  + child   {each.binding.path}{each.inner} = {short(each.theirs)}")
+            for who, text in zip(("- parent ", "+ child  "), both(each.ours, each.theirs), strict=True):
+                lines.append(f"  {who} {each.binding.path}{each.inner} = {text}")
     return lines

@@ -101,8 +101,21 @@ _WITHIN: dict[str, Callable[[Any, Any], Parts]] = {
 
 def short(node: object, limit: int = SHOWN) -> str:
     """Return a description as a short text."""
-    text = _short(node, 0)
+    return _cut(_short(node, 0), limit)
+
+
+def _cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def both(ours: object, theirs: object, limit: int = SHOWN) -> tuple[str, str]:
+    """Return two descriptions as short texts. Those that begin alike are shown from shortly before they differ."""
+    texts = mine, other = _short(ours, 0), _short(theirs, 0)
+    alike = next((n for n, (a, b) in enumerate(zip(mine, other)) if a != b), min(map(len, texts)))  # noqa: B905
+    if texts[0] == texts[1] or alike < limit - 3:
+        return short(ours, limit), short(theirs, limit)
+    mine, other = (_cut(f"...{text[alike - limit // 3 :]}", limit) for text in texts)
+    return mine, other
 
 
 def _short(node: Any, depth: int) -> str:

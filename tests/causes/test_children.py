@@ -308,15 +308,19 @@ class Keeper:
         return self.__secret
 
 
-def test_a_private_method_is_looked_up_by_the_wrong_name() -> None:
-    """The finding points at the method's ``def``."""
-    raised = Raised("AttributeError", "'Keeper' object has no attribute '__secret'", name="__secret")
-    what = Unloaded(raised, path="target", target=f"{__name__}.Keeper.__secret")
+class Heir(Keeper): ...
+
+
+@pytest.mark.parametrize("cls", ["Keeper", "Heir"])
+def test_a_private_method_is_looked_up_by_the_wrong_name(cls: str) -> None:
+    """The finding points at the method's ``def``, and names it as the class that defines it does."""
+    raised = Raised("AttributeError", f"'{cls}' object has no attribute '__secret'", name="__secret")
+    what = Unloaded(raised, path="target", target=f"{__name__}.{cls}.__secret")
     finding = load_finding(what, Parent({__name__: sys.modules[__name__]}))
     assert (finding.code, finding.path, finding.file) == ("SM202", "target", __file__)
     assert finding.line == Keeper.__dict__["_Keeper__secret"].__code__.co_firstlineno
     assert finding.message == (
-        "the spawn child looks up '__secret' on 'Keeper', but name mangling stored it as '_Keeper__secret'"
+        f"the spawn child looks up '__secret' on '{cls}', but name mangling stored it as '_Keeper__secret'"
     )
     assert finding.fix == (
         "rename '__secret' to '_secret', with a single underscore, or pass a method that is not private"

@@ -382,13 +382,9 @@ def _binds(node: ast.AST, name: str) -> bool:
 
 
 def _private_name(what: Unloaded, cls: str, name: str, parent: Parent) -> Finding:
-    found = _class_named(cls, what, parent)
-    method = None if found is None else _mangled(found, name)
+    mangled, method = _mangled(cls, name, _class_named(cls, what, parent))
     place = _defined_at(method)
-    message = (
-        f"{what.child} looks up {name!r} on {cls!r}, but name mangling stored it as "
-        f"{'_' + cls.rpartition('.')[2].lstrip('_') + name!r}"
-    )
+    message = f"{what.child} looks up {name!r} on {cls!r}, but name mangling stored it as {mangled!r}"
     fix = f"rename {name!r} to {name[1:]!r}, with a single underscore, or pass a method that is not private"
     return finding_at("SM202", what.path, place or what.place, message, _evidence(what, str(what.raised)), fix)
 
@@ -405,12 +401,13 @@ def _added_method(what: Unloaded, cls: str, name: str, parent: Parent) -> Findin
     return finding_at("SM202", what.path, place or what.place, message, _evidence(what, str(what.raised)), fix)
 
 
-def _mangled(cls: type, name: str) -> object:
-    for each in type.mro(cls):
-        value = vars(each).get(f"_{each.__name__.lstrip('_')}{name}")
-        if value is not None:
-            return value
-    return None
+def _mangled(qualname: str, name: str, cls: type | None) -> tuple[str, object]:
+    """Return the name that a private method has in its class, which may be a base of `cls`, and the method."""
+    for each in () if cls is None else type.mro(cls):
+        stored = f"_{each.__name__.lstrip('_')}{name}"
+        if stored in vars(each):
+            return stored, vars(each)[stored]
+    return f"_{qualname.rpartition('.')[2].lstrip('_')}{name}", None
 
 
 def _look_up(module: object, name: str) -> Any:

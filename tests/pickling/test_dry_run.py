@@ -645,6 +645,21 @@ def test_a_value_inside_plain_containers_keeps_its_owner() -> None:
     assert "or leave `body` out of what `Message.__getstate__` returns" in finding.fix
 
 
+class Guarded:
+    def __init__(self) -> None:
+        self.guard = threading.Lock()
+
+
+class Derived(Guarded): ...
+
+
+def test_an_attribute_that_a_base_class_sets_is_left_out_there() -> None:
+    """One `__getstate__` then serves all subclasses; the message names the class of the object."""
+    (finding,) = diagnose(Derived())
+    assert finding.message.startswith("`Derived.guard` is a lock")
+    assert "or leave `guard` out of what `Guarded.__getstate__` returns" in finding.fix
+
+
 def test_nothing_of_a_launch_is_kept_alive() -> None:
     """Neither the outcome nor the findings hold the payload."""
     import weakref

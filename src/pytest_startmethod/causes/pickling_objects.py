@@ -26,7 +26,7 @@ def unpicklable(subject: Subject) -> Finding:
     error = one_line(subject.leaf.error)
     message = f"`{subject.name()}` is {noun_of(subject.obj)}, which cannot be shared with another process: {error}."
     place, evidence = subject.set_at()
-    return subject.make("SM103", place, message, evidence, keep_out(subject, kind))
+    return subject.make("SM103", place, message, evidence, keep_out(subject, kind, place))
 
 
 def resource(subject: Subject) -> Finding:
@@ -46,7 +46,7 @@ def resource(subject: Subject) -> Finding:
     because = subject.because(inner) if kind is not kinds.FIXTURE else []
     bound = bound_to(subject.obj) if kind is kinds.MOCK else []  # names the patched attribute
     evidence = [*evidence, *([f"bound to: {', '.join(bound)}"] if bound else [])]
-    return subject.make("SM103", place, message, [*evidence, *because], keep_out(subject, kind))
+    return subject.make("SM103", place, message, [*evidence, *because], keep_out(subject, kind, place))
 
 
 def testcase(subject: Subject) -> Finding:
@@ -85,14 +85,14 @@ def testcase(subject: Subject) -> Finding:
     return subject.make("SM103", place, message, evidence, kind.instead if kind else "", path)
 
 
-def keep_out(subject: Subject, kind: kinds.Kind | None) -> str:
+def keep_out(subject: Subject, kind: kinds.Kind | None, place: Place | None) -> str:
     """Return the fix for an object that cannot be sent: by its kind, and through its owner's ``__getstate__``."""
     instead = kind.instead if kind and kind.instead else ""
     if not instead:
         instead = (
             f"re-create the {kinds.type_name(type(subject.obj)).rpartition('.')[2]} in the child from plain values"
         )
-    held = subject.holder()
+    held = subject.holder(place)
     if held is None or kind is kinds.MOCK:
         return instead
     class_, attribute = held

@@ -8,6 +8,7 @@ import types
 from collections.abc import Sequence
 
 from .._compat import cpython
+from ..child.values import mro
 from ..model.codes import CAUSES
 from ..model.finding import Finding
 from ..model.place import Place
@@ -76,15 +77,21 @@ class Subject:
         kwargs = own.get("kwargs", own.get("_kwargs")) or {}
         return type(args) is tuple and any(each is value for each in (*args, *kwargs.values()))
 
-    def holder(self) -> tuple[str, str] | None:
-        """Return the user's class and attribute that hold the object, directly or in plain containers."""
+    def holder(self, place: Place | None) -> tuple[str, str] | None:
+        """Return the user's class and attribute that hold the object, directly or in plain containers.
+
+        The class is the one whose method sets the attribute at `place`: a base class's mends all its subclasses.
+        """
         for i in range(len(self.chain) - 1, -1, -1):
             step = self.steps[i]
             parent = self.chain[i - 1][1] if i else self.leaf.root
             if step[0] == "attribute" and not isinstance(parent, Call) and not str(step[1]).startswith("__"):
-                if kinds.is_users(type(parent)) and not isinstance(parent, BaseException):
-                    return kinds.type_name(type(parent)), str(step[1])
-                return None
+                if not kinds.is_users(type(parent)) or isinstance(parent, BaseException):
+                    return None
+                setter = "" if place is None else place.function.rpartition(".")[0]
+                users = filter(kinds.is_users, mro(type(parent)))
+                found = [each for each in users if qualname(each).replace("<locals>.", "") == setter]
+                return kinds.type_name(*found[:1] or [type(parent)]), str(step[1])
             if step[0] not in ("item", "element", "key"):
                 return None
         return None

@@ -446,6 +446,19 @@ def test_a_hang_is_confirmed_if_it_hangs_in_the_control(seconds):
     assert len(attempts) == (3 if seconds == 1.0 else 2)
 
 
+def test_a_hang_follows_from_the_confirmed_cause():
+    """Also in a leg that was not run again."""
+    verifier, run = Verifier(), World("a")
+    found = finding(path="a"), finding("SM403", ""), finding("SM405", "")
+    for _ in range(2):
+        verified = verifier.verify(leg(*found), run)
+        told = [(each.code, each.because_of, each.confirmed) for each in verified.findings]
+        assert told == [("SM301", "", True), ("SM403", "SM301 a", None), ("SM405", "", None)]
+    assert verifier.legs == 1
+    verified = Verifier().verify(leg(*found), World("b"))
+    assert [each.because_of for each in verified.findings] == ["", "", ""]
+
+
 @pytest.mark.parametrize("control", [Outcome(True), Outcome(False, ("call: assert 2",)), Outcome(False, in_time=False)])
 def test_a_long_leg_is_not_confirmed_if_its_control_does_not_fail_in_the_usual_way(control):
     def run(attempt, seconds, is_usual):

@@ -50,7 +50,7 @@ def keeps_from_running(finding: Finding) -> bool:
     return finding.level == "cause" and (finding.code.startswith(("SM1", "SM2")) or finding.code == "SM407")
 
 
-_FOLLOWS = {
+FOLLOWS = {
     "SM402": ("SM1", "SM2"),
     "SM403": ("SM1", "SM2", "SM307", "SM402", "SM404", "SM405", "SM407"),
     "SM404": ("SM106",),
@@ -64,13 +64,9 @@ def linked(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     causes = [each for each in findings if each.level == "cause"]
 
     def link(finding: Finding) -> Finding:
-        starts = _FOLLOWS.get(finding.code, ())
+        starts = FOLLOWS.get(finding.code, ())
         first = next((each for each in causes if each is not finding and each.code.startswith(starts)), None)
-        return (
-            finding
-            if first is None or not starts
-            else replace(finding, because_of=f"{first.code} {first.path}".strip())
-        )
+        return finding if first is None or not starts else replace(finding, because_of=first.reference)
 
     return tuple(map(link, findings))
 

@@ -13,6 +13,7 @@ from collections.abc import Collection, Generator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from ..causes.ranking import FOLLOWS
 from ..model.finding import COPIED, Finding
 
 MOST_RUNS: Final = 6
@@ -414,7 +415,7 @@ def settle(findings: Iterable[Finding], said: Conclusion) -> tuple[Finding, ...]
     """Return `findings` updated by the conclusion: confirmed ones first, cleared ones last, otherwise in order.
 
     A confirmed note becomes a cause, and a cleared cause a note. Causes that are only sufficient together become one
-    finding.
+    finding. A hang or a crash follows from a confirmed cause: without that, the test passes.
     """
     findings = list(findings)
     if said.flaky:
@@ -440,6 +441,8 @@ def settle(findings: Iterable[Finding], said: Conclusion) -> tuple[Finding, ...]
         elif each in necessary and met:
             behind = f"with that out of the way: {met[0].code} {met[0].name}: {met[0].message}"
             each = replace(each, evidence=(*each.evidence, behind))
+        elif settled and each.code in FOLLOWS and not each.because_of:
+            each = replace(each, because_of=settled[0].reference)
         rest.append(each)
     return ranked([*settled, *rest])
 

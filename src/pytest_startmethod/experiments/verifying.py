@@ -196,7 +196,7 @@ def _same(leg: LegToVerify, settled: Sequence[Finding]) -> tuple[Finding, ...]:
     return tuple(
         each
         if each.together or each.key not in own
-        else replace(own[each.key], confirmed=each.confirmed, level=each.level)
+        else replace(own[each.key], confirmed=each.confirmed, level=each.level, because_of=each.because_of)
         for each in settled
         if each.key in own or each.confirmed
     )

@@ -96,7 +96,7 @@ class Finding:
     together: tuple[str, ...] = ()
     """What goes together: the paths that an experiment confirmed only together, or what one tool has replaced."""
     because_of: str = ""
-    """For a consequence: code and path of its cause, ``"SM103 args[0].lock"``."""
+    """For a consequence: the `reference` of its cause."""
     every_method: bool = False
     """Whether fork fails in the same way: tasks and messages are pickled under every method."""
 
@@ -104,6 +104,11 @@ class Finding:
     def key(self) -> tuple[str, str, str | None, int | None]:
         """The identity of the finding, whatever an experiment showed."""
         return self.code, self.path, self.file, self.line
+
+    @property
+    def reference(self) -> str:
+        """Code and path, ``"SM103 args[0].lock"``."""
+        return f"{self.code} {self.path}".strip()
 
     def __str__(self) -> str:
         """Return the finding as text of at most `WIDTH` columns."""

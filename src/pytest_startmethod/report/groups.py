@@ -115,7 +115,7 @@ def told(findings: Iterable[Finding]) -> list[Told]:
 
 def _follows(finding: Finding, causes: Iterable[Finding]) -> bool:
     """Return whether `finding` is a consequence of one of `causes` that no experiment cleared."""
-    return any(f"{c.code} {c.path}".strip() == finding.because_of and c.confirmed is not False for c in causes)
+    return any(c.reference == finding.because_of and c.confirmed is not False for c in causes)
 
 
 # -- many legs -------------------------------------------------------------------------------------------------------

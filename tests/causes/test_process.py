@@ -12,7 +12,7 @@ from pytest_startmethod.causes import context as causes_context
 from pytest_startmethod.causes import process
 from pytest_startmethod.causes.context import Context
 from pytest_startmethod.model.evidence import CallEnd, Evidence
-from pytest_startmethod.model.observed import Observed
+from pytest_startmethod.model.observed import Binding, Observed, Read, Where
 from pytest_startmethod.model.patched import Patched
 from pytest_startmethod.model.place import Place
 
@@ -73,6 +73,88 @@ def stale(**given):
     patches = (Patched("os.environ['ANSWER']", Place("/p/test_a.py", 5), "monkeypatch"),)
     context = Context(**{"environ": {"HOME": "/b"}, "patches": patches, **given})
     return [each.finding for each in process.environment(observed, context)]
+
+
+SETS = """
+    NAMES = {"a", "b"}
+
+    def listed():
+        return list(NAMES)
+
+    def sorted_names():
+        return sorted(NAMES)
+"""
+NODE = ["<", "set", [["=", "str", "'a'"], ["=", "str", "'b'"]]]
+NUMBERS = ["<", "set", [["=", "int", "1"], ["=", "int", "2"]]]
+
+
+def reading(tmp_path, name, line, node=NODE):
+    file = tmp_path / "sets.py"
+    file.write_text(textwrap.dedent(SETS))
+    read = Read("sets", ("NAMES",), (), Where(str(file), line + 1, name, "LOAD_GLOBAL"))
+    binding = Binding("sets", ("NAMES",), (), node, read, False, False, "set")
+    place = Place(str(file), 1)
+    return Observed("spawn", f"sets.{name}", place, codes=[(str(file), name, line)], bindings=[binding])
+
+
+def test_order_of_a_set_of_text(tmp_path):
+    """It is a cause where values were compared, and a note elsewhere."""
+    context = Context(errors=frozenset({"AssertionError"}))
+    (found,) = process.hash_seed(reading(tmp_path, "listed", 4), context)
+    finding = found.finding
+    assert (finding.code, finding.path, finding.level, finding.line) == ("SM306", "PYTHONHASHSEED", "cause", 5)
+    assert finding.message == (
+        "the order of a set of text is another one in each fresh interpreter (PYTHONHASHSEED is random); listed uses "
+        "the order of NAMES"
+    )
+    assert finding.fix == "sort it: sorted(...), or use a list or a dict, which keep their order"
+    (found,) = process.hash_seed(reading(tmp_path, "listed", 4), Context())
+    assert found.finding.level == "note"
+
+
+def test_sets_whose_order_explains_nothing(tmp_path):
+    """Sorted text, and numbers, have the same order in each interpreter."""
+    context = Context(errors=frozenset({"AssertionError"}))
+    assert process.hash_seed(reading(tmp_path, "sorted_names", 7), context) == []
+    assert process.hash_seed(reading(tmp_path, "listed", 4, NUMBERS), context) == []
+
+
+ROLES = """
+    def role(name):
+        return name.startswith("ForkPoolWorker")
+
+    def any_role(name):
+        return name.startswith(("ForkPoolWorker", "SpawnPoolWorker", "ForkServerPoolWorker"))
+
+    def other(name):
+        return name == "Forklift"
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "method", "given", "text"),
+    [
+        ("role", 2, "spawn", {}, "SpawnPoolWorker"),
+        ("role", 2, "forkserver", {}, "ForkServerPoolWorker"),
+        ("any_role", 5, "forkserver", {}, None),
+        ("other", 8, "spawn", {}, None),
+        ("role", 2, "fork", {}, None),
+        ("role", 2, "spawn", {"failed": False}, None),
+        ("role", 2, "spawn", {"passed_under_fork": False}, None),
+    ],
+)
+def test_names_that_only_forked_processes_have(tmp_path, name, line, method, given, text):
+    file = tmp_path / "roles.py"
+    file.write_text(textwrap.dedent(ROLES))
+    observed = Observed(method, f"roles.{name}", None, codes=[(str(file), name, line)])
+    found = [each.finding for each in process.worker_names(observed, Context(**given))]
+    assert [(each.code, each.path, each.level, each.line) for each in found] == (
+        [] if text is None else [("SM504", "ForkPoolWorker", "cause", 3)]
+    )
+    if text is not None:
+        assert found[0].message == (
+            f"role looks for the name 'ForkPoolWorker', which only a forked process has: under {method} it is {text}"
+        )
 
 
 def test_variable_that_the_test_set_and_nobody_reads_by_name():

@@ -8,7 +8,9 @@ import sqlite3
 import sys
 import types
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,8 +19,9 @@ from pytest_startmethod.causes import registries
 from pytest_startmethod.causes.context import quoted
 from pytest_startmethod.experiments import plan
 from pytest_startmethod.model.child_report import ChildReport, Frame, Raised, Result, Work
-from pytest_startmethod.model.evidence import Evidence
-from pytest_startmethod.model.observed import Descriptor, Observed
+from pytest_startmethod.model.evidence import CallEnd, Evidence
+from pytest_startmethod.model.launch import Launch
+from pytest_startmethod.model.observed import Descriptor, Observed, Where
 from pytest_startmethod.model.place import Place
 
 NO_CODEC = Raised(
@@ -114,6 +117,17 @@ def test_a_module_that_an_import_hook_of_the_parent_finds(monkeypatch: pytest.Mo
     assert finding.message.startswith("the import hook that finds virtual is registered in the parent")
 
 
+def test_import_hooks_that_are_gone_when_the_child_is_explained() -> None:
+    """Fixtures take them out again; what a hook did not provide, since it was loaded already, is none of theirs."""
+    raised = Raised("ModuleNotFoundError", "No module named 'virtual'")
+    hooked = Observed("spawn", "work", None, import_hooks=True)
+    (finding,) = registries.missing([raised], [hooked])
+    assert (finding.code, finding.path) == ("SM306", "sys.meta_path")
+    hooked.imports = {"virtual": Where("/p/work.py", 1, "work", "IMPORT_NAME")}
+    assert registries.missing([raised], [hooked]) == []
+    assert registries.missing([raised], [Observed("spawn", "work", None)]) == []
+
+
 def test_a_submodule_that_the_code_does_not_import_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "shapes.circle", types.ModuleType("shapes.circle"))
     frames = (Frame("/p/geometry.py", 5, "area", "return shapes.circle.area(r)"),)
@@ -139,6 +153,7 @@ COPYREG = {"pkg.Handle": ("copyreg.dispatch_table", "reduce_handle")}
         ({}, None, "__reduce__", None),
         (COPYREG, None, "reduce_handle", None),  # the child has the reducer, which raises
         (COPYREG, Work("pkg.function", None, None), "__reduce__", None),
+        ({"result": ("copyreg.dispatch_table", "reduce_result")}, None, "__reduce__", "copyreg.dispatch_table"),
     ],
 )
 def test_a_reducer_that_only_the_parent_has(
@@ -158,8 +173,9 @@ def test_a_reducer_that_only_the_parent_has(
     if finding is not None:
         assert (finding.code, finding.file, finding.line) == ("SM407", "/p/pkg.py", 8)
         assert plan.experiment_of(finding) == plan.Replay("copyreg.dispatch_table")
+        cls = next(iter(reducers))  # of the part that does not pickle, or of the whole result
         assert finding.message == (
-            "copyreg.pickle() has told the parent how to pickle pkg.Handle, and not the child, which cannot send one "
+            f"copyreg.pickle() has told the parent how to pickle {cls}, and not the child, which cannot send one "
             "back: TypeError: sealed"
         )
 
@@ -172,6 +188,34 @@ def test_the_likeliest_of_several_numbers_is_named_first() -> None:
     assert (finding.path, finding.evidence) == ("args[1]", ("or args[0]: 7, the number of a file",))
     assert registries.missing([Raised("OSError", "[Errno 2] No such file or directory")], [observed]) == []
     assert registries.missing([Raised("OSError", "[Errno 9] Bad file descriptor")]) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "kind", "path"),
+    [
+        ("os.write(fd, b'x')", "a pipe", "args[0]"),
+        ("os.close(fd)", "a socket", "args[0]"),
+        ("print(fd)", "a pipe", None),
+        ("os.write(fd, b'x')", "a file", None),  # any number may equal that of a log file
+    ],
+)
+def test_a_number_whose_error_was_swallowed(tmp_path: Path, source: str, kind: str, path: str | None) -> None:
+    """The code uses numbers of descriptors, and was given one that is a pipe or a socket in the parent."""
+    file = tmp_path / "work.py"
+    file.write_text(f"import os\n\ndef work(fd):\n    try:\n        {source}\n    except OSError:\n        pass\n")
+    observed = Observed("spawn", "work", None, codes=[(str(file), "work", 3)])
+    observed.descriptors = [Descriptor("args[0]", 12, kind)]
+    launch = Launch("spawn", "work", (), None, None, None, "leg", observed=observed)
+    given = Evidence("leg", "spawn", "failed", launches=[launch], others={"fork": CallEnd("passed")})
+    assert [each.path for each in registries.unsaid(given)] == ([path] if path else [])
+    assert registries.unsaid(replace(given, others={"fork": CallEnd("failed")})) == []
+    if path:
+        (finding,) = registries.unsaid(given)
+        assert (finding.code, finding.line) == ("SM306", 5)
+        assert finding.message == (
+            f"args[0] is 12, the number of {kind} that is open in the parent; a child that is not forked inherits no "
+            "open descriptors"
+        )
 
 
 @pytest.mark.parametrize(

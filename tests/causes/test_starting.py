@@ -16,6 +16,7 @@ from pytest_startmethod.causes import starting
 from pytest_startmethod.model.child_report import Frame, Raised
 from pytest_startmethod.model.evidence import CallEnd, Evidence, Parent
 from pytest_startmethod.model.launch import Launch
+from pytest_startmethod.model.observed import Observed
 from pytest_startmethod.model.patched import Patched
 from pytest_startmethod.model.place import Place
 from pytest_startmethod.model.stack import Hanging, Stack
@@ -125,3 +126,24 @@ def test_a_child_that_waits_for_its_payload_is_explained_by_the_patch_that_took_
     hanging = Hanging(5.0, (), [(launch(pid=7), stacks)])
     given = evidence(Frame(TEST, 10, "test_x", ""), patches=(patch,), hanging=hanging, launches=[launch(pid=7)])
     assert [each.path for each in starting.broken(given)] == found
+
+
+@pytest.mark.parametrize(
+    ("misled", "code", "found"),
+    [
+        ("sys.frozen", 2, "a child gets the command line of a frozen program and ends with exit code 2"),
+        ("multiprocessing.set_executable", 255, "there is no such file, and the child ends with exit code 255"),
+        ("sys.frozen", 0, None),
+        ("", 2, None),
+    ],
+)
+def test_a_setting_with_which_no_child_begins_is_named(misled, code, found):
+    """A frozen program's command line, or an interpreter that does not exist, ends the child before it reports."""
+    observed = Observed("spawn", "work", None, misled=misled)
+    launch = Launch("spawn", "work", (), PLACE, None, None, "leg", pid=7, exit_code=code, observed=observed)
+    given = Evidence("leg", "spawn", "failed", launches=[launch], parent=Parent(modules=MODULES))
+    findings = starting.broken(given)
+    assert [(each.code, each.path, each.line) for each in findings] == ([("SM303", misled, 4)] if found else [])
+    if found:
+        assert findings[0].message.endswith(f"multiprocessing itself needs it to start a process under spawn: {found}")
+        assert findings[0].breaks_start

@@ -1455,3 +1455,146 @@ def test_a_patch_that_breaks_the_start_itself_is_confirmed_with_the_original(ses
         "test_connect[fork]",
         "test_lock[fork]",
     }
+
+
+def test_what_only_a_second_look_sees_is_confirmed(session):
+    """Each with a twin that sets the same state and fails for a reason of its own."""
+    session.file(
+        failures="FAILURES = []\n",
+        records="NAMES = {}\n",
+        orders="import records\n\nrecords.NAMES['Order'] = 'ordered'\n\nclass Order:\n    pass\n",
+        behind="""
+        import contextvars
+        import logging
+        import threading
+
+        import failures
+        import records
+
+
+        class Collect(logging.Handler):
+            def emit(self, record):
+                self.seen = record.getMessage()
+
+
+        def log():
+            handler, logger = Collect(), logging.getLogger("behind")
+            handler.seen = None
+            logger.addHandler(handler)
+            logger.error("said")
+            logger.removeHandler(handler)
+            return handler.seen
+
+
+        def fail():
+            raise ValueError
+
+
+        def count():
+            thread = threading.Thread(target=fail)
+            thread.start()
+            thread.join()
+            return len(failures.FAILURES)
+
+
+        def tenant():
+            return {v.name: x for v, x in contextvars.copy_context().items() if v.name.startswith("my_")}
+
+
+        def order():
+            return records.NAMES.get("Order")
+
+
+        def plain():
+            return "child"
+        """,
+        test_a="""
+        import contextvars
+        import logging
+        import multiprocessing
+        import threading
+
+        import failures
+        import pytest
+        from behind import count, log, order, plain, tenant
+
+        pytestmark = pytest.mark.startmethods("fork", "spawn")
+
+
+        def ask(function):
+            with multiprocessing.Pool(1) as pool:
+                return pool.apply(function)
+
+
+        @pytest.fixture
+        def quiet():
+            logging.disable(logging.CRITICAL)
+            yield
+            logging.disable(logging.NOTSET)
+
+
+        @pytest.fixture
+        def hook(monkeypatch):
+            monkeypatch.setattr(threading, "excepthook", failures.FAILURES.append)
+
+
+        @pytest.fixture
+        def variable():
+            name = contextvars.ContextVar("my_tenant")
+            token = name.set("acme")
+            yield
+            name.reset(token)
+
+
+        def test_disable(quiet):
+            assert ask(log) is None
+
+
+        def test_disable_of_no_account(quiet):
+            assert ask(plain) == "parent"
+
+
+        def test_hook(hook):
+            assert ask(count) > 0
+
+
+        def test_hook_of_no_account(hook):
+            assert ask(plain) == "parent"
+
+
+        def test_context(variable):
+            assert ask(tenant) == {"my_tenant": "acme"}
+
+
+        def test_import():
+            import orders
+
+            assert ask(order) == "ordered"
+
+
+        def test_import_of_no_account():
+            import orders
+
+            assert ask(plain) == "parent"
+        """,
+    )
+    session.run("--start-methods-report=report.json", "--start-methods-verify=600", where="subprocess")
+    tests = json.loads((session.path / "report.json").read_text(encoding="utf-8"))["tests"]
+    found = {
+        each["nodeid"].partition("::test_")[2]: [
+            (f["code"], f["path"]) for f in each["findings"] if f["level"] == "cause" and f["confirmed"]
+        ]
+        for each in tests
+    }
+    assert {name for name, each in found.items() if not each} == {
+        "disable_of_no_account",
+        "hook_of_no_account",
+        "import_of_no_account",
+    }
+    assert found["disable"] == [("SM305", "logging.getLogger('behind')")]
+    assert found["hook"] == [("SM303", "threading.excepthook")]
+    assert found["context"] == [("SM306", "contextvars.copy_context")]
+    assert found["import"][0][0] == "SM301"
+    causes = {each["nodeid"].partition("::test_")[2]: each["findings"] for each in tests}
+    for name in ("disable_of_no_account", "hook_of_no_account", "import_of_no_account"):
+        assert [each for each in causes[name] if each["level"] == "cause"] == []

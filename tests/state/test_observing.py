@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import sys
+import textwrap
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -134,6 +136,104 @@ def test_a_key_that_was_described_earlier_is_not_compared(load):
     module.STATE[:] = [module.A, module.B, {module.A: 1, module.B: 2}]
     looked = observed(module.ask)
     assert observing.compare(looked, [seen(looked, STATE=[module.B, module.A, {module.A: 1, module.B: 2}])] * 2) == []
+
+
+FILLED = """
+VIEW = None
+SEEN = []
+CACHE = None
+def fill(at): VIEW[at] = at
+def note(at): SEEN.append(at)
+def lazily(at):
+    global CACHE
+    if CACHE is None:
+        CACHE = {}
+    CACHE[at] = at
+"""
+
+
+def test_what_is_only_changed_must_be_there(load):
+    """A child without the object cannot change it; what the object holds does not matter to code that adds to it."""
+    module = load("filled_code", FILLED)
+    module.VIEW = [0, 0]
+    looked = observed(module.fill, 1)
+    (found,) = state.explain(looked, [seen(looked, VIEW=None)] * 2, Context())
+    assert (found.code, found.path, found.level, found.line) == ("SM301", "filled_code.VIEW", "cause", 5)
+    assert found.fix == (
+        "set VIEW in the child: in a pool's initializer, or first in the target; a copy that is passed as an argument "
+        "is changed in the child alone"
+    )
+    assert state.explain(looked, [seen(looked, VIEW=[7])] * 2, Context()) == []
+    module.SEEN.append(1)
+    looked = observed(module.note, 1)
+    assert state.explain(looked, [seen(looked, SEEN=[])] * 2, Context()) == []
+    module.CACHE = {1: 1}
+    looked = observed(module.lazily, 1)
+    assert [each.level for each in state.explain(looked, [seen(looked, CACHE=None)] * 2, Context())] == ["note"]
+
+
+def test_generated_code_is_followed(load):
+    """A class's generated methods, as those of attrs, read switches of their library; the class's line is told."""
+    text = """
+        import library_switch
+        namespace = {"switch": library_switch}
+        exec(compile("def __init__(self, v):\\n self.v = switch.ON and v", "<generated>", "exec"), namespace)
+        class Reading:
+            __init__ = namespace["__init__"]
+        Reading.__init__.__qualname__, Reading.__init__.__module__ = "Reading.__init__", "generated_code"
+        def ask():
+            return Reading(1).v
+    """
+    switch = load("library_switch", "ON = True\n", installed=True)
+    module = load("generated_code", textwrap.dedent(text))
+    switch.ON = False  # type: ignore[attr-defined]
+    looked = observed(module.ask)
+    (found,) = state.explain(looked, [seen(looked, ON=True)] * 2, Context())
+    assert (found.code, found.path, found.line) == ("SM301", "library_switch.ON", 5)
+    assert found.file == module.__file__
+
+
+class Tee:
+    def write(self, text: str) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("stream", "body", "paths"),
+    [
+        (Tee(), "print(1)", {"sys.stdout"}),
+        (Tee(), "print(1, file=OUT)", {"printing_code.OUT"}),
+        (io.StringIO(), "print(1)", set()),
+    ],
+)
+def test_printing_depends_on_the_users_own_stream(load, monkeypatch, stream, body, paths):
+    """A replacement of ``sys.stdout`` is the user's; a stream of Python's own is as good as another."""
+    module = load("printing_code", f"OUT = None\ndef work():\n    {body}\n")
+    monkeypatch.setattr(sys, "stdout", stream)
+    looked = observed(module.work)
+    assert {each.path for each in looked.bindings} == paths
+
+
+def test_what_lies_deep_in_a_librarys_object_is_a_note(load):
+    """An effect of other imports, as in a registry of classes, is not what the user has set."""
+    text = "class Box: pass\nROOT = Box()\ndef ask():\n    return ROOT\n"
+    module = load("deep_code", text)
+
+    def chain(last: int, depth: int) -> Any:
+        box = module.Box()
+        box.next = chain(last, depth - 1) if depth else last
+        return box
+
+    module.ROOT = chain(1, 5)
+    looked = observed(module.ask)
+    (found,) = state.explain(looked, [seen(looked, ROOT=chain(2, 5))] * 2, Context())
+    assert found.level == "note"
+    (found,) = state.explain(looked, [seen(looked, ROOT=chain(2, 5))] * 2, Context(missed=(".next",)))
+    assert found.level == "cause"
+    module.ROOT = chain(1, 2)
+    looked = observed(module.ask)
+    (found,) = state.explain(looked, [seen(looked, ROOT=chain(2, 2))] * 2, Context())
+    assert found.level == "cause"
 
 
 LIBRARY = """

@@ -310,6 +310,19 @@ def server_socket(state: Mapping[str, object]) -> str | None:
     return address if isinstance(address, str) and not address.startswith("\0") else None
 
 
+def misled() -> str:
+    """Return the name of a setting with which no child begins: its command line is wrong, or its interpreter missing.
+
+    ``spawn.get_command_line`` and ``spawn.get_executable`` (3.10 to 3.15).
+    """
+    import multiprocessing.spawn
+
+    if getattr(sys, "frozen", False) and multiprocessing.get_start_method(allow_none=True) != "forkserver":
+        return "sys.frozen"
+    missing = not os.path.exists(multiprocessing.spawn.get_executable() or "")
+    return "multiprocessing.set_executable" if missing else ""
+
+
 # -- tasks -----------------------------------------------------------------------------------------------------------
 
 

@@ -16,7 +16,7 @@ from .._compat.signals import OwnCode
 
 
 class ImportHooks:
-    """A finder at the head of ``sys.meta_path`` while callbacks are pending.
+    """A finder at the head of ``sys.meta_path`` while modules are awaited.
 
     It delegates to the other finders, in order, and wraps the loader of an awaited module.
     """
@@ -25,20 +25,20 @@ class ImportHooks:
         self.awaited: list[tuple[str, Callable[[], None]]] = []
 
     def when_loaded(self, name: str, function: Callable[[], None]) -> Callable[[], None]:
-        """Call `function` now if the module `name` is loaded, else after its import; return a way to cancel.
+        """Call `function` now if the module `name` is loaded, and after each import of it; return a way to cancel.
 
+        A module is imported again after ``mock.patch.dict(sys.modules)``, which removes what was imported meanwhile.
         Exceptions are suppressed, since the import is the user's.
         """
         if name in sys.modules:
             function()
-            return lambda: None
         entry = (name, function)
         self.awaited.append(entry)
         if self not in sys.meta_path:
             sys.meta_path.insert(0, self)
 
         def cancel() -> None:
-            with suppress(ValueError):  # already called
+            with suppress(ValueError):  # called twice
                 self.awaited.remove(entry)
             if not self.awaited:
                 with suppress(ValueError):  # a test may have replaced the list
@@ -62,7 +62,6 @@ class ImportHooks:
     def loaded(self, name: str) -> None:
         """Run the callbacks waiting for `name`."""
         for entry in [each for each in self.awaited if each[0] == name]:
-            self.awaited.remove(entry)
             with OwnCode(), suppress(Exception):
                 entry[1]()
 

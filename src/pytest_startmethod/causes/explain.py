@@ -52,7 +52,7 @@ def explain(evidence: Evidence) -> tuple[Finding, ...]:
     found += hang.findings(evidence)
     found += declared
     if not any(each.level == "cause" for each in (*found, *differing)):
-        found += state.lost_tools(evidence)
+        found += state.lost_tools(evidence) or registries.unsaid(evidence)
     found += [each for each in differing if each.level == "note"]
     tasks = {finding.key for each in evidence.tasks for finding in each.findings} | {each.key for each in sends}
     return linked(merged(replace(each, every_method=True) if each.key in tasks else each for each in unique(found)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -13,10 +14,11 @@ from ..child.differences import both, differences
 from ..child.values import module_of
 from ..model.finding import Fact, Finding, finding_at, source_fact, values
 from ..model.methods import base
-from ..model.observed import Observed, Seen, Where
+from ..model.observed import Node, Observed, Seen, Where
 from ..model.place import Place
 from ..source.callers import owner
 from ..source.index import dotted, source_of, with_text
+from ..source.set_order import ordered_sets
 from ..state import observing
 from ..state.attributes import GUESSED
 from .context import Context, at, is_touched, place_of, reader
@@ -33,11 +35,15 @@ _LOOKS = (
      "pool's initializer, or in the module that the child imports"),
     ("pandas", "the option pandas.options", "set the option in the child too: call pandas.set_option() in a pool's "
      "initializer, or first in the target"),
+    ("contextvars.copy_context", "the context's variable ", "pass the value as an argument and set the variable in the "
+     "child: no context variable crosses"),
     ("asyncio", "the event loop policy ", "call asyncio.set_event_loop_policy() in the child too"),
     ("mimetypes", "the table of mimetypes, at ", "call mimetypes.add_type() in the child too: in a pool's initializer, "
      "or in the module that the child imports"),
     ("tempfile", "the directory of tempfile", "set tempfile.tempdir in the child too, set TMPDIR for both, or pass "
      "dir=... where the file is made"),
+    ("time_machine", "the patch (time_machine) is lost: the clock", "call time_machine.travel() in the child too, "
+     "first in the target; or let the code take its time from an argument"),
 )  # fmt: skip
 
 
@@ -48,8 +54,10 @@ def settings(observed: Observed, seen: Sequence[Seen], context: Context) -> list
 
 
 def unseen(observed: Observed, seen: Sequence[Seen], context: Context) -> list[Finding]:
-    """Return the settings that differ and that no code was seen to read: notes, unless an experiment confirms them."""
-    found = [_weighed(each, context).finding for each in _read(observed, seen) if not each[3].instruction]
+    """Return the settings that differ and that no code of the user's was seen to read: notes until confirmed."""
+    differing = _read(observed, seen)
+    unread = [each for each in differing if not each[3].instruction or owner(each[3].file) != "user"]
+    found = [_weighed(each, context).finding for each in unread]
     return [replace(each, level="note") for each in found]
 
 
@@ -79,7 +87,8 @@ def _loggers(observed: Observed, seen: Sequence[Seen]) -> Iterator[_Found]:
         inner, ours, theirs = next((each for each in paths if "handlers" in each[0]), paths[0])
         logger = f"logging.getLogger({name!r})" if name else "logging.root"
         what = inner.split("'")[1] if "'" in inner else "configuration"
-        decides = bool(observed.configuration) or what == "level" or any("handlers" in each[0] for each in paths)
+        decides = bool(observed.configuration) or what in ("level", "disable")
+        decides = decides or any("handlers" in each[0] for each in paths)
         level: Literal["cause", "note"] = "cause" if decides else "note"
         yield ("SM305", level, logger, where, *_differs(f"the {what} of {logger}", ours, theirs), CONFIGURE, 7)
 
@@ -102,7 +111,8 @@ def _read(observed: Observed, seen: Sequence[Seen]) -> Iterator[_Found]:
         if pair is not None:
             inner, ours, theirs = differences(*pair)[0]
             level: Literal["cause", "note"] = "note" if name == "numpy.get_printoptions" else "cause"
-            yield ("SM306", level, name, observed.touched[name], *_differs(text + inner, ours, theirs), fix, 1)
+            code = "SM303" if name == "time_machine" else "SM306"
+            yield (code, level, name, observed.touched[name], *_differs(text + inner, ours, theirs), fix, 1)
     if observing.around_differs(observed, seen, "warnings") is not None:
         message = "the warnings filters of the parent are not those of a fresh child, which has the interpreter's own"
         fix = "set the filters in the child, or give them to every process: python -W, or PYTHONWARNINGS"
@@ -226,6 +236,59 @@ def hash_seed(observed: Observed, context: Context) -> list[Ranked]:
                 facts = (source_fact("child", "read", place),)
                 finding = finding_at("SM306", "PYTHONHASHSEED", place, message, facts, fix, _level(context))
                 return [Ranked(finding, Weight(finding.level == "note", True, True, True, True, 5))]
+    return _order_of_sets(observed, context)
+
+
+def _order_of_sets(observed: Observed, context: Context) -> list[Ranked]:
+    """Return the first set of text whose order the child's code uses; a note unless values were compared."""
+    for file, name, line in observed.codes:
+        read = {each.names[-1] for each in observed.bindings if _is_set_of_text(each.node) and not each.steps}
+        nodes = [node for node, qualified in source_of(file).index.functions_at(line) if qualified == name]
+        for at_line, text in (each for node in nodes for each in ordered_sets(node, read)):
+            message = (
+                f"the order of a set of text is another one in each fresh interpreter (PYTHONHASHSEED is random); "
+                f"{name.rpartition('<locals>.')[2]} uses the order of {text}"
+            )
+            fix = "sort it: sorted(...), or use a list or a dict, which keep their order"
+            place = Place(file, at_line, name)
+            facts = (source_fact("child", "read", place),)
+            level: Literal["cause", "note"] = "cause" if "AssertionError" in context.errors else "note"
+            finding = finding_at("SM306", "PYTHONHASHSEED", place, message, facts, fix, level)
+            return [Ranked(finding, Weight(level == "note", True, True, True, True, 6))]
+    return []
+
+
+def _is_set_of_text(node: Node) -> bool:
+    return node[0] == "<" and sum(part[:2] in (["=", "str"], ["=", "bytes"]) for part in node[2]) > 1
+
+
+_WORKERS = re.compile(r"(Fork|Spawn|ForkServer)(?:PoolWorker|Process)")
+_PREFIXES: Final = {"fork": "Fork", "spawn": "Spawn", "forkserver": "ForkServer"}
+
+
+def worker_names(observed: Observed, context: Context) -> list[Ranked]:
+    """Return the child's function that looks for the name of a forked worker or process (SM504)."""
+    if not context.failed or not context.compares or context.passed_under_fork is False:
+        return []
+    own = _PREFIXES.get(base(observed.method), "")
+    for file, name, line in observed.codes:
+        nodes = [node for node, qualified in source_of(file).index.functions_at(line) if qualified == name]
+        texts = [(each.value, each.lineno) for node in nodes for each in ast.walk(node)
+                 if isinstance(each, ast.Constant) and isinstance(each.value, str)]  # fmt: skip
+        named = {found[1]: (text, at) for text, at in texts if (found := _WORKERS.match(text))}
+        if "Fork" in named and own not in named:
+            text, at = named["Fork"]
+            place = Place(file, at, name)
+            message = (
+                f"{name.rpartition('<locals>.')[2]} looks for the name {text!r}, which only a forked process has: "
+                f"under {observed.method} it is {own}{text.removeprefix('Fork')}"
+            )
+            fix = (
+                "ask multiprocessing.parent_process() whether this is a child, or look for what the names have in "
+                f"common: {re.sub(r'^Fork', '', text)!r}"
+            )
+            facts = (source_fact("child", "read", place),)
+            return [Ranked(finding_at("SM504", text, place, message, facts, fix), Weight())]
     return []
 
 

@@ -17,13 +17,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..child.values import module_of
-from ..model.child_report import ChildReport, Raised
+from ..model.child_report import ChildReport, Frame, Raised
 from ..model.evidence import Evidence
 from ..model.finding import Finding, finding_at
 from ..model.methods import base
 from ..model.observed import Binding, Descriptor, Observed
 from ..model.place import Place
 from ..source.callers import owner
+from ..source.index import dotted, source_of
+from ..state.import_hooks import import_hooks
 from .context import quoted
 
 _NO_TABLE = re.compile(r"no such table: (\S+)")
@@ -47,13 +49,6 @@ class _Registry:
 def _adapts(name: str) -> bool:
     adapters: dict[Any, Any] = getattr(sys.modules.get("sqlite3"), "adapters", {})
     return any(cls.__name__ == name for cls, _ in list(adapters))
-
-
-def import_hooks() -> list[Any]:
-    """Return the user's finders among the import hooks of this process."""
-    kinds = [(each, each if isinstance(each, type) else type(each)) for each in sys.meta_path]
-    files = [(each, module_of(sys.modules.get(kind.__module__)).get("__file__")) for each, kind in kinds]
-    return [each for each, file in files if type(file) is str and owner(file) == "user"]
 
 
 def _finds(name: str) -> bool:
@@ -120,7 +115,9 @@ def missing(errors: Iterable[Raised], observed: Iterable[Observed] = ()) -> list
             match = registry.message.search(error.message)
             if match is None or error.type.rpartition(".")[2] not in registry.errors:
                 continue
-            finding = _finding(registry, match[1], error)
+            hooks = [each for each in observed if each.import_hooks and match[1] not in each.imports]
+            hooked = registry.path == "sys.meta_path" and bool(hooks)
+            finding = _finding(registry, match[1], error, hooked)
             if finding is not None:
                 found.setdefault(finding.path + finding.message, finding)
     started = next((each.place for each in observed if each.place is not None), None)
@@ -136,8 +133,10 @@ def _not_inherited(likely: Sequence[Descriptor], error: Raised) -> Finding:
     evidence += tuple(f"or {each.path}: {each.number}, the number of {each.kind}" for each in others[:3])
     message = (
         f"{descriptor.path} is {descriptor.number}, the number of {descriptor.kind} that is open in the parent; a "
-        f"child that is not forked inherits no open descriptors: {error.type}: {error.message}"
+        "child that is not forked inherits no open descriptors"
     )
+    if error.message:
+        message += f": {error.type}: {error.message}"
     fix = (
         "pass an object that multiprocessing sends with its descriptor (a Connection, a socket), or pass the path and "
         "open it in the child"
@@ -145,6 +144,29 @@ def _not_inherited(likely: Sequence[Descriptor], error: Raised) -> Finding:
     travels = descriptor.path.startswith(("args", "kwargs", "target"))
     path = descriptor.path if travels else f"descriptor {descriptor.number}"  # the value is the same in each child
     return finding_at("SM306", path, place, message, evidence, fix)
+
+
+_WITH_NUMBERS = ("os.write", "os.read", "os.close", "os.fdopen", "os.dup", "os.dup2", "os.sendfile", "socket.fromfd")
+
+
+def unsaid(evidence: Evidence) -> list[Finding]:
+    """Return the pipe or socket whose number a child was given and uses, where its error was swallowed."""
+    fork = evidence.others.get("fork")
+    if evidence.outcome != "failed" or base(evidence.method) == "fork" or fork is None or fork.outcome != "passed":
+        return []
+    every = [*(each.observed for each in evidence.launches), *(each.observed for each in evidence.tasks)]
+    for observed in filter(None, every):
+        given = [each for each in observed.descriptors if each.kind in ("a pipe", "a socket")]
+        given = [each for each in given if each.path.startswith(("args", "kwargs", "target"))]
+        functions = {(file, name.rpartition(".")[2]) for file, name, _ in observed.codes}
+        calls = [call for file in {file for file, _ in functions} for call in source_of(file).index.calls
+                 if dotted(call.node.func) in _WITH_NUMBERS
+                 and (file, call.place.function.rpartition(".")[2]) in functions]  # fmt: skip
+        if given and calls:
+            place = calls[0].place
+            error = Raised("OSError", "", (Frame(place.file, place.line, place.function, ""),))
+            return [_not_inherited(given, error)]
+    return []
 
 
 def _another_database(binding: Binding, table: str, error: Raised) -> Finding:
@@ -175,17 +197,20 @@ def reducer(report: ChildReport, observed: Iterable[Observed | None]) -> Finding
     result, work = report.result, report.work
     if result is None or result.part is not None or result.raised:
         return None
-    table, name = next((e.reducers[result.type] for e in observed if e and result.type in e.reducers), ("", ""))
+    classes = (result.type, result.of)  # the part may lie in an object that the parent pickles as a whole
+    cls, (table, name) = next(
+        ((cls, e.reducers[cls]) for e in observed if e for cls in classes if cls in e.reducers), ("", ("", ""))
+    )
     raising = {frame.function.rpartition(".")[2] for raised in report.raised for frame in raised.frames}
     if not table or name in raising:  # the child has it, too
         return None
     setter = _SETTERS[table]
     message = (
-        f"{setter} has told the parent how to pickle {result.type}, and not the child, which cannot send one back: "
+        f"{setter} has told the parent how to pickle {cls}, and not the child, which cannot send one back: "
         f"{report.error!s}"
     )
     fix = (
-        f"call {setter} in the module that defines {result.type.rpartition('.')[2]}, which the child imports, or in a "
+        f"call {setter} in the module that defines {cls.rpartition('.')[2]}, which the child imports, or in a "
         "pool's initializer"
     )
     place = None if work is None or work.file is None else Place(work.file, work.line or 1)
@@ -206,11 +231,11 @@ def _reading(error: Raised) -> tuple[Place | None, tuple[str, ...]]:
     return place, (f"read at {place}: {own[-1].source or place.source}",)
 
 
-def _finding(registry: _Registry, name: str, error: Raised) -> Finding | None:
-    try:
-        if not registry.knows(name):
-            return None
-    except Exception:  # codecs calls the user's search functions
+def _finding(registry: _Registry, name: str, error: Raised, known: bool) -> Finding | None:
+    """Return the finding for a name that the parent knows, or is `known` to have known when it started the child."""
+    with suppress(Exception):  # codecs calls the user's search functions
+        known = known or registry.knows(name)
+    if not known:
         return None
     place, evidence = _reading(error)
     what = registry.what.format(name=name)

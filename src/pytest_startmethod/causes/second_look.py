@@ -18,7 +18,7 @@ from ..model.finding import Finding, unique
 from ..model.observed import Difference, Observed, Where
 from ..source.callers import package_of
 from ..state import observing
-from . import process, state
+from . import process, registering, state
 from .context import Context, context_of, place_of
 
 _NEVER: Final = frozenset(
@@ -63,8 +63,8 @@ def look_at(observed: Iterable[Observed], files: Iterable[str], findings: Iterab
 
 
 def _is_tool(finding: Finding) -> bool:
-    """Return whether it names a tool that patches, and not yet what the child misses."""
-    return finding.code == "SM303" and finding.path.isidentifier()
+    """Return whether it names a tool that patches, and not yet what the child misses, or is no more than a guess."""
+    return (finding.code == "SM303" and finding.path.isidentifier()) or finding.path == "PYTHONHASHSEED"
 
 
 def candidates(evidence: Evidence, look: Look) -> list[Finding]:
@@ -86,7 +86,11 @@ def candidates(evidence: Evidence, look: Look) -> list[Finding]:
     ordered = [finding for _, finding in sorted(found.values(), key=lambda each: each[0])[:_MOST]]
     for observed, seen in evidence.seen:
         if seen:
-            ordered += process.unseen(observed, seen, context)
+            ordered += [_at_the_users_line(each, look) for each in process.unseen(observed, seen, context)]
+    texts = (str(each) for each in (*evidence.raised, *evidence.raised_in_children) if each.type != "AssertionError")
+    asked = [observed for observed, seen in evidence.seen if seen]
+    imports = registering.modules(asked, " ".join((said, *texts)), evidence.tests)
+    ordered = [*(each for each in imports if each.level == "cause"), *ordered, *imports]
     return list(unique(ordered))
 
 
@@ -96,14 +100,19 @@ def _candidate(
     ranked = state.value(each, observed, context)
     finding = ranked.finding
     named = _names(each, said) or _on_the_way(each, context)
-    line = look.lines.get(package_of(finding.file or ""))
-    if line is not None:
-        place = place_of(line)
-        evidence = (f"used at {line.file}:{line.line}: {place.source}", *finding.evidence)
-        finding = replace(finding, file=line.file, line=line.line, evidence=evidence)
+    finding = _at_the_users_line(finding, look)
     unread = not each.binding.read.where.instruction
     rank = (not named, unread, each.varies, finding.code != "SM303", ranked.weight)
     return rank, replace(finding, level="cause" if named else "note")
+
+
+def _at_the_users_line(finding: Finding, look: Look) -> Finding:
+    """Return the finding at the line that leads to the library in whose file it was."""
+    line = look.lines.get(package_of(finding.file or ""))
+    if line is None:
+        return finding
+    evidence = (f"used at {line.file}:{line.line}: {place_of(line).source}", *finding.evidence)
+    return replace(finding, file=line.file, line=line.line, evidence=evidence)
 
 
 def _of_c(each: Difference) -> bool:

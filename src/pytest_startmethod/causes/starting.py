@@ -5,6 +5,7 @@ from __future__ import annotations
 import linecache
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import PurePath
 
 from ..model.child_report import Frame
@@ -28,7 +29,7 @@ def broken(evidence: Evidence) -> list[Finding]:
     fork = evidence.others.get("fork")
     if base(evidence.method) == "fork" or (fork is not None and fork.outcome == "failed"):
         return []
-    found = next(_in_traceback(evidence), None) or next(_unsent(evidence), None)
+    found = next(_in_traceback(evidence), None) or next(_unsent(evidence), None) or next(_misled(evidence), None)
     return [] if found is None else [found]
 
 
@@ -69,6 +70,33 @@ def _unsent(evidence: Evidence) -> Iterator[Finding]:
             if file and line is not None:
                 frame = Frame(file, line, "_launch", "")
                 yield _finding(evidence, patch, frame, "the child waits for what it is to run")
+
+
+def _misled(evidence: Evidence) -> Iterator[Finding]:
+    """Yield the setting with which a child's interpreter ends before it begins."""
+    reported = {each.pid for each in evidence.reports}
+    for launch in evidence.launches:
+        name = launch.observed.misled if launch.observed is not None else ""
+        if not name or launch.exit_code in (0, None) or launch.pid in reported:
+            continue
+        module = evidence.parent.modules.get("multiprocessing.spawn")
+        file, text = getattr(module, "__file__", None) or "", "frozen" if name == "sys.frozen" else "_python_exe"
+        lines = linecache.getlines(file)
+        frame = Frame(file, next((n for n, each in enumerate(lines, 1) if text in each), 1), "get_command_line", "")
+        patch = next((each for each in reversed(evidence.patches) if each.target == name), None)
+        calls = [
+            each for file in evidence.tests for each in source_of(file).index.calls if each.name == "set_executable"
+        ]
+        if name == "sys.frozen":
+            result = f"a child gets the command line of a frozen program and ends with exit code {launch.exit_code}"
+            found = _finding(evidence, patch or Patched(name, launch.place, "assignment"), frame, result)
+            fix = "set sys.frozen around the code that reads it only, and start processes outside of that"
+            yield replace(found, fix=fix)
+        else:
+            place = calls[0].place if calls else launch.place
+            result = f"there is no such file, and the child ends with exit code {launch.exit_code}"
+            found = _finding(evidence, Patched(name, place, "set_executable()"), frame, result)
+            yield replace(found, fix="call multiprocessing.set_executable() with a Python interpreter that exists")
 
 
 def _finding(evidence: Evidence, patch: Patched, frame: Frame, result: str) -> Finding:

@@ -19,7 +19,7 @@ from ..model.finding import Fact, Finding, finding_at, source_fact, values
 from ..model.observed import Difference, Node, Observed, Seen, Where, Write
 from ..model.patched import Patched
 from ..source.callers import owner, package_of, user_files
-from ..source.index import source_of
+from ..source.index import find_calls, source_of
 from ..source.kinds import noun_of
 from ..source.setters import Setter, setters, uses_of
 from ..state import observing
@@ -40,6 +40,8 @@ from .context import (
 from .ranking import Ranked, Weight, causes_first
 
 _MAX_FINDINGS = 12
+_DEEP = 4
+"""Attributes from a name to the part that differs, from which on the part is not what the user has set."""
 
 
 def findings(evidence: Evidence) -> list[Finding]:
@@ -76,6 +78,8 @@ def explain(observed: Observed, seen: Sequence[Seen], context: Context | None = 
         absent = process.only_the_parents(observed, seen)
         for each in _merged(observing.compare(observed, seen, missed=context.missed)):
             known = (each.binding.module, each.binding.names)
+            if each.binding.read.changed and not _is_nothing(each.theirs):
+                continue  # what the object holds does not matter
             if known in context.initialized or (not context.failed and _fills(each, observed)) or _is_injected(each):
                 continue
             if each.binding.module not in absent:  # a missing module makes all its contents differ
@@ -83,6 +87,7 @@ def explain(observed: Observed, seen: Sequence[Seen], context: Context | None = 
         ranked += process.settings(observed, seen, context)
     ranked += process.environment(observed, context)
     ranked += process.hash_seed(observed, context)
+    ranked += process.worker_names(observed, context)
     ranked += process.exit_handlers(observed, context)
     ranked += process.fork_hooks(observed, context)
     ranked += sharing.primitives(observed, context, observing.lacked(observed, seen))
@@ -246,12 +251,9 @@ def value(each: Difference, observed: Observed, context: Context) -> Ranked:
     if package:
         by, set_at = package, _nearest(uses_of(package, (*context.tests, *user_files())), context)
     written = next((w for w in observed.writes if (w.module, w.names) == (binding.module, binding.names)), None)
-    is_note = each.ours[0] == "l" or each.theirs[0] == "l"
-    if written is not None and patch is None and each.ours[0] != "K" and by is None:
-        is_note = True
-    if patch is None and by is None and _MEMO.search(f"{binding.path}{each.inner}"):
-        is_note = True
-    is_note = is_note or binding.kind in (*_GENERATORS, "itertools.count")
+    lacks = written is not None and not written.rebinds and _is_nothing(each.theirs) and not binding.steps
+    is_note = _explains_nothing(each, context, patched=patch is not None or by is not None,
+                                written=written is not None and not lacks)  # fmt: skip
     code, fix = _code(each, by)
     path = binding.path
     what = f"{path}{each.inner}"
@@ -259,13 +261,17 @@ def value(each: Difference, observed: Observed, context: Context) -> Ranked:
     ours, theirs = both(each.ours, each.theirs)
     message = f"{_kind(code, by)}{what} is {ours} in the parent and {theirs} in a fresh child; {_reads(each, where)}"
     if each.ours[0] == "l":
+        name = binding.names[-1]
         message = (
             f"the cache of {path} was filled in the parent and is empty in a fresh child, which computes anew; "
             f"{reader(where)} calls it"
         )
-        name = binding.names[-1]
         fix = f"pass what {name}() returned to the target as an argument, or call {name}.cache_clear() where what it "
         fix += "depends on changes"
+    setter = _setter_called(set_at) if patch is None and by is None else None
+    if setter is not None:
+        set_at, fix = setter[0], f"call {setter[1]}() in the child too: in a pool's initializer, or first in the target"
+    fix = _FILLED.format(binding.names[-1]) if lacks else fix
     if is_note and written is not None:
         fix = f"if it is more than a cache or a counter, {fix}"
     evidence = _facts(each, what, where, written if is_note else None, [patch] if patch is not None else set_at)
@@ -278,6 +284,29 @@ def value(each: Difference, observed: Observed, context: Context) -> Ranked:
     guessed = read.depth >= GUESSED
     unset = patch is None and by is None and not own
     return Ranked(finding, Weight(is_note, not touched, guessed, unset, not own, read.depth))
+
+
+_FILLED = (
+    "set {} in the child: in a pool's initializer, or first in the target; a copy that is passed as an argument is "
+    "changed in the child alone"
+)
+
+
+def _explains_nothing(each: Difference, context: Context, *, patched: bool, written: bool) -> bool:
+    """Return whether a difference is a note: in a cache, a generator, deep in a library, or written by the code."""
+    if each.ours[0] == "l" or each.theirs[0] == "l" or each.binding.kind in (*_GENERATORS, "itertools.count"):
+        return True
+    if patched:
+        return False
+    if written and each.ours[0] != "K":
+        return True
+    deep = each.inner.count(".") > _DEEP and not each.inner.endswith(context.missed or ("\0",))
+    return deep or _MEMO.search(f"{each.binding.path}{each.inner}") is not None
+
+
+def _is_nothing(node: Node) -> bool:
+    """Return whether a fresh child has no object that could be changed in place."""
+    return node in (["!"], ["=", "NoneType", "None"])
 
 
 def _reads(each: Difference, where: Where) -> str:
@@ -449,6 +478,15 @@ def _setters(each: Difference, context: Context) -> list[Setter]:
     binding = each.binding
     inner = re.findall(r"[.']([A-Za-z_]\w*)(?=[.'\[]|$)", each.inner)
     return _nearest(setters(binding.module, binding.names, inner, context.tests), context)
+
+
+def _setter_called(found: list[Setter]) -> tuple[list[Setter], str] | None:
+    """Return the user's calls of the library's function that sets it, and that function's name."""
+    if not found or owner(found[0].place.file) not in ("stdlib", "installed"):
+        return None
+    name = found[0].place.function.rpartition(".")[2]
+    calls = find_calls(user_files(), name) if name else []
+    return ([replace(found[0], place=each) for each in calls], name) if calls else None
 
 
 def _nearest(found: list[Setter], context: Context) -> list[Setter]:

@@ -38,7 +38,7 @@ SETTINGS = {
 UNSEEN = (
     "csv.field_size_limit", "csv.list_dialects", "decimal", "gc.isenabled", "locale", "logging.getLevelName",
     "logging.getLoggerClass", "mimetypes", "numpy.geterr", "pandas", "socket.getdefaulttimeout",
-    "sys.get_int_max_str_digits", "sys.getrecursionlimit", "tempfile", "threading.stack_size",
+    "sys.get_int_max_str_digits", "sys.getrecursionlimit", "tempfile", "threading.stack_size", "time_machine",
 )  # fmt: skip
 """State on which much depends that never reads it by name. Warnings filters and faulthandler are the test runner's."""
 
@@ -70,6 +70,13 @@ def observe(
         except Exception:
             continue
     return found
+
+
+def context_variables() -> dict[str, object]:
+    """Return the values of all context variables that are set, by name, without those of the interpreter."""
+    import contextvars
+
+    return {each.name: value for each, value in contextvars.copy_context().items() if each.name != "decimal_context"}
 
 
 def decimal_context() -> dict[str, object]:
@@ -194,14 +201,26 @@ def temporary_directory() -> str:
     return tempfile.gettempdir()
 
 
+def clock() -> str:
+    """Return the time to which time-machine has moved the clock, or that it has not."""
+    machine = sys.modules.get("time_machine")
+    if machine is None or not machine.escape_hatch.is_travelling():
+        return "the real time"
+    import time
+
+    return time.strftime("%Y-%m-%d %H:%M", time.gmtime())
+
+
 _LOOKS: dict[str, Callable[[], object]] = {
     "asyncio": loop_policy,
+    "contextvars.copy_context": context_variables,
     "decimal": decimal_context,
     "locale": locales,
     "logging.getLevelName": level_names,
     "mimetypes": mime_types,
     "pandas": pandas_options,
     "tempfile": temporary_directory,
+    "time_machine": clock,
     "warnings": filters,
 }
 

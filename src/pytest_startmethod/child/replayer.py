@@ -262,6 +262,19 @@ def _update(old: dict[str, Any], new: dict[str, Any]) -> None:
             old[name] = value
 
 
+def set_context(variables: dict[str, bytes]) -> None:
+    """Set context variables of these names, for code that looks through the whole context."""
+    from contextvars import ContextVar
+
+    for name, data in variables.items():
+        ContextVar(name).set(pickle.loads(data))
+
+
+def travel(to: float, tick: bool) -> None:
+    """Let time-machine move the clock."""
+    importlib.import_module("time_machine").travel(to, tick=tick).start()
+
+
 def set_parent(pid: int) -> None:
     """Let ``os.getppid`` return the pid of the process that asked for this one, not of the server that started it."""
     module: Any = importlib.import_module("os")
@@ -288,6 +301,12 @@ def set_more(instance: Any, state: tuple[Any, Any, dict[str, object]]) -> None:
         set_pickled(instance, pickled)
     for name, value in more.items():
         set_value(instance, name, value)
+
+
+def own_global(module: str, name: str, copy: object) -> object:
+    """Return the child's own global, to which a method is bound; the copy if that is of another type."""
+    own = getattr(importlib.import_module(module), name, None)
+    return own if type(own) is type(copy) else copy
 
 
 def named(module: str, path: str) -> object:
@@ -399,6 +418,8 @@ def _logging(carried: Carried) -> None:
 
     for name, state in pickle.loads(carried["data"]):
         logger = logging.getLogger(name or None)
+        if "disable" in state:
+            logging.disable(state.pop("disable"))
         logger.handlers[:] = state.pop("handlers")
         logger.filters[:] = state.pop("filters")
         vars(logger).update(state)

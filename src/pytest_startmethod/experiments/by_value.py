@@ -22,7 +22,7 @@ from .._compat import cpython
 from .._compat import multiprocessing as mp
 from ..activation.exchanges import Exchanges
 from ..child import reporter, values
-from ..child.replayer import Gone, connected, make_class, make_instance, opened, set_state, weakly
+from ..child.replayer import Gone, connected, make_class, make_instance, opened, own_global, set_state, weakly
 from ..source.callers import owner
 
 _NONE = object()
@@ -172,6 +172,8 @@ class StatePickler(Pickler):
         cls = type(obj)
         if _computes_attributes(cls) or _is_looked_up(cls) or (self.package and _drops_state(cls)):
             return make_instance, (cls,), dict(values.instance_namespace(obj)), None, None, set_state
+        if isinstance(obj, (types.BuiltinFunctionType, types.MethodType)) and (home := _home_of(obj.__self__)):
+            return getattr, (_Own(home, obj.__self__), obj.__name__)
         made = _held_elsewhere(obj) or super().reducer_override(obj)
         if _is_made_by("_make_skeleton_class", made):
             return (make_class, made[:2], *made[2:])
@@ -209,6 +211,27 @@ def _computes_attributes(cls: type) -> bool:
     home, getter = values.class_attribute(cls, "__getattr__")
     own = any(values.class_attribute(cls, name)[0] not in (None, object) for name in _PICKLING)
     return home is not None and type(getter) is types.FunctionType and not own and not is_mock_class(cls)
+
+
+def _home_of(obj: object) -> tuple[str, str] | None:
+    """Return the user's module, and the name in it, whose own mutable object this is; None if there is none."""
+    if type(obj) in (int, float, str, bytes, tuple, types.NoneType, types.ModuleType) or issubclass(type(obj), type):
+        return None
+    for module in user_modules():
+        for name, value in list(vars(module).items()):
+            if value is obj:
+                return module.__name__, name
+    return None
+
+
+class _Own:
+    """Stands for a module's global; unpickled, it is the child's own, or a copy if that is of another type."""
+
+    def __init__(self, home: tuple[str, str], obj: object) -> None:
+        self._state = *home, obj
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return own_global, self._state
 
 
 class _Globals:

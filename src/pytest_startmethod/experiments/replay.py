@@ -16,24 +16,27 @@ import sys
 import threading
 import types
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial
 from typing import Any
 
 from .._compat import multiprocessing as mp
-from ..causes.registries import import_hooks
 from ..child import process_state, reporter, values
 from ..child.replayer import (
     ABSENT,
     add_import_hooks,
     own_value,
     read,
+    set_context,
     set_loop_policy,
     set_options,
     set_parent,
+    travel,
 )
 from ..model.wire import Json
 from ..source.callers import owner, package_of
+from ..state.import_hooks import import_hooks
 from .by_value import StatePickler, is_importable, is_mock_class, taken_by_value, user_modules
 
 _NONE = object()
@@ -238,6 +241,20 @@ def _limit(path: str) -> Json:
     return _calls(partial(resource.setrlimit, number, (soft, hard)))
 
 
+def _context() -> Json:
+    sent = {}
+    for name, value in process_state.context_variables().items():
+        with suppress(Exception):
+            sent[name] = dumped(value)
+    return _calls(partial(set_context, sent))
+
+
+def _clock() -> Json:
+    import time
+
+    return _calls(partial(travel, time.time(), time.time_ns() != time.time_ns()))
+
+
 _LIMITS = {
     "cpu-time": "RLIMIT_CPU", "file-size": "RLIMIT_FSIZE", "data-size": "RLIMIT_DATA", "stack-size": "RLIMIT_STACK",
     "core-file-size": "RLIMIT_CORE", "open-files": "RLIMIT_NOFILE", "processes": "RLIMIT_NPROC",
@@ -253,6 +270,8 @@ _PROCESS: dict[str, Callable[[], Json]] = {
     "sys.meta_path": _import_hooks,
     "os.getppid": lambda: _calls(partial(set_parent, os.getpid())),
     "pandas": _options,
+    "time_machine": _clock,
+    "contextvars.copy_context": _context,
     "mimetypes": _mime_types,
     "atexit.register": lambda: {"kind": "exit handlers", "data": ABSENT},
     "csv.list_dialects": _dialects,
@@ -447,6 +466,7 @@ def _logging(path: str, name: str) -> Json:
         state["handlers"] = [_to_be_sent(each) for each in own]
         found.append(("" if logger is logging.root else logger.name, state))
         logger = logger.parent
+    found[0][1]["disable"] = logging.root.manager.disable
     return {"kind": "logging", "path": path, "data": dumped(found)}
 
 

@@ -164,7 +164,7 @@ class Verifier:
             usual,
             not_pickled=leg.not_pickled,
             hangs=leg.hangs,
-            hurried=causes and self.spent + runs * leg.seconds > self.seconds,
+            hurried=bool(found) and causes and self.spent + runs * leg.seconds > self.seconds,
             sufficient=sufficient,
             copied=copied,
         )

@@ -48,6 +48,8 @@ class Read:
     """How many functions lie between the target and this one."""
     after_write: bool = False
     """Whether the same function has bound the name before, on every path."""
+    changed: bool = False
+    """Whether the object is only looked up to be changed in place: nothing depends on its content."""
 
     @property
     def path(self) -> str:
@@ -174,6 +176,10 @@ class Observed(Uses):
     blocked: frozenset[str] = frozenset()
     """Of `imports`, those that ``sys.modules`` keeps from being imported."""
     ambient: Json = field(default_factory=dict)
+    misled: str = ""
+    """The name that leads the start of a child astray: ``"sys.frozen"``, ``"multiprocessing.set_executable"``."""
+    import_hooks: bool = False
+    """Whether the user had import hooks of their own."""
     heavy: list[str] = field(default_factory=list)
     """Installed modules that the user's modules hold."""
     environ: dict[str, str] = field(default_factory=dict)

@@ -28,7 +28,7 @@ GUESSED: Final = 1_000
 """A `Read.depth` of this or more means that the read goes through an object of unknown class."""
 CONTAINERS: Final = frozenset({"dict", "list", "set", "OrderedDict", "defaultdict", "deque", "Counter", "bytearray"})
 _BINDS: Final = (types.FunctionType, classmethod, staticmethod, property)
-_LOOKED_AT: Final = frozenset({*SETTINGS, "logging.getLevelName"})
+_LOOKED_AT: Final = frozenset({*SETTINGS, "contextvars.copy_context", "logging.getLevelName"})
 _AMBIENT: Final = frozenset({"random", "decimal", "locale", "warnings", "signal", "logging", "numpy"})
 _LOGGING: Final = ("getEffectiveLevel", "isEnabledFor", "level", "handlers", "hasHandlers", "filters", "propagate")
 
@@ -334,6 +334,7 @@ class Attributes(ABC):
         """Record that an object is modified in place."""
         symbol = unbound(symbol)
         if isinstance(symbol, Ref):
+            symbol.read.changed = symbol.read.refined
             self.write(Write(symbol.module, symbol.names, where, False))
         elif isinstance(symbol, Live) and symbol.origin:
             self.write(Write("", (symbol.origin,), where, False))

@@ -76,6 +76,8 @@ class Frame:
         self.module = module if type(module) is str else ""
         self.named = module_of(sys.modules.get(self.module)) is namespace
         self.at: Operation | None = None
+        self.generated: tuple[str, int] | None = None
+        """File and line to report instead of the code's own, which was generated."""
         self.keywords: tuple[str, ...] = ()
         self.branched = False
         self.bound: set[tuple[str, str]] = set()
@@ -85,6 +87,8 @@ class Frame:
     def where(self) -> Where:
         """The place of the current instruction."""
         at = self.at
+        if self.generated is not None:
+            return Where(*self.generated, self.function, at.text if at is not None else "")
         if at is None:
             return Where(self.file, self.code.co_firstlineno, self.function, "")
         return Where(self.file, at.line, self.function, at.text, at.offset)
@@ -112,7 +116,8 @@ class Frame:
             ended = operation.ends
         for code in self.inner:
             self._enter(code)
-        self.search.out.codes.append((self.file, self.function, self.code.co_firstlineno))
+        if self.generated is None:
+            self.search.out.codes.append((self.file, self.function, self.code.co_firstlineno))
 
     def _enter(self, code: types.CodeType) -> None:
         key = (id(code), id(self.receiver), "inner")
@@ -302,6 +307,8 @@ class Frame:
             name = callee.names[-1]
             for method in _OF_BUILTINS.get(name, ()):
                 self.search.special(positional[0] if positional else None, method, self.where, self.depth)
+            if name == "print" and "file" not in keywords:
+                self.search.printed(self.where, self.depth)
             follow = _BUILTINS.get(name)
             found = follow(self, positional) if follow is not None else None
             if found is not None:

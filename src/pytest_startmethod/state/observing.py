@@ -32,15 +32,16 @@ from ..child.values import (
     module_of,
     resolve,
 )
-from ..model.observed import Binding, Descriptor, Difference, Observed, Read, Reads, Seen, Uses, Where
+from ..model.observed import Binding, Descriptor, Difference, Observed, Read, Reads, Seen, Uses
 from ..pickling.dry_run import PLAIN
 from ..source.callers import UserCode, frames, owner, package_of, place_of
 from . import reads
 from .arrays import over_shared_memory
-from .attributes import GUESSED
 from .held_locks import held_locks
+from .import_hooks import import_hooks
 from .instructions import ByCode
 from .lost import lost_writes
+from .unseen import add_unseen, is_code, is_harness, is_ours
 
 if TYPE_CHECKING:
     from .fresh_child import Loader
@@ -100,7 +101,7 @@ def observe(
         if whole != user:
             _primitives(observed, work.reads(whole, _TARGETS_FUNCTIONS).reads)
         if unseen and observed.codes:
-            _unseen(observed)
+            add_unseen(observed)
         _process(observed, work, user)
     return observed
 
@@ -150,6 +151,8 @@ def _look(observed: Observed) -> None:
     looked = [name for name in observed.touched if process_state.looks_at(name)]
     observed.ambient = process_state.observe(describe, looked, observed.loggers, observed.signals)
     observed.environ = dict(os.environ)
+    observed.import_hooks = bool(import_hooks())
+    observed.misled = mp.misled()
     observed.reducers = {
         ".".join(class_name(cls)): (path, getattr(reduce, "__name__", ""))
         for path, table in cpython.reducer_tables().items()
@@ -204,12 +207,12 @@ def _values(observed: Observed, found: Iterable[Read], user: UserCode) -> None:
         never = read.module.partition(".")[0] in _NEVER or read.module in _NEVER
         if (never and not hook) or read.names[0] in _OF_IMPORT:
             continue
-        if _is_ours(value) or (not users and not rebound and _is_code(value)):
+        if is_ours(value) or (not users and not rebound and is_code(value)):
             continue
         if class_name(type(value)) == ("os", "_Environ") and not [*_shadows(value)]:
             continue  # `process.environment` compares what is read of it
         part = resolve(module, read.names, read.steps) if read.steps else value
-        if value is MISSING or _is_harness(part):
+        if value is MISSING or is_harness(part):
             if value is MISSING and read.called:
                 continue  # an attribute that a library creates on demand
             if value is not MISSING:
@@ -233,58 +236,6 @@ def _primitives(observed: Observed, found: Iterable[Read]) -> None:
             kind = ".".join(class_name(type(part)))
             node, of_class = describe(part), _of_class(sys.modules[read.module], read.names)
             observed.primitives.append(Binding(read.module, read.names, read.steps, node, read, False, of_class, kind))
-
-
-_MOST_UNSEEN: Final = 200
-
-
-def _unseen(observed: Observed) -> None:
-    """Add what no code was seen to read by name: settings of loaded modules, the user's functions in other modules.
-
-    Also the data of the modules that the code is from: it may be read by ``globals()[name]`` or ``getattr``.
-    """
-    file, function, line = observed.codes[0]
-    where = Where(file, line, function, "")
-    for name in process_state.UNSEEN:
-        if name.partition(".")[0] in sys.modules:
-            observed.touched.setdefault(name, where)
-    known, files = {(each.module, each.names) for each in observed.bindings}, {each for each, _, _ in observed.codes}
-    found: list[tuple[str, tuple[str, ...], object]] = []
-    for name, module in list(sys.modules.items()):
-        home = module_of(module).get("__file__")
-        if name in ("__main__", "__mp_main__"):
-            continue
-        if type(home) is not str or owner(home) in ("stdlib", "installed"):
-            found += [(name, names, value) for names, value in _users_functions(name, module)]
-        elif home in files:
-            found += [(name, (variable,), value) for variable, value in _data(module)]
-    for name, names, value in found[:_MOST_UNSEEN]:
-        if (name, names) not in known:
-            read, rebound = Read(name, names, (), where, depth=GUESSED), _is_users_function(value)
-            kind = ".".join(class_name(type(value)))
-            observed.bindings.append(Binding(name, names, (), describe(value), read, rebound, len(names) > 1, kind))
-
-
-def _users_functions(name: str, module: object) -> Iterable[tuple[tuple[str, ...], object]]:
-    """Yield the user's functions that were put into a module, or into a class that it defines."""
-    for variable, value in list(module_of(module).items()):
-        if _is_users_function(value):
-            yield (variable,), value
-        elif issubclass(type(value), type) and class_name(value) == (name, variable):
-            for attribute, each in list(type.__getattribute__(value, "__dict__").items()):
-                if _is_users_function(each):
-                    yield (variable, attribute), each
-
-
-def _is_users_function(value: object) -> bool:
-    return type(value) is types.FunctionType and owner(value.__code__.co_filename) == "user"
-
-
-def _data(module: object) -> Iterable[tuple[str, object]]:
-    """Yield a module's globals that are neither code nor set by the import system."""
-    for variable, value in list(module_of(module).items()):
-        if not variable.startswith("__") and not _is_code(value) and not _is_harness(value):
-            yield variable, value
 
 
 def _shadows(value: object) -> Iterable[str]:
@@ -373,20 +324,6 @@ def _is_users_module(module: object, user: UserCode) -> bool:
     return type(file) is str and user(file)
 
 
-def _is_code(value: object) -> bool:
-    return type(value) in (
-        types.FunctionType, types.BuiltinFunctionType, types.ModuleType, classmethod, staticmethod, property,
-        types.MethodDescriptorType, types.WrapperDescriptorType, types.GetSetDescriptorType, types.MemberDescriptorType,
-        types.MethodType,
-    ) or issubclass(type(value), type) or callable_kind(value)  # fmt: skip
-
-
-def callable_kind(value: object) -> bool:
-    """Return whether a library's value is a callable other than a function, such as a ufunc or a Cython function."""
-    return type(value).__name__ in ("ufunc", "cython_function_or_method", "fused_cython_function", "_lru_cache_wrapper",
-                                    "functools.partial", "_ArrayFunctionDispatcher", "method-wrapper")  # fmt: skip
-
-
 def _is_rebound(value: Any, module: str, users: bool, user: UserCode) -> bool:
     """Return whether a mock, or a function or class from elsewhere, has replaced the module's own value."""
     if is_mock(value):
@@ -413,20 +350,6 @@ def _is_package(module: str, file: str) -> bool:
     """Return whether a module and a file belong to the same installed package, whatever the module's name."""
     home = module_of(sys.modules.get(module)).get("__file__")
     return type(home) is str and package_of(home) == package_of(file)
-
-
-def _is_ours(value: Any) -> bool:
-    raw = value.__func__ if type(value) in (staticmethod, classmethod) else value
-    return type(raw) is types.FunctionType and owner(raw.__code__.co_filename) == "ours"
-
-
-def _is_harness(value: object) -> bool:
-    """Return whether a value belongs to the test runner and exists only because tests run in this process."""
-    if type(value) is types.FunctionType:
-        return owner(value.__code__.co_filename) in ("runner", "ours")
-    kind = value if issubclass(type(value), type) else type(value)
-    module = class_name(kind)[0]
-    return module.partition(".")[0] in ("_pytest", "pytest", "pluggy", "xdist", "execnet", "pytest_startmethod")
 
 
 def _of_class(module: object, names: Sequence[str]) -> bool:

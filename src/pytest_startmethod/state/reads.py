@@ -30,6 +30,7 @@ from ..child.values import (
     resolve,
 )
 from ..model.observed import Read, Reads, Step, Where
+from ..source.index import source_of
 from .attributes import CONTAINERS, GUESSED, Attributes
 from .frame import Frame
 from .symbols import Bound, Captured, Constant, Each, Instance, Live, Ref, Several, Space, Symbol, texts_of, unbound
@@ -50,6 +51,8 @@ _MAKES: Final = ("__init__", "__new__", "__post_init__")
 _WRITES: Final = ("__setattr__", "__delattr__", "__setitem__", "__delitem__")
 """Special methods that are followed only where the code assigns or deletes."""
 _SUBCLASSES: Final = ("__init_subclass__", "__set_name__", "__prepare__")
+_STREAMS: Final = ("_io", "io", "_pytest", "pytest", "xdist", "execnet", "codecs", "encodings")
+"""Modules of the classes that ``sys.stdout`` usually has."""
 _SIGNALS: Final = ("signal.getsignal", "signal.raise_signal", "os.kill", "signal.alarm", "signal.setitimer")
 
 
@@ -108,8 +111,10 @@ class Search(Attributes):
             each_.clear()
         kept: dict[object, Read] = {}
         for read in self.reads:
-            if (read.whole or not read.refined) and not read.after_write:
+            if (read.whole or not read.refined or read.changed) and not read.after_write:
+                read.changed = read.changed and not read.whole
                 known = kept.setdefault((read.module, read.names, read.steps), read)
+                known.changed = read.changed = known.changed and read.changed
                 if read.depth < known.depth:
                     kept[read.module, read.names, read.steps] = read
                     read.also = [*known.also, known.where]
@@ -226,7 +231,8 @@ class Search(Attributes):
         self.kept.append((func, receiver, bound))
         if not self.is_user(code.co_filename):
             if code.co_filename.startswith("<") and self.users_module(func.__module__):  # a dataclass's __init__
-                self.defaults(func, depth)
+                self.out.functions += 1
+                self.queue.append(lambda: self.enter(func, receiver, depth, dict(bound or {})))
             for inner in _inside(func):  # wrapped by a library's decorator
                 self.function(inner, receiver, depth)
             return
@@ -265,7 +271,10 @@ class Search(Attributes):
                     self.uses(value, None, depth)
         self.defaults(func, depth)
         qualified = getattr(code, "co_qualname", None) or func.__qualname__
-        Frame(self, code, func.__globals__, qualified, bound, cells, depth, receiver).run()
+        frame = Frame(self, code, func.__globals__, qualified, bound, cells, depth, receiver)
+        if code.co_filename.startswith("<"):
+            frame.generated = _class_of(func)
+        frame.run()
 
     def defaults(self, func: types.FunctionType, depth: int) -> None:
         """Record that a function's default values are read."""
@@ -469,6 +478,11 @@ class Search(Attributes):
                 owner.read.whole = True
         return None
 
+    def printed(self, where: Where, depth: int) -> None:
+        """Record that ``sys.stdout`` is written to, if it is not one of Python's or the test runner's own."""
+        if type(sys.stdout).__module__.partition(".")[0] not in _STREAMS:
+            self.note("sys", ("stdout",), (), where, depth).whole = True
+
     def known(self, callee: Ref, args: list[Symbol], where: Where | None) -> Symbol:
         """Follow calls of functions with a known meaning."""
         name = f"{callee.module}.{'.'.join(callee.names)}"
@@ -493,6 +507,14 @@ class Search(Attributes):
             if module is not None and type(module_of(module).get("__name__")) is str:
                 return self.module(module, where)
         return None
+
+
+def _class_of(func: types.FunctionType) -> tuple[str, int]:
+    """Return file and line of the class for which a method's code was generated."""
+    home = module_of(sys.modules.get(func.__module__)).get("__file__")
+    file = abspath(home) if type(home) is str else func.__code__.co_filename
+    cls = func.__qualname__.rpartition(".")[0]
+    return file, next((node.lineno for node, name in source_of(file).index.classes if name == cls), 1)
 
 
 def _wrapped(value: Any) -> Iterable[Any]:

@@ -67,3 +67,14 @@ def test_a_large_array_is_not_copied(turned):
 )
 def test_both_texts_show_where_they_differ(ours, theirs, texts):
     assert both(describe(ours), describe(theirs)) == texts
+
+
+def test_items_of_sets_that_were_described_before_are_not_told_apart():
+    """A set's order varies from process to process, and with it which of two equal objects comes first."""
+    earlier, later = ["^", 2], ["(", "tuple", [["=", "int", "1"]]]
+    one, other = ["<", "set", [earlier, ["=", "int", "3"]]], ["<", "set", [later, ["=", "int", "3"]]]
+    assert differences(one, other) == []
+    assert differences(["(", "list", [one, earlier]], ["(", "list", [one, later]]) == []
+    assert differences(["(", "list", [earlier]], ["(", "list", [later]]) == [("[0]", earlier, later)]
+    assert len(differences(["<", "set", [earlier]], other)) == 1
+    assert len(differences(describe({1, 2}), describe({1, 3}))) == 1

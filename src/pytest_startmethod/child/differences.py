@@ -9,25 +9,32 @@ from typing import Any
 from .values import SHOWN
 
 _EARLIER = "['^', "
-"""In a key: an object described earlier. Its number says nothing about the other side's keys."""
+"""In the description of a key or of a set's item: an object described earlier. Sets have no order, so that its number
+says nothing about the other side, where another object may have come first."""
+_SET = "['<', "
 Parts = Iterator[tuple[object, object, "str | None"]]
 """Both sides of each part and the step to it. A step of None means: report the whole."""
 
 
 def differences(ours: object, theirs: object, path: str = "", limit: int = 20) -> list[tuple[str, Any, object]]:
     """Return the differences between two descriptions: the path within the value, and both parts."""
+    if ours == theirs:
+        return []
     found: list[tuple[str, object, object]] = []
-    for each in _differ(ours, theirs, path, 0):
+    ordered = _SET not in repr(ours) and _SET not in repr(theirs)
+    for each in _differ(ours, theirs, path, 0, ordered):
         found.append(each)
         if len(found) >= limit:
             break
     return found
 
 
-def _differ(a: Any, b: Any, path: str, depth: int) -> Iterator[tuple[str, object, object]]:
+def _differ(a: Any, b: Any, path: str, depth: int, ordered: bool) -> Iterator[tuple[str, object, object]]:
     if a == b or a == ["-"] or b == ["-"] or depth > 50:
         return
     kind = a[0]
+    if not ordered and "^" in (kind, b[0]):
+        return
     within = _WITHIN.get(kind)
     if kind != b[0] or within is None or (kind in "({<od" and a[1] != b[1]):
         yield path, a, b
@@ -36,7 +43,7 @@ def _differ(a: Any, b: Any, path: str, depth: int) -> Iterator[tuple[str, object
         if step is None:  # its parts say no more than the whole
             yield path, a, b
         else:
-            yield from _differ(x, y, path + step, depth + 1)
+            yield from _differ(x, y, path + step, depth + 1, ordered)
 
 
 _SEVERAL = 8
@@ -68,7 +75,8 @@ def _in_mapping(a: Any, b: Any) -> Parts:
 
 
 def _in_set(a: Any, b: Any) -> Parts:
-    if ["-"] not in a[2] and ["-"] not in b[2]:
+    known = _EARLIER not in repr(a[2]) and _EARLIER not in repr(b[2])
+    if ["-"] not in a[2] and ["-"] not in b[2] and (known or len(a[2]) != len(b[2])):
         yield None, None, None
 
 

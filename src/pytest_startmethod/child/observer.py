@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-_INSTALLED = (os.sep + "site-packages" + os.sep, os.sep + "dist-packages" + os.sep)
 _RARELY = 100_000_000
 _kept: dict[str, float] = {}
 """Import time in seconds of each module kept between questions."""
@@ -76,8 +75,8 @@ def _answer(question: Mapping[str, Any], look: Mapping[str, Any], ambient: Mappi
         gc.set_threshold(*threshold)
     imports = {name: _importable(name) for name in question["imports"]}
     around = ambient["observe"](look["describe"], question["modules"], question["loggers"], question["signals"])
-    users = tuple(question["user"])
-    new = [name for name in list(sys.modules) if name not in before and _is_installed(name, users)]
+    users, parts = tuple(question["user"]), look["INSTALLED"]
+    new = [name for name in list(sys.modules) if name not in before and _is_installed(name, users, parts)]
     return {
         "values": [values[number] for number in range(len(values))],
         "imports": imports,
@@ -130,7 +129,7 @@ def _importable(name: str) -> bool:
         return False
 
 
-def _is_installed(name: str, users: tuple[str, ...]) -> bool:
+def _is_installed(name: str, users: tuple[str, ...], parts: Any) -> bool:
     if name.partition(".")[0] in users or name in ("__main__", "__mp_main__"):
         return False
     spec = getattr(sys.modules[name], "__spec__", None)
@@ -139,4 +138,4 @@ def _is_installed(name: str, users: tuple[str, ...]) -> bool:
         return True
     if not isinstance(origin, str):
         return False
-    return any(part in origin for part in _INSTALLED) or origin.startswith(os.path.dirname(os.__file__) + os.sep)
+    return any(part in origin for part in parts) or origin.startswith(os.path.dirname(os.__file__) + os.sep)

@@ -124,15 +124,15 @@ def subclasses(cls: type) -> list[type]:
 def virtual_subclasses(cls: type) -> list[type]:
     """Return the classes registered with an ABC, sorted by name; empty for other classes.
 
-    Where both are the standard library's, importing the class registers it, so a child that has it has that, too.
+    Where both are installed, importing the class registers it, so that a child that has it has that, too.
     """
     if class_attribute(cls, "_abc_impl")[0] is None:
         return []
     try:
         registry = sys.modules["_abc"]._get_dump(cls)[0]  # weak references; if it goes: wrap `ABCMeta.register`
         found = [each for each in (one() for one in registry) if each is not None]
-        if is_stdlib(cls):
-            found = [each for each in found if not is_stdlib(each)]
+        if _is_installed(cls):
+            found = [each for each in found if not _is_installed(each)]
         return sorted(found, key=class_name)
     except Exception:
         return []
@@ -143,6 +143,13 @@ def is_stdlib(cls: type) -> bool:
     return class_name(cls)[0].partition(".")[0] in sys.stdlib_module_names
 
 
+def _is_installed(cls: type) -> bool:
+    file = module_of(sys.modules.get(class_name(cls)[0])).get("__file__")
+    return is_stdlib(cls) or (type(file) is str and any(part in file for part in INSTALLED))
+
+
+INSTALLED = (os.sep + "site-packages" + os.sep, os.sep + "dist-packages" + os.sep)
+"""Parts of the paths of installed modules."""
 VIRTUAL = "_abc_registry"
 """Name by which `resolve` finds the classes registered with an ABC, after the attribute of ``_py_abc.ABCMeta``."""
 

@@ -11,19 +11,16 @@ from dataclasses import dataclass
 from os.path import abspath
 from types import FrameType
 
-from ..child.values import class_name, module_of
+from ..child.values import INSTALLED, class_name, module_of
 from ..model.place import Place
 
 _HERE = os.path.dirname(os.path.dirname(abspath(__file__))) + os.sep
 _STDLIB = tuple(
     {path + os.sep for path in (os.path.dirname(os.__file__), os.path.realpath(os.path.dirname(os.__file__)))}
 )
-_INSTALLED = (os.sep + "site-packages" + os.sep, os.sep + "dist-packages" + os.sep)
 _RUNNERS = tuple(
     f"{os.sep}{name}{os.sep}" for name in ("_pytest", "pluggy", "xdist", "execnet", "pytest_asyncio", "anyio")
 )
-
-
 _CONSOLES = ("<doctest", "<ipython", "<stdin", "<python-input")
 
 
@@ -39,7 +36,7 @@ def owner(filename: str) -> str:
         return "ours"
     if filename.startswith("<"):
         return "user" if filename.startswith(_CONSOLES) else "stdlib"
-    if any(part in path for part in _INSTALLED):
+    if any(part in path for part in INSTALLED):
         return "runner" if any(part in path for part in _RUNNERS) else "installed"
     if path.startswith(_STDLIB) or os.path.realpath(path).startswith(_STDLIB):
         return "stdlib"
@@ -146,7 +143,7 @@ def _is_users(file: str, packages: frozenset[str]) -> bool:
 def package_of(file: str) -> str:
     """Return the top-level installed or standard module of a file; empty for the user's files."""
     path = abspath(file)
-    for part in _INSTALLED:
+    for part in INSTALLED:
         _, found, rest = path.rpartition(part)
         if found:
             return rest.split(os.sep)[0].removesuffix(".py")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import subprocess
 import sys
 import time
+import weakref
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
 import pytest
@@ -18,7 +21,7 @@ from pytest_startmethod._compat.multiprocessing import STDLIB
 from pytest_startmethod.activation.exchanges import Exchanges
 from pytest_startmethod.child import reporter
 from pytest_startmethod.child.events import handover
-from pytest_startmethod.launches import leftovers
+from pytest_startmethod.launches import leftovers, reports
 from pytest_startmethod.launches.reports import _WAIT_AND_REMOVE, ReportDirectory
 from pytest_startmethod.model.launch import Launch
 
@@ -49,6 +52,20 @@ def noop():
 
 def fail():
     raise LookupError("mine")
+
+
+FRAMES = []
+
+
+def keep_frames():
+    FRAMES.append(sys._getframe(1))
+
+
+class KeepsFrames:
+    """Unpickled, it keeps what called it, as a traceback that was sent does."""
+
+    def __reduce__(self):
+        return keep_frames, ()
 
 
 def start(target=noop):
@@ -93,6 +110,18 @@ def test_prepared_starts_open_nothing(listening):
         start()
     # What an earlier test left open may be closed in between by a garbage collection.
     assert descriptors().items() <= before.items()
+
+
+@pytest.mark.usefixtures("listening")
+def test_a_frame_that_outlives_unpickling_does_not_hold_the_data():
+    """Before CPython 3.12.3, the garbage collector would crash on it: the view is nobody else's."""
+    view = memoryview(ForkingPickler.dumps(KeepsFrames()))
+    gone = weakref.ref(view)
+    ForkingPickler.loads(view)
+    frame = FRAMES.pop()
+    del view
+    assert frame.f_code.co_filename == reports.__file__
+    assert gone() is None
 
 
 def test_closed_descriptors_are_opened_anew(listening):

@@ -141,6 +141,10 @@ class ReportDirectory:
                     with OwnCode(), contextlib.suppress(Exception):
                         self._not_loaded(error, sys._getframe(1))
                     raise
+                finally:
+                    # Tracebacks that were sent keep this frame: before 3.12.3, collecting it with the view it was given
+                    # crashes (gh-77894), and no caller holds that view.
+                    del args, kwargs
 
         return _InParent(loads, original)  # keeps our frame out of a child's traceback
 

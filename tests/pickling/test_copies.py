@@ -164,3 +164,18 @@ subprocess.run(["true"], check=True)
 assert called
 """
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "answer")], check=True)
+
+
+@pytest.mark.parametrize(
+    ("limit", "container", "scarce"),
+    [(8, b"max\n", True), (64, b"max\n", False), (-1, b"max\n", False), (-1, b"20\n", True), (-1, b"4096\n", False)],
+)
+def test_no_copy_is_made_where_processes_are_scarce(monkeypatch, tmp_path, limit, container, scarce):
+    """Under ``ulimit -u 8``, or in a container of 20 processes, each copy may be one that the user's test then lacks."""
+    file = tmp_path / "pids.max"
+    file.write_bytes(container)
+    monkeypatch.setattr(copies.resource, "getrlimit", lambda _: (limit, limit))
+    monkeypatch.setattr(copies, "_PIDS_MAX", (str(file),))
+    monkeypatch.setattr(copies, "_most_in_container", copies._most_in_container.__wrapped__)
+    assert copies.processes_are_scarce() is scarce
+    assert not (scarce and copies.can_copy())

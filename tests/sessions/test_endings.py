@@ -759,6 +759,44 @@ for _ in range(20):
     assert wait_for_ends(f"{alone.temporary}{os.sep}") == []
 
 
+def test_no_process_of_ours_takes_one_of_few(alone):
+    """Where the user may have few processes, none of ours runs beside a test that is no leg."""
+    alone.file(conftest="import resource; resource.getrlimit = lambda _, old=resource.getrlimit: (32, old(_)[1])")
+    alone.file(
+        test_a="""
+        import multiprocessing, os, pathlib, select
+        import pytest, targets
+
+        def read(queue):
+            queue.put(targets.VALUE)
+
+        @pytest.mark.startmethods("fork", "spawn")
+        def test_marked(monkeypatch):
+            monkeypatch.setattr(targets, "VALUE", 2)
+            queue = multiprocessing.SimpleQueue()
+            process = multiprocessing.Process(target=read, args=(queue,))
+            process.start()
+            assert queue.get() == 2
+            process.join()
+
+        def test_unmarked():
+            mark = os.environ["PYTEST_STARTMETHOD_MARK"].encode()
+            for entry in pathlib.Path("/proc").iterdir():
+                try:
+                    line = (entry / "cmdline").read_bytes()
+                    assert not line.startswith(b"sh\\0-c") or not line.endswith(b"\\0%d\\0" % os.getpid())
+                    if b"marshal" in line and mark in (entry / "environ").read_bytes():  # it was ended, but not reaped
+                        pidfd = os.pidfd_open(int(entry.name))
+                        assert select.select([pidfd], [], [], 60)[0], line
+                except OSError:
+                    continue
+        """
+    )
+    outcome = alone.run("--no-start-methods-verify")
+    assert outcome.names == {"test_marked[fork]": "passed", "test_marked[spawn]": "failed", "test_unmarked": "passed"}
+    assert "SM303 patch-lost" in outcome.out
+
+
 def test_nothing_is_left_after_exit_first(alone):
     """-x ends the session, and the leg's child, at the first failure."""
     outcome = alone.file(test_a=ENDLESS.format(then="assert False")).run("-x")

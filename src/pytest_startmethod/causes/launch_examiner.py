@@ -189,7 +189,7 @@ class LaunchExaminer:
                     launch.predicted = placed(_why_not(process, error, allow=True), launch.place)
                 return
         asked = sum(each.launch is not None for each in record.pending)
-        if asked >= _MOST_COPIES:
+        if asked >= _MOST_COPIES or copies.processes_are_scarce():
             return
         launches = record.alike[key] = [launch]
 

@@ -25,6 +25,7 @@ from ..child import descriptors, events, privates, reporter
 from ..child.descriptors import Descriptor
 from ..child.events import exception_as_dict, handover
 from ..model.child_report import ChildReport, Frame, Raised, Result, Unreturned, Work
+from ..pickling.copies import processes_are_scarce
 from . import lines
 
 if TYPE_CHECKING:
@@ -77,7 +78,8 @@ class ReportDirectory:
     def hold_life_line(self) -> None:
         """Make every child that reports here end with this process, however it ends, and remove the directory then.
 
-        Raises OSError where there is no FIFO or no shell; what was set up before the error stays in effect.
+        Where processes are scarce, the directory stays if this process is killed. Raises OSError where there is no FIFO
+        or no shell; what was set up before the error stays in effect.
         """
         if sys.platform != "linux":
             return
@@ -89,7 +91,7 @@ class ReportDirectory:
             # O_RDWR: opening for writing only would wait for a reader
             ends.append(Descriptor(os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)))
             handover.writing_ends, handover.parent = tuple(ends), getpid()
-        if not self._is_awaited:
+        if not self._is_awaited and not processes_are_scarce():
             _end_with_this_process(self.path, *paths)
             self._is_awaited = True
 

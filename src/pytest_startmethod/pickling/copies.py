@@ -7,6 +7,7 @@ The copy is nobody's child: an intermediate process ends at once. The copy write
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import json
 import os
@@ -24,11 +25,15 @@ from ..child import reporter
 
 if sys.platform != "win32":
     import fcntl
+    import resource
     from posix import _exit, fork, waitpid  # those of os may be replaced: by coverage.py, gevent, a test
 
 _POLL: Final = 0.002
 _PART: Final = ".part"
 """The suffix of the file that exists from the start of a copy until its answer."""
+_FEW: Final = 64
+"""A limit of processes below this has no room for ours: the user's tests may need all of them."""
+_PIDS_MAX: Final = ("/sys/fs/cgroup/pids.max", "/sys/fs/cgroup/pids/pids.max")
 _clock = time.monotonic
 _open = open
 _sleep = time.sleep
@@ -42,9 +47,24 @@ def can_copy() -> bool:
     From 3.12 on ``os.fork`` warns if there are several threads, including those of C libraries (gh-100228). On macOS
     a copy of a process that uses Apple's frameworks may crash.
     """
-    if not hasattr(os, "fork") or sys.platform == "darwin":
+    if not hasattr(os, "fork") or sys.platform == "darwin" or processes_are_scarce():
         return False
     return sys.version_info < (3, 12) or _threads() == 1
+
+
+def processes_are_scarce() -> bool:
+    """Return whether the user, or this container, may have so few processes that each of ours may be one too many."""
+    if sys.platform == "win32":
+        return False
+    return 0 <= resource.getrlimit(resource.RLIMIT_NPROC)[0] < _FEW or _most_in_container() < _FEW
+
+
+@functools.lru_cache
+def _most_in_container() -> float:
+    for path in _PIDS_MAX:
+        with contextlib.suppress(OSError, ValueError), _open(path, "rb") as file:
+            return int(file.read())  # "max": there is no limit
+    return float("inf")
 
 
 def _threads() -> int:

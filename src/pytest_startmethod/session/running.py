@@ -36,6 +36,7 @@ from ..model.backends import STDLIB
 from ..model.child_report import ChildReport
 from ..model.leg import Leg, SetByUser
 from ..model.warning import StartMethodWarning
+from ..pickling.copies import processes_are_scarce
 from ..source.callers import owner
 from ..state.comparing import Comparison
 from . import backends, second_pass
@@ -134,6 +135,8 @@ class Running:
         before = pytest_compat.item_state(item) if self._second_pass.may_verify(leg) else None
         with self._running(item, leg) as state:
             result = yield
+        if processes_are_scarce():
+            self.comparison.close()
         self._second_pass.wait_for(state)
         if before is not None:
             self._second_pass.put_off(item, leg, state, before)

@@ -13,6 +13,7 @@ import sys
 import sysconfig
 import textwrap
 import types
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -554,6 +555,13 @@ def test_sigkill_is_a_note() -> None:
     (finding,) = findings([], [launch(exit_code=-9)])
     assert finding.level == "note"
     assert finding.fix == ("look for who kills it: Process.kill(), a supervisor, or the kernel when memory runs out")
+
+
+def test_a_child_that_we_killed_has_not_crashed() -> None:
+    """At a time limit, a child that ignores SIGTERM is killed from here; one that crashed before that crashed."""
+    assert findings([], [replace(launch(exit_code=-9), killed=True)]) == ()
+    (finding,) = findings([], [replace(launch(exit_code=-11), killed=True)])
+    assert "was killed by SIGSEGV" in finding.message
 
 
 @pytest.mark.parametrize("code", [None, 0, -15, -2])

@@ -258,6 +258,7 @@ def test_stubborn_child_is_ended_while_time_stands_still(monkeypatch):
     launch.popen = lambda: process._popen
     monkeypatch.setattr(time, "monotonic", lambda: 1.0)
     assert leftovers.end([launch], grace=0.0) == [launch]
+    assert launch.killed
     process.join()  # it has been killed, and on a busy machine may not have ended yet
     assert process.exitcode == -signal.SIGKILL
 

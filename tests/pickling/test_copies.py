@@ -171,7 +171,7 @@ assert called
     [(8, b"max\n", True), (64, b"max\n", False), (-1, b"max\n", False), (-1, b"20\n", True), (-1, b"4096\n", False)],
 )
 def test_no_copy_is_made_where_processes_are_scarce(monkeypatch, tmp_path, limit, container, scarce):
-    """Under ``ulimit -u 8``, or in a container of 20 processes, each copy may be one that the user's test then lacks."""
+    """Under ``ulimit -u 8``, or in a container of 20 processes, a copy may be one too many."""
     file = tmp_path / "pids.max"
     file.write_bytes(container)
     monkeypatch.setattr(copies.resource, "getrlimit", lambda _: (limit, limit))

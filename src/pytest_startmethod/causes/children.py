@@ -108,7 +108,7 @@ def crash(launch: Launch, reports: Sequence[ChildReport], server_ended: bool = T
     started = () if launch.place is None else (f"started at {launch.place.file}:{launch.place.line}",)
     if code < 0:
         name = _signal_name(-code)
-        if name in _ENDED_ON_PURPOSE:
+        if name in _ENDED_ON_PURPOSE or (name == "SIGKILL" and launch.killed):
             return None
         message = f"{who} was killed by {name}, exit code {code}"
         if name == "SIGKILL":

@@ -73,6 +73,7 @@ def end_all(candidates: list[Launch], grace: float = GRACE_SECONDS) -> list[Laun
         for signal_name, seconds in (("terminate", TERMINATE_SECONDS), ("kill", TERMINATE_SECONDS)):
             remaining = [launch for launch in left if launch.alive]
             for launch in remaining:
+                launch.killed = signal_name == "kill"
                 with contextlib.suppress(OSError, AttributeError):
                     popen = launch.popen()
                     if signal_name == "kill" and not hasattr(popen, "kill"):  # billiard

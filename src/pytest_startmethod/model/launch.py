@@ -133,6 +133,8 @@ class Launch:
     """Under forkserver: what a process started by the parent itself would have inherited."""
     in_script: bool = False
     """Whether a script that the test ran started it; its end is then explained with the script."""
+    killed: bool = False
+    """Whether SIGKILL was sent to it from here, since it did not end otherwise."""
 
     @property
     def findings(self) -> tuple[Finding, ...]:

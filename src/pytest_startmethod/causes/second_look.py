@@ -20,6 +20,7 @@ from ..source.callers import package_of
 from ..state import observing
 from . import process, registering, state
 from .context import Context, context_of, place_of
+from .ranking import causes_first
 
 _NEVER: Final = frozenset(
     ("", "builtins", "sys", "os", "posixpath", "ntpath", "multiprocessing", "concurrent", "threading", "subprocess",
@@ -90,7 +91,7 @@ def candidates(evidence: Evidence, look: Look) -> list[Finding]:
     texts = (str(each) for each in (*evidence.raised, *evidence.raised_in_children) if each.type != "AssertionError")
     asked = [observed for observed, seen in evidence.seen if seen]
     imports = registering.modules(asked, " ".join((said, *texts)), evidence.tests)
-    ordered = [*(each for each in imports if each.level == "cause"), *ordered, *imports]
+    ordered = causes_first([*ordered, *imports])  # what an import registers says more than that it registers
     return list(unique(ordered))
 
 

@@ -97,12 +97,20 @@ def locales() -> dict[str, str]:
     return {name: locale.setlocale(getattr(locale, name)) for name in names if hasattr(locale, name)}
 
 
-def filters() -> list[str]:
-    """Return the warnings filters as text."""
+def filters_here() -> list[Any]:
+    """Return the warnings filters in force.
+
+    From 3.14 on they may belong to the context, as on a free-threaded build (``-X context_aware_warnings``).
+    """
     import warnings
 
+    return list(getattr(warnings, "_get_filters", lambda: warnings.filters)())
+
+
+def filters() -> list[str]:
+    """Return the warnings filters as text."""
     out = []
-    for action, message, category, module, line in warnings.filters:
+    for action, message, category, module, line in filters_here():
         parts = (
             getattr(message, "pattern", message),
             getattr(category, "__name__", ""),

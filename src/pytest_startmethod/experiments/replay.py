@@ -175,9 +175,7 @@ def _locale() -> Json:
 
 
 def _warnings() -> Json:
-    import warnings
-
-    return {"kind": "warnings", "data": dumped(list(warnings.filters))}
+    return {"kind": "warnings", "data": dumped(process_state.filters_here())}
 
 
 def _dialects() -> Json:

@@ -247,6 +247,10 @@ class Recorder:
         if launch is None:
             return None
         if launch.pool is not None:
+            # On a free-threaded build, a process object goes only when the thread that made it gets around to it.
+            for started in record.started:
+                if started.launch.pool is launch.pool and getattr(started.held, "returncode", None) is not None:
+                    self.guarded(started.gone)
             self.guarded(self.pools.worker_starting, launch.pool, self.dead_workers, self.lost_jobs)
         started = Started(process, Started.gone)
         started.launch, started.held = launch, None

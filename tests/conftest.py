@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import importlib
+import importlib.metadata
 import itertools
 import json
 import multiprocessing
@@ -13,11 +15,11 @@ import pkgutil
 import signal
 import sys
 import textwrap
+import types
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FunctionType
 from typing import TYPE_CHECKING, Any, Literal
 from unittest import mock
 
@@ -49,6 +51,9 @@ def inputs(few: int) -> hypothesis.settings:
 HERE = Path(__file__).parent
 SOURCE = HERE.parent / "src"
 
+if str(HERE / "light") not in sys.path:
+    sys.path.insert(0, str(HERE / "light"))  # to import pytest in each child would take longer than all its other work
+
 
 def pytest_sessionstart() -> None:
     """Import what tests need; `pytest --help` reads this file, too, also in a clone without the test extra."""
@@ -71,6 +76,8 @@ def pytest_sessionstart() -> None:
     ]:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    # What children import as pytest here need not be imported in advance.
+    sys.modules["pytest_startmethod.activation.servers"]._preloading = lambda *_: contextlib.nullcontext()
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -79,7 +86,10 @@ def pytest_xdist_auto_num_workers() -> int:
     return max(2, len(os.sched_getaffinity(0)) * 3 // 2) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-ONE_RUN = {"docs/test_causes.py", "docs/test_examples.py", "experiments/test_replay.py", "zoo/test_session.py"}
+ONE_RUN = {
+    "child/test_reporter.py", "docs/test_causes.py", "docs/test_examples.py", "experiments/test_replay.py",
+    "zoo/test_session.py",
+}  # fmt: skip
 """The files whose tests read the results of one long run, a fixture of their module."""
 
 
@@ -152,14 +162,46 @@ def _undone_afterwards(patch: pytest.MonkeyPatch) -> Iterator[None]:
     patch.setattr(multiprocessing, "get_all_start_methods", multiprocessing.get_all_start_methods)
     patch.setattr(multiprocessing.process, "_process_counter", itertools.count(1))
     ours = [m for name, m in sys.modules.items() if name.partition(".")[0] == "pytest_startmethod"]
-    functions = [(m, name, value) for m in ours for name, value in vars(m).items() if isinstance(value, FunctionType)]
+    before = [vars(module).copy() for module in ours]
     with mock.patch.dict(os.environ), mock.patch.dict(sys.modules):
         for name, module in list(sys.modules.items()):
             if name.startswith("test_") and Path(getattr(module, "__file__", None) or "/").is_relative_to(HERE):
                 del sys.modules[name]  # the session may have a file of that name
         yield
-    for module, name, value in functions:
-        setattr(module, name, value)  # replaced by a conftest of the session
+    for module, names in zip(ours, before, strict=True):
+        for name, value in names.items():
+            if vars(module).get(name) is not value and isinstance(value, types.FunctionType):
+                setattr(module, name, value)  # replaced by a conftest of the session
+
+
+@functools.cache
+def _entry_points() -> frozenset[str]:
+    """Return the names of all installed plugins."""
+    return frozenset(each.name for each in importlib.metadata.entry_points(group="pytest11"))
+
+
+def _save_time(patch: pytest.MonkeyPatch, pytester: pytest.Pytester) -> None:
+    """Leave out of a session in this process what it would do in vain: a fifth of what a small one takes."""
+    from _pytest.fixtures import FixtureManager
+
+    manager = pytest.PytestPluginManager
+    load, find = manager.load_setuptools_entrypoints, FixtureManager.pytest_plugin_registered
+
+    def load_entry_points(self: pytest.PytestPluginManager, group: str, name: str | None = None) -> int:
+        """Do not read the metadata of all that is installed for a plugin that is named by its module."""
+        return 0 if name is not None and name not in _entry_points() else load(self, group, name)
+
+    def find_fixtures(self: FixtureManager, plugin: object, plugin_name: str) -> None:
+        """Do not try each name of those of pytest's own modules that have no fixture."""
+        is_own = isinstance(plugin, types.ModuleType) and plugin.__name__.startswith("_pytest.")
+        if not is_own or any(type(each).__name__ == "FixtureFunctionDefinition" for each in vars(plugin).values()):
+            find(self, plugin, plugin_name)
+
+    patch.setattr(manager, "load_setuptools_entrypoints", load_entry_points)
+    patch.setattr(FixtureManager, "pytest_plugin_registered", find_fixtures)
+    patch.setattr(pytester, "make_hook_recorder", lambda _: types.SimpleNamespace())
+    # pytest 8.4.0 collects garbage five times at a session's end; later versions of pytester switch it off.
+    patch.setattr("_pytest.unraisableexception.gc_collect_harder", lambda *_: None)
 
 
 class Session:
@@ -233,8 +275,7 @@ class Session:
             patch.setenv("PYTHONPATH", os.pathsep.join([str(self.path), os.environ["PYTHONPATH"]]))
             if where == "in-process":
                 patch.syspath_prepend(str(self.path))
-                # pytest 8.4.0 collects garbage five times at a session's end; later versions of pytester switch it off.
-                patch.setattr("_pytest.unraisableexception.gc_collect_harder", lambda *_: None)
+                _save_time(patch, self.pytester)
                 with _undone_afterwards(patch), warnings.catch_warnings():
                     # Drop the outer run's warning filters, which turn warnings into errors.
                     warnings.resetwarnings()

@@ -261,6 +261,11 @@ class World:
         """Return what happens without us, for comparison with several runs."""
         return self.run(method, *cases, watched=False, sabotage=sabotage)
 
+    @functools.cache  # noqa: B019
+    def watched(self, method: str) -> Ran:
+        """Return what happens with us, for all tests that look at something else of it."""
+        return self.run(method, *ALL)
+
     def run(self, method: str, *cases: str, watched: bool = True, sabotage: str = "") -> Ran:
         command = [sys.executable, "run.py", method, str(int(watched)), sabotage, *cases]
         done = subprocess.run(command, cwd=self.path, capture_output=True, text=True, timeout=120, check=False)
@@ -288,13 +293,13 @@ def method(request: pytest.FixtureRequest) -> str:
 
 ALL = [
     "fine", "boom:1", "chained", "silently", "stops", "mute", "deep", "leaves", "speaks", "ends_well", "vanishes",
-    "killed", "fine:refuses", "fine:needs", "limited", "starts:fork", "starts:spawn",
+    "killed", "fine:refuses", "fine:needs", "limited", "starts:fork", "starts:spawn", "starts:forkserver", "bare",
 ]  # fmt: skip
 
 
 def test_nobody_can_tell_that_a_child_is_watched(world: World, method: str) -> None:
     """For every kind of failure, exit code and standard error are unchanged, tracebacks line by line."""
-    plain, watched = world.unwatched(method, *ALL), world.run(method, *ALL)
+    plain, watched = world.unwatched(method, *ALL), world.watched(method)
     assert watched.exits == plain.exits
     assert watched.stderr == plain.stderr
     assert plain.exits["boom:1"] == 1
@@ -303,7 +308,7 @@ def test_nobody_can_tell_that_a_child_is_watched(world: World, method: str) -> N
 
 def test_what_run_raises_is_reported_with_its_frames(world: World, method: str) -> None:
     """The report holds method, name, starter, exception type, message and the source lines of the traceback."""
-    ran = world.run(method, "boom:1")
+    ran = world.watched(method)
     report = ran.only("boom:1")
     assert report["pid"] == ran.cases["boom:1"]["pid"]
     assert report["starter"] == ran.parent
@@ -315,13 +320,13 @@ def test_what_run_raises_is_reported_with_its_frames(world: World, method: str) 
 
 def test_causes_of_an_exception_are_reported_with_it(world: World) -> None:
     """``raise ... from`` yields two exceptions, newest first."""
-    report = world.run("spawn", "chained").only("chained")
+    report = world.watched("spawn").only("chained")
     assert [each[:2] for each in report["raised"]] == [["KeyError", "'k'"], ["ValueError", "bad 1"]]
 
 
 def test_a_bare_assertion_carries_its_source_and_the_values_of_builtins(world: World, method: str) -> None:
     """A statement of several lines is complete; an object's repr is never called."""
-    ran = world.run(method, "silently", "bare")
+    ran = world.watched(method)
     ((kind, message, _, statement, values),) = ran.only("silently")["raised"]
     assert (kind, message) == ("AssertionError", "")
     assert statement == "assert (count\n        == len(data))"
@@ -331,7 +336,7 @@ def test_a_bare_assertion_carries_its_source_and_the_values_of_builtins(world: W
 
 def test_an_exception_without_text_is_reported_all_the_same(world: World) -> None:
     """The exception's ``__str__`` may raise; a recursion is cut to forty frames."""
-    ran = world.run("spawn", "mute", "deep")
+    ran = world.watched("spawn")
     assert ran.only("mute")["raised"][0][:2] == ["work.Silent", "<its __str__ raised>"]
     assert ran.only("deep")["raised"][0][0] == "RecursionError"
     assert 35 < len(ran.only("deep")["raised"][0][2]) <= 40
@@ -339,8 +344,8 @@ def test_an_exception_without_text_is_reported_all_the_same(world: World) -> Non
 
 def test_sys_exit_is_reported_when_it_says_failure(world: World, method: str) -> None:
     """Status 0 is not a failure, a text is status 1."""
-    ran = world.run(method, "leaves", "speaks", "ends_well")
-    assert ran.exits == {"leaves": 3, "speaks": 1, "ends_well": 0}
+    ran = world.watched(method)
+    assert [ran.exits[case] for case in ("leaves", "speaks", "ends_well")] == [3, 1, 0]
     assert ran.only("leaves")["exit_code"] == 3
     assert ran.only("speaks")["raised"][0][:2] == ["SystemExit", "bye"]
     assert ran.cases["ends_well"]["reports"] == []
@@ -349,8 +354,8 @@ def test_sys_exit_is_reported_when_it_says_failure(world: World, method: str) ->
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 def test_what_does_not_unpickle_is_reported_before_anything_runs(world: World, method: str) -> None:
     """The phase is unpickling, and the report contains the child's sys.path."""
-    ran = world.run(method, "fine:refuses", "fine:needs")
-    assert ran.exits == {"fine:refuses": 1, "fine:needs": 1}
+    ran = world.watched(method)
+    assert ran.exits["fine:refuses"] == ran.exits["fine:needs"] == 1
     report = ran.only("fine:refuses")
     assert (report["phase"], report["method"], report["process"]) == ("unpickling", method, "P")
     assert report["raised"][0][:2] == ["KeyError", "'version'"]
@@ -366,7 +371,7 @@ def test_what_does_not_unpickle_is_reported_before_anything_runs(world: World, m
 def test_a_grandchild_is_told_from_its_parent(world: World, method: str, inner: str) -> None:
     """A grandchild reports under its own name, with the child as its starter, whatever the two methods are."""
     case = f"starts:{inner}"
-    ran = world.run(method, case)
+    ran = world.watched(method)
     report = ran.only(case)
     assert report["starter"] == ran.cases[case]["pid"]
     assert (report["method"], report["process"]) == (inner, "inner")
@@ -376,13 +381,14 @@ def test_a_grandchild_is_told_from_its_parent(world: World, method: str, inner: 
 @pytest.mark.skipif(sys.platform == "win32", reason="a segmentation fault has another form there")
 def test_a_crash_leaves_its_stack(world: World, method: str) -> None:
     """Faulthandler names the user's line; `os._exit` and SIGKILL leave only an exit code."""
-    ran = world.run(method, "crashes", "vanishes", "killed")
-    assert ran.exits == {"crashes": -11, "vanishes": 7, "killed": -9}
+    ran, others = world.run(method, "crashes"), world.watched(method)
+    assert ran.exits == {"crashes": -11}
+    assert (others.exits["vanishes"], others.exits["killed"]) == (7, -9)
     report = ran.only("crashes")
     assert (report["phase"], report["method"]) == ("crash", method)
     assert report["stack"][0] == "Fatal Python error: Segmentation fault"
     assert any("work.py" in line and "in crashes" in line for line in report["stack"])
-    assert ran.cases["vanishes"]["reports"] == ran.cases["killed"]["reports"] == []
+    assert others.cases["vanishes"]["reports"] == others.cases["killed"]["reports"] == []
 
 
 def test_a_child_imports_nothing_for_us(tmp_path: Path) -> None:
@@ -489,8 +495,8 @@ def test_a_forked_child_without_a_line_makes_its_own(world: World) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="no such limit there")
 def test_a_report_that_would_not_fit_is_not_begun(world: World, method: str) -> None:
     """A file size limit with the default SIGXFSZ would kill a writing child; instead it ends with 1."""
-    ran = world.run(method, "limited")
-    assert ran.exits == {"limited": 1}
+    ran = world.watched(method)
+    assert ran.exits["limited"] == 1
     assert ran.cases["limited"]["reports"] == []
 
 

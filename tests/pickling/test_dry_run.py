@@ -150,34 +150,37 @@ def primitives(ctx: Any) -> list[Any]:
 
 def test_primitives_are_legal_inside_a_process() -> None:
     """A process's arguments may contain primitives that plain pickle refuses."""
-    for each in primitives(SPAWN):
-        with quiet():
+    made = primitives(SPAWN)
+    with quiet():
+        for each in made:
             assert dry_run(each).error is None, each
             assert diagnose(each) == ()
 
 
 def test_primitives_are_not_legal_inside_a_task() -> None:
     """The same objects are refused in a pool's task or a queue's item."""
-    for each in primitives(SPAWN):
-        with quiet():
+    made = primitives(SPAWN)
+    with quiet():
+        for each in made:
             error = dry_run(each, task=True).error
             (finding,) = diagnose(each, task=True)
-        assert isinstance(error, RuntimeError), each
-        assert "through inheritance" in str(error)
-        assert finding.code == "SM106"
+            assert isinstance(error, RuntimeError), each
+            assert "through inheritance" in str(error)
+            assert finding.code == "SM106"
 
 
 def test_primitives_of_a_fork_context_are_refused() -> None:
     """A lock that a fork context made is refused on every version: on 3.10 the child would crash."""
-    for each in primitives(FORK):
-        if type(each).__name__ in ("c_int", "c_int_Array_2") or "Raw" in type(each).__name__:
-            continue
-        with quiet():
+    made = primitives(FORK)
+    with quiet():
+        for each in made:
+            if type(each).__name__ in ("c_int", "c_int_Array_2") or "Raw" in type(each).__name__:
+                continue
             error = dry_run(each).error
             (finding,) = diagnose(each)
-        assert isinstance(error, RuntimeError), each
-        assert "fork context" in str(error)
-        assert finding.code == "SM106"
+            assert isinstance(error, RuntimeError), each
+            assert "fork context" in str(error)
+            assert finding.code == "SM106"
 
 
 def test_primitives_of_a_fork_context_can_be_let_through() -> None:
@@ -193,8 +196,8 @@ def test_connections_and_sockets_are_legal_everywhere() -> None:
     ends = SPAWN.Pipe()
     made = socket.socket()
     try:
-        for each in (*ends, made, [made, ends]):
-            with quiet():
+        with quiet():
+            for each in (*ends, made, [made, ends]):
                 assert dry_run(each).error is None
                 assert dry_run(each, task=True).error is None
                 assert diagnose({"connection": each}, task=True) == ()

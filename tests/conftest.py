@@ -51,9 +51,6 @@ def inputs(few: int) -> hypothesis.settings:
 HERE = Path(__file__).parent
 SOURCE = HERE.parent / "src"
 
-if str(HERE / "light") not in sys.path:
-    sys.path.insert(0, str(HERE / "light"))  # to import pytest in each child would take longer than all its other work
-
 
 def pytest_sessionstart() -> None:
     """Import what tests need; `pytest --help` reads this file, too, also in a clone without the test extra."""
@@ -76,8 +73,6 @@ def pytest_sessionstart() -> None:
     ]:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
-    # What children import as pytest here need not be imported in advance.
-    sys.modules["pytest_startmethod.activation.servers"]._preloading = lambda *_: contextlib.nullcontext()
 
 
 @pytest.hookimpl(optionalhook=True)

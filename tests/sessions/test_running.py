@@ -699,7 +699,6 @@ def test_check_of_the_method_is_sm504(session):
     assert "the code checks the start method at test_a.py:5 and raises under spawn" in outcome.out
 
 
-@pytest.mark.own_interpreter
 def test_children_do_not_import_pytests_main(session):
     """A child's main module is not pytest's, and the forkserver has already imported pytest."""
     session.file(

@@ -1008,3 +1008,38 @@ def test_a_fork_leg_does_not_find_the_helpers_of_the_ordinary_session(session, h
     (test,) = json.loads((session.path / "report.json").read_text(encoding="utf-8"))["tests"]
     outcomes = {method: leg["outcome"] for method, leg in test["legs"].items()}
     assert outcomes == {"fork": "failed" if held else "passed", "forkserver": "failed"}
+
+
+@pytest.mark.own_interpreter  # an audit hook stays for ever
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_no_file_of_ours_is_opened_as_a_watched_test_starts_a_process(session):
+    """An audit hook of the user's hears of no file that we open, except in the first test that starts a process."""
+    outcome = session.file(
+        test_a="""
+        import multiprocessing
+        import sys
+
+        def noop():
+            pass
+
+        def start():
+            process = multiprocessing.get_context().Process(target=noop)
+            process.start()
+            process.join()
+
+        def test_first():
+            start()
+
+        def test_audited():
+            start()
+            listening, opened = [True], []
+            sys.addaudithook(lambda event, args: listening[0] and event == "open" and opened.append(args))
+            try:
+                start()
+            finally:
+                listening[0] = False
+            assert opened == []
+        """,
+        conftest="import multiprocessing; multiprocessing.set_start_method('fork')",
+    ).run("--start-methods-discover", "--start-methods=fork")
+    assert outcome.names == {"test_first": "passed", "test_audited": "passed"}

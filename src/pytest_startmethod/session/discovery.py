@@ -271,6 +271,7 @@ class Discovery:
             self._hooked = False
 
     def _stop_watching(self, item: pytest.Item) -> None:
+        method = self._method
         self._item = self._method = None
         if not self._begun:
             return
@@ -279,6 +280,9 @@ class Discovery:
             self.recorder.close(record)
         self._unhook()
         self._watched.undo()
+        if method is not None and self._of_watched is not None:  # the next test's start opens none of our files
+            self.recorder.guarded(self._of_watched.clear)
+            self.recorder.guarded(self._of_watched.prepare)
         self.running.reports = self._of_legs
         if STATE in item.stash:
             del item.stash[STATE]

@@ -327,14 +327,14 @@ def test_state_of_the_standard_library_is_looked_at_again(load, name, path):
 def test_a_registry_says_more_than_the_module_that_fills_it(load):
     """Where the exception names an entry that a module's import makes, the registry comes first, then the module."""
     lib = load("some_lib", LIBRARY, installed=True)
-    module = load("uses_lib", "import some_lib\ndef ask():\n    return some_lib.load('Point')\n")
-    shapes = load("shapes_lib", "class Point: pass\n")
-    lib.register("Point", shapes.Point)
+    module = load("uses_lib", "import some_lib\ndef ask():\n    return some_lib.load('OnlyInShapesLib')\n")
+    shapes = load("shapes_lib", "class OnlyInShapesLib: pass\n")
+    lib.register("OnlyInShapesLib", shapes.OnlyInShapesLib)
     looked = observed(module.ask)
     look = second_look.look_at([looked], [], [])
     assert look is not None
     second = observed(module.ask, user=UserCode(look.packages))
-    raised = Raised("KeyError", "'Point'", ())
+    raised = Raised("KeyError", "'OnlyInShapesLib'", ())
     found = second_look.candidates(evidence(second, [seen(second, REGISTRY={})] * 2, raised), look)
     assert [(each.path, each.level) for each in found][:2] == [
         ("some_lib.REGISTRY", "cause"),

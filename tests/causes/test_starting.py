@@ -6,12 +6,15 @@ import inspect
 import multiprocessing.popen_forkserver
 import multiprocessing.process
 import multiprocessing.reduction
+import multiprocessing.spawn
+import os
 import sys
 import unittest.mock
 from typing import Any
 
 import pytest
 
+from pytest_startmethod._compat import multiprocessing as mp
 from pytest_startmethod.causes import starting
 from pytest_startmethod.model.child_report import Frame, Raised
 from pytest_startmethod.model.evidence import CallEnd, Evidence, Parent
@@ -147,3 +150,15 @@ def test_a_setting_with_which_no_child_begins_is_named(misled, code, found):
     if found:
         assert findings[0].message.endswith(f"multiprocessing itself needs it to start a process under spawn: {found}")
         assert findings[0].breaks_start
+
+
+def test_what_looks_for_the_interpreter_is_not_what_a_test_has_replaced(monkeypatch):
+    """It runs when the user's code starts a process, whose own calls a test may count."""
+    for name in ("os.stat", "os.path.exists"):
+        monkeypatch.setattr(name, unittest.mock.Mock(side_effect=FileNotFoundError))
+    assert mp.misled() == ""
+    calls = os.stat.mock_calls, os.path.exists.mock_calls
+    monkeypatch.undo()
+    assert calls == ([], [])
+    monkeypatch.setattr(multiprocessing.spawn, "get_executable", lambda: "/no/such/python")
+    assert mp.misled() == "multiprocessing.set_executable"

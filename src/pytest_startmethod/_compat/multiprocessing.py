@@ -23,6 +23,7 @@ from multiprocessing.process import BaseProcess
 from types import FrameType, ModuleType
 from typing import Any
 
+_stat = os.stat  # a test may replace it, and count its calls
 _FORKSERVER_FIELDS = "_forkserver_"  # address, alive_fd, pid on all versions; authkey since 3.12.9, 3.13.2 and 3.14
 
 
@@ -315,12 +316,13 @@ def misled() -> str:
 
     ``spawn.get_command_line`` and ``spawn.get_executable`` (3.10 to 3.15).
     """
-    import multiprocessing.spawn
-
     if getattr(sys, "frozen", False) and multiprocessing.get_start_method(allow_none=True) != "forkserver":
         return "sys.frozen"
-    missing = not os.path.exists(multiprocessing.spawn.get_executable() or "")
-    return "multiprocessing.set_executable" if missing else ""
+    try:
+        _stat(multiprocessing.spawn.get_executable() or "")
+    except (OSError, ValueError):
+        return "multiprocessing.set_executable"
+    return ""
 
 
 # -- tasks -----------------------------------------------------------------------------------------------------------

@@ -241,10 +241,9 @@ def hash_seed(observed: Observed, context: Context) -> list[Ranked]:
 
 def _order_of_sets(observed: Observed, context: Context) -> list[Ranked]:
     """Return the first set of text whose order the child's code uses; a note unless values were compared."""
+    read = {each.names[-1] for each in observed.bindings if _is_set_of_text(each.node) and not each.steps}
     for file, name, line in observed.codes:
-        read = {each.names[-1] for each in observed.bindings if _is_set_of_text(each.node) and not each.steps}
-        nodes = [node for node, qualified in source_of(file).index.functions_at(line) if qualified == name]
-        for at_line, text in (each for node in nodes for each in ordered_sets(node, read)):
+        for at_line, text in (each for node in _nodes(file, name, line) for each in ordered_sets(node, read)):
             message = (
                 f"the order of a set of text is another one in each fresh interpreter (PYTHONHASHSEED is random); "
                 f"{name.rpartition('<locals>.')[2]} uses the order of {text}"
@@ -256,6 +255,11 @@ def _order_of_sets(observed: Observed, context: Context) -> list[Ranked]:
             finding = finding_at("SM306", "PYTHONHASHSEED", place, message, facts, fix, level)
             return [Ranked(finding, Weight(level == "note", True, True, True, True, 6))]
     return []
+
+
+def _nodes(file: str, name: str, line: int) -> list[ast.AST]:
+    """Return the nodes of a function that the child's code enters."""
+    return [node for node, qualified in source_of(file).index.functions_at(line) if qualified == name]
 
 
 def _is_set_of_text(node: Node) -> bool:
@@ -272,20 +276,19 @@ def worker_names(observed: Observed, context: Context) -> list[Ranked]:
         return []
     own = _PREFIXES.get(base(observed.method), "")
     for file, name, line in observed.codes:
-        nodes = [node for node, qualified in source_of(file).index.functions_at(line) if qualified == name]
-        texts = [(each.value, each.lineno) for node in nodes for each in ast.walk(node)
+        texts = [(each.value, each.lineno) for node in _nodes(file, name, line) for each in ast.walk(node)
                  if isinstance(each, ast.Constant) and isinstance(each.value, str)]  # fmt: skip
         named = {found[1]: (text, at) for text, at in texts if (found := _WORKERS.match(text))}
         if "Fork" in named and own not in named:
             text, at = named["Fork"]
-            place = Place(file, at, name)
+            place, common = Place(file, at, name), text.removeprefix("Fork")
             message = (
                 f"{name.rpartition('<locals>.')[2]} looks for the name {text!r}, which only a forked process has: "
-                f"under {observed.method} it is {own}{text.removeprefix('Fork')}"
+                f"under {observed.method} it is {own}{common}"
             )
             fix = (
                 "ask multiprocessing.parent_process() whether this is a child, or look for what the names have in "
-                f"common: {re.sub(r'^Fork', '', text)!r}"
+                f"common: {common!r}"
             )
             facts = (source_fact("child", "read", place),)
             return [Ranked(finding_at("SM504", text, place, message, facts, fix), Weight())]

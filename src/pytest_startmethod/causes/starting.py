@@ -15,7 +15,7 @@ from ..model.methods import base
 from ..model.patched import Patched
 from ..model.place import Place
 from ..source.callers import owner, package_of
-from ..source.index import source_of
+from ..source.index import find_calls, source_of
 
 _ENTRIES = (("process.py", "start"), ("synchronize.py", "__init__"))
 """Files and functions of multiprocessing through which the user's code starts processes and makes locks."""
@@ -84,16 +84,13 @@ def _misled(evidence: Evidence) -> Iterator[Finding]:
         lines = linecache.getlines(file)
         frame = Frame(file, next((n for n, each in enumerate(lines, 1) if text in each), 1), "get_command_line", "")
         patch = next((each for each in reversed(evidence.patches) if each.target == name), None)
-        calls = [
-            each for file in evidence.tests for each in source_of(file).index.calls if each.name == "set_executable"
-        ]
         if name == "sys.frozen":
             result = f"a child gets the command line of a frozen program and ends with exit code {launch.exit_code}"
             found = _finding(evidence, patch or Patched(name, launch.place, "assignment"), frame, result)
             fix = "set sys.frozen around the code that reads it only, and start processes outside of that"
             yield replace(found, fix=fix)
         else:
-            place = calls[0].place if calls else launch.place
+            place = next(iter(find_calls(evidence.tests, "set_executable")), launch.place)
             result = f"there is no such file, and the child ends with exit code {launch.exit_code}"
             found = _finding(evidence, Patched(name, place, "set_executable()"), frame, result)
             yield replace(found, fix="call multiprocessing.set_executable() with a Python interpreter that exists")

@@ -118,12 +118,11 @@ def _cut(text: str, limit: int) -> str:
 
 def both(ours: object, theirs: object, limit: int = SHOWN) -> tuple[str, str]:
     """Return two descriptions as short texts. Those that begin alike are shown from shortly before they differ."""
-    texts = mine, other = _short(ours, 0), _short(theirs, 0)
-    alike = next((n for n, (a, b) in enumerate(zip(mine, other)) if a != b), min(map(len, texts)))  # noqa: B905
-    if texts[0] == texts[1] or alike < limit - 3:
-        return short(ours, limit), short(theirs, limit)
-    mine, other = (_cut(f"...{text[alike - limit // 3 :]}", limit) for text in texts)
-    return mine, other
+    mine, other = _short(ours, 0), _short(theirs, 0)
+    alike = next((n for n, (a, b) in enumerate(zip(mine, other)) if a != b), min(len(mine), len(other)))  # noqa: B905
+    if mine != other and alike >= limit - 3:
+        mine, other = (f"...{text[alike - limit // 3 :]}" for text in (mine, other))
+    return _cut(mine, limit), _cut(other, limit)
 
 
 def _short(node: Any, depth: int) -> str:

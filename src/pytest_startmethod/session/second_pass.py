@@ -220,7 +220,7 @@ class SecondPass:
             failed_with=frozenset(state.failed_with),
             not_pickled=state.not_pickled,
             hidden=tuple(state_causes.unseen_patches(state.record.patches, state.touched)),
-            seconds=min(duration, _longest(running, waiting.leg, look)) if state.hangs else duration,
+            seconds=min(duration, _seconds_of_a_run(running, waiting.leg, look)) if state.hangs else duration,
             hangs=state.hangs,
         )
         try:
@@ -261,7 +261,7 @@ class SecondPass:
         assert reports is not None
         if Copies() in attempt.experiments:
             leg = replace(leg, method="fork")
-        trial = Trial(min(left, _longest(running, leg, wide)), examine)
+        trial = Trial(min(left, _seconds_of_a_run(running, leg, wide)), examine)
         with (
             running.run_for_experiment(waiting.item, leg, trial) as state,
             changed(attempt, reports) as said,
@@ -311,7 +311,7 @@ class SecondPass:
         }
 
 
-def _longest(running: Running, leg: Leg, wide: Look | None) -> float:
+def _seconds_of_a_run(running: Running, leg: Leg, wide: Look | None) -> float:
     """Return the time limit of a run, in seconds."""
     finished = max(running.finished.get(leg.test, []), default=0.0)
     return (_TRIAL_SECONDS if wide is None else _WIDE_SECONDS) + _TRIAL_TIMES * finished

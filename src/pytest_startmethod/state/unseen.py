@@ -78,7 +78,6 @@ def _data(module: object) -> Iterable[tuple[str, object]]:
 
 def is_code(value: object) -> bool:
     """Return whether a value is code, and no state."""
-    """Return whether a value is code, and no state."""
     return type(value) in (
         types.FunctionType, types.BuiltinFunctionType, types.ModuleType, classmethod, staticmethod, property,
         types.MethodDescriptorType, types.WrapperDescriptorType, types.GetSetDescriptorType, types.MemberDescriptorType,
@@ -93,7 +92,6 @@ def callable_kind(value: object) -> bool:
 
 
 def is_ours(value: Any) -> bool:
-    """Return whether a value is a function of this package."""
     """Return whether a value is a function of this package."""
     raw = value.__func__ if type(value) in (staticmethod, classmethod) else value
     return type(raw) is types.FunctionType and owner(raw.__code__.co_filename) == "ours"
